@@ -1,0 +1,26 @@
+"""The quickstart's model: ReferShapes at 64 px on two CPU cores."""
+
+from genmask_jax.config import (
+    DIT_SIZES,
+    DataConfig,
+    InstructionConfig,
+    LoopConfig,
+    OptimizerConfig,
+    TrainConfig,
+    to_config_dict,
+)
+from genmask_jax.models.dit import DiTConfig
+
+
+def get_config():
+    return to_config_dict(
+        TrainConfig(
+            name="genmask_tiny",
+            vae="runs/vae_tiny",
+            model=DiTConfig(**DIT_SIZES["tiny"], patch_size=2),
+            data=DataConfig(name="refershapes", size=64),
+            instruction=InstructionConfig(name="tiny"),
+            optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup_steps=100),
+            loop=LoopConfig(num_steps=2500, global_batch_size=32, ema_decay=0.995, eval_every_steps=500),
+        )
+    )

@@ -1,0 +1,65 @@
+"""What the scripts in `launch/` share: flags, one-line complaints, the compilation cache."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from logging import WARNING
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+from etils import epath
+
+from genmask_jax.errors import UserError
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and runs `main`; bad input ends in one line on stderr and status 1."""
+
+    def guarded(arguments: list[str]) -> None:
+        if len(arguments) > 1:
+            fail(f"{arguments[1]!r}: flags begin with --; see --help")
+        logging.set_verbosity(logging.INFO)
+        logging.get_absl_handler().addFilter(_is_ours)
+        use_compilation_cache()
+        try:
+            main()
+        except UserError as error:
+            fail(str(error))
+
+    try:
+        app.run(guarded, flags_parser=_parse)
+    except (UserError, flags.Error) as error:
+        fail(str(error))
+
+
+def _is_ours(record: Any) -> bool:
+    """Drops the libraries' informational lines (Orbax writes dozens a checkpoint); warnings stay."""
+    ours = ("genmask_jax", "launch", "clu")
+    return record.levelno >= WARNING or not set(ours).isdisjoint(pathlib.Path(record.pathname).parts)
+
+
+def _parse(arguments: list[str]) -> list[str]:
+    """absl's flags; an unknown config field or a wrong value becomes one line."""
+    try:
+        return flags.FLAGS(arguments)
+    except flags.Error:
+        raise
+    except (KeyError, AttributeError, TypeError, ValueError, OSError, ImportError) as error:
+        lines = str(error.args[0] if error.args else error).strip().splitlines()
+        raise UserError(f"--config: {lines[0] if lines else type(error).__name__}") from error
+
+
+def fail(message: str) -> None:
+    """Prints one line and ends the process with status 1."""
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(1)
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    default = epath.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "genmask_jax"
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(default))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -1,0 +1,256 @@
+"""The configuration: typed, frozen, and checked in one place.
+
+A file in `configs/` builds a `TrainConfig` or `VAETrainConfig` and hands it out as a ConfigDict (which the
+command line may override); `from_config_dict` turns that back into the dataclass, and everything behind the
+scripts sees the dataclass only.
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from typing import Any, TypeVar
+
+from ml_collections import ConfigDict
+
+from genmask_jax.errors import UserError
+from genmask_jax.instruction.tiny import TinyTextConfig
+from genmask_jax.models.dit import DiTConfig
+from genmask_jax.models.vae import VAEConfig
+from genmask_jax.sharding import MeshConfig
+from genmask_jax.timesteps import Law
+
+DIT_SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"hidden_size": 192, "depth": 5, "num_heads": 4, "ffn_size": 768},
+    "s": {"hidden_size": 384, "depth": 12, "num_heads": 6, "ffn_size": 1536},
+    "b": {"hidden_size": 768, "depth": 12, "num_heads": 12, "ffn_size": 3072},
+    "l": {"hidden_size": 1536, "depth": 30, "num_heads": 12, "ffn_size": 8960},  # Wan 2.1 1.3B
+    "xl": {"hidden_size": 5120, "depth": 40, "num_heads": 40, "ffn_size": 13824},  # Wan 2.1 14B
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What is learned from.
+
+    name: "refershapes" (embedded) or "stamps" (made by launch/prepare_data.py).
+    path: directory of a prepared data set; empty for an embedded one.
+    size: side of the square pictures, pixels.
+    seed: of the scenes that are composed.
+    num_workers: processes that make batches; 0 makes them in threads of this one.
+    """
+
+    name: str = "refershapes"
+    path: str = ""
+    size: int = 64
+    seed: int = 0
+    num_workers: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class InstructionConfig:
+    """Which instruction encoder: "tiny" (trained with the DiT) or "minilm" (frozen)."""
+
+    name: str = "tiny"
+    tiny: TinyTextConfig = TinyTextConfig()
+    minilm_max_tokens: int = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class TimestepsConfig:
+    """The laws by which noise levels are drawn in training (see `genmask_jax/timesteps.py`)."""
+
+    segment: Law = Law("bimodal")
+    generate: Law = Law("logit_normal")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up, cosine decay to zero and clipping by the global norm of the gradient."""
+
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.99
+    max_grad_norm: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerConfig:
+    """How validation and the scripts sample.
+
+    mask_steps: 1 is one pass from pure noise; more refine the mask at low noise.
+    refine_t: noise level at which a mask is refined.
+    mask_samples: noises whose masks are averaged.
+    image_steps, method, guidance_scale, shift: of picture generation.
+    """
+
+    mask_steps: int = 1
+    refine_t: float = 0.3
+    mask_samples: int = 1
+    image_steps: int = 20
+    method: str = "euler"
+    guidance_scale: float = 3.0
+    shift: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """What the training loops share.
+
+    eval_every_steps counts validation, with sample pictures; a checkpoint is written with each, and
+    every checkpoint_every_steps.
+    """
+
+    num_steps: int = 2000
+    global_batch_size: int = 32
+    grad_accumulation_steps: int = 1
+    ema_decay: float = 0.999
+    log_every_steps: int = 50
+    eval_every_steps: int = 500
+    checkpoint_every_steps: int = 500
+    num_eval_examples: int = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Training of GenMask itself.
+
+    vae: directory of a trained VAE (launch/train_vae.py).
+    model: the DiT; `channels` and `text_dim` are set from the VAE and the instruction encoder.
+    compute_dtype: of the matrix products; parameters, norms, softmax and loss are float32.
+    condition_dropout: share of generation prompts replaced by the null instruction.
+    """
+
+    name: str
+    vae: str
+    model: DiTConfig
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    instruction: InstructionConfig = InstructionConfig()
+    timesteps: TimestepsConfig = TimestepsConfig()
+    condition_dropout: float = 0.1
+    compute_dtype: str = "float32"
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loop: LoopConfig = LoopConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    mesh: MeshConfig = MeshConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class VAETrainConfig:
+    """Training of a VAE on pictures and on masks as RGB, half of the batch each.
+
+    kl_weight: of the KL divergence (nats a pixel) beside the reconstruction error.
+    """
+
+    name: str
+    vae: VAEConfig
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    kl_weight: float = 1e-6
+    compute_dtype: str = "float32"
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loop: LoopConfig = LoopConfig()
+    mesh: MeshConfig = MeshConfig()
+
+
+C = TypeVar("C")
+
+
+def to_config_dict(config: Any) -> ConfigDict:
+    """A dataclass as a (locked) ConfigDict, for `get_config()` in configs/*.py."""
+    return ConfigDict(dataclasses.asdict(config))
+
+
+def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "config") -> C:
+    """A ConfigDict, or a dictionary read from JSON, as the dataclass `kind`, validated.
+
+    Raises:
+        UserError: a field is unknown, missing, of another type, or does not fit the others.
+    """
+    config = _build(kind, values.to_dict() if isinstance(values, ConfigDict) else values, where)
+    if isinstance(config, (TrainConfig, VAETrainConfig)):
+        validate(config)
+    return config
+
+
+def _build(kind: Any, values: Any, where: str) -> Any:
+    if not dataclasses.is_dataclass(kind):
+        return _coerce(kind, values, where)
+    if not isinstance(values, dict):
+        raise UserError(f"{where} must be a group of fields, not {values!r}")
+    fields, hints = {f.name: f for f in dataclasses.fields(kind)}, typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise UserError(f"{where}.{unknown[0]}: no such field; there are {', '.join(sorted(fields))}")
+    missing = [n for n, f in fields.items() if n not in values and not _has_default(f)]
+    if missing:
+        raise UserError(f"{where}.{missing[0]} is missing")
+    return kind(**{n: _build(hints[n], v, f"{where}.{n}") for n, v in values.items()})
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+    return (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
+
+
+def _coerce(kind: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(kind) or kind
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(value)
+    if origin is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(origin, types.UnionType) or not isinstance(value, origin):
+        raise UserError(f"{where} must be {getattr(kind, '__name__', kind)}, not {value!r}")
+    return value
+
+
+def validate(config: TrainConfig | VAETrainConfig) -> None:
+    """Every complaint about a config that can be made without data or weights. Raises UserError."""
+    loop, data = config.loop, config.data
+
+    def need(condition: bool, complaint: str):
+        if not condition:
+            raise UserError(f"config.{complaint}")
+
+    need(data.name in ("refershapes", "stamps"), f"data.name: {data.name!r} is not refershapes or stamps")
+    need(data.name == "refershapes" or bool(data.path), "data.path: name the prepared directory")
+    need(data.size > 0, "data.size must be positive")
+    for field in ("num_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps"):
+        need(getattr(loop, field) > 0, f"loop.{field} must be positive")
+    need(0 <= loop.ema_decay < 1, "loop.ema_decay must be in [0, 1)")
+    need(
+        loop.global_batch_size > 0 and loop.global_batch_size % (2 * loop.grad_accumulation_steps) == 0,
+        "loop.global_batch_size must be a multiple of 2 x loop.grad_accumulation_steps",
+    )
+    need(
+        config.compute_dtype in ("float32", "bfloat16"),
+        f"compute_dtype: {config.compute_dtype!r} is not float32 or bfloat16",
+    )
+    need(config.optimizer.learning_rate > 0, "optimizer.learning_rate must be positive")
+    need(config.optimizer.warmup_steps < loop.num_steps, "optimizer.warmup_steps must be below num_steps")
+    if isinstance(config, VAETrainConfig):
+        need(
+            data.size % config.vae.stride == 0,
+            f"data.size {data.size} is no multiple of the VAE's stride {config.vae.stride}",
+        )
+        return
+    model, sampler = config.model, config.sampler
+    need(
+        model.hidden_size % (2 * model.num_heads) == 0,
+        f"model.hidden_size {model.hidden_size} must be a multiple of 2 x num_heads {model.num_heads}",
+    )
+    need(0 <= config.condition_dropout < 1, "condition_dropout must be in [0, 1)")
+    need(
+        config.instruction.name in ("tiny", "minilm"),
+        f"instruction.name: {config.instruction.name!r} is not tiny or minilm",
+    )
+    need(sampler.method in ("euler", "heun"), f"sampler.method: {sampler.method!r} is not euler or heun")
+    for field in ("mask_steps", "mask_samples", "image_steps"):
+        need(getattr(sampler, field) > 0, f"sampler.{field} must be positive")
+
+
+def to_json(config: Any) -> str:
+    """A dataclass as indented JSON: what is kept beside checkpoints."""
+    return json.dumps(dataclasses.asdict(config), indent=2)

@@ -1,0 +1,94 @@
+"""From sources to batches, all of it Grain: sharded by host, shuffled, repeated, prepared, batched.
+
+A training batch has two static halves, masks and pictures 1 : 1:
+
+    {"segment":  {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W], "instruction": {...}},
+     "generate": {"images" uint8 [B/2, H, W, 3],                            "instruction": {...}}}
+
+Each task is a `MapDataset` that is sharded and batched on its own, and the two are zipped. (A mixture that is
+sliced after mixing would give hosts of one task only.) Everything is a function of index and seed, so that
+the position of the iterator is all there is to save.
+"""
+
+import dataclasses
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from genmask_jax.config import DataConfig
+from genmask_jax.data.examples import Source
+from genmask_jax.data.sources import generate_source, segment_source
+from genmask_jax.instruction.base import Preparer
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareSegment:
+    """A SegmentExample as the arrays of one row of the batch."""
+
+    preparer: Preparer
+
+    def __call__(self, example: Any) -> dict[str, Any]:
+        instruction = self.preparer(example["text"], example["image"])
+        return {"images": example["image"], "masks": example["mask"], "instruction": instruction}
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareGenerate(grain.transforms.RandomMap):
+    """A GenerateExample as a row of the batch; its prompt is dropped with probability `dropout`."""
+
+    preparer: Preparer
+    dropout: float
+
+    def random_map(self, example: Any, rng: np.random.Generator) -> dict[str, Any]:
+        text = "" if rng.random() < self.dropout else example["text"]
+        return {"images": example["image"], "instruction": self.preparer(text, None)}
+
+
+def _shard(source: Source, seed: int) -> grain.MapDataset:
+    """This host's part of a source, shuffled anew in every epoch, without end."""
+    dataset = grain.MapDataset.source(source)[jax.process_index() :: jax.process_count()]
+    return dataset.seed(seed).shuffle().repeat()
+
+
+def training_batches(
+    config: DataConfig, preparer: Preparer, *, batch_size: int, condition_dropout: float, seed: int
+) -> grain.DatasetIterator:
+    """An endless, resumable iterator over this host's batches.
+
+    Args:
+        config: the data set.
+        preparer: of the instruction encoder.
+        batch_size: examples of both tasks together, on this host; even.
+        condition_dropout: share of generation prompts that are replaced by the empty one.
+        seed: of shuffling and dropout.
+    """
+    half = batch_size // 2
+    segment = _shard(segment_source(config, "train"), seed).map(PrepareSegment(preparer))
+    generate = _shard(generate_source(config, "train"), seed + 1)
+    generate = generate.random_map(PrepareGenerate(preparer, condition_dropout))
+    batches = grain.experimental.ZipMapDataset([segment.batch(half), generate.batch(half)])
+    return _iterate(batches.map(_name_halves), config.num_workers)
+
+
+def _name_halves(halves: tuple[Any, Any]) -> dict[str, Any]:
+    return {"segment": halves[0], "generate": halves[1]}
+
+
+def picture_batches(config: DataConfig, *, batch_size: int, seed: int) -> grain.DatasetIterator:
+    """As `training_batches`, for a VAE: {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W]}."""
+    dataset = _shard(segment_source(config, "train"), seed).map(_picture_and_mask)
+    return _iterate(dataset.batch(batch_size // 2), config.num_workers)
+
+
+def _picture_and_mask(example: Any) -> dict[str, np.ndarray]:
+    return {"images": example["image"], "masks": example["mask"]}
+
+
+def _iterate(dataset: grain.MapDataset, num_workers: int) -> grain.DatasetIterator:
+    read = grain.ReadOptions(num_threads=1 if num_workers else 2, prefetch_buffer_size=4)
+    iterable = dataset.to_iter_dataset(read)
+    if num_workers:
+        iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+    return iter(iterable)

@@ -1,0 +1,159 @@
+"""Contact sheets: what a model segmented or drew, for people to look at."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import Bool, UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+PREDICTION_COLOUR = (255, 0, 200)
+IGNORE_GREY = 128
+INK, FAINT, GOOD, BAD, PAPER = "#202020", "#808080", "#00783c", "#be1e1e", "#ffffff"
+
+MIN_SIDE, MAX_SIDE = 128, 256  # of a picture's long side on a sheet, in pixels
+TEXT_WIDTH, FONT_SIZE, LINE, GAP, MARGIN = 160, 15, 20, 6, 20
+HEADINGS = ("expression", "picture", "truth", "probability", "prediction")
+
+
+def overlay(
+    image: UInt8[np.ndarray, "H W 3"],
+    mask: Bool[np.ndarray, "H W"],
+    colour: tuple[int, int, int] = PREDICTION_COLOUR,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The picture with all outside the mask in dark grey, and the mask's border in `colour` (RGB, 0 to 255).
+
+    A tint would not show on objects of the tint's own colour.
+    """
+    padded = np.pad(mask, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    drawn = np.where(mask[..., None], image, image.mean(-1, keepdims=True) / 2).astype(np.uint8)
+    drawn[mask & ~inside] = colour
+    return drawn
+
+
+def segmentation_sheet(rows: Sequence[Mapping[str, Any]], path: epath.PathLike, columns: int = 2) -> None:
+    """Writes a PNG that shows of each example: expression, IoU, picture, truth, probability, prediction.
+
+    Args:
+        rows: one or more examples, whose sizes may differ: `image` uint8 `[H, W, 3]`, `text`, `mask` uint8
+            `[H, W]` (1: the object, 255: ignored, drawn in grey), `probability` float `[H, W]` in [0, 1],
+            `prediction` bool `[H, W]`, `iou` float in [0, 1].
+        path: of the PNG, in a directory that exists.
+        columns: examples side by side.
+    """
+    columns = min(columns, len(rows))
+    panels = [_panels(row) for row in rows]
+    width = max(panel.width for row in panels for panel in row)
+    cards = [_heading_card(width)] * columns
+    for row, pictures in zip(rows, panels, strict=True):
+        score = (f"IoU {row['iou']:.2f}", GOOD if row["iou"] >= 0.5 else BAD)
+        lines = [(line, INK) for line in _wrap(row["text"], TEXT_WIDTH)]
+        card = _paper(_panel_left(4, width), max(pictures[0].height, LINE * (len(lines) + 1)))
+        _write(card, 0, 0, [*lines, score])
+        for i, picture in enumerate(pictures):
+            card.paste(picture, (_panel_left(i, width), 0))
+        cards.append(card)
+    _save_grid(cards, columns, path)
+
+
+def generation_sheet(
+    images: Sequence[UInt8[np.ndarray, "H W 3"]],
+    prompts: Sequence[str],
+    path: epath.PathLike,
+    columns: int = 6,
+) -> None:
+    """Writes a PNG of one or more pictures (uint8 `[H, W, 3]` each), every one above its prompt.
+
+    Args:
+        images: pictures, whose sizes may differ.
+        prompts: as many texts.
+        path: of the PNG, in a directory that exists.
+        columns: pictures side by side.
+    """
+    cards = []
+    for image, prompt in zip(images, prompts, strict=True):
+        picture = Image.fromarray(_resize(image))
+        lines = _wrap(prompt, picture.width)
+        card = _paper(picture.width, picture.height + GAP + LINE * len(lines))
+        card.paste(picture, (0, 0))
+        _write(card, 0, picture.height + GAP, [(line, INK) for line in lines])
+        cards.append(card)
+    _save_grid(cards, min(columns, len(cards)), path)
+
+
+def _panels(row: Mapping[str, Any]) -> list[Image.Image]:
+    """Picture, truth, probability and prediction, at the size they have on the sheet."""
+    image = _resize(row["image"])
+    truth = np.select([row["mask"] == 1, row["mask"] == 255], [255, IGNORE_GREY], 0).astype(np.uint8)
+    probability = np.round(255 * np.asarray(row["probability"], np.float32)).astype(np.uint8)
+    prediction = _resize(row["prediction"].astype(np.uint8) * 255) >= 128
+    arrays = (image, _resize(truth), _resize(probability), overlay(image, prediction))
+    return [Image.fromarray(array).convert("RGB") for array in arrays]
+
+
+def _resize(image: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Small pictures by a whole number, pixel by pixel; large ones reduced; to MIN_SIDE..MAX_SIDE."""
+    height, width = image.shape[:2]
+    side = max(height, width)
+    if side <= MAX_SIDE:
+        factor = -(-MIN_SIDE // side)
+        return image.repeat(factor, axis=0).repeat(factor, axis=1)
+    size = [max(1, round(n * MAX_SIDE / side)) for n in (width, height)]
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def _heading_card(width: int) -> Image.Image:
+    card = _paper(_panel_left(4, width), LINE)
+    for i, heading in enumerate(HEADINGS):
+        _write(card, 0 if i == 0 else _panel_left(i - 1, width), 0, [(heading, FAINT)])
+    return card
+
+
+def _panel_left(i: int, width: int) -> int:
+    return TEXT_WIDTH + GAP + i * (width + GAP)
+
+
+def _paper(width: int, height: int) -> Image.Image:
+    return Image.new("RGB", (width, height), PAPER)
+
+
+def _write(card: Image.Image, x: int, y: int, lines: Sequence[tuple[str, str]]) -> None:
+    """Lines of (text, colour), one below the other."""
+    draw, font = ImageDraw.Draw(card), _font()
+    for i, (text, colour) in enumerate(lines):
+        draw.text((x, y + i * LINE), text, fill=colour, font=font)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """The text in lines of at most `width` pixels, broken at spaces; a longer word stands on its own."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and _font().getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+@functools.cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=FONT_SIZE)
+
+
+def _save_grid(cards: Sequence[Image.Image], columns: int, path: epath.PathLike) -> None:
+    """Cards in rows of `columns`; each row as high as its highest card, each column as wide as the widest."""
+    width = max(card.width for card in cards)
+    lines = [cards[i : i + columns] for i in range(0, len(cards), columns)]
+    heights = [max(card.height for card in line) for line in lines]
+    sheet = _paper(columns * (width + MARGIN) + MARGIN, sum(heights) + (len(lines) + 1) * MARGIN)
+    top = MARGIN
+    for line, height in zip(lines, heights, strict=True):
+        for i, card in enumerate(line):
+            sheet.paste(card, (MARGIN + i * (width + MARGIN), top))
+        top += height + MARGIN
+    with epath.Path(path).open("wb") as file:
+        sheet.save(file, format="PNG")

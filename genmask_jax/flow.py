@@ -1,0 +1,89 @@
+"""Flow matching on a straight path between data and noise: the mathematics, once.
+
+The noise level t is 0 for clean data and **1 for pure noise**:
+
+    x_t = (1 - t) x0 + t noise,        velocity = d x_t / d t = noise - x0,
+    x0  = x_t - t velocity,            noise = x_t + (1 - t) velocity.
+
+This is the sign of the public Wan 2.1 weights. The GenMask paper writes the velocity as x0 - noise, so
+that its one-pass mask reads x0 = noise + v(noise, 1); ours is x0 = noise - velocity(noise, t = 1).
+
+Noise levels `t` are `[B]` float32 and are broadcast over the trailing axes of `[B, ...]` arrays.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Velocity = Callable[[Float[Array, "B ..."], Float[Array, "B"]], Float[Array, "B ..."]]
+
+
+def _like(t: Float[Array, "B"], x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+    return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
+
+
+def add_noise(
+    x0: Float[Array, "B ..."], noise: Float[Array, "B ..."], t: Float[Array, "B"]
+) -> Float[Array, "B ..."]:
+    """x_t, the point at noise level `t` on the path from `x0` to `noise`."""
+    t = _like(t, x0)
+    return (1 - t) * x0 + t * noise
+
+
+def velocity_target(x0: Float[Array, "B ..."], noise: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+    """The velocity that the network is trained to predict; constant along the path."""
+    return noise - x0
+
+
+def predict_x0(
+    x_t: Float[Array, "B ..."], velocity: Float[Array, "B ..."], t: Float[Array, "B"]
+) -> Float[Array, "B ..."]:
+    """The clean data that a velocity at `x_t` points to."""
+    return x_t - _like(t, x_t) * velocity
+
+
+def guide(
+    conditional: Float[Array, "B ..."], unconditional: Float[Array, "B ..."], guidance_scale: float
+) -> Float[Array, "B ..."]:
+    """Classifier-free guidance (Ho & Salimans 2022): scale 1 is the conditional velocity itself."""
+    return unconditional + guidance_scale * (conditional - unconditional)
+
+
+def sampling_timesteps(num_steps: int, shift: float = 1.0) -> Float[Array, "num_steps+1"]:
+    """Noise levels from 1 to 0. `shift` > 1 spends more of the steps at high noise (Esser et al. 2024)."""
+    t = jnp.linspace(1.0, 0.0, num_steps + 1)
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def integrate(
+    velocity: Velocity, noise: Float[Array, "B ..."], timesteps: Float[Array, "N+1"], method: str
+) -> Float[Array, "B ..."]:
+    """Follows the velocity from `noise` at `timesteps[0]` to data at `timesteps[-1]`.
+
+    Args:
+        velocity: (x_t, t [B]) -> velocity.
+        noise: the start, `[B, ...]`.
+        timesteps: falling noise levels.
+        method: "euler" (one evaluation a step) or "heun" (two; the last step to t = 0 is Euler's, as in
+            Karras et al. 2022).
+    """
+    batch = noise.shape[0]
+
+    def euler(x, t, t_next):
+        v = velocity(x, jnp.full((batch,), t))
+        return x + (t_next - t) * v, v
+
+    def step(x, times):
+        t, t_next = times
+        x_next, v = euler(x, t, t_next)
+        if method == "heun":
+            v_next = velocity(x_next, jnp.full((batch,), t_next))
+            x_next = x + (t_next - t) * 0.5 * (v + v_next)
+        return x_next, None
+
+    if method not in ("euler", "heun"):
+        raise ValueError(f"method must be 'euler' or 'heun', not {method!r}")
+    x, _ = jax.lax.scan(step, noise, (timesteps[:-2], timesteps[1:-1]))
+    return euler(x, timesteps[-2], timesteps[-1])[0]

@@ -1,0 +1,87 @@
+"""Pictures and expressions to masks: one pass from pure noise, optionally refined or averaged."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8, UInt32
+
+from genmask_jax import flow
+from genmask_jax.config import SamplerConfig
+from genmask_jax.errors import UserError
+from genmask_jax.inference.batching import example_keys, example_noise, fixed_batches, stack_inputs
+from genmask_jax.models.genmask import Networks, rgb_to_probability, to_signed
+
+
+class Segmenter:
+    """A jitted sampler of masks with a fixed batch size; compiled once, at its first call."""
+
+    def __init__(self, networks: Networks, sampler: SamplerConfig, *, batch_size: int, seed: int = 0):
+        """`networks.params` may change between calls (as in training); the rest may not."""
+        self.networks, self.sampler = networks, sampler
+        self.batch_size, self.seed = batch_size, seed
+        self._sample = jax.jit(self._trace)
+
+    def __call__(
+        self, images: UInt8[np.ndarray, "N H W 3"], texts: Sequence[str], indices: Sequence[int] | None = None
+    ) -> Float[np.ndarray, "N H W"]:
+        """Probabilities in [0, 1] that each pixel belongs to what the text names; a mask is above 0.5.
+
+        Args:
+            images: at the size that the model was trained at.
+            texts: an expression for each.
+            indices: number each example's noise; 0, 1, ... when None.
+
+        Raises:
+            UserError: an expression is empty.
+        """
+        for text in texts:
+            if not text.strip():
+                raise UserError(
+                    "--text: the expression is empty; say what to segment, such as 'the red star'"
+                )
+        indices = np.arange(len(texts)) if indices is None else np.asarray(indices)
+        rows = [self.networks.preparer(text, image) for text, image in zip(texts, images, strict=True)]
+        inputs = stack_inputs(rows)
+        output = []
+        for batch, real in fixed_batches(len(texts), self.batch_size):
+            arguments = jax.device_put(
+                (
+                    images[batch],
+                    jax.tree.map(lambda x, b=batch: x[b], inputs),
+                    example_keys(self.seed, indices[batch]),
+                )
+            )
+            probability = self._sample(self.networks.params, self.networks.frozen, *arguments)
+            output.append(jax.device_get(probability)[:real])
+        return np.concatenate(output)
+
+    def _trace(
+        self,
+        params: Any,
+        frozen: Any,
+        images: UInt8[Array, "B H W 3"],
+        instruction: dict[str, Array],
+        seeds: UInt32[Array, "B 2"],
+    ) -> Float[Array, "B H W"]:
+        model = self.networks.merge(params, frozen)
+        picture = model.vae.encode(to_signed(images))
+        text = model.instruction(instruction)
+
+        def one_mask(sample: jax.Array) -> jax.Array:
+            def predict(x_t, t):
+                t = jnp.full(len(images), t)
+                return flow.predict_x0(x_t, model.velocity(x_t, t, text, picture), t)
+
+            def noise(step):
+                return example_noise(seeds, sample * self.sampler.mask_steps + step, picture.shape[1:])
+
+            x0 = predict(noise(0), 1.0)
+            for step in range(1, self.sampler.mask_steps):
+                t = jnp.full(len(images), self.sampler.refine_t)
+                x0 = predict(flow.add_noise(x0, noise(step), t), self.sampler.refine_t)
+            return rgb_to_probability(model.vae.decode(x0))
+
+        return jax.lax.map(one_mask, jnp.arange(self.sampler.mask_samples)).mean(0)

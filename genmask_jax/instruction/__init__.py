@@ -1,0 +1,1 @@
+"""Instruction encoders: words (and pictures) to embeddings."""

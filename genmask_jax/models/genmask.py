@@ -1,0 +1,131 @@
+"""GenMask: the DiT, the VAE and the instruction encoder under one roof, and which of them is trained."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, UInt8
+
+from genmask_jax.config import TrainConfig
+from genmask_jax.errors import UserError
+from genmask_jax.instruction.base import Preparer
+from genmask_jax.instruction.factory import Instruction
+from genmask_jax.models.dit import DiT
+from genmask_jax.models.vae import VAE, VAEConfig
+
+
+def to_signed(images: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
+    """Pictures from [0, 255] to [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1
+
+
+def mask_to_rgb(masks: UInt8[Array, "B H W"]) -> Float[Array, "B H W 3"]:
+    """Masks from {0, 1} to black-and-white pictures of -1 and +1."""
+    signed = masks.astype(jnp.float32) * 2 - 1
+    return jnp.broadcast_to(signed[..., None], (*masks.shape, 3))
+
+
+def rgb_to_probability(pictures: Float[Array, "B H W 3"]) -> Float[Array, "B H W"]:
+    """Decoded masks to [0, 1]: the mean of the channels, clipped. Above 0.5 is foreground."""
+    return jnp.clip((pictures.mean(-1) + 1) / 2, 0.0, 1.0)
+
+
+class GenMask(nnx.Module):
+    """The whole model. Latents are `[B, h, w, c]`, timesteps `[B]` (0 clean, 1 pure noise)."""
+
+    def __init__(self, dit: DiT, vae: VAE, instruction: Any):
+        self.dit, self.vae, self.instruction = dit, vae, instruction
+
+    def velocity(
+        self,
+        x_t: Float[Array, "B h w c"],
+        t: Float[Array, "B"],
+        text: tuple[Float[Array, "B L D"], Bool[Array, "B L"]],
+        image_latents: Float[Array, "B h w c"] | None = None,
+    ) -> Float[Array, "B h w c"]:
+        """Velocity of the noisy target. The clean picture, when given, is frame 1, with timestep 0."""
+        if image_latents is None:
+            return self.dit(x_t[:, None], t[:, None], *text)[:, 0]
+        frames = jnp.stack([x_t, image_latents], axis=1)
+        timesteps = jnp.stack([t, jnp.zeros_like(t)], axis=1)
+        return self.dit(frames, timesteps, *text)[:, 0]
+
+
+@dataclasses.dataclass
+class Networks:
+    """The model taken apart for jit: `graph` is static, the states are pytrees.
+
+    graph: merges with (params, frozen) to a `GenMask`.
+    params: what is trained, the DiT and a trainable instruction encoder; None until initialised or restored.
+    frozen: the VAE, and a frozen instruction encoder.
+    preparer: the host side of the instruction encoder.
+    size: side of the pictures, pixels.
+    """
+
+    graph: Any
+    params: Any
+    frozen: Any
+    preparer: Preparer
+    size: int
+    config: TrainConfig
+    instruction: Instruction
+    vae_config: VAEConfig
+
+    def merge(self, params: Any, frozen: Any) -> GenMask:
+        """The model itself, inside a traced function."""
+        return nnx.merge(self.graph, params, frozen)
+
+    def init_params(self, key: jax.Array) -> Any:
+        """Fresh parameters; to be traced under jit, where what is frozen costs nothing."""
+        return _split(_make(self.config, self.vae_config, self.instruction, key), self.instruction)[1]
+
+    def abstract_params(self) -> Any:
+        """Shapes and dtypes of `params`."""
+        return jax.eval_shape(self.init_params, jax.random.key(0))
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(h, w, c) of one picture's latents."""
+        side = self.size // self.vae_config.stride
+        return side, side, self.vae_config.channels
+
+
+def _make(config: TrainConfig, vae_config: VAEConfig, instruction: Instruction, key: jax.Array) -> GenMask:
+    dtype, rngs = jnp.dtype(config.compute_dtype), nnx.Rngs(key)
+    model = dataclasses.replace(config.model, channels=vae_config.channels, text_dim=instruction.text_dim)
+    return GenMask(
+        dit=DiT(model, dtype=dtype, rngs=rngs),
+        vae=VAE(vae_config, dtype=dtype, rngs=rngs),
+        instruction=instruction.make(rngs, dtype),
+    )
+
+
+def _split(model: GenMask, instruction: Instruction) -> tuple[Any, Any, Any]:
+    trained = {"dit"} | ({"instruction"} if instruction.trainable else set())
+    return nnx.split(model, lambda path, value: path[0] in trained, ...)
+
+
+def make_networks(
+    config: TrainConfig, vae_config: VAEConfig, vae_state: Any, instruction: Instruction
+) -> Networks:
+    """The model that a config describes, with the frozen weights in place and no trained ones.
+
+    Raises:
+        UserError: the picture size does not fit the VAE's stride and the DiT's patches.
+    """
+    step = vae_config.stride * config.model.patch_size
+    if config.data.size % step:
+        raise UserError(
+            f"config.data.size {config.data.size} is no multiple of VAE stride x patch size = {step}"
+        )
+    graph, _, frozen = nnx.eval_shape(
+        lambda: _split(_make(config, vae_config, instruction, jax.random.key(0)), instruction)
+    )
+    frozen["vae"] = vae_state
+    if instruction.load is not None:
+        frozen["instruction"] = instruction.load()
+    return Networks(
+        graph, None, frozen, instruction.preparer, config.data.size, config, instruction, vae_config
+    )

@@ -1,0 +1,93 @@
+"""Where arrays live: the mesh, and the rule that gives every parameter and batch its sharding.
+
+Mesh axes: `data` (replicas), `fsdp` (parameters and batch divided) and `tensor` (matrices divided by
+output or input features). Parameters, their EMA and the optimiser's moments follow one rule.
+"""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from genmask_jax.errors import UserError
+
+FSDP_MIN_BYTES = 4 * 2**20
+"""Smaller parameters are replicated: gathering them costs more than they take."""
+
+COLUMN_PARALLEL = re.compile(r"\.(to_q|to_k|to_v|ffn\.linear_1)\.kernel$")
+ROW_PARALLEL = re.compile(r"\.(to_out|ffn\.linear_2)\.kernel$")
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Devices along each axis; -1 for data means all that the other axes leave."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """The mesh over all devices. Raises UserError when the axes do not multiply to their number."""
+    count, inner = jax.device_count(), config.fsdp * config.tensor
+    data = count // inner if config.data == -1 else config.data
+    if data * inner != count:
+        raise UserError(
+            f"mesh: data {data} x fsdp {config.fsdp} x tensor {config.tensor} is not the {count} devices here"
+        )
+    return jax.make_mesh(
+        (data, config.fsdp, config.tensor), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3
+    )
+
+
+def parameter_spec(path: str, shape: tuple[int, ...], itemsize: int, mesh: Mesh) -> P:
+    """How one parameter is divided: tensor axis by name, then fsdp over the largest dimension it divides."""
+    axes: list[str | None] = [None] * len(shape)
+    tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
+    if tensor > 1:
+        if COLUMN_PARALLEL.search(path) and shape[-1] % tensor == 0:
+            axes[-1] = "tensor"
+        elif ROW_PARALLEL.search(path) and shape[-2] % tensor == 0:
+            axes[-2] = "tensor"
+    if fsdp > 1 and math.prod(shape) * itemsize >= FSDP_MIN_BYTES:
+        for i in sorted(range(len(shape)), key=lambda i: -shape[i]):
+            if axes[i] is None and shape[i] % fsdp == 0:
+                axes[i] = "fsdp"
+                break
+    return P(*axes)
+
+
+def state_shardings(tree: Any, mesh: Mesh) -> Any:
+    """A NamedSharding for every leaf of a train state (or its shapes); what is divided is logged."""
+
+    def leaf(path, x):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        # Leaves of an NNX state end in ".value"; the optimiser's moments carry the parameter's path.
+        spec = parameter_spec(re.sub(r"\.value$", "", name), x.shape, x.dtype.itemsize, mesh)
+        if any(spec):
+            logging.info("sharding: %s %s %s", name, x.shape, spec)
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Batches are divided over data and fsdp along their first axis."""
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """One whole copy on every device."""
+    return NamedSharding(mesh, P())
+
+
+def to_devices(batch: Any, mesh: Mesh) -> Any:
+    """This host's part of a batch of NumPy arrays, as global arrays: the one way that data enters."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)

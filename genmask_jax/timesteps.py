@@ -1,0 +1,87 @@
+"""Where timesteps are drawn: one law for pictures, another for masks (t = 1 is pure noise, see `flow.py`).
+
+Masks survive noise that destroys a picture, so that moderate noise teaches little about *which* pixels
+belong to an object: they are trained at the extremes (GenMask, section on timestep sampling). Every law has
+the form `(key, shape, **parameters) -> t`, float32 in [0, 1].
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from genmask_jax.errors import UserError
+
+SEGMENT, GENERATE = 0, 1
+"""Values of the per-example `task` array."""
+
+
+def uniform(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """t ~ U(0, 1)."""
+    return jax.random.uniform(key, shape)
+
+
+def logit_normal(
+    key: PRNGKeyArray, shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0
+) -> Float[Array, "..."]:
+    """t = sigmoid(n), n ~ N(mean, std): moderate noise, for pictures (Esser et al. 2024)."""
+    return jax.nn.sigmoid(mean + std * jax.random.normal(key, shape))
+
+
+def long_tail(key: PRNGKeyArray, shape: tuple[int, ...], a: float = 0.05) -> Float[Array, "..."]:
+    """The paper's law for masks: t = 1 - s with s = min(1, a sqrt(u / (1 - u))), u ~ U(0, 1).
+
+    s, the distance from pure noise, has density 2 a^2 s / (s^2 + a^2)^2 and median a. The tail beyond s = 1
+    (0.25 % of draws at a = 0.05) is clipped to clean data.
+    """
+    u = jax.random.uniform(key, shape)
+    return 1 - jnp.minimum(1.0, a * jnp.sqrt(u / (1 - u)))
+
+
+def bimodal(
+    key: PRNGKeyArray, shape: tuple[int, ...], a: float = 0.05, low_share: float = 0.1
+) -> Float[Array, "..."]:
+    """Both extremes: `long_tail`, mirrored to t = s with probability `low_share` (0 is the paper's law)."""
+    t_key, side_key = jax.random.split(key)
+    t = long_tail(t_key, shape, a)
+    return jnp.where(jax.random.uniform(side_key, shape) < low_share, 1 - t, t)
+
+
+LAWS = {law.__name__: law for law in (uniform, logit_normal, long_tail, bimodal)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """A law by name; each law reads the parameters that it has and leaves the others alone."""
+
+    name: str
+    mean: float = 0.0
+    std: float = 1.0
+    a: float = 0.05
+    low_share: float = 0.1
+
+    def __post_init__(self):
+        if self.name not in LAWS:
+            raise UserError(
+                f"timesteps: no law is called {self.name!r}; use one of {', '.join(sorted(LAWS))}"
+            )
+
+    def draw(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+        parameters = {
+            "uniform": {},
+            "logit_normal": {"mean": self.mean, "std": self.std},
+            "long_tail": {"a": self.a},
+            "bimodal": {"a": self.a, "low_share": self.low_share},
+        }[self.name]
+        return LAWS[self.name](key, shape, **parameters)
+
+
+def draw_timesteps(
+    key: PRNGKeyArray, task: Int[Array, "B"], segment: Law, generate: Law
+) -> Float[Array, "B"]:
+    """Timesteps `[B]` of a batch, each by the law of its example's task (SEGMENT or GENERATE)."""
+    segment_key, generate_key = jax.random.split(key)
+    return jnp.where(
+        task == SEGMENT, segment.draw(segment_key, task.shape), generate.draw(generate_key, task.shape)
+    )

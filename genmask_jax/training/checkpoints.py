@@ -1,0 +1,157 @@
+"""Checkpoints on disk, all of Orbax in one file.
+
+A run's directory holds
+
+    config.json            what was trained
+    instruction/           tokenizer, where the encoder has one of its own
+    vae/                   config.json and weights of the (frozen) VAE
+    checkpoints/STEP/      train (state without EMA), ema_params, data (position), metrics
+
+so that the directory alone is enough to resume, evaluate and sample.
+"""
+
+import dataclasses
+import json
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from flax import nnx
+from orbax.checkpoint import checkpoint_managers as managers
+
+from genmask_jax.config import from_config_dict, to_json
+from genmask_jax.errors import UserError
+from genmask_jax.models.vae import VAE, VAEConfig
+from genmask_jax.training.state import TrainState
+
+
+class Checkpoints:
+    """Saves asynchronously; keeps the last checkpoint and the one with the best validation score."""
+
+    def __init__(self, workdir: epath.PathLike):
+        policies = [
+            managers.LatestN(1),
+            managers.BestN(
+                get_metric_fn=lambda metrics: metrics["score"], n=1, keep_checkpoints_without_metrics=False
+            ),
+        ]
+        self.manager = ocp.CheckpointManager(
+            epath.Path(workdir) / "checkpoints",
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=managers.AnyPreservationPolicy(policies), cleanup_tmp_directories=True
+            ),
+        )
+
+    def save(self, state: TrainState, data: Any, score: float | None = None) -> None:
+        """Writes state and data position; returns once they are copied, and goes on in the background."""
+        step = int(jax.device_get(state.step))
+        items = ocp.args.Composite(
+            train=ocp.args.StandardSave(dataclasses.replace(state, ema_params=None)),
+            ema_params=ocp.args.StandardSave(state.ema_params),
+            data=grain.checkpoint.CheckpointSave(data),
+        )
+        metrics = None if score is None else {"score": score}
+        self.manager.save(step, args=items, metrics=metrics, force=True)
+
+    def restore(self, state: TrainState, data: Any) -> TrainState:
+        """The last checkpoint in the shardings of `state`; the data iterator is moved to its position."""
+        restored = self.manager.restore(
+            self.manager.latest_step(),
+            args=ocp.args.Composite(
+                train=ocp.args.StandardRestore(dataclasses.replace(state, ema_params=None)),
+                ema_params=ocp.args.StandardRestore(state.ema_params),
+                data=grain.checkpoint.CheckpointRestore(data),
+            ),
+        )
+        return dataclasses.replace(restored["train"], ema_params=restored["ema_params"])
+
+    def latest_step(self) -> int | None:
+        """The last step that was saved whole, or None."""
+        return self.manager.latest_step()
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        self.manager.wait_until_finished()
+        self.manager.close()
+
+
+def find_step(workdir: epath.PathLike, which: str) -> int:
+    """The step to read: "last", "best" (by the validation score) or a number.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    directory = epath.Path(workdir) / "checkpoints"
+    steps = sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit()) if directory.exists() else []
+    if not steps:
+        raise UserError(f"{workdir}: no checkpoint here; --checkpoint is the --workdir of a training run")
+    if which == "last":
+        return steps[-1]
+    if which == "best":
+        return max(steps, key=lambda step: _metric(directory / str(step)))
+    if which.isdigit() and int(which) in steps:
+        return int(which)
+    raise UserError(f"{workdir}: no checkpoint {which!r}; there are last, best, {', '.join(map(str, steps))}")
+
+
+def _metric(directory: epath.Path) -> float:
+    path = directory / "metrics" / "metrics"
+    return json.loads(path.read_text())["score"] if path.exists() else float("-inf")
+
+
+def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
+    """The EMA parameters of one checkpoint, on this process's first device.
+
+    Raises:
+        UserError: the checkpoint is of another model.
+    """
+    path = epath.Path(workdir) / "checkpoints" / str(step) / "ema_params"
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    targets = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(path.resolve(), targets)
+    except (ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{path}: this checkpoint is of another model ({reason})") from error
+
+
+def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:
+    """Writes a VAE's shape and weights (with latent statistics) to WORKDIR/vae."""
+    directory = (epath.Path(workdir) / "vae").resolve()
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(directory / "params", state, force=True)
+    (directory / "config.json").write_text(to_json(config))
+
+
+def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
+    """Reads what `save_vae` wrote.
+
+    Raises:
+        UserError: there is no VAE in WORKDIR/vae.
+    """
+    directory = (epath.Path(workdir) / "vae").resolve()
+    if not (directory / "config.json").exists():
+        raise UserError(
+            f"{workdir}: no trained VAE here; config.vae is the --workdir of a finished launch/train_vae.py"
+        )
+    config = read_config(VAEConfig, directory)
+    shapes = nnx.eval_shape(lambda: nnx.state(VAE(config, rngs=nnx.Rngs(0))))
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    targets = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
+    with ocp.StandardCheckpointer() as checkpointer:
+        return config, checkpointer.restore(directory / "params", targets)
+
+
+def read_config(kind: Any, workdir: epath.PathLike) -> Any:
+    """The config.json of a run as its dataclass. Raises UserError when it is not there or not of `kind`."""
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        raise UserError(f"{workdir}: no config.json here; give the --workdir of a training run")
+    try:
+        values = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: this is no JSON ({error})") from error
+    return from_config_dict(kind, values, str(path))

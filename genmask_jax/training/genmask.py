@@ -1,0 +1,91 @@
+"""What training GenMask means: its loss on a batch of two halves, its data, its validation."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from etils import epath
+
+from genmask_jax import flow
+from genmask_jax.config import TrainConfig
+from genmask_jax.data.pipeline import training_batches
+from genmask_jax.data.sources import generate_source, segment_source
+from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
+from genmask_jax.evaluation.sheets import generation_sheet, segmentation_sheet
+from genmask_jax.inference.generator import Generator
+from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.models.genmask import GenMask, Networks, mask_to_rgb, to_signed
+from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
+
+METRICS = ("loss", "loss_segment", "loss_generate", "grad_norm")
+
+
+class GenMaskTask:
+    """Flow matching on masks and pictures, 1 : 1 in every batch, for `training/loop.py`."""
+
+    metric_names = METRICS
+
+    def __init__(self, networks: Networks, config: TrainConfig):
+        self.networks, self.config = networks, config
+        self.frozen, self.init_params = networks.frozen, networks.init_params
+        self.segmenter = Segmenter(networks, config.sampler, batch_size=32)
+        self.generator = Generator(networks, config.sampler, batch_size=16)
+
+    def batches(self, host_batch_size: int) -> Any:
+        """The endless training batches of this host."""
+        return training_batches(
+            self.config.data,
+            self.networks.preparer,
+            batch_size=host_batch_size,
+            condition_dropout=self.config.condition_dropout,
+            seed=self.config.seed,
+        )
+
+    def loss(self, params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
+        """Mean squared error of the velocity over both halves, every example weighing the same.
+
+        The batch is that of `data/pipeline.py`. Pictures and masks go through the same VAE; timesteps are
+        drawn per example by its task; a mask's clean picture goes along as the second frame.
+        """
+        model = self.networks.merge(params, frozen)
+        segment, generate = batch["segment"], batch["generate"]
+        picture_latents, x0 = _encode(model, segment, generate)
+        half = len(segment["images"])
+        task = jnp.repeat(jnp.array([SEGMENT, GENERATE]), half, total_repeat_length=2 * half)
+        t_key, noise_key = jax.random.split(key)
+        laws = self.config.timesteps
+        t = draw_timesteps(t_key, task, laws.segment, laws.generate)
+        noise = jax.random.normal(noise_key, x0.shape)
+        x_t, target = flow.add_noise(x0, noise, t), flow.velocity_target(x0, noise)
+        text = model.instruction(segment["instruction"])
+        mask_velocity = model.velocity(x_t[:half], t[:half], text, picture_latents)
+        text = model.instruction(generate["instruction"])
+        picture_velocity = model.velocity(x_t[half:], t[half:], text)
+        loss_segment = jnp.square(mask_velocity - target[:half]).mean()
+        loss_generate = jnp.square(picture_velocity - target[half:]).mean()
+        loss = 0.5 * (loss_segment + loss_generate)
+        return loss, {"loss": loss, "loss_segment": loss_segment, "loss_generate": loss_generate}
+
+    def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
+        """Validation scores, and contact sheets in `directory`."""
+        self.networks.params = ema_params
+        count = self.config.loop.num_eval_examples
+        source = segment_source(self.config.data, "val")
+        result = evaluate_segmentation(self.segmenter, source, count, swapped=False)
+        segmentation_sheet(sheet_rows(result, source, 16), directory / f"masks_{step:06d}.png")
+        prompts = generate_source(self.config.data, "val")
+        prompts = [prompts[i]["text"] for i in range(16)]
+        generation_sheet(self.generator(prompts), prompts, directory / f"pictures_{step:06d}.png")
+        return {name: result.metrics[name] for name in ("mIoU", "oIoU", "P@0.5")} | {
+            "score": result.metrics["mIoU"]
+        }
+
+
+def _encode(model: GenMask, segment: Any, generate: Any) -> tuple[jax.Array, jax.Array]:
+    """Latents of the segment half's pictures, and of what is noised: its masks, then the other half."""
+    pictures = jnp.concatenate(
+        [to_signed(segment["images"]), mask_to_rgb(segment["masks"]), to_signed(generate["images"])]
+    )
+    latents = jax.lax.stop_gradient(model.vae.encode(pictures))
+    half = len(segment["images"])
+    return latents[:half], latents[half:]

@@ -1,0 +1,94 @@
+"""What a training run tells: the log, TensorBoard, metrics.jsonl and a progress bar."""
+
+import json
+import math
+import os
+import sys
+import time
+from typing import Any
+
+import jax
+from absl import logging
+from etils import epath
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from genmask_jax.config import LoopConfig
+
+
+class Reporter:
+    """Writes scalars and pictures; on hosts other than the first it only checks them."""
+
+    def __init__(self, workdir: epath.Path, loop: LoopConfig, step: int):
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # clu's writers bring TensorFlow
+        from clu import metric_writers
+
+        self.workdir, self.loop, self.first = workdir, loop, jax.process_index() == 0
+        (workdir / "samples").mkdir(parents=True, exist_ok=True)
+        self.writer = metric_writers.create_default_writer(
+            str(workdir), just_logging=not self.first, asynchronous=False
+        )
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+            TextColumn("{task.fields[losses]}"),
+        )  # fmt: skip
+        shown = self.first and sys.stdout.isatty()
+        self.progress = Progress(*columns, disable=not shown, refresh_per_second=2)
+        self.bar = self.progress.add_task("training", total=loop.num_steps, completed=step, losses="")
+        self.logged_step, self.logged_time = step, time.monotonic()
+
+    def __enter__(self) -> "Reporter":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.progress.stop()
+        self.writer.flush()
+        self.writer.close()
+
+    def step(self, step: int) -> None:
+        """Moves the bar; reads nothing from the device."""
+        self.progress.update(self.bar, completed=step)
+
+    def log(self, step: int, metrics: dict[str, Any], learning_rate: float) -> None:
+        """Window means and throughput. Raises FloatingPointError when a mean is not finite."""
+        scalars = {name: float(value) for name, value in metrics.items()}
+        bad = [name for name, value in scalars.items() if not math.isfinite(value)]
+        if bad:
+            raise FloatingPointError(
+                f"step {step}: {bad[0]} is not finite; try a lower optimizer.learning_rate"
+            )
+        seconds = (time.monotonic() - self.logged_time) / max(1, step - self.logged_step)
+        self.logged_step, self.logged_time = step, time.monotonic()
+        self._append({"step": step, **scalars, "learning_rate": learning_rate})
+        remaining = seconds * (self.loop.num_steps - step)
+        speed = {
+            "steps_per_second": 1 / seconds,
+            "examples_per_second": self.loop.global_batch_size / seconds,
+            "minutes_left": remaining / 60,
+        }
+        self.writer.write_scalars(step, scalars | speed | {"learning_rate": learning_rate})
+        losses = " ".join(f"{name} {value:.4f}" for name, value in scalars.items() if "loss" in name)
+        self.progress.update(self.bar, losses=f"{losses}  {speed['examples_per_second']:.0f} examples/s")
+
+    def scores(self, step: int, scores: dict[str, float], seconds: float) -> None:
+        """Validation scores, and the sheets of this step that lie in `samples/`."""
+        self._append({"step": step, **{f"val_{name}": value for name, value in scores.items()}})
+        self.writer.write_scalars(step, {f"val/{name}": value for name, value in scores.items()})
+        self.logged_time += seconds  # validation is not training time
+        if self.first:
+            self._write_sheets(step)
+        logging.info("step %d: validation %s in %.1f s", step, scores, seconds)
+
+    def _write_sheets(self, step: int) -> None:
+        import numpy as np
+        from PIL import Image
+
+        for path in (self.workdir / "samples").glob(f"*_{step:06d}.png"):
+            with path.open("rb") as file:
+                picture = np.asarray(Image.open(file).convert("RGB"))
+            self.writer.write_images(step, {path.name.rsplit("_", 1)[0]: picture[None]})
+
+    def _append(self, row: dict[str, Any]) -> None:
+        if self.first:
+            with (self.workdir / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")

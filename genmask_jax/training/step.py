@@ -1,0 +1,80 @@
+"""One training step, pure and jitted: gradients, update, EMA, windowed means of the metrics."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from genmask_jax.config import LoopConfig
+from genmask_jax.sharding import batch_sharding
+from genmask_jax.training.state import TrainState
+
+Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+"""(params, frozen, batch, key) -> scalar loss, scalars to report (the loss among them)."""
+
+
+def make_train_step(
+    loss: Loss, tx: optax.GradientTransformation, loop: LoopConfig, mesh: Mesh, shardings: TrainState
+) -> Callable[[TrainState, Any, Any], TrainState]:
+    """The jitted step (state, frozen, batch) -> state. The old state is donated."""
+
+    def train_step(state: TrainState, frozen: Any, batch: Any) -> TrainState:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        grads, metrics = accumulate_gradients(
+            loss, state.params, frozen, batch, key, loop.grad_accumulation_steps
+        )
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics["grad_norm"] = optax.global_norm(grads)
+        return TrainState(
+            step=state.step + 1,
+            params=params,
+            ema_params=update_ema(state.ema_params, params, state.step, loop.ema_decay),
+            opt_state=opt_state,
+            key=state.key,
+            metrics=update_window(state.metrics, metrics, state.step % loop.log_every_steps),
+        )
+
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(shardings, None, batch_sharding(mesh)),
+        out_shardings=shardings,
+    )
+
+
+def accumulate_gradients(
+    loss: Loss, params: Any, frozen: Any, batch: Any, key: jax.Array, steps: int
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Mean gradient and metrics over `steps` equal parts of the batch, one after the other."""
+    gradient = jax.grad(loss, has_aux=True)
+    if steps == 1:
+        return gradient(params, frozen, batch, key)
+    # Strided parts keep the examples of a part spread over the devices as the batch is.
+    parts = jax.tree.map(lambda x: x.reshape(-1, steps, *x.shape[1:]).swapaxes(0, 1), batch)
+
+    def one(total, inputs):
+        part, index = inputs
+        result = gradient(params, frozen, part, jax.random.fold_in(key, index))
+        return jax.tree.map(lambda a, b: a + b / steps, total, result), None
+
+    shapes = jax.eval_shape(gradient, params, frozen, jax.tree.map(lambda x: x[0], parts), key)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(one, zeros, (parts, jnp.arange(steps)))[0]
+
+
+def update_ema(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
+    """ema = d ema + (1 - d) params, with d = min(decay, (1 + step) / (10 + step)) early on."""
+    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, params)
+
+
+def update_window(means: dict, values: dict, position: jax.Array) -> dict:
+    """Running means that start again where `position`, the place in the logging window, is 0."""
+    return {
+        name: jnp.where(position == 0, values[name], mean + (values[name] - mean) / (position + 1))
+        for name, mean in means.items()
+    }

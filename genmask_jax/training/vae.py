@@ -1,0 +1,107 @@
+"""What training a VAE means: reconstruction and KL on pictures and on masks as RGB, half and half."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import nnx
+
+from genmask_jax.config import VAETrainConfig
+from genmask_jax.data.pipeline import picture_batches
+from genmask_jax.data.sources import segment_source
+from genmask_jax.evaluation.metrics import intersection_union, summarize
+from genmask_jax.evaluation.sheets import generation_sheet
+from genmask_jax.models.genmask import mask_to_rgb, to_signed
+from genmask_jax.models.vae import VAE, sample_posterior
+
+METRICS = ("loss", "loss_picture", "loss_mask", "kl", "grad_norm")
+
+
+class VAETask:
+    """Autoencoding, for `training/loop.py`."""
+
+    metric_names = METRICS
+    frozen = None
+
+    def __init__(self, config: VAETrainConfig):
+        self.config = config
+        dtype = jnp.dtype(config.compute_dtype)
+        self._split = lambda key: nnx.split(VAE(config.vae, dtype=dtype, rngs=nnx.Rngs(key)), nnx.Param, ...)
+        self.graph, _, _ = nnx.eval_shape(lambda: self._split(jax.random.key(0)))
+        self.statistics = jax.jit(lambda: self._split(jax.random.key(0))[2])()
+        self._reconstruct = jax.jit(self._trace_reconstruct)
+
+    def init_params(self, key: jax.Array) -> Any:
+        """Fresh parameters."""
+        return self._split(key)[1]
+
+    def batches(self, host_batch_size: int) -> Any:
+        """Endless batches of pictures and their masks."""
+        return picture_batches(self.config.data, batch_size=host_batch_size, seed=self.config.seed)
+
+    def loss(self, params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
+        """L1 + L2 reconstruction error a channel, and the KL divergence to N(0, 1) a latent.
+
+        The L2 part alone leaves masks' edges soft, the L1 part alone loses the colours of small things.
+        """
+        del frozen
+        model = nnx.merge(self.graph, params, self.statistics)
+        pictures = jnp.concatenate([to_signed(batch["images"]), mask_to_rgb(batch["masks"])])
+        mean, log_variance = model.moments(pictures)
+        error = model.decode_raw(sample_posterior(key, mean, log_variance)) - pictures
+        errors = (jnp.abs(error) + jnp.square(error)).mean((1, 2, 3))
+        half = len(batch["images"])
+        picture, mask = errors[:half].mean(), errors[half:].mean()
+        kl = 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance).mean()
+        loss = picture + mask + self.config.kl_weight * kl
+        return loss, {"loss": loss, "loss_picture": picture, "loss_mask": mask, "kl": kl}
+
+    def _trace_reconstruct(self, params: Any, images: jax.Array, masks: jax.Array) -> tuple:
+        model = nnx.merge(self.graph, params, self.statistics)
+        pictures = jnp.concatenate([to_signed(images), mask_to_rgb(masks)])
+        return pictures, model.decode(model.encode(pictures))
+
+    def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
+        """How well masks (mIoU) and pictures (PSNR, dB) of the val split come back."""
+        source, half = segment_source(self.config.data, "val"), 32
+        scores, squared = [], []
+        for start in range(0, self.config.loop.num_eval_examples, half):
+            examples = [source[i] for i in range(start, start + half)]
+            masks = np.stack([e["mask"] for e in examples])
+            inputs = jax.device_put((np.stack([e["image"] for e in examples]), masks))
+            truth, output = jax.device_get(self._reconstruct(ema_params, *inputs))
+            predictions = output[half:].mean(-1) > 0
+            scores += [intersection_union(p, m) for p, m in zip(predictions, masks, strict=True)]
+            squared.append(np.square(np.clip(output[:half], -1, 1) - truth[:half]).mean((1, 2, 3)))
+            if start == 0:
+                self._write_sheet(truth, output, directory / f"reconstructions_{step:06d}.png")
+        metrics = summarize([i for i, _ in scores], [u for _, u in scores])
+        psnr = float(np.mean(10 * np.log10(4 / np.concatenate(squared))))
+        return {"mask_mIoU": metrics["mIoU"], "picture_psnr": psnr, "score": metrics["mIoU"]}
+
+    def _write_sheet(self, truth: np.ndarray, output: np.ndarray, path: epath.Path) -> None:
+        half = len(truth) // 2
+        rows = [*range(4), *range(half, half + 4)]
+        pairs = np.stack([truth[rows], output[rows]], axis=1).reshape(-1, *truth.shape[1:])
+        pictures = np.clip(pairs * 127.5 + 127.5, 0, 255).astype(np.uint8)
+        generation_sheet(pictures, ["original", "reconstruction"] * len(rows), path)
+
+    def finish(self, ema_params: Any, num_batches: int = 32) -> Any:
+        """The trained VAE's state, with its latents' mean and standard deviation a channel measured."""
+
+        @jax.jit
+        def encode(params, batch):
+            model = nnx.merge(self.graph, params, self.statistics)
+            return model.moments(jnp.concatenate([to_signed(batch["images"]), mask_to_rgb(batch["masks"])]))[
+                0
+            ]
+
+        data = self.batches(64)
+        means = [jax.device_get(encode(ema_params, jax.device_put(next(data)))) for _ in range(num_batches)]
+        latents = np.concatenate(means).reshape(-1, self.config.vae.channels)
+        statistics = jax.tree.map(lambda x: x, self.statistics)
+        statistics["latents_mean"][...] = jnp.asarray(latents.mean(0))
+        statistics["latents_std"][...] = jnp.asarray(latents.std(0))
+        return nnx.state(nnx.merge(self.graph, ema_params, statistics))

@@ -1,0 +1,45 @@
+"""Trains GenMask: masks and pictures, one model, one objective.
+
+    python launch/train.py --config=configs/genmask_tiny.py --workdir=runs/tiny
+
+Any field of the config can be set: --config.optimizer.learning_rate=3e-4. On a pod, run the same command on
+every host. A stopped run (Ctrl-C, SIGTERM, a crash) goes on with --resume. Writes to the work directory:
+checkpoints/, samples/ (validation pictures), metrics.jsonl and TensorBoard events.
+"""
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from genmask_jax import cli
+from genmask_jax.config import TrainConfig, from_config_dict
+from genmask_jax.data.sources import texts
+from genmask_jax.instruction import factory
+from genmask_jax.models.genmask import make_networks
+from genmask_jax.sharding import make_mesh
+from genmask_jax.training.checkpoints import load_vae, save_vae
+from genmask_jax.training.genmask import GenMaskTask
+from genmask_jax.training.loop import prepare_workdir, train
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", lock_config=True, help_string="A file configs/genmask_*.py."
+)
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+RESUME = flags.DEFINE_bool("resume", False, "Go on with the run in --workdir.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and begin anew.")
+
+
+def main() -> None:
+    config = from_config_dict(TrainConfig, CONFIG.value)
+    vae_config, vae_state = load_vae(config.vae)
+    corpus = texts(config.data)
+    workdir = prepare_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
+    save_vae(workdir, vae_config, vae_state)
+    encoder = factory.build(config.instruction, workdir / "instruction", corpus)
+    task = GenMaskTask(make_networks(config, vae_config, vae_state, encoder), config)
+    _, scores = train(task, config, workdir, make_mesh(config.mesh))
+    logging.info("trained %s in %s: %s", config.name, workdir, scores)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    cli.run(main)

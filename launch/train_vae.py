@@ -1,0 +1,36 @@
+"""Trains a VAE on pictures and on masks as RGB, and measures its latents.
+
+    python launch/train_vae.py --config=configs/vae_tiny.py --workdir=runs/vae_tiny
+
+Writes to the work directory: vae/ (what config.vae of launch/train.py asks for), checkpoints/, samples/
+(reconstructions), metrics.jsonl and TensorBoard events.
+"""
+
+from absl import flags, logging
+from ml_collections import config_flags
+
+from genmask_jax import cli
+from genmask_jax.config import VAETrainConfig, from_config_dict
+from genmask_jax.sharding import make_mesh
+from genmask_jax.training.checkpoints import save_vae
+from genmask_jax.training.loop import prepare_workdir, train
+from genmask_jax.training.vae import VAETask
+
+CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file configs/vae_*.py.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+RESUME = flags.DEFINE_bool("resume", False, "Go on with the run in --workdir.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and begin anew.")
+
+
+def main() -> None:
+    config = from_config_dict(VAETrainConfig, CONFIG.value)
+    workdir = prepare_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
+    task = VAETask(config)
+    state, scores = train(task, config, workdir, make_mesh(config.mesh))
+    save_vae(workdir, config.vae, task.finish(state.ema_params))
+    logging.info("VAE in %s/vae: %s", workdir, scores)
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    cli.run(main)
