@@ -1,0 +1,70 @@
+"""A rule that looks for "a COLOUR KIND" in a picture: how generated ReferShapes pictures are scored.
+
+It takes the largest blob of the named colour and asks which kind of shape covers it best. On real pictures of
+the test split it says yes to the prompt's own colour and kind in over 95 % (see `tests/evaluation`).
+"""
+
+import functools
+
+import numpy as np
+from jaxtyping import UInt8
+from scipy import ndimage
+
+from genmask_jax.data.refershapes import COLOURS, KINDS, coverage
+
+MAX_COLOUR_DISTANCE = 75.0
+"""Furthest that a pixel may be from the named colour, in RGB of 0..255."""
+MIN_AREA = 0.012
+"""Least area of the blob, as a share of the picture."""
+MIN_IOU = 0.7
+"""Least overlap of the blob with the best template."""
+ANGLES = np.linspace(-0.2, 0.2, 5)
+
+
+def contains(image: UInt8[np.ndarray, "S S 3"], colour: str, kind: str) -> bool:
+    """Whether a picture holds that colour in a blob of that kind of shape."""
+    blob = largest_blob(image, colour)
+    if blob.sum() < MIN_AREA * blob.size:
+        return False
+    scores = {name: _fit(blob, name) for name in KINDS}
+    return max(scores, key=scores.__getitem__) == kind and scores[kind] >= MIN_IOU
+
+
+def largest_blob(image: UInt8[np.ndarray, "S S 3"], colour: str) -> np.ndarray:
+    """The largest connected region, bool [S, S], whose pixels are nearest to a colour and near enough."""
+    names = list(COLOURS)
+    palette = np.array([COLOURS[name] for name in names], np.float32)
+    distances = np.linalg.norm(image[:, :, None].astype(np.float32) - palette, axis=-1)
+    index = names.index(colour)
+    close = (distances.argmin(-1) == index) & (distances[..., index] < MAX_COLOUR_DISTANCE)
+    labels, count = ndimage.label(close)
+    if count == 0:
+        return close
+    sizes = np.bincount(labels.ravel())[1:]
+    return labels == 1 + sizes.argmax()
+
+
+@functools.cache
+def _unit(kind: str) -> tuple[float, np.ndarray]:
+    """Area for radius 1, and offset (x, y) of the centroid for radius 1 at angle 0."""
+    (rows, columns), share = coverage(kind, (150.0, 150.0), 100.0, 0.0, 300)
+    y, x = np.mgrid[rows, columns] + 0.5
+    centroid = np.array([(x * share).sum(), (y * share).sum()]) / share.sum()
+    return float(share.sum()) / 100.0**2, (centroid - 150.0) / 100.0
+
+
+def _fit(blob: np.ndarray, kind: str) -> float:
+    """Best IoU of the kind's template, of the blob's area and centroid, over small angles."""
+    area, offset = _unit(kind)
+    radius = np.sqrt(blob.sum() / area)
+    y, x = np.nonzero(blob)
+    middle = np.array([x.mean(), y.mean()]) + 0.5
+    best = 0.0
+    for angle in ANGLES:
+        cos, sin = np.cos(angle), np.sin(angle)
+        turned = radius * np.array([cos * offset[0] - sin * offset[1], sin * offset[0] + cos * offset[1]])
+        box, share = coverage(kind, tuple(middle - turned), radius, angle, blob.shape[0])
+        template = np.zeros_like(blob)
+        template[box] = share > 0.5
+        best = max(best, (template & blob).sum() / max(1, (template | blob).sum()))
+    return best
