@@ -1,4 +1,4 @@
-"""A small VAE for 64 px ReferShapes: 8 x 8 latents of 16 channels."""
+"""A small VAE for 64 px ReferShapes: 16 x 16 latents of 4 channels."""
 
 from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, VAETrainConfig, to_config_dict
 from genmask_jax.models.vae import VAEConfig
@@ -9,21 +9,16 @@ def get_config():
         VAETrainConfig(
             name="vae_tiny",
             vae=VAEConfig(
-                base_dim=32,
-                decoder_base_dim=48,
-                channels=16,
-                multipliers=(1, 2),
-                num_res_blocks=1,
-                patch_size=4,
+                base_dim=32, decoder_base_dim=48, channels=4, multipliers=(1,), num_res_blocks=1, patch_size=4
             ),
             data=DataConfig(name="refershapes", size=64),
-            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50),
+            optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=50),
             loop=LoopConfig(
-                num_steps=1500,
+                num_steps=900,
                 global_batch_size=32,
                 ema_decay=0.99,
-                eval_every_steps=500,
-                checkpoint_every_steps=500,
+                eval_every_steps=450,
+                checkpoint_every_steps=450,
                 num_eval_examples=256,
             ),
         )

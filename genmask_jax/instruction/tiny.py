@@ -105,5 +105,5 @@ class TinyTextEncoder(nnx.Module):
         """`input_ids` -> float32 embeddings of unit variance, and which tokens are not padding."""
         mask = inputs["input_ids"] != 0
         x = (self.embedding[...][inputs["input_ids"]] + self.positions[...]).astype(self.dtype)
-        x = scan_blocks(self.blocks, x, mask)
+        x = scan_blocks(self.blocks, x, mask, unroll=True)
         return layer_norm(x), mask

