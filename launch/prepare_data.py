@@ -2,15 +2,15 @@
 
     python launch/prepare_data.py stamps --out=data/stamps
 
-stamps: photographic cut-outs on photographic grounds, from Debian packages (fetched with apt-get download,
-never installed; no root needed). With --raw=DIR the .deb files are looked for, and kept, in DIR.
+stamps: photographic cut-outs on photographic grounds, from Debian packages: as they are installed, else from
+.deb files in --raw, else fetched there with apt-get download (never installed; no root needed).
 """
 
 import argparse
 import pathlib
 
 from genmask_jax import cli
-from genmask_jax.data.stamps_prepare import PACKAGES, prepare
+from genmask_jax.data import stamps_prepare
 from genmask_jax.errors import UserError
 
 
@@ -20,19 +20,14 @@ def main() -> None:
     )
     parser.add_argument("name", choices=["stamps"], help="which data set")
     parser.add_argument("--out", type=pathlib.Path, required=True, help="directory to make")
-    parser.add_argument("--raw", type=pathlib.Path, help="where the .deb files are, or are put")
+    parser.add_argument(
+        "--raw", type=pathlib.Path, help="where .deb files are looked for, or put (default: OUT/packages)"
+    )
     arguments = parser.parse_args()
     try:
-        index = prepare(arguments.out, arguments.raw)
+        stamps_prepare.prepare(arguments.out, arguments.raw)
     except UserError as error:
         cli.fail(str(error))
-    seen = sum(entry["seen"] for entry in index["objects"])
-    names = len({entry["name"] for entry in index["objects"]})
-    print(
-        f"{arguments.out}: {len(index['objects'])} objects ({names} names; {seen} seen in training, "
-        f"{len(index['objects']) - seen} not), {len(index['grounds'])} grounds"
-    )
-    print("licences: " + "; ".join(f"{name} {licence}" for name, licence in PACKAGES.items()))
 
 
 if __name__ == "__main__":

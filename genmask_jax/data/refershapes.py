@@ -8,6 +8,8 @@ in their random seeds.
 
 import dataclasses
 import itertools
+import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,11 +57,20 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A picture uint8 [S, S, 3], its shapes, and the visible part of each, bool [N, S, S]."""
+    """A picture uint8 [S, S, 3], its shapes, and the visible part of each, bool [N, S, S].
+
+    `areas` int [N] counts the pixels of each shape, hidden ones included.
+    """
 
     image: np.ndarray
     shapes: tuple[Shape, ...]
     masks: np.ndarray
+    areas: np.ndarray
+
+    @property
+    def visible(self) -> np.ndarray:
+        """Share of each shape that no other hides, float [N]."""
+        return self.masks.sum((1, 2)) / self.areas
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,13 +159,13 @@ def _place_shapes(rng: np.random.Generator, count: int, size: int) -> list[Shape
     for _ in range(12 * count):
         name = "large" if rng.random() < 0.5 else "small"
         radius = size * rng.uniform(*SIZES[name])
-        centre = rng.uniform(radius, size - radius, 2)
-        if any(np.hypot(*(centre - s.centre)) < 0.95 * (radius + s.radius) for s in shapes):
+        x, y = rng.uniform(radius, size - radius, 2).tolist()
+        if any(math.dist((x, y), s.centre) < 0.95 * (radius + s.radius) for s in shapes):
             continue
         kind, colour = KINDS[rng.integers(len(KINDS))], list(COLOURS)[rng.integers(len(COLOURS))]
         rgb = np.clip(np.array(COLOURS[colour]) + rng.uniform(-10, 10, 3), 0, 255).astype(np.float32)
         angle = rng.uniform(-0.2, 0.2)
-        shapes.append(Shape(kind, colour, name, (float(centre[0]), float(centre[1])), radius, angle, rgb))
+        shapes.append(Shape(kind, colour, name, (x, y), radius, angle, rgb))
         if len(shapes) == count:
             break
     return shapes
@@ -165,37 +176,22 @@ def draw_scene(rng: np.random.Generator, count: int, size: int) -> Scene:
     shapes = _place_shapes(rng, count, size)
     image = _ground(rng, size)
     masks = np.zeros((len(shapes), size, size), bool)
+    areas = np.zeros(len(shapes), int)
     for i, shape in enumerate(shapes):
         box, share = coverage(shape.kind, shape.centre, shape.radius, shape.angle, size)
         image[box] += share[..., None] * (shape.rgb - image[box])
         covered = share > 0.5
         masks[(slice(None, i), *box)] &= ~covered
         masks[i][box] = covered
-    return Scene(np.clip(image + 0.5, 0, 255).astype(np.uint8), tuple(shapes), masks)
+        areas[i] = np.count_nonzero(covered)
+    return Scene(np.clip(image + 0.5, 0, 255).astype(np.uint8), tuple(shapes), masks, areas)
 
 
-def matching(expression: Expression, shapes: tuple[Shape, ...]) -> list[int]:
-    """Indices of the shapes that an expression fits; a place fits one at most."""
-    fits = [
-        i
-        for i, s in enumerate(shapes)
-        if expression.size in (None, s.size)
-        and expression.colour in (None, s.colour)
-        and expression.kind in (None, s.kind)
-    ]
-    if expression.place is None or len(fits) < 2:
-        return fits
-    axis, sign = PLACES[expression.place]
-    fits.sort(key=lambda i: -sign * shapes[i].centre[axis])
-    return fits[:1]
-
-
-def _clear_place(expression: Expression, shapes: tuple[Shape, ...], size: int) -> bool:
-    """Whether the furthest of at least two matching objects is further by the margin."""
-    axis, sign = PLACES[expression.place or ""]
-    fits = matching(dataclasses.replace(expression, place=None), shapes)
-    reach = sorted(sign * shapes[i].centre[axis] for i in fits)
-    return len(fits) > 1 and reach[-1] - reach[-2] >= PLACE_MARGIN * size
+def _furthest(fits: list[int], place: str, shapes: tuple[Shape, ...], size: int) -> int | None:
+    """Which of at least two shapes is furthest towards a place; None where the margin is not kept."""
+    axis, sign = PLACES[place]
+    reach = sorted((sign * shapes[i].centre[axis], i) for i in fits)
+    return reach[-1][1] if reach[-1][0] - reach[-2][0] >= PLACE_MARGIN * size else None
 
 
 def expressions_for(target: int, shapes: tuple[Shape, ...], size: int) -> tuple[list, list]:
@@ -203,16 +199,18 @@ def expressions_for(target: int, shapes: tuple[Shape, ...], size: int) -> tuple[
     shape = shapes[target]
     plain, placed = [], []
     for keep in itertools.product((False, True), repeat=3):
-        said = (shape.size, shape.colour, shape.kind)
-        expression = Expression(*(value if kept else None for value, kept in zip(said, keep, strict=True)))
-        if matching(expression, shapes) == [target]:
-            if any(keep):
-                plain.append(expression)
-            continue
-        for place in PLACES:
-            located = dataclasses.replace(expression, place=place)
-            if matching(located, shapes) == [target] and _clear_place(located, shapes, size):
-                placed.append(located)
+        named = (shape.size, shape.colour, shape.kind)
+        said = tuple(value if kept else None for value, kept in zip(named, keep, strict=True))
+        fits = [
+            i
+            for i, s in enumerate(shapes)
+            if said[0] in (None, s.size) and said[1] in (None, s.colour) and said[2] in (None, s.kind)
+        ]
+        if len(fits) > 1:
+            places = (place for place in PLACES if _furthest(fits, place, shapes, size) == target)
+            placed += [Expression(*said, place) for place in places]
+        elif any(keep):
+            plain.append(Expression(*said))
     return plain, placed
 
 
@@ -220,6 +218,17 @@ def _say(rng: np.random.Generator, target: int, shapes: tuple[Shape, ...], size:
     plain, placed = expressions_for(target, shapes, size)
     options = placed if placed and (not plain or rng.random() < 0.35) else plain
     return options[rng.integers(len(options))] if options else None
+
+
+class Composition(NamedTuple):
+    """A scene, the indices of two of its shapes, an expression for each, and the first one's group."""
+
+    scene: Scene
+    target: int
+    other: int
+    text: str
+    other_text: str
+    group: str
 
 
 class _Shapes:
@@ -245,27 +254,34 @@ class _Shapes:
 class ReferShapesSegment(_Shapes):
     """Scenes of 2-5 shapes with an expression and the mask of the one shape that it names."""
 
-    def __getitem__(self, index: int) -> SegmentExample:
+    def compose(self, index: int) -> Composition:
+        """The scene behind an example, with the two shapes that are named and how."""
         rng = self._rng(index)
         while True:
             scene = draw_scene(rng, int(rng.integers(2, 6)), self.size)
-            if len(scene.shapes) < 2 or not _all_visible(scene):
+            if len(scene.shapes) < 2 or scene.visible.min() < MIN_VISIBLE:
                 continue
-            target, other = rng.permutation(len(scene.shapes))[:2]
-            said = [_say(rng, int(i), scene.shapes, self.size) for i in (target, other)]
+            target, other = (int(i) for i in rng.permutation(len(scene.shapes))[:2])
+            said = [_say(rng, i, scene.shapes, self.size) for i in (target, other)]
             if said[0] is None or said[1] is None:
                 continue
             noun = ("object", "thing")[rng.integers(2)]
-            return {
-                "image": scene.image,
-                "mask": scene.masks[target].astype(np.uint8),
-                "text": said[0].phrase(noun),
-                "id": f"{self.split}-{index}",
-                "group": said[0].group,
-                "other_text": said[1].phrase(noun),
-                "other_mask": scene.masks[other].astype(np.uint8),
-                "objects_mask": scene.masks.any(0).astype(np.uint8),
-            }
+            texts = (said[0].phrase(noun), said[1].phrase(noun))
+            return Composition(scene, target, other, *texts, said[0].group)
+
+    def __getitem__(self, index: int) -> SegmentExample:
+        made = self.compose(index)
+        masks = made.scene.masks
+        return {
+            "image": made.scene.image,
+            "mask": masks[made.target].astype(np.uint8),
+            "text": made.text,
+            "id": f"{self.split}-{index}",
+            "group": made.group,
+            "other_text": made.other_text,
+            "other_mask": masks[made.other].astype(np.uint8),
+            "objects_mask": masks.any(0).astype(np.uint8),
+        }
 
 
 class ReferShapesGenerate(_Shapes):
@@ -284,11 +300,3 @@ class ReferShapesGenerate(_Shapes):
             names.append(f"{article} {size}{shape.colour} {shape.kind}")
         text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
         return {"image": scene.image, "text": text, "id": f"{self.split}-{index}"}
-
-
-def _all_visible(scene: Scene) -> bool:
-    for shape, mask in zip(scene.shapes, scene.masks, strict=True):
-        _, share = coverage(shape.kind, shape.centre, shape.radius, shape.angle, mask.shape[0])
-        if mask.sum() < MIN_VISIBLE * (share > 0.5).sum():
-            return False
-    return True

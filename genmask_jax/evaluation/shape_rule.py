@@ -14,8 +14,8 @@ from genmask_jax.data.refershapes import COLOURS, KINDS, coverage
 
 MAX_COLOUR_DISTANCE = 75.0
 """Furthest that a pixel may be from the named colour, in RGB of 0..255."""
-MIN_AREA = 0.012
-"""Least area of the blob, as a share of the picture."""
+AREA = (0.012, 0.2)
+"""Least and greatest area of the blob, as shares of the picture; real shapes have 0.02 to 0.14."""
 MIN_IOU = 0.7
 """Least overlap of the blob with the best template."""
 ANGLES = np.linspace(-0.2, 0.2, 5)
@@ -24,7 +24,7 @@ ANGLES = np.linspace(-0.2, 0.2, 5)
 def contains(image: UInt8[np.ndarray, "S S 3"], colour: str, kind: str) -> bool:
     """Whether a picture holds that colour in a blob of that kind of shape."""
     blob = largest_blob(image, colour)
-    if blob.sum() < MIN_AREA * blob.size:
+    if not AREA[0] <= blob.mean() <= AREA[1]:
         return False
     scores = {name: _fit(blob, name) for name in KINDS}
     return max(scores, key=scores.__getitem__) == kind and scores[kind] >= MIN_IOU

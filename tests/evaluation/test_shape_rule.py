@@ -1,0 +1,80 @@
+"""The rule that scores generated pictures: right on real ones, wrong on wrong names and on no shape."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from genmask_jax.data.refershapes import COLOURS, KINDS, ReferShapesGenerate
+from genmask_jax.evaluation.shape_rule import contains
+
+COUNT = 120
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """(picture, colour, kind) of test pictures of one shape."""
+    source, found = ReferShapesGenerate("test", 64), []
+    for i in range(len(source)):
+        example = source[i]
+        if " and " not in example["text"]:
+            found.append((example["image"], *example["text"].split()[-2:]))
+        if len(found) == COUNT:
+            return found
+
+
+def soften(image: np.ndarray, sigma: float) -> np.ndarray:
+    return ndimage.gaussian_filter(image, (sigma, sigma, 0)) if sigma else image
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.7])
+def test_real_pictures_hold_their_prompt(pictures, sigma):
+    hits = [contains(soften(image, sigma), colour, kind) for image, colour, kind in pictures]
+    assert np.mean(hits) >= 0.95
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.7])
+def test_real_pictures_do_not_hold_another_kind(pictures, sigma):
+    wrong = [KINDS[(KINDS.index(kind) + 1 + i % 5) % 6] for i, (_, _, kind) in enumerate(pictures)]
+    hits = [contains(soften(p, sigma), c, kind) for (p, c, _), kind in zip(pictures, wrong, strict=True)]
+    assert np.mean(hits) <= 0.05
+
+
+def test_real_pictures_do_not_hold_another_colour(pictures):
+    names = list(COLOURS)
+    wrong = [names[(names.index(c) + 1 + i % 7) % 8] for i, (_, c, _) in enumerate(pictures)]
+    hits = [contains(soften(p, 0.7), colour, k) for (p, _, k), colour in zip(pictures, wrong, strict=True)]
+    assert np.mean(hits) <= 0.05
+
+
+def test_a_picture_is_of_at_most_one_kind(pictures):
+    for image, colour, kind in pictures[:20]:
+        assert [name for name in KINDS if contains(image, colour, name)] in ([], [kind])
+
+
+def _plain(colour: str, rows: slice, columns: slice) -> np.ndarray:
+    image = np.full((64, 64, 3), 100, np.uint8)
+    image[rows, columns] = COLOURS[colour]
+    return image
+
+
+def test_a_hue_between_two_colours_is_the_nearer_one():
+    hue = 0.4 * np.array(COLOURS["orange"]) + 0.6 * np.array(COLOURS["yellow"])
+    image = np.full((64, 64, 3), 100, np.uint8)
+    image[20:38, 20:38] = hue
+    assert contains(image, "yellow", "square")
+    assert not contains(image, "orange", "square")
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        pytest.param(_plain("red", slice(0, 0), slice(0, 0)), id="nothing"),
+        pytest.param(_plain("red", slice(0, 64), slice(0, 64)), id="all of it"),
+        pytest.param(_plain("red", slice(0, 64), slice(0, 32)), id="half of it"),
+        pytest.param(_plain("red", slice(20, 24), slice(20, 24)), id="a speck"),
+        pytest.param(_plain("red", slice(20, 30), slice(5, 60)), id="a bar"),
+        pytest.param(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), id="noise"),
+    ],
+)
+def test_what_is_no_shape_holds_none(image):
+    assert not any(contains(image, "red", kind) for kind in KINDS)
