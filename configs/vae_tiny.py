@@ -14,11 +14,11 @@ def get_config():
             data=DataConfig(name="refershapes", size=64),
             optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=50),
             loop=LoopConfig(
-                num_steps=900,
+                num_steps=800,
                 global_batch_size=32,
                 ema_decay=0.99,
-                eval_every_steps=450,
-                checkpoint_every_steps=450,
+                eval_every_steps=400,
+                checkpoint_every_steps=400,
                 num_eval_examples=256,
             ),
         )

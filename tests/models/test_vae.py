@@ -44,7 +44,9 @@ def test_unshuffle_is_undone_and_ordered_as_published():
     packed = _unshuffle(x, 4)
     assert packed.shape == (2, 2, 3, 48)
     np.testing.assert_array_equal(_shuffle(packed, 4), x)
-    np.testing.assert_array_equal(packed[0, 0, 0].reshape(3, 4, 4)[1, 2, 3], x[0, 3, 2, 1])  # (C, column, row)
+    np.testing.assert_array_equal(
+        packed[0, 0, 0].reshape(3, 4, 4)[1, 2, 3], x[0, 3, 2, 1]
+    )  # (C, column, row)
 
 
 def test_encoding_does_not_see_beyond_the_picture_size():
