@@ -34,7 +34,9 @@ def main() -> None:
     corpus = texts(config.data)
     workdir = prepare_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
     save_vae(workdir, vae_config, vae_state)
-    encoder = factory.build(config.instruction, workdir / "instruction", corpus)
+    # A resumed run keeps its tokenizer.
+    known = (workdir / "instruction").exists()
+    encoder = factory.build(config.instruction, workdir / "instruction", [] if known else corpus)
     task = GenMaskTask(make_networks(config, vae_config, vae_state, encoder), config)
     _, scores = train(task, config, workdir, make_mesh(config.mesh))
     logging.info("trained %s in %s: %s", config.name, workdir, scores)

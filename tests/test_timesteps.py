@@ -78,5 +78,5 @@ def test_a_batch_draws_by_task_inside_jit():
 
 
 def test_an_unknown_law_is_named():
-    with pytest.raises(UserError, match="gaussian.*bimodal"):
+    with pytest.raises(UserError, match=r"gaussian.*bimodal"):
         Law("gaussian")

@@ -1,15 +1,13 @@
 """Data sets by name: the one place that knows them all."""
 
 from genmask_jax.config import DataConfig
-from genmask_jax.data import refershapes
+from genmask_jax.data import refershapes, stamps
 from genmask_jax.data.examples import Source
 
 
 def segment_source(config: DataConfig, split: str) -> Source:
     """Pictures with expressions and masks (`SegmentExample`) of a split: train, val or test."""
     if config.name == "stamps":
-        from genmask_jax.data import stamps
-
         return stamps.StampsSegment(config.path, split, config.size, config.seed)
     return refershapes.ReferShapesSegment(split, config.size, config.seed)
 
@@ -17,8 +15,6 @@ def segment_source(config: DataConfig, split: str) -> Source:
 def generate_source(config: DataConfig, split: str) -> Source:
     """Pictures with prompts (`GenerateExample`) of a split: train, val or test."""
     if config.name == "stamps":
-        from genmask_jax.data import stamps
-
         return stamps.StampsGenerate(config.path, split, config.size, config.seed)
     return refershapes.ReferShapesGenerate(split, config.size, config.seed)
 

@@ -24,8 +24,8 @@ def print_tables(metrics: dict[str, Any]) -> None:
         swapped = metrics["swapped"]
         original, named = 100 * swapped["mIoU_original"], 100 * swapped["mIoU_named"]
         console.print(
-            f"asked for another object ({swapped['count']} scenes): mIoU {original:.1f} with the first object, "
-            f"{named:.1f} with the one named"
+            f"asked for another object ({swapped['count']} scenes): "
+            f"mIoU {original:.1f} with the first object, {named:.1f} with the one named"
         )
     if "generation" in metrics:
         found = metrics["generation"]

@@ -33,14 +33,17 @@ class TinyTextConfig:
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-pair sub-words (lower case, split at spaces and punctuation) of at most `vocab_size` entries."""
+    """Byte-pair sub-words (lower case, split at spaces and punctuation) of at most `vocab_size` entries.
+
+    The same texts give the same tokenizer. (With a prefix for continued words they would not: the trainer
+    numbers those in the order of a hash map.)
+    """
     model = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=UNKNOWN))
     model.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
     model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[PAD, START, UNKNOWN],
-        continuing_subword_prefix="##",
         show_progress=False,
     )
     model.train_from_iterator(texts, trainer)

@@ -1,0 +1,73 @@
+"""A run small enough for a test: a VAE and a DiT of a few thousand parameters on 32 px ReferShapes."""
+
+import dataclasses
+
+import jax
+import pytest
+from flax import nnx
+
+from genmask_jax.config import (
+    DataConfig,
+    InstructionConfig,
+    LoopConfig,
+    OptimizerConfig,
+    SamplerConfig,
+    TrainConfig,
+)
+from genmask_jax.data.sources import texts
+from genmask_jax.instruction import factory
+from genmask_jax.instruction.tiny import TinyTextConfig
+from genmask_jax.models.dit import DiTConfig
+from genmask_jax.models.genmask import make_networks
+from genmask_jax.models.vae import VAE, VAEConfig
+from genmask_jax.sharding import make_mesh
+from genmask_jax.training.checkpoints import load_vae, save_vae
+from genmask_jax.training.genmask import GenMaskTask
+from genmask_jax.training.loop import prepare_workdir, train
+
+
+def micro_config(vae: str, **loop) -> TrainConfig:
+    """Four steps, validated and saved every second."""
+    steps = {"num_steps": 4, "log_every_steps": 1, "eval_every_steps": 2, "checkpoint_every_steps": 2}
+    return TrainConfig(
+        name="micro",
+        vae=vae,
+        model=DiTConfig(hidden_size=24, depth=2, num_heads=2, ffn_size=32, patch_size=4),
+        data=DataConfig(size=32),
+        instruction=InstructionConfig(
+            tiny=TinyTextConfig(vocab_size=96, hidden_size=16, depth=1, num_heads=2)
+        ),
+        optimizer=OptimizerConfig(warmup_steps=1),
+        sampler=SamplerConfig(image_steps=2),
+        loop=LoopConfig(**{"global_batch_size": 4, "num_eval_examples": 4, **steps, **loop}),
+    )
+
+
+@pytest.fixture(scope="session")
+def micro_vae(tmp_path_factory) -> str:
+    """The --workdir of an (untrained) VAE."""
+    directory = tmp_path_factory.mktemp("vae")
+    config = VAEConfig(8, 8, 4, (1,), 1, 4)
+    save_vae(directory, config, nnx.state(VAE(config, rngs=nnx.Rngs(0))))
+    return str(directory)
+
+
+def start(config: TrainConfig, workdir, *, resume=False, overwrite=False, batches=None):
+    """What launch/train.py does; `batches` may stand in for the task's data."""
+    workdir = prepare_workdir(str(workdir), resume=resume, overwrite=overwrite, config=config)
+    vae = load_vae(config.vae)
+    save_vae(workdir, *vae)
+    encoder = factory.build(config.instruction, workdir / "instruction", texts(config.data, 400))
+    task = GenMaskTask(make_networks(config, *vae, encoder), config)
+    if batches is not None:
+        task.batches = batches(task.batches)
+    return train(task, config, workdir, make_mesh(config.mesh))
+
+
+@pytest.fixture(scope="session")
+def micro_run(micro_vae, tmp_path_factory):
+    """(workdir, config, last state) of an uninterrupted micro run."""
+    workdir = tmp_path_factory.mktemp("run") / "micro"
+    config = micro_config(micro_vae)
+    state, _ = start(config, workdir)
+    return workdir, config, jax.device_get(dataclasses.replace(state))

@@ -1,0 +1,155 @@
+"""A whole run: stopped and resumed bit for bit, evaluated, sampled, and protected from mistakes."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from conftest import micro_config, start
+from PIL import Image
+
+from genmask_jax.errors import UserError
+
+LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
+
+
+class Interrupted(Exception):
+    """Stands for a crash."""
+
+
+def crash_after(count):
+    """Data that fails once `count` batches were drawn."""
+
+    def wrap(batches):
+        def broken(host_batch_size):
+            inner = batches(host_batch_size)
+
+            class Failing(type(inner)):
+                def __next__(self):
+                    self.drawn = getattr(self, "drawn", 0) + 1
+                    if self.drawn > count:
+                        raise Interrupted
+                    return super().__next__()
+
+            inner.__class__ = Failing
+            return inner
+
+        return broken
+
+    return wrap
+
+
+def rows(workdir):
+    """The last row of each step and kind in metrics.jsonl."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {(row["step"], "val_mIoU" in row): row for row in lines}
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(micro_run, tmp_path):
+    workdir, config, expected = micro_run
+    with pytest.raises(Interrupted):
+        start(config, tmp_path / "run", batches=crash_after(3))  # dies at step 4; step 2 was saved
+    state, _ = start(config, tmp_path / "run", resume=True)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
+    assert rows(tmp_path / "run") == rows(workdir)
+
+
+def test_a_run_learns_and_keeps_its_average_apart(micro_run):
+    _, _, state = micro_run
+    assert int(state.step) == 4
+    different = jax.tree.map(lambda a, b: not np.array_equal(a, b), state.params, state.ema_params)
+    assert any(jax.tree.leaves(different))
+    assert np.isfinite(state.metrics["loss"])
+
+
+def test_a_used_directory_is_left_alone(micro_run, tmp_path):
+    workdir, config, _ = micro_run
+    before = sorted(path.name for path in workdir.rglob("*"))
+    with pytest.raises(UserError, match="--resume or --overwrite"):
+        start(config, workdir)
+    with pytest.raises(UserError, match="another config"):
+        start(micro_config(config.vae, num_steps=6), workdir, resume=True)
+    assert sorted(path.name for path in workdir.rglob("*")) == before
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        start(config, tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def run_script(name, *arguments, cwd):
+    command = [sys.executable, LAUNCH / f"{name}.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def one_line_error(done, *words):
+    assert done.returncode == 1, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+def test_evaluate_writes_what_it_says(micro_run, tmp_path):
+    workdir, _, _ = micro_run
+    done = run_script(
+        "evaluate", f"--checkpoint={workdir}", "--count=6", "--num_pictures=3", f"--workdir={tmp_path}",
+        "--batch_size=4", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["split"] == "test"
+    assert metrics["count"] == 6
+    assert metrics["checkpoint_step"] == 4
+    assert {"mIoU", "oIoU", "P@0.5", "P@0.9", "seconds_per_image", "generation", "swapped"} <= set(metrics)
+    examples = [json.loads(line) for line in (tmp_path / "examples.jsonl").read_text().splitlines()]
+    assert len(examples) == 6
+    intersection, union = (sum(e[key] for e in examples) for key in ("intersection", "union"))
+    assert metrics["oIoU"] == pytest.approx(intersection / union)
+    for name in ("masks", "pictures", "shapes"):
+        assert Image.open(tmp_path / f"{name}.png").width > 100
+
+
+def test_sample_segments_and_draws(micro_run, tmp_path):
+    workdir, _, _ = micro_run
+    Image.fromarray(np.full((50, 70, 3), 90, np.uint8)).save(tmp_path / "photo.jpg")
+    shared = (f"--checkpoint={workdir}", "--text=the red star", "--out=out")
+    done = run_script("sample", *shared, "--image=photo.jpg", "--mask_steps=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "out/mask.png").size == (70, 50)
+    assert set(np.unique(np.asarray(Image.open(tmp_path / "out/mask.png")))) <= {0, 255}
+    done = run_script("sample", *shared, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "out/picture.png").size == (32, 32)
+
+
+def test_bad_input_gets_one_line(micro_run, micro_vae, tmp_path):
+    workdir, _, _ = micro_run
+    (tmp_path / "text.jpg").write_text("no image")
+    sample = ("sample", f"--checkpoint={workdir}", "--text=a star")
+    one_line_error(run_script(*sample, "--image=text.jpg", cwd=tmp_path), "text.jpg", "image")
+    one_line_error(run_script(*sample, "--image=none.jpg", cwd=tmp_path), "none.jpg", "no such file")
+    empty = ("sample", f"--checkpoint={workdir}", "--text= ")
+    one_line_error(run_script(*empty, cwd=tmp_path), "--text", "empty")
+    one_line_error(run_script("sample", "--checkpoint=no", "--text=x", cwd=tmp_path), "no", "config.json")
+    one_line_error(run_script("evaluate", f"--checkpoint={micro_vae}", cwd=tmp_path), "config.json")
+    config = f"--config={LAUNCH.parent}/configs/genmask_tiny.py"
+    train = ("train", config, "--workdir=new")
+    one_line_error(run_script(*train, "--config.model.width=3", cwd=tmp_path), "width")
+    one_line_error(run_script(*train, "--config.vae=missing", cwd=tmp_path), "missing", "VAE")
+    one_line_error(run_script(*train, "--config.data.name=coco", cwd=tmp_path), "coco")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_checkpoint_of_another_model_is_refused(micro_run, tmp_path):
+    import shutil
+
+    workdir, _, _ = micro_run
+    shutil.copytree(workdir, tmp_path / "run")
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    config["model"]["ffn_size"] = 40
+    (tmp_path / "run/config.json").write_text(json.dumps(config))
+    done = run_script("sample", f"--checkpoint={tmp_path / 'run'}", "--text=a star", cwd=tmp_path)
+    one_line_error(done, "another model")
