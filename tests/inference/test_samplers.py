@@ -1,0 +1,73 @@
+"""Segmenter and Generator: independent of the batch, compiled once, deterministic."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from genmask_jax.config import DataConfig, SamplerConfig
+from genmask_jax.data.refershapes import ReferShapesSegment
+from genmask_jax.errors import UserError
+from genmask_jax.inference.generator import Generator
+from genmask_jax.inference.load import load
+from genmask_jax.inference.segmenter import Segmenter
+
+
+@pytest.fixture(scope="module")
+def networks(micro_run):
+    return load(micro_run[0])[0]
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    source = ReferShapesSegment("test", DataConfig(size=32).size)
+    examples = [source[i] for i in range(5)]
+    return np.stack([e["image"] for e in examples]), [e["text"] for e in examples]
+
+
+def test_masks_do_not_depend_on_the_batch_and_compile_once(networks, scenes):
+    images, texts = scenes
+    segmenter = Segmenter(networks, SamplerConfig(), batch_size=2)
+    whole = segmenter(images, texts)
+    assert whole.shape == (5, 32, 32)
+    assert whole.min() >= 0
+    assert whole.max() <= 1
+    assert segmenter._sample._cache_size() == 1
+    alone = Segmenter(networks, SamplerConfig(), batch_size=3)(images[3:], texts[3:], [3, 4])
+    np.testing.assert_allclose(alone, whole[3:], atol=1e-5)
+
+
+def test_averaging_and_refining_change_the_mask(networks, scenes):
+    images, texts = scenes
+    one = Segmenter(networks, SamplerConfig(), batch_size=5)(images, texts)
+    for change in ({"mask_steps": 2}, {"mask_samples": 3}):
+        other = Segmenter(networks, dataclasses.replace(SamplerConfig(), **change), batch_size=5)(
+            images, texts
+        )
+        assert np.abs(other - one).max() > 1e-4
+
+
+def test_pictures_depend_on_seed_prompt_and_guidance(networks):
+    sampler = SamplerConfig(image_steps=2)
+    first = Generator(networks, sampler, batch_size=2)(["a red star", "a blue circle", "a red star"])
+    assert first.shape == (3, 32, 32, 3)
+    assert first.dtype == np.uint8
+    again = Generator(networks, sampler, batch_size=2)(["a red star", "a blue circle", "a red star"])
+    np.testing.assert_array_equal(first, again)
+    other = Generator(networks, sampler, batch_size=2, seed=1)(["a red star"])
+    assert not np.array_equal(other[0], first[0])
+
+
+def test_an_empty_expression_is_refused(networks, scenes):
+    with pytest.raises(UserError, match="empty"):
+        Segmenter(networks, SamplerConfig(), batch_size=1)(scenes[0][:1], [" "])
+
+
+def test_loading_restores_the_average(micro_run):
+    workdir, _, state = micro_run
+    networks, _, step = load(workdir, "last")
+    assert step == 4
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(networks.params), state.ema_params)
+    with pytest.raises(UserError, match="no checkpoint '3'"):
+        load(workdir, "3")

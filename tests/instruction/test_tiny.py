@@ -1,0 +1,45 @@
+"""The small text encoder and its tokenizer."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from genmask_jax.errors import UserError
+from genmask_jax.instruction.tiny import (
+    TinyTextConfig,
+    TinyTextEncoder,
+    TinyTextPreparer,
+    learn_tokenizer,
+    load_tokenizer,
+)
+
+TEXTS = ["the red star", "the small blue circle on the left", "a yellow square and a red cross"] * 4
+
+
+def test_the_same_texts_give_the_same_tokenizer_and_it_can_be_kept(tmp_path):
+    first, second = (learn_tokenizer(TEXTS, 80) for _ in range(2))
+    assert first.get_vocab() == second.get_vocab()
+    first.save_pretrained(tmp_path)
+    prepare, again = (TinyTextPreparer(t, 12) for t in (first, load_tokenizer(tmp_path)))
+    np.testing.assert_array_equal(prepare(TEXTS[1])["input_ids"], again(TEXTS[1])["input_ids"])
+    with pytest.raises(UserError, match=r"tokenizer\.json"):
+        load_tokenizer(tmp_path / "nowhere")
+
+
+def test_prepared_texts_have_one_shape():
+    prepare = TinyTextPreparer(learn_tokenizer(TEXTS, 80), 6)
+    for text in ("", "the red star", "the red star " * 20):
+        ids = prepare(text)["input_ids"]
+        assert ids.shape == (6,)
+        assert ids.dtype == np.int32
+        assert ids[0] != 0  # even the null instruction has a token to attend to
+
+
+def test_padding_is_masked_and_order_matters():
+    encoder = TinyTextEncoder(TinyTextConfig(80, 8, 16, 1, 2), rngs=nnx.Rngs(0))
+    ids = jnp.array([[1, 5, 6, 0, 0, 0, 0, 0], [1, 6, 5, 0, 0, 0, 0, 0]])
+    embeds, mask = encoder({"input_ids": ids})
+    assert embeds.shape == (2, 8, 16)
+    assert mask.sum(1).tolist() == [3, 3]
+    assert jnp.abs(embeds[0, 0] - embeds[1, 0]).max() > 1e-5

@@ -1,0 +1,62 @@
+"""Configs: every file loads, and every mistake is named."""
+
+import importlib.util
+import json
+import pathlib
+
+import pytest
+
+from genmask_jax.config import TrainConfig, VAETrainConfig, from_config_dict, to_json
+
+CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+def read(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config()
+
+
+def kind(path):
+    return VAETrainConfig if path.stem.startswith("vae_") else TrainConfig
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_valid_and_survives_json(path):
+    config = from_config_dict(kind(path), read(path))
+    assert config.name == path.stem
+    assert from_config_dict(kind(path), json.loads(to_json(config))) == config
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("loop.global_batch_size", 33, "global_batch_size"),
+        ("loop.num_steps", 0, "num_steps"),
+        ("loop.num_steps", "many", "num_steps must be int"),
+        ("loop.ema_decay", 1.0, "ema_decay"),
+        ("data.name", "coco", "coco"),
+        ("data.name", "stamps", "data.path"),
+        ("compute_dtype", "float16", "float16"),
+        ("sampler.method", "midpoint", "midpoint"),
+        ("sampler.mask_steps", 0, "mask_steps"),
+        ("instruction.name", "clip", "clip"),
+        ("timesteps.segment.name", "gaussian", "gaussian"),
+        ("model.num_heads", 5, "num_heads"),
+        ("optimizer.warmup_steps", 10_000, "warmup_steps"),
+        ("optimizer.momentum", 0.9, "momentum: no such field"),
+    ],
+)
+def test_mistakes_are_named(field, value, complaint):
+    from genmask_jax.errors import UserError
+
+    values = read(CONFIGS[0].parent / "genmask_tiny.py").to_dict()
+    *groups, last = field.split(".")
+    group = values
+    for name in groups:
+        group = group[name]
+    group[last] = value
+    with pytest.raises(UserError, match=complaint) as error:
+        from_config_dict(TrainConfig, values)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,85 @@
+"""The step: accumulated gradients, EMA, windowed metrics, and the same numbers on many devices."""
+
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genmask_jax.training.step import accumulate_gradients, update_ema, update_window
+
+
+def loss(params, frozen, batch, key):
+    del key
+    error = jnp.square(batch @ params - frozen).mean()
+    return error, {"loss": error}
+
+
+def test_accumulation_equals_the_whole_batch():
+    batch, params = jax.random.normal(jax.random.key(0), (8, 3)), jnp.arange(3.0)
+    whole = accumulate_gradients(loss, params, 1.0, batch, jax.random.key(1), 1)
+    parts = accumulate_gradients(loss, params, 1.0, batch, jax.random.key(1), 4)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), whole, parts)
+
+
+def test_ema_follows_fast_at_first_and_slowly_later():
+    early = update_ema(jnp.zeros(()), jnp.ones(()), jnp.array(0), 0.99)
+    late = update_ema(jnp.zeros(()), jnp.ones(()), jnp.array(100_000), 0.99)
+    assert early == pytest.approx(0.9)
+    assert late == pytest.approx(0.01, rel=1e-3)
+
+
+def test_window_means_restart():
+    means, seen = {"loss": jnp.array(99.0)}, []
+    for step, value in enumerate([1.0, 3.0, 10.0, 20.0]):
+        means = update_window(means, {"loss": jnp.array(value)}, jnp.array(step % 2))
+        seen.append(float(means["loss"]))
+    assert seen == [1.0, 2.0, 10.0, 15.0]
+
+
+@pytest.mark.multidevice
+def test_sharded_steps_give_the_numbers_of_one_device():
+    """On 8 pretend devices, in a process of its own: data 8, fsdp 8, and 2 x 2 x 2."""
+    program = """
+        import os
+        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+        import jax, jax.numpy as jnp, numpy as np
+        from flax import nnx
+        from genmask_jax import sharding
+        from genmask_jax.config import LoopConfig, OptimizerConfig
+        from genmask_jax.models.dit import DiT, DiTConfig
+        from genmask_jax.training.state import init_state, make_optimizer
+        from genmask_jax.training.step import make_train_step
+        sharding.FSDP_MIN_BYTES = 256
+        config = DiTConfig(32, 2, 2, 64, channels=4, patch_size=2, text_dim=16)
+        graph, _ = nnx.split(nnx.eval_shape(lambda: DiT(config, rngs=nnx.Rngs(0))))
+        init = lambda key: nnx.split(DiT(config, rngs=nnx.Rngs(key)))[1]
+        def loss(params, frozen, batch, key):
+            v = nnx.merge(graph, params)(batch["x"], batch["t"], batch["text"])
+            error = jnp.square(v - batch["y"]).mean()
+            return error, {"loss": error}
+        rng = np.random.default_rng(0)
+        batch = {"x": rng.normal(size=(8, 1, 4, 4, 4)), "y": rng.normal(size=(8, 1, 4, 4, 4)),
+                 "t": rng.uniform(size=(8, 1)), "text": rng.normal(size=(8, 3, 16))}
+        batch = {k: v.astype(np.float32) for k, v in batch.items()}
+        loop, results, divided = LoopConfig(num_steps=100), [], []
+        for axes in [(8, 1, 1), (1, 8, 1), (2, 2, 2)]:
+            mesh = sharding.make_mesh(sharding.MeshConfig(*axes))
+            tx = make_optimizer(OptimizerConfig(warmup_steps=1), loop)
+            state, shardings = init_state(init, tx, ("loss",), 0, mesh)
+            kernel = state.params["blocks"]["ffn"]["linear_1"]["kernel"][...]
+            divided.append(kernel.sharding.shard_shape(kernel.shape) != kernel.shape)
+            step = make_train_step(loss, tx, loop, mesh, shardings)
+            for _ in range(3):
+                state = step(state, None, sharding.to_devices(batch, mesh))
+            results.append(jax.device_get((state.params, state.metrics["loss"])))
+        assert divided == [False, True, True], divided
+        for other in results[1:]:
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), results[0], other)
+        print("equal")
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]
