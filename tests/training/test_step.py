@@ -78,7 +78,8 @@ def test_sharded_steps_give_the_numbers_of_one_device():
             results.append(jax.device_get((state.params, state.metrics["loss"])))
         assert divided == [False, True, True], divided
         for other in results[1:]:
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), results[0], other)
+            close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+            jax.tree.map(close, results[0], other)
         print("equal")
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
