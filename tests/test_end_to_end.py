@@ -125,6 +125,23 @@ def test_sample_segments_and_draws(micro_run, tmp_path):
     assert Image.open(tmp_path / "out/picture.png").size == (32, 32)
 
 
+def test_the_scripts_train_in_relative_directories(tmp_path):
+    configs, steps = LAUNCH.parent / "configs", "--config.optimizer.warmup_steps=1"
+    small = (
+        steps,
+        "--config.data.size=32",
+        "--config.loop.num_eval_examples=32",
+        "--config.loop.num_steps=2",
+    )
+    done = run_script("train_vae", f"--config={configs}/vae_tiny.py", *small, "--workdir=vae", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    small += ("--config.vae=vae", "--config.model.depth=1", "--config.sampler.image_steps=2")
+    done = run_script("train", f"--config={configs}/genmask_tiny.py", *small, "--workdir=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/checkpoints/2").is_dir()
+    assert list((tmp_path / "run/samples").glob("masks_*.png"))
+
+
 def test_bad_input_gets_one_line(micro_run, micro_vae, tmp_path):
     workdir, _, _ = micro_run
     (tmp_path / "text.jpg").write_text("no image")

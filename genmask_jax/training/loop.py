@@ -14,6 +14,7 @@ import jax
 from absl import logging
 from clu import parameter_overview
 from etils import epath
+from flax import nnx
 from jax.sharding import Mesh
 
 from genmask_jax.config import TrainConfig, VAETrainConfig, to_json
@@ -57,7 +58,7 @@ def prepare_workdir(workdir: str, *, resume: bool, overwrite: bool, config: Any)
     Raises:
         UserError: one line on what stands in the way.
     """
-    path = epath.Path(workdir)
+    path = epath.Path(workdir).resolve()  # Orbax takes absolute paths only
     used = (path / "config.json").exists()
     if resume and overwrite:
         raise UserError("--resume and --overwrite: give one of them, not both")
@@ -125,7 +126,7 @@ def train(
 
 
 def _plain(params: Any) -> Any:
-    return params.to_pure_dict()
+    return nnx.to_pure_dict(params)
 
 
 @contextmanager
