@@ -17,7 +17,7 @@ def get_config():
         TrainConfig(
             name="genmask_stamps",
             vae="runs/vae_stamps",
-            model=DiTConfig(**DIT_SIZES["tiny"], patch_size=4, unroll=True),
+            model=DiTConfig(**DIT_SIZES["tiny"], patch_size=4, rope_theta=10.0, unroll=True),
             data=DataConfig(name="stamps", path="data/stamps", size=96),
             instruction=InstructionConfig(name="minilm", minilm_max_tokens=20),
             optimizer=OptimizerConfig(learning_rate=1.2e-3, warmup_steps=200),

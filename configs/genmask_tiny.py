@@ -17,7 +17,7 @@ def get_config():
         TrainConfig(
             name="genmask_tiny",
             vae="runs/vae_tiny",
-            model=DiTConfig(**DIT_SIZES["tiny"], patch_size=4, unroll=True),
+            model=DiTConfig(**DIT_SIZES["tiny"], patch_size=4, rope_theta=10.0, unroll=True),
             data=DataConfig(name="refershapes", size=64),
             instruction=InstructionConfig(name="tiny"),
             optimizer=OptimizerConfig(learning_rate=2.5e-3, warmup_steps=100),

@@ -36,6 +36,8 @@ class DiTConfig:
     patch_size: side of a square patch of latents that makes one token (frames are never merged).
     text_dim: channels of `text_embeds`.
     frequency_dim: channels of the sinusoidal timestep embedding.
+    rope_theta: base of the rotary frequencies; 1e4 as published. On a grid of a few tokens a side most of
+        those frequencies turn too little to tell positions apart; a small base makes all of them count.
     remat: recompute each block in the backward pass, for less memory.
     unroll: compile the blocks one by one rather than as a loop: faster on a CPU, slow to compile if deep.
     """
@@ -48,6 +50,7 @@ class DiTConfig:
     patch_size: int = 2
     text_dim: int = 4096
     frequency_dim: int = 256
+    rope_theta: float = 1e4
     remat: bool = False
     unroll: bool = False
 
@@ -171,7 +174,7 @@ class DiT(nnx.Module):
         time = self.time_embedder(sinusoid(1000 * timesteps, self.config.frequency_dim))
         modulation = self.time_proj(jax.nn.silu(time)).reshape(batch, timesteps.shape[1], 6, -1)
         context = self.text_embedder(text_embeds.astype(self.dtype))
-        rotary = rotary_table(self.config.hidden_size // self.config.num_heads, grid)
+        rotary = rotary_table(self.config.hidden_size // self.config.num_heads, grid, self.config.rope_theta)
         x = scan_blocks(
             self.blocks,
             x,
