@@ -19,7 +19,7 @@ def get_config():
             vae="runs/vae_stamps",
             model=DiTConfig(**DIT_SIZES["tiny"], patch_size=4, rope_theta=10.0, unroll=True),
             data=DataConfig(name="stamps", path="data/stamps", size=96),
-            instruction=InstructionConfig(name="minilm", minilm_max_tokens=20),
+            instruction=InstructionConfig(name="minilm", minilm_max_tokens=12),
             optimizer=OptimizerConfig(learning_rate=1.2e-3, warmup_steps=200),
             loop=LoopConfig(num_steps=4000, global_batch_size=32, ema_decay=0.998, eval_every_steps=1000),
         )

@@ -20,7 +20,7 @@ def get_config():
             model=DiTConfig(**DIT_SIZES["tiny"], patch_size=4, rope_theta=10.0, unroll=True),
             data=DataConfig(name="refershapes", size=64),
             instruction=InstructionConfig(name="tiny"),
-            optimizer=OptimizerConfig(learning_rate=2.5e-3, warmup_steps=100),
-            loop=LoopConfig(num_steps=2200, global_batch_size=32, ema_decay=0.995, eval_every_steps=500),
+            optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup_steps=100),
+            loop=LoopConfig(num_steps=3200, global_batch_size=32, ema_decay=0.995, eval_every_steps=800, checkpoint_every_steps=800),
         )
     )

@@ -66,9 +66,13 @@ class TimestepsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up, cosine decay to zero and clipping by the global norm of the gradient."""
+    """AdamW with linear warm-up, cosine decay to zero and clipping by the global norm of the gradient.
+
+    instruction_lr_scale: times the learning rate, that of an instruction encoder that is trained along.
+    """
 
     learning_rate: float = 1e-3
+    instruction_lr_scale: float = 0.1
     warmup_steps: int = 100
     weight_decay: float = 0.0
     b1: float = 0.9

@@ -27,7 +27,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (245, 245, 245),
 }
 KINDS = ("circle", "square", "triangle", "star", "diamond", "cross")
-SIZES: dict[str, tuple[float, float]] = {"small": (0.13, 0.145), "large": (0.2, 0.225)}
+SIZES: dict[str, tuple[float, float]] = {"small": (0.14, 0.16), "large": (0.215, 0.245)}
 """Radius of the circumscribed circle, as a range of shares of the picture's side."""
 PLACES: dict[str, tuple[int, int]] = {
     "on the left": (0, -1),

@@ -36,7 +36,11 @@ class TrainState:
 
 
 def make_optimizer(config: OptimizerConfig, loop: LoopConfig) -> optax.GradientTransformation:
-    """AdamW; matrices decay, vectors (biases, norms, tables of one row) do not."""
+    """AdamW; matrices decay, vectors (biases, norms, tables of one row) do not.
+
+    The instruction encoder's updates are scaled down: at the DiT's rate its noisy first steps wash out what
+    tells one word from another.
+    """
     schedule = learning_rate_schedule(config, loop)
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
@@ -47,7 +51,13 @@ def make_optimizer(config: OptimizerConfig, loop: LoopConfig) -> optax.GradientT
             weight_decay=config.weight_decay,
             mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
         ),
+        optax.masked(optax.scale(config.instruction_lr_scale), _of_instruction),
     )
+
+
+def _of_instruction(params: Params) -> Any:
+    """Which parameters are the instruction encoder's."""
+    return jax.tree.map_with_path(lambda path, _: getattr(path[0], "key", None) == "instruction", params)
 
 
 def learning_rate_schedule(config: OptimizerConfig, loop: LoopConfig) -> optax.Schedule:

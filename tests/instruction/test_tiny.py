@@ -38,6 +38,7 @@ def test_prepared_texts_have_one_shape():
 
 def test_padding_is_masked_and_order_matters():
     encoder = TinyTextEncoder(TinyTextConfig(80, 8, 16, 1, 2), rngs=nnx.Rngs(0))
+    encoder.blocks.gates[...] = jnp.ones_like(encoder.blocks.gates[...])  # as if trained: they start at zero
     ids = jnp.array([[1, 5, 6, 0, 0, 0, 0, 0], [1, 6, 5, 0, 0, 0, 0, 0]])
     embeds, mask = encoder({"input_ids": ids})
     assert embeds.shape == (2, 8, 16)

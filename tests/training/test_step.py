@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genmask_jax.config import LoopConfig, OptimizerConfig
+from genmask_jax.training.state import make_optimizer
 from genmask_jax.training.step import accumulate_gradients, update_ema, update_window
 
 
@@ -38,6 +40,14 @@ def test_window_means_restart():
         means = update_window(means, {"loss": jnp.array(value)}, jnp.array(step % 2))
         seen.append(float(means["loss"]))
     assert seen == [1.0, 2.0, 10.0, 15.0]
+
+
+def test_the_instruction_encoder_learns_at_its_own_rate():
+    tx = make_optimizer(OptimizerConfig(1e-3, instruction_lr_scale=0.1, warmup_steps=0), LoopConfig())
+    params = {"dit": {"kernel": jnp.ones((2, 2))}, "instruction": {"kernel": jnp.ones((2, 2))}}
+    updates, _ = tx.update(params, tx.init(params), params)
+    ratio = updates["instruction"]["kernel"] / updates["dit"]["kernel"]
+    np.testing.assert_allclose(ratio, 0.1, rtol=1e-5)
 
 
 @pytest.mark.multidevice
