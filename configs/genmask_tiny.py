@@ -21,6 +21,6 @@ def get_config():
             data=DataConfig(name="refershapes", size=64),
             instruction=InstructionConfig(name="tiny"),
             optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup_steps=100),
-            loop=LoopConfig(num_steps=3200, global_batch_size=32, ema_decay=0.995, eval_every_steps=800, checkpoint_every_steps=800),
+            loop=LoopConfig(num_steps=2500, global_batch_size=32, ema_decay=0.995, eval_every_steps=1250, checkpoint_every_steps=1250),
         )
     )
