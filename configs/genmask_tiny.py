@@ -17,10 +17,16 @@ def get_config():
         TrainConfig(
             name="genmask_tiny",
             vae="runs/vae_tiny",
-            model=DiTConfig(**DIT_SIZES["tiny"], patch_size=4, rope_theta=10.0, unroll=True),
+            model=DiTConfig(**DIT_SIZES["tiny"], patch_size=2, rope_theta=10.0, unroll=True),
             data=DataConfig(name="refershapes", size=64),
             instruction=InstructionConfig(name="tiny"),
             optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup_steps=100),
-            loop=LoopConfig(num_steps=2500, global_batch_size=32, ema_decay=0.995, eval_every_steps=1250, checkpoint_every_steps=1250),
+            loop=LoopConfig(
+                num_steps=2600,
+                global_batch_size=32,
+                ema_decay=0.995,
+                eval_every_steps=1300,
+                checkpoint_every_steps=1300,
+            ),
         )
     )

@@ -1,4 +1,8 @@
-"""A small VAE for 64 px ReferShapes: 16 x 16 latents of 4 channels."""
+"""A small VAE for 64 px ReferShapes: 8 x 8 latents of 12 channels.
+
+All its convolutions work on the 8 x 8 grid, where XLA is fast on CPUs, and what it learns there suits the DiT:
+on 16 x 16 latents of 4 channels the same DiT needs more than twice the examples for the same masks.
+"""
 
 from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, VAETrainConfig, to_config_dict
 from genmask_jax.models.vae import VAEConfig
@@ -9,16 +13,22 @@ def get_config():
         VAETrainConfig(
             name="vae_tiny",
             vae=VAEConfig(
-                base_dim=32, decoder_base_dim=48, channels=4, multipliers=(1,), num_res_blocks=1, patch_size=4
+                base_dim=64,
+                decoder_base_dim=128,
+                channels=12,
+                multipliers=(1,),
+                num_res_blocks=1,
+                patch_size=8,
             ),
             data=DataConfig(name="refershapes", size=64),
-            optimizer=OptimizerConfig(learning_rate=4e-3, warmup_steps=50),
+            mask_weight=2.0,
+            optimizer=OptimizerConfig(learning_rate=2.5e-3, warmup_steps=50),
             loop=LoopConfig(
-                num_steps=800,
-                global_batch_size=32,
+                num_steps=2200,
+                global_batch_size=16,
                 ema_decay=0.99,
-                eval_every_steps=400,
-                checkpoint_every_steps=400,
+                eval_every_steps=1100,
+                checkpoint_every_steps=1100,
                 num_eval_examples=256,
             ),
         )

@@ -146,13 +146,15 @@ class TrainConfig:
 class VAETrainConfig:
     """Training of a VAE on pictures and on masks as RGB, half of the batch each.
 
-    kl_weight: of the KL divergence (nats a pixel) beside the reconstruction error.
+    mask_weight: of the masks' reconstruction error beside the pictures'.
+    kl_weight: of the KL divergence (nats a latent) beside them.
     """
 
     name: str
     vae: VAEConfig
     seed: int = 0
     data: DataConfig = DataConfig()
+    mask_weight: float = 1.0
     kl_weight: float = 1e-6
     compute_dtype: str = "float32"
     optimizer: OptimizerConfig = OptimizerConfig()

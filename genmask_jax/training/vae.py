@@ -55,7 +55,7 @@ class VAETask:
         half = len(batch["images"])
         picture, mask = errors[:half].mean(), errors[half:].mean()
         kl = 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance).mean()
-        loss = picture + mask + self.config.kl_weight * kl
+        loss = picture + self.config.mask_weight * mask + self.config.kl_weight * kl
         return loss, {"loss": loss, "loss_picture": picture, "loss_mask": mask, "kl": kl}
 
     def _trace_reconstruct(self, params: Any, images: jax.Array, masks: jax.Array) -> tuple:
