@@ -1,7 +1,7 @@
 """A small VAE for 64 px ReferShapes: 8 x 8 latents of 12 channels.
 
-All its convolutions work on the 8 x 8 grid, where XLA is fast on CPUs, and what it learns there suits the DiT:
-on 16 x 16 latents of 4 channels the same DiT needs more than twice the examples for the same masks.
+All its convolutions work on the 8 x 8 grid, where XLA is fast on CPUs, and what it learns there suits the
+DiT: on 16 x 16 latents of 4 channels the same DiT needs more than twice the examples for the same masks.
 """
 
 from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, VAETrainConfig, to_config_dict
