@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from transformers import PreTrainedTokenizerFast
 
 from genmask_jax.errors import UserError
-from genmask_jax.models.layers import MLP, attend, gelu, layer_norm, scan_blocks, stack, xavier
+from genmask_jax.models.layers import MLP, Linear, attend, gelu, layer_norm, scan_blocks, stack, xavier
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
 
@@ -83,8 +83,8 @@ class TextBlock(nnx.Module):
 
     def __init__(self, size: int, num_heads: int, *, dtype, rngs: nnx.Rngs):
         self.num_heads = num_heads
-        self.to_qkv = nnx.Linear(size, 3 * size, dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.to_out = nnx.Linear(size, size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.to_qkv = Linear(size, 3 * size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.to_out = Linear(size, size, dtype=dtype, kernel_init=xavier, rngs=rngs)
         self.mlp = MLP((size, 4 * size, size), gelu, dtype=dtype, rngs=rngs)
         self.gates = nnx.Param(jnp.zeros((2, size)))
 

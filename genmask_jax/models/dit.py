@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 
 from genmask_jax.models.layers import (
     MLP,
+    Linear,
     RMSNorm,
     attend,
     gelu,
@@ -60,10 +61,10 @@ class Attention(nnx.Module):
 
     def __init__(self, hidden_size: int, num_heads: int, *, dtype, rngs: nnx.Rngs):
         self.num_heads = num_heads
-        self.to_q = nnx.Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.to_k = nnx.Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.to_v = nnx.Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.to_out = nnx.Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.to_q = Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.to_k = Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.to_v = Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.to_out = Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
         self.norm_q = RMSNorm(hidden_size)
         self.norm_k = RMSNorm(hidden_size)
 
@@ -120,16 +121,16 @@ class DiT(nnx.Module):
         """Parameters are float32; `dtype` is that of the matrix products."""
         self.config, self.dtype = config, dtype
         size, patch = config.hidden_size, config.patch_size**2 * config.channels
-        self.patch_embedding = nnx.Linear(patch, size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.patch_embedding = Linear(patch, size, dtype=dtype, kernel_init=xavier, rngs=rngs)
         self.time_embedder = MLP(
             (config.frequency_dim, size, size), jax.nn.silu, dtype=jnp.float32, rngs=rngs
         )
-        self.time_proj = nnx.Linear(size, 6 * size, dtype=jnp.float32, kernel_init=_small, rngs=rngs)
+        self.time_proj = Linear(size, 6 * size, dtype=jnp.float32, kernel_init=_small, rngs=rngs)
         self.text_embedder = MLP((config.text_dim, size, size), gelu, dtype=dtype, rngs=rngs)
         self.blocks = stack(lambda rngs: Block(config, dtype=dtype, rngs=rngs), config.depth, rngs)
         table = jax.random.normal(rngs.params(), (2, size)) / math.sqrt(size)
         self.scale_shift_table = nnx.Param(table)
-        self.proj_out = nnx.Linear(size, patch, dtype=dtype, kernel_init=nnx.initializers.zeros, rngs=rngs)
+        self.proj_out = Linear(size, patch, dtype=dtype, kernel_init=nnx.initializers.zeros, rngs=rngs)
         self._start_as_identity()
 
     def _start_as_identity(self) -> None:

@@ -37,12 +37,19 @@ class RMSNorm(nnx.Module):
         return (y * self.scale[...]).astype(x.dtype)
 
 
+class Linear(nnx.Linear):
+    """nnx.Linear over all tokens as one matrix: its gradient is faster on CPUs than over several axes."""
+
+    def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
+        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+
 class MLP(nnx.Module):
     """linear, activation, linear."""
 
     def __init__(self, sizes: tuple[int, int, int], activation, *, dtype, rngs: nnx.Rngs):
-        self.linear_1 = nnx.Linear(sizes[0], sizes[1], dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.linear_2 = nnx.Linear(sizes[1], sizes[2], dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.linear_1 = Linear(sizes[0], sizes[1], dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.linear_2 = Linear(sizes[1], sizes[2], dtype=dtype, kernel_init=xavier, rngs=rngs)
         self.activation = activation
 
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
