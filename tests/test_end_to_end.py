@@ -1,6 +1,7 @@
 """A whole run: stopped and resumed bit for bit, evaluated, sampled, and protected from mistakes."""
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -79,9 +80,9 @@ def test_a_used_directory_is_left_alone(micro_run, tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def run_script(name, *arguments, cwd):
+def run_script(name, *arguments, cwd, **environment):
     command = [sys.executable, LAUNCH / f"{name}.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ | environment)
 
 
 def one_line_error(done, *words):
@@ -136,7 +137,9 @@ def test_the_scripts_train_in_relative_directories(tmp_path):
     done = run_script("train_vae", f"--config={configs}/vae_tiny.py", *small, "--workdir=vae", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     small += ("--config.vae=vae", "--config.model.depth=1", "--config.sampler.image_steps=2")
-    done = run_script("train", f"--config={configs}/genmask_tiny.py", *small, "--workdir=run", cwd=tmp_path)
+    arguments = (f"--config={configs}/genmask_tiny.py", *small, "--workdir=run")
+    two = "--xla_force_host_platform_device_count=2"  # what works on one device works on several
+    done = run_script("train", *arguments, cwd=tmp_path, XLA_FLAGS=two)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/checkpoints/2").is_dir()
     assert list((tmp_path / "run/samples").glob("masks_*.png"))
