@@ -17,10 +17,16 @@ def get_config():
         TrainConfig(
             name="genmask_stamps",
             vae="runs/vae_stamps",
-            model=DiTConfig(**DIT_SIZES["tiny"], patch_size=4, rope_theta=10.0, unroll=True),
+            model=DiTConfig(**DIT_SIZES["tiny"], patch_size=2, rope_theta=10.0, unroll=True),
             data=DataConfig(name="stamps", path="data/stamps", size=96),
             instruction=InstructionConfig(name="minilm", minilm_max_tokens=12),
-            optimizer=OptimizerConfig(learning_rate=1.2e-3, warmup_steps=200),
-            loop=LoopConfig(num_steps=4000, global_batch_size=32, ema_decay=0.998, eval_every_steps=1000),
+            optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup_steps=100),
+            loop=LoopConfig(
+                num_steps=2800,
+                global_batch_size=32,
+                ema_decay=0.997,
+                eval_every_steps=1400,
+                checkpoint_every_steps=1400,
+            ),
         )
     )

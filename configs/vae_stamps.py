@@ -1,4 +1,4 @@
-"""A small VAE for 96 px Stamps: 24 x 24 latents of 4 channels."""
+"""A small VAE for 96 px Stamps: 12 x 12 latents of 12 channels."""
 
 from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, VAETrainConfig, to_config_dict
 from genmask_jax.models.vae import VAEConfig
@@ -9,16 +9,22 @@ def get_config():
         VAETrainConfig(
             name="vae_stamps",
             vae=VAEConfig(
-                base_dim=32, decoder_base_dim=48, channels=4, multipliers=(1,), num_res_blocks=1, patch_size=4
+                base_dim=64,
+                decoder_base_dim=128,
+                channels=12,
+                multipliers=(1,),
+                num_res_blocks=1,
+                patch_size=8,
             ),
             data=DataConfig(name="stamps", path="data/stamps", size=96),
-            optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=50),
+            mask_weight=2.0,
+            optimizer=OptimizerConfig(learning_rate=2.5e-3, warmup_steps=50),
             loop=LoopConfig(
-                num_steps=1300,
+                num_steps=1600,
                 global_batch_size=16,
                 ema_decay=0.99,
-                eval_every_steps=650,
-                checkpoint_every_steps=650,
+                eval_every_steps=800,
+                checkpoint_every_steps=800,
                 num_eval_examples=256,
             ),
         )
