@@ -19,14 +19,15 @@ def get_config():
             vae="runs/vae_stamps",
             model=DiTConfig(**DIT_SIZES["tiny"], patch_size=2, rope_theta=10.0, unroll=True),
             data=DataConfig(name="stamps", path="data/stamps", size=96),
+            segment_weight=2.0,
             instruction=InstructionConfig(name="minilm", minilm_max_tokens=12),
-            optimizer=OptimizerConfig(learning_rate=1.5e-3, warmup_steps=100),
+            optimizer=OptimizerConfig(learning_rate=1.8e-3, warmup_steps=100),
             loop=LoopConfig(
-                num_steps=2800,
+                num_steps=5400,
                 global_batch_size=32,
                 ema_decay=0.997,
-                eval_every_steps=1400,
-                checkpoint_every_steps=1400,
+                eval_every_steps=1800,
+                checkpoint_every_steps=1800,
             ),
         )
     )

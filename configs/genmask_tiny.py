@@ -19,14 +19,15 @@ def get_config():
             vae="runs/vae_tiny",
             model=DiTConfig(**DIT_SIZES["tiny"], patch_size=2, rope_theta=10.0, unroll=True),
             data=DataConfig(name="refershapes", size=64),
+            segment_weight=2.0,
             instruction=InstructionConfig(name="tiny"),
             optimizer=OptimizerConfig(learning_rate=1.8e-3, warmup_steps=100),
             loop=LoopConfig(
-                num_steps=2900,
+                num_steps=2600,
                 global_batch_size=32,
                 ema_decay=0.995,
-                eval_every_steps=1450,
-                checkpoint_every_steps=1450,
+                eval_every_steps=1300,
+                checkpoint_every_steps=1300,
             ),
         )
     )

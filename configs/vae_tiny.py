@@ -24,11 +24,11 @@ def get_config():
             mask_weight=2.0,
             optimizer=OptimizerConfig(learning_rate=2.5e-3, warmup_steps=50),
             loop=LoopConfig(
-                num_steps=1700,
+                num_steps=1850,
                 global_batch_size=16,
                 ema_decay=0.99,
-                eval_every_steps=850,
-                checkpoint_every_steps=850,
+                eval_every_steps=925,
+                checkpoint_every_steps=925,
                 num_eval_examples=256,
             ),
         )

@@ -124,6 +124,7 @@ class TrainConfig:
     vae: directory of a trained VAE (launch/train_vae.py).
     model: the DiT; `channels` and `text_dim` are set from the VAE and the instruction encoder.
     compute_dtype: of the matrix products; parameters, norms, softmax and loss are float32.
+    segment_weight: of the masks' loss beside the pictures'; 1 is the one objective of the paper.
     condition_dropout: share of generation prompts replaced by the null instruction.
     """
 
@@ -134,6 +135,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     instruction: InstructionConfig = InstructionConfig()
     timesteps: TimestepsConfig = TimestepsConfig()
+    segment_weight: float = 1.0
     condition_dropout: float = 0.1
     compute_dtype: str = "float32"
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -247,6 +249,7 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         model.hidden_size % (2 * model.num_heads) == 0,
         f"model.hidden_size {model.hidden_size} must be a multiple of 2 x num_heads {model.num_heads}",
     )
+    need(config.segment_weight > 0, "segment_weight must be positive")
     need(0 <= config.condition_dropout < 1, "condition_dropout must be in [0, 1)")
     need(
         config.instruction.name in ("tiny", "minilm"),

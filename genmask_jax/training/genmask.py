@@ -42,7 +42,7 @@ class GenMaskTask:
         )
 
     def loss(self, params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
-        """Mean squared error of the velocity over both halves, every example weighing the same.
+        """Mean squared error of the velocity over both halves, the masks' `segment_weight` times.
 
         The batch is that of `data/pipeline.py`. Pictures and masks go through the same VAE; timesteps are
         drawn per example by its task; a mask's clean picture goes along as the second frame.
@@ -63,7 +63,8 @@ class GenMaskTask:
         picture_velocity = model.velocity(x_t[half:], t[half:], text)
         loss_segment = jnp.square(mask_velocity - target[:half]).mean()
         loss_generate = jnp.square(picture_velocity - target[half:]).mean()
-        loss = 0.5 * (loss_segment + loss_generate)
+        weight = self.config.segment_weight
+        loss = (weight * loss_segment + loss_generate) / (weight + 1)
         return loss, {"loss": loss, "loss_segment": loss_segment, "loss_generate": loss_generate}
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
