@@ -6,6 +6,7 @@ from genmask_jax.config import (
     InstructionConfig,
     LoopConfig,
     OptimizerConfig,
+    SamplerConfig,
     TrainConfig,
     to_config_dict,
 )
@@ -29,5 +30,6 @@ def get_config():
                 eval_every_steps=1300,
                 checkpoint_every_steps=1300,
             ),
+            sampler=SamplerConfig(mask_threshold=0.35),
         )
     )

@@ -87,12 +87,15 @@ class SamplerConfig:
     mask_steps: 1 is one pass from pure noise; more refine the mask at low noise.
     refine_t: noise level at which a mask is refined.
     mask_samples: noises whose masks are averaged.
+    mask_threshold: a pixel is in the mask if its probability is above. 0.5 is the middle between black and
+        white; a model in doubt between two objects gives each less, and a threshold chosen on val is better.
     image_steps, method, guidance_scale, shift: of picture generation.
     """
 
     mask_steps: int = 1
     refine_t: float = 0.3
     mask_samples: int = 1
+    mask_threshold: float = 0.5
     image_steps: int = 20
     method: str = "euler"
     guidance_scale: float = 3.0
@@ -256,6 +259,7 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         f"instruction.name: {config.instruction.name!r} is not tiny or minilm",
     )
     need(sampler.method in ("euler", "heun"), f"sampler.method: {sampler.method!r} is not euler or heun")
+    need(0 < sampler.mask_threshold < 1, "sampler.mask_threshold must be between 0 and 1")
     for field in ("mask_steps", "mask_samples", "image_steps"):
         need(getattr(sampler, field) > 0, f"sampler.{field} must be positive")
 

@@ -58,7 +58,7 @@ def main() -> None:
     segmenter = Segmenter(networks, sampler, batch_size=1, seed=SEED.value)
     probability = segmenter(to_model_size(image, config.data.size)[None], [TEXT.value])[0]
     probability = to_picture_size(probability, image.shape[:2])
-    mask = probability > 0.5
+    mask = probability > sampler.mask_threshold
     save(mask.astype(np.uint8) * 255, out / "mask.png")
     save(np.round(probability * 255).astype(np.uint8), out / "probability.png")
     save(overlay(image, mask), out / "overlay.png")

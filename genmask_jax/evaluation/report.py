@@ -2,17 +2,18 @@
 
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-PRECISIONS = ("P@0.5", "P@0.6", "P@0.7", "P@0.8", "P@0.9")
+PRECISIONS = ("P@0.5", "P@0.7", "P@0.9")
 
 
 def print_tables(metrics: dict[str, Any]) -> None:
     """What `launch/evaluate.py` found, in per cent."""
     console = Console()
     title = f"{metrics['data']} {metrics['split']}, step {metrics['checkpoint_step']}"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("expressions", "count", "mIoU", "oIoU", *PRECISIONS, "every object"):
         table.add_column(column, justify="left" if column == "expressions" else "right")
     groups = {"all": metrics, **metrics["groups"]}

@@ -20,11 +20,13 @@ class SegmentationResult:
     metrics: of all examples, as `summarize` names them, and what else was asked for.
     examples: per example id, text, group, I, U and IoU (and those of the swapped expression).
     probabilities: float16 [N, H, W].
+    threshold: above which a probability was foreground.
     """
 
     metrics: dict[str, Any]
     examples: list[dict[str, Any]]
     probabilities: np.ndarray
+    threshold: float
 
 
 def evaluate_segmentation(
@@ -40,6 +42,7 @@ def evaluate_segmentation(
             meant (words that are not listened to would score well) and against the one then named.
     """
     examples, probabilities, seconds = [], [], 0.0
+    threshold = segmenter.sampler.mask_threshold
     for start, batch in _batches(source, count, segmenter.batch_size):
         images = np.stack([example["image"] for example in batch])
         indices = np.arange(start, start + len(batch))
@@ -48,16 +51,16 @@ def evaluate_segmentation(
         if start > 0:  # the first batch compiles
             seconds += time.perf_counter() - began
         probabilities.append(probability.astype(np.float16))
-        rows = [_score(example, p > 0.5) for example, p in zip(batch, probability, strict=True)]
+        rows = [_score(example, p > threshold) for example, p in zip(batch, probability, strict=True)]
         if swapped:
             others = [example["other_text"] or example["text"] for example in batch]
             for row, example, p in zip(rows, batch, segmenter(images, others, indices), strict=True):
-                row |= _score_swapped(example, p > 0.5)
+                row |= _score_swapped(example, p > threshold)
         examples += rows
     metrics = _summarize(examples, swapped)
     timed = count - min(count, segmenter.batch_size)
     metrics["seconds_per_image"] = seconds / timed if timed else None
-    return SegmentationResult(metrics, examples, np.concatenate(probabilities))
+    return SegmentationResult(metrics, examples, np.concatenate(probabilities), threshold)
 
 
 def _batches(source: Source, count: int, size: int) -> Iterator[tuple[int, list[Any]]]:
@@ -128,5 +131,6 @@ def sheet_rows(result: SegmentationResult, source: Source, count: int) -> list[d
     for i, scored in enumerate(result.examples[:count]):
         probability = result.probabilities[i].astype(np.float32)
         row = {name: source[i][name] for name in ("image", "text", "mask")}
-        rows.append(row | {"probability": probability, "prediction": probability > 0.5, "iou": scored["iou"]})
+        row |= {"probability": probability, "prediction": probability > result.threshold}
+        rows.append(row | {"iou": scored["iou"]})
     return rows

@@ -27,7 +27,9 @@ class Segmenter:
     def __call__(
         self, images: UInt8[np.ndarray, "N H W 3"], texts: Sequence[str], indices: Sequence[int] | None = None
     ) -> Float[np.ndarray, "N H W"]:
-        """Probabilities in [0, 1] that each pixel belongs to what the text names; a mask is above 0.5.
+        """Probabilities in [0, 1] that each pixel belongs to what the text names.
+
+        The mask is where they are above `sampler.mask_threshold`.
 
         Args:
             images: at the size that the model was trained at.

@@ -28,7 +28,7 @@ def mask_to_rgb(masks: UInt8[Array, "B H W"]) -> Float[Array, "B H W 3"]:
 
 
 def rgb_to_probability(pictures: Float[Array, "B H W 3"]) -> Float[Array, "B H W"]:
-    """Decoded masks to [0, 1]: the mean of the channels, clipped. Above 0.5 is foreground."""
+    """Decoded masks to [0, 1]: the mean of the channels, clipped."""
     return jnp.clip((pictures.mean(-1) + 1) / 2, 0.0, 1.0)
 
 
