@@ -14,7 +14,7 @@ def print_tables(metrics: dict[str, Any]) -> None:
     console = Console()
     title = f"{metrics['data']} {metrics['split']}, step {metrics['checkpoint_step']}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for column in ("expressions", "count", "mIoU", "oIoU", *PRECISIONS, "every object"):
+    for column in ("expressions", "count", "mIoU", "oIoU", *PRECISIONS, "every\nobject"):
         table.add_column(column, justify="left" if column == "expressions" else "right")
     groups = {"all": metrics, **metrics["groups"]}
     for name, group in groups.items():
