@@ -267,3 +267,12 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
 def to_json(config: Any) -> str:
     """A dataclass as indented JSON: what is kept beside checkpoints."""
     return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def config_difference(old: Any, new: Any, where: str = "config") -> str:
+    """The first field in which two configs of one kind differ, as "config.seed 0 -> 1"; "" if none does."""
+    if not dataclasses.is_dataclass(old):
+        return "" if old == new else f"{where} {old!r} -> {new!r}"
+    names = [field.name for field in dataclasses.fields(old)]
+    pairs = ((getattr(old, name), getattr(new, name), f"{where}.{name}") for name in names)
+    return next(filter(None, (config_difference(*pair) for pair in pairs)), "")

@@ -71,7 +71,7 @@ def test_a_used_directory_is_left_alone(micro_run, tmp_path):
     before = sorted(path.name for path in workdir.rglob("*"))
     with pytest.raises(UserError, match="--resume or --overwrite"):
         start(config, workdir)
-    with pytest.raises(UserError, match="another config"):
+    with pytest.raises(UserError, match="loop.num_steps 4 -> 6"):
         start(micro_config(config.vae, num_steps=6), workdir, resume=True)
     assert sorted(path.name for path in workdir.rglob("*")) == before
     (tmp_path / "notes.txt").write_text("mine")
@@ -172,4 +172,4 @@ def test_a_checkpoint_of_another_model_is_refused(micro_run, tmp_path):
     config["model"]["ffn_size"] = 40
     (tmp_path / "run/config.json").write_text(json.dumps(config))
     done = run_script("sample", f"--checkpoint={tmp_path / 'run'}", "--text=a star", cwd=tmp_path)
-    one_line_error(done, "another model")
+    one_line_error(done, "another model", "32", "40")

@@ -107,15 +107,28 @@ def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
     Raises:
         UserError: the checkpoint is of another model.
     """
-    path = epath.Path(workdir) / "checkpoints" / str(step) / "ema_params"
+    return _restore(epath.Path(workdir) / "checkpoints" / str(step) / "ema_params", abstract)
+
+
+def _restore(path: epath.Path, abstract: Any) -> Any:
+    """The arrays in `path` on this process's first device; shapes are compared before any is read."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     targets = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract)
-    try:
-        with ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path.resolve(), targets)
-    except (ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{path}: this checkpoint is of another model ({reason})") from error
+    with ocp.StandardCheckpointer() as checkpointer:
+        there = _shapes(checkpointer.metadata(path.resolve()).item_metadata.tree)
+        here = _shapes(targets)
+        for name in sorted(here.keys() | there.keys()):
+            if here.get(name) != there.get(name):
+                raise UserError(
+                    f"{path}: this checkpoint is of another model: {name} is {there.get(name, 'absent')} in it, "
+                    f"{here.get(name, 'absent')} by the config.json of the run"
+                )
+        return checkpointer.restore(path.resolve(), targets)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:
@@ -139,10 +152,7 @@ def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
         )
     config = read_config(VAEConfig, directory)
     shapes = nnx.eval_shape(lambda: nnx.state(VAE(config, rngs=nnx.Rngs(0))))
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    targets = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), shapes)
-    with ocp.StandardCheckpointer() as checkpointer:
-        return config, checkpointer.restore(directory / "params", targets)
+    return config, _restore(directory / "params", shapes)
 
 
 def read_config(kind: Any, workdir: epath.PathLike) -> Any:

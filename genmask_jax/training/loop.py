@@ -17,10 +17,10 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from genmask_jax.config import TrainConfig, VAETrainConfig, to_json
+from genmask_jax.config import TrainConfig, VAETrainConfig, config_difference, to_json
 from genmask_jax.errors import UserError
 from genmask_jax.sharding import to_devices
-from genmask_jax.training.checkpoints import Checkpoints
+from genmask_jax.training.checkpoints import Checkpoints, read_config
 from genmask_jax.training.reporting import Reporter
 from genmask_jax.training.state import TrainState, init_state, learning_rate_schedule, make_optimizer
 from genmask_jax.training.step import make_train_step
@@ -63,10 +63,9 @@ def prepare_workdir(workdir: str, *, resume: bool, overwrite: bool, config: Any)
     if resume and overwrite:
         raise UserError("--resume and --overwrite: give one of them, not both")
     if used and resume:
-        if (path / "config.json").read_text() != to_json(config):
-            raise UserError(
-                f"{workdir}: --resume with another config than {workdir}/config.json; use that one"
-            )
+        changed = config_difference(read_config(type(config), path), config)
+        if changed:
+            raise UserError(f"{workdir}: --resume with another config than the run began with: {changed}")
     elif used and overwrite:
         path.rmtree()
     elif path.exists() and any(path.iterdir()):

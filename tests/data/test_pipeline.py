@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from absl import flags
 
 from genmask_jax.config import DataConfig
 from genmask_jax.data import pipeline
@@ -72,3 +73,17 @@ def test_hosts_see_disjoint_examples(monkeypatch: pytest.MonkeyPatch):
         iterator = batches()
         seen.append({next(iterator)["segment"]["images"].tobytes() for _ in range(4)})
     assert not seen[0] & seen[1]
+
+
+def test_worker_processes_change_nothing_but_who_works():
+    flags.FLAGS.mark_as_parsed()  # Grain's workers read absl's flags
+    here, there = batches(), batches(workers=2)
+    try:
+        for _ in range(3):
+            one = next(here)
+            state = there.get_state()
+            same(one, next(there))
+        there.set_state(state)
+        same(one, next(there))
+    finally:
+        there.close()
