@@ -71,7 +71,7 @@ def test_a_used_directory_is_left_alone(micro_run, tmp_path):
     before = sorted(path.name for path in workdir.rglob("*"))
     with pytest.raises(UserError, match="--resume or --overwrite"):
         start(config, workdir)
-    with pytest.raises(UserError, match="loop.num_steps 4 -> 6"):
+    with pytest.raises(UserError, match=r"loop\.num_steps 4 -> 6"):
         start(micro_config(config.vae, num_steps=6), workdir, resume=True)
     assert sorted(path.name for path in workdir.rglob("*")) == before
     (tmp_path / "notes.txt").write_text("mine")

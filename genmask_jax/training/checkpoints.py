@@ -118,17 +118,15 @@ def _restore(path: epath.Path, abstract: Any) -> Any:
         there = _shapes(checkpointer.metadata(path.resolve()).item_metadata.tree)
         here = _shapes(targets)
         for name in sorted(here.keys() | there.keys()):
-            if here.get(name) != there.get(name):
-                raise UserError(
-                    f"{path}: this checkpoint is of another model: {name} is {there.get(name, 'absent')} in it, "
-                    f"{here.get(name, 'absent')} by the config.json of the run"
-                )
+            old, new = there.get(name, "absent"), here.get(name, "absent")
+            if old != new:
+                raise UserError(f"{path}: this checkpoint is of another model: {name} is {old}, not {new}")
         return checkpointer.restore(path.resolve(), targets)
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}
+    leaves, name = jax.tree.leaves_with_path(tree), jax.tree_util.keystr
+    return {name(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}
 
 
 def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genmask_jax.data import stamps, stamps_prepare
+from genmask_jax.data import stamps_prepare
 from genmask_jax.data.stamps import StampsGenerate, StampsSegment
+from genmask_jax.data.stamps_scene import load
+from genmask_jax.data.stamps_words import ambiguous
 from genmask_jax.errors import UserError
 
 SIZE = 64
@@ -362,10 +364,10 @@ def test_expressions_mean_exactly_one_object(prepared, split):
 
 
 def test_names_that_could_be_mistaken_do_not_meet(prepared):
-    assert stamps.ambiguous("dog", "chihuahua dog")
-    assert stamps.ambiguous("red apple", "green apple")
-    assert stamps.ambiguous("gravestone", "headstone")
-    assert not stamps.ambiguous("adelaide rosella", "strawberry")
+    assert ambiguous("dog", "chihuahua dog")
+    assert ambiguous("red apple", "green apple")
+    assert ambiguous("gravestone", "headstone")
+    assert not ambiguous("adelaide rosella", "strawberry")
     source = StampsSegment(str(prepared), "test", SIZE)
     for i in range(100):
         names = {stamp.name for stamp in source.question(i).scene.stamps}
@@ -411,7 +413,7 @@ def test_prompts(prepared):
 
 
 def test_splits_have_their_own_grounds(prepared):
-    _, grounds = stamps.load(str(prepared))
+    _, grounds = load(str(prepared))
     assert [len(grounds[split]) for split in ("train", "val", "test")] == [8, 1, 2]
 
 

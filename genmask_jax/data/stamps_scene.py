@@ -1,0 +1,138 @@
+"""Scenes of Stamps: the prepared pictures, where they lie, and the composition painted."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from genmask_jax.errors import UserError
+
+SPLITS = {"train": 1_000_000, "val": 2048, "test": 4096}
+STAMP_SIDES, GROUND_SIDES = (192, 80), (640, 280)
+"""The sizes that pictures are kept in (long side, pixels), so that composing shrinks them little."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stamp:
+    """One cut-out: its name, colour word, shares of colours, and picture (RGB times alpha, and alpha)."""
+
+    name: str
+    colour: str | None
+    shares: dict[str, float]
+    seen: bool
+    pictures: tuple[Image.Image, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """Stamps from back to front, and where they are.
+
+    masks: bool [N, S, S], the visible parts. whole: float [N], how many pixels each has (within the picture)
+    with nothing in front of it. layers: rows, columns and pixels (uint8, RGB times alpha, and alpha) of each.
+    """
+
+    stamps: tuple[Stamp, ...]
+    masks: np.ndarray
+    whole: np.ndarray
+    layers: tuple[tuple[slice, slice, np.ndarray], ...]
+
+    @functools.cached_property
+    def areas(self) -> np.ndarray:
+        """Pixels visible of each, float [N], at least 1."""
+        return np.maximum(1.0, self.masks.sum((1, 2)))
+
+    @functools.cached_property
+    def centres(self) -> np.ndarray:
+        """(x, y) of the visible parts, as shares of the side, [N, 2]; (0, 0) of what is wholly hidden."""
+        side = self.masks.shape[1]
+        axis = (np.arange(side) + 0.5) / side
+        moments = np.stack([self.masks.sum(1) @ axis, self.masks.sum(2) @ axis], axis=1)
+        return moments / self.areas[:, None]
+
+
+Ground = tuple[Image.Image, ...]  # one photograph, RGB, in two sizes
+
+
+@functools.lru_cache(maxsize=2)
+def load(path: str) -> tuple[tuple[Stamp, ...], dict[str, list[Ground]]]:
+    """Stamps, and grounds by split, of a prepared directory; read once in a process.
+
+    Raises:
+        UserError: the directory is not there or was not made by launch/prepare_data.py.
+    """
+    folder = pathlib.Path(path)
+    try:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        stamps = tuple(
+            Stamp(e["name"], e["colour"], e["colour_shares"], e["seen"], _sizes(folder / e["file"], "RGBa"))
+            for e in index["objects"]
+        )
+        grounds: dict[str, list[Ground]] = {split: [] for split in SPLITS}
+        for entry in index["grounds"]:
+            grounds[entry["split"]].append(_sizes(folder / entry["file"], "RGB"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"config.data.path={path} holds no Stamps data set ({type(error).__name__}); make one with "
+            f"python launch/prepare_data.py stamps --out=DIR"
+        ) from error
+    return stamps, grounds
+
+
+def _sizes(path: pathlib.Path, mode: str) -> tuple[Image.Image, ...]:
+    with Image.open(path) as file:
+        picture, sizes = file.convert(mode), []
+    for side in STAMP_SIDES if mode == "RGBa" else GROUND_SIDES:
+        picture.thumbnail((side, side))
+        sizes.append(picture.copy())
+    return tuple(sizes)
+
+
+def lay_out(rng: np.random.Generator, stamps: list[Stamp], size: int) -> Scene:
+    """Stamps at random places and sizes, partly overlapping; later ones are in front."""
+    masks, whole, layers = np.zeros((len(stamps), size, size), bool), np.zeros(len(stamps)), []
+    for i, stamp in enumerate(stamps):
+        side = size * rng.uniform(0.25, 0.6 if len(stamps) < 4 else 0.5)
+        picture = _smallest(stamp.pictures, side)
+        scale = side / max(picture.size)
+        width, height = (max(1, round(n * scale)) for n in picture.size)
+        pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+        if rng.random() < 0.5:
+            pixels = pixels[:, ::-1]
+        # Up to a tenth of an object may lie beyond the border.
+        left, top = (int(rng.integers(-(n // 10), size - n + n // 10 + 1)) for n in (width, height))
+        rows, columns = slice(max(0, top), top + height), slice(max(0, left), left + width)
+        pixels = pixels[rows.start - top : size - top, columns.start - left : size - left]
+        covered = pixels[..., 3] > 127
+        masks[:i, rows, columns] &= ~covered
+        masks[i, rows, columns] = covered
+        whole[i] = covered.sum()
+        layers.append((rows, columns, pixels))
+    return Scene(tuple(stamps), masks, whole, tuple(layers))
+
+
+def paint(rng: np.random.Generator, scene: Scene, grounds: list[Ground]) -> np.ndarray:
+    """The scene on a random crop of a ground with slightly changed light, uint8 [S, S, 3]."""
+    size, ground = scene.masks.shape[1], grounds[rng.integers(len(grounds))]
+    share = rng.uniform(0.4, 1.0)
+    picture = _smallest(ground, size / share * max(ground[0].size) / min(ground[0].size))
+    side = min(picture.size) * share
+    left, top = (rng.uniform(0, n - side) for n in picture.size)
+    box = (left, top, left + side, top + side)
+    image = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=box), np.float32)
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+    light = rng.uniform(0.85, 1.12, 3), rng.uniform(-12, 12)
+    image = np.clip(image * light[0].astype(np.float32) + np.float32(light[1]), 0, 255)
+    for rows, columns, pixels in scene.layers:  # colours are multiplied by their alpha already
+        image[rows, columns] *= 1 - pixels[..., 3:] * np.float32(1 / 255)
+        image[rows, columns] += pixels[..., :3]
+    return np.clip(image + 0.5, 0, 255).astype(np.uint8)
+
+
+def _smallest(pictures: Sequence[Image.Image], side: float) -> Image.Image:
+    """Of a picture's sizes, largest first, the smallest with a long side of at least `side`, if any has."""
+    return next((picture for picture in reversed(pictures) if max(picture.size) >= side), pictures[0])
