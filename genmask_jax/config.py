@@ -66,11 +66,13 @@ class TimestepsConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up, cosine decay to zero and clipping by the global norm of the gradient.
+    """The optimiser, with linear warm-up, cosine decay to zero and clipping by the gradient's global norm.
 
+    name: "adamw", or "muon": Muon for the matrices of transformer blocks and Adam for the rest.
     instruction_lr_scale: times the learning rate, that of an instruction encoder that is trained along.
     """
 
+    name: str = "adamw"
     learning_rate: float = 1e-3
     instruction_lr_scale: float = 0.1
     warmup_steps: int = 100
@@ -239,9 +241,12 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         config.compute_dtype in ("float32", "bfloat16"),
         f"compute_dtype: {config.compute_dtype!r} is not float32 or bfloat16",
     )
-    need(config.optimizer.learning_rate > 0, "optimizer.learning_rate must be positive")
-    need(config.optimizer.warmup_steps < loop.num_steps, "optimizer.warmup_steps must be below num_steps")
+    optimizer = config.optimizer
+    need(optimizer.name in ("adamw", "muon"), f"optimizer.name: {optimizer.name!r} is not adamw or muon")
+    need(optimizer.learning_rate > 0, "optimizer.learning_rate must be positive")
+    need(optimizer.warmup_steps < loop.num_steps, "optimizer.warmup_steps must be below num_steps")
     if isinstance(config, VAETrainConfig):
+        need(optimizer.name == "adamw", "optimizer.name: a VAE has no transformer blocks; use adamw")
         need(
             data.size % config.vae.stride == 0,
             f"data.size {data.size} is no multiple of the VAE's stride {config.vae.stride}",

@@ -21,8 +21,9 @@ from genmask_jax.config import TrainConfig, VAETrainConfig, config_difference, t
 from genmask_jax.errors import UserError
 from genmask_jax.sharding import to_devices
 from genmask_jax.training.checkpoints import Checkpoints, read_config
+from genmask_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from genmask_jax.training.reporting import Reporter
-from genmask_jax.training.state import TrainState, init_state, learning_rate_schedule, make_optimizer
+from genmask_jax.training.state import TrainState, init_state
 from genmask_jax.training.step import make_train_step
 
 

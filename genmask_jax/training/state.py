@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from genmask_jax.config import LoopConfig, OptimizerConfig
 from genmask_jax.sharding import state_shardings
 
 Params = Any
@@ -33,38 +32,6 @@ class TrainState:
     opt_state: optax.OptState
     key: jax.Array
     metrics: dict[str, jax.Array]
-
-
-def make_optimizer(config: OptimizerConfig, loop: LoopConfig) -> optax.GradientTransformation:
-    """AdamW; matrices decay, vectors (biases, norms, tables of one row) do not.
-
-    The instruction encoder's updates are scaled down: at the DiT's rate its noisy first steps wash out what
-    tells one word from another.
-    """
-    schedule = learning_rate_schedule(config, loop)
-    return optax.chain(
-        optax.clip_by_global_norm(config.max_grad_norm),
-        optax.adamw(
-            schedule,
-            b1=config.b1,
-            b2=config.b2,
-            weight_decay=config.weight_decay,
-            mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
-        ),
-        optax.masked(optax.scale(config.instruction_lr_scale), _of_instruction),
-    )
-
-
-def _of_instruction(params: Params) -> Any:
-    """Which parameters are the instruction encoder's."""
-    return jax.tree.map_with_path(lambda path, _: getattr(path[0], "key", None) == "instruction", params)
-
-
-def learning_rate_schedule(config: OptimizerConfig, loop: LoopConfig) -> optax.Schedule:
-    """Linear warm-up to the peak, cosine to zero at the last step."""
-    return optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup_steps, loop.num_steps, 0.0
-    )
 
 
 def init_state(

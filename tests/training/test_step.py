@@ -7,10 +7,11 @@ import textwrap
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from genmask_jax.config import LoopConfig, OptimizerConfig
-from genmask_jax.training.state import make_optimizer
+from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.step import accumulate_gradients, update_ema, update_window
 
 
@@ -43,11 +44,30 @@ def test_window_means_restart():
 
 
 def test_the_instruction_encoder_learns_at_its_own_rate():
-    tx = make_optimizer(OptimizerConfig(1e-3, instruction_lr_scale=0.1, warmup_steps=0), LoopConfig())
+    config = OptimizerConfig(learning_rate=1e-3, instruction_lr_scale=0.1, warmup_steps=0)
+    tx = make_optimizer(config, LoopConfig())
     params = {"dit": {"kernel": jnp.ones((2, 2))}, "instruction": {"kernel": jnp.ones((2, 2))}}
     updates, _ = tx.update(params, tx.init(params), params)
     ratio = updates["instruction"]["kernel"] / updates["dit"]["kernel"]
     np.testing.assert_allclose(ratio, 0.1, rtol=1e-5)
+
+
+def test_muon_makes_updates_of_block_matrices_orthogonal_and_leaves_the_rest_to_adam():
+    kernel = jax.random.normal(jax.random.key(0), (3, 16, 24)) * jnp.array([1.0, 1e-3, 10.0])[:, None, None]
+    params = {"dit": {"blocks": {"kernel": kernel}, "proj_out": {"kernel": kernel[0]}}}
+
+    config = OptimizerConfig(name="muon", learning_rate=1e-2, warmup_steps=0, max_grad_norm=1e9)
+    tx, adam = (
+        make_optimizer(config, LoopConfig()),
+        optax.nadamw(1e-2, b1=config.b1, b2=config.b2, weight_decay=0),
+    )
+    muon, adam = (t.update(params, t.init(params), params)[0]["dit"] for t in (tx, adam))
+    np.testing.assert_allclose(muon["proj_out"]["kernel"], adam["proj_out"]["kernel"], rtol=1e-5)
+    # All singular values are about 1 before the update gets Adam's usual size, 0.2 of the learning rate.
+    size = 1e-2 * 0.2 * np.sqrt(24)
+    values = np.linalg.svd(muon["blocks"]["kernel"], compute_uv=False) / size
+    assert values.min() > 0.5
+    assert values.max() < 1.4
 
 
 @pytest.mark.multidevice
@@ -61,7 +81,8 @@ def test_sharded_steps_give_the_numbers_of_one_device():
         from genmask_jax import sharding
         from genmask_jax.config import LoopConfig, OptimizerConfig
         from genmask_jax.models.dit import DiT, DiTConfig
-        from genmask_jax.training.state import init_state, make_optimizer
+        from genmask_jax.training.optimizer import make_optimizer
+        from genmask_jax.training.state import init_state
         from genmask_jax.training.step import make_train_step
         sharding.FSDP_MIN_BYTES = 256
         config = DiTConfig(32, 2, 2, 64, channels=4, patch_size=2, text_dim=16)
