@@ -1,4 +1,4 @@
-"""The optimiser: AdamW, or Muon for the matrices of the blocks; schedule and clipping are the same for both."""
+"""The optimiser: AdamW, or Muon for the blocks' matrices; schedule and clipping are the same for both."""
 
 from typing import Any
 
@@ -45,11 +45,11 @@ def _adamw(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientT
 
 
 def _muon(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Updates of the blocks' matrices are made orthogonal (Jordan et al. 2024), and they alone decay; Adam takes the rest.
+    """Updates of the blocks' matrices are made orthogonal (Jordan et al. 2024); Adam takes the rest.
 
-    Updates have Adam's usual size (0.2 a weight, Liu et al. 2025), so that one learning rate suits both. The
-    first of the Newton-Schulz steps normalises better than a division by the norm (Boissin et al. 2025), which
-    saves one of the usual five.
+    Only those matrices decay. Their updates have Adam's usual size (0.2 a weight, Liu et al. 2025), so that
+    one learning rate suits both. The first Newton-Schulz step normalises better than division by the norm
+    does (Boissin et al. 2025), which saves one of the usual five.
     """
     return optax.contrib.muon(
         schedule,
