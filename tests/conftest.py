@@ -37,7 +37,7 @@ def micro_config(vae: str, **loop) -> TrainConfig:
         instruction=InstructionConfig(
             tiny=TinyTextConfig(vocab_size=96, hidden_size=16, depth=1, num_heads=2)
         ),
-        optimizer=OptimizerConfig(warmup_steps=1),
+        optimizer=OptimizerConfig(name="muon", warmup_steps=1),
         sampler=SamplerConfig(image_steps=2),
         loop=LoopConfig(**{"global_batch_size": 4, "num_eval_examples": 4, **steps, **loop}),
     )

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -21,24 +22,28 @@ class Interrupted(Exception):
     """Stands for a crash."""
 
 
-def crash_after(count):
-    """Data that fails once `count` batches were drawn."""
+def crash():
+    raise Interrupted
+
+
+def at_batch(count, event):
+    """Data that lets `event` happen when the batch after the first `count` is drawn."""
 
     def wrap(batches):
-        def broken(host_batch_size):
+        def eventful(host_batch_size):
             inner = batches(host_batch_size)
 
-            class Failing(type(inner)):
+            class Eventful(type(inner)):
                 def __next__(self):
                     self.drawn = getattr(self, "drawn", 0) + 1
-                    if self.drawn > count:
-                        raise Interrupted
+                    if self.drawn == count + 1:
+                        event()
                     return super().__next__()
 
-            inner.__class__ = Failing
+            inner.__class__ = Eventful
             return inner
 
-        return broken
+        return eventful
 
     return wrap
 
@@ -49,10 +54,21 @@ def rows(workdir):
     return {(row["step"], "val_mIoU" in row): row for row in lines}
 
 
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(micro_run, tmp_path):
+def test_a_crashed_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(micro_run, tmp_path):
     workdir, config, expected = micro_run
     with pytest.raises(Interrupted):
-        start(config, tmp_path / "run", batches=crash_after(3))  # dies at step 4; step 2 was saved
+        start(config, tmp_path / "run", batches=at_batch(3, crash))  # dies at step 4; step 2 was saved
+    state, _ = start(config, tmp_path / "run", resume=True)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
+    assert rows(tmp_path / "run") == rows(workdir)
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_a_run_may_be_stopped_at_any_step(micro_run, tmp_path, step):
+    workdir, config, expected = micro_run
+    stop = at_batch(step - 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit, match=f"stopped at step {step}"):
+        start(config, tmp_path / "run", batches=stop)
     state, _ = start(config, tmp_path / "run", resume=True)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
     assert rows(tmp_path / "run") == rows(workdir)

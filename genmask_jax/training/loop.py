@@ -86,7 +86,7 @@ def train(
 
     Raises:
         FloatingPointError: the loss was not finite where it was logged.
-        SystemExit: with status 0, after a SIGTERM or SIGINT and a checkpoint at the step reached.
+        SystemExit: with status 1, after a SIGTERM or SIGINT and a checkpoint at the step reached.
     """
     loop = config.loop
     tx = make_optimizer(config.optimizer, loop)
