@@ -6,10 +6,13 @@ from genmask_jax.config import (
     InstructionConfig,
     LoopConfig,
     OptimizerConfig,
+    SamplerConfig,
+    TimestepsConfig,
     TrainConfig,
     to_config_dict,
 )
 from genmask_jax.models.dit import DiTConfig
+from genmask_jax.timesteps import Law
 
 
 def get_config():
@@ -19,15 +22,18 @@ def get_config():
             vae="runs/vae_stamps",
             model=DiTConfig(**DIT_SIZES["tiny"], patch_size=2, rope_theta=10.0, unroll=True),
             data=DataConfig(name="stamps", path="data/stamps", size=96),
+            timesteps=TimestepsConfig(segment=Law("bimodal", a=0.01)),
             segment_weight=2.0,
             instruction=InstructionConfig(name="minilm", minilm_max_tokens=12),
-            optimizer=OptimizerConfig(learning_rate=1.8e-3, warmup_steps=100),
+            optimizer=OptimizerConfig(name="muon", learning_rate=3e-3, warmup_steps=100),
             loop=LoopConfig(
-                num_steps=5400,
+                num_steps=8400,
                 global_batch_size=32,
                 ema_decay=0.997,
-                eval_every_steps=1800,
-                checkpoint_every_steps=1800,
+                eval_every_steps=2100,
+                checkpoint_every_steps=700,
+                num_eval_examples=256,
             ),
+            sampler=SamplerConfig(mask_threshold=0.4),
         )
     )

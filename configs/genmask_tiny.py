@@ -7,10 +7,12 @@ from genmask_jax.config import (
     LoopConfig,
     OptimizerConfig,
     SamplerConfig,
+    TimestepsConfig,
     TrainConfig,
     to_config_dict,
 )
 from genmask_jax.models.dit import DiTConfig
+from genmask_jax.timesteps import Law
 
 
 def get_config():
@@ -20,9 +22,10 @@ def get_config():
             vae="runs/vae_tiny",
             model=DiTConfig(**DIT_SIZES["tiny"], patch_size=2, rope_theta=10.0, unroll=True),
             data=DataConfig(name="refershapes", size=64),
+            timesteps=TimestepsConfig(segment=Law("bimodal", a=0.01)),
             segment_weight=2.0,
             instruction=InstructionConfig(name="tiny"),
-            optimizer=OptimizerConfig(learning_rate=1.8e-3, warmup_steps=100),
+            optimizer=OptimizerConfig(name="muon", learning_rate=3e-3, warmup_steps=100),
             loop=LoopConfig(
                 num_steps=2600,
                 global_batch_size=32,
@@ -30,6 +33,6 @@ def get_config():
                 eval_every_steps=1300,
                 checkpoint_every_steps=1300,
             ),
-            sampler=SamplerConfig(mask_threshold=0.35),
+            sampler=SamplerConfig(mask_threshold=0.4),
         )
     )

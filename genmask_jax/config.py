@@ -230,8 +230,10 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     need(data.name in ("refershapes", "stamps"), f"data.name: {data.name!r} is not refershapes or stamps")
     need(data.name == "refershapes" or bool(data.path), "data.path: name the prepared directory")
     need(data.size > 0, "data.size must be positive")
+    need(data.num_workers >= 0, "data.num_workers must not be negative")
     for field in ("num_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps"):
         need(getattr(loop, field) > 0, f"loop.{field} must be positive")
+    need(loop.num_eval_examples > 0, "loop.num_eval_examples must be positive")
     need(0 <= loop.ema_decay < 1, "loop.ema_decay must be in [0, 1)")
     need(
         loop.global_batch_size > 0 and loop.global_batch_size % (2 * loop.grad_accumulation_steps) == 0,
@@ -244,6 +246,7 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     optimizer = config.optimizer
     need(optimizer.name in ("adamw", "muon"), f"optimizer.name: {optimizer.name!r} is not adamw or muon")
     need(optimizer.learning_rate > 0, "optimizer.learning_rate must be positive")
+    need(optimizer.max_grad_norm > 0, "optimizer.max_grad_norm must be positive")
     need(optimizer.warmup_steps < loop.num_steps, "optimizer.warmup_steps must be below num_steps")
     if isinstance(config, VAETrainConfig):
         need(optimizer.name == "adamw", "optimizer.name: a VAE has no transformer blocks; use adamw")
@@ -265,6 +268,8 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     )
     need(sampler.method in ("euler", "heun"), f"sampler.method: {sampler.method!r} is not euler or heun")
     need(0 < sampler.mask_threshold < 1, "sampler.mask_threshold must be between 0 and 1")
+    need(0 <= sampler.refine_t <= 1, "sampler.refine_t must be in [0, 1]")
+    need(sampler.shift > 0, "sampler.shift must be positive")
     for field in ("mask_steps", "mask_samples", "image_steps"):
         need(getattr(sampler, field) > 0, f"sampler.{field} must be positive")
 

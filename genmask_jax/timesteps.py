@@ -66,6 +66,10 @@ class Law:
             raise UserError(
                 f"timesteps: no law is called {self.name!r}; use one of {', '.join(sorted(LAWS))}"
             )
+        if self.a <= 0 or self.std <= 0:
+            raise UserError(f"timesteps: a={self.a} and std={self.std} must be positive")
+        if not 0 <= self.low_share <= 1:
+            raise UserError(f"timesteps: low_share={self.low_share} must be in [0, 1]")
 
     def draw(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
         parameters = {

@@ -43,8 +43,12 @@ def test_every_config_is_valid_and_survives_json(path):
         ("sampler.mask_steps", 0, "mask_steps"),
         ("instruction.name", "clip", "clip"),
         ("timesteps.segment.name", "gaussian", "gaussian"),
+        ("timesteps.segment.a", 0.0, "a=0.0"),
+        ("timesteps.segment.low_share", 1.5, "low_share"),
+        ("sampler.refine_t", -0.1, "refine_t"),
         ("model.num_heads", 5, "num_heads"),
         ("optimizer.warmup_steps", 10_000, "warmup_steps"),
+        ("optimizer.name", "sgd", "sgd"),
         ("optimizer.momentum", 0.9, "momentum: no such field"),
     ],
 )

@@ -58,7 +58,7 @@ def evaluate_segmentation(
                 row |= _score_swapped(example, p > threshold)
         examples += rows
     metrics = _summarize(examples, swapped)
-    timed = count - min(count, segmenter.batch_size)
+    timed = max(0, len(examples) - segmenter.batch_size)
     metrics["seconds_per_image"] = seconds / timed if timed else None
     return SegmentationResult(metrics, examples, np.concatenate(probabilities), threshold)
 
