@@ -1,4 +1,10 @@
-"""Photographic cut-outs named in words (open vocabulary by MiniLM), 96 px, on two CPU cores."""
+"""Photographic cut-outs named in words (open vocabulary by MiniLM), 96 px.
+
+    python launch/train.py --config=configs/genmask_stamps.py --workdir=runs/genmask_stamps
+
+On two CPU cores (Zen 5), in 45 minutes: one-pass mIoU 0.481, oIoU 0.512 on 2,048 test scenes (seen objects by
+name 0.556 / 0.617).
+"""
 
 from genmask_jax.config import (
     DIT_SIZES,
