@@ -4,14 +4,18 @@ import os
 import pathlib
 import sys
 from collections.abc import Callable
-from logging import WARNING
+from logging import ERROR, WARNING
 from typing import Any
 
 import jax
 from absl import app, flags, logging
 from etils import epath
+from ml_collections import ConfigDict
 
 from genmask_jax.errors import UserError
+
+# transformers says at its import that there is no PyTorch; its tokenizers do not need it.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 
 def run(main: Callable[[], None]) -> None:
@@ -35,20 +39,31 @@ def run(main: Callable[[], None]) -> None:
 
 
 def _is_ours(record: Any) -> bool:
-    """Drops the libraries' informational lines (Orbax writes dozens a checkpoint); warnings stay."""
-    ours = ("genmask_jax", "launch", "clu")
-    return record.levelno >= WARNING or not set(ours).isdisjoint(pathlib.Path(record.pathname).parts)
+    """Drops the libraries' informational lines, and Orbax's warnings: both come by the dozen a checkpoint."""
+    folders = set(pathlib.Path(record.pathname).parts)
+    ours = not folders.isdisjoint(("genmask_jax", "launch", "clu"))
+    return ours or record.levelno >= (ERROR if "orbax" in folders else WARNING)
 
 
 def _parse(arguments: list[str]) -> list[str]:
     """absl's flags; an unknown config field or a wrong value becomes one line."""
     try:
-        return flags.FLAGS(arguments)
-    except flags.Error:
+        rest = flags.FLAGS(arguments)
+        _need_config_file()
+        return rest
+    except (flags.Error, UserError):
         raise
     except (KeyError, AttributeError, TypeError, ValueError, OSError, ImportError) as error:
         lines = str(error.args[0] if error.args else error).strip().splitlines()
         raise UserError(f"--config: {lines[0] if lines else type(error).__name__}") from error
+
+
+def _need_config_file() -> None:
+    """ml_collections reads what it can of --config and complains about a missing file only when it is used."""
+    if "config" in flags.FLAGS:
+        config = flags.FLAGS["config"]
+        if config.value is not None and not isinstance(config.value, ConfigDict):
+            raise UserError(f"--config={config.config_filename}: there is no such file; see configs/")
 
 
 def fail(message: str) -> None:

@@ -176,6 +176,11 @@ def test_bad_input_gets_one_line(micro_run, micro_vae, tmp_path):
     one_line_error(run_script(*train, "--config.model.width=3", cwd=tmp_path), "width")
     one_line_error(run_script(*train, "--config.vae=missing", cwd=tmp_path), "missing", "VAE")
     one_line_error(run_script(*train, "--config.data.name=coco", cwd=tmp_path), "coco")
+    one_line_error(
+        run_script("train", "--config=no.py", "--workdir=new", cwd=tmp_path), "no.py", "no such file"
+    )
+    below_a_file = ("train", config, f"--config.vae={micro_vae}", "--workdir=text.jpg/run")
+    one_line_error(run_script(*below_a_file, cwd=tmp_path), "--workdir", "text.jpg/run")
     assert not (tmp_path / "new").exists()
 
 

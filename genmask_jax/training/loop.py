@@ -72,7 +72,10 @@ def prepare_workdir(workdir: str, *, resume: bool, overwrite: bool, config: Any)
     elif path.exists() and any(path.iterdir()):
         what = "holds a run; add --resume or --overwrite" if used else "is not empty; give a new directory"
         raise UserError(f"--workdir={workdir} {what}")
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}") from error
     return path
 
 
