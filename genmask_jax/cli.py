@@ -59,7 +59,7 @@ def _parse(arguments: list[str]) -> list[str]:
 
 
 def _need_config_file() -> None:
-    """ml_collections reads what it can of --config and complains about a missing file only when it is used."""
+    """ml_collections itself complains about a missing file once the config is used, in many lines."""
     if "config" in flags.FLAGS:
         config = flags.FLAGS["config"]
         if config.value is not None and not isinstance(config.value, ConfigDict):

@@ -42,7 +42,10 @@ def long_tail(key: PRNGKeyArray, shape: tuple[int, ...], a: float = 0.05) -> Flo
 def bimodal(
     key: PRNGKeyArray, shape: tuple[int, ...], a: float = 0.05, low_share: float = 0.1
 ) -> Float[Array, "..."]:
-    """Both extremes: `long_tail`, mirrored to t = s with probability `low_share` (0 is the paper's law)."""
+    """Both extremes: `long_tail`, mirrored to t = s with probability `low_share`.
+
+    A share of 0 is the paper's law; what others do is measured in docs/measurements.md.
+    """
     t_key, side_key = jax.random.split(key)
     t = long_tail(t_key, shape, a)
     return jnp.where(jax.random.uniform(side_key, shape) < low_share, 1 - t, t)

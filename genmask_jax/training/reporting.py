@@ -27,10 +27,9 @@ class Reporter:
         self.writer = metric_writers.create_default_writer(
             str(workdir), just_logging=not self.first, asynchronous=False
         )
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-            TextColumn("{task.fields[losses]}"),
-        )  # fmt: skip
+        # As much as fits a terminal of 80 columns.
+        losses = TextColumn("{task.fields[losses]}")
+        columns = (BarColumn(bar_width=10), MofNCompleteColumn(), TimeRemainingColumn(), losses)
         shown = self.first and sys.stdout.isatty()
         self.progress = Progress(*columns, disable=not shown, refresh_per_second=2)
         self.bar = self.progress.add_task("training", total=loop.num_steps, completed=step, losses="")
@@ -38,10 +37,15 @@ class Reporter:
 
     def __enter__(self) -> "Reporter":
         self.progress.start()
+        # absl keeps the stream that it began with; while the bar lives, rich's stand-in writes above it.
+        self.handler = logging.get_absl_handler().python_handler
+        self.stream = self.handler.setStream(sys.stderr)
         return self
 
     def __exit__(self, *exception: Any) -> None:
         self.progress.stop()
+        if self.stream is not None:
+            self.handler.setStream(self.stream)
         self.writer.flush()
         self.writer.close()
 
@@ -67,8 +71,9 @@ class Reporter:
             "minutes_left": remaining / 60,
         }
         self.writer.write_scalars(step, scalars | speed | {"learning_rate": learning_rate})
-        losses = " ".join(f"{name} {value:.4f}" for name, value in scalars.items() if "loss" in name)
-        self.progress.update(self.bar, losses=f"{losses}  {speed['examples_per_second']:.0f} examples/s")
+        parts = {name.removeprefix("loss_"): value for name, value in scalars.items() if "loss_" in name}
+        losses = " ".join(f"{name} {value:.4f}" for name, value in parts.items())
+        self.progress.update(self.bar, losses=f"{losses} {speed['examples_per_second']:.0f} examples/s")
 
     def scores(self, step: int, scores: dict[str, float], seconds: float) -> None:
         """Validation scores, and the sheets of this step that lie in `samples/`."""
