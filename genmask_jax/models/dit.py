@@ -80,14 +80,23 @@ class Attention(nnx.Module):
 
 def _modulate(x, scale, shift):
     """LayerNorm of x `[B, N, D]`, scaled and shifted by `[B, K, D]` for K equal runs of tokens."""
-    runs = layer_norm(x).reshape(x.shape[0], scale.shape[1], -1, x.shape[-1])
-    return (runs * (1 + scale[:, :, None]) + shift[:, :, None]).reshape(x.shape).astype(x.dtype)
+    y = _runs(layer_norm(x), scale) * (1 + _per_run(scale)) + _per_run(shift)
+    return y.reshape(x.shape).astype(x.dtype)
 
 
 def _gate(x, gate):
     """x `[B, N, D]` times `gate` `[B, K, D]`, in float32, for K equal runs of tokens."""
-    runs = x.astype(jnp.float32).reshape(x.shape[0], gate.shape[1], -1, x.shape[-1])
-    return (runs * gate[:, :, None]).reshape(x.shape)
+    return (_runs(x.astype(jnp.float32), gate) * _per_run(gate)).reshape(x.shape)
+
+
+def _runs(x, modulation):
+    """`[B, N, D]` to `[B * K, N / K, D]`; in four dimensions XLA for CPUs sums gradients 40 times slower."""
+    return x.reshape(math.prod(modulation.shape[:2]), -1, x.shape[-1])
+
+
+def _per_run(modulation):
+    """`[B, K, D]` to `[B * K, 1, D]`, beside `_runs`."""
+    return modulation.reshape(-1, 1, modulation.shape[-1])
 
 
 class Block(nnx.Module):

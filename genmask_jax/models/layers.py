@@ -1,10 +1,12 @@
 """Layers that the transformers share: norms, attention, rotary positions, stacked blocks."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
@@ -73,13 +75,19 @@ def rotary_table(
         Two float32 arrays `[N, head_dim / 2]`, N = frames * rows * columns.
     """
     part = 2 * (head_dim // 6)
-    angles = []
-    positions = jnp.meshgrid(*(jnp.arange(n) for n in grid), indexing="ij")
-    for position, channels in zip(positions, (head_dim - 2 * part, part, part), strict=True):
-        frequencies = theta ** (-jnp.arange(0, channels, 2, dtype=jnp.float32) / channels)
-        angles.append(position.reshape(-1, 1) * frequencies)
-    angles = jnp.concatenate(angles, axis=-1)
-    return jnp.cos(angles), jnp.sin(angles)
+    angles = []  # of each axis alone, in float64 as the reference has them: small constants of the program
+    for axis, channels in enumerate((head_dim - 2 * part, part, part)):
+        frequencies = theta ** (-np.arange(0, channels, 2) / channels)
+        shape = [1, 1, 1, len(frequencies)]
+        shape[axis] = grid[axis]
+        angles.append(np.outer(np.arange(grid[axis]), frequencies).reshape(shape))
+
+    def table(function: np.ufunc) -> Array:
+        parts = [function(part).astype(np.float32) for part in angles]
+        parts = [jnp.broadcast_to(part, (*grid, part.shape[-1])) for part in parts]
+        return jnp.concatenate(parts, axis=-1).reshape(math.prod(grid), -1)
+
+    return table(np.cos), table(np.sin)
 
 
 def rotate(
@@ -98,19 +106,65 @@ def attend(
     value: Float[Array, "B M H D"],
     mask: Bool[Array, "B M"] | None = None,
 ) -> Float[Array, "B N H D"]:
-    """Softmax attention; keys where `mask` is False are left out. Scores and softmax are float32."""
-    scores = jnp.einsum("bnhd,bmhd->bhnm", query, key, preferred_element_type=jnp.float32)
-    scores *= query.shape[-1] ** -0.5
-    if mask is not None:
-        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhnm,bmhd->bnhd", weights, value)
+    """Softmax attention; keys where `mask` is False are left out. Scores and softmax are float32.
+
+    The backward pass computes the weights anew (Dao et al. 2022, without the tiling), so that of all that is
+    as large as the scores nothing is kept. It has no forward-mode derivative.
+    """
+    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
+    return _attend(query * query.shape[-1] ** -0.5, key, value, mask).swapaxes(1, 2)
+
+
+@jax.custom_vjp
+def _attend(query, key, value, mask):
+    """softmax(query key^T) value, all `[B, H, N, D]`, with its gradient written out."""
+    return _attend_forward(query, key, value, mask)[0]
+
+
+def _scores(query, key, mask):
+    scores = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
+    return scores if mask is None else jnp.where(mask[:, None, None, :], scores, _NEVER)
+
+
+def _attend_forward(query, key, value, mask):
+    scores = _scores(query, key, mask)
+    largest = scores.max(-1, keepdims=True)
+    weights = jnp.exp(scores - largest)
+    total = weights.sum(-1, keepdims=True)
+    out = jnp.einsum(
+        "bhnm,bhmd->bhnd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
+    )
+    out = (out / total).astype(value.dtype)
+    return out, (query, key, value, mask, largest, total, out)
+
+
+def _attend_backward(saved, gradient):
+    query, key, value, mask, largest, total, out = saved
+    gradient = gradient.astype(jnp.float32) / total
+    inner = (gradient * out).sum(-1, keepdims=True)
+    gradient = gradient.astype(value.dtype)
+    weights = jnp.exp(_scores(query, key, mask) - largest)
+    d_weights = jnp.einsum("bhnd,bhmd->bhnm", gradient, value, preferred_element_type=jnp.float32)
+    d_scores = (weights * (d_weights - inner)).astype(value.dtype)
+    if mask is not None:  # where nothing is left to attend to, the weights are not zero
+        d_scores = jnp.where(mask[:, None, None, :], d_scores, 0)
+    d_query = jnp.einsum("bhnm,bhmd->bhnd", d_scores, key)
+    # Transposing the narrow factor is twice as fast on CPUs as contracting over the wide one's rows.
+    d_key = jnp.einsum("bhdn,bhnm->bhdm", query.swapaxes(2, 3), d_scores)
+    d_value = jnp.einsum("bhdn,bhnm->bhdm", gradient.swapaxes(2, 3), weights.astype(value.dtype))
+    return d_query, d_key.swapaxes(2, 3), d_value.swapaxes(2, 3), None
+
+
+_attend.defvjp(_attend_forward, _attend_backward)
+_NEVER = jnp.finfo(jnp.float32).min
 
 
 def sinusoid(t: Float[Array, "..."], features: int, max_period: float = 1e4) -> Float[Array, "... features"]:
     """Sinusoidal embedding, cosines first and then sines, as Wan 2.1 (and diffusers, flip_sin_to_cos)."""
     half = features // 2
-    frequencies = jnp.exp(-jnp.log(max_period) * jnp.arange(half, dtype=jnp.float32) / half)
+    # The exponents are rounded to float32 as the reference's are; at t = 1000 that shows in the fourth digit.
+    exponents = np.float32(-math.log(max_period)) * np.arange(half, dtype=np.float32) / np.float32(half)
+    frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
     angles = t[..., None].astype(jnp.float32) * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
 
