@@ -25,16 +25,22 @@ def run(main: Callable[[], None]) -> None:
         if len(arguments) > 1:
             fail(f"{arguments[1]!r}: flags begin with --; see --help")
         logging.set_verbosity(logging.INFO)
-        logging.get_absl_handler().addFilter(_is_ours)
         use_compilation_cache()
-        try:
-            main()
-        except UserError as error:
-            fail(str(error))
+        guard(main)
 
     try:
         app.run(guarded, flags_parser=_parse)
     except (UserError, flags.Error) as error:
+        fail(str(error))
+
+
+def guard(main: Callable[[], None]) -> None:
+    """Runs `main`; bad input ends in one line on stderr and status 1. Libraries' small talk is left out."""
+    logging.use_absl_handler()
+    logging.get_absl_handler().addFilter(_is_ours)
+    try:
+        main()
+    except UserError as error:
         fail(str(error))
 
 

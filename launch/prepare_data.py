@@ -11,7 +11,6 @@ import pathlib
 
 from genmask_jax import cli
 from genmask_jax.data import stamps_prepare
-from genmask_jax.errors import UserError
 
 
 def main() -> None:
@@ -24,10 +23,7 @@ def main() -> None:
         "--raw", type=pathlib.Path, help="where .deb files are looked for, or put (default: OUT/packages)"
     )
     arguments = parser.parse_args()
-    try:
-        stamps_prepare.prepare(arguments.out, arguments.raw)
-    except UserError as error:
-        cli.fail(str(error))
+    cli.guard(lambda: stamps_prepare.prepare(arguments.out, arguments.raw))
 
 
 if __name__ == "__main__":

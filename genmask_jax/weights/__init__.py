@@ -1,0 +1,1 @@
+"""Public weights: into our modules and back."""

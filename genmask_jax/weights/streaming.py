@@ -1,0 +1,114 @@
+"""Orbax checkpoints that are written layer by layer and read parameter by parameter.
+
+A stacked parameter of a large model (40 layers' matrices) may be larger than the memory of the machine that
+imports it. `Streamed` stands for one in the tree that is saved: Orbax lays out the array on disk, and it is
+filled layer by layer. What is written is an ordinary Orbax checkpoint, which any mesh can restore.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import tensorstore as ts
+from etils import epath
+
+CHUNK_BYTES = 32 * 2**20
+"""Of what a reader must fetch at least: small enough for the shards of a mesh."""
+
+
+class Streamed:
+    """An array by its slices.
+
+    Args:
+        shape, dtype: of the whole.
+        read: i -> slice i along the first axis when `stacked`, else (with 0) all of it.
+        stacked: whether the first axis is walked.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, read: Callable[[int], np.ndarray], stacked: bool):
+        self.shape, self.dtype, self.read, self.stacked = tuple(shape), np.dtype(dtype), read, stacked
+        self.ndim, self.size = len(self.shape), math.prod(self.shape)
+        self.nbytes = self.size * self.dtype.itemsize
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether it is large enough to be written layer by layer."""
+        return self.stacked and self.nbytes > CHUNK_BYTES
+
+    @property
+    def save_args(self) -> ocp.SaveArgs:
+        """Chunks on disk that no two layers share, where layers are written one by one."""
+        if not self.by_layer:
+            return ocp.SaveArgs()
+        return ocp.SaveArgs(chunk_byte_size=min(self.nbytes // self.shape[0], CHUNK_BYTES), shard_axes=(0,))
+
+    def whole(self) -> np.ndarray:
+        """All of it, in memory."""
+        return np.stack([self.read(i) for i in range(self.shape[0])]) if self.stacked else self.read(0)
+
+
+class _StreamedHandler(ocp.type_handlers.NumpyHandler):
+    """Writes one slice at a time, over all arrays."""
+
+    def __init__(self, progress: Callable[[int], None]):
+        super().__init__(deepcopy_host_arrays=False)
+        self._progress = progress
+        self._turn = asyncio.Semaphore(1)
+
+    async def _open_and_write(self, value: Streamed, tspec: dict[str, Any], ts_context: ts.Context) -> None:
+        array = await ts.open(ts.Spec(tspec), create=True, open=True, context=ts_context)
+        for i in range(value.shape[0] if value.by_layer else 1):
+            async with self._turn:
+                part = value.read(i) if value.by_layer else value.whole()
+                await (array[i] if value.by_layer else array).write(part)
+                self._progress(part.nbytes)
+
+
+def save_streamed(path: epath.Path, tree: Any, progress: Callable[[int], None]) -> None:
+    """Saves a tree of `Streamed` leaves; `progress` is told the bytes of each slice that is written."""
+    registry = ocp.type_handlers.create_type_handler_registry((Streamed, _StreamedHandler(progress)))
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+    arguments = ocp.args.PyTreeSave(tree, save_args=jax.tree.map(lambda leaf: leaf.save_args, tree))
+    with ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(path, args=arguments, force=True)
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """{"a.b": x} -> {"a": {"b": {"value": x}}}, which is how Orbax stores an NNX state."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        node = tree
+        for name in path.split("."):
+            node = node.setdefault(name, {})
+        node["value"] = leaf
+    return tree
+
+
+class ParameterReader:
+    """The parameters in an Orbax checkpoint of an NNX state, one at a time, on the host and as stored.
+
+    Args:
+        path: of the checkpoint.
+        prefix: of the parameters wanted, as "dit."; it is not part of their names here.
+    """
+
+    def __init__(self, path: epath.Path, prefix: str = ""):
+        self.path, self.prefix = path.resolve(), prefix
+        with ocp.StandardCheckpointer() as checkpointer:
+            leaves = jax.tree.leaves_with_path(checkpointer.metadata(self.path).item_metadata.tree)
+        names = ((jax.tree_util.keystr(keys, simple=True, separator="."), leaf) for keys, leaf in leaves)
+        found = {name[len(prefix) : -len(".value")]: leaf for name, leaf in names if name.startswith(prefix)}
+        self.shapes = {name: tuple(leaf.shape) for name, leaf in found.items()}
+        self.dtypes = {name: np.dtype(leaf.dtype) for name, leaf in found.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """One parameter."""
+        item = nested({self.prefix + name: 0})
+        kind = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+        arguments = ocp.args.PyTreeRestore(item=item, restore_args=kind, partial_restore=True)
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            return jax.tree.leaves(checkpointer.restore(self.path, arguments))[0]
