@@ -25,7 +25,7 @@ from genmask_jax.weights.streaming import ParameterReader, Streamed, nested, sav
 
 PARTS = ("dit", "vae")
 FOLDERS = {"dit": "transformer", "vae": "vae"}
-MAX_COMPLAINTS = 40
+MAX_COMPLAINTS = 20
 
 
 @dataclasses.dataclass
