@@ -126,7 +126,8 @@ class LoopConfig:
 class TrainConfig:
     """Training of GenMask itself.
 
-    vae: directory of a trained VAE (launch/train_vae.py).
+    vae: directory of a VAE, trained (launch/train_vae.py) or imported (launch/import_weights.py).
+    init: directory of imported DiT weights to start from; empty to start from random ones.
     model: the DiT; `channels` and `text_dim` are set from the VAE and the instruction encoder.
     compute_dtype: of the matrix products; parameters, norms, softmax and loss are float32.
     segment_weight: of the masks' loss beside the pictures'; 1 is the one objective of the paper.
@@ -136,6 +137,7 @@ class TrainConfig:
     name: str
     vae: str
     model: DiTConfig
+    init: str = ""
     seed: int = 0
     data: DataConfig = DataConfig()
     instruction: InstructionConfig = InstructionConfig()

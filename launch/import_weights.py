@@ -49,7 +49,9 @@ def import_wan(arguments: argparse.Namespace) -> None:
         with tqdm(total=part.nbytes, desc=part.name, unit="B", unit_scale=True) as bar:
             wan.write_part(part, arguments.out, bar.update)
         print(part.summary())
-    print(f"wrote {arguments.out}; train with --config.init={arguments.out} --config.vae={arguments.out}")
+    fields = {"dit": "init", "vae": "vae"}
+    flags = " ".join(f"--config.{fields[part]}={arguments.out}" for part in parts)
+    print(f"wrote {arguments.out}; launch/train.py takes it by {flags}")
 
 
 if __name__ == "__main__":

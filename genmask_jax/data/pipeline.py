@@ -68,7 +68,9 @@ def training_batches(
     segment = _shard(segment_source(config, "train"), seed).map(PrepareSegment(preparer))
     generate = _shard(generate_source(config, "train"), seed + 1)
     generate = generate.random_map(PrepareGenerate(preparer, condition_dropout))
-    batches = grain.experimental.ZipMapDataset([segment.batch(half), generate.batch(half)])
+    # Without drop_remainder, Grain overflows on the length of an endless data set in batches of one.
+    halves = [part.batch(half, drop_remainder=True) for part in (segment, generate)]
+    batches = grain.experimental.ZipMapDataset(halves)
     return _iterate(batches.map(_name_halves), config.num_workers)
 
 
@@ -79,7 +81,7 @@ def _name_halves(halves: tuple[Any, Any]) -> dict[str, Any]:
 def picture_batches(config: DataConfig, *, batch_size: int, seed: int) -> grain.DatasetIterator:
     """As `training_batches`, for a VAE: {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W]}."""
     dataset = _shard(segment_source(config, "train"), seed).map(_picture_and_mask)
-    return _iterate(dataset.batch(batch_size // 2), config.num_workers)
+    return _iterate(dataset.batch(batch_size // 2, drop_remainder=True), config.num_workers)
 
 
 def _picture_and_mask(example: Any) -> dict[str, np.ndarray]:

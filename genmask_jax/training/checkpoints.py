@@ -1,4 +1,4 @@
-"""Checkpoints on disk, all of Orbax in one file.
+"""Checkpoints on disk.
 
 A run's directory holds
 
@@ -12,6 +12,7 @@ so that the directory alone is enough to resume, evaluate and sample.
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import grain
@@ -25,6 +26,7 @@ from genmask_jax.config import from_config_dict, to_json
 from genmask_jax.errors import UserError
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.training.state import TrainState
+from genmask_jax.weights.streaming import ParameterReader
 
 
 class Checkpoints:
@@ -114,19 +116,58 @@ def _restore(path: epath.Path, abstract: Any) -> Any:
     """The arrays in `path` on this process's first device; shapes are compared before any is read."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     targets = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract)
+    here = {_name(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(targets)}
+    _need_same(path, ParameterReader(path).shapes, here)
     with ocp.StandardCheckpointer() as checkpointer:
-        there = _shapes(checkpointer.metadata(path.resolve()).item_metadata.tree)
-        here = _shapes(targets)
-        for name in sorted(here.keys() | there.keys()):
-            old, new = there.get(name, "absent"), here.get(name, "absent")
-            if old != new:
-                raise UserError(f"{path}: this checkpoint is of another model: {name} is {old}, not {new}")
         return checkpointer.restore(path.resolve(), targets)
 
 
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-    leaves, name = jax.tree.leaves_with_path(tree), jax.tree_util.keystr
-    return {name(path, simple=True, separator="."): tuple(leaf.shape) for path, leaf in leaves}
+def _name(keys: Any) -> str:
+    """A parameter's name, as `ParameterReader` has it."""
+    return jax.tree_util.keystr(keys, simple=True, separator=".").removesuffix(".value")
+
+
+def _need_same(path: epath.Path, there: dict, here: dict, but: Iterable[str] = ()) -> None:
+    """Compares shapes by name, in a checkpoint and in the model. Raises UserError at the first difference."""
+    for name in sorted((here.keys() | there.keys()) - set(but)):
+        old, new = there.get(name, "absent"), here.get(name, "absent")
+        if old != new:
+            raise UserError(f"{path}: this checkpoint is of another model: {name} is {old}, not {new}")
+
+
+def restore_dit(directory: epath.PathLike, params: Any) -> tuple[Any, list[str]]:
+    """Parameters with those under "dit" from imported weights (`launch/import_weights.py`).
+
+    Args:
+        directory: holds dit/.
+        params: fresh ones. The arrays that are replaced are deleted first: a large model is on its devices
+            once.
+
+    Returns:
+        The parameters, in the dtypes and shardings that they had, and the names of the DiT's that are left
+        fresh: the first projection of the text, where the instruction encoder's width is not the weights'.
+
+    Raises:
+        UserError: there are no such weights, or they are of another model.
+    """
+    path = (epath.Path(directory) / "dit" / "params").resolve()
+    if not path.exists():
+        raise UserError(f"config.init={directory}: no dit/params here; make it with launch/import_weights.py")
+    reader = ParameterReader(path)
+    flat = {_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(params)}
+    here = {name.removeprefix("dit."): leaf for name, leaf in flat.items() if name.startswith("dit.")}
+    shapes = {name: tuple(leaf.shape) for name, leaf in here.items()}
+    fresh = [n for n in here if n.startswith("text_embedder.linear_1.") and shapes[n] != reader.shapes.get(n)]
+    _need_same(path, reader.shapes, shapes, fresh)
+    targets = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+        for name, leaf in here.items()
+        if name not in fresh
+    }
+    for name in targets:
+        here[name].delete()
+    restored = {f"dit.{name}": leaf for name, leaf in reader.restore(targets).items()}
+    return jax.tree.map_with_path(lambda keys, old: restored.get(_name(keys), old), params), fresh
 
 
 def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from etils import epath
 
 from genmask_jax import flow
@@ -16,6 +17,7 @@ from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.models.genmask import GenMask, Networks, mask_to_rgb, to_signed
 from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
+from genmask_jax.training.checkpoints import restore_dit
 
 METRICS = ("loss", "loss_segment", "loss_generate", "grad_norm")
 
@@ -30,6 +32,14 @@ class GenMaskTask:
         self.frozen, self.init_params = networks.frozen, networks.init_params
         self.segmenter = Segmenter(networks, config.sampler, batch_size=32)
         self.generator = Generator(networks, config.sampler, batch_size=16)
+
+    def start(self, params: Any) -> Any:
+        """From imported DiT weights where `config.init` names some, in place of the fresh ones."""
+        if not self.config.init:
+            return params
+        params, fresh = restore_dit(self.config.init, params)
+        logging.info("started from %s; left fresh: %s", self.config.init, ", ".join(fresh) or "nothing")
+        return params
 
     def batches(self, host_batch_size: int) -> Any:
         """The endless training batches of this host."""

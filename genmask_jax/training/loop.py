@@ -4,6 +4,7 @@ A task (`training/genmask.py`, `training/vae.py`) says what its loss, data and v
 resumes, steps, logs, validates and saves.
 """
 
+import dataclasses
 import signal
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 from absl import logging
 from clu import parameter_overview
 from etils import epath
@@ -39,6 +41,10 @@ class Task(Protocol):
 
     def batches(self, host_batch_size: int) -> Any:
         """An endless, resumable Grain iterator over this host's batches."""
+        ...
+
+    def start(self, params: Any) -> Any:
+        """What a new run starts from, given its fresh parameters (which may be deleted)."""
         ...
 
     def loss(self, params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
@@ -99,6 +105,10 @@ def train(
     checkpoints = Checkpoints(workdir)
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(state, data)
+    else:
+        params = task.start(state.params)
+        ema_params = jax.tree.map(jnp.copy, params) if params is not state.params else state.ema_params
+        state = dataclasses.replace(state, params=params, ema_params=ema_params)
     step = int(jax.device_get(state.step))
     (workdir / "config.json").write_text(to_json(config))
     train_step = make_train_step(task.loss, tx, loop, mesh, shardings)

@@ -37,6 +37,10 @@ class VAETask:
         """Fresh parameters."""
         return self._split(key)[1]
 
+    def start(self, params: Any) -> Any:
+        """From scratch."""
+        return params
+
     def batches(self, host_batch_size: int) -> Any:
         """Endless batches of pictures and their masks."""
         return picture_batches(self.config.data, batch_size=host_batch_size, seed=self.config.seed)

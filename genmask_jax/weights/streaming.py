@@ -109,6 +109,16 @@ class ParameterReader:
         """One parameter."""
         item = nested({self.prefix + name: 0})
         kind = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-        arguments = ocp.args.PyTreeRestore(item=item, restore_args=kind, partial_restore=True)
+        return jax.tree.leaves(self._restore(item, kind))[0]
+
+    def restore(self, targets: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+        """Parameters by name, in the dtypes and shardings of `targets`."""
+        item = nested({self.prefix + name: target for name, target in targets.items()})
+        restored = self._restore(item, ocp.checkpoint_utils.construct_restore_args(item))
+        names = jax.tree.leaves(nested({self.prefix + name: name for name in targets}))
+        return dict(zip(names, jax.tree.leaves(restored), strict=True))
+
+    def _restore(self, item: Any, restore_args: Any) -> Any:
+        arguments = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
         with ocp.PyTreeCheckpointer() as checkpointer:
-            return jax.tree.leaves(checkpointer.restore(self.path, arguments))[0]
+            return checkpointer.restore(self.path, arguments)

@@ -1,0 +1,43 @@
+"""GenMask XL: the DiT of Wan 2.1 14B (40 layers of 5120) and its VAE, 256 px.
+
+    python launch/import_weights.py wan --from=Wan2.1-T2V-14B-Diffusers --out=weights/wan_xl --text_dim=768
+    python launch/train.py --config=configs/genmask_xl.py --workdir=runs/genmask_xl
+
+14.29 B parameters. With AdamW and the EMA a float32 state takes 229 GB: the mesh divides it over 32 devices.
+"""
+
+from genmask_jax.config import (
+    DIT_SIZES,
+    DataConfig,
+    InstructionConfig,
+    LoopConfig,
+    OptimizerConfig,
+    TrainConfig,
+    to_config_dict,
+)
+from genmask_jax.models.dit import DiTConfig
+from genmask_jax.sharding import MeshConfig
+
+
+def get_config():
+    return to_config_dict(
+        TrainConfig(
+            name="genmask_xl",
+            vae="weights/wan_xl",
+            init="weights/wan_xl",
+            model=DiTConfig(**DIT_SIZES["xl"], remat=True),
+            data=DataConfig(name="stamps", path="data/stamps", size=256),
+            instruction=InstructionConfig(name="minilm", minilm_max_tokens=32),
+            compute_dtype="bfloat16",
+            optimizer=OptimizerConfig(learning_rate=5e-5, warmup_steps=1000, weight_decay=0.01),
+            loop=LoopConfig(
+                num_steps=50_000,
+                global_batch_size=256,
+                ema_decay=0.9999,
+                eval_every_steps=2500,
+                checkpoint_every_steps=2500,
+                num_eval_examples=512,
+            ),
+            mesh=MeshConfig(fsdp=32),
+        )
+    )

@@ -1,0 +1,69 @@
+"""Training that starts from imported weights."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from flax import nnx
+
+from genmask_jax.errors import UserError
+from genmask_jax.training import checkpoints
+from genmask_jax.weights import wan
+from genmask_jax.weights.layout import flat_paths
+from tests.conftest import micro_config, start
+from tests.weights.reference import in_memory, reference_dit, save
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+    """(directory, state) of an imported DiT whose text is of another width than the micro run's."""
+    directory = tmp_path_factory.mktemp("imported")
+    save(directory / "hub", reference_dit(num_attention_heads=1, freq_dim=256))
+    (part,) = wan.open_wan(epath.Path(directory / "hub"), ("dit",))
+    wan.write_part(part, epath.Path(directory), lambda nbytes: None)
+    return directory, in_memory(part)
+
+
+def config_of(micro_vae, imported):
+    config = micro_config(micro_vae, num_steps=2, global_batch_size=2)
+    model = dataclasses.replace(config.model, hidden_size=24, num_heads=1, ffn_size=96, patch_size=2)
+    return dataclasses.replace(config, model=model, init=str(imported[0]))
+
+
+def test_a_run_starts_from_imported_weights(micro_vae, imported, tmp_path, monkeypatch):
+    seen = {}
+    real = checkpoints.restore_dit
+
+    def spy(directory, params):
+        state, fresh = real(directory, params)
+        seen.update(state=jax.device_get(nnx.to_pure_dict(state["dit"])), fresh=fresh)
+        return state, fresh
+
+    monkeypatch.setattr("genmask_jax.training.genmask.restore_dit", spy)
+    config = config_of(micro_vae, imported)
+    state, _ = start(config, tmp_path / "run")
+    assert sorted(seen["fresh"]) == ["text_embedder.linear_1.kernel"]
+    started = dict(flat_paths(nnx.State(seen["state"])))
+    for path, value in flat_paths(imported[1]):
+        if path != "text_embedder.linear_1.kernel":
+            np.testing.assert_array_equal(started[path], value[...])
+    # The steps of training moved both parameters and EMA away from there, and not far.
+    for tree in (state.params, state.ema_params):
+        moved = jax.tree.map(
+            lambda a, b: float(np.abs(a - b).max()),
+            nnx.to_pure_dict(tree["dit"]["blocks"]),
+            seen["state"]["blocks"],
+        )
+        assert 0 < max(jax.tree.leaves(moved)) < 0.1
+
+
+def test_weights_of_another_model_are_refused(micro_vae, imported, tmp_path):
+    config = config_of(micro_vae, imported)
+    deeper = dataclasses.replace(config, model=dataclasses.replace(config.model, depth=3))
+    with pytest.raises(UserError, match="this checkpoint is of another model: blocks"):
+        start(deeper, tmp_path / "run")
+    nowhere = dataclasses.replace(config, init=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="no dit/params here; make it with launch/import_weights"):
+        start(nowhere, tmp_path / "other")
