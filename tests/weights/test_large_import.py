@@ -18,7 +18,7 @@ from genmask_jax.weights.files import write_tensors
 LARGE = DiTConfig(
     hidden_size=int(os.environ.get("LARGE_HIDDEN_SIZE", 3072)),  # 5120 for the 14 B model itself: 29 GB
     depth=40,
-    num_heads=24,
+    num_heads=8,
     ffn_size=13824,
 )
 
@@ -27,7 +27,7 @@ def make_checkpoint(directory: epath.Path) -> tuple[set[str], int]:
     """Shards of noise in bfloat16; returns their keys and bytes."""
     entries = wan_dit.entries(LARGE)
     shapes = {key: entry.public_shape for entry in entries for key in entry.keys}
-    noise = np.random.default_rng(0).standard_normal(10**8, np.float32).astype(ml_dtypes.bfloat16)
+    noise = np.random.default_rng(0).standard_normal(2 * 10**8, np.float32).astype(ml_dtypes.bfloat16)
 
     def tensor(index: int, shape: tuple[int, ...]) -> np.ndarray:
         return noise[index * 1000 :][: np.prod(shape)].reshape(shape)
