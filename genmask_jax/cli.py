@@ -1,5 +1,6 @@
 """What the scripts in `launch/` share: flags, one-line complaints, the compilation cache."""
 
+import ctypes
 import os
 import pathlib
 import sys
@@ -25,6 +26,7 @@ def run(main: Callable[[], None]) -> None:
         if len(arguments) > 1:
             fail(f"{arguments[1]!r}: flags begin with --; see --help")
         logging.set_verbosity(logging.INFO)
+        suit_cpu()
         use_compilation_cache()
         guard(main)
 
@@ -76,6 +78,20 @@ def fail(message: str) -> None:
     """Prints one line and ends the process with status 1."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(1)
+
+
+def suit_cpu() -> None:
+    """Makes XLA on a CPU a third faster; to be called before the first array is made, and harmless elsewhere.
+
+    XLA takes hundreds of megabytes for every step and gives them back; with glibc's defaults a third of the
+    time goes into mapping them anew, so the process keeps them. Independent operations run side by side.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # glibc
+        trim_threshold, mmap_max, arena_max = -1, -4, -8
+        for parameter, value in ((trim_threshold, -1), (mmap_max, 0), (arena_max, 1)):
+            libc.mallopt(parameter, value)
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED")
 
 
 def use_compilation_cache() -> None:

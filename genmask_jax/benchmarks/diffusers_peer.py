@@ -1,0 +1,73 @@
+"""The same step by diffusers and PyTorch, eager and compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from genmask_jax.benchmarks.workload import LEARNING_RATE, WEIGHT_DECAY, Workload
+from genmask_jax.errors import UserError
+from genmask_jax.weights import wan_dit
+
+
+def load() -> tuple[Any, Any]:
+    """The modules torch and diffusers. Raises UserError where they are not installed."""
+    try:
+        import diffusers
+        import torch
+    except ImportError as error:
+        raise UserError(
+            f"--peer=diffusers: {error.name} is not installed; pip install -r requirements-test.txt"
+        ) from error
+    return torch, diffusers
+
+
+def make_model(workload: Workload) -> Any:
+    """A `WanTransformer3DModel` of the workload's shape, initialised by diffusers."""
+    torch, diffusers = load()
+    torch.manual_seed(0)
+    values = wan_dit.config_to_public(workload.model)
+    kind = diffusers.WanTransformer3DModel
+    return kind.from_config({name: value for name, value in values.items() if name[0] != "_"})
+
+
+def our_params(model: Any, workload: Workload) -> nnx.State:
+    """The model's weights as the state of our DiT."""
+    tensors = {name: value.detach().numpy() for name, value in model.named_parameters()}
+    state = wan_dit.abstract_state(workload.model)
+    values = {}
+    for entry in wan_dit.entries(workload.model):
+        layers = [np.array(entry.layout.to_ours(tensors[key])) for key in entry.keys]
+        values[entry.path] = jnp.asarray(np.stack(layers) if entry.stacked else layers[0])
+    flat = [(path, leaf.replace(values[".".join(map(str, path))])) for path, leaf in nnx.to_flat_state(state)]
+    return nnx.from_flat_state(flat)
+
+
+def make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[], float]:
+    """A function that takes one step (forward, backward, AdamW; float32) and returns its loss.
+
+    With one frame the model gets a timestep an example, with two a timestep a token, as it wants them.
+    """
+    torch, _ = load()
+    inputs = workload.inputs()
+    latents, target = (torch.from_numpy(np.moveaxis(inputs[n], -1, 1).copy()) for n in ("latents", "target"))
+    text = torch.from_numpy(inputs["text_embeds"])
+    timesteps = torch.from_numpy(1000 * inputs["timesteps"])
+    if workload.frames > 1:
+        timesteps = timesteps.repeat_interleave(workload.tokens // workload.frames, dim=1)
+    else:
+        timesteps = timesteps[:, 0]
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
+    forward = torch.compile(model) if compiled else model
+
+    def run() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        velocity = forward(latents, timesteps, text, return_dict=False)[0]
+        loss = (velocity - target).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return run

@@ -1,0 +1,58 @@
+"""Measures speed and memory, on the machine that it runs on.
+
+    python launch/benchmark.py train_step --size=8x384 --peer=diffusers
+    python launch/benchmark.py mask --size=l --image_size=256
+
+train_step: seconds for forward, backward and AdamW of the DiT alone, in float32, beside a peer's.
+mask: one mask end to end (VAE encoder, one pass of the DiT, VAE decoder) with random bfloat16 weights.
+Each prints a table and, last, one line of JSON.
+"""
+
+import argparse
+
+from genmask_jax import cli
+from genmask_jax.benchmarks import mask, train_step
+from genmask_jax.benchmarks.workload import Workload, parse_size
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    step = commands.add_parser("train_step", help="seconds a training step", allow_abbrev=False)
+    step.add_argument("--size", default="8x384", help="tiny, s, b, l, xl, or DEPTHxWIDTH (default: 8x384)")
+    step.add_argument("--peer", choices=["diffusers"], help="whom to compare with (requirements-test.txt)")
+    step.add_argument("--batch_size", type=int, default=4)
+    step.add_argument("--frames", type=int, choices=[1, 2], default=1, help="2: timesteps (t, 0)")
+    step.add_argument("--height", type=int, default=32, help="of the latents (default: 32)")
+    step.add_argument("--width", type=int, default=64, help="of the latents (default: 64)")
+    step.add_argument("--text_tokens", type=int, default=128)
+    step.add_argument("--text_dim", type=int, default=384)
+    step.add_argument("--rounds", type=int, default=4, help="turns of three steps each")
+    one = commands.add_parser("mask", help="seconds and memory for one mask", allow_abbrev=False)
+    one.add_argument("--size", default="l", choices=["tiny", "s", "b", "l", "xl"])
+    one.add_argument("--image_size", type=int, default=256, help="pixels a side")
+    one.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    cli.suit_cpu()
+    cli.use_compilation_cache()
+    cli.guard(lambda: measure(arguments))
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    if arguments.command == "mask":
+        mask.measure(arguments.size, arguments.image_size, arguments.repeats)
+        return
+    workload = Workload(
+        model=parse_size(arguments.size, arguments.text_dim),
+        batch_size=arguments.batch_size,
+        frames=arguments.frames,
+        latents=(arguments.height, arguments.width),
+        text_tokens=arguments.text_tokens,
+    )
+    train_step.measure(workload, peer=arguments.peer, rounds=arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
