@@ -4,12 +4,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= runs/quickstart
 export TF_CPP_MIN_LOG_LEVEL := 3
-# XLA on a CPU takes hundreds of megabytes for every step and gives them back; with glibc's defaults a third of
-# the time goes into mapping them anew. Other C libraries ignore this.
-export GLIBC_TUNABLES := glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=8000000000:glibc.malloc.arena_max=1
-
-# Independent operations of a small model's step run side by side: a step is a tenth faster on two cores.
-export XLA_FLAGS ?= --xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED
 
 .PHONY: quickstart test lint format clean
 

@@ -84,13 +84,16 @@ def suit_cpu() -> None:
     """Makes XLA on a CPU a third faster; to be called before the first array is made, and harmless elsewhere.
 
     XLA takes hundreds of megabytes for every step and gives them back; with glibc's defaults a third of the
-    time goes into mapping them anew, so the process keeps them. Independent operations run side by side.
+    time goes into mapping them anew, so the process keeps what is below 2 GiB (the buffers of a large
+    model are above, and not worth keeping). Independent operations run side by side.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc
-        trim_threshold, mmap_max, arena_max = -1, -4, -8
-        for parameter, value in ((trim_threshold, -1), (mmap_max, 0), (arena_max, 1)):
-            libc.mallopt(parameter, value)
+        trim_threshold, mmap_threshold, mmap_max, arena_max = -1, -3, -4, -8
+        libc.mallopt(trim_threshold, -1)
+        libc.mallopt(arena_max, 1)
+        if not libc.mallopt(mmap_threshold, 2**31 - 1):  # refused before glibc 2.35
+            libc.mallopt(mmap_max, 0)
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED")
 
 

@@ -6,6 +6,7 @@ import jax
 import pytest
 from flax import nnx
 
+from genmask_jax import cli
 from genmask_jax.config import (
     DataConfig,
     InstructionConfig,
@@ -24,6 +25,8 @@ from genmask_jax.sharding import make_mesh, state_shardings
 from genmask_jax.training.checkpoints import load_vae, save_vae
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.loop import prepare_workdir, train
+
+cli.suit_cpu()
 
 
 def micro_config(vae: str, **loop) -> TrainConfig:

@@ -48,13 +48,23 @@ def make_random_networks(size: str, image_size: int) -> Networks:
     validate(config)
     vae_config, encoder = VAEConfig(), factory.build(config.instruction, "")
     networks = make_networks(config, vae_config, None, encoder)
-
-    def half(state: Any) -> Any:
-        return jax.tree.map(lambda x: x.astype(jnp.bfloat16), state)
-
-    networks.frozen["vae"] = jax.jit(lambda: half(nnx.state(VAE(vae_config, rngs=nnx.Rngs(0)))))()
-    networks.params = jax.jit(lambda: half(networks.init_params(jax.random.key(1))))()
+    networks.frozen["vae"] = _random(nnx.eval_shape(lambda: nnx.state(VAE(vae_config, rngs=nnx.Rngs(0)))))
+    networks.params = _random(networks.abstract_params())
     return networks
+
+
+def _random(shapes: Any) -> Any:
+    """bfloat16 noise that keeps signals' size, made on the host layer by layer; vectors are ones."""
+    rng = np.random.default_rng(0)
+
+    def leaf(x: Any) -> jax.Array:
+        values = np.ones(x.shape, jnp.bfloat16)
+        if values.ndim > 1:
+            for layer in values if values.ndim > 2 else (values,):
+                layer[:] = rng.standard_normal(layer.shape, np.float32) * layer.shape[-2] ** -0.5
+        return jax.device_put(values)
+
+    return jax.tree.map(leaf, shapes)
 
 
 def stages(networks: Networks) -> dict[str, Callable[[], Any]]:
