@@ -35,6 +35,8 @@ class DataConfig:
 
     name: "refershapes" (embedded) or "stamps" (made by launch/prepare_data.py).
     path: directory of a prepared data set; empty for an embedded one.
+    latents: directory of its latents (launch/encode_latents.py), read in training in place of pictures; empty
+        to encode pictures in every step.
     size: side of the square pictures, pixels.
     seed: of the scenes that are composed.
     num_workers: processes that make batches; 0 makes them in threads of this one.
@@ -42,6 +44,7 @@ class DataConfig:
 
     name: str = "refershapes"
     path: str = ""
+    latents: str = ""
     size: int = 64
     seed: int = 0
     num_workers: int = 0

@@ -82,6 +82,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
+def local_batch_sharding() -> tuple[NamedSharding, NamedSharding]:
+    """For work that each host does alone: batches divided over its own devices, and one copy on each."""
+    mesh = Mesh(np.array(jax.local_devices()), ("data",))
+    return NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """One whole copy on every device."""
     return NamedSharding(mesh, P())

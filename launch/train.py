@@ -13,6 +13,7 @@ from ml_collections import config_flags
 
 from genmask_jax import cli
 from genmask_jax.config import TrainConfig, from_config_dict
+from genmask_jax.data.latents import need_same
 from genmask_jax.data.sources import texts
 from genmask_jax.instruction import factory
 from genmask_jax.models.genmask import make_networks
@@ -32,6 +33,8 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir a
 def main() -> None:
     config = from_config_dict(TrainConfig, CONFIG.value)
     vae_config, vae_state = load_vae(config.vae)
+    if config.data.latents:
+        need_same(config.data, vae_config, vae_state)
     corpus = texts(config.data)
     workdir = prepare_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
     save_vae(workdir, vae_config, vae_state)

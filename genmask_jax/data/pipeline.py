@@ -5,6 +5,9 @@ A training batch has two static halves, masks and pictures 1 : 1:
     {"segment":  {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W], "instruction": {...}},
      "generate": {"images" uint8 [B/2, H, W, 3],                            "instruction": {...}}}
 
+Where the data set's latents are cached (`config.latents`), "image_latents" and "mask_latents" float32
+[B/2, h, w, c] stand in for pictures and masks.
+
 Each task is a `MapDataset` that is sharded and batched on its own, and the two are zipped. (A mixture that is
 sliced after mixing would give hosts of one task only.) Everything is a function of index and seed, so that
 the position of the iterator is all there is to save.
@@ -19,19 +22,20 @@ import numpy as np
 
 from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import Source
+from genmask_jax.data.latents import CachedLatents
 from genmask_jax.data.sources import generate_source, segment_source
 from genmask_jax.instruction.base import Preparer
 
 
 @dataclasses.dataclass(frozen=True)
 class PrepareSegment:
-    """A SegmentExample as the arrays of one row of the batch."""
+    """A SegmentExample (or a LatentExample) as the arrays of one row of the batch."""
 
     preparer: Preparer
 
     def __call__(self, example: Any) -> dict[str, Any]:
-        instruction = self.preparer(example["text"], example["image"])
-        return {"images": example["image"], "masks": example["mask"], "instruction": instruction}
+        instruction = self.preparer(example["text"], example.get("image"))
+        return {**_arrays(example), "instruction": instruction}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,15 @@ class PrepareGenerate(grain.transforms.RandomMap):
 
     def random_map(self, example: Any, rng: np.random.Generator) -> dict[str, Any]:
         text = "" if rng.random() < self.dropout else example["text"]
-        return {"images": example["image"], "instruction": self.preparer(text, None)}
+        return {**_arrays(example), "instruction": self.preparer(text, None)}
+
+
+NAMES = {"image": "images", "mask": "masks", "image_latents": "image_latents", "mask_latents": "mask_latents"}
+"""Of an example's arrays -> of the batch's."""
+
+
+def _arrays(example: Any) -> dict[str, np.ndarray]:
+    return {name: example[key] for key, name in NAMES.items() if key in example}
 
 
 def _shard(source: Source, seed: int) -> grain.MapDataset:
@@ -65,8 +77,12 @@ def training_batches(
         seed: of shuffling and dropout.
     """
     half = batch_size // 2
-    segment = _shard(segment_source(config, "train"), seed).map(PrepareSegment(preparer))
-    generate = _shard(generate_source(config, "train"), seed + 1)
+    if config.latents:
+        sources = [CachedLatents(config.latents, task) for task in ("segment", "generate")]
+    else:
+        sources = [segment_source(config, "train"), generate_source(config, "train")]
+    segment = _shard(sources[0], seed).map(PrepareSegment(preparer))
+    generate = _shard(sources[1], seed + 1)
     generate = generate.random_map(PrepareGenerate(preparer, condition_dropout))
     # Without drop_remainder, Grain overflows on the length of an endless data set in batches of one.
     halves = [part.batch(half, drop_remainder=True) for part in (segment, generate)]

@@ -60,7 +60,7 @@ class GenMaskTask:
         model = self.networks.merge(params, frozen)
         segment, generate = batch["segment"], batch["generate"]
         picture_latents, x0 = _encode(model, segment, generate)
-        half = len(segment["images"])
+        half = len(picture_latents)
         task = jnp.repeat(jnp.array([SEGMENT, GENERATE]), half, total_repeat_length=2 * half)
         t_key, noise_key = jax.random.split(key)
         laws = self.config.timesteps
@@ -94,6 +94,8 @@ class GenMaskTask:
 
 def _encode(model: GenMask, segment: Any, generate: Any) -> tuple[jax.Array, jax.Array]:
     """Latents of the segment half's pictures, and of what is noised: its masks, then the other half."""
+    if "image_latents" in segment:  # cached
+        return segment["image_latents"], jnp.concatenate([segment["mask_latents"], generate["image_latents"]])
     pictures = jnp.concatenate(
         [to_signed(segment["images"]), mask_to_rgb(segment["masks"]), to_signed(generate["images"])]
     )

@@ -1,0 +1,135 @@
+"""Writes one shard of a cache of latents (see `latents.py`)."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
+from flax import nnx
+from tqdm import tqdm
+
+from genmask_jax.config import DataConfig, config_difference, to_json
+from genmask_jax.data.examples import Source
+from genmask_jax.data.latents import Identity, LatentExample, fingerprint, pack, read_shard, shard_name
+from genmask_jax.data.sources import generate_source, segment_source
+from genmask_jax.errors import UserError
+from genmask_jax.models.genmask import mask_to_rgb, to_signed
+from genmask_jax.models.vae import VAE, VAEConfig
+from genmask_jax.sharding import local_batch_sharding
+
+
+class Encoder:
+    """A jitted VAE encoder of pictures and masks with a fixed batch size, over this host's devices."""
+
+    def __init__(self, config: VAEConfig, state: Any, *, dtype: str, batch_size: int):
+        """Raises UserError when the batch cannot be divided over the devices."""
+        devices = jax.local_device_count()
+        if batch_size % devices:
+            raise UserError(f"--batch_size={batch_size} is no multiple of this host's {devices} devices")
+        self.batch_size = batch_size
+        self._batches, everywhere = local_batch_sharding()
+        graph = nnx.split(nnx.eval_shape(lambda: VAE(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))))[0]
+        self._state = jax.device_put(state, everywhere)
+        self._pictures = jax.jit(lambda state, x: nnx.merge(graph, state).encode(to_signed(x)))
+        self._masks = jax.jit(lambda state, x: nnx.merge(graph, state).encode(mask_to_rgb(x)))
+
+    def __call__(self, examples: list[dict]) -> Iterator[LatentExample]:
+        """At most `batch_size` examples as latents; a batch that is not full is filled up."""
+        full = examples + examples[-1:] * (self.batch_size - len(examples))
+        latents = {"image_latents": self._run(self._pictures, [x["image"] for x in full])}
+        if "mask" in examples[0]:
+            latents["mask_latents"] = self._run(self._masks, [x["mask"] for x in full])
+        for i, example in enumerate(examples):
+            yield {"text": example["text"], **{name: values[i] for name, values in latents.items()}}
+
+    def _run(self, function: Any, pictures: list[np.ndarray]) -> np.ndarray:
+        return jax.device_get(function(self._state, jax.device_put(np.stack(pictures), self._batches)))
+
+
+def encode_shard(
+    data: DataConfig,
+    vae: tuple[VAEConfig, Any],
+    out: epath.Path,
+    *,
+    compute_dtype: str,
+    dtype: str,
+    count: int | None,
+    shard: int,
+    num_shards: int,
+    batch_size: int,
+) -> Identity:
+    """Encodes every `num_shards`-th example of the train split, from `shard` on.
+
+    Args:
+        data: the data set.
+        vae: its config and its state.
+        out: directory of the cache; a shard that is complete there is left as it is.
+        compute_dtype: of the VAE's convolutions.
+        dtype: in which latents are stored.
+        count: examples of each task over all shards; None for all.
+        shard, num_shards: which part.
+        batch_size: pictures at a time.
+
+    Returns:
+        What the shard says of itself.
+
+    Raises:
+        UserError: the directory holds a cache of something else, or its files cannot be written.
+    """
+    sources = {"segment": segment_source(data, "train"), "generate": generate_source(data, "train")}
+    counts = {
+        task: len(source) if count is None else min(count, len(source)) for task, source in sources.items()
+    }
+    config, state = vae
+    identity = Identity(
+        vae=fingerprint(config, state),
+        vae_config=config,
+        name=data.name,
+        size=data.size,
+        seed=data.seed,
+        dtype=dtype,
+        num_shards=num_shards,
+        **counts,
+    )
+    if min(counts.values()) < num_shards:
+        raise UserError(
+            f"--num_shards={num_shards}: there are only {min(counts.values())} examples; use fewer"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for path in out.glob("shard-*.json"):
+        difference = config_difference(read_shard(path), identity, "its field")
+        if difference:
+            raise UserError(
+                f"--out={out} holds other latents ({path.name}: {difference}); give a new directory"
+            )
+    name = shard_name(shard, num_shards)
+    if (out / f"shard-{name}.json").exists():
+        print(f"{out}: shard {name} is complete already; nothing done")
+        return identity
+    encoder = Encoder(config, state, dtype=compute_dtype, batch_size=batch_size)
+    for task, source in sources.items():
+        indices = range(shard, counts[task], num_shards)
+        _write(encoder, source, indices, out / f"{task}-{name}.arrayrecord", dtype, f"{task} {name}")
+    (out / f"shard-{name}.json").write_text(to_json(identity))
+    return identity
+
+
+def _write(
+    encoder: Encoder, source: Source, indices: range, path: epath.Path, dtype: str, title: str
+) -> None:
+    """One file; what an interrupted run left there is written over."""
+    dataset = grain.MapDataset.source(source)[indices.start : indices.stop : indices.step]
+    read = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * encoder.batch_size)
+    examples = iter(dataset.to_iter_dataset(read))
+    writer = ArrayRecordWriter(str(path), "group_size:1")  # read at random
+    with tqdm(total=len(indices), desc=title, unit="example") as bar:
+        while batch := list(itertools.islice(examples, encoder.batch_size)):
+            for example in encoder(batch):
+                writer.write(pack(example, dtype))
+            bar.update(len(batch))
+    writer.close()

@@ -1,0 +1,65 @@
+"""Encodes a data set's pictures and masks by the VAE once, so that training need not do it in every step.
+
+    python launch/encode_latents.py --config=configs/genmask_stamps.py --out=data/stamps_latents
+    python launch/train.py --config=configs/genmask_stamps.py --config.data.latents=data/stamps_latents ...
+
+The config says which data and which VAE. A cache is tied to both: training refuses one that another VAE made.
+Several machines divide the work: the same command on each host of a pod, or --num_shards=4 --shard=0 ... 3 as
+independent jobs. A shard that is complete is left alone, so that an interrupted run may simply be repeated.
+"""
+
+import jax
+from absl import flags
+from etils import epath
+from ml_collections import config_flags
+
+from genmask_jax import cli
+from genmask_jax.config import TrainConfig, from_config_dict
+from genmask_jax.data.latents import DTYPES
+from genmask_jax.data.latents_encode import encode_shard
+from genmask_jax.errors import UserError
+from genmask_jax.training.checkpoints import load_vae
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", lock_config=True, help_string="A file configs/genmask_*.py."
+)
+OUT = flags.DEFINE_string("out", None, "Directory to write to.", required=True)
+COUNT = flags.DEFINE_integer(
+    "count", None, "Examples of each task, from the first; all when not given.", lower_bound=1
+)
+DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "In which latents are stored.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures at a time, on this host.", lower_bound=1)
+NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "Parts; one a process when not given.", lower_bound=1)
+SHARD = flags.DEFINE_integer("shard", None, "Which part; this process's when not given.", lower_bound=0)
+
+
+def main() -> None:
+    config = from_config_dict(TrainConfig, CONFIG.value)
+    if (SHARD.value is None) != (NUM_SHARDS.value is None):
+        raise UserError("--shard and --num_shards: give both, or neither")
+    if SHARD.value is not None and SHARD.value >= NUM_SHARDS.value:
+        raise UserError(
+            f"--shard={SHARD.value} counts from 0 and must be below --num_shards={NUM_SHARDS.value}"
+        )
+    alone = SHARD.value is None
+    identity = encode_shard(
+        config.data,
+        load_vae(config.vae),
+        epath.Path(OUT.value),
+        compute_dtype=config.compute_dtype,
+        dtype=DTYPE.value,
+        count=COUNT.value,
+        shard=jax.process_index() if alone else SHARD.value,
+        num_shards=jax.process_count() if alone else NUM_SHARDS.value,
+        batch_size=BATCH_SIZE.value,
+    )
+    print(
+        f"{OUT.value}: {identity.segment} masks with their pictures, {identity.generate} pictures, "
+        f"in {identity.num_shards} shard(s), by VAE {identity.vae[:12]}; "
+        f"launch/train.py takes it by --config.data.latents={OUT.value}"
+    )
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    cli.run(main)
