@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= runs/quickstart
-export TF_CPP_MIN_LOG_LEVEL := 3
 
 .PHONY: quickstart test lint format clean
 

@@ -15,8 +15,10 @@ from ml_collections import ConfigDict
 
 from genmask_jax.errors import UserError
 
-# transformers says at its import that there is no PyTorch; its tokenizers do not need it.
+# transformers says at its import that there is no PyTorch; its tokenizers do not need it. TensorFlow, which
+# writes TensorBoard's events, says what it would do if it computed something.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def run(main: Callable[[], None]) -> None:

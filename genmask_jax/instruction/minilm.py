@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genmask_jax.errors import UserError
 from genmask_jax.models.layers import MLP, attend, layer_norm, scan_blocks, stack
+from genmask_jax.weights.layout import LINEAR, SAME, Entry, complaints, flat_paths, make_entry
 
 WIDTH, DEPTH, NUM_HEADS, MLP_WIDTH = 384, 6, 12, 1536
 VOCAB_SIZE, MAX_POSITIONS, NUM_TOKEN_TYPES = 30522, 512, 2
@@ -165,31 +166,23 @@ def from_published(tensors: dict[str, np.ndarray], source: str) -> MiniLM:
         UserError: a tensor is missing, left over or of another shape; the line names all of them.
     """
     model = nnx.eval_shape(lambda: MiniLM(rngs=nnx.Rngs(0)))
-    parameters = [(tuple(map(str, path)), leaf) for path, leaf in nnx.to_flat_state(nnx.state(model))]
-    shapes = {name: shape for path, leaf in parameters for name, shape in _published(path, leaf.shape)}
-    complaints = [f"{name} is missing" for name in shapes if name not in tensors]
-    complaints += [f"{name} is left over" for name in tensors if name not in shapes and name not in UNUSED]
-    complaints += [
-        f"{name} has shape {tensors[name].shape}, not {shape}"
-        for name, shape in shapes.items()
-        if name in tensors and tensors[name].shape != shape
-    ]
-    if complaints:
-        raise UserError(f"{source}: not MiniLM-L6-v2: {'; '.join(complaints)}; install it again: {INSTALL}")
-    for path, leaf in parameters:
-        layers = [tensors[name] for name, _ in _published(path, leaf.shape)]
-        value = np.stack(layers) if path[0] == "blocks" else layers[0]
-        leaf.set_value(jnp.asarray(value.swapaxes(-1, -2) if path[-1] == "kernel" else value, jnp.float32))
+    parameters = dict(flat_paths(nnx.state(model)))
+    entries = [_entry(path, leaf.shape) for path, leaf in parameters.items()]
+    found = complaints(entries, {name: tensor.shape for name, tensor in tensors.items()}, UNUSED)
+    if found:
+        raise UserError(f"{source}: not MiniLM-L6-v2: {'; '.join(found)}; install it again: {INSTALL}")
+    for entry in entries:
+        layers = [entry.layout.to_ours(tensors[key]) for key in entry.keys]
+        value = np.stack(layers) if entry.stacked else layers[0]
+        parameters[entry.path].set_value(jnp.asarray(value, jnp.float32))
     return model
 
 
-def _published(path: tuple[str, ...], shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and shapes of the tensors, one a layer, that make up one of our parameters."""
-    name = f"{PUBLISHED['.'.join(path[:-1])]}.{'bias' if path[-1] == 'bias' else 'weight'}"
-    if path[0] != "blocks":
-        return [(name, shape)]
-    layer_shape = shape[:0:-1] if path[-1] == "kernel" else shape[1:]
-    return [(name.format(layer), layer_shape) for layer in range(DEPTH)]
+def _entry(path: str, shape: tuple[int, ...]) -> Entry:
+    """Where one of our parameters is in the published weights."""
+    module, _, leaf = path.rpartition(".")
+    key = f"{PUBLISHED[module]}.{'bias' if leaf == 'bias' else 'weight'}"
+    return make_entry(path, shape, key, LINEAR if leaf == "kernel" else SAME)
 
 
 def _package_file(name: str) -> Path:

@@ -157,7 +157,8 @@ def restore_dit(directory: epath.PathLike, params: Any) -> tuple[Any, list[str]]
     flat = {_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(params)}
     here = {name.removeprefix("dit."): leaf for name, leaf in flat.items() if name.startswith("dit.")}
     shapes = {name: tuple(leaf.shape) for name, leaf in here.items()}
-    fresh = [n for n in here if n.startswith("text_embedder.linear_1.") and shapes[n] != reader.shapes.get(n)]
+    projection = [name for name in here if name.startswith("text_embedder.linear_1.")]
+    fresh = projection if any(shapes[name] != reader.shapes.get(name) for name in projection) else []
     _need_same(path, reader.shapes, shapes, fresh)
     targets = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)

@@ -93,7 +93,7 @@ def complaints(entries: Iterable[Entry], shapes: dict[str, tuple[int, ...]], unu
     lines = [f"{key} is missing" for key in wanted if key not in shapes]
     lines += [f"{key} is left over" for key in sorted(shapes.keys() - wanted.keys() - set(unused))]
     lines += [
-        f"{key} has shape {list(shapes[key])}, not {list(shape)}"
+        f"{key} has shape {tuple(shapes[key])}, not {shape}"
         for key, shape in wanted.items()
         if key in shapes and tuple(shapes[key]) != shape
     ]

@@ -216,7 +216,7 @@ def test_original_layout(hub, tmp_path, monkeypatch, capsys):
         np.testing.assert_array_equal(ours[name], value)
     # The VAE has no config here: it is the published one, of which this is none.
     with pytest.raises(
-        UserError, match=r"decoder.conv_in.weight has shape \[16, 4, 3, 3, 3\], not \[384, 16, 3"
+        UserError, match=r"decoder.conv_in.weight has shape \(16, 4, 3, 3, 3\), not \(384, 16, 3"
     ):
         wan.open_wan(epath.Path(original), ("vae",))
 
@@ -241,7 +241,7 @@ def test_missing_left_over_and_other_shapes_are_listed(broken):
     said = complaint(broken)
     assert "encoder.conv_in.bias is missing" in said
     assert "encoder.extra.weight is left over" in said
-    assert "quant_conv.bias has shape [3], not [8]" in said
+    assert "quant_conv.bias has shape (3,), not (8,)" in said
 
 
 @pytest.mark.parametrize(
