@@ -1,6 +1,8 @@
 """A run small enough for a test: a VAE and a DiT of a few thousand parameters on 32 px ReferShapes."""
 
 import dataclasses
+import os
+import pathlib
 
 import jax
 import pytest
@@ -27,6 +29,11 @@ from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.loop import prepare_workdir, train
 
 cli.suit_cpu()
+# Many tests compile the same small programs, in this process, the other worker's and the scripts'.
+CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def micro_config(vae: str, **loop) -> TrainConfig:
