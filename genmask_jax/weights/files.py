@@ -15,7 +15,7 @@ from genmask_jax.errors import UserError
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 STEM = "diffusion_pytorch_model"
 MAX_SHARD_BYTES = 2 * 10**9
-DTYPES = {"F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 class TensorFiles:

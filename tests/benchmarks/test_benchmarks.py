@@ -1,0 +1,68 @@
+"""What is measured is the same work on both sides, and is counted right."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from genmask_jax.benchmarks import diffusers_peer, mask, train_step
+from genmask_jax.benchmarks.workload import Workload, make_ours, parse_size
+from genmask_jax.errors import UserError
+from genmask_jax.models.dit import DiT
+from genmask_jax.models.vae import VAEConfig
+
+
+def workload(frames=1):
+    model = parse_size("2x64", text_dim=32)
+    return Workload(model, batch_size=2, frames=frames, latents=(8, 12), text_tokens=10)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_ours_and_the_peer_train_alike(frames):
+    """Three steps of AdamW from the same weights have the same losses."""
+    work = workload(frames)
+    model = diffusers_peer.make_model(work)
+    ours = make_ours(work, diffusers_peer.our_params(model, work))
+    peer = diffusers_peer.make_peer(model, work, compiled=False)
+    losses = [(ours(), peer()) for _ in range(3)]
+    np.testing.assert_allclose(*np.transpose(losses), rtol=1e-5)
+    assert losses[0][0] > losses[1][0] > losses[2][0]
+
+
+def test_operations_are_counted_as_xla_counts_them():
+    work = workload()
+    assert work.tokens == 24
+    graph, params = nnx.split(nnx.eval_shape(lambda: DiT(work.model, rngs=nnx.Rngs(0))))
+    inputs = work.inputs()
+
+    def forward(params):
+        return nnx.merge(graph, params)(inputs["latents"], inputs["timesteps"], inputs["text_embeds"])
+
+    counted = jax.jit(forward).lower(params).compile().cost_analysis()["flops"]
+    assert work.flops / 3 == pytest.approx(counted, rel=0.15)  # XLA counts norms and the like as well
+
+
+@pytest.mark.parametrize("size", ["7x100", "x64", "0x64", "huge"])
+def test_unknown_sizes(size):
+    with pytest.raises(UserError, match="give tiny, s, b, l, xl, or DEPTHxWIDTH"):
+        parse_size(size, 32)
+
+
+def test_a_step_alone_is_reported(capsys, monkeypatch):
+    monkeypatch.setattr(train_step, "MATMUL", 256)
+    said = train_step.measure(workload(), peer=None, rounds=1)
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last == said
+    assert last["ours_seconds"] > 0
+    assert last["peer_seconds"] is None
+    assert last["gflops_per_second"] == pytest.approx(workload().flops / last["ours_seconds"] / 1e9)
+
+
+def test_a_mask_is_reported(capsys, monkeypatch):
+    monkeypatch.setattr(mask, "VAEConfig", lambda: VAEConfig(8, 8, 4, (1,), 1, 4))
+    mask.measure("tiny", 32, 1)
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(last["seconds"])[1] == "DiT, one pass over 32 tokens"
+    assert last["peak_resident_bytes"] > 2**27
