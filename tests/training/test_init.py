@@ -1,6 +1,9 @@
 """Training that starts from imported weights."""
 
 import dataclasses
+import subprocess
+import sys
+import textwrap
 
 import jax
 import numpy as np
@@ -67,3 +70,37 @@ def test_weights_of_another_model_are_refused(micro_vae, imported, tmp_path):
     nowhere = dataclasses.replace(config, init=str(tmp_path / "nowhere"))
     with pytest.raises(UserError, match="no dit/params here; make it with launch/import_weights"):
         start(nowhere, tmp_path / "other")
+
+
+@pytest.mark.multidevice
+def test_imported_weights_are_restored_on_a_mesh(imported):
+    """On 8 pretend devices, in a process of its own: fsdp 2 x tensor 4, without a whole copy on any."""
+    program = """
+        import os, sys
+        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+        import jax, numpy as np
+        from flax import nnx
+        from genmask_jax import sharding
+        from genmask_jax.models.dit import DiT, DiTConfig
+        from genmask_jax.training.checkpoints import read_config, restore_dit
+        from genmask_jax.weights.streaming import ParameterReader
+        from etils import epath
+        sharding.FSDP_MIN_BYTES = 256
+        directory = epath.Path(sys.argv[1])
+        config = read_config(DiTConfig, directory / "dit")
+        init = lambda: nnx.State({"dit": nnx.state(DiT(config, rngs=nnx.Rngs(0)))})
+        mesh = sharding.make_mesh(sharding.MeshConfig(data=1, fsdp=2, tensor=4))
+        shardings = sharding.state_shardings(jax.eval_shape(init), mesh)
+        params, fresh = restore_dit(directory, jax.jit(init, out_shardings=shardings)())
+        assert not fresh, fresh
+        reader = ParameterReader(directory / "dit" / "params")
+        flat = {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(params["dit"])}
+        for name, value in flat.items():
+            np.testing.assert_array_equal(jax.device_get(value), reader.read(name))
+        kernel = flat["blocks.ffn.linear_1.kernel"]
+        assert 8 * np.prod(kernel.sharding.shard_shape(kernel.shape)) == kernel.size
+        print("equal")
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program), str(imported[0])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]
