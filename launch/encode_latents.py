@@ -4,8 +4,8 @@
     python launch/train.py --config=configs/genmask_stamps.py --config.data.latents=data/stamps_latents ...
 
 The config says which data and which VAE. A cache is tied to both: training refuses one that another VAE made.
-Several machines divide the work: the same command on each host of a pod, or --num_shards=4 --shard=0 ... 3 as
-independent jobs. A shard that is complete is left alone, so that an interrupted run may simply be repeated.
+Several machines divide the work: --num_shards=4 and --shard=0, 1, 2, 3, or, where JAX runs as one program
+over processes, one shard each. A shard that is complete is left alone: an interrupted run may be repeated.
 """
 
 import jax
