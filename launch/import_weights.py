@@ -16,6 +16,7 @@ from tqdm import tqdm
 from genmask_jax import cli
 from genmask_jax.errors import UserError
 from genmask_jax.weights import wan
+from genmask_jax.weights.parts import write_part
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def import_wan(arguments: argparse.Namespace) -> None:
         if (arguments.out / part.name).exists():
             shutil.rmtree(arguments.out / part.name)
         with tqdm(total=part.nbytes, desc=part.name, unit="B", unit_scale=True) as bar:
-            wan.write_part(part, arguments.out, bar.update)
+            write_part(part, arguments.out, bar.update)
         print(part.summary())
     fields = {"dit": "init", "vae": "vae"}
     flags = " ".join(f"--config.{fields[part]}={arguments.out}" for part in parts)

@@ -5,93 +5,23 @@ is what the fields `init` and `vae` of a training config ask for.
 """
 
 import dataclasses
-import json
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
-import jax
 import numpy as np
 from etils import epath
 
-from genmask_jax.config import TrainConfig, to_json
+from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.training.checkpoints import find_step, read_config
 from genmask_jax.weights import wan_dit, wan_vae
-from genmask_jax.weights.files import TensorFiles, find_pickles, find_tensors, refuse_pickle, write_tensors
-from genmask_jax.weights.layout import Entry, complaints
-from genmask_jax.weights.streaming import ParameterReader, Streamed, nested, save_streamed
+from genmask_jax.weights.files import TensorFiles, find_pickles, find_tensors, refuse_pickle
+from genmask_jax.weights.parts import Part, need_complete, read_json, write_public
+from genmask_jax.weights.streaming import ParameterReader
 
 PARTS = ("dit", "vae")
 FOLDERS = {"dit": "transformer", "vae": "vae"}
-MAX_COMPLAINTS = 20
-
-
-@dataclasses.dataclass
-class Part:
-    """The DiT or the VAE of public weights, checked and ready to be written.
-
-    name: "dit" or "vae".
-    config: of ours.
-    entries: of what is loaded.
-    files: where from.
-    renamed: original names that are called otherwise in diffusers, new by old.
-    dropped: keys that are left out on purpose.
-    fresh: parameters of ours that are not written, and start fresh in training.
-    constants: parameters that are no tensors of the source, by path.
-    """
-
-    name: str
-    config: DiTConfig | VAEConfig
-    entries: list[Entry]
-    files: TensorFiles
-    renamed: dict[str, str]
-    dropped: list[str]
-    fresh: list[str] = dataclasses.field(default_factory=list)
-    constants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(_dtype(e, self.files).itemsize * int(np.prod(e.shape)) for e in self.entries)
-
-    def tree(self) -> Any:
-        """The state with every parameter as a `Streamed`; what starts fresh is not in it."""
-        streamed = {entry.path: _stream(entry, self.files) for entry in self.entries}
-        for path, value in self.constants.items():
-            streamed[path] = Streamed(value.shape, value.dtype, lambda _, v=value: v, stacked=False)
-        return nested(streamed)
-
-    def summary(self) -> str:
-        """One line a fact, for people."""
-        dtypes = sorted({str(_dtype(entry, self.files)) for entry in self.entries})
-        count = sum(int(np.prod(entry.shape)) for entry in self.entries)
-        keys = sum(len(entry.keys) for entry in self.entries)
-        lines = [f"{self.name}: loaded {keys} tensors, {count / 1e6:,.1f} M parameters, {', '.join(dtypes)}"]
-        if self.renamed:
-            old, new = next(iter(self.renamed.items()))
-            lines.append(
-                f"{self.name}: renamed {len(self.renamed)} from Wan's original names ({old} -> {new})"
-            )
-        if self.dropped:
-            lines.append(f"{self.name}: dropped {len(self.dropped)}: {', '.join(self.dropped)}")
-        if self.fresh:
-            lines.append(f"{self.name}: left fresh: {', '.join(self.fresh)}")
-        return "\n".join(lines)
-
-
-def _dtype(entry: Entry, files: TensorFiles) -> np.dtype:
-    return np.dtype(jax.numpy.result_type(*(files.dtypes[key] for key in entry.keys)))
-
-
-def _stream(entry: Entry, files: TensorFiles) -> Streamed:
-    dtype = _dtype(entry, files)
-
-    def read(i: int) -> np.ndarray:
-        ours = entry.layout.to_ours(files.read(entry.keys[i]))
-        return np.ascontiguousarray(ours, dtype)
-
-    return Streamed(entry.shape, dtype, read, entry.stacked)
 
 
 def open_wan(source: epath.Path, parts: tuple[str, ...] = PARTS, text_dim: int | None = None) -> list[Part]:
@@ -110,10 +40,7 @@ def open_wan(source: epath.Path, parts: tuple[str, ...] = PARTS, text_dim: int |
         raise UserError(f"--from={source}: there is no such directory")
     opened = [_open_dit(source, text_dim) if part == "dit" else _open_vae(source) for part in parts]
     for part in opened:
-        lines = complaints(part.entries, part.files.shapes, part.dropped)
-        if lines:
-            more = f"; and {len(lines) - MAX_COMPLAINTS} more" if len(lines) > MAX_COMPLAINTS else ""
-            raise UserError(f"--from={source}: {part.name}: {'; '.join(lines[:MAX_COMPLAINTS])}{more}")
+        need_complete(part, source)
     return opened
 
 
@@ -121,7 +48,7 @@ def _open_dit(source: epath.Path, text_dim: int | None) -> Part:
     folder = source / FOLDERS["dit"] if (source / FOLDERS["dit"]).is_dir() else source
     files = find_tensors(folder, lambda name: "vae" not in name.lower())
     files = _need(files, folder, "dit", [p for p in find_pickles(folder) if "diffusion" in p.name.lower()])
-    config = wan_dit.config_from_public(_read_json(folder / "config.json"), str(folder / "config.json"))
+    config = wan_dit.config_from_public(read_json(folder / "config.json"), str(folder / "config.json"))
     renamed = files.rename(wan_dit.to_diffusers)
     entries = wan_dit.entries(config)
     part = Part("dit", config, entries, files, renamed, dropped=[])
@@ -139,7 +66,7 @@ def _open_vae(source: epath.Path) -> Part:
     if folder.is_dir():
         files = _need(find_tensors(folder), folder, "vae", find_pickles(folder))
         where = folder / "config.json"
-        config, mean, std = wan_vae.config_from_public(_read_json(where), str(where))
+        config, mean, std = wan_vae.config_from_public(read_json(where), str(where))
     else:
         pickles = [path for path in find_pickles(source) if "vae" in path.name.lower()]
         files = _need(find_tensors(source, lambda name: "vae" in name.lower()), source, "vae", pickles)
@@ -169,25 +96,6 @@ def _need(files: TensorFiles | None, folder: epath.Path, part: str, pickles: lis
     raise UserError(f"{folder}: no *.safetensors of the {part} here; --only={other} leaves it out")
 
 
-def _read_json(path: epath.Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: not there; the config.json beside the weights is needed") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: this is no JSON ({error}); download it again") from error
-
-
-def write_part(part: Part, out: epath.Path, progress: Callable[[int], None]) -> None:
-    """Writes OUT/dit or OUT/vae; `progress` is told the bytes of each slice. config.json comes last."""
-    directory = (out / part.name).resolve()
-    directory.mkdir(parents=True, exist_ok=True)
-    save_streamed(directory / "params", part.tree(), progress)
-    report = {"renamed": part.renamed, "dropped": part.dropped, "fresh": part.fresh}
-    (directory / "import.json").write_text(json.dumps(report, indent=1))
-    (directory / "config.json").write_text(to_json(part.config))
-
-
 def export_dit(source: epath.Path, out: epath.Path, which: str, progress: Callable[[int], None]) -> str:
     """Writes OUT/transformer in diffusers' layout, from a directory of ours or from a training run (its EMA).
 
@@ -199,7 +107,7 @@ def export_dit(source: epath.Path, out: epath.Path, which: str, progress: Callab
     """
     config, reader = _find_dit(source, which)
     values, entries = wan_dit.config_to_public(config), wan_dit.entries(config)
-    return _write_public(out / FOLDERS["dit"], values, entries, reader, {}, progress)
+    return write_public(out / FOLDERS["dit"], values, entries, reader, {}, progress)
 
 
 def export_vae(source: epath.Path, out: epath.Path, progress: Callable[[int], None]) -> str:
@@ -211,7 +119,7 @@ def export_vae(source: epath.Path, out: epath.Path, progress: Callable[[int], No
     mean, std = ([float(str(np.float32(x))) for x in values] for values in (mean, std))
     values = wan_vae.config_to_public(config, mean, std)
     zeros = wan_vae.temporal_tensors(config)
-    return _write_public(out / FOLDERS["vae"], values, wan_vae.entries(config), reader, zeros, progress)
+    return write_public(out / FOLDERS["vae"], values, wan_vae.entries(config), reader, zeros, progress)
 
 
 def _find_dit(source: epath.Path, which: str) -> tuple[DiTConfig, ParameterReader]:
@@ -223,38 +131,3 @@ def _find_dit(source: epath.Path, which: str) -> tuple[DiTConfig, ParameterReade
     text_dim = reader.shapes[f"{wan_dit.TEXT_PROJECTION}.kernel"][0]
     channels = read_config(VAEConfig, source / "vae").channels
     return dataclasses.replace(config.model, text_dim=text_dim, channels=channels), reader
-
-
-def _write_public(
-    folder: epath.Path,
-    config: dict[str, Any],
-    entries: list[Entry],
-    reader: ParameterReader,
-    zeros: dict[str, tuple[int, ...]],
-    progress: Callable[[int], None],
-) -> str:
-    missing = [entry.path for entry in entries if entry.path not in reader.shapes]
-    if missing:
-        raise UserError(f"{reader.path}: {', '.join(missing)} is not in it (left fresh by its import?)")
-    dtypes = {entry.path: reader.dtypes[entry.path] for entry in entries}
-    sizes = {
-        key: int(np.prod(entry.public_shape)) * dtypes[entry.path].itemsize
-        for entry in entries
-        for key in entry.keys
-    }
-    sizes |= {key: int(np.prod(shape)) * 4 for key, shape in zeros.items()}
-
-    def tensors() -> Iterator[tuple[str, np.ndarray]]:
-        for entry in entries:
-            value = reader.read(entry.path)
-            for i, key in enumerate(entry.keys):
-                yield key, entry.layout.to_public(value[i] if entry.stacked else value)
-                progress(sizes[key])
-        for key, shape in zeros.items():
-            yield key, np.zeros(shape, np.float32)
-
-    folder.mkdir(parents=True, exist_ok=True)
-    names = write_tensors(folder, sizes, tensors())
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
-    total = sum(sizes.values()) / 1e9
-    return f"{folder}: {len(sizes)} tensors, {total:.2f} GB in {len(names)} file{'s' * (len(names) > 1)}"

@@ -15,6 +15,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.training import checkpoints
 from genmask_jax.weights import wan
 from genmask_jax.weights.layout import flat_paths
+from genmask_jax.weights.parts import write_part
 from tests.conftest import micro_config, start
 from tests.weights.reference import in_memory, reference_dit, save
 
@@ -25,7 +26,7 @@ def imported(tmp_path_factory):
     directory = tmp_path_factory.mktemp("imported")
     save(directory / "hub", reference_dit(num_attention_heads=1, freq_dim=256))
     (part,) = wan.open_wan(epath.Path(directory / "hub"), ("dit",))
-    wan.write_part(part, epath.Path(directory), lambda nbytes: None)
+    write_part(part, epath.Path(directory), lambda nbytes: None)
     return directory, in_memory(part)
 
 

@@ -11,6 +11,7 @@ from flax import nnx
 from genmask_jax.models.dit import DiT
 from genmask_jax.models.vae import VAE
 from genmask_jax.weights import wan
+from genmask_jax.weights.parts import Part
 from genmask_jax.weights.streaming import Streamed
 
 
@@ -65,7 +66,7 @@ def save(directory, dit: WanTransformer3DModel | None = None, vae: AutoencoderKL
         vae.save_pretrained(directory / "vae")
 
 
-def in_memory(part: wan.Part) -> nnx.State:
+def in_memory(part: Part) -> nnx.State:
     """What an imported part would be on disk, as the state of our module."""
     is_leaf = lambda x: isinstance(x, Streamed)  # noqa: E731
     tree = jax.tree.map(lambda x: jnp.asarray(x.whole()), part.tree(), is_leaf=is_leaf)
@@ -84,7 +85,7 @@ def in_memory(part: wan.Part) -> nnx.State:
     return jax.tree.map_with_path(find, state)
 
 
-def import_dit(reference: WanTransformer3DModel, directory) -> tuple[DiT, wan.Part]:
+def import_dit(reference: WanTransformer3DModel, directory) -> tuple[DiT, Part]:
     """Our DiT with the reference's weights, and what the import says."""
     save(directory, dit=reference)
     (part,) = wan.open_wan(epath.Path(directory), ("dit",))

@@ -1,0 +1,163 @@
+"""One model of public weights: checked against ours, written as Orbax, and written back.
+
+What is a model's own (its config, its names) is in a file of its own, as `wan_dit.py`.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+
+from genmask_jax.config import to_json
+from genmask_jax.errors import UserError
+from genmask_jax.weights.files import TensorFiles, write_tensors
+from genmask_jax.weights.layout import Entry, complaints
+from genmask_jax.weights.streaming import ParameterReader, Streamed, nested, save_streamed
+
+MAX_COMPLAINTS = 20
+
+
+@dataclasses.dataclass
+class Part:
+    """A model of public weights, checked and ready to be written.
+
+    name: of its directory, as "dit".
+    config: of ours, a dataclass.
+    entries: of what is loaded.
+    files: where from.
+    renamed: original names that are called otherwise in the layout we know, new by old.
+    dropped: keys that are left out on purpose.
+    fresh: parameters of ours that are not written, and start fresh in training.
+    constants: parameters that are no tensors of the source, by path.
+    """
+
+    name: str
+    config: Any
+    entries: list[Entry]
+    files: TensorFiles
+    renamed: dict[str, str]
+    dropped: list[str]
+    fresh: list[str] = dataclasses.field(default_factory=list)
+    constants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(self.dtype(e).itemsize * int(np.prod(e.shape)) for e in self.entries)
+
+    def dtype(self, entry: Entry) -> np.dtype:
+        """In which a parameter is written: its source's."""
+        return np.dtype(jax.numpy.result_type(*(self.files.dtypes[key] for key in entry.keys)))
+
+    def stream(self, entry: Entry) -> Streamed:
+        """A parameter of ours, read layer by layer."""
+        dtype = self.dtype(entry)
+
+        def read(i: int) -> np.ndarray:
+            ours = entry.layout.to_ours(self.files.read(entry.keys[i]))
+            return np.ascontiguousarray(ours, dtype)
+
+        return Streamed(entry.shape, dtype, read, entry.stacked)
+
+    def tree(self) -> Any:
+        """The state with every parameter as a `Streamed`; what starts fresh is not in it."""
+        streamed = {entry.path: self.stream(entry) for entry in self.entries}
+        for path, value in self.constants.items():
+            streamed[path] = Streamed(value.shape, value.dtype, lambda _, v=value: v, stacked=False)
+        return nested(streamed)
+
+    def summary(self) -> str:
+        """One line a fact, for people."""
+        dtypes = sorted({str(self.dtype(entry)) for entry in self.entries})
+        count = sum(int(np.prod(entry.shape)) for entry in self.entries)
+        keys = sum(len(entry.keys) for entry in self.entries)
+        lines = [f"{self.name}: loaded {keys} tensors, {count / 1e6:,.1f} M parameters, {', '.join(dtypes)}"]
+        if self.renamed:
+            old, new = next(iter(self.renamed.items()))
+            lines.append(f"{self.name}: renamed {len(self.renamed)} ({old} -> {new})")
+        if self.dropped:
+            lines.append(f"{self.name}: dropped {len(self.dropped)}: {', '.join(self.dropped)}")
+        if self.fresh:
+            lines.append(f"{self.name}: left fresh: {', '.join(self.fresh)}")
+        return "\n".join(lines)
+
+
+def need_complete(part: Part, source: epath.Path) -> None:
+    """Raises UserError when tensors are missing, left over or of another shape; it names them."""
+    lines = complaints(part.entries, part.files.shapes, part.dropped)
+    if lines:
+        more = f"; and {len(lines) - MAX_COMPLAINTS} more" if len(lines) > MAX_COMPLAINTS else ""
+        raise UserError(f"--from={source}: {part.name}: {'; '.join(lines[:MAX_COMPLAINTS])}{more}")
+
+
+def read_json(path: epath.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: not there; the config.json beside the weights is needed") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: this is no JSON ({error}); download it again") from error
+
+
+def write_part(part: Part, out: epath.Path, progress: Callable[[int], None]) -> None:
+    """Writes OUT/NAME; `progress` is told the bytes of each slice. config.json comes last."""
+    directory = (out / part.name).resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    save_streamed(directory / "params", part.tree(), progress)
+    report = {"renamed": part.renamed, "dropped": part.dropped, "fresh": part.fresh}
+    (directory / "import.json").write_text(json.dumps(report, indent=1))
+    (directory / "config.json").write_text(to_json(part.config))
+
+
+def write_public(
+    folder: epath.Path,
+    config: dict[str, Any],
+    entries: list[Entry],
+    reader: ParameterReader,
+    zeros: dict[str, tuple[int, ...]],
+    progress: Callable[[int], None],
+) -> str:
+    """Writes a model in its public layout: safetensors and config.json.
+
+    Args:
+        folder: to write to.
+        config: contents of config.json.
+        entries: of what is written.
+        reader: of our parameters.
+        zeros: shapes of further tensors by key, which are written as zeros.
+        progress: is told the bytes of each tensor.
+
+    Returns:
+        One line on what was written.
+
+    Raises:
+        UserError: a parameter is not in the checkpoint.
+    """
+    missing = [entry.path for entry in entries if entry.path not in reader.shapes]
+    if missing:
+        raise UserError(f"{reader.path}: {', '.join(missing)} is not in it (left fresh by its import?)")
+    dtypes = {entry.path: reader.dtypes[entry.path] for entry in entries}
+    sizes = {
+        key: int(np.prod(entry.public_shape)) * dtypes[entry.path].itemsize
+        for entry in entries
+        for key in entry.keys
+    }
+    sizes |= {key: int(np.prod(shape)) * 4 for key, shape in zeros.items()}
+
+    def tensors() -> Iterator[tuple[str, np.ndarray]]:
+        for entry in entries:
+            value = reader.read(entry.path)
+            for i, key in enumerate(entry.keys):
+                yield key, entry.layout.to_public(value[i] if entry.stacked else value)
+                progress(sizes[key])
+        for key, shape in zeros.items():
+            yield key, np.zeros(shape, np.float32)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = write_tensors(folder, sizes, tensors())
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    total = sum(sizes.values()) / 1e9
+    return f"{folder}: {len(sizes)} tensors, {total:.2f} GB in {len(names)} file{'s' * (len(names) > 1)}"
