@@ -102,28 +102,38 @@ def rotate(
 
 def attend(
     query: Float[Array, "B N H D"],
-    key: Float[Array, "B M H D"],
-    value: Float[Array, "B M H D"],
-    mask: Bool[Array, "B M"] | None = None,
+    key: Float[Array, "B M K D"],
+    value: Float[Array, "B M K D"],
+    mask: Bool[Array, "B M"] | Bool[Array, "B N M"] | None = None,
 ) -> Float[Array, "B N H D"]:
     """Softmax attention; keys where `mask` is False are left out. Scores and softmax are float32.
+
+    Where there are fewer heads of keys than of queries (K divides H), each serves H / K neighbouring heads of
+    queries (grouped-query attention, Ainslie et al. 2023); to it they are just more queries.
 
     The backward pass computes the weights anew (Dao et al. 2022, without the tiling), so that of all that is
     as large as the scores nothing is kept. It has no forward-mode derivative.
     """
-    query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
-    return _attend(query * query.shape[-1] ** -0.5, key, value, mask).swapaxes(1, 2)
+    batch, length, heads, width = query.shape
+    groups = heads // key.shape[2]
+    if mask is not None:
+        mask = mask[:, None] if mask.ndim == 2 else jnp.repeat(mask, groups, axis=1)
+        mask = mask[:, None]
+    query = (query * width**-0.5).reshape(batch, length, -1, groups, width)
+    query = query.swapaxes(2, 3).reshape(batch, length * groups, -1, width)
+    out = _attend(*(x.swapaxes(1, 2) for x in (query, key, value)), mask).swapaxes(1, 2)
+    return out.reshape(batch, length, groups, -1, width).swapaxes(2, 3).reshape(batch, length, heads, width)
 
 
 @jax.custom_vjp
 def _attend(query, key, value, mask):
-    """softmax(query key^T) value, all `[B, H, N, D]`, with its gradient written out."""
+    """softmax(query key^T) value, all `[B, H, N, D]`, mask `[B, 1, N or 1, M]`, its gradient written out."""
     return _attend_forward(query, key, value, mask)[0]
 
 
 def _scores(query, key, mask):
     scores = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
-    return scores if mask is None else jnp.where(mask[:, None, None, :], scores, _NEVER)
+    return scores if mask is None else jnp.where(mask, scores, _NEVER)
 
 
 def _attend_forward(query, key, value, mask):
@@ -147,7 +157,7 @@ def _attend_backward(saved, gradient):
     d_weights = jnp.einsum("bhnd,bhmd->bhnm", gradient, value, preferred_element_type=jnp.float32)
     d_scores = (weights * (d_weights - inner)).astype(value.dtype)
     if mask is not None:  # where nothing is left to attend to, the weights are not zero
-        d_scores = jnp.where(mask[:, None, None, :], d_scores, 0)
+        d_scores = jnp.where(mask, d_scores, 0)
     d_query = jnp.einsum("bhnm,bhmd->bhnd", d_scores, key)
     # Transposing the narrow factor is twice as fast on CPUs as contracting over the wide one's rows.
     d_key = jnp.einsum("bhdn,bhnm->bhdm", query.swapaxes(2, 3), d_scores)

@@ -13,7 +13,6 @@ from safetensors import SafetensorError, safe_open
 from genmask_jax.errors import UserError
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
-STEM = "diffusion_pytorch_model"
 MAX_SHARD_BYTES = 2 * 10**9
 DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
@@ -110,12 +109,13 @@ def refuse_pickle(path: epath.Path) -> UserError:
 
 
 def write_tensors(
-    directory: epath.Path, sizes: dict[str, int], tensors: Iterable[tuple[str, np.ndarray]]
+    directory: epath.Path, stem: str, sizes: dict[str, int], tensors: Iterable[tuple[str, np.ndarray]]
 ) -> list[str]:
     """Writes tensors in shards of at most MAX_SHARD_BYTES, with an index if there are several.
 
     Args:
         directory: to write to.
+        stem: that the files' names begin with.
         sizes: bytes of every tensor, by key, in the order in which `tensors` yields them.
         tensors: keys and arrays; drawn one by one.
 
@@ -131,8 +131,8 @@ def write_tensors(
         shards[-1].append(key)
         filled += size
     count = len(shards)
-    names = [f"{STEM}-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
-    names = [f"{STEM}.safetensors"] if count == 1 else names
+    names = [f"{stem}-{i + 1:05d}-of-{count:05d}.safetensors" for i in range(count)]
+    names = [f"{stem}.safetensors"] if count == 1 else names
     stream, directory = iter(tensors), epath.Path(directory)
     for name, keys in zip(names, shards, strict=True):
         shard = dict(next(stream) for _ in keys)
@@ -144,5 +144,5 @@ def write_tensors(
             "metadata": {"total_size": sum(sizes.values())},
             "weight_map": {key: name for name, keys in zip(names, shards, strict=True) for key in keys},
         }
-        (directory / f"{STEM}.safetensors.index.json").write_text(json.dumps(index, indent=2))
+        (directory / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2))
     return names

@@ -33,6 +33,7 @@ class Part:
     dropped: keys that are left out on purpose.
     fresh: parameters of ours that are not written, and start fresh in training.
     constants: parameters that are no tensors of the source, by path.
+    stored: the dtype to write; the source's when None.
     """
 
     name: str
@@ -43,13 +44,16 @@ class Part:
     dropped: list[str]
     fresh: list[str] = dataclasses.field(default_factory=list)
     constants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    stored: Any = None
 
     @property
     def nbytes(self) -> int:
         return sum(self.dtype(e).itemsize * int(np.prod(e.shape)) for e in self.entries)
 
     def dtype(self, entry: Entry) -> np.dtype:
-        """In which a parameter is written: its source's."""
+        """In which a parameter is written."""
+        if self.stored is not None:
+            return np.dtype(self.stored)
         return np.dtype(jax.numpy.result_type(*(self.files.dtypes[key] for key in entry.keys)))
 
     def stream(self, entry: Entry) -> Streamed:
@@ -119,6 +123,7 @@ def write_public(
     reader: ParameterReader,
     zeros: dict[str, tuple[int, ...]],
     progress: Callable[[int], None],
+    stem: str = "diffusion_pytorch_model",
 ) -> str:
     """Writes a model in its public layout: safetensors and config.json.
 
@@ -129,6 +134,7 @@ def write_public(
         reader: of our parameters.
         zeros: shapes of further tensors by key, which are written as zeros.
         progress: is told the bytes of each tensor.
+        stem: that the files' names begin with.
 
     Returns:
         One line on what was written.
@@ -157,7 +163,7 @@ def write_public(
             yield key, np.zeros(shape, np.float32)
 
     folder.mkdir(parents=True, exist_ok=True)
-    names = write_tensors(folder, sizes, tensors())
+    names = write_tensors(folder, stem, sizes, tensors())
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     total = sum(sizes.values()) / 1e9
     return f"{folder}: {len(sizes)} tensors, {total:.2f} GB in {len(names)} file{'s' * (len(names) > 1)}"

@@ -35,7 +35,10 @@ def make_checkpoint(directory: epath.Path) -> tuple[set[str], int]:
     sizes = {key: 2 * int(np.prod(shape)) for key, shape in shapes.items()}
     directory.mkdir(parents=True)
     write_tensors(
-        directory, sizes, ((key, tensor(i, shape)) for i, (key, shape) in enumerate(shapes.items()))
+        directory,
+        "diffusion_pytorch_model",
+        sizes,
+        ((key, tensor(i, shape)) for i, (key, shape) in enumerate(shapes.items())),
     )
     (directory / "config.json").write_text(json.dumps(wan_dit.config_to_public(LARGE)))
     return set(shapes), sum(sizes.values())

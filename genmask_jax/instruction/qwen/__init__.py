@@ -1,0 +1,1 @@
+"""Qwen2.5-VL, which reads an instruction, and the picture it is about, for the DiT."""

@@ -1,0 +1,143 @@
+"""The shape of a Qwen2.5-VL (or of a text-only Qwen2.5), and how it is used as an instruction encoder."""
+
+import dataclasses
+
+from genmask_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenTextConfig:
+    """The language model.
+
+    mrope_section: of a head's rotary frequencies, how many turn with the frame, the row and the column.
+    tied: the embedding of tokens is also the output projection.
+    """
+
+    vocab_size: int = 152064
+    hidden_size: int = 3584
+    depth: int = 28
+    num_heads: int = 28
+    num_kv_heads: int = 4
+    ffn_size: int = 18944
+    rope_theta: float = 1e6
+    mrope_section: tuple[int, ...] = (16, 24, 24)
+    eps: float = 1e-6
+    tied: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenVisionConfig:
+    """The vision tower; `depth` 0 is none (a text-only model).
+
+    merge_size: of the side of a square of patches that become one token.
+    window_size: side of an attention window, pixels.
+    full_attention: blocks that attend to the whole picture.
+    """
+
+    depth: int = 32
+    hidden_size: int = 1280
+    num_heads: int = 16
+    ffn_size: int = 3420
+    patch_size: int = 14
+    temporal_patch_size: int = 2
+    merge_size: int = 2
+    window_size: int = 112
+    full_attention: tuple[int, ...] = (7, 15, 23, 31)
+
+    @property
+    def token_size(self) -> int:
+        """Side of the square of pixels that becomes one token."""
+        return self.patch_size * self.merge_size
+
+    @property
+    def window_patches(self) -> int:
+        """Patches of a whole window."""
+        return (self.window_size // self.token_size * self.merge_size) ** 2
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenConfig:
+    """A model's shape; the defaults are Qwen2.5-VL-7B's."""
+
+    text: QwenTextConfig = QwenTextConfig()
+    vision: QwenVisionConfig = QwenVisionConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """What the user's message says; `{text}` is the expression, prompt or question.
+
+    system: the system's message; where empty, what the chat template says by itself.
+    phrase: to segment what a phrase names ("the red star").
+    sentence: to segment what a sentence asks for: a text that ends with ".", "?" or "!".
+    generate: to draw what a text describes.
+    reason: asks for a description of what a question is after (launch/sample.py --reason).
+    """
+
+    system: str = ""
+    phrase: str = "Segment in this picture: {text}"
+    sentence: str = "{text} Segment in this picture what is asked for."
+    generate: str = "Draw a picture of: {text}"
+    reason: str = (
+        "{text} Answer with a short, plain description of the thing in this picture that is asked for: what "
+        "it is, its colour and where it is. Write nothing else."
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class QwenInstructionConfig:
+    """Qwen as an instruction encoder.
+
+    weights: directory made by `launch/import_weights.py qwen`; empty for random weights of `shape`.
+    shape: of the model without `weights`, whose vocabulary is learned from the data set's texts.
+    layer: whose hidden states are handed out: 1 is the first, `depth` (or -1) the last, which alone is
+        normed; counted as transformers counts `hidden_states`.
+    image_token_budgets: a picture keeps its size if the largest holds it, and is shrunk to it otherwise; it
+        is then padded to the smallest that holds it. One program is compiled for each that is met.
+    min_image_tokens: smaller pictures are enlarged.
+    max_text_tokens: longer texts are cut.
+    drop_template: hand out the states of the picture, of the text and of the prompt's last token only.
+    train_layers: how many of the last layers are trained along, from the weights; 0 is none.
+    lora_rank: of trained low-rank adapters (Hu et al. 2021) on all of the language model's projections; 0 is
+        none.
+    """
+
+    weights: str = ""
+    shape: QwenConfig = QwenConfig()
+    layer: int = -1
+    image_token_budgets: tuple[int, ...] = (64, 144, 324)
+    min_image_tokens: int = 4
+    max_text_tokens: int = 64
+    prompts: Prompts = Prompts()
+    drop_template: bool = True
+    train_layers: int = 0
+    lora_rank: int = 0
+
+
+def need_valid(config: QwenInstructionConfig, where: str) -> None:
+    """Every complaint that can be made without weights. Raises UserError."""
+    for name, prompt in dataclasses.asdict(config.prompts).items():
+        if name != "system" and prompt.count("{text}") != 1:
+            raise UserError(f"{where}.prompts.{name} must hold {{text}} once: {prompt!r}")
+    budgets = config.image_token_budgets
+    if not budgets or list(budgets) != sorted(set(budgets)) or budgets[0] < config.min_image_tokens:
+        raise UserError(f"{where}.image_token_budgets must rise and not be below min_image_tokens: {budgets}")
+    if config.max_text_tokens < 1:
+        raise UserError(f"{where}.max_text_tokens must be positive")
+    if config.train_layers < 0 or config.lora_rank < 0:
+        raise UserError(f"{where}: train_layers and lora_rank must not be negative")
+    if config.train_layers and config.lora_rank:
+        raise UserError(f"{where}: train_layers or lora_rank, not both")
+    if not config.weights:
+        need_layer(config, config.shape, where)
+
+
+def need_layer(config: QwenInstructionConfig, shape: QwenConfig, where: str) -> int:
+    """The layer that is handed out, from 1 to the depth. Raises UserError where there is no such layer."""
+    depth = shape.text.depth
+    layer = config.layer + depth + 1 if config.layer < 0 else config.layer
+    if not 1 <= layer <= depth:
+        raise UserError(f"{where}.layer {config.layer}: the model has layers 1 to {depth}, or -{depth} to -1")
+    if config.train_layers > layer:
+        raise UserError(f"{where}.train_layers {config.train_layers}: only {layer} layers are used")
+    return layer

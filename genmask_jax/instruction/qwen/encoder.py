@@ -1,0 +1,107 @@
+"""Qwen2.5-VL as an instruction encoder, and whole, with its output projection.
+
+Both take what `prompts.py` prepares:
+
+    input_ids        int32 [B, L]           tokens, padded on the right
+    attention_mask   bool  [B, L]           False for padding
+    positions        int32 [B, L, 3]        frame, row and column of each token
+    output_index     int32 [B, K]           whose states are handed out
+    output_mask      bool  [B, K]           False where there is nothing to hand out
+
+and for a prompt with P pictures
+
+    image_index      int32 [B, L]           which token of its pictures stands here; -1 for words
+    patches          uint8 [B, P, S, 588]   for the rest see `QwenVision`
+    patch_positions  int32 [B, P, S, 2]
+    windows          int32 [B, P, S]
+    order            int32 [B, P, T]
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float
+
+from genmask_jax.instruction.qwen.config import QwenConfig
+from genmask_jax.instruction.qwen.layers import linear_factory
+from genmask_jax.instruction.qwen.text import QwenText
+from genmask_jax.instruction.qwen.vision import QwenVision
+
+Inputs = dict[str, Array]
+
+
+def _vision(config: QwenConfig, **options) -> QwenVision | None:
+    return QwenVision(config.vision, config.text.hidden_size, **options) if config.vision.depth else None
+
+
+def embed(text: QwenText, vision: QwenVision | None, inputs: Inputs) -> Float[Array, "B L D"]:
+    """Words by their embeddings, pictures by their tokens."""
+    x = text.embed(inputs["input_ids"])
+    if "patches" not in inputs:
+        return x
+    batch, pictures = inputs["patches"].shape[:2]
+    names = ("patches", "patch_positions", "windows", "order")
+    parts = (inputs[name].reshape(batch * pictures, *inputs[name].shape[2:]) for name in names)
+    tokens = vision(*parts).reshape(batch, -1, x.shape[-1])
+    index = inputs["image_index"][..., None]
+    return jnp.where(index >= 0, jnp.take_along_axis(tokens, jnp.maximum(index, 0), axis=1), x)
+
+
+class QwenEncoder(nnx.Module):
+    """Prompts, with pictures, to the hidden states of one layer; what is above that layer is not there."""
+
+    def __init__(
+        self,
+        config: QwenConfig,
+        layer: int,
+        *,
+        train_layers: int = 0,
+        lora_rank: int = 0,
+        remat: bool = False,
+        dtype=jnp.float32,
+        param_dtype=jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        """`layer` counts from 1 to the depth, which alone is normed; for the rest see `QwenText`."""
+        self.text_dim = config.text.hidden_size
+        options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.vision = _vision(config, **options)
+        self.text = QwenText(
+            dataclasses.replace(config.text, depth=layer),
+            normed=layer == config.text.depth,
+            train_layers=train_layers,
+            lora_rank=lora_rank,
+            remat=remat,
+            **options,
+        )
+
+    def __call__(self, inputs: Inputs) -> tuple[Float[Array, "B K D"], Bool[Array, "B K"]]:
+        """`text_embeds` and `text_mask` (see the head of this file)."""
+        x = embed(self.text, self.vision, inputs)
+        states = self.text(x, inputs["positions"], inputs["attention_mask"])
+        embeds = jnp.take_along_axis(states, inputs["output_index"][..., None], axis=1)
+        return embeds, inputs["output_mask"]
+
+
+class Qwen(nnx.Module):
+    """The whole model: what writes text (`decoding.py`), and what public weights hold."""
+
+    def __init__(self, config: QwenConfig, *, dtype=jnp.float32, param_dtype=jnp.float32, rngs: nnx.Rngs):
+        options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
+        self.vision = _vision(config, **options)
+        self.text = QwenText(config.text, **options)
+        linear = linear_factory(dtype, param_dtype, rngs)
+        size = (config.text.hidden_size, config.text.vocab_size)
+        self.lm_head = None if config.text.tied else linear(*size, False)
+
+    def logits(self, states: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Of the next token, float32, from the normed last states."""
+        if self.lm_head is not None:
+            return self.lm_head(states).astype(jnp.float32)
+        return (states @ self.text.embed_tokens[...].astype(states.dtype).T).astype(jnp.float32)
+
+    def __call__(self, inputs: Inputs) -> Float[Array, "B L V"]:
+        """Logits at every token."""
+        x = embed(self.text, self.vision, inputs)
+        return self.logits(self.text(x, inputs["positions"], inputs["attention_mask"]))

@@ -1,0 +1,61 @@
+"""The tokenizer and the chat template of a model: as its publisher ships them, or learned."""
+
+import json
+from collections.abc import Iterable
+
+import tokenizers
+from etils import epath
+
+from genmask_jax.errors import UserError
+from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, IMAGE, VISION_END, VISION_START
+
+START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
+SPECIAL = (PAD, START, END, VISION_START, VISION_END, IMAGE)
+
+TOKENIZER = "tokenizer.json"
+
+
+def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
+    """Byte-pair sub-words of the texts, over bytes as Qwen's are, with the special tokens of a prompt."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.normalizer = tokenizers.normalizers.NFC()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
+
+
+def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
+    """The tokenizer in a directory. Raises UserError when there is none, or it lacks a prompt's tokens."""
+    path = epath.Path(directory) / TOKENIZER
+    if not path.exists():
+        raise UserError(f"{path}: not there; a model's directory must hold the file that its hub has")
+    tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
+    missing = [token for token in (PAD, START, END) if tokenizer.token_to_id(token) is None]
+    if missing:
+        raise UserError(f"{path}: {', '.join(missing)} is not in it; this is no tokenizer of Qwen2.5")
+    return tokenizer
+
+
+def load_chat_template(directory: epath.PathLike) -> str:
+    """The chat template in a directory, from whichever file holds it; plain ChatML if none does."""
+    directory = epath.Path(directory)
+    if (directory / "chat_template.jinja").exists():
+        return (directory / "chat_template.jinja").read_text()
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        if (directory / name).exists():
+            template = json.loads((directory / name).read_text()).get("chat_template")
+            if isinstance(template, str):
+                return template
+    return CHAT_TEMPLATE
+
+
+def stop_ids(tokenizer: tokenizers.Tokenizer) -> tuple[int, ...]:
+    """The tokens that end what a model writes."""
+    return tuple(tokenizer.token_to_id(token) for token in (END, PAD))

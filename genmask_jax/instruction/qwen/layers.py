@@ -1,0 +1,75 @@
+"""What both towers are made of."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from genmask_jax.models.layers import Linear, xavier
+
+Table = tuple[Float[Array, "B N D/2"], Float[Array, "B N D/2"]]
+"""Cosines and sines of rotary positions, float32."""
+
+
+def linear_factory(dtype, param_dtype, rngs: nnx.Rngs, lora_rank: int = 0):
+    """(inputs, outputs, use_bias) -> a linear layer.
+
+    Args:
+        dtype: of the product.
+        param_dtype: of its weights; the adapters' are float32.
+        rngs: of the weights.
+        lora_rank: of the adapters; 0 is none.
+    """
+    shared = {"dtype": dtype, "param_dtype": param_dtype, "kernel_init": xavier, "rngs": rngs}
+
+    def linear(inputs: int, outputs: int, use_bias: bool) -> nnx.Linear:
+        if lora_rank:
+            adapter = {"lora_rank": lora_rank, "lora_dtype": dtype}
+            return nnx.LoRALinear(inputs, outputs, use_bias=use_bias, **adapter, **shared)
+        return Linear(inputs, outputs, use_bias=use_bias, **shared)
+
+    return linear
+
+
+class GatedMLP(nnx.Module):
+    """down(silu(gate x) * up x) (SwiGLU, Shazeer 2020)."""
+
+    def __init__(self, size: int, ffn_size: int, *, use_bias: bool, linear):
+        self.gate_proj = linear(size, ffn_size, use_bias)
+        self.up_proj = linear(size, ffn_size, use_bias)
+        self.down_proj = linear(ffn_size, size, use_bias)
+
+    def __call__(self, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+        return self.down_proj(jax.nn.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+def frequencies(channels: int, theta: float) -> np.ndarray:
+    """theta^(-2i / channels), float32 `[channels / 2]`, as transformers rounds them."""
+    exponents = np.arange(0, channels, 2, dtype=np.float32) / np.float32(channels)
+    return np.float32(1) / np.float32(theta) ** exponents
+
+
+def rotary_table(positions: Int[Array, "B N A"], parts: tuple[np.ndarray, ...]) -> Table:
+    """The angles position x frequency of each axis, side by side.
+
+    Args:
+        positions: of each token along each of A axes.
+        parts: the frequencies that turn with each axis; D / 2 together.
+    """
+    parts = [positions[..., axis, None].astype(jnp.float32) * part for axis, part in enumerate(parts)]
+    angles = jnp.concatenate(parts, axis=-1)
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate_halves(x: Float[Array, "B N H D"], table: Table) -> Float[Array, "B N H D"]:
+    """Turns channel pairs (i, i + D / 2) by the angles of `rotary_table`."""
+    cos, sin = (part[:, :, None] for part in table)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = (first * cos - second * sin, second * cos + first * sin)
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+gelu = functools.partial(jax.nn.gelu, approximate=False)

@@ -1,0 +1,100 @@
+"""Pictures to the patches that Qwen2.5-VL looks at, on the host.
+
+Reference: transformers' `Qwen2VLImageProcessorPil`, `get_vision_window_index` and `get_vision_position_ids`.
+Pixels stay uint8 here, and a still picture's two frames one: the device does the rest (`vision.py`).
+"""
+
+import functools
+import math
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from genmask_jax.errors import UserError
+from genmask_jax.instruction.qwen.config import QwenVisionConfig
+
+MAX_ASPECT = 200
+
+
+def resized_shape(
+    height: int, width: int, token_size: int, min_tokens: int, max_tokens: int
+) -> tuple[int, int]:
+    """(height, width) in tokens, of a picture whose sides are rounded to whole tokens.
+
+    The aspect is kept as well as whole tokens allow, and their number brought between the two bounds.
+
+    Args:
+        height, width: pixels.
+        token_size: pixels of a token's side.
+        min_tokens, max_tokens: bounds.
+
+    Raises:
+        UserError: one side is more than 200 times the other.
+    """
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise UserError(f"a picture of {width} x {height}: Qwen takes sides of at most 1 to {MAX_ASPECT}")
+    rows, columns = round(height / token_size), round(width / token_size)
+    area = token_size**2
+    if rows * columns > max_tokens:
+        shrink = math.sqrt(height * width / (max_tokens * area))
+        rows, columns = (max(1, math.floor(side / shrink / token_size)) for side in (height, width))
+    elif rows * columns < min_tokens:
+        enlarge = math.sqrt(min_tokens * area / (height * width))
+        rows, columns = (math.ceil(side * enlarge / token_size) for side in (height, width))
+    return rows, columns
+
+
+def fit(
+    image: UInt8[np.ndarray, "H W 3"], config: QwenVisionConfig, min_tokens: int, max_tokens: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The picture at the size of `resized_shape`, bicubic."""
+    shape = resized_shape(*image.shape[:2], config.token_size, min_tokens, max_tokens)
+    height, width = (side * config.token_size for side in shape)
+    if image.shape[:2] == (height, width):
+        return image
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def prepare_picture(
+    fitted: UInt8[np.ndarray, "h w 3"], config: QwenVisionConfig, budget: int
+) -> dict[str, np.ndarray]:
+    """A picture whose sides are whole tokens, as the vision tower's row, padded to `budget` tokens.
+
+    Returns:
+        `patches`, `patch_positions`, `windows` and `order`, see `QwenVision`.
+    """
+    patch, merge = config.patch_size, config.merge_size
+    rows, columns = (side // config.token_size for side in fitted.shape[:2])
+    layout = _layout(rows, columns, config, budget)
+    split = fitted.reshape(rows, merge, patch, columns, merge, patch, 3)
+    patches = split.transpose(0, 3, 1, 4, 6, 2, 5).reshape(rows * columns * merge**2, -1)
+    padded = np.zeros((len(layout["windows"]), patches.shape[1]), np.uint8)
+    padded[: len(patches)] = patches[layout["sequence"]]
+    return {"patches": padded, **{name: layout[name] for name in ("patch_positions", "windows", "order")}}
+
+
+@functools.lru_cache(maxsize=1024)
+def _layout(rows: int, columns: int, config: QwenVisionConfig, budget: int) -> dict[str, np.ndarray]:
+    """Where the patches of a picture of rows x columns tokens go.
+
+    sequence: of each place, the patch (numbered token by token, and row by row within one).
+    patch_positions, windows, order: see `QwenVision`; padded.
+    """
+    merge, whole = config.merge_size, config.window_patches
+    side = config.window_size // config.token_size
+    row, column = (index.reshape(-1) for index in np.indices((rows, columns)))
+    window_of_token = row // side * math.ceil(columns / side) + column // side
+    tokens = np.argsort(window_of_token, kind="stable")
+    merged = merge**2
+    count, places = merged * len(tokens), math.ceil(merged * budget / whole) * whole
+    inside_row, inside_column = (index.reshape(-1) for index in np.indices((merge, merge)))
+    positions = np.zeros((places, 2), np.int32)
+    positions[:count, 0] = (merge * row[tokens, None] + inside_row).reshape(-1)
+    positions[:count, 1] = (merge * column[tokens, None] + inside_column).reshape(-1)
+    windows = np.full(places, -1, np.int32)
+    windows[:count] = np.repeat(window_of_token[tokens], merged)
+    order = np.zeros(budget, np.int32)
+    order[: len(tokens)] = np.argsort(tokens)
+    sequence = (merged * tokens[:, None] + np.arange(merged)).reshape(-1)
+    return {"sequence": sequence, "patch_positions": positions, "windows": windows, "order": order}

@@ -1,0 +1,207 @@
+"""Texts and pictures to what `encoder.py` takes, on the host.
+
+Reference: transformers' `Qwen2_5_VLProcessor` (chat template, image tokens) and `get_rope_index`.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import tokenizers
+from jaxtyping import Bool, Int, UInt8
+from transformers import PreTrainedTokenizerFast
+
+from genmask_jax.errors import UserError
+from genmask_jax.instruction.qwen.config import QwenInstructionConfig, QwenVisionConfig
+from genmask_jax.instruction.qwen.pictures import fit, prepare_picture
+
+VISION_START, IMAGE, VISION_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
+TEXT_MARK = "\x00text\x00"
+"""Stands for the text while the chat template is rendered."""
+
+CHAT_TEMPLATE = """\
+{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{% if message.content is string %}{{ message.content }}{% else %}{% for part in message.content -%}
+{% if part.type == "image" %}<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}
+{%- endfor %}{% endif %}<|im_end|>
+{% endfor -%}
+{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+"""ChatML, for a model that brings no template."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+    """A prompt around a text: what stands before and after it, with one IMAGE token a picture."""
+
+    before: str
+    after: str
+
+
+class PromptMaker:
+    """Chat prompts around texts, with pictures, as token ids with their positions.
+
+    Args:
+        tokenizer: the model's.
+        chat_template: the model's, in Jinja.
+        vision: shape of the vision tower; pictures are left out where there is none.
+        config: prompts and limits.
+
+    Raises:
+        UserError: the chat template leaves the text out.
+    """
+
+    def __init__(
+        self,
+        tokenizer: tokenizers.Tokenizer,
+        chat_template: str,
+        vision: QwenVisionConfig,
+        config: QwenInstructionConfig,
+    ):
+        # The wrapper knows chat templates; its bookkeeping takes longer than the encoding itself.
+        self._chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=chat_template)
+        self.tokenizer, self.vision, self.config = tokenizer, vision, config
+        self.image_id = tokenizer.token_to_id(IMAGE)
+        added = tokenizer.get_added_tokens_decoder().values()
+        self._special = [token.content for token in added if token.special]
+
+    def render(self, prompt: str, pictures: int) -> Rendered:
+        """`prompt`, which holds {text}, as the user's message after so many pictures."""
+        content = [{"type": "image"}] * pictures + [{"type": "text", "text": prompt.format(text=TEXT_MARK)}]
+        messages = [{"role": "user", "content": content}]
+        if not pictures:  # templates of text-only models take nothing else
+            messages[0]["content"] = content[0]["text"]
+        if self.config.prompts.system:
+            messages.insert(0, {"role": "system", "content": self.config.prompts.system})
+        rendered = self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        before, mark, after = rendered.partition(TEXT_MARK)
+        if not mark:
+            raise UserError("the chat template leaves out the user's text; is it that of a Qwen2.5 model?")
+        return Rendered(before, after)
+
+    def __call__(
+        self, rendered: Rendered, text: str, pictures: Sequence[UInt8[np.ndarray, "H W 3"]] = ()
+    ) -> dict[str, np.ndarray]:
+        """The arrays of one prompt, see `encoder.py`; their shapes depend on the pictures' budget alone.
+
+        Args:
+            rendered: with as many pictures.
+            text: longer ones are cut; the model's special tokens are taken out of it.
+            pictures: of any size.
+
+        Raises:
+            UserError: a picture is too long and narrow.
+        """
+        config, size = self.config, self.vision.token_size
+        bounds = (config.min_image_tokens, config.image_token_budgets[-1])
+        pictures = [fit(picture, self.vision, *bounds) for picture in pictures]
+        grids = [(picture.shape[0] // size, picture.shape[1] // size) for picture in pictures]
+        budget = self._budget(grids)
+        length = self.length(rendered, len(pictures), budget)
+        ids, is_text = self._encode(rendered, text, grids, length)
+        is_image = (ids == self.image_id) & bool(pictures)
+        positions = rope_positions(is_image, grids)
+        output, room = np.arange(len(ids)), length
+        if config.drop_template:
+            output = np.flatnonzero(is_text | is_image | (output == len(ids) - 1))
+            room = config.max_text_tokens + 1 + budget * len(pictures)
+        inputs = {
+            "input_ids": _pad(ids, length),
+            "attention_mask": np.arange(length) < len(ids),
+            "positions": _pad(positions, length),
+            "output_index": _pad(output, room),
+            "output_mask": np.arange(room) < len(output),
+        }
+        if pictures:
+            counts = [rows * columns for rows, columns in grids]
+            index = np.full(length, -1, np.int32)
+            index[: len(ids)][is_image] = np.concatenate(
+                [i * budget + np.arange(n) for i, n in enumerate(counts)]
+            )
+            rows = [prepare_picture(picture, self.vision, budget) for picture in pictures]
+            inputs |= {
+                "image_index": index,
+                **{name: np.stack([row[name] for row in rows]) for name in rows[0]},
+            }
+        return inputs
+
+    def length(self, rendered: Rendered, pictures: int, budget: int) -> int:
+        """Tokens that a prompt is padded to: template, longest text, and pictures of `budget` tokens."""
+        template = self._ids(rendered.before + rendered.after)
+        return len(template) + self.config.max_text_tokens + pictures * (budget - 1)
+
+    def _budget(self, grids: list[tuple[int, int]]) -> int:
+        most = max((rows * columns for rows, columns in grids), default=0)
+        for budget in self.config.image_token_budgets if most else (0,):
+            if most <= budget:
+                return budget
+        raise UserError(
+            f"a picture of {most} tokens is too long and narrow: image_token_budgets ends at {budget}; cut it"
+        )
+
+    def _encode(
+        self, rendered: Rendered, text: str, grids: list[tuple[int, int]], length: int
+    ) -> tuple[Int[np.ndarray, "N"], Bool[np.ndarray, "N"]]:
+        """Token ids of a prompt, and which of them are of the text; the text is cut to what fits."""
+        before, *parts = rendered.before.split(IMAGE)
+        for (rows, columns), part in zip(grids, parts, strict=True):
+            before += IMAGE * (rows * columns) + part
+        for special in self._special:
+            text = text.replace(special, "")
+        most = self.config.max_text_tokens
+        alone = self.tokenizer.encode(text, add_special_tokens=False)
+        if len(alone.ids) > most:
+            text = text[: alone.offsets[most - 1][1]]
+        while True:  # at its ends, a text may make a token more than it does alone
+            encoding = self.tokenizer.encode(before + text + rendered.after, add_special_tokens=False)
+            first, last = np.asarray(encoding.offsets).T
+            is_text = (first < len(before) + len(text)) & (last > len(before)) & (first < last)
+            if len(encoding.ids) <= length and is_text.sum() <= most:
+                return np.asarray(encoding.ids, np.int32), is_text
+            text = text[:-1]
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def rope_positions(
+    is_image: Bool[np.ndarray, "N"], grids: Sequence[tuple[int, int]]
+) -> Int[np.ndarray, "N 3"]:
+    """Frame, row and column of each token: alike for words, which count on; a picture's begin at its place.
+
+    Args:
+        is_image: of each token; a picture's are together, and two pictures' apart.
+        grids: (rows, columns) of each picture's tokens.
+    """
+    positions = np.zeros((len(is_image), 3), np.int32)
+    place, following, grids = 0, 0, iter(grids)
+    while place < len(is_image):
+        rows, columns = next(grids) if is_image[place] else (1, 1)
+        row, column = np.indices((rows, columns)).reshape(2, -1)
+        positions[place : place + rows * columns] = np.stack([0 * row, row, column], axis=1) + following
+        place, following = place + rows * columns, following + max(rows, columns)
+    return positions
+
+
+def _pad(x: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(x, [(0, length - len(x))] + [(0, 0)] * (x.ndim - 1)).astype(np.int32)
+
+
+class QwenPreparer:
+    """The `Preparer` of Qwen: the prompt of the config that fits, around the text, after the picture."""
+
+    def __init__(self, maker: PromptMaker):
+        prompts, self.maker = maker.config.prompts, maker
+        self._pictures = int(maker.vision.depth > 0)
+        self._phrase, self._sentence = (
+            maker.render(prompt, self._pictures) for prompt in (prompts.phrase, prompts.sentence)
+        )
+        self._generate = maker.render(prompts.generate, 0)
+
+    def __call__(self, text: str, image: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """See `PromptMaker.__call__`: to segment in `image`, or to draw where there is none."""
+        if image is None:
+            return self.maker(self._generate, text)
+        is_sentence = text.rstrip().endswith((".", "?", "!"))
+        return self.maker(self._sentence if is_sentence else self._phrase, text, [image][: self._pictures])

@@ -1,0 +1,161 @@
+"""The language model of Qwen2.5-VL (and, with equal positions on all axes, of Qwen2.5), with a static cache.
+
+Reference: transformers' `Qwen2_5_VLTextModel`. Sequences are padded on the right.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from genmask_jax.instruction.qwen.config import QwenTextConfig
+from genmask_jax.instruction.qwen.layers import (
+    GatedMLP,
+    Table,
+    frequencies,
+    linear_factory,
+    rotary_table,
+    rotate_halves,
+)
+from genmask_jax.models.layers import RMSNorm, attend, scan_blocks, stack
+
+Cache = tuple[Float[Array, "N B M K D"], Float[Array, "N B M K D"]]
+"""Keys and values of every layer, at M places."""
+
+
+class TextBlock(nnx.Module):
+    """Grouped-query attention and a gated MLP, both pre-normed."""
+
+    def __init__(self, config: QwenTextConfig, *, linear):
+        size, width = config.hidden_size, config.hidden_size // config.num_heads
+        self.config = config
+        self.input_norm = RMSNorm(size, eps=config.eps)
+        self.q_proj = linear(size, size, True)
+        self.k_proj = linear(size, config.num_kv_heads * width, True)
+        self.v_proj = linear(size, config.num_kv_heads * width, True)
+        self.o_proj = linear(size, size, False)
+        self.mlp_norm = RMSNorm(size, eps=config.eps)
+        self.mlp = GatedMLP(size, config.ffn_size, use_bias=False, linear=linear)
+
+    def __call__(
+        self, x: Float[Array, "B L D"], table: Table, mask: Bool[Array, "B L L"]
+    ) -> Float[Array, "B L D"]:
+        query, key, value = self.project(x, table)
+        return self.finish(x, attend(query, key, value, mask))
+
+    def project(self, x: Float[Array, "B L D"], table: Table) -> tuple[Array, Array, Array]:
+        """Queries, keys and values `[B, L, heads, D]`, the first two turned by their positions."""
+        x = self.input_norm(x)
+        heads = (self.config.num_heads, self.config.num_kv_heads, self.config.num_kv_heads)
+        projections = zip((self.q_proj, self.k_proj, self.v_proj), heads, strict=True)
+        query, key, value = (project(x).reshape(*x.shape[:2], n, -1) for project, n in projections)
+        return rotate_halves(query, table), rotate_halves(key, table), value
+
+    def finish(self, x: Float[Array, "B L D"], attended: Float[Array, "B L H D"]) -> Float[Array, "B L D"]:
+        """What follows the attention."""
+        x = x + self.o_proj(attended.reshape(x.shape))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class QwenText(nnx.Module):
+    """Embeddings of tokens, blocks, and the last norm.
+
+    blocks: all layers, or those below `top_blocks`.
+    top_blocks: the last `train_layers`, apart because they are trained; None if none are.
+    """
+
+    def __init__(
+        self,
+        config: QwenTextConfig,
+        *,
+        normed: bool = True,
+        train_layers: int = 0,
+        lora_rank: int = 0,
+        remat: bool = False,
+        dtype,
+        param_dtype,
+        rngs: nnx.Rngs,
+    ):
+        """See `QwenInstructionConfig`.
+
+        Args:
+            config: the shape; `depth` counts the layers that are there.
+            normed: whether the last norm is.
+            train_layers: how many of the layers are `top_blocks`, in float32.
+            lora_rank: of adapters on every projection of the blocks.
+            remat: compute a block's activations anew in the backward pass.
+            dtype, param_dtype: of products, and of the frozen weights.
+            rngs: of the weights.
+        """
+        self.config, self.dtype, self.remat = config, dtype, remat
+        init = nnx.initializers.normal(0.02)
+        self.embed_tokens = nnx.Param(
+            init(rngs.params(), (config.vocab_size, config.hidden_size), param_dtype)
+        )
+
+        def blocks(depth: int, param_dtype) -> nnx.Module:
+            make = lambda rngs: TextBlock(  # noqa: E731
+                config, linear=linear_factory(dtype, param_dtype, rngs, lora_rank)
+            )
+            return stack(make, depth, rngs)
+
+        below = config.depth - train_layers
+        self.blocks = blocks(below, param_dtype) if below else None
+        self.top_blocks = blocks(train_layers, jnp.float32) if train_layers else None
+        self.norm = RMSNorm(config.hidden_size, eps=config.eps) if normed else None
+
+    def embed(self, input_ids: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """Embeddings of tokens."""
+        return self.embed_tokens[...][input_ids].astype(self.dtype)
+
+    def table(self, positions: Int[Array, "B L 3"]) -> Table:
+        """The rotary angles of tokens at (frame, row, column); they are alike for words."""
+        config = self.config
+        whole = frequencies(config.hidden_size // config.num_heads, config.rope_theta)
+        parts = np.split(whole, np.cumsum(config.mrope_section)[:-1])
+        return rotary_table(positions, tuple(parts))
+
+    def __call__(
+        self, x: Float[Array, "B L D"], positions: Int[Array, "B L 3"], mask: Bool[Array, "B L"]
+    ) -> Float[Array, "B L D"]:
+        """Embedded tokens, of which `mask` leaves out padding, to the last block's (normed) states."""
+        length = x.shape[1]
+        causal = np.tril(np.ones((length, length), bool))
+        arguments = (self.table(positions), causal & mask[:, None])
+        for blocks in filter(None, (self.blocks, self.top_blocks)):
+            x = scan_blocks(blocks, x, *arguments, remat=self.remat)
+        return self.norm(x) if self.norm else x
+
+    def empty_cache(self, batch_size: int, places: int) -> Cache:
+        """A cache for sequences of at most `places` tokens."""
+        config = self.config
+        width = config.hidden_size // config.num_heads
+        shape = (config.depth, batch_size, places, config.num_kv_heads, width)
+        return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
+
+    def extend(
+        self,
+        x: Float[Array, "B L D"],
+        positions: Int[Array, "B L 3"],
+        mask: Bool[Array, "B L M"],
+        cache: Cache,
+        place: Int[Array, ""],
+    ) -> tuple[Float[Array, "B L D"], Cache]:
+        """As `__call__`, for tokens that enter the cache from `place` on and attend where `mask` says."""
+        table = self.table(positions)
+        graph, state = nnx.split(self.blocks)
+
+        def body(carry: Any, layer: Any) -> tuple[Any, None]:
+            x, keys, values = carry
+            index, block = layer[0], nnx.merge(graph, layer[1])
+            query, key, value = block.project(x, table)
+            keys = jax.lax.dynamic_update_slice(keys, key[None], (index, 0, place, 0, 0))
+            values = jax.lax.dynamic_update_slice(values, value[None], (index, 0, place, 0, 0))
+            return (block.finish(x, attend(query, keys[index], values[index], mask)), keys, values), None
+
+        layers = (jnp.arange(self.config.depth), state)
+        (x, *cache), _ = jax.lax.scan(body, (x, *cache), layers)
+        return self.norm(x), tuple(cache)

@@ -1,0 +1,156 @@
+"""The vision tower of Qwen2.5-VL: patches of pictures to tokens for the language model.
+
+Reference: transformers' `Qwen2_5_VisionTransformerPretrainedModel`. There the patches of all pictures are one
+long sequence whose parts attend to themselves. Here each picture is a row of fixed length: its patches,
+window by window (`pictures.py` puts them so), and padding.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+from genmask_jax.instruction.qwen.config import QwenVisionConfig
+from genmask_jax.instruction.qwen.layers import (
+    GatedMLP,
+    Table,
+    frequencies,
+    gelu,
+    linear_factory,
+    rotary_table,
+    rotate_halves,
+)
+from genmask_jax.models.layers import RMSNorm, attend, stack
+
+IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
+IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
+"""CLIP's, with which pictures are normalised."""
+
+
+def normalise(patches: UInt8[Array, "... 3*p*p"]) -> Float[Array, "... 3*p*p"]:
+    """Pixels as the model takes them, float32: (x / 255 - mean) / std, channel by channel."""
+    pixels = patches.reshape(*patches.shape[:-1], 3, -1).astype(jnp.float32) / 255
+    mean, std = np.float32(IMAGE_MEAN)[:, None], np.float32(IMAGE_STD)[:, None]
+    return ((pixels - mean) / std).reshape(patches.shape)
+
+
+class VisionBlock(nnx.Module):
+    """Attention, within windows or over the picture, and a gated MLP, both pre-normed."""
+
+    def __init__(self, config: QwenVisionConfig, *, linear):
+        size = config.hidden_size
+        self.config = config
+        self.norm1, self.norm2 = RMSNorm(size), RMSNorm(size)
+        self.qkv, self.proj = linear(size, 3 * size, True), linear(size, size, True)
+        self.mlp = GatedMLP(size, config.ffn_size, use_bias=True, linear=linear)
+
+    def __call__(
+        self, x: Float[Array, "P S D"], full: Bool[Array, ""], table: Table, windows: Int[Array, "P S"]
+    ) -> Float[Array, "P S D"]:
+        """`windows` numbers the window of each patch, -1 for padding; `full` is whether they count."""
+        heads = (*x.shape[:2], 3, self.config.num_heads, -1)
+        query, key, value = jnp.moveaxis(self.qkv(self.norm1(x)).reshape(heads), 2, 0)
+        query, key = rotate_halves(query, table), rotate_halves(key, table)
+        attended = jax.lax.cond(
+            full,
+            lambda: attend(query, key, value, windows >= 0),
+            lambda: attend_windows(query, key, value, windows, self.config.window_patches),
+        )
+        x = x + self.proj(attended.reshape(x.shape))
+        return x + self.mlp(self.norm2(x))
+
+
+def attend_windows(
+    query: Float[Array, "P S H D"],
+    key: Float[Array, "P S H D"],
+    value: Float[Array, "P S H D"],
+    windows: Int[Array, "P S"],
+    size: int,
+) -> Float[Array, "P S H D"]:
+    """Attention among tokens of the same window, which are neighbours and at most `size`; `size` divides S.
+
+    Whatever the windows' lengths, one that begins in a stretch of `size` tokens ends in the next: each
+    stretch attends to itself and to the two beside it. That is the shape of the work for any picture.
+    """
+    pictures, length = windows.shape
+
+    def stretches(x: Array) -> Array:
+        return x.reshape(pictures, length // size, size, *x.shape[2:])
+
+    def beside(x: Array, fill: int) -> Array:
+        ends = [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 1)
+        x = jnp.pad(stretches(x), ends, constant_values=fill)
+        return jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=2)
+
+    same = stretches(windows)[..., :, None] == beside(windows, -2)[..., None, :]
+    parts = (stretches(query), beside(key, 0), beside(value, 0), same)
+    attended = attend(*(part.reshape(-1, *part.shape[2:]) for part in parts))
+    return attended.reshape(query.shape)
+
+
+class PatchMerger(nnx.Module):
+    """Squares of patches to tokens of the language model's width."""
+
+    def __init__(self, config: QwenVisionConfig, out_size: int, *, linear):
+        self.merged = config.merge_size**2
+        size = config.hidden_size * self.merged
+        self.norm = RMSNorm(config.hidden_size)
+        self.linear_1, self.linear_2 = linear(size, size, True), linear(size, out_size, True)
+
+    def __call__(self, x: Float[Array, "P S D"]) -> Float[Array, "P S/4 E"]:
+        x = self.norm(x).reshape(x.shape[0], x.shape[1] // self.merged, -1)
+        return self.linear_2(gelu(self.linear_1(x)))
+
+
+class QwenVision(nnx.Module):
+    """Patches to tokens."""
+
+    def __init__(self, config: QwenVisionConfig, out_size: int, *, dtype, param_dtype, rngs: nnx.Rngs):
+        """`out_size` is the language model's width; `dtype` that of the products."""
+        self.config, self.dtype = config, dtype
+        pixels = 3 * config.temporal_patch_size * config.patch_size**2
+        linear = linear_factory(dtype, param_dtype, rngs)
+        self.patch_embed = linear(pixels, config.hidden_size, False)
+        self.blocks = stack(
+            lambda rngs: VisionBlock(config, linear=linear_factory(dtype, param_dtype, rngs)),
+            config.depth,
+            rngs,
+        )
+        self.merger = PatchMerger(config, out_size, linear=linear)
+
+    def __call__(
+        self,
+        patches: UInt8[Array, "P S 3*p*p"],
+        positions: Int[Array, "P S 2"],
+        windows: Int[Array, "P S"],
+        order: Int[Array, "P T"],
+    ) -> Float[Array, "P T E"]:
+        """Tokens of each picture, row by row (whatever stands in the padding).
+
+        Args:
+            patches: pixels, channel by channel; squares of `merge_size` patches are together.
+            positions: row and column of each patch.
+            windows: the window of each patch, in rising order; -1 for padding. A whole window divides S.
+            order: of each token in rows, the place of its square in `patches`.
+        """
+        config = self.config
+        channels = config.hidden_size // config.num_heads // 2
+        parts = (frequencies(channels, 1e4),) * 2
+        table = rotary_table(positions, parts)
+        x = self._embed(patches)
+        full = np.isin(np.arange(config.depth), config.full_attention)
+        graph, state = nnx.split(self.blocks)
+
+        def body(x, layer):
+            block, full = layer
+            return nnx.merge(graph, block)(x, full, table, windows), None
+
+        x = jax.lax.scan(body, x, (state, full))[0]
+        return jnp.take_along_axis(self.merger(x), order[..., None], axis=1)
+
+    def _embed(self, patches: UInt8[Array, "P S 3*p*p"]) -> Float[Array, "P S D"]:
+        # A still picture is all frames of a patch of video alike: the weights of the frames add up.
+        frames, area = self.config.temporal_patch_size, self.config.patch_size**2
+        kernel = self.patch_embed.kernel[...].astype(jnp.float32).reshape(3, frames, area, -1).sum(1)
+        return normalise(patches).astype(self.dtype) @ kernel.reshape(3 * area, -1).astype(self.dtype)

@@ -1,0 +1,121 @@
+"""Public Qwen2.5-VL and Qwen2.5 weights into an Orbax directory of ours, and back.
+
+A directory of ours holds `qwen/`: config.json (ours), params/ (Orbax) and hub/, the small files of the hub
+(tokenizer, chat template, config.json) as they were. It is what `config.instruction.qwen.weights` asks for.
+"""
+
+import json
+from collections.abc import Callable
+
+import ml_dtypes
+import numpy as np
+from etils import epath
+
+from genmask_jax.errors import UserError
+from genmask_jax.instruction.qwen.config import QwenConfig
+from genmask_jax.instruction.qwen.files import load_tokenizer
+from genmask_jax.instruction.qwen.prompts import IMAGE
+from genmask_jax.instruction.qwen.vision import IMAGE_MEAN, IMAGE_STD
+from genmask_jax.training.checkpoints import read_config
+from genmask_jax.weights import qwen_names
+from genmask_jax.weights.files import find_pickles, find_tensors, refuse_pickle
+from genmask_jax.weights.parts import Part, need_complete, read_json, write_part, write_public
+from genmask_jax.weights.streaming import ParameterReader
+
+NAME, HUB, STEM = "qwen", "hub", "model"
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+HUB_FILES = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.json",
+    "chat_template.jinja",
+    "processor_config.json",
+)
+
+
+def open_qwen(source: epath.Path, dtype: str | None = None) -> Part:
+    """Finds and checks public weights; reads nothing but configs and headers.
+
+    Args:
+        source: a hub's folder.
+        dtype: "float32" or "bfloat16" to be written; the source's when None.
+
+    Raises:
+        UserError: something is missing, left over, of another shape, of another model, or pickled.
+    """
+    if not source.is_dir():
+        raise UserError(f"--from={source}: there is no such directory")
+    files = find_tensors(source)
+    if files is None:
+        pickles = find_pickles(source)
+        raise refuse_pickle(pickles[0]) if pickles else UserError(f"{source}: no *.safetensors here")
+    config = qwen_names.config_from_public(read_json(source / "config.json"), str(source / "config.json"))
+    tokenizer = load_tokenizer(source)
+    if config.vision.depth:
+        _need_pictures(source, config, tokenizer)
+    renamed = files.rename(qwen_names.to_hub)
+    dropped = [qwen_names.TIED] if config.text.tied and qwen_names.TIED in files.shapes else []
+    part = Part(NAME, config, qwen_names.entries(config), files, renamed, dropped)
+    part.stored = DTYPES[dtype] if dtype else None
+    need_complete(part, source)
+    return part
+
+
+def _need_pictures(source: epath.Path, config: QwenConfig, tokenizer) -> None:
+    if tokenizer.token_to_id(IMAGE) is None:
+        raise UserError(f"{source / 'tokenizer.json'}: {IMAGE} is not in it; it is not this model's")
+    path, vision = source / "preprocessor_config.json", config.vision
+    wanted = {
+        "image_mean": list(IMAGE_MEAN),
+        "image_std": list(IMAGE_STD),
+        "patch_size": vision.patch_size,
+        "temporal_patch_size": vision.temporal_patch_size,
+        "merge_size": vision.merge_size,
+    }
+    values = read_json(path) if path.exists() else {}
+    for name, value in wanted.items():
+        if values.get(name, value) != value:
+            raise UserError(f"{path}: {name} is {values[name]!r}, where {value!r} is known here")
+
+
+def write_qwen(part: Part, source: epath.Path, out: epath.Path, progress: Callable[[int], None]) -> None:
+    """Writes OUT/qwen; `progress` is told the bytes of each slice."""
+    hub = out / NAME / HUB
+    hub.mkdir(parents=True, exist_ok=True)
+    for name in HUB_FILES:
+        if (source / name).exists():
+            (hub / name).write_text((source / name).read_text())
+    write_part(part, out, progress)
+
+
+def find_qwen(directory: epath.PathLike) -> tuple[QwenConfig, epath.Path]:
+    """The config and the folder (params/, hub/) of imported weights.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = epath.Path(directory) / NAME
+    if not (folder / "config.json").exists():
+        raise UserError(f"{directory}: no Qwen here; make it with launch/import_weights.py qwen")
+    return read_config(QwenConfig, folder), folder
+
+
+def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], None]) -> str:
+    """Writes OUT as a model hub has it, from a directory of ours. Returns one line on what was written."""
+    config, folder = find_qwen(source)
+    values = json.loads((folder / HUB / "config.json").read_text())
+    reader = ParameterReader(folder / "params")
+    entries = qwen_names.entries(config)
+    line = write_public(out, values, entries, reader, {}, progress, STEM)
+    for path in (folder / HUB).iterdir():
+        if path.name != "config.json":
+            (out / path.name).write_text(path.read_text())
+    return line
