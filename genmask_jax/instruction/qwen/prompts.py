@@ -33,10 +33,15 @@ CHAT_TEMPLATE = """\
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """A prompt around a text: what stands before and after it, with one IMAGE token a picture."""
+    """A prompt around a text.
+
+    before, after: what stands before and after it, with one IMAGE token a picture.
+    room: tokens of both, or of a longer prompt that is used in the same batches.
+    """
 
     before: str
     after: str
+    room: int
 
 
 class PromptMaker:
@@ -66,8 +71,13 @@ class PromptMaker:
         added = tokenizer.get_added_tokens_decoder().values()
         self._special = [token.content for token in added if token.special]
 
-    def render(self, prompt: str, pictures: int) -> Rendered:
-        """`prompt`, which holds {text}, as the user's message after so many pictures."""
+    def render(self, prompts: Sequence[str], pictures: int) -> list[Rendered]:
+        """Prompts for the same batches, each holding {text}, as the user's message after so many pictures."""
+        rendered = [self._render(prompt, pictures) for prompt in prompts]
+        room = max(len(self._ids(before + after)) for before, after in rendered)
+        return [Rendered(before, after, room) for before, after in rendered]
+
+    def _render(self, prompt: str, pictures: int) -> tuple[str, str]:
         content = [{"type": "image"}] * pictures + [{"type": "text", "text": prompt.format(text=TEXT_MARK)}]
         messages = [{"role": "user", "content": content}]
         if not pictures:  # templates of text-only models take nothing else
@@ -78,12 +88,12 @@ class PromptMaker:
         before, mark, after = rendered.partition(TEXT_MARK)
         if not mark:
             raise UserError("the chat template leaves out the user's text; is it that of a Qwen2.5 model?")
-        return Rendered(before, after)
+        return before, after
 
     def __call__(
         self, rendered: Rendered, text: str, pictures: Sequence[UInt8[np.ndarray, "H W 3"]] = ()
     ) -> dict[str, np.ndarray]:
-        """The arrays of one prompt, see `encoder.py`; their shapes depend on the pictures' budget alone.
+        """The arrays of one prompt, see `encoder.py`; their shapes depend on its room and the budget alone.
 
         Args:
             rendered: with as many pictures.
@@ -98,7 +108,7 @@ class PromptMaker:
         pictures = [fit(picture, self.vision, *bounds) for picture in pictures]
         grids = [(picture.shape[0] // size, picture.shape[1] // size) for picture in pictures]
         budget = self._budget(grids)
-        length = self.length(rendered, len(pictures), budget)
+        length = rendered.room + config.max_text_tokens + len(pictures) * (budget - 1)
         ids, is_text = self._encode(rendered, text, grids, length)
         is_image = (ids == self.image_id) & bool(pictures)
         positions = rope_positions(is_image, grids)
@@ -125,11 +135,6 @@ class PromptMaker:
                 **{name: np.stack([row[name] for row in rows]) for name in rows[0]},
             }
         return inputs
-
-    def length(self, rendered: Rendered, pictures: int, budget: int) -> int:
-        """Tokens that a prompt is padded to: template, longest text, and pictures of `budget` tokens."""
-        template = self._ids(rendered.before + rendered.after)
-        return len(template) + self.config.max_text_tokens + pictures * (budget - 1)
 
     def _budget(self, grids: list[tuple[int, int]]) -> int:
         most = max((rows * columns for rows, columns in grids), default=0)
@@ -194,10 +199,8 @@ class QwenPreparer:
     def __init__(self, maker: PromptMaker):
         prompts, self.maker = maker.config.prompts, maker
         self._pictures = int(maker.vision.depth > 0)
-        self._phrase, self._sentence = (
-            maker.render(prompt, self._pictures) for prompt in (prompts.phrase, prompts.sentence)
-        )
-        self._generate = maker.render(prompts.generate, 0)
+        self._phrase, self._sentence = maker.render((prompts.phrase, prompts.sentence), self._pictures)
+        (self._generate,) = maker.render([prompts.generate], 0)
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """See `PromptMaker.__call__`: to segment in `image`, or to draw where there is none."""

@@ -50,7 +50,7 @@ def theirs_inputs(rows, config):
 
 def ours_inputs(rows, config, **changes):
     maker = reference.maker(config, drop_template=False, **changes)
-    prepared = [maker(maker.render("{text}", len(pictures)), text, pictures) for text, pictures in rows]
+    prepared = [maker(*maker.render(["{text}"], len(pictures)), text, pictures) for text, pictures in rows]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *prepared)
 
 
