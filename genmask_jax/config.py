@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from ml_collections import ConfigDict
 
 from genmask_jax.errors import UserError
+from genmask_jax.instruction.qwen.config import QwenInstructionConfig, need_valid
 from genmask_jax.instruction.tiny import TinyTextConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAEConfig
@@ -52,11 +53,12 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class InstructionConfig:
-    """Which instruction encoder: "tiny" (trained with the DiT) or "minilm" (frozen)."""
+    """Which instruction encoder: "tiny" (trained with the DiT), "minilm" or "qwen" (frozen)."""
 
     name: str = "tiny"
     tiny: TinyTextConfig = TinyTextConfig()
     minilm_max_tokens: int = 24
+    qwen: QwenInstructionConfig = QwenInstructionConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,9 +270,11 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     need(config.segment_weight > 0, "segment_weight must be positive")
     need(0 <= config.condition_dropout < 1, "condition_dropout must be in [0, 1)")
     need(
-        config.instruction.name in ("tiny", "minilm"),
-        f"instruction.name: {config.instruction.name!r} is not tiny or minilm",
+        config.instruction.name in ("tiny", "minilm", "qwen"),
+        f"instruction.name: {config.instruction.name!r} is not tiny, minilm or qwen",
     )
+    if config.instruction.name == "qwen":
+        need_valid(config.instruction.qwen, "config.instruction.qwen")
     need(sampler.method in ("euler", "heun"), f"sampler.method: {sampler.method!r} is not euler or heun")
     need(0 < sampler.mask_threshold < 1, "sampler.mask_threshold must be between 0 and 1")
     need(0 <= sampler.refine_t <= 1, "sampler.refine_t must be in [0, 1]")

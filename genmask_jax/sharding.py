@@ -16,12 +16,15 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from genmask_jax.errors import UserError
+from genmask_jax.weights.layout import parameter_name
 
 FSDP_MIN_BYTES = 4 * 2**20
 """Smaller parameters are replicated: gathering them costs more than they take."""
 
-COLUMN_PARALLEL = re.compile(r"\.(to_q|to_k|to_v|ffn\.linear_1)\.kernel$")
-ROW_PARALLEL = re.compile(r"\.(to_out|ffn\.linear_2)\.kernel$")
+COLUMN_PARALLEL = re.compile(
+    r"\.(to_q|to_k|to_v|ffn\.linear_1|q_proj|k_proj|v_proj|gate_proj|up_proj)\.kernel$"
+)
+ROW_PARALLEL = re.compile(r"\.(to_out|ffn\.linear_2|o_proj|down_proj)\.kernel$")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +70,8 @@ def state_shardings(tree: Any, mesh: Mesh) -> Any:
     """A NamedSharding for every leaf of a train state (or its shapes); what is divided is logged."""
 
     def leaf(path, x):
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        # Leaves of an NNX state end in ".value"; the optimiser's moments carry the parameter's path.
-        spec = parameter_spec(re.sub(r"\.value$", "", name), x.shape, x.dtype.itemsize, mesh)
+        name = parameter_name(path)  # the optimiser's moments carry the parameter's
+        spec = parameter_spec(name, x.shape, x.dtype.itemsize, mesh)
         if any(spec):
             logging.info("sharding: %s %s %s", name, x.shape, spec)
         return NamedSharding(mesh, spec)

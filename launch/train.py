@@ -7,7 +7,6 @@ every host. A stopped run (Ctrl-C, SIGTERM, a crash) goes on with --resume. Writ
 checkpoints/, samples/ (validation pictures), metrics.jsonl and TensorBoard events.
 """
 
-import jax
 from absl import flags, logging
 from ml_collections import config_flags
 
@@ -17,7 +16,7 @@ from genmask_jax.data.latents import need_same
 from genmask_jax.data.sources import texts
 from genmask_jax.instruction import factory
 from genmask_jax.models.genmask import make_networks
-from genmask_jax.sharding import make_mesh, state_shardings
+from genmask_jax.sharding import make_mesh
 from genmask_jax.training.checkpoints import load_vae, save_vae
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.loop import prepare_workdir, train
@@ -41,8 +40,8 @@ def main() -> None:
     # A resumed run keeps its tokenizer.
     known = (workdir / "instruction").exists()
     encoder = factory.build(config.instruction, workdir / "instruction", [] if known else corpus)
-    networks, mesh = make_networks(config, vae_config, vae_state, encoder), make_mesh(config.mesh)
-    networks.frozen = jax.device_put(networks.frozen, state_shardings(networks.frozen, mesh))
+    mesh = make_mesh(config.mesh)
+    networks = make_networks(config, vae_config, vae_state, encoder, mesh)
     _, scores = train(GenMaskTask(networks, config), config, workdir, mesh)
     logging.info("trained %s in %s: %s", config.name, workdir, scores)
 

@@ -23,7 +23,7 @@ from genmask_jax.instruction.tiny import TinyTextConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.genmask import make_networks
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.sharding import make_mesh, state_shardings
+from genmask_jax.sharding import make_mesh
 from genmask_jax.training.checkpoints import load_vae, save_vae
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.loop import prepare_workdir, train
@@ -68,8 +68,8 @@ def start(config: TrainConfig, workdir, *, resume=False, overwrite=False, batche
     vae = load_vae(config.vae)
     save_vae(workdir, *vae)
     encoder = factory.build(config.instruction, workdir / "instruction", texts(config.data, 400))
-    networks, mesh = make_networks(config, *vae, encoder), make_mesh(config.mesh)
-    networks.frozen = jax.device_put(networks.frozen, state_shardings(networks.frozen, mesh))
+    mesh = make_mesh(config.mesh)
+    networks = make_networks(config, *vae, encoder, mesh)
     task = GenMaskTask(networks, config)
     if batches is not None:
         task.batches = batches(task.batches)

@@ -47,8 +47,8 @@ def make_random_networks(size: str, image_size: int) -> Networks:
     )
     validate(config)
     vae_config, encoder = VAEConfig(), factory.build(config.instruction, "")
-    networks = make_networks(config, vae_config, None, encoder)
-    networks.frozen["vae"] = _random(nnx.eval_shape(lambda: nnx.state(VAE(vae_config, rngs=nnx.Rngs(0)))))
+    vae_state = _random(nnx.eval_shape(lambda: nnx.state(VAE(vae_config, rngs=nnx.Rngs(0)))))
+    networks = make_networks(config, vae_config, vae_state, encoder)
     networks.params = _random(networks.abstract_params())
     return networks
 

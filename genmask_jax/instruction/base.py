@@ -2,23 +2,28 @@
 
 The *preparer* runs in the data pipeline (it may be sent to worker processes) and turns a text, and for
 segmentation the picture, into arrays of fixed shape. The *encoder* runs inside the jitted step and turns a
-batch of those into embeddings that the DiT attends to. A trainable encoder is trained with the DiT; any other
-is frozen. The empty text is the null instruction of classifier-free guidance.
+batch of those into embeddings that the DiT attends to. All, some or none of its parameters are trained with
+the DiT; the others are frozen. The empty text is the null instruction of classifier-free guidance.
 """
 
+import dataclasses
+from collections.abc import Callable
 from typing import Protocol
 
+import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 Inputs = dict[str, np.ndarray]
+Targets = dict[str, jax.ShapeDtypeStruct]
+"""Parameters by name, with the dtypes and shardings that are wanted."""
 
 
 class Preparer(Protocol):
     """Text (and picture) to the encoder's inputs, on the host."""
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> Inputs:
-        """Arrays of one example; the same shapes for every text and picture.
+        """Arrays of one example; the same shapes for every text, and for every picture of one size.
 
         Args:
             text: the expression or prompt; empty for the null instruction.
@@ -35,3 +40,26 @@ class InstructionEncoder(Protocol):
     def __call__(self, inputs: dict[str, Array]) -> tuple[Float[Array, "B L D"], Bool[Array, "B L"]]:
         """`text_embeds` and `text_mask` (False for padding) of a batch of prepared inputs."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """An encoder, ready to be used.
+
+    preparer: its host side.
+    make: (rngs, dtype) -> its module, freshly initialised.
+    text_dim: channels of its embeddings.
+    trained: whether a parameter, by its name in the module, is trained with the DiT.
+    load: of those that are asked for, the parameters that come with the encoder, frozen and trained; None if
+        none do.
+    fingerprint: identifies the embeddings; None if they change in training.
+    sees_pictures: whether the embeddings of an expression depend on its picture.
+    """
+
+    preparer: Preparer
+    make: Callable[..., InstructionEncoder]
+    text_dim: int
+    trained: Callable[[str], bool]
+    load: Callable[[Targets], dict[str, jax.Array]] | None = None
+    fingerprint: Callable[[], str] | None = None
+    sees_pictures: bool = False

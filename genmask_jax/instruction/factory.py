@@ -1,34 +1,13 @@
 """Instruction encoders by name; see `base.py` for what one is."""
 
-import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from etils import epath
-from flax import nnx
 
 from genmask_jax.config import InstructionConfig
 from genmask_jax.instruction import minilm, tiny
-from genmask_jax.instruction.base import InstructionEncoder, Preparer
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-    """An encoder, ready to be used.
-
-    preparer: its host side.
-    make: (rngs, dtype) -> its module, freshly initialised.
-    text_dim: channels of its embeddings.
-    load: () -> the module's weights, for a frozen encoder; None for one that is trained with the DiT.
-    """
-
-    preparer: Preparer
-    make: Callable[..., InstructionEncoder]
-    text_dim: int
-    load: Callable[[], nnx.State] | None = None
-
-    @property
-    def trainable(self) -> bool:
-        return self.load is None
+from genmask_jax.instruction.base import Instruction
+from genmask_jax.instruction.qwen.load import build_qwen
 
 
 def build(config: InstructionConfig, directory: epath.PathLike, texts: Iterable[str] = ()) -> Instruction:
@@ -40,14 +19,18 @@ def build(config: InstructionConfig, directory: epath.PathLike, texts: Iterable[
         texts: of the data set; only for a new run of an encoder that learns its vocabulary.
 
     Raises:
-        UserError: no tokenizer is found, or the weights' package is not installed.
+        UserError: no tokenizer or no weights are found, or the weights' package is not installed.
     """
+    if config.name == "qwen":
+        return build_qwen(config.qwen, directory, texts)
     if config.name == "minilm":
         return Instruction(
             preparer=minilm.MiniLMPreparer(config.minilm_max_tokens),
             make=lambda rngs, dtype: minilm.MiniLM(rngs=rngs),  # small enough to stay in float32
             text_dim=minilm.MiniLM.text_dim,
-            load=lambda: nnx.state(minilm.load_minilm()),
+            trained=lambda name: False,
+            load=minilm.load_parameters,
+            fingerprint=lambda: minilm.fingerprint(config.minilm_max_tokens),
         )
     texts = list(texts)
     if texts:
@@ -56,4 +39,5 @@ def build(config: InstructionConfig, directory: epath.PathLike, texts: Iterable[
         preparer=tiny.TinyTextPreparer(tiny.load_tokenizer(directory), config.tiny.max_tokens),
         make=lambda rngs, dtype: tiny.TinyTextEncoder(config.tiny, dtype=dtype, rngs=rngs),
         text_dim=config.tiny.hidden_size,
+        trained=lambda name: True,
     )

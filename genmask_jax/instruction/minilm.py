@@ -7,6 +7,7 @@ the right".
 """
 
 import functools
+import hashlib
 import importlib.util
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from genmask_jax.errors import UserError
+from genmask_jax.instruction.base import Targets
 from genmask_jax.models.layers import MLP, attend, layer_norm, scan_blocks, stack
 from genmask_jax.weights.layout import LINEAR, SAME, Entry, complaints, flat_paths, make_entry
 
@@ -77,7 +79,6 @@ class MiniLM(nnx.Module):
     """Token ids to token states. `load_minilm` makes one with the published weights."""
 
     text_dim = 2 * WIDTH
-    trainable = False
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.words = nnx.Embed(VOCAB_SIZE, WIDTH, rngs=rngs)
@@ -153,6 +154,18 @@ def load_minilm() -> MiniLM:
     """The encoder with the package's weights. Raises UserError if they are missing or not those of MiniLM."""
     path = _package_file("model.safetensors")
     return from_published(safetensors.numpy.load_file(path), str(path))
+
+
+def load_parameters(targets: Targets) -> dict[str, jax.Array]:
+    """The encoder's parameters by name. Raises UserError as `load_minilm` does."""
+    found = dict(flat_paths(nnx.state(load_minilm())))
+    return {name: jax.device_put(found[name][...], target.sharding) for name, target in targets.items()}
+
+
+def fingerprint(max_tokens: int) -> str:
+    """SHA-256 of the weights and the length."""
+    weights = _package_file("model.safetensors").read_bytes()
+    return hashlib.sha256(weights + str(max_tokens).encode()).hexdigest()
 
 
 def from_published(tensors: dict[str, np.ndarray], source: str) -> MiniLM:

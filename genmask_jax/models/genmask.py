@@ -6,14 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh, SingleDeviceSharding
 from jaxtyping import Array, Bool, Float, UInt8
 
 from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
-from genmask_jax.instruction.base import Preparer
-from genmask_jax.instruction.factory import Instruction
+from genmask_jax.instruction.base import Instruction, Preparer
 from genmask_jax.models.dit import DiT
 from genmask_jax.models.vae import VAE, VAEConfig
+from genmask_jax.sharding import state_shardings
+from genmask_jax.weights.layout import parameter_name
 
 
 def to_signed(images: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
@@ -103,14 +105,27 @@ def _make(config: TrainConfig, vae_config: VAEConfig, instruction: Instruction, 
 
 
 def _split(model: GenMask, instruction: Instruction) -> tuple[Any, Any, Any]:
-    trained = {"dit"} | ({"instruction"} if instruction.trainable else set())
-    return nnx.split(model, lambda path, value: path[0] in trained, ...)
+    def trained(path: Any, _: Any) -> bool:
+        part, *rest = map(str, path)
+        return part == "dit" or (part == "instruction" and instruction.trained(".".join(rest)))
+
+    return nnx.split(model, trained, ...)
 
 
 def make_networks(
-    config: TrainConfig, vae_config: VAEConfig, vae_state: Any, instruction: Instruction
+    config: TrainConfig,
+    vae_config: VAEConfig,
+    vae_state: Any,
+    instruction: Instruction,
+    mesh: Mesh | None = None,
 ) -> Networks:
     """The model that a config describes, with the frozen weights in place and no trained ones.
+
+    Args:
+        config: of the run.
+        vae_config, vae_state: the VAE.
+        instruction: the encoder.
+        mesh: where the frozen weights live; this process's first device when None.
 
     Raises:
         UserError: the picture size does not fit the VAE's stride and the DiT's patches.
@@ -123,9 +138,27 @@ def make_networks(
     graph, _, frozen = nnx.eval_shape(
         lambda: _split(_make(config, vae_config, instruction, jax.random.key(0)), instruction)
     )
-    frozen["vae"] = vae_state
-    if instruction.load is not None:
-        frozen["instruction"] = instruction.load()
+    device = SingleDeviceSharding(jax.local_devices()[0])
+    shardings = state_shardings(frozen, mesh) if mesh else jax.tree.map(lambda _: device, frozen)
+    frozen = jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), frozen, shardings
+    )
+    frozen["vae"] = jax.device_put(vae_state, shardings["vae"])
+    if "instruction" in frozen:
+        frozen["instruction"] = with_loaded(frozen["instruction"], instruction)
     return Networks(
         graph, None, frozen, instruction.preparer, config.data.size, config, instruction, vae_config
     )
+
+
+def with_loaded(state: Any, instruction: Instruction) -> Any:
+    """A state of the instruction encoder (or its shapes) with the parameters that the encoder brings."""
+    if instruction.load is None:
+        return state
+    leaves = {parameter_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(state)}
+    targets = {
+        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+        for name, leaf in leaves.items()
+    }
+    loaded = instruction.load(targets)
+    return jax.tree.map_with_path(lambda keys, leaf: loaded.get(parameter_name(keys), leaf), state)

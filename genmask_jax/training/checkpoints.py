@@ -26,6 +26,7 @@ from genmask_jax.config import from_config_dict, to_json
 from genmask_jax.errors import UserError
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.training.state import TrainState
+from genmask_jax.weights.layout import parameter_name
 from genmask_jax.weights.streaming import ParameterReader
 
 
@@ -116,15 +117,10 @@ def _restore(path: epath.Path, abstract: Any) -> Any:
     """The arrays in `path` on this process's first device; shapes are compared before any is read."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     targets = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract)
-    here = {_name(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(targets)}
+    here = {parameter_name(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(targets)}
     _need_same(path, ParameterReader(path).shapes, here)
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path.resolve(), targets)
-
-
-def _name(keys: Any) -> str:
-    """A parameter's name, as `ParameterReader` has it."""
-    return jax.tree_util.keystr(keys, simple=True, separator=".").removesuffix(".value")
 
 
 def _need_same(path: epath.Path, there: dict, here: dict, but: Iterable[str] = ()) -> None:
@@ -154,7 +150,7 @@ def restore_dit(directory: epath.PathLike, params: Any) -> tuple[Any, list[str]]
     if not path.exists():
         raise UserError(f"config.init={directory}: no dit/params here; make it with launch/import_weights.py")
     reader = ParameterReader(path)
-    flat = {_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(params)}
+    flat = {parameter_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(params)}
     here = {name.removeprefix("dit."): leaf for name, leaf in flat.items() if name.startswith("dit.")}
     shapes = {name: tuple(leaf.shape) for name, leaf in here.items()}
     projection = [name for name in here if name.startswith("text_embedder.linear_1.")]
@@ -168,7 +164,7 @@ def restore_dit(directory: epath.PathLike, params: Any) -> tuple[Any, list[str]]
     for name in targets:
         here[name].delete()
     restored = {f"dit.{name}": leaf for name, leaf in reader.restore(targets).items()}
-    return jax.tree.map_with_path(lambda keys, old: restored.get(_name(keys), old), params), fresh
+    return jax.tree.map_with_path(lambda keys, old: restored.get(parameter_name(keys), old), params), fresh
 
 
 def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:

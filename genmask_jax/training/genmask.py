@@ -15,7 +15,7 @@ from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_row
 from genmask_jax.evaluation.sheets import generation_sheet, segmentation_sheet
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.segmenter import Segmenter
-from genmask_jax.models.genmask import GenMask, Networks, mask_to_rgb, to_signed
+from genmask_jax.models.genmask import GenMask, Networks, mask_to_rgb, to_signed, with_loaded
 from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
 from genmask_jax.training.checkpoints import restore_dit
 
@@ -34,7 +34,12 @@ class GenMaskTask:
         self.generator = Generator(networks, config.sampler, batch_size=16)
 
     def start(self, params: Any) -> Any:
-        """From imported DiT weights where `config.init` names some, in place of the fresh ones."""
+        """From imported DiT weights where `config.init` names some, in place of the fresh ones.
+
+        What is trained of an instruction encoder that brings weights starts from them.
+        """
+        if "instruction" in params:
+            params["instruction"] = with_loaded(params["instruction"], self.networks.instruction)
         if not self.config.init:
             return params
         params, fresh = restore_dit(self.config.init, params)

@@ -68,7 +68,8 @@ def _block_matrices(params: Params) -> Any:
 
     def axes(path: Any, x: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
         names = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
-        stacked = "blocks" in names and "kernel" in names  # [depth, input, output]
+        # [depth, input, output]
+        stacked = not {"blocks", "top_blocks"}.isdisjoint(names) and "kernel" in names
         return optax.contrib.MuonDimensionNumbers(1, 2) if stacked else None
 
     return jax.tree.map_with_path(axes, params)

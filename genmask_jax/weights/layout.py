@@ -78,6 +78,11 @@ def flat_paths(state: Any) -> list[tuple[str, Any]]:
     return [(".".join(map(str, path)), leaf) for path, leaf in nnx.to_flat_state(state)]
 
 
+def parameter_name(keys: Any) -> str:
+    """The name, as `flat_paths` has it, of a leaf of an NNX state that JAX gives this path."""
+    return jax.tree_util.keystr(keys, simple=True, separator=".").removesuffix(".value")
+
+
 def make_entry(path: str, shape: tuple[int, ...], key: str, layout: Layout) -> Entry:
     """An entry; a `{}` in `key` stands for the number of the layer, which is `shape`'s first axis."""
     stacked = "{}" in key
