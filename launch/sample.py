@@ -2,6 +2,7 @@
 
     python launch/sample.py --checkpoint=runs/tiny --image=scene.png --text="the red star" --out=out
     python launch/sample.py --checkpoint=runs/tiny --text="a red star" --out=out
+    python launch/sample.py --checkpoint=runs/l --image=park.jpg --text="Which of these can fly?" --reason
 
 With --image: writes mask.png, probability.png and overlay.png, at the picture's own size.
 Without: picture.png.
@@ -15,15 +16,23 @@ from etils import epath
 from PIL import Image
 
 from genmask_jax import cli
+from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.sheets import overlay
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.load import load
 from genmask_jax.inference.pictures import read_picture, to_model_size, to_picture_size
+from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.training.checkpoints import read_config
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Directory of a training run.", required=True)
 TEXT = flags.DEFINE_string("text", None, "What to segment or to draw.", required=True)
+REASON = flags.DEFINE_bool(
+    "reason",
+    False,
+    "Let the run's Qwen describe what --text asks for, and segment that.",
+)
 IMAGE = flags.DEFINE_string("image", None, "Picture to segment; without it a picture is generated.")
 OUT = flags.DEFINE_string("out", "samples", "Directory to write to.")
 STEP = flags.DEFINE_string("step", "last", "last, best, or a step.")
@@ -40,6 +49,9 @@ def main() -> None:
     if not TEXT.value.strip():
         raise UserError("--text is empty; say what to segment or to draw, such as 'the red star'")
     image = read_picture(IMAGE.value) if IMAGE.value else None
+    if REASON.value and image is None:
+        raise UserError("--reason describes something in a picture; give --image")
+    text = describe(image) if REASON.value else TEXT.value
     networks, config, _ = load(CHECKPOINT.value, STEP.value)
     given = {
         "mask_steps": MASK_STEPS.value,
@@ -56,13 +68,30 @@ def main() -> None:
         save(generator([TEXT.value])[0], out / "picture.png")
         return
     segmenter = Segmenter(networks, sampler, batch_size=1, seed=SEED.value)
-    probability = segmenter(to_model_size(image, config.data.size)[None], [TEXT.value])[0]
+    probability = segmenter(to_model_size(image, config.data.size)[None], [text])[0]
     probability = to_picture_size(probability, image.shape[:2])
     mask = probability > sampler.mask_threshold
     save(mask.astype(np.uint8) * 255, out / "mask.png")
     save(np.round(probability * 255).astype(np.uint8), out / "probability.png")
     save(overlay(image, mask), out / "overlay.png")
-    print(f"{100 * mask.mean():.1f} % of the picture is {TEXT.value!r}")
+    print(f"{100 * mask.mean():.1f} % of the picture is {text!r}")
+
+
+def describe(image: np.ndarray) -> str:
+    """What the question --text is after, in plain words.
+
+    The language model is loaded before the run's own encoder, and let go again: one of them is in memory at a
+    time.
+    """
+    config = read_config(TrainConfig, CHECKPOINT.value)
+    directory = epath.Path(CHECKPOINT.value) / "instruction"
+    options = {"dtype": config.compute_dtype, "batch_size": 1, "seed": SEED.value}
+    reasoner = Reasoner(config.instruction, directory, **options)
+    (text,) = reasoner([image], [TEXT.value])
+    print(f"{TEXT.value!r} asks for: {text!r}")
+    if not text:
+        raise UserError("--reason: the language model wrote nothing; ask in other words, or without --reason")
+    return text
 
 
 def save(pixels: np.ndarray, path: epath.Path) -> None:

@@ -85,6 +85,20 @@ class Prompts:
 
 
 @dataclasses.dataclass(frozen=True)
+class WriteConfig:
+    """How text is written.
+
+    max_new_tokens: at most.
+    temperature: 0 takes the likeliest token; above, tokens are drawn.
+    top_p: from the likeliest that together have this probability.
+    """
+
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class QwenInstructionConfig:
     """Qwen as an instruction encoder.
 
@@ -109,6 +123,7 @@ class QwenInstructionConfig:
     min_image_tokens: int = 4
     max_text_tokens: int = 64
     prompts: Prompts = Prompts()
+    write: WriteConfig = WriteConfig()
     drop_template: bool = True
     train_layers: int = 0
     lora_rank: int = 0
@@ -128,6 +143,11 @@ def need_valid(config: QwenInstructionConfig, where: str) -> None:
         raise UserError(f"{where}: train_layers and lora_rank must not be negative")
     if config.train_layers and config.lora_rank:
         raise UserError(f"{where}: train_layers or lora_rank, not both")
+    write = config.write
+    if write.max_new_tokens < 1 or write.temperature < 0 or not 0 < write.top_p <= 1:
+        raise UserError(
+            f"{where}.write: max_new_tokens from 1, temperature from 0, top_p in (0, 1] are wanted: {write}"
+        )
     if not config.weights:
         need_layer(config, config.shape, where)
 

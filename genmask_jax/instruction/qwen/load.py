@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tokenizers
 from etils import epath
 from flax import nnx
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from genmask_jax.config import to_json
 from genmask_jax.instruction.base import Instruction, Targets
 from genmask_jax.instruction.qwen.config import QwenConfig, QwenInstructionConfig, need_layer
-from genmask_jax.instruction.qwen.encoder import QwenEncoder
+from genmask_jax.instruction.qwen.encoder import Qwen, QwenEncoder
 from genmask_jax.instruction.qwen.files import TOKENIZER, learn_tokenizer, load_chat_template, load_tokenizer
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, PromptMaker, QwenPreparer
-from genmask_jax.weights.layout import flat_paths
+from genmask_jax.weights.layout import flat_paths, parameter_name
 from genmask_jax.weights.qwen import HUB, find_qwen
 from genmask_jax.weights.streaming import ParameterReader
 
@@ -57,7 +58,7 @@ def build_qwen(
 
     def load(targets: Targets) -> dict[str, jax.Array]:
         if not config.weights:
-            return random_parameters(make, targets)
+            return random_parameters(lambda rngs: make(rngs, jnp.float32), targets)
         reader = ParameterReader(find_qwen(config.weights)[1] / "params")
         return restore_layers(reader, targets, layer, config.train_layers)
 
@@ -101,11 +102,24 @@ def random_parameters(make: Callable[..., nnx.Module], targets: Targets) -> dict
     dtypes = {name: target.dtype for name, target in targets.items()}
 
     def init() -> dict[str, jax.Array]:
-        found = dict(flat_paths(nnx.state(make(nnx.Rngs(0), jax.numpy.float32))))
+        found = dict(flat_paths(nnx.state(make(nnx.Rngs(0)))))
         return {name: found[name][...].astype(dtype) for name, dtype in dtypes.items()}
 
     shardings = {name: target.sharding for name, target in targets.items()}
     return jax.jit(init, out_shardings=shardings)()
+
+
+def load_whole(make: Callable[[nnx.Rngs], Qwen], config: QwenInstructionConfig) -> tuple[Any, Any]:
+    """The graph and the state of a whole model, on this process's first device."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+    device = SingleDeviceSharding(jax.local_devices()[0])
+    shapes = {name: variable.get_value() for name, variable in flat_paths(state)}
+    targets = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device) for name, x in shapes.items()}
+    if config.weights:
+        loaded = ParameterReader(find_qwen(config.weights)[1] / "params").restore(targets)
+    else:
+        loaded = random_parameters(make, targets)
+    return graph, jax.tree.map_with_path(lambda keys, _: loaded[parameter_name(keys)], state)
 
 
 def restore_layers(

@@ -1,0 +1,80 @@
+"""Questions about pictures to descriptions of what they ask for: stage one of reasoning segmentation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from flax import nnx
+from jaxtyping import UInt8
+
+from genmask_jax.config import InstructionConfig
+from genmask_jax.errors import UserError
+from genmask_jax.inference.batching import fixed_batches, stack_inputs
+from genmask_jax.instruction.qwen.decoding import write
+from genmask_jax.instruction.qwen.encoder import Qwen
+from genmask_jax.instruction.qwen.files import stop_ids
+from genmask_jax.instruction.qwen.load import load_whole, open_model
+
+
+class Reasoner:
+    """A jitted writer with a fixed batch size; compiled once for each token budget that pictures need."""
+
+    def __init__(
+        self,
+        instruction: InstructionConfig,
+        directory: epath.PathLike,
+        *,
+        dtype: str,
+        batch_size: int,
+        seed: int = 0,
+    ):
+        """Loads the language model as its publisher has it, without what a run may have trained of it.
+
+        Args:
+            instruction: of the run.
+            directory: of the run's own tokenizer, where it has one.
+            dtype: of the weights and the products.
+            batch_size: questions at a time.
+            seed: of what is drawn, where the temperature is not 0.
+
+        Raises:
+            UserError: the run's encoder does not write, or its weights are not there.
+        """
+        if instruction.name != "qwen":
+            raise UserError(
+                f"--reason: the run's instruction encoder, {instruction.name}, does not write; train with "
+                "config.instruction.name = qwen"
+            )
+        self.config, self.batch_size = instruction.qwen, batch_size
+        shape, self.maker = open_model(instruction.qwen, directory)
+        (self._prompt,) = self.maker.render([instruction.qwen.prompts.reason], int(shape.vision.depth > 0))
+        make = lambda rngs: Qwen(shape, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype), rngs=rngs)  # noqa: E731
+        self._graph, self._state = load_whole(make, instruction.qwen)
+        self._key = jax.random.key_data(jax.random.key(seed))
+        self._stop = stop_ids(self.maker.tokenizer)
+        self._write = jax.jit(self._trace)
+
+    def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]], questions: Sequence[str]) -> list[str]:
+        """A description for every question about a picture of any size."""
+        pictures = self._prompt.before.count("<|image_pad|>")
+        pairs = zip(questions, images, strict=True)
+        rows = [self.maker(self._prompt, question, [image][:pictures]) for question, image in pairs]
+        answers = [""] * len(rows)
+        alike: dict[Any, list[int]] = {}
+        for i, row in enumerate(rows):
+            alike.setdefault(row["input_ids"].shape, []).append(i)
+        for indices in alike.values():
+            inputs = stack_inputs([rows[i] for i in indices])
+            for batch, real in fixed_batches(len(indices), self.batch_size):
+                arguments = jax.device_put((jax.tree.map(lambda x, b=batch: x[b], inputs), self._key))
+                tokens = jax.device_get(self._write(self._state, *arguments))
+                for i, row in zip(batch[:real], tokens[:real], strict=True):
+                    answers[indices[i]] = self.maker.tokenizer.decode(row.tolist()).strip()
+        return answers
+
+    def _trace(self, state: Any, inputs: Any, key: jax.Array) -> jax.Array:
+        model = nnx.merge(self._graph, state)
+        return write(model, inputs, jax.random.wrap_key_data(key), self.config.write, self._stop)
