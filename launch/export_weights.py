@@ -1,9 +1,12 @@
-"""Writes a model as diffusers' folders, which WanTransformer3DModel and AutoencoderKLWan load.
+"""Writes a model as others load it.
 
     python launch/export_weights.py wan --from=runs/genmask_l --out=exported
+    python launch/export_weights.py qwen --from=weights/qwen_7b --out=exported_qwen
 
---from is a training run (its EMA parameters and its VAE) or a directory made by launch/import_weights.py.
-Writes transformer/ and vae/. The VAE is that of single pictures: what it would do between frames is zeros.
+wan: diffusers' folders transformer/ and vae/, for WanTransformer3DModel and AutoencoderKLWan. --from is a
+training run (its EMA parameters and its VAE) or a directory made by launch/import_weights.py. The VAE is that
+of single pictures: what it would do between frames is zeros.
+qwen: a model hub's folder, for transformers, from a directory made by launch/import_weights.py.
 """
 
 import argparse
@@ -13,28 +16,31 @@ from tqdm import tqdm
 
 from genmask_jax import cli
 from genmask_jax.errors import UserError
-from genmask_jax.weights import wan
+from genmask_jax.weights import qwen, wan
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("name", choices=["wan"], help="in whose layout")
+    parser.add_argument("name", choices=["wan", "qwen"], help="in whose layout")
     parser.add_argument(
         "--from", dest="source", type=epath.Path, required=True, help="run, or imported weights"
     )
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to make")
     parser.add_argument("--step", default="last", help="of a run: last, best, or a step")
-    parser.add_argument("--only", choices=wan.PARTS, help="leave out the other part")
+    parser.add_argument("--only", choices=wan.PARTS, help="of wan: leave out the other part")
     arguments = parser.parse_args()
-    cli.guard(lambda: export_wan(arguments))
+    cli.guard(lambda: export(arguments))
 
 
-def export_wan(arguments: argparse.Namespace) -> None:
+def export(arguments: argparse.Namespace) -> None:
     if arguments.out.exists() and any(arguments.out.iterdir()):
         raise UserError(f"--out={arguments.out} is not empty; give a new directory")
     with tqdm(unit="B", unit_scale=True, desc="export") as bar:
+        if arguments.name == "qwen":
+            bar.write(qwen.export_qwen(arguments.source, arguments.out, bar.update))
+            return
         if arguments.only != "vae":
             bar.write(wan.export_dit(arguments.source, arguments.out, arguments.step, bar.update))
         if arguments.only != "dit":

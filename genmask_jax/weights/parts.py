@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 from etils import epath
 
@@ -19,6 +20,8 @@ from genmask_jax.weights.layout import Entry, complaints
 from genmask_jax.weights.streaming import ParameterReader, Streamed, nested, save_streamed
 
 MAX_COMPLAINTS = 20
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+"""In which weights may be written."""
 
 
 @dataclasses.dataclass

@@ -7,8 +7,6 @@ A directory of ours holds `qwen/`: config.json (ours), params/ (Orbax) and hub/,
 import json
 from collections.abc import Callable
 
-import ml_dtypes
-import numpy as np
 from etils import epath
 
 from genmask_jax.errors import UserError
@@ -19,11 +17,10 @@ from genmask_jax.instruction.qwen.vision import IMAGE_MEAN, IMAGE_STD
 from genmask_jax.training.checkpoints import read_config
 from genmask_jax.weights import qwen_names
 from genmask_jax.weights.files import find_pickles, find_tensors, refuse_pickle
-from genmask_jax.weights.parts import Part, need_complete, read_json, write_part, write_public
+from genmask_jax.weights.parts import Part, need_complete, read_json, write_public
 from genmask_jax.weights.streaming import ParameterReader
 
 NAME, HUB, STEM = "qwen", "hub", "model"
-DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 HUB_FILES = (
     "config.json",
     "generation_config.json",
@@ -41,12 +38,11 @@ HUB_FILES = (
 )
 
 
-def open_qwen(source: epath.Path, dtype: str | None = None) -> Part:
+def open_qwen(source: epath.Path) -> Part:
     """Finds and checks public weights; reads nothing but configs and headers.
 
     Args:
         source: a hub's folder.
-        dtype: "float32" or "bfloat16" to be written; the source's when None.
 
     Raises:
         UserError: something is missing, left over, of another shape, of another model, or pickled.
@@ -64,7 +60,6 @@ def open_qwen(source: epath.Path, dtype: str | None = None) -> Part:
     renamed = files.rename(qwen_names.to_hub)
     dropped = [qwen_names.TIED] if config.text.tied and qwen_names.TIED in files.shapes else []
     part = Part(NAME, config, qwen_names.entries(config), files, renamed, dropped)
-    part.stored = DTYPES[dtype] if dtype else None
     need_complete(part, source)
     return part
 
@@ -86,14 +81,13 @@ def _need_pictures(source: epath.Path, config: QwenConfig, tokenizer) -> None:
             raise UserError(f"{path}: {name} is {values[name]!r}, where {value!r} is known here")
 
 
-def write_qwen(part: Part, source: epath.Path, out: epath.Path, progress: Callable[[int], None]) -> None:
-    """Writes OUT/qwen; `progress` is told the bytes of each slice."""
+def copy_hub_files(source: epath.Path, out: epath.Path) -> None:
+    """Copies what is beside the weights to OUT/qwen/hub."""
     hub = out / NAME / HUB
     hub.mkdir(parents=True, exist_ok=True)
     for name in HUB_FILES:
         if (source / name).exists():
             (hub / name).write_text((source / name).read_text())
-    write_part(part, out, progress)
 
 
 def find_qwen(directory: epath.PathLike) -> tuple[QwenConfig, epath.Path]:
@@ -113,6 +107,7 @@ def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], N
     config, folder = find_qwen(source)
     values = json.loads((folder / HUB / "config.json").read_text())
     reader = ParameterReader(folder / "params")
+    values["torch_dtype" if "torch_dtype" in values else "dtype"] = str(next(iter(reader.dtypes.values())))
     entries = qwen_names.entries(config)
     line = write_public(out, values, entries, reader, {}, progress, STEM)
     for path in (folder / HUB).iterdir():

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from flax import nnx
+from huggingface_hub.errors import StrictDataclassError
 from transformers import Qwen2_5_VLConfig, Qwen2Config
 
 from genmask_jax.errors import UserError
@@ -58,7 +59,10 @@ def config_from_public(values: dict[str, Any], where: str) -> QwenConfig:
     kind = values.get("model_type")
     if kind not in CONFIGS:
         raise UserError(f"{where}: model_type is {kind!r}; there are {', '.join(CONFIGS)}")
-    public = CONFIGS[kind].from_dict(values)  # knows the layouts that configs have had
+    try:
+        public = CONFIGS[kind].from_dict(values)  # knows the layouts that configs have had
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{where}: {str(error).splitlines()[-1].strip()}") from error
     text = public.get_text_config()
     _need(where, "hidden_act", text.hidden_act, "silu")
     _need(where, "rope_type", text.rope_parameters["rope_type"], "default")
