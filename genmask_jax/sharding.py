@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from absl import logging
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from genmask_jax.errors import UserError
@@ -77,6 +77,11 @@ def state_shardings(tree: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def placed(x: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of an array that is to live there."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

@@ -4,6 +4,8 @@
     python launch/train.py --config=configs/genmask_stamps.py --config.data.latents=data/stamps_latents ...
 
 The config says which data and which VAE. A cache is tied to both: training refuses one that another VAE made.
+With --instruction, what a frozen instruction encoder (Qwen, MiniLM) makes of the texts, and of the pictures
+that they are about, is cached too, and the cache is tied to that encoder.
 Several machines divide the work: --num_shards=4 and --shard=0, 1, 2, 3, or, where JAX runs as one program
 over processes, one shard each. A shard that is complete is left alone: an interrupted run may be repeated.
 """
@@ -17,7 +19,9 @@ from genmask_jax import cli
 from genmask_jax.config import TrainConfig, from_config_dict
 from genmask_jax.data.latents import DTYPES
 from genmask_jax.data.latents_encode import encode_shard
+from genmask_jax.data.sources import texts
 from genmask_jax.errors import UserError
+from genmask_jax.instruction import factory
 from genmask_jax.training.checkpoints import load_vae
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -27,6 +31,7 @@ OUT = flags.DEFINE_string("out", None, "Directory to write to.", required=True)
 COUNT = flags.DEFINE_integer(
     "count", None, "Examples of each task, from the first; all when not given.", lower_bound=1
 )
+INSTRUCTION = flags.DEFINE_bool("instruction", False, "Cache the frozen instruction encoder's output too.")
 DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "In which latents are stored.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures at a time, on this host.", lower_bound=1)
 NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "Parts; one a process when not given.", lower_bound=1)
@@ -42,10 +47,14 @@ def main() -> None:
             f"--shard={SHARD.value} counts from 0 and must be below --num_shards={NUM_SHARDS.value}"
         )
     alone = SHARD.value is None
+    encoder = None
+    if INSTRUCTION.value:
+        encoder = factory.build(config.instruction, epath.Path(OUT.value) / "instruction", texts(config.data))
     identity = encode_shard(
         config.data,
         load_vae(config.vae),
         epath.Path(OUT.value),
+        instruction=encoder,
         compute_dtype=config.compute_dtype,
         dtype=DTYPE.value,
         count=COUNT.value,

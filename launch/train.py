@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from genmask_jax import cli
 from genmask_jax.config import TrainConfig, from_config_dict
-from genmask_jax.data.latents import need_same
+from genmask_jax.data.latents import need_same, need_same_instruction
 from genmask_jax.data.sources import texts
 from genmask_jax.instruction import factory
 from genmask_jax.models.genmask import make_networks
@@ -41,6 +41,8 @@ def main() -> None:
     known = (workdir / "instruction").exists()
     encoder = factory.build(config.instruction, workdir / "instruction", [] if known else corpus)
     mesh = make_mesh(config.mesh)
+    if config.data.latents:
+        need_same_instruction(config.data.latents, encoder)
     networks = make_networks(config, vae_config, vae_state, encoder, mesh)
     _, scores = train(GenMaskTask(networks, config), config, workdir, mesh)
     logging.info("trained %s in %s: %s", config.name, workdir, scores)

@@ -1,4 +1,6 @@
-"""A cache of VAE latents: what it holds, how it is read in training, and when it is refused.
+"""A cache of VAE latents, and of a frozen instruction encoder's embeddings where they were asked for.
+
+What it holds, how it is read in training, and when it is refused.
 
     SHARD = "00000-of-00004"
     segment-SHARD.arrayrecord    picture and mask as latents, and the expression, of every n-th example
@@ -24,6 +26,7 @@ from etils import epath
 from genmask_jax.config import DataConfig, config_difference, from_config_dict
 from genmask_jax.data.examples import Source
 from genmask_jax.errors import UserError
+from genmask_jax.instruction.base import Instruction
 from genmask_jax.models.vae import VAEConfig
 
 TASKS = ("segment", "generate")
@@ -34,11 +37,17 @@ class LatentExample(TypedDict, total=False):
     """An example of a cache: latents float32 `[h, w, c]`, normalised as `VAE.encode` returns them.
 
     mask_latents: of the mask as an RGB picture; in the segment task only.
+    text_embeds, text_mask: float32 `[K, D]` and bool `[K]`, where the instruction is cached.
+    null_embeds, null_mask: of the empty text; there in the generate task only.
     """
 
     image_latents: np.ndarray
     mask_latents: np.ndarray
     text: str
+    text_embeds: np.ndarray
+    text_mask: np.ndarray
+    null_embeds: np.ndarray
+    null_mask: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Identity:
     dtype: in which latents are stored.
     num_shards: of how many shards the cache consists.
     segment, generate: examples of each task, over all shards.
+    instruction: `fingerprint` of the instruction encoder; empty if the instructions are not cached.
     """
 
     vae: str
@@ -62,6 +72,7 @@ class Identity:
     num_shards: int
     segment: int
     generate: int
+    instruction: str = ""
 
 
 def fingerprint(config: VAEConfig, state: Any) -> str:
@@ -80,21 +91,32 @@ def shard_name(shard: int, num_shards: int) -> str:
 
 def pack(example: LatentExample, dtype: str) -> bytes:
     """An example as a record."""
-    arrays = {name: np.asarray(x, DTYPES[dtype]) for name, x in example.items() if name.endswith("latents")}
+    kept = {name: x for name, x in example.items() if name.endswith("latents")}
+    masks = {name: np.asarray(x, bool) for name, x in example.items() if name.endswith("_mask")}
+    for name, mask in masks.items():  # padding is left out
+        embeds = name.replace("mask", "embeds")
+        kept[embeds] = example[embeds][mask]
+    arrays = {name: np.asarray(x, DTYPES[dtype]) for name, x in kept.items()}
     if dtype == "bfloat16":  # which safetensors writes but cannot load from bytes
         arrays = {name: value.view(np.uint16) for name, value in arrays.items()}
     text = np.frombuffer(example["text"].encode(), np.uint8)
-    return safetensors.numpy.save({**arrays, "text": text})
+    return safetensors.numpy.save({**arrays, **masks, "text": text})
 
 
 def unpack(record: bytes) -> LatentExample:
     """The inverse of `pack`, up to the rounding of the dtype."""
     arrays = safetensors.numpy.load(record)
     text = arrays.pop("text").tobytes().decode()
+    masks = {name: arrays.pop(name) for name in list(arrays) if name.endswith("_mask")}
     for name, value in arrays.items():
         stored = value.view(ml_dtypes.bfloat16) if value.dtype == np.uint16 else value
         arrays[name] = stored.astype(np.float32)
-    return {"text": text, **arrays}
+    for name, mask in masks.items():
+        embeds = name.replace("mask", "embeds")
+        padded = np.zeros((len(mask), arrays[embeds].shape[1]), np.float32)
+        padded[mask] = arrays[embeds]
+        arrays[embeds] = padded
+    return {"text": text, **arrays, **masks}
 
 
 def read_identity(directory: epath.PathLike) -> Identity:
@@ -145,6 +167,33 @@ def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None
         raise UserError(
             f"config.data.latents={config.latents} was made by another VAE ({identity.vae[:12]}, not "
             f"{here[:12]}; {shapes}); encode again with launch/encode_latents.py, or set config.vae to it"
+        )
+
+
+def need_same_instruction(directory: epath.PathLike, encoder: Instruction) -> None:
+    """Refuses a cache of another encoder's embeddings, or one without those that need pictures.
+
+    Raises:
+        UserError: one line on what stands in the way.
+    """
+    cached = read_identity(directory).instruction
+    if not cached:
+        if encoder.sees_pictures:
+            raise UserError(
+                f"config.data.latents={directory} has no instructions, and the encoder looks at pictures; "
+                "encode again with launch/encode_latents.py --instruction"
+            )
+        return
+    if encoder.fingerprint is None:
+        raise UserError(
+            f"config.data.latents={directory} has the embeddings of a frozen encoder, and config.instruction "
+            "is trained; encode again without --instruction"
+        )
+    here = encoder.fingerprint()
+    if here != cached:
+        raise UserError(
+            f"config.data.latents={directory} has the embeddings of another config.instruction "
+            f"({cached[:12]}, not {here[:12]}); encode again with launch/encode_latents.py --instruction"
         )
 
 

@@ -18,16 +18,29 @@ from genmask_jax.data.examples import Source
 from genmask_jax.data.latents import Identity, LatentExample, fingerprint, pack, read_shard, shard_name
 from genmask_jax.data.sources import generate_source, segment_source
 from genmask_jax.errors import UserError
-from genmask_jax.models.genmask import mask_to_rgb, to_signed
+from genmask_jax.inference.batching import stack_inputs
+from genmask_jax.instruction.base import Instruction
+from genmask_jax.models.genmask import mask_to_rgb, to_signed, with_loaded
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.sharding import local_batch_sharding
+from genmask_jax.sharding import local_batch_sharding, placed
 
 
 class Encoder:
-    """A jitted VAE encoder of pictures and masks with a fixed batch size, over this host's devices."""
+    """Jitted encoders of pictures, masks and instructions, in batches of one size on this host's devices."""
 
-    def __init__(self, config: VAEConfig, state: Any, *, dtype: str, batch_size: int):
-        """Raises UserError when the batch cannot be divided over the devices."""
+    def __init__(
+        self,
+        config: VAEConfig,
+        state: Any,
+        instruction: Instruction | None = None,
+        *,
+        dtype: str,
+        batch_size: int,
+    ):
+        """The VAE and, where it is to be cached, the instruction encoder; a copy on each device.
+
+        Raises UserError when the batch cannot be divided over the devices.
+        """
         devices = jax.local_device_count()
         if batch_size % devices:
             raise UserError(f"--batch_size={batch_size} is no multiple of this host's {devices} devices")
@@ -37,6 +50,12 @@ class Encoder:
         self._state = jax.device_put(state, everywhere)
         self._pictures = jax.jit(lambda state, x: nnx.merge(graph, state).encode(to_signed(x)))
         self._masks = jax.jit(lambda state, x: nnx.merge(graph, state).encode(mask_to_rgb(x)))
+        self._instruction = instruction
+        if instruction is not None:
+            make = lambda: instruction.make(nnx.Rngs(0), jnp.dtype(dtype))  # noqa: E731
+            text_graph, shapes = nnx.split(nnx.eval_shape(make))
+            self._text_state = with_loaded(jax.tree.map(lambda x: placed(x, everywhere), shapes), instruction)
+            self._embed = jax.jit(lambda state, x: nnx.merge(text_graph, state)(x))
 
     def __call__(self, examples: list[dict]) -> Iterator[LatentExample]:
         """At most `batch_size` examples as latents; a batch that is not full is filled up."""
@@ -44,11 +63,27 @@ class Encoder:
         latents = {"image_latents": self._run(self._pictures, [x["image"] for x in full])}
         if "mask" in examples[0]:
             latents["mask_latents"] = self._run(self._masks, [x["mask"] for x in full])
+        if self._instruction is not None:
+            latents |= self._instructions(full)
         for i, example in enumerate(examples):
             yield {"text": example["text"], **{name: values[i] for name, values in latents.items()}}
 
     def _run(self, function: Any, pictures: list[np.ndarray]) -> np.ndarray:
         return jax.device_get(function(self._state, jax.device_put(np.stack(pictures), self._batches)))
+
+    def _instructions(self, examples: list[dict]) -> dict[str, np.ndarray]:
+        segment = "mask" in examples[0]
+        texts = {"text": [x["text"] for x in examples]}
+        if not segment:  # some prompts are dropped in training
+            texts["null"] = [""] * len(examples)
+        found = {}
+        for name, words in texts.items():
+            pairs = zip(words, examples, strict=True)
+            rows = [self._instruction.preparer(text, x["image"] if segment else None) for text, x in pairs]
+            inputs = jax.device_put(stack_inputs(rows), self._batches)
+            embeds, mask = jax.device_get(self._embed(self._text_state, inputs))
+            found |= {f"{name}_embeds": embeds, f"{name}_mask": mask}
+        return found
 
 
 def encode_shard(
@@ -56,6 +91,7 @@ def encode_shard(
     vae: tuple[VAEConfig, Any],
     out: epath.Path,
     *,
+    instruction: Instruction | None = None,
     compute_dtype: str,
     dtype: str,
     count: int | None,
@@ -69,6 +105,7 @@ def encode_shard(
         data: the data set.
         vae: its config and its state.
         out: directory of the cache; a shard that is complete there is left as it is.
+        instruction: the encoder whose embeddings are cached as well; None if they are not.
         compute_dtype: of the VAE's convolutions.
         dtype: in which latents are stored.
         count: examples of each task over all shards; None for all.
@@ -79,8 +116,11 @@ def encode_shard(
         What the shard says of itself.
 
     Raises:
-        UserError: the directory holds a cache of something else, or its files cannot be written.
+        UserError: the directory holds a cache of something else, or its files cannot be written; or the
+            instruction encoder is trained.
     """
+    if instruction is not None and instruction.fingerprint is None:
+        raise UserError("--instruction: config.instruction is trained; only a frozen encoder is cached")
     sources = {"segment": segment_source(data, "train"), "generate": generate_source(data, "train")}
     counts = {
         task: len(source) if count is None else min(count, len(source)) for task, source in sources.items()
@@ -95,6 +135,7 @@ def encode_shard(
         dtype=dtype,
         num_shards=num_shards,
         **counts,
+        instruction=instruction.fingerprint() if instruction is not None else "",
     )
     if min(counts.values()) < num_shards:
         raise UserError(
@@ -111,7 +152,7 @@ def encode_shard(
     if (out / f"shard-{name}.json").exists():
         print(f"{out}: shard {name} is complete already; nothing done")
         return identity
-    encoder = Encoder(config, state, dtype=compute_dtype, batch_size=batch_size)
+    encoder = Encoder(config, state, instruction, dtype=compute_dtype, batch_size=batch_size)
     for task, source in sources.items():
         indices = range(shard, counts[task], num_shards)
         _write(encoder, source, indices, out / f"{task}-{name}.arrayrecord", dtype, f"{task} {name}")

@@ -6,7 +6,8 @@ A training batch has two static halves, masks and pictures 1 : 1:
      "generate": {"images" uint8 [B/2, H, W, 3],                            "instruction": {...}}}
 
 Where the data set's latents are cached (`config.latents`), "image_latents" and "mask_latents" float32
-[B/2, h, w, c] stand in for pictures and masks.
+[B/2, h, w, c] stand in for pictures and masks; where its instructions are, "text_embeds" float32 [B/2, K, D]
+and "text_mask" bool [B/2, K] for what the encoder would be given.
 
 Each task is a `MapDataset` that is sharded and batched on its own, and the two are zipped. (A mixture that is
 sliced after mixing would give hosts of one task only.) Everything is a function of index and seed, so that
@@ -34,7 +35,7 @@ class PrepareSegment:
     preparer: Preparer
 
     def __call__(self, example: Any) -> dict[str, Any]:
-        instruction = self.preparer(example["text"], example.get("image"))
+        instruction = _cached(example, "text") or self.preparer(example["text"], example.get("image"))
         return {**_arrays(example), "instruction": instruction}
 
 
@@ -46,12 +47,21 @@ class PrepareGenerate(grain.transforms.RandomMap):
     dropout: float
 
     def random_map(self, example: Any, rng: np.random.Generator) -> dict[str, Any]:
-        text = "" if rng.random() < self.dropout else example["text"]
-        return {**_arrays(example), "instruction": self.preparer(text, None)}
+        name = "null" if rng.random() < self.dropout else "text"
+        text = {"null": "", "text": example["text"]}[name]
+        instruction = _cached(example, name) or self.preparer(text, None)
+        return {**_arrays(example), "instruction": instruction}
 
 
 NAMES = {"image": "images", "mask": "masks", "image_latents": "image_latents", "mask_latents": "mask_latents"}
 """Of an example's arrays -> of the batch's."""
+
+
+def _cached(example: Any, name: str) -> dict[str, np.ndarray] | None:
+    """The embeddings of the text, or of the empty one ("null"), where they are cached."""
+    if "text_embeds" not in example:
+        return None
+    return {"text_embeds": example[f"{name}_embeds"], "text_mask": example[f"{name}_mask"]}
 
 
 def _arrays(example: Any) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Instruction, Preparer
 from genmask_jax.models.dit import DiT
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.sharding import state_shardings
+from genmask_jax.sharding import placed, state_shardings
 from genmask_jax.weights.layout import parameter_name
 
 
@@ -140,9 +140,7 @@ def make_networks(
     )
     device = SingleDeviceSharding(jax.local_devices()[0])
     shardings = state_shardings(frozen, mesh) if mesh else jax.tree.map(lambda _: device, frozen)
-    frozen = jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), frozen, shardings
-    )
+    frozen = jax.tree.map(placed, frozen, shardings)
     frozen["vae"] = jax.device_put(vae_state, shardings["vae"])
     if "instruction" in frozen:
         frozen["instruction"] = with_loaded(frozen["instruction"], instruction)
@@ -156,9 +154,5 @@ def with_loaded(state: Any, instruction: Instruction) -> Any:
     if instruction.load is None:
         return state
     leaves = {parameter_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(state)}
-    targets = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-        for name, leaf in leaves.items()
-    }
-    loaded = instruction.load(targets)
+    loaded = instruction.load({name: placed(leaf, leaf.sharding) for name, leaf in leaves.items()})
     return jax.tree.map_with_path(lambda keys, leaf: loaded.get(parameter_name(keys), leaf), state)

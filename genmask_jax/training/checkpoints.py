@@ -25,6 +25,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 from genmask_jax.config import from_config_dict, to_json
 from genmask_jax.errors import UserError
 from genmask_jax.models.vae import VAE, VAEConfig
+from genmask_jax.sharding import placed
 from genmask_jax.training.state import TrainState
 from genmask_jax.weights.layout import parameter_name
 from genmask_jax.weights.streaming import ParameterReader
@@ -116,7 +117,7 @@ def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
 def _restore(path: epath.Path, abstract: Any) -> Any:
     """The arrays in `path` on this process's first device; shapes are compared before any is read."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    targets = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), abstract)
+    targets = jax.tree.map(lambda x: placed(x, device), abstract)
     here = {parameter_name(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(targets)}
     _need_same(path, ParameterReader(path).shapes, here)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -156,11 +157,7 @@ def restore_dit(directory: epath.PathLike, params: Any) -> tuple[Any, list[str]]
     projection = [name for name in here if name.startswith("text_embedder.linear_1.")]
     fresh = projection if any(shapes[name] != reader.shapes.get(name) for name in projection) else []
     _need_same(path, reader.shapes, shapes, fresh)
-    targets = {
-        name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-        for name, leaf in here.items()
-        if name not in fresh
-    }
+    targets = {name: placed(leaf, leaf.sharding) for name, leaf in here.items() if name not in fresh}
     for name in targets:
         here[name].delete()
     restored = {f"dit.{name}": leaf for name, leaf in reader.restore(targets).items()}

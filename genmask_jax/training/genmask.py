@@ -72,9 +72,9 @@ class GenMaskTask:
         t = draw_timesteps(t_key, task, laws.segment, laws.generate)
         noise = jax.random.normal(noise_key, x0.shape)
         x_t, target = flow.add_noise(x0, noise, t), flow.velocity_target(x0, noise)
-        text = model.instruction(segment["instruction"])
+        text = _embed(model, segment["instruction"])
         mask_velocity = model.velocity(x_t[:half], t[:half], text, picture_latents)
-        text = model.instruction(generate["instruction"])
+        text = _embed(model, generate["instruction"])
         picture_velocity = model.velocity(x_t[half:], t[half:], text)
         loss_segment = jnp.square(mask_velocity - target[:half]).mean()
         loss_generate = jnp.square(picture_velocity - target[half:]).mean()
@@ -95,6 +95,13 @@ class GenMaskTask:
         return {name: result.metrics[name] for name in ("mIoU", "oIoU", "P@0.5")} | {
             "score": result.metrics["mIoU"]
         }
+
+
+def _embed(model: GenMask, instruction: Any) -> tuple[jax.Array, jax.Array]:
+    """Embeddings of the instructions and their mask."""
+    if "text_embeds" in instruction:  # cached
+        return instruction["text_embeds"], instruction["text_mask"]
+    return model.instruction(instruction)
 
 
 def _encode(model: GenMask, segment: Any, generate: Any) -> tuple[jax.Array, jax.Array]:

@@ -20,6 +20,7 @@ from genmask_jax.instruction.qwen.config import QwenConfig, QwenInstructionConfi
 from genmask_jax.instruction.qwen.encoder import Qwen, QwenEncoder
 from genmask_jax.instruction.qwen.files import TOKENIZER, learn_tokenizer, load_chat_template, load_tokenizer
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, PromptMaker, QwenPreparer
+from genmask_jax.sharding import placed
 from genmask_jax.weights.layout import flat_paths, parameter_name
 from genmask_jax.weights.qwen import HUB, find_qwen
 from genmask_jax.weights.streaming import ParameterReader
@@ -113,8 +114,7 @@ def load_whole(make: Callable[[nnx.Rngs], Qwen], config: QwenInstructionConfig) 
     """The graph and the state of a whole model, on this process's first device."""
     graph, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
     device = SingleDeviceSharding(jax.local_devices()[0])
-    shapes = {name: variable.get_value() for name, variable in flat_paths(state)}
-    targets = {name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device) for name, x in shapes.items()}
+    targets = {name: placed(variable.get_value(), device) for name, variable in flat_paths(state)}
     if config.weights:
         loaded = ParameterReader(find_qwen(config.weights)[1] / "params").restore(targets)
     else:

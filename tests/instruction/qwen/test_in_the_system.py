@@ -1,0 +1,300 @@
+"""Runs whose instructions Qwen reads: resumed, scored, cached, adapted, on a mesh, and asked to reason."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+from etils import epath
+from flax import nnx
+from PIL import Image
+
+from genmask_jax.config import InstructionConfig, TrainConfig, to_json, validate
+from genmask_jax.data import latents
+from genmask_jax.data.latents_encode import encode_shard
+from genmask_jax.data.pipeline import training_batches
+from genmask_jax.data.sources import generate_source, segment_source, texts
+from genmask_jax.errors import UserError
+from genmask_jax.instruction import factory
+from genmask_jax.instruction.qwen.config import (
+    QwenConfig,
+    QwenInstructionConfig,
+    QwenTextConfig,
+    QwenVisionConfig,
+)
+from genmask_jax.models.genmask import make_networks
+from genmask_jax.training.checkpoints import load_vae
+from genmask_jax.training.genmask import GenMaskTask
+from genmask_jax.weights import qwen
+from genmask_jax.weights.layout import flat_paths
+from genmask_jax.weights.parts import write_part
+from tests.conftest import micro_config, start
+from tests.instruction.qwen import reference
+from tests.test_end_to_end import Interrupted, at_batch, crash, one_line_error, run_script
+
+SHAPE = QwenConfig(
+    QwenTextConfig(
+        vocab_size=300,
+        hidden_size=16,
+        depth=2,
+        num_heads=2,
+        num_kv_heads=1,
+        ffn_size=24,
+        mrope_section=(2, 1, 1),
+    ),
+    QwenVisionConfig(
+        depth=2, hidden_size=16, num_heads=2, ffn_size=24, patch_size=4, window_size=16, full_attention=(1,)
+    ),
+)
+
+
+def qwen_config(micro_vae: str, **changes) -> TrainConfig:
+    encoder = QwenInstructionConfig(
+        **{"shape": SHAPE, "image_token_budgets": (16,), "max_text_tokens": 20, **changes}
+    )
+    config = micro_config(micro_vae)
+    return dataclasses.replace(config, instruction=InstructionConfig(name="qwen", qwen=encoder))
+
+
+def encode(data, vae, out, **options):
+    shared = {"compute_dtype": "float32", "dtype": "float32", "shard": 0, "num_shards": 1, "batch_size": 4}
+    encode_shard(data, vae, epath.Path(out), **shared, **options)
+
+
+def equal(one, two):
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(two))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """(hub's folder, directory of imported weights) of a miniature Qwen2.5-VL."""
+    directory = tmp_path_factory.mktemp("weights")
+    hub = epath.Path(reference.save_hub(directory / "hub", reference.reference_vl()))
+    qwen.copy_hub_files(hub, epath.Path(directory))
+    write_part(qwen.open_qwen(hub), epath.Path(directory), lambda nbytes: None)
+    return hub, str(directory)
+
+
+@pytest.fixture(scope="module")
+def run(micro_vae, tmp_path_factory):
+    """(workdir, config, last state) of a run with random, frozen weights."""
+    workdir, config = tmp_path_factory.mktemp("qwen") / "run", qwen_config(micro_vae)
+    state, _ = start(config, workdir)
+    return workdir, config, jax.device_get(state)
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(run, tmp_path):
+    _, config, expected = run
+    with pytest.raises(Interrupted):
+        start(config, tmp_path / "run", batches=at_batch(3, crash))
+    state, _ = start(config, tmp_path / "run", resume=True)
+    equal(state, expected)
+    assert "instruction" not in state.params  # it is frozen
+
+
+def test_scripts_score_and_sample(run, tmp_path):
+    workdir, _, _ = run
+    done = run_script(
+        "evaluate", f"--checkpoint={workdir}", "--count=4", "--num_pictures=2", f"--workdir={tmp_path}",
+        "--batch_size=4", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "metrics.json").read_text())["count"] == 4
+    Image.fromarray(reference.photograph(50, 40)).save(tmp_path / "photo.png")
+    arguments = (f"--checkpoint={workdir}", "--image=photo.png", "--text=Which one is hot?", "--out=out")
+    done = run_script("sample", *arguments, "--reason", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    asked, *_, last = done.stdout.strip().splitlines()
+    assert asked.startswith("'Which one is hot?' asks for: ")
+    assert last.endswith(asked.partition("asks for: ")[2])  # and that is what was segmented
+    assert Image.open(tmp_path / "out/mask.png").size == (50, 40)
+
+
+def test_reasoning_without_a_model_that_writes_or_a_picture(run, micro_run, tmp_path):
+    Image.fromarray(reference.photograph(50, 40)).save(tmp_path / "photo.png")
+    asked = ("--text=Which one is hot?", "--reason")
+    done = run_script("sample", f"--checkpoint={micro_run[0]}", "--image=photo.png", *asked, cwd=tmp_path)
+    one_line_error(done, "--reason", "tiny", "does not write")
+    one_line_error(
+        run_script("sample", f"--checkpoint={run[0]}", *asked, cwd=tmp_path), "--reason", "--image"
+    )
+
+
+def test_imported_weights_are_what_the_model_reads_with(weights, micro_vae, tmp_path):
+    """The embeddings in a run are the hidden states of transformers."""
+    import torch
+
+    config = qwen_config(micro_vae, weights=weights[1], layer=2)
+    encoder = factory.build(config.instruction, tmp_path)
+    networks = make_networks(config, *load_vae(micro_vae), encoder)
+    picture, text = reference.photograph(32, 32), "the red star"
+    row = jax.tree.map(lambda x: x[None], encoder.preparer(text, picture))
+    model = networks.merge(networks.init_params(jax.random.key(0)), networks.frozen)
+    embeds, mask = model.instruction(row)
+    prompt = config.instruction.qwen.prompts.phrase.format(text=text)
+    content = [{"type": "image"}, {"type": "text", "text": prompt}]
+    processor = reference.processor()
+    whole = processor.apply_chat_template(
+        [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
+    )
+    theirs = reference.Qwen2_5_VLForConditionalGeneration.from_pretrained(weights[0]).eval()
+    with torch.no_grad():
+        inputs = processor(text=[whole], images=[picture], return_tensors="pt")
+        expected = theirs(**inputs, output_hidden_states=True).hidden_states[2][0].numpy()
+    expected = expected[row["output_index"][0][np.asarray(mask[0])]]
+    assert np.abs(np.asarray(embeds[0])[mask[0]] - expected).max() <= 1e-4 * np.abs(expected).max()
+    assert not (tmp_path / "tokenizer.json").exists()  # the weights have their own
+
+
+@pytest.mark.parametrize("changes", [{"train_layers": 1}, {"lora_rank": 2}], ids=str)
+def test_part_of_it_can_be_trained(weights, micro_vae, tmp_path, changes):
+    config = qwen_config(micro_vae, weights=weights[1], **changes)
+    loop = dataclasses.replace(config.loop, num_steps=3, ema_decay=0.0)
+    optimizer = dataclasses.replace(config.optimizer, instruction_lr_scale=1.0)
+    state, _ = start(dataclasses.replace(config, loop=loop, optimizer=optimizer), tmp_path / "run")
+    trained = dict(flat_paths(state.params["instruction"]))
+    whole = dict(flat_paths(nnx.state(reference.imported(weights[0])[0])))
+    if "train_layers" in changes:
+        assert all(name.startswith("text.top_blocks.") for name in trained)
+        assert len(trained) == 12
+        for name, value in trained.items():
+            start_value = np.asarray(whole[name.replace("top_blocks", "blocks")][...])[2:]
+            moved = np.abs(np.asarray(value[...]) - start_value).max()
+            assert 0 < moved < 0.05, name
+    else:
+        assert all(".lora." in name for name in trained)
+        assert len(trained) == 2 * 7
+        assert all(np.any(np.asarray(value[...])) for value in trained.values())
+    # What the run keeps is enough to go on with.
+    done = run_script(
+        "sample", f"--checkpoint={tmp_path / 'run'}", "--text=a star", "--out=out", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
+    """The same loss, and a cache that another encoder, or a trained one, refuses."""
+    _, config, _ = run
+    vae, data = load_vae(micro_vae), config.data
+    encoder = factory.build(config.instruction, tmp_path / "instruction", texts(data))
+    encode(data, vae, tmp_path, instruction=encoder, count=8)
+    cached = dataclasses.replace(data, latents=str(tmp_path))
+    latents.need_same_instruction(tmp_path, encoder)
+    networks = make_networks(config, *vae, encoder)
+    model = networks.merge(networks.init_params(jax.random.key(0)), networks.frozen)
+    source = {"segment": segment_source(data, "train"), "generate": generate_source(data, "train")}
+    for task in latents.TASKS:
+        for i, example in enumerate(latents.CachedLatents(str(tmp_path), task)[i] for i in range(8)):
+            words = {"text": example["text"]} | ({"null": ""} if task == "generate" else {})
+            for name, text in words.items():
+                image = source[task][i]["image"] if task == "segment" else None
+                row = jax.tree.map(lambda x: x[None], encoder.preparer(text, image))
+                embeds, mask = model.instruction(row)
+                np.testing.assert_array_equal(example[f"{name}_mask"], mask[0])
+                expected = np.where(mask[0][:, None], embeds[0], 0)
+                np.testing.assert_allclose(example[f"{name}_embeds"], expected, atol=1e-4)
+    options = {"batch_size": 4, "condition_dropout": 0.5, "seed": 0}
+    batch = next(training_batches(cached, encoder.preparer, **options))
+    assert set(batch["segment"]["instruction"]) == {"text_embeds", "text_mask"}
+    task = GenMaskTask(networks, config)
+    loss = task.loss(networks.init_params(jax.random.key(0)), networks.frozen, batch, jax.random.key(1))[0]
+    assert np.isfinite(loss)
+    state, _ = start(dataclasses.replace(config, data=cached), tmp_path / "run")
+    assert np.isfinite(state.metrics["loss"])
+
+    def refused(**changes):
+        other = qwen_config(micro_vae, **changes).instruction
+        with pytest.raises(UserError) as raised:
+            latents.need_same_instruction(tmp_path, factory.build(other, tmp_path / "instruction"))
+        return str(raised.value)
+
+    assert "another config.instruction" in refused(layer=1)
+    assert "config.instruction is trained" in refused(lora_rank=2)
+
+
+def test_a_cache_without_instructions_is_refused_where_pictures_are_looked_at(run, micro_vae, tmp_path):
+    _, config, _ = run
+    encode(config.data, load_vae(micro_vae), tmp_path, count=4)
+    encoder = factory.build(config.instruction, run[0] / "instruction")
+    with pytest.raises(UserError, match=r"encode again with launch/encode_latents\.py --instruction"):
+        latents.need_same_instruction(tmp_path, encoder)
+    tiny = factory.build(micro_config(micro_vae).instruction, tmp_path / "tiny", texts(config.data, 100))
+    latents.need_same_instruction(tmp_path, tiny)
+
+
+def check(config, directory):
+    validate(config)
+    factory.build(config.instruction, directory)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"layer": 3}, "layer 3: the model has layers 1 to 2"),
+        ({"layer": 0}, "layer 0"),
+        ({"train_layers": 3}, "only 2 layers are used"),
+        ({"train_layers": 1, "lora_rank": 1}, "not both"),
+        ({"image_token_budgets": (16, 4)}, "image_token_budgets must rise"),
+        ({"weights": "/nowhere"}, "no Qwen here; make it with launch/import_weights.py qwen"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_named(micro_vae, tmp_path, changes, words):
+    config = qwen_config(micro_vae, **changes)
+    with pytest.raises(UserError) as raised:
+        check(config, tmp_path)
+    assert words in str(raised.value)
+
+
+@pytest.mark.multidevice
+def test_the_step_runs_on_a_mesh(weights, run, micro_vae, tmp_path):
+    """fsdp 2 x tensor 2 x data 2 gives the loss of one device; weights are read in parts."""
+    config = qwen_config(micro_vae, weights=weights[1])
+    config = dataclasses.replace(
+        config, loop=dataclasses.replace(config.loop, num_steps=2, global_batch_size=8)
+    )
+    program = """
+        import os, sys, json
+        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={sys.argv[3]}"
+        import dataclasses, jax, numpy as np
+        from genmask_jax import sharding
+        from genmask_jax.config import TrainConfig, from_config_dict
+        from tests.conftest import start
+        sharding.FSDP_MIN_BYTES = 256
+        config = from_config_dict(TrainConfig, json.loads(open(sys.argv[1]).read()))
+        if jax.device_count() > 1:
+            config = dataclasses.replace(config, mesh=sharding.MeshConfig(data=2, fsdp=2, tensor=2))
+            from genmask_jax.models import genmask
+            made = genmask.with_loaded
+            def spy(state, instruction):
+                loaded = made(state, instruction)
+                kernel = loaded["text"]["blocks"]["mlp"]["gate_proj"]["kernel"][...]
+                assert 4 * np.prod(kernel.sharding.shard_shape(kernel.shape)) == kernel.size
+                return loaded
+            genmask.with_loaded = spy
+        state, _ = start(config, sys.argv[2])
+        print("loss", float(state.metrics["loss"]))
+    """
+    (tmp_path / "config.json").write_text(to_json(config))
+    losses = []
+    for devices in ("1", "8"):
+        command = [
+            sys.executable,
+            "-c",
+            textwrap.dedent(program),
+            "config.json",
+            str(tmp_path / devices),
+            devices,
+        ]
+        root = str(pathlib.Path(__file__).parents[3])
+        environment = os.environ | {"PYTHONPATH": root}
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+        assert done.returncode == 0, done.stderr[-2000:]
+        losses.append(float(done.stdout.split("loss")[-1]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
