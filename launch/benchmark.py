@@ -2,8 +2,11 @@
 
     python launch/benchmark.py train_step --size=8x384 --peer=diffusers
     python launch/benchmark.py mask --size=l --image_size=256
+    python launch/benchmark.py instruction --size=vl_7b --layers=1 --peer=transformers
 
 train_step: seconds for forward, backward and AdamW of the DiT alone, in float32, beside a peer's.
+instruction: Qwen2.5-VL with its whole vision tower and as many layers of its language model as asked for,
+with random weights: a picture and a text read, and text written.
 mask: one mask end to end (VAE encoder, one pass of the DiT, VAE decoder) with random bfloat16 weights.
 Each prints a table and, last, one line of JSON.
 """
@@ -11,8 +14,10 @@ Each prints a table and, last, one line of JSON.
 import argparse
 
 from genmask_jax import cli
-from genmask_jax.benchmarks import mask, train_step
+from genmask_jax.benchmarks import instruction, mask, train_step
+from genmask_jax.benchmarks.instruction import EncoderWorkload
 from genmask_jax.benchmarks.workload import Workload, parse_size
+from genmask_jax.instruction.qwen.config import SIZES
 
 
 def main() -> None:
@@ -34,6 +39,14 @@ def main() -> None:
     one.add_argument("--size", default="l", choices=["tiny", "s", "b", "l", "xl"])
     one.add_argument("--image_size", type=int, default=256, help="pixels a side")
     one.add_argument("--repeats", type=int, default=3)
+    read = commands.add_parser("instruction", help="seconds and memory for Qwen", allow_abbrev=False)
+    read.add_argument("--size", default="vl_7b", choices=SIZES)
+    read.add_argument("--layers", type=int, default=1, help="of the language model (default: 1)")
+    read.add_argument("--image_size", type=int, default=504, help="pixels a side (default: 504)")
+    read.add_argument("--batch_size", type=int, default=1)
+    read.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
+    read.add_argument("--peer", choices=["transformers"], help="whom to compare with (requirements-test.txt)")
+    read.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     cli.suit_cpu()
     cli.use_compilation_cache()
@@ -43,6 +56,11 @@ def main() -> None:
 def measure(arguments: argparse.Namespace) -> None:
     if arguments.command == "mask":
         mask.measure(arguments.size, arguments.image_size, arguments.repeats)
+        return
+    if arguments.command == "instruction":
+        fields = ("size", "layers", "image_size", "batch_size", "dtype")
+        encoder = EncoderWorkload(**{name: getattr(arguments, name) for name in fields})
+        instruction.measure(encoder, peer=arguments.peer, repeats=arguments.repeats)
         return
     workload = Workload(
         model=parse_size(arguments.size, arguments.text_dim),

@@ -14,6 +14,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
+from genmask_jax.benchmarks.random_weights import random_weights
 from genmask_jax.config import (
     DIT_SIZES,
     DataConfig,
@@ -47,24 +48,12 @@ def make_random_networks(size: str, image_size: int) -> Networks:
     )
     validate(config)
     vae_config, encoder = VAEConfig(), factory.build(config.instruction, "")
-    vae_state = _random(nnx.eval_shape(lambda: nnx.state(VAE(vae_config, rngs=nnx.Rngs(0)))))
+    vae_state = random_weights(
+        nnx.eval_shape(lambda: nnx.state(VAE(vae_config, rngs=nnx.Rngs(0)))), jnp.bfloat16
+    )
     networks = make_networks(config, vae_config, vae_state, encoder)
-    networks.params = _random(networks.abstract_params())
+    networks.params = random_weights(networks.abstract_params(), jnp.bfloat16)
     return networks
-
-
-def _random(shapes: Any) -> Any:
-    """bfloat16 noise that keeps signals' size, made on the host layer by layer; vectors are ones."""
-    rng = np.random.default_rng(0)
-
-    def leaf(x: Any) -> jax.Array:
-        values = np.ones(x.shape, jnp.bfloat16)
-        if values.ndim > 1:
-            for layer in values if values.ndim > 2 else (values,):
-                layer[:] = rng.standard_normal(layer.shape, np.float32) * layer.shape[-2] ** -0.5
-        return jax.device_put(values)
-
-    return jax.tree.map(leaf, shapes)
 
 
 def stages(networks: Networks) -> dict[str, Callable[[], Any]]:

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genmask_jax.benchmarks import diffusers_peer, mask, train_step
+from genmask_jax.benchmarks import diffusers_peer, instruction, mask, train_step
 from genmask_jax.benchmarks.workload import Workload, make_ours, parse_size
 from genmask_jax.errors import UserError
+from genmask_jax.instruction.qwen.config import QwenConfig, QwenTextConfig, QwenVisionConfig
 from genmask_jax.models.dit import DiT
 from genmask_jax.models.vae import VAEConfig
+from genmask_jax.weights import qwen_names
 
 
 def workload(frames=1):
@@ -66,3 +68,22 @@ def test_a_mask_is_reported(capsys, monkeypatch):
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(last["seconds"])[1] == "DiT, one pass over 32 tokens"
     assert last["peak_resident_bytes"] > 2**27
+
+
+@pytest.mark.parametrize("peer", [None, "transformers"])
+def test_an_encoder_is_reported(capsys, monkeypatch, peer):
+    text = QwenTextConfig(400, 32, 3, 4, 2, 48, mrope_section=(2, 1, 1))
+    vision = QwenVisionConfig(2, 16, 2, 24, patch_size=4, window_size=16, full_attention=(1,))
+    monkeypatch.setitem(instruction.SIZES, "vl_7b", QwenConfig(text, vision))
+    workload = instruction.EncoderWorkload("vl_7b", 2, 32, 2, "float32")
+    said = instruction.measure(workload, peer=peer, repeats=1)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == said
+    assert [name.partition(",")[0] for name in said["seconds"]["ours"]] == [
+        "vision tower",
+        "language model",
+        "both",
+        "both",
+    ]
+    assert len(said["seconds"].get("transformers", {})) == (2 if peer else 0)
+    parameters = sum(x.size for x in jax.tree.leaves(qwen_names.abstract_state(workload.config)))
+    assert said["parameters"] == parameters

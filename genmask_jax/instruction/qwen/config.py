@@ -63,6 +63,23 @@ class QwenConfig:
     vision: QwenVisionConfig = QwenVisionConfig()
 
 
+SIZES = {
+    "vl_7b": QwenConfig(),
+    "vl_3b": QwenConfig(
+        QwenTextConfig(
+            vocab_size=151936,
+            hidden_size=2048,
+            depth=36,
+            num_heads=16,
+            num_kv_heads=2,
+            ffn_size=11008,
+            tied=True,
+        )
+    ),
+}
+"""Published shapes. What is trained with takes its shape from the weights."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Prompts:
     """What the user's message says; `{text}` is the expression, prompt or question.

@@ -188,6 +188,7 @@ def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
     latents.need_same_instruction(tmp_path, encoder)
     networks = make_networks(config, *vae, encoder)
     model = networks.merge(networks.init_params(jax.random.key(0)), networks.frozen)
+    embed = jax.jit(model.instruction)
     source = {"segment": segment_source(data, "train"), "generate": generate_source(data, "train")}
     for task in latents.TASKS:
         for i, example in enumerate(latents.CachedLatents(str(tmp_path), task)[i] for i in range(8)):
@@ -195,7 +196,7 @@ def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
             for name, text in words.items():
                 image = source[task][i]["image"] if task == "segment" else None
                 row = jax.tree.map(lambda x: x[None], encoder.preparer(text, image))
-                embeds, mask = model.instruction(row)
+                embeds, mask = embed(row)
                 np.testing.assert_array_equal(example[f"{name}_mask"], mask[0])
                 expected = np.where(mask[0][:, None], embeds[0], 0)
                 np.testing.assert_allclose(example[f"{name}_embeds"], expected, atol=1e-4)
@@ -253,48 +254,49 @@ def test_what_does_not_fit_is_named(micro_vae, tmp_path, changes, words):
 
 
 @pytest.mark.multidevice
-def test_the_step_runs_on_a_mesh(weights, run, micro_vae, tmp_path):
-    """fsdp 2 x tensor 2 x data 2 gives the loss of one device; weights are read in parts."""
-    config = qwen_config(micro_vae, weights=weights[1])
-    config = dataclasses.replace(
-        config, loop=dataclasses.replace(config.loop, num_steps=2, global_batch_size=8)
-    )
+def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
+    """On 8 pretend devices, in a process of its own: data 2 x fsdp 2 x tensor 2, weights read in parts."""
+    config = qwen_config(micro_vae, weights=weights[1], train_layers=1)
     program = """
         import os, sys, json
-        os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={sys.argv[3]}"
-        import dataclasses, jax, numpy as np
+        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+        import jax, numpy as np
         from genmask_jax import sharding
         from genmask_jax.config import TrainConfig, from_config_dict
-        from tests.conftest import start
+        from genmask_jax.data.pipeline import training_batches
+        from genmask_jax.instruction import factory
+        from genmask_jax.models.genmask import make_networks
+        from genmask_jax.training.checkpoints import load_vae
+        from genmask_jax.training.genmask import GenMaskTask
+        from genmask_jax.weights.layout import flat_paths
         sharding.FSDP_MIN_BYTES = 256
-        config = from_config_dict(TrainConfig, json.loads(open(sys.argv[1]).read()))
-        if jax.device_count() > 1:
-            config = dataclasses.replace(config, mesh=sharding.MeshConfig(data=2, fsdp=2, tensor=2))
-            from genmask_jax.models import genmask
-            made = genmask.with_loaded
-            def spy(state, instruction):
-                loaded = made(state, instruction)
-                kernel = loaded["text"]["blocks"]["mlp"]["gate_proj"]["kernel"][...]
-                assert 4 * np.prod(kernel.sharding.shard_shape(kernel.shape)) == kernel.size
-                return loaded
-            genmask.with_loaded = spy
-        state, _ = start(config, sys.argv[2])
-        print("loss", float(state.metrics["loss"]))
+        config = from_config_dict(TrainConfig, json.loads(open("config.json").read()))
+        encoder = factory.build(config.instruction, ".")
+        options = {"batch_size": 8, "condition_dropout": 0.1, "seed": 0}
+        batch = next(training_batches(config.data, encoder.preparer, **options))
+        mesh = sharding.make_mesh(sharding.MeshConfig(data=2, fsdp=2, tensor=2))
+        for mesh in (None, mesh):
+            networks = make_networks(config, *load_vae(config.vae), encoder, mesh)
+            shapes = networks.abstract_params()
+            shardings = sharding.state_shardings(shapes, mesh) if mesh else None
+            params = jax.jit(networks.init_params, out_shardings=shardings)(jax.random.key(0))
+            task = GenMaskTask(networks, config)
+            params = task.start(params)
+            placed = sharding.to_devices(batch, mesh) if mesh else jax.device_put(batch)
+            loss, _ = jax.jit(task.loss)(params, networks.frozen, placed, jax.random.key(1))
+            print("loss", float(loss))
+            if mesh:
+                for tree in (networks.frozen["instruction"], params["instruction"]):
+                    flat = dict(flat_paths(tree))
+                    kernel = next(x for name, x in flat.items() if name.endswith("mlp.gate_proj.kernel"))[...]
+                    assert 4 * np.prod(kernel.sharding.shard_shape(kernel.shape)) == kernel.size
     """
     (tmp_path / "config.json").write_text(to_json(config))
-    losses = []
-    for devices in ("1", "8"):
-        command = [
-            sys.executable,
-            "-c",
-            textwrap.dedent(program),
-            "config.json",
-            str(tmp_path / devices),
-            devices,
-        ]
-        root = str(pathlib.Path(__file__).parents[3])
-        environment = os.environ | {"PYTHONPATH": root}
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-        assert done.returncode == 0, done.stderr[-2000:]
-        losses.append(float(done.stdout.split("loss")[-1]))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    root = str(pathlib.Path(__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": root},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    one, many = (float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("loss"))
+    assert many == pytest.approx(one, rel=1e-5)

@@ -1,0 +1,135 @@
+"""Seconds and memory for Qwen as an instruction encoder, at full width with as many layers as fit."""
+
+import dataclasses
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+
+from genmask_jax.benchmarks.random_weights import random_weights
+from genmask_jax.inference.batching import stack_inputs
+from genmask_jax.instruction.qwen.config import SIZES, QwenConfig, QwenInstructionConfig, WriteConfig
+from genmask_jax.instruction.qwen.decoding import write
+from genmask_jax.instruction.qwen.encoder import Qwen, embed
+from genmask_jax.instruction.qwen.files import learn_tokenizer
+from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, PromptMaker
+
+TEXT = "the dog on the left"
+NEW_TOKENS = 16
+
+Stages = dict[str, Callable[[], Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderWorkload:
+    """What is run.
+
+    size: in SIZES.
+    layers: of the language model; all of the vision tower's are there.
+    image_size: side of the pictures, pixels.
+    batch_size: pictures, each with a short text.
+    dtype: of weights and products.
+    """
+
+    size: str
+    layers: int
+    image_size: int
+    batch_size: int
+    dtype: str
+
+    @property
+    def config(self) -> QwenConfig:
+        whole = SIZES[self.size]
+        depth = min(self.layers, whole.text.depth)
+        return dataclasses.replace(whole, text=dataclasses.replace(whole.text, depth=depth))
+
+    def inputs(self) -> dict[str, np.ndarray]:
+        """Prepared prompts with pictures of noise."""
+        budget = max(1, round(self.image_size / self.config.vision.token_size)) ** 2
+        instruction = QwenInstructionConfig(image_token_budgets=(budget,), min_image_tokens=1)
+        maker = PromptMaker(learn_tokenizer([TEXT], 300), CHAT_TEMPLATE, self.config.vision, instruction)
+        (prompt,) = maker.render([instruction.prompts.phrase], 1)
+        rng = np.random.default_rng(0)
+        shape = (self.batch_size, self.image_size, self.image_size, 3)
+        pictures = rng.integers(0, 256, shape, np.uint8)
+        return stack_inputs([maker(prompt, TEXT, [picture]) for picture in pictures])
+
+
+def our_stages(workload: EncoderWorkload) -> tuple[Stages, int]:
+    """The parts by name, and the number of parameters."""
+    config, dtype = workload.config, jnp.dtype(workload.dtype)
+    graph, shapes = nnx.split(
+        nnx.eval_shape(lambda: Qwen(config, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0)))
+    )
+    state = random_weights(shapes, dtype)
+    prepared = workload.inputs()
+    inputs = jax.device_put(prepared)
+    x = jax.device_put(np.ones((*prepared["input_ids"].shape, config.text.hidden_size), dtype))
+    picture = [inputs[name][:, 0] for name in ("patches", "patch_positions", "windows", "order")]
+    options = WriteConfig(max_new_tokens=NEW_TOKENS)
+
+    def stage(function: Callable[..., jax.Array], *arguments: Any) -> Callable[[], Any]:
+        compiled = jax.jit(lambda state, *arguments: function(nnx.merge(graph, state), *arguments))
+        return lambda: jax.block_until_ready(compiled(state, *arguments))
+
+    def read(model: Qwen, inputs: Any) -> jax.Array:
+        states = embed(model.text, model.vision, inputs)
+        return model.text(states, inputs["positions"], inputs["attention_mask"])
+
+    layers, tokens = config.text.depth, x.shape[1]
+    stages = {
+        f"vision tower, {picture[0].shape[1]} patches": stage(lambda model, *p: model.vision(*p), *picture),
+        f"language model, {layers} layer(s), {tokens} tokens": stage(
+            lambda model, x: model.text(x, inputs["positions"], inputs["attention_mask"]), x
+        ),
+        "both": stage(read, inputs),
+        f"both, and {NEW_TOKENS} tokens written": stage(
+            lambda model, inputs: write(model, inputs, jax.random.key(0), options, (-1,)), inputs
+        ),
+    }
+    return stages, sum(leaf.size for leaf in jax.tree.leaves(state))
+
+
+def peer_stages(workload: EncoderWorkload) -> Stages:
+    """The first two stages by transformers. Raises UserError when PyTorch is not installed."""
+    from genmask_jax.benchmarks.transformers_peer import make_stages
+
+    prepared = workload.inputs()
+    return make_stages(workload.config, prepared, workload.image_size, workload.dtype)
+
+
+def measure(workload: EncoderWorkload, *, peer: str | None, repeats: int) -> dict[str, Any]:
+    """Runs the benchmark, prints a table, and last one line of JSON, which it returns."""
+    stages, parameters = our_stages(workload)
+    columns = {"ours": stages} | ({peer: peer_stages(workload)} if peer else {})
+    seconds: dict[str, dict[str, float]] = {name: {} for name in columns}
+    table = Table(title=f"Qwen {workload.size}, {parameters / 1e9:.3f} B parameters, {workload.dtype}")
+    for column in ("", *columns):
+        table.add_column(column, justify="right" if column else "left")
+    for i, name in enumerate(stages):
+        runs = {who: list(parts.values())[i] for who, parts in columns.items() if i < len(parts)}
+        taken: dict[str, list[float]] = {who: [] for who in runs}
+        for _ in range(repeats + 1):  # in turns
+            for who, run in runs.items():
+                began = time.perf_counter()
+                run()
+                taken[who].append(time.perf_counter() - began)
+        for who, times in taken.items():
+            seconds[who][name] = statistics.median(times[1:])
+        table.add_row(name, *(f"{seconds[who][name]:.3f} s" for who in runs))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    table.add_row("peak resident memory", f"{peak / 2**30:.2f} GiB")
+    line = {"seconds": seconds, "parameters": parameters, "peak_resident_bytes": peak}
+    line |= {"device": jax.devices()[0].device_kind, **dataclasses.asdict(workload)}
+    Console().print(table)
+    print(json.dumps(line))
+    return line

@@ -1,0 +1,20 @@
+"""Weights of noise, for what is measured at sizes whose published weights are not at hand."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def random_weights(shapes: Any, dtype: Any) -> Any:
+    """Noise that keeps signals' size, made on the host layer by layer; vectors are ones."""
+    rng = np.random.default_rng(0)
+
+    def leaf(x: Any) -> jax.Array:
+        values = np.ones(x.shape, dtype)
+        if values.ndim > 1:
+            for layer in values if values.ndim > 2 else (values,):
+                layer[:] = rng.standard_normal(layer.shape, np.float32) * layer.shape[-2] ** -0.5
+        return jax.device_put(values)
+
+    return jax.tree.map(leaf, shapes)
