@@ -1,9 +1,11 @@
-"""GenMask L: the DiT and the VAE of Wan 2.1 1.3B (30 layers of 1536), 256 px.
+"""GenMask L: DiT and VAE of Wan 2.1 1.3B (30 layers of 1536), instructions by Qwen2.5-VL-7B, 256 px.
 
-    python launch/import_weights.py wan --from=Wan2.1-T2V-1.3B-Diffusers --out=weights/wan_l --text_dim=768
+    python launch/import_weights.py wan --from=Wan2.1-T2V-1.3B-Diffusers --out=weights/wan_l --text_dim=3584
+    python launch/import_weights.py qwen --from=Qwen2.5-VL-7B-Instruct --out=weights/qwen_7b
     python launch/train.py --config=configs/genmask_l.py --workdir=runs/genmask_l
 
-1.419 B parameters (with Wan's own text width of 4096). With AdamW and the EMA a float32 state takes 23 GB.
+1.419 B parameters are trained: with AdamW and the EMA a float32 state takes 23 GB. Qwen is frozen, 15.5 GB in
+bfloat16. --config.mesh.fsdp=N divides both over N devices.
 """
 
 from genmask_jax.config import (
@@ -15,6 +17,7 @@ from genmask_jax.config import (
     TrainConfig,
     to_config_dict,
 )
+from genmask_jax.instruction.qwen.config import QwenInstructionConfig
 from genmask_jax.models.dit import DiTConfig
 
 
@@ -26,7 +29,11 @@ def get_config():
             init="weights/wan_l",
             model=DiTConfig(**DIT_SIZES["l"], remat=True),
             data=DataConfig(name="stamps", path="data/stamps", size=256),
-            instruction=InstructionConfig(name="minilm", minilm_max_tokens=32),
+            instruction=InstructionConfig(
+                name="qwen",
+                # A picture of 256 px is 9 x 9 tokens.
+                qwen=QwenInstructionConfig(weights="weights/qwen_7b", image_token_budgets=(81, 324)),
+            ),
             compute_dtype="bfloat16",
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=1000, weight_decay=0.01),
             loop=LoopConfig(

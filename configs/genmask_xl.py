@@ -1,9 +1,11 @@
-"""GenMask XL: the DiT of Wan 2.1 14B (40 layers of 5120) and its VAE, 256 px.
+"""GenMask XL: DiT (40 layers of 5120) and VAE of Wan 2.1 14B, instructions by Qwen2.5-VL-7B, 256 px.
 
-    python launch/import_weights.py wan --from=Wan2.1-T2V-14B-Diffusers --out=weights/wan_xl --text_dim=768
+    python launch/import_weights.py wan --from=Wan2.1-T2V-14B-Diffusers --out=weights/wan_xl --text_dim=3584
+    python launch/import_weights.py qwen --from=Qwen2.5-VL-7B-Instruct --out=weights/qwen_7b
     python launch/train.py --config=configs/genmask_xl.py --workdir=runs/genmask_xl
 
-14.29 B parameters. With AdamW and the EMA a float32 state takes 229 GB: the mesh divides it over 32 devices.
+14.29 B parameters. With AdamW and the EMA a float32 state takes 229 GB: the mesh divides it, and Qwen,
+over 32 devices.
 """
 
 from genmask_jax.config import (
@@ -15,6 +17,7 @@ from genmask_jax.config import (
     TrainConfig,
     to_config_dict,
 )
+from genmask_jax.instruction.qwen.config import QwenInstructionConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.sharding import MeshConfig
 
@@ -27,7 +30,11 @@ def get_config():
             init="weights/wan_xl",
             model=DiTConfig(**DIT_SIZES["xl"], remat=True),
             data=DataConfig(name="stamps", path="data/stamps", size=256),
-            instruction=InstructionConfig(name="minilm", minilm_max_tokens=32),
+            instruction=InstructionConfig(
+                name="qwen",
+                # A picture of 256 px is 9 x 9 tokens.
+                qwen=QwenInstructionConfig(weights="weights/qwen_7b", image_token_budgets=(81, 324)),
+            ),
             compute_dtype="bfloat16",
             optimizer=OptimizerConfig(learning_rate=5e-5, warmup_steps=1000, weight_decay=0.01),
             loop=LoopConfig(

@@ -1,6 +1,7 @@
 """Runs whose instructions Qwen reads: resumed, scored, cached, adapted, on a mesh, and asked to reason."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -9,13 +10,14 @@ import sys
 import textwrap
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
 from flax import nnx
 from PIL import Image
 
-from genmask_jax.config import InstructionConfig, TrainConfig, to_json, validate
+from genmask_jax.config import InstructionConfig, TrainConfig, from_config_dict, to_json, validate
 from genmask_jax.data import latents
 from genmask_jax.data.latents_encode import encode_shard
 from genmask_jax.data.pipeline import training_batches
@@ -23,12 +25,14 @@ from genmask_jax.data.sources import generate_source, segment_source, texts
 from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.qwen.config import (
+    SIZES,
     QwenConfig,
     QwenInstructionConfig,
     QwenTextConfig,
     QwenVisionConfig,
 )
 from genmask_jax.models.genmask import make_networks
+from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.training.checkpoints import load_vae
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.weights import qwen
@@ -253,6 +257,41 @@ def test_what_does_not_fit_is_named(micro_vae, tmp_path, changes, words):
     assert words in str(raised.value)
 
 
+def test_the_large_configs_step_fits_together(tmp_path, monkeypatch):
+    """Traced at full size (Wan 1.3B with Qwen2.5-VL-7B), nothing allocated."""
+    path = pathlib.Path(__file__).parents[3] / "configs/genmask_l.py"
+    spec = importlib.util.spec_from_file_location("genmask_l", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = from_config_dict(TrainConfig, module.get_config())
+    (tmp_path / "qwen/hub").mkdir(parents=True)
+    (tmp_path / "qwen/config.json").write_text(to_json(SIZES["vl_7b"]))
+    (tmp_path / "qwen/hub/tokenizer.json").write_text(reference.tokenizer().to_str())
+    encoder_config = dataclasses.replace(config.instruction.qwen, weights=str(tmp_path))
+    encoder = factory.build(dataclasses.replace(config.instruction, qwen=encoder_config), tmp_path)
+    encoder = dataclasses.replace(encoder, load=lambda targets: targets)
+    monkeypatch.setattr(jax, "device_put", lambda x, *_: x)
+    vae = nnx.eval_shape(lambda: nnx.state(VAE(VAEConfig(), rngs=nnx.Rngs(0))))
+    networks = make_networks(config, VAEConfig(), vae, encoder)
+    picture = np.zeros((256, 256, 3), np.uint8)
+
+    def half(inputs, **pictures):
+        rows = {"instruction": inputs, "images": picture, **pictures}
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), rows)
+
+    segment, generate = encoder.preparer("a dog", picture), encoder.preparer("a dog")
+    assert segment["patches"].shape == (1, 384, 588)  # 4 x 81 patches, to whole windows
+    batch = {"segment": half(segment, masks=picture[..., 0]), "generate": half(generate)}
+    params, loss = networks.abstract_params(), GenMaskTask(networks, config).loss
+    assert jax.eval_shape(loss, params, networks.frozen, batch, jax.random.key(0))[0].shape == ()
+    frozen = {name: x.get_value() for name, x in flat_paths(networks.frozen["instruction"])}
+    assert frozen["text.blocks.mlp.up_proj.kernel"].shape == (28, 3584, 18944)
+    assert frozen["text.blocks.mlp.up_proj.kernel"].dtype == jnp.bfloat16
+    count = sum(int(np.prod(x.shape)) for x in frozen.values())
+    assert count == 8_292_166_656 - 152_064 * 3584  # all but the output projection
+    assert dict(flat_paths(params))["dit.text_embedder.linear_1.kernel"].shape == (3584, 1536)
+
+
 @pytest.mark.multidevice
 def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
     """On 8 pretend devices, in a process of its own: data 2 x fsdp 2 x tensor 2, weights read in parts."""
@@ -266,7 +305,8 @@ def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
         from genmask_jax.data.pipeline import training_batches
         from genmask_jax.instruction import factory
         from genmask_jax.models.genmask import make_networks
-        from genmask_jax.training.checkpoints import load_vae
+        from genmask_jax.models.vae import VAE, VAEConfig
+from genmask_jax.training.checkpoints import load_vae
         from genmask_jax.training.genmask import GenMaskTask
         from genmask_jax.weights.layout import flat_paths
         sharding.FSDP_MIN_BYTES = 256
