@@ -59,8 +59,8 @@ def rotary_table(positions: Int[Array, "B N A"], parts: tuple[np.ndarray, ...]) 
         positions: of each token along each of A axes.
         parts: the frequencies that turn with each axis; D / 2 together.
     """
-    parts = [positions[..., axis, None].astype(jnp.float32) * part for axis, part in enumerate(parts)]
-    angles = jnp.concatenate(parts, axis=-1)
+    angles = [positions[..., axis, None].astype(jnp.float32) * part for axis, part in enumerate(parts)]
+    angles = jnp.concatenate(angles, axis=-1)
     return jnp.cos(angles), jnp.sin(angles)
 
 

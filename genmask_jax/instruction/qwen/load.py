@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from genmask_jax.config import to_json
 from genmask_jax.instruction.base import Instruction, Targets
-from genmask_jax.instruction.qwen.config import QwenConfig, QwenInstructionConfig, need_layer
+from genmask_jax.instruction.qwen.config import QwenConfig, QwenInstructionConfig, WriteConfig, need_layer
 from genmask_jax.instruction.qwen.encoder import Qwen, QwenEncoder
 from genmask_jax.instruction.qwen.files import TOKENIZER, learn_tokenizer, load_chat_template, load_tokenizer
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, PromptMaker, QwenPreparer
@@ -159,7 +159,8 @@ def fingerprint(config: QwenInstructionConfig, maker: PromptMaker) -> str:
 
     Of weights, all parameters of less than a mebibyte count: the norms and biases of every layer.
     """
-    used = dataclasses.replace(config, weights="")
+    prompts = dataclasses.replace(config.prompts, reason="")
+    used = dataclasses.replace(config, weights="", prompts=prompts, write=WriteConfig())
     digest = hashlib.sha256(to_json(used).encode())
     digest.update(maker.tokenizer.to_str().encode())
     if config.weights:

@@ -180,9 +180,9 @@ def rope_positions(
         grids: (rows, columns) of each picture's tokens.
     """
     positions = np.zeros((len(is_image), 3), np.int32)
-    place, following, grids = 0, 0, iter(grids)
+    place, following, pictures = 0, 0, iter(grids)
     while place < len(is_image):
-        rows, columns = next(grids) if is_image[place] else (1, 1)
+        rows, columns = next(pictures) if is_image[place] else (1, 1)
         row, column = np.indices((rows, columns)).reshape(2, -1)
         positions[place : place + rows * columns] = np.stack([0 * row, row, column], axis=1) + following
         place, following = place + rows * columns, following + max(rows, columns)

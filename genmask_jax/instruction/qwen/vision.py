@@ -26,12 +26,14 @@ from genmask_jax.models.layers import RMSNorm, attend, stack
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 """CLIP's, with which pictures are normalised."""
+THETA = 1e4
+"""Base of the rotary frequencies."""
 
 
 def normalise(patches: UInt8[Array, "... 3*p*p"]) -> Float[Array, "... 3*p*p"]:
     """Pixels as the model takes them, float32: (x / 255 - mean) / std, channel by channel."""
     pixels = patches.reshape(*patches.shape[:-1], 3, -1).astype(jnp.float32) / 255
-    mean, std = np.float32(IMAGE_MEAN)[:, None], np.float32(IMAGE_STD)[:, None]
+    mean, std = (np.asarray(values, np.float32)[:, None] for values in (IMAGE_MEAN, IMAGE_STD))
     return ((pixels - mean) / std).reshape(patches.shape)
 
 
@@ -135,9 +137,8 @@ class QwenVision(nnx.Module):
             order: of each token in rows, the place of its square in `patches`.
         """
         config = self.config
-        channels = config.hidden_size // config.num_heads // 2
-        parts = (frequencies(channels, 1e4),) * 2
-        table = rotary_table(positions, parts)
+        along_one = frequencies(config.hidden_size // config.num_heads // 2, THETA)
+        table = rotary_table(positions, (along_one, along_one))
         x = self._embed(patches)
         full = np.isin(np.arange(config.depth), config.full_attention)
         graph, state = nnx.split(self.blocks)

@@ -156,6 +156,37 @@ def test_imported_weights_are_what_the_model_reads_with(weights, micro_vae, tmp_
     assert not (tmp_path / "tokenizer.json").exists()  # the weights have their own
 
 
+def test_a_text_only_model_reads_the_words_alone(micro_vae, tmp_path):
+    hub = epath.Path(reference.save_hub(tmp_path / "hub", reference.reference_text()))
+    qwen.copy_hub_files(hub, epath.Path(tmp_path))
+    write_part(qwen.open_qwen(hub), epath.Path(tmp_path), lambda nbytes: None)
+    config = qwen_config(micro_vae, weights=str(tmp_path))
+    encoder = factory.build(config.instruction, tmp_path)
+    assert not encoder.sees_pictures
+    one, two = (encoder.preparer("the red star", reference.photograph(size, 32)) for size in (32, 50))
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    assert one.keys() == encoder.preparer("the red star").keys()
+    state, _ = start(config, tmp_path / "run")
+    assert np.isfinite(state.metrics["loss"])
+
+
+def test_bfloat16_is_near_float32(weights, micro_vae, tmp_path):
+    config = qwen_config(micro_vae, weights=weights[1])
+    for dtype in ("float32", "bfloat16"):
+        changed = dataclasses.replace(config, compute_dtype=dtype)
+        encoder = factory.build(changed.instruction, tmp_path)
+        networks = make_networks(changed, *load_vae(micro_vae), encoder)
+        frozen = dict(flat_paths(networks.frozen["instruction"]))
+        assert frozen["text.blocks.q_proj.kernel"][...].dtype == jnp.dtype(dtype)
+        row = jax.tree.map(lambda x: x[None], encoder.preparer("a star", reference.photograph(32, 32)))
+        model = networks.merge(networks.init_params(jax.random.key(0)), networks.frozen)
+        embeds, mask = jax.jit(model.instruction)(row)
+        if dtype == "float32":
+            expected = embeds
+    difference = jnp.linalg.norm(jnp.where(mask[..., None], embeds - expected, 0))
+    assert 0 < difference < 0.05 * jnp.linalg.norm(jnp.where(mask[..., None], expected, 0))
+
+
 @pytest.mark.parametrize("changes", [{"train_layers": 1}, {"lora_rank": 2}], ids=str)
 def test_part_of_it_can_be_trained(weights, micro_vae, tmp_path, changes):
     config = qwen_config(micro_vae, weights=weights[1], **changes)
