@@ -1,6 +1,7 @@
 """How parameters of ours are laid out in public (PyTorch) weights, tensor by tensor, in both directions."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -81,6 +82,12 @@ def flat_paths(state: Any) -> list[tuple[str, Any]]:
 def parameter_name(keys: Any) -> str:
     """The name, as `flat_paths` has it, of a leaf of an NNX state that JAX gives this path."""
     return jax.tree_util.keystr(keys, simple=True, separator=".").removesuffix(".value")
+
+
+def public_name(path: str, names: Mapping[str, str]) -> tuple[str, str]:
+    """The module of `names` that a path of ours begins with, the longest such, and its public key."""
+    module = max((name for name in names if f"{path}.".startswith(f"{name}.")), key=len)
+    return module, re.sub(r"\.(kernel|scale)$", ".weight", names[module] + path[len(module) :])
 
 
 def make_entry(path: str, shape: tuple[int, ...], key: str, layout: Layout) -> Entry:

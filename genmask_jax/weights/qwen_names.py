@@ -10,7 +10,7 @@ from transformers import Qwen2_5_VLConfig, Qwen2Config
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.config import QwenConfig, QwenTextConfig, QwenVisionConfig
 from genmask_jax.instruction.qwen.encoder import Qwen
-from genmask_jax.weights.layout import LINEAR, SAME, Entry, Layout, flat_paths, make_entry
+from genmask_jax.weights.layout import LINEAR, SAME, Entry, Layout, flat_paths, make_entry, public_name
 
 NAMES = {
     "vision.patch_embed": "visual.patch_embed.proj",
@@ -120,8 +120,7 @@ def entries(config: QwenConfig) -> list[Entry]:
 
 
 def _entry(path: str, shape: tuple[int, ...], config: QwenConfig) -> Entry:
-    module = max((name for name in NAMES if f"{path}.".startswith(f"{name}.")), key=len)
-    key = re.sub(r"\.(kernel|scale)$", ".weight", NAMES[module] + path[len(module) :])
+    module, key = public_name(path, NAMES)
     if module == "vision.patch_embed":
         return make_entry(path, shape, key, _patch_projection(config.vision))
     return make_entry(path, shape, key, LINEAR if path.endswith(".kernel") else SAME)

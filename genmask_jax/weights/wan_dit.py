@@ -7,7 +7,16 @@ from flax import nnx
 
 from genmask_jax.errors import UserError
 from genmask_jax.models.dit import DiT, DiTConfig
-from genmask_jax.weights.layout import LINEAR, SAME, TABLE, Entry, flat_paths, make_entry, patch_projection
+from genmask_jax.weights.layout import (
+    LINEAR,
+    SAME,
+    TABLE,
+    Entry,
+    flat_paths,
+    make_entry,
+    patch_projection,
+    public_name,
+)
 
 TEXT_PROJECTION = "text_embedder.linear_1"
 """Of ours: starts fresh when the instruction encoder's width is not that of the public weights."""
@@ -149,12 +158,10 @@ def entries(config: DiTConfig) -> list[Entry]:
 
 
 def _entry(path: str, shape: tuple[int, ...], config: DiTConfig) -> Entry:
-    module = max((name for name in NAMES if f"{path}.".startswith(f"{name}.")), key=len)
+    module, key = public_name(path, NAMES)
     *_, leaf = path.split(".")
-    key = NAMES[module] + path[len(module) :]
     if leaf == "scale_shift_table":
         return make_entry(path, shape, key, TABLE)
-    key = re.sub(r"\.(kernel|scale)$", ".weight", key)
     if leaf != "kernel":
         return make_entry(path, shape, key, SAME)
     layout = patch_projection(config.patch_size) if module == "patch_embedding" else LINEAR

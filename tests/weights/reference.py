@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 import torch
 from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from etils import epath
@@ -12,7 +13,7 @@ from genmask_jax.models.dit import DiT
 from genmask_jax.models.vae import VAE
 from genmask_jax.weights import wan
 from genmask_jax.weights.parts import Part
-from genmask_jax.weights.streaming import Streamed
+from genmask_jax.weights.streaming import ParameterReader, Streamed
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -128,3 +129,17 @@ def record(model: torch.nn.Module) -> dict[str, tuple[tuple, torch.Tensor]]:
     for name, module in model.named_modules():
         watch(name, module)
     return seen
+
+
+def tensors(directory) -> dict[str, np.ndarray]:
+    """All tensors of a folder's safetensors, by key."""
+    found = {}
+    for path in directory.glob("*.safetensors"):
+        found |= safetensors.numpy.load_file(path)
+    return found
+
+
+def leaves(path) -> dict[str, np.ndarray]:
+    """All parameters of a checkpoint of ours, by name."""
+    reader = ParameterReader(epath.Path(path))
+    return {name: reader.read(name) for name in reader.shapes}

@@ -17,7 +17,7 @@ from genmask_jax.weights import qwen_names, streaming, wan_dit
 from genmask_jax.weights.files import write_tensors
 from genmask_jax.weights.layout import Entry
 from tests.instruction.qwen import reference
-from tests.weights.test_qwen_files import SEVEN, THREE
+from tests.instruction.qwen.published import SEVEN, THREE
 
 LARGE = DiTConfig(
     hidden_size=int(os.environ.get("LARGE_HIDDEN_SIZE", 3072)),  # 5120 for the 14 B model itself: 29 GB

@@ -20,6 +20,8 @@ from genmask_jax.weights.layout import complaints
 from genmask_jax.weights.streaming import ParameterReader
 from launch import export_weights, import_weights
 from tests.instruction.qwen import reference
+from tests.instruction.qwen.published import SEVEN, TEXT_SEVEN, THREE
+from tests.weights.reference import leaves, tensors
 
 
 def run(script, monkeypatch, *flags):
@@ -37,18 +39,6 @@ def hub(tmp_path_factory):
 @pytest.fixture
 def broken(hub, tmp_path):
     return epath.Path(shutil.copytree(hub, tmp_path / "hub"))
-
-
-def tensors(directory) -> dict[str, np.ndarray]:
-    found = {}
-    for path in directory.glob("*.safetensors"):
-        found |= safetensors.numpy.load_file(path)
-    return found
-
-
-def leaves(path) -> dict[str, np.ndarray]:
-    reader = ParameterReader(epath.Path(path))
-    return {name: reader.read(name) for name in reader.shapes}
 
 
 def logits(directory, kind):
@@ -131,33 +121,6 @@ def test_relatives_load_by_their_config_alone(make, kind, tmp_path):
     mine = np.asarray(ours(jax.tree.map(jax.numpy.asarray, inputs | {"positions": positions})))
     assert np.abs(mine - expected).max() <= 1e-4 * np.abs(expected).max()
     assert (config.vision.depth == 0) == (kind is Qwen2ForCausalLM)
-
-
-PUBLISHED_VISION = {
-    "depth": 32, "hidden_act": "silu", "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16,
-    "in_chans": 3, "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14, "window_size": 112,
-    "fullatt_block_indexes": [7, 15, 23, 31], "tokens_per_second": 2, "temporal_patch_size": 2,
-}  # fmt: skip
-PUBLISHED = {
-    "model_type": "qwen2_5_vl", "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1e6,
-    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}, "use_sliding_window": False,
-    "max_window_layers": 70,
-}  # fmt: skip
-SEVEN = PUBLISHED | {
-    "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28,
-    "num_key_value_heads": 4, "vocab_size": 152064, "tie_word_embeddings": False,
-    "vision_config": PUBLISHED_VISION | {"out_hidden_size": 3584},
-}  # fmt: skip
-THREE = PUBLISHED | {
-    "hidden_size": 2048, "intermediate_size": 11008, "num_hidden_layers": 36, "num_attention_heads": 16,
-    "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True,
-    "vision_config": PUBLISHED_VISION | {"out_hidden_size": 2048},
-}  # fmt: skip
-TEXT_SEVEN = {
-    "model_type": "qwen2", "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1e6, "hidden_size": 3584,
-    "intermediate_size": 18944, "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4,
-    "vocab_size": 152064, "tie_word_embeddings": False, "use_sliding_window": False, "max_window_layers": 28,
-}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,12 @@ from launch import export_weights, import_weights
 from tests.weights.reference import (
     import_dit,
     in_memory,
+    leaves,
     normal,
     reference_dit,
     reference_vae,
     save,
+    tensors,
     to_numpy,
     to_torch,
 )
@@ -55,18 +57,6 @@ def broken(hub, tmp_path):
 def run(script, monkeypatch, *flags):
     monkeypatch.setattr(sys, "argv", ["x", "wan", *(f"--{flag}" for flag in flags)])
     script.main()
-
-
-def tensors(directory) -> dict[str, np.ndarray]:
-    found = {}
-    for path in directory.glob("*.safetensors"):
-        found |= safetensors.numpy.load_file(path)
-    return found
-
-
-def leaves(path) -> dict[str, np.ndarray]:
-    reader = streaming.ParameterReader(epath.Path(path))
-    return {name: reader.read(name) for name in reader.shapes}
 
 
 @pytest.mark.parametrize("by_layer", [False, True])
