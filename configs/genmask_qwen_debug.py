@@ -4,8 +4,8 @@
         --workdir=runs/qwen_debug
 
 It has a few layers and random weights, which stay as they are, and looks at the picture as well as at the
-words: all that genmask_l does with the real one, on a laptop. One-pass mIoU 0.572, oIoU 0.555 on 512 test scenes
-(0.681 / 0.679 with --config.instruction.qwen.train_layers=2).
+words: all that genmask_l does with the real one, on a laptop. One-pass mIoU 0.572, oIoU 0.555 on 512 test
+scenes (0.681 / 0.679 with --config.instruction.qwen.train_layers=2).
 """
 
 from genmask_jax.config import (

@@ -53,7 +53,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class InstructionConfig:
-    """Which instruction encoder: "tiny" (trained with the DiT), "minilm" or "qwen" (frozen)."""
+    """Which instruction encoder: "tiny" (trained with the DiT), "minilm" (frozen) or "qwen"."""
 
     name: str = "tiny"
     tiny: TinyTextConfig = TinyTextConfig()
@@ -218,7 +218,8 @@ def _has_default(field: dataclasses.Field) -> bool:
 def _coerce(kind: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(kind) or kind
     if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(value)
+        one = (typing.get_args(kind) or (object,))[0]
+        return tuple(_coerce(one, item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(origin, types.UnionType) or not isinstance(value, origin):

@@ -17,12 +17,12 @@ from ml_collections import config_flags
 
 from genmask_jax import cli
 from genmask_jax.config import TrainConfig, from_config_dict
-from genmask_jax.data.latents import DTYPES
 from genmask_jax.data.latents_encode import encode_shard
 from genmask_jax.data.sources import texts
 from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
 from genmask_jax.training.checkpoints import load_vae
+from genmask_jax.weights.files import DTYPES
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A file configs/genmask_*.py."
@@ -32,7 +32,7 @@ COUNT = flags.DEFINE_integer(
     "count", None, "Examples of each task, from the first; all when not given.", lower_bound=1
 )
 INSTRUCTION = flags.DEFINE_bool("instruction", False, "Cache the frozen instruction encoder's output too.")
-DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "In which latents are stored.")
+DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "In which latents and embeddings are stored.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures at a time, on this host.", lower_bound=1)
 NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "Parts; one a process when not given.", lower_bound=1)
 SHARD = flags.DEFINE_integer("shard", None, "Which part; this process's when not given.", lower_bound=0)

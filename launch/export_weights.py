@@ -35,7 +35,9 @@ def main() -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    if arguments.out.exists() and any(arguments.out.iterdir()):
+    if arguments.name == "qwen" and (arguments.only or arguments.step != "last"):
+        raise UserError("--only and --step are for wan; leave them out")
+    if any(cli.make_directory(arguments.out, "--out").iterdir()):
         raise UserError(f"--out={arguments.out} is not empty; give a new directory")
     with tqdm(unit="B", unit_scale=True, desc="export") as bar:
         if arguments.name == "qwen":

@@ -24,7 +24,7 @@ from genmask_jax.inference.load import load
 from genmask_jax.inference.pictures import read_picture, to_model_size, to_picture_size
 from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.inference.segmenter import Segmenter
-from genmask_jax.training.checkpoints import read_config
+from genmask_jax.training.checkpoints import find_step, read_config
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Directory of a training run.", required=True)
 TEXT = flags.DEFINE_string("text", None, "What to segment or to draw.", required=True)
@@ -51,6 +51,8 @@ def main() -> None:
     image = read_picture(IMAGE.value) if IMAGE.value else None
     if REASON.value and image is None:
         raise UserError("--reason describes something in a picture; give --image")
+    find_step(CHECKPOINT.value, STEP.value)  # before anything takes long
+    out = cli.make_directory(OUT.value, "--out")
     text = describe(image) if REASON.value else TEXT.value
     networks, config, _ = load(CHECKPOINT.value, STEP.value)
     given = {
@@ -61,8 +63,6 @@ def main() -> None:
     }
     given = {name: value for name, value in given.items() if value is not None}
     sampler = dataclasses.replace(config.sampler, **given)
-    out = epath.Path(OUT.value)
-    out.mkdir(parents=True, exist_ok=True)
     if image is None:
         generator = Generator(networks, sampler, batch_size=1, seed=SEED.value)
         save(generator([TEXT.value])[0], out / "picture.png")

@@ -17,9 +17,9 @@ from genmask_jax.data.sources import texts
 from genmask_jax.instruction import factory
 from genmask_jax.models.genmask import make_networks
 from genmask_jax.sharding import make_mesh
-from genmask_jax.training.checkpoints import load_vae, save_vae
+from genmask_jax.training.checkpoints import find_dit, load_vae, save_vae
 from genmask_jax.training.genmask import GenMaskTask
-from genmask_jax.training.loop import prepare_workdir, train
+from genmask_jax.training.loop import check_workdir, make_workdir, train
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A file configs/genmask_*.py."
@@ -31,19 +31,24 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir a
 
 def main() -> None:
     config = from_config_dict(TrainConfig, CONFIG.value)
+    # What can be wrong is found before --overwrite deletes anything.
+    workdir = check_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
     vae_config, vae_state = load_vae(config.vae)
     if config.data.latents:
         need_same(config.data, vae_config, vae_state)
-    corpus = texts(config.data)
-    workdir = prepare_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
-    save_vae(workdir, vae_config, vae_state)
-    # A resumed run keeps its tokenizer.
-    known = (workdir / "instruction").exists()
-    encoder = factory.build(config.instruction, workdir / "instruction", [] if known else corpus)
-    mesh = make_mesh(config.mesh)
+    if config.init:
+        find_dit(config.init)
+    kept = workdir / "instruction"
+    known = RESUME.value and kept.exists()  # a resumed run keeps its tokenizer
+    encoder = factory.build(config.instruction, kept, [] if known else texts(config.data))
     if config.data.latents:
         need_same_instruction(config.data.latents, encoder)
+    mesh = make_mesh(config.mesh)
     networks = make_networks(config, vae_config, vae_state, encoder, mesh)
+    make_workdir(workdir, overwrite=OVERWRITE.value)
+    save_vae(workdir, vae_config, vae_state)
+    if encoder.save is not None and not known:
+        encoder.save(kept)
     _, scores = train(GenMaskTask(networks, config), config, workdir, mesh)
     logging.info("trained %s in %s: %s", config.name, workdir, scores)
 

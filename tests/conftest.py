@@ -26,7 +26,7 @@ from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.sharding import make_mesh
 from genmask_jax.training.checkpoints import load_vae, save_vae
 from genmask_jax.training.genmask import GenMaskTask
-from genmask_jax.training.loop import prepare_workdir, train
+from genmask_jax.training.loop import check_workdir, make_workdir, train
 
 cli.suit_cpu()
 # Many tests compile the same small programs, in this process, the other worker's and the scripts'.
@@ -64,12 +64,14 @@ def micro_vae(tmp_path_factory) -> str:
 
 def start(config: TrainConfig, workdir, *, resume=False, overwrite=False, batches=None):
     """What launch/train.py does; `batches` may stand in for the task's data."""
-    workdir = prepare_workdir(str(workdir), resume=resume, overwrite=overwrite, config=config)
-    vae = load_vae(config.vae)
-    save_vae(workdir, *vae)
+    workdir = check_workdir(str(workdir), resume=resume, overwrite=overwrite, config=config)
+    vae, mesh = load_vae(config.vae), make_mesh(config.mesh)
     encoder = factory.build(config.instruction, workdir / "instruction", texts(config.data, 400))
-    mesh = make_mesh(config.mesh)
     networks = make_networks(config, *vae, encoder, mesh)
+    make_workdir(workdir, overwrite=overwrite)
+    save_vae(workdir, *vae)
+    if encoder.save is not None:
+        encoder.save(workdir / "instruction")
     task = GenMaskTask(networks, config)
     if batches is not None:
         task.batches = batches(task.batches)

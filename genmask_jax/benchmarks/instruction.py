@@ -75,6 +75,7 @@ def our_stages(workload: EncoderWorkload) -> tuple[Stages, int]:
     inputs = jax.device_put(prepared)
     x = jax.device_put(np.ones((*prepared["input_ids"].shape, config.text.hidden_size), dtype))
     picture = [inputs[name][:, 0] for name in ("patches", "patch_positions", "windows", "order")]
+    keys = jax.random.split(jax.random.key(0), workload.batch_size)
     options = WriteConfig(max_new_tokens=NEW_TOKENS)
 
     def stage(function: Callable[..., jax.Array], *arguments: Any) -> Callable[[], Any]:
@@ -93,7 +94,7 @@ def our_stages(workload: EncoderWorkload) -> tuple[Stages, int]:
         ),
         "both": stage(read, inputs),
         f"both, and {NEW_TOKENS} tokens written": stage(
-            lambda model, inputs: write(model, inputs, jax.random.key(0), options, (-1,)), inputs
+            lambda model, inputs: write(model, inputs, keys, options, (-1,)), inputs
         ),
     }
     return stages, sum(leaf.size for leaf in jax.tree.leaves(state))

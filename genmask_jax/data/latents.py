@@ -28,9 +28,9 @@ from genmask_jax.data.examples import Source
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Instruction
 from genmask_jax.models.vae import VAEConfig
+from genmask_jax.weights.files import DTYPES
 
 TASKS = ("segment", "generate")
-DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
 
 class LatentExample(TypedDict, total=False):
@@ -57,7 +57,7 @@ class Identity:
     vae: `fingerprint` of the VAE.
     vae_config: its shape, for people.
     name, size, seed: of the data set, as in `DataConfig`.
-    dtype: in which latents are stored.
+    dtype: in which latents and embeddings are stored.
     num_shards: of how many shards the cache consists.
     segment, generate: examples of each task, over all shards.
     instruction: `fingerprint` of the instruction encoder; empty if the instructions are not cached.

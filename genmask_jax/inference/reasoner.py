@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax import nnx
-from jaxtyping import UInt8
+from jaxtyping import Array, Int, UInt8, UInt32
 
 from genmask_jax.config import InstructionConfig
 from genmask_jax.errors import UserError
-from genmask_jax.inference.batching import fixed_batches, stack_inputs
+from genmask_jax.inference.batching import example_keys, fixed_batches, stack_inputs
 from genmask_jax.instruction.qwen.decoding import write
 from genmask_jax.instruction.qwen.encoder import Qwen
 from genmask_jax.instruction.qwen.files import stop_ids
@@ -48,20 +48,28 @@ class Reasoner:
                 f"--reason: the run's instruction encoder, {instruction.name}, does not write; train with "
                 "config.instruction.name = qwen"
             )
-        self.config, self.batch_size = instruction.qwen, batch_size
         shape, self.maker = open_model(instruction.qwen, directory)
-        (self._prompt,) = self.maker.render([instruction.qwen.prompts.reason], int(shape.vision.depth > 0))
+        if not shape.vision.depth:
+            raise UserError("--reason: the run's Qwen reads words alone; it takes one that looks at pictures")
+        self.batch_size, self.seed = batch_size, seed
+        (self._prompt,) = self.maker.render([instruction.qwen.prompts.reason], 1)
         make = lambda rngs: Qwen(shape, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype), rngs=rngs)  # noqa: E731
-        self._graph, self._state = load_whole(make, instruction.qwen)
-        self._key = jax.random.key_data(jax.random.key(seed))
-        self._stop = stop_ids(self.maker.tokenizer)
-        self._write = jax.jit(self._trace)
+        graph, self._state = load_whole(make, instruction.qwen)
+        options, stop = instruction.qwen.write, stop_ids(self.maker.tokenizer)
+
+        # No method: one that holds `self` would keep the weights in memory once the reasoner is gone.
+        def trace(state: Any, inputs: Any, seeds: UInt32[Array, "B 2"]) -> Int[Array, "B N"]:
+            return write(nnx.merge(graph, state), inputs, jax.random.wrap_key_data(seeds), options, stop)
+
+        self._write = jax.jit(trace)
 
     def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]], questions: Sequence[str]) -> list[str]:
-        """A description for every question about a picture of any size."""
-        pictures = self._prompt.before.count("<|image_pad|>")
+        """A description for every question about a picture of any size.
+
+        What is drawn for the n-th question depends on the seed and n alone.
+        """
         pairs = zip(questions, images, strict=True)
-        rows = [self.maker(self._prompt, question, [image][:pictures]) for question, image in pairs]
+        rows = [self.maker(self._prompt, question, [image]) for question, image in pairs]
         answers = [""] * len(rows)
         alike: dict[Any, list[int]] = {}
         for i, row in enumerate(rows):
@@ -69,12 +77,9 @@ class Reasoner:
         for indices in alike.values():
             inputs = stack_inputs([rows[i] for i in indices])
             for batch, real in fixed_batches(len(indices), self.batch_size):
-                arguments = jax.device_put((jax.tree.map(lambda x, b=batch: x[b], inputs), self._key))
+                seeds = example_keys(self.seed, np.asarray(indices)[batch])
+                arguments = jax.device_put((jax.tree.map(lambda x, b=batch: x[b], inputs), seeds))
                 tokens = jax.device_get(self._write(self._state, *arguments))
                 for i, row in zip(batch[:real], tokens[:real], strict=True):
                     answers[indices[i]] = self.maker.tokenizer.decode(row.tolist()).strip()
         return answers
-
-    def _trace(self, state: Any, inputs: Any, key: jax.Array) -> jax.Array:
-        model = nnx.merge(self._graph, state)
-        return write(model, inputs, jax.random.wrap_key_data(key), self.config.write, self._stop)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 import jax
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Bool, Float
 
 Inputs = dict[str, np.ndarray]
@@ -53,6 +54,7 @@ class Instruction:
     load: of those that are asked for, the parameters that come with the encoder, frozen and trained; None if
         none do.
     fingerprint: identifies the embeddings; None if they change in training.
+    save: (directory) -> keeps, in a new run's directory, what `load` and the preparer cannot do without.
     sees_pictures: whether the embeddings of an expression depend on its picture.
     """
 
@@ -62,4 +64,5 @@ class Instruction:
     trained: Callable[[str], bool]
     load: Callable[[Targets], dict[str, jax.Array]] | None = None
     fingerprint: Callable[[], str] | None = None
+    save: Callable[[epath.Path], None] | None = None
     sees_pictures: bool = False

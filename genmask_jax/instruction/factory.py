@@ -15,8 +15,8 @@ def build(config: InstructionConfig, directory: epath.PathLike, texts: Iterable[
 
     Args:
         config: which one, and its shape.
-        directory: where its tokenizer is kept, or will be when `texts` are given to learn one from.
-        texts: of the data set; only for a new run of an encoder that learns its vocabulary.
+        directory: where a run keeps what belongs to its encoder; nothing is written to it here.
+        texts: of the data set; only for a new run, whose encoder may learn its vocabulary from them.
 
     Raises:
         UserError: no tokenizer or no weights are found, or the weights' package is not installed.
@@ -32,12 +32,12 @@ def build(config: InstructionConfig, directory: epath.PathLike, texts: Iterable[
             load=minilm.load_parameters,
             fingerprint=lambda: minilm.fingerprint(config.minilm_max_tokens),
         )
-    texts = list(texts)
-    if texts:
-        tiny.learn_tokenizer(texts, config.tiny.vocab_size).save_pretrained(str(directory))
+    texts, size = list(texts), config.tiny.vocab_size
+    tokenizer = tiny.learn_tokenizer(texts, size) if texts else tiny.load_tokenizer(directory)
     return Instruction(
-        preparer=tiny.TinyTextPreparer(tiny.load_tokenizer(directory), config.tiny.max_tokens),
+        preparer=tiny.TinyTextPreparer(tokenizer, config.tiny.max_tokens),
         make=lambda rngs, dtype: tiny.TinyTextEncoder(config.tiny, dtype=dtype, rngs=rngs),
         text_dim=config.tiny.hidden_size,
         trained=lambda name: True,
+        save=lambda directory: tokenizer.save_pretrained(str(directory)),
     )

@@ -3,11 +3,11 @@
 A run's directory holds
 
     config.json            what was trained
-    instruction/           tokenizer, where the encoder has one of its own
+    instruction/           a tokenizer that was learned; or which imported weights the encoder has
     vae/                   config.json and weights of the (frozen) VAE
     checkpoints/STEP/      train (state without EMA), ema_params, data (position), metrics
 
-so that the directory alone is enough to resume, evaluate and sample.
+so that the directory is enough to resume, evaluate and sample; only a Qwen's weights stay where they are.
 """
 
 import dataclasses
@@ -132,6 +132,14 @@ def _need_same(path: epath.Path, there: dict, here: dict, but: Iterable[str] = (
             raise UserError(f"{path}: this checkpoint is of another model: {name} is {old}, not {new}")
 
 
+def find_dit(directory: epath.PathLike) -> epath.Path:
+    """Where a directory of imported weights has the DiT's. Raises UserError when it has none."""
+    path = (epath.Path(directory) / "dit" / "params").resolve()
+    if not path.exists():
+        raise UserError(f"config.init={directory}: no dit/params here; make it with launch/import_weights.py")
+    return path
+
+
 def restore_dit(directory: epath.PathLike, params: Any) -> tuple[Any, list[str]]:
     """Parameters with those under "dit" from imported weights (`launch/import_weights.py`).
 
@@ -147,9 +155,7 @@ def restore_dit(directory: epath.PathLike, params: Any) -> tuple[Any, list[str]]
     Raises:
         UserError: there are no such weights, or they are of another model.
     """
-    path = (epath.Path(directory) / "dit" / "params").resolve()
-    if not path.exists():
-        raise UserError(f"config.init={directory}: no dit/params here; make it with launch/import_weights.py")
+    path = find_dit(directory)
     reader = ParameterReader(path)
     flat = {parameter_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(params)}
     here = {name.removeprefix("dit."): leaf for name, leaf in flat.items() if name.startswith("dit.")}

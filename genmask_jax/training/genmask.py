@@ -38,7 +38,8 @@ class GenMaskTask:
 
         What is trained of an instruction encoder that brings weights starts from them.
         """
-        if "instruction" in params:
+        if "instruction" in params and self.networks.instruction.load is not None:
+            params = jax.tree.map(lambda x: x, params)  # the caller's stays as it is
             params["instruction"] = with_loaded(params["instruction"], self.networks.instruction)
         if not self.config.init:
             return params

@@ -19,6 +19,7 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
+from genmask_jax import cli
 from genmask_jax.config import TrainConfig, VAETrainConfig, config_difference, to_json
 from genmask_jax.errors import UserError
 from genmask_jax.sharding import to_devices
@@ -56,8 +57,8 @@ class Task(Protocol):
         ...
 
 
-def prepare_workdir(workdir: str, *, resume: bool, overwrite: bool, config: Any) -> epath.Path:
-    """The directory of a run, ready to be written to.
+def check_workdir(workdir: str, *, resume: bool, overwrite: bool, config: Any) -> epath.Path:
+    """The directory of a run, as an absolute path; nothing in it is changed.
 
     A directory that holds a run is left alone unless `resume` or `overwrite` says what to do with it;
     resuming asks for the config that the run began with (a longer run has another schedule).
@@ -69,20 +70,23 @@ def prepare_workdir(workdir: str, *, resume: bool, overwrite: bool, config: Any)
     used = (path / "config.json").exists()
     if resume and overwrite:
         raise UserError("--resume and --overwrite: give one of them, not both")
+    if path.is_file():
+        raise UserError(f"--workdir={workdir} is a file; give a directory")
     if used and resume:
         changed = config_difference(read_config(type(config), path), config)
         if changed:
             raise UserError(f"{workdir}: --resume with another config than the run began with: {changed}")
-    elif used and overwrite:
-        path.rmtree()
-    elif path.exists() and any(path.iterdir()):
+    elif not (used and overwrite) and path.exists() and any(path.iterdir()):
         what = "holds a run; add --resume or --overwrite" if used else "is not empty; give a new directory"
         raise UserError(f"--workdir={workdir} {what}")
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir={workdir} cannot be made: {error.strerror}") from error
     return path
+
+
+def make_workdir(path: epath.Path, *, overwrite: bool) -> None:
+    """Makes the directory that `check_workdir` found good; `overwrite` deletes the run in it."""
+    if overwrite and path.exists():
+        path.rmtree()
+    cli.make_directory(path, "--workdir")
 
 
 def train(

@@ -13,8 +13,10 @@ from safetensors import SafetensorError, safe_open
 from genmask_jax.errors import UserError
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
+DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
+"""In which weights and latents may be written."""
 MAX_SHARD_BYTES = 2 * 10**9
-DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+STORED = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 class TensorFiles:
@@ -37,13 +39,13 @@ class TensorFiles:
             with safe_open(path, framework="np") as file:
                 for key in file.keys():  # noqa: SIM118 (no mapping)
                     tensor = file.get_slice(key)
-                    if tensor.get_dtype() not in DTYPES:
-                        raise UserError(f"{path}: {key} is {tensor.get_dtype()}; there are {list(DTYPES)}")
+                    if tensor.get_dtype() not in STORED:
+                        raise UserError(f"{path}: {key} is {tensor.get_dtype()}; there are {list(STORED)}")
                     if key in self.files:
                         raise UserError(f"{path}: {key} is in {self.files[key].name} as well")
                     self.files[key] = path
                     self.shapes[key] = tuple(tensor.get_shape())
-                    self.dtypes[key] = np.dtype(DTYPES[tensor.get_dtype()])
+                    self.dtypes[key] = np.dtype(STORED[tensor.get_dtype()])
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path}: no safetensors file ({error}); download it again") from error
 

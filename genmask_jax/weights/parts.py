@@ -4,12 +4,12 @@ What is a model's own (its config, its names) is in a file of its own, as `wan_d
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import ml_dtypes
 import numpy as np
 from etils import epath
 
@@ -20,8 +20,6 @@ from genmask_jax.weights.layout import Entry, complaints
 from genmask_jax.weights.streaming import ParameterReader, Streamed, nested, save_streamed
 
 MAX_COMPLAINTS = 20
-DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
-"""In which weights may be written."""
 
 
 @dataclasses.dataclass
@@ -37,6 +35,7 @@ class Part:
     fresh: parameters of ours that are not written, and start fresh in training.
     constants: parameters that are no tensors of the source, by path.
     stored: the dtype to write; the source's when None.
+    digests: SHA-256 of each slice that was read, by path and number.
     """
 
     name: str
@@ -48,6 +47,7 @@ class Part:
     fresh: list[str] = dataclasses.field(default_factory=list)
     constants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     stored: Any = None
+    digests: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
@@ -65,7 +65,9 @@ class Part:
 
         def read(i: int) -> np.ndarray:
             ours = entry.layout.to_ours(self.files.read(entry.keys[i]))
-            return np.ascontiguousarray(ours, dtype)
+            ours = np.ascontiguousarray(ours, dtype)
+            self.digests[entry.path, i] = hashlib.sha256(ours.reshape(-1).view(np.uint8)).hexdigest()
+            return ours
 
         return Streamed(entry.shape, dtype, read, entry.stacked)
 
@@ -102,11 +104,14 @@ def need_complete(part: Part, source: epath.Path) -> None:
 
 def read_json(path: epath.Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        values = json.loads(path.read_text())
     except FileNotFoundError as error:
-        raise UserError(f"{path}: not there; the config.json beside the weights is needed") from error
-    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not there; it is needed beside the weights") from error
+    except ValueError as error:  # no JSON, or no text
         raise UserError(f"{path}: this is no JSON ({error}); download it again") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: fields are wanted, not {type(values).__name__}; download it again")
+    return values
 
 
 def write_part(part: Part, out: epath.Path, progress: Callable[[int], None]) -> None:
@@ -114,7 +119,8 @@ def write_part(part: Part, out: epath.Path, progress: Callable[[int], None]) -> 
     directory = (out / part.name).resolve()
     directory.mkdir(parents=True, exist_ok=True)
     save_streamed(directory / "params", part.tree(), progress)
-    report = {"renamed": part.renamed, "dropped": part.dropped, "fresh": part.fresh}
+    digest = hashlib.sha256(repr(sorted(part.digests.items())).encode()).hexdigest()
+    report = {"sha256": digest, "renamed": part.renamed, "dropped": part.dropped, "fresh": part.fresh}
     (directory / "import.json").write_text(json.dumps(report, indent=1))
     (directory / "config.json").write_text(to_json(part.config))
 

@@ -4,15 +4,14 @@ A directory of ours holds `qwen/`: config.json (ours), params/ (Orbax) and hub/,
 (tokenizer, chat template, config.json) as they were. It is what `config.instruction.qwen.weights` asks for.
 """
 
-import json
 from collections.abc import Callable
 
 from etils import epath
 
 from genmask_jax.errors import UserError
-from genmask_jax.instruction.qwen.config import QwenConfig
-from genmask_jax.instruction.qwen.files import load_tokenizer
-from genmask_jax.instruction.qwen.prompts import IMAGE
+from genmask_jax.instruction.qwen.config import QwenConfig, QwenInstructionConfig, need_shape
+from genmask_jax.instruction.qwen.files import load_chat_template, load_tokenizer
+from genmask_jax.instruction.qwen.prompts import IMAGE, PromptMaker, QwenPreparer
 from genmask_jax.instruction.qwen.vision import IMAGE_MEAN, IMAGE_STD
 from genmask_jax.training.checkpoints import read_config
 from genmask_jax.weights import qwen_names
@@ -57,6 +56,12 @@ def open_qwen(source: epath.Path) -> Part:
     tokenizer = load_tokenizer(source)
     if config.vision.depth:
         _need_pictures(source, config, tokenizer)
+    need_shape(config, str(source / "config.json"))
+    template = load_chat_template(source)
+    try:  # the prompts of a run, before anything is written
+        QwenPreparer(PromptMaker(tokenizer, template, config.vision, QwenInstructionConfig()))
+    except UserError as error:
+        raise UserError(f"--from={source}: {error}") from error
     renamed = files.rename(qwen_names.to_hub)
     dropped = [qwen_names.TIED] if config.text.tied and qwen_names.TIED in files.shapes else []
     part = Part(NAME, config, qwen_names.entries(config), files, renamed, dropped)
@@ -90,23 +95,54 @@ def copy_hub_files(source: epath.Path, out: epath.Path) -> None:
             (hub / name).write_text((source / name).read_text())
 
 
-def find_qwen(directory: epath.PathLike) -> tuple[QwenConfig, epath.Path]:
+def find_qwen(directory: epath.PathLike, what: str) -> tuple[QwenConfig, epath.Path]:
     """The config and the folder (params/, hub/) of imported weights.
+
+    Args:
+        directory: made by `launch/import_weights.py qwen`.
+        what: the field or flag that names it, for the complaint.
 
     Raises:
         UserError: there are none.
     """
     folder = epath.Path(directory) / NAME
     if not (folder / "config.json").exists():
-        raise UserError(f"{directory}: no Qwen here; make it with launch/import_weights.py qwen")
-    return read_config(QwenConfig, folder), folder
+        raise UserError(f"{what}={directory}: no Qwen here; make it with launch/import_weights.py qwen")
+    config = read_config(QwenConfig, folder)
+    need_shape(config, str(folder / "config.json"))
+    return config, folder
+
+
+def open_parameters(config: QwenConfig, folder: epath.Path) -> ParameterReader:
+    """The parameters in a folder of `find_qwen`. Raises UserError unless they are those of the config."""
+    reader = ParameterReader(folder / "params")
+    wanted = {entry.path: entry.shape for entry in qwen_names.entries(config)}
+    for name in sorted(wanted.keys() | reader.shapes.keys()):
+        there, here = reader.shapes.get(name, "absent"), wanted.get(name, "absent")
+        if there != here:
+            raise UserError(
+                f"{folder}: {name} is {there}, and by its config.json {here}; import the weights again"
+            )
+    return reader
+
+
+def digest(folder: epath.Path) -> str:
+    """SHA-256 of imported weights, as their import has noted it."""
+    return read_json(folder / "import.json")["sha256"]
 
 
 def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], None]) -> str:
-    """Writes OUT as a model hub has it, from a directory of ours. Returns one line on what was written."""
-    config, folder = find_qwen(source)
-    values = json.loads((folder / HUB / "config.json").read_text())
-    reader = ParameterReader(folder / "params")
+    """Writes OUT as a model hub has it, from a directory of ours.
+
+    Returns:
+        One line on what was written.
+
+    Raises:
+        UserError: there is no Qwen, or what is there is damaged.
+    """
+    config, folder = find_qwen(source, "--from")
+    values = read_json(folder / HUB / "config.json")
+    reader = open_parameters(config, folder)
     values["torch_dtype" if "torch_dtype" in values else "dtype"] = str(next(iter(reader.dtypes.values())))
     entries = qwen_names.entries(config)
     line = write_public(out, values, entries, reader, {}, progress, STEM)

@@ -36,6 +36,9 @@ NEWER_NAMES = {r"^model\.visual\.": "visual.", r"^model\.language_model\.": "mod
 TIED = "lm_head.weight"
 """Left out where it is the embedding of tokens."""
 
+MROPE = {"qwen2_5_vl": (16, 24, 24), "qwen2": None}
+"""Sections where a config names none; a model of words alone has one axis."""
+
 CONFIGS = {"qwen2_5_vl": Qwen2_5_VLConfig, "qwen2": Qwen2Config}
 
 
@@ -76,12 +79,10 @@ def config_from_public(values: dict[str, Any], where: str) -> QwenConfig:
         num_kv_heads=text.num_key_value_heads,
         ffn_size=text.intermediate_size,
         rope_theta=float(text.rope_parameters["rope_theta"]),
-        mrope_section=tuple(text.rope_parameters.get("mrope_section", (half, 0, 0))),
+        mrope_section=tuple(text.rope_parameters.get("mrope_section", MROPE[kind] or (half, 0, 0))),
         eps=text.rms_norm_eps,
         tied=bool(public.tie_word_embeddings),
     )
-    if sum(config.mrope_section) != half:
-        raise UserError(f"{where}: mrope_section {config.mrope_section} must add up to half a head, {half}")
     if kind == "qwen2":
         return QwenConfig(config, QwenVisionConfig(depth=0, full_attention=()))
     vision = public.vision_config

@@ -16,6 +16,8 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
 
+from genmask_jax.errors import UserError
+
 CHUNK_BYTES = 32 * 2**20
 """Of what a reader must fetch at least: small enough for the shards of a mesh."""
 
@@ -94,12 +96,18 @@ class ParameterReader:
     Args:
         path: of the checkpoint.
         prefix: of the parameters wanted, as "dit."; it is not part of their names here.
+
+    Raises:
+        UserError: there is no checkpoint, or only part of one.
     """
 
     def __init__(self, path: epath.Path, prefix: str = ""):
         self.path, self.prefix = path.resolve(), prefix
         with ocp.StandardCheckpointer() as checkpointer:
-            leaves = jax.tree.leaves_with_path(checkpointer.metadata(self.path).item_metadata.tree)
+            found = checkpointer.metadata(self.path).item_metadata if self.path.exists() else None
+        if found is None:
+            raise UserError(f"{path}: no parameters here, or damaged ones; make the directory anew")
+        leaves = jax.tree.leaves_with_path(found.tree)
         names = ((jax.tree_util.keystr(keys, simple=True, separator="."), leaf) for keys, leaf in leaves)
         found = {name[len(prefix) : -len(".value")]: leaf for name, leaf in names if name.startswith(prefix)}
         self.shapes = {name: tuple(leaf.shape) for name, leaf in found.items()}

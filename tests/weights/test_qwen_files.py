@@ -178,6 +178,12 @@ def test_every_complaint_names_what_is_wrong(broken, tmp_path):
     (broken / "tokenizer.json").rename(broken / "gone.json")
     assert "tokenizer.json: not there" in complaint(broken)
     (broken / "gone.json").rename(broken / "tokenizer.json")
+    for name in ("tokenizer.json", "chat_template.jinja", "config.json"):
+        whole = (broken / name).read_bytes()
+        for damage in (whole[: len(whole) // 2], b"[]", b"\xff\xfe"):
+            (broken / name).write_bytes(damage)
+            assert name.partition(".")[0].replace("_", " ") in complaint(broken).replace("_", " ")
+        (broken / name).write_bytes(whole)
     for path in broken.glob("*.safetensors*"):
         path.unlink()
     assert "no *.safetensors here" in complaint(broken)
@@ -191,11 +197,38 @@ def test_a_used_directory_is_left_alone(hub, tmp_path, monkeypatch, capsys):
     for flags, words in (
         ((f"from={hub}", f"out={tmp_path}"), "add --overwrite"),
         ((f"from={hub}", f"out={tmp_path / 'new'}", "text_dim=3"), "--text_dim is for wan"),
+        ((f"from={hub}", f"out={hub / 'config.json'}"), "cannot be made"),
     ):
         with pytest.raises(SystemExit):
             run(import_weights, monkeypatch, *flags)
         assert words in capsys.readouterr().err
     run(import_weights, monkeypatch, f"from={hub}", f"out={tmp_path}", "overwrite")
+
+
+def test_what_is_damaged_after_the_import_is_named(hub, tmp_path, monkeypatch, capsys):
+    run(import_weights, monkeypatch, f"from={hub}", f"out={tmp_path / 'ours'}")
+    folder = epath.Path(tmp_path / "ours" / "qwen")
+
+    def said(*flags, source=tmp_path / "ours") -> str:
+        with pytest.raises(SystemExit):
+            run(export_weights, monkeypatch, f"from={source}", f"out={tmp_path / 'out'}", *flags)
+        error = capsys.readouterr().err
+        assert error.count("error:") == 1
+        return error
+
+    assert "--only and --step are for wan" in said("only=vae")
+    assert "no Qwen here; make it with launch/import_weights.py qwen" in said(source=tmp_path)
+    config = (folder / "config.json").read_text()
+    edit(folder / "config.json", text=json.loads(config)["text"] | {"depth": 4})
+    assert "import the weights again" in said()
+    (folder / "config.json").write_text(config)
+    (folder / "hub/config.json").rename(folder / "hub/gone")
+    assert "hub/config.json: not there" in said()
+    (folder / "hub/gone").rename(folder / "hub/config.json")
+    shutil.move(folder / "params", folder / "elsewhere")
+    assert "no parameters here, or damaged ones" in said()
+    (folder / "params").mkdir()
+    assert "no parameters here, or damaged ones" in said()
 
 
 def test_an_encoder_takes_the_layers_that_it_has(hub, tmp_path, monkeypatch):

@@ -4,6 +4,9 @@ import dataclasses
 
 from genmask_jax.errors import UserError
 
+MIN_VOCABULARY = 262
+"""Of a learned tokenizer: all bytes and a prompt's special tokens."""
+
 
 @dataclasses.dataclass(frozen=True)
 class QwenTextConfig:
@@ -108,11 +111,14 @@ class WriteConfig:
     max_new_tokens: at most.
     temperature: 0 takes the likeliest token; above, tokens are drawn.
     top_p: from the likeliest that together have this probability.
+    repetition_penalty: logits of tokens that prompt or text have already are divided by it (if below 0,
+        multiplied; Keskar et al. 2019). 1 is none; 1.05 is what Qwen2.5-VL is published with.
     """
 
     max_new_tokens: int = 64
     temperature: float = 0.0
     top_p: float = 1.0
+    repetition_penalty: float = 1.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +157,11 @@ def need_valid(config: QwenInstructionConfig, where: str) -> None:
     for name, prompt in dataclasses.asdict(config.prompts).items():
         if name != "system" and prompt.count("{text}") != 1:
             raise UserError(f"{where}.prompts.{name} must hold {{text}} once: {prompt!r}")
+        if "<|" in prompt:
+            raise UserError(f"{where}.prompts.{name}: leave <|...|> to the chat template: {prompt!r}")
     budgets = config.image_token_budgets
+    if config.min_image_tokens < 1:
+        raise UserError(f"{where}.min_image_tokens must be positive")
     if not budgets or list(budgets) != sorted(set(budgets)) or budgets[0] < config.min_image_tokens:
         raise UserError(f"{where}.image_token_budgets must rise and not be below min_image_tokens: {budgets}")
     if config.max_text_tokens < 1:
@@ -161,12 +171,50 @@ def need_valid(config: QwenInstructionConfig, where: str) -> None:
     if config.train_layers and config.lora_rank:
         raise UserError(f"{where}: train_layers or lora_rank, not both")
     write = config.write
-    if write.max_new_tokens < 1 or write.temperature < 0 or not 0 < write.top_p <= 1:
-        raise UserError(
-            f"{where}.write: max_new_tokens from 1, temperature from 0, top_p in (0, 1] are wanted: {write}"
-        )
+    if write.max_new_tokens < 1:
+        raise UserError(f"{where}.write.max_new_tokens must be positive")
+    if write.temperature != 0 and not 0.01 <= write.temperature < 100:
+        raise UserError(f"{where}.write.temperature {write.temperature}: 0, or from 0.01 to 100")
+    if not 0 < write.top_p <= 1:
+        raise UserError(f"{where}.write.top_p must be above 0 and at most 1")
+    if not 0.1 <= write.repetition_penalty <= 10:
+        raise UserError(f"{where}.write.repetition_penalty must be from 0.1 to 10; 1 is none")
     if not config.weights:
+        need_shape(config.shape, f"{where}.shape")
+        if config.shape.text.vocab_size < MIN_VOCABULARY:
+            raise UserError(f"{where}.shape.text.vocab_size must be at least {MIN_VOCABULARY}")
         need_layer(config, config.shape, where)
+
+
+def need_shape(shape: QwenConfig, where: str) -> None:
+    """Raises UserError where the numbers of a model's shape do not fit together."""
+    text, vision = shape.text, shape.vision
+
+    def need(condition: bool, complaint: str) -> None:
+        if not condition:
+            raise UserError(f"{where}: {complaint}")
+
+    for name in ("vocab_size", "hidden_size", "depth", "num_heads", "num_kv_heads", "ffn_size"):
+        need(getattr(text, name) > 0, f"text.{name} must be positive")
+    need(text.hidden_size % (2 * text.num_heads) == 0, "text.hidden_size must be a multiple of 2 x num_heads")
+    need(text.num_heads % text.num_kv_heads == 0, "text.num_heads must be a multiple of num_kv_heads")
+    half = text.hidden_size // text.num_heads // 2
+    need(
+        len(text.mrope_section) == 3 and sum(text.mrope_section) == half,
+        f"text.mrope_section {text.mrope_section} must be three numbers that add up to half a head, {half}",
+    )
+    if not vision.depth:
+        return
+    for name in ("hidden_size", "num_heads", "ffn_size", "patch_size", "temporal_patch_size", "merge_size"):
+        need(getattr(vision, name) > 0, f"vision.{name} must be positive")
+    need(
+        vision.hidden_size % (4 * vision.num_heads) == 0,
+        "vision.hidden_size must be a multiple of 4 x num_heads",
+    )
+    need(
+        vision.window_size >= vision.token_size,
+        f"vision.window_size must be at least patch_size x merge_size = {vision.token_size}",
+    )
 
 
 def need_layer(config: QwenInstructionConfig, shape: QwenConfig, where: str) -> int:

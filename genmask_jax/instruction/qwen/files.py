@@ -1,6 +1,5 @@
 """The tokenizer and the chat template of a model: as its publisher ships them, or learned."""
 
-import json
 from collections.abc import Iterable
 
 import tokenizers
@@ -36,7 +35,10 @@ def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
     path = epath.Path(directory) / TOKENIZER
     if not path.exists():
         raise UserError(f"{path}: not there; a model's directory must hold the file that its hub has")
-    tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
+    except Exception as error:  # the library raises no narrower one
+        raise UserError(f"{path}: no tokenizer ({error}); download it again") from error
     missing = [token for token in (PAD, START, END) if tokenizer.token_to_id(token) is None]
     if missing:
         raise UserError(f"{path}: {', '.join(missing)} is not in it; this is no tokenizer of Qwen2.5")
@@ -44,13 +46,19 @@ def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
 
 
 def load_chat_template(directory: epath.PathLike) -> str:
-    """The chat template in a directory, from whichever file holds it; plain ChatML if none does."""
+    """The chat template in a directory, from whichever file holds it; plain ChatML if none does.
+
+    Raises UserError when a file is damaged.
+    """
     directory = epath.Path(directory)
     if (directory / "chat_template.jinja").exists():
-        return (directory / "chat_template.jinja").read_text()
+        try:
+            return (directory / "chat_template.jinja").read_text()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{directory}/chat_template.jinja: this is no text ({error})") from error
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (directory / name).exists():
-            template = json.loads((directory / name).read_text()).get("chat_template")
+            template = read_json(directory / name).get("chat_template")
             if isinstance(template, str):
                 return template
     return CHAT_TEMPLATE

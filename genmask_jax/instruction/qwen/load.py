@@ -2,19 +2,18 @@
 
 import dataclasses
 import hashlib
-import math
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import tokenizers
 from etils import epath
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from genmask_jax.config import to_json
+from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Instruction, Targets
 from genmask_jax.instruction.qwen.config import QwenConfig, QwenInstructionConfig, WriteConfig, need_layer
 from genmask_jax.instruction.qwen.encoder import Qwen, QwenEncoder
@@ -22,10 +21,12 @@ from genmask_jax.instruction.qwen.files import TOKENIZER, learn_tokenizer, load_
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, PromptMaker, QwenPreparer
 from genmask_jax.sharding import placed
 from genmask_jax.weights.layout import flat_paths, parameter_name
-from genmask_jax.weights.qwen import HUB, find_qwen
+from genmask_jax.weights.parts import read_json
+from genmask_jax.weights.qwen import HUB, NAME, digest, find_qwen, open_parameters
 from genmask_jax.weights.streaming import ParameterReader
 
-SMALL_BYTES = 2**20
+KEPT = "weights.json"
+"""In a run's directory: what its weights are."""
 
 
 def build_qwen(
@@ -35,14 +36,15 @@ def build_qwen(
 
     Args:
         config: weights, or the shape of a model with random ones, and how it is used.
-        directory: where the tokenizer of a model without weights is kept.
+        directory: where a run keeps the tokenizer of a model without weights, or which weights it has.
         texts: to learn that tokenizer from, in a new run.
 
     Raises:
-        UserError: the weights or the tokenizer are not there, or have no such layer.
+        UserError: the weights or the tokenizer are not there, have no such layer, or are not the run's.
     """
     shape, maker = open_model(config, directory, texts)
     layer = need_layer(config, shape, "config.instruction.qwen")
+    tokenizer, folder = maker.tokenizer, epath.Path(config.weights) / NAME
 
     def make(rngs: nnx.Rngs, dtype: Any) -> QwenEncoder:
         trained = bool(config.train_layers or config.lora_rank)
@@ -60,8 +62,14 @@ def build_qwen(
     def load(targets: Targets) -> dict[str, jax.Array]:
         if not config.weights:
             return random_parameters(lambda rngs: make(rngs, jnp.float32), targets)
-        reader = ParameterReader(find_qwen(config.weights)[1] / "params")
-        return restore_layers(reader, targets, layer, config.train_layers)
+        return restore_layers(open_parameters(shape, folder), targets, layer, config.train_layers)
+
+    def save(directory: epath.Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        if config.weights:
+            (directory / KEPT).write_text(json.dumps({"sha256": digest(folder)}))
+        else:
+            (directory / TOKENIZER).write_text(tokenizer.to_str())
 
     return Instruction(
         preparer=QwenPreparer(maker),
@@ -70,6 +78,7 @@ def build_qwen(
         trained=_is_trained,
         load=load,
         fingerprint=None if config.train_layers or config.lora_rank else lambda: fingerprint(config, maker),
+        save=save,
         sees_pictures=shape.vision.depth > 0,
     )
 
@@ -83,19 +92,23 @@ def open_model(
 ) -> tuple[QwenConfig, PromptMaker]:
     """The shape of the model and its prompts; for the arguments see `build_qwen`."""
     if config.weights:
-        shape, folder = find_qwen(config.weights)
+        shape, folder = find_qwen(config.weights, "config.instruction.qwen.weights")
+        _need_kept(config.weights, folder, epath.Path(directory))
         tokenizer, template = load_tokenizer(folder / HUB), load_chat_template(folder / HUB)
     else:
         shape, template = config.shape, CHAT_TEMPLATE
-        tokenizer = _own_tokenizer(epath.Path(directory), list(texts), shape.text.vocab_size)
+        texts = list(texts)
+        tokenizer = learn_tokenizer(texts, shape.text.vocab_size) if texts else load_tokenizer(directory)
     return shape, PromptMaker(tokenizer, template, shape.vision, config)
 
 
-def _own_tokenizer(directory: epath.Path, texts: list[str], vocab_size: int) -> tokenizers.Tokenizer:
-    if texts:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / TOKENIZER).write_text(learn_tokenizer(texts, vocab_size).to_str())
-    return load_tokenizer(directory)
+def _need_kept(weights: str, folder: epath.Path, directory: epath.Path) -> None:
+    path = directory / KEPT
+    if path.exists() and read_json(path)["sha256"] != digest(folder):
+        raise UserError(
+            f"config.instruction.qwen.weights={weights}: these are not the weights that the run in "
+            f"{directory.parent} began with"
+        )
 
 
 def random_parameters(make: Callable[..., nnx.Module], targets: Targets) -> dict[str, jax.Array]:
@@ -116,7 +129,8 @@ def load_whole(make: Callable[[nnx.Rngs], Qwen], config: QwenInstructionConfig) 
     device = SingleDeviceSharding(jax.local_devices()[0])
     targets = {name: placed(variable.get_value(), device) for name, variable in flat_paths(state)}
     if config.weights:
-        loaded = ParameterReader(find_qwen(config.weights)[1] / "params").restore(targets)
+        shape, folder = find_qwen(config.weights, "config.instruction.qwen.weights")
+        loaded = open_parameters(shape, folder).restore(targets)
     else:
         loaded = random_parameters(make, targets)
     return graph, jax.tree.map_with_path(lambda keys, _: loaded[parameter_name(keys)], state)
@@ -155,19 +169,12 @@ def _restore_part(reader: ParameterReader, name: str, first: int, target: jax.Sh
 
 
 def fingerprint(config: QwenInstructionConfig, maker: PromptMaker) -> str:
-    """SHA-256 of what the states that are handed out depend on.
-
-    Of weights, all parameters of less than a mebibyte count: the norms and biases of every layer.
-    """
+    """SHA-256 of what the states that are handed out depend on."""
     prompts = dataclasses.replace(config.prompts, reason="")
     used = dataclasses.replace(config, weights="", prompts=prompts, write=WriteConfig())
-    digest = hashlib.sha256(to_json(used).encode())
-    digest.update(maker.tokenizer.to_str().encode())
+    parts = [maker.tokenizer.to_str()]
     if config.weights:
-        shape, folder = find_qwen(config.weights)
-        digest.update(to_json(shape).encode() + load_chat_template(folder / HUB).encode())
-        reader = ParameterReader(folder / "params")
-        for name, parameter in sorted(reader.shapes.items()):
-            if math.prod(parameter) * 4 < SMALL_BYTES:
-                digest.update(name.encode() + np.float32(reader.read(name)).tobytes())
-    return digest.hexdigest()
+        shape, folder = find_qwen(config.weights, "config.instruction.qwen.weights")
+        used = dataclasses.replace(used, shape=shape)
+        parts += [load_chat_template(folder / HUB), digest(folder)]
+    return hashlib.sha256("".join([to_json(used), *parts]).encode()).hexdigest()

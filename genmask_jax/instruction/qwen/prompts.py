@@ -6,6 +6,7 @@ Reference: transformers' `Qwen2_5_VLProcessor` (chat template, image tokens) and
 import dataclasses
 from collections.abc import Sequence
 
+import jinja2
 import numpy as np
 import tokenizers
 from jaxtyping import Bool, Int, UInt8
@@ -52,9 +53,6 @@ class PromptMaker:
         chat_template: the model's, in Jinja.
         vision: shape of the vision tower; pictures are left out where there is none.
         config: prompts and limits.
-
-    Raises:
-        UserError: the chat template leaves the text out.
     """
 
     def __init__(
@@ -72,22 +70,30 @@ class PromptMaker:
         self._special = [token.content for token in added if token.special]
 
     def render(self, prompts: Sequence[str], pictures: int) -> list[Rendered]:
-        """Prompts for the same batches, each holding {text}, as the user's message after so many pictures."""
+        """Prompts for the same batches, each holding {text}, as the user's message after so many pictures.
+
+        Raises:
+            UserError: the chat template fails, or leaves out the text or a picture.
+        """
         rendered = [self._render(prompt, pictures) for prompt in prompts]
         room = max(len(self._ids(before + after)) for before, after in rendered)
         return [Rendered(before, after, room) for before, after in rendered]
 
     def _render(self, prompt: str, pictures: int) -> tuple[str, str]:
-        content = [{"type": "image"}] * pictures + [{"type": "text", "text": prompt.format(text=TEXT_MARK)}]
+        words = prompt.replace("{text}", TEXT_MARK)
+        content = [{"type": "image"}] * pictures + [{"type": "text", "text": words}]
         messages = [{"role": "user", "content": content}]
         if not pictures:  # templates of text-only models take nothing else
             messages[0]["content"] = content[0]["text"]
         if self.config.prompts.system:
             messages.insert(0, {"role": "system", "content": self.config.prompts.system})
-        rendered = self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        before, mark, after = rendered.partition(TEXT_MARK)
-        if not mark:
-            raise UserError("the chat template leaves out the user's text; is it that of a Qwen2.5 model?")
+        try:
+            rendered = self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
+            raise UserError(f"the chat template fails ({error}); is it that of this model?") from error
+        before, mark, after = str(rendered).partition(TEXT_MARK)
+        if not mark or before.count(IMAGE) != pictures or IMAGE in after:
+            raise UserError("the chat template leaves out the text or a picture; is it that of this model?")
         return before, after
 
     def __call__(
@@ -152,8 +158,9 @@ class PromptMaker:
         before, *parts = rendered.before.split(IMAGE)
         for (rows, columns), part in zip(grids, parts, strict=True):
             before += IMAGE * (rows * columns) + part
-        for special in self._special:
-            text = text.replace(special, "")
+        while any(special in text for special in self._special):  # what is left may make another
+            for special in self._special:
+                text = text.replace(special, "")
         most = self.config.max_text_tokens
         alone = self.tokenizer.encode(text, add_special_tokens=False)
         if len(alone.ids) > most:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from flax import nnx
 
-from genmask_jax.inference.batching import stack_inputs
+from genmask_jax.inference.batching import example_keys, stack_inputs
 from genmask_jax.instruction.qwen.config import WriteConfig
 from genmask_jax.instruction.qwen.decoding import choose, write
 from genmask_jax.instruction.qwen.files import END, stop_ids
@@ -40,15 +40,19 @@ def writer(config, **changes):
     options = WriteConfig(max_new_tokens=NEW, **changes)
 
     @jax.jit
-    def run(state, inputs, key):
-        return write(nnx.merge(graph, state), inputs, jax.random.wrap_key_data(key), options, stop)
+    def run(state, inputs, keys):
+        return write(nnx.merge(graph, state), inputs, jax.random.wrap_key_data(keys), options, stop)
 
     graph = nnx.split(nnx.eval_shape(lambda: reference.Qwen(config, rngs=nnx.Rngs(0))))[0]
     stop = stop_ids(tokenizer())
     return run
 
 
-def their_tokens(theirs, text, sizes):
+def seeds(count, seed=0):
+    return example_keys(seed, np.arange(count))
+
+
+def their_tokens(theirs, text, sizes, penalty):
     pictures = [photograph(*size, i) for i, size in enumerate(sizes)]
     content = [{"type": "image"}] * len(pictures) + [{"type": "text", "text": text}]
     processor = reference.processor()
@@ -57,21 +61,22 @@ def their_tokens(theirs, text, sizes):
     )
     inputs = processor(text=[whole], images=pictures or None, return_tensors="pt")
     with torch.no_grad():
-        tokens = theirs.generate(**inputs, max_new_tokens=NEW, do_sample=False)
+        tokens = theirs.generate(**inputs, max_new_tokens=NEW, do_sample=False, repetition_penalty=penalty)
     return tokens[0, inputs["input_ids"].shape[1] :].tolist()
 
 
-def test_greedy_text_is_transformers_token_for_token(models):
+@pytest.mark.parametrize("penalty", [1.0, 1.05])
+def test_greedy_text_is_transformers_token_for_token(models, penalty):
     """20 prompts, with pictures and without, each kind in one padded batch."""
     theirs, ours, config = models
-    state, run = nnx.state(ours), writer(config)
+    state, run = nnx.state(ours), writer(config, repetition_penalty=penalty)
     rows = list(prepared(config))
     stop, lengths = stop_ids(tokenizer()), []
     for pictured in (False, True):
         kind = [i for i, (_, sizes) in enumerate(PROMPTS) if bool(sizes) == pictured]
-        tokens = np.asarray(run(state, stack_inputs([rows[i] for i in kind]), jnp.zeros(2, jnp.uint32)))
+        tokens = np.asarray(run(state, stack_inputs([rows[i] for i in kind]), seeds(len(kind))))
         for i, mine in zip(kind, tokens.tolist(), strict=True):
-            expected = their_tokens(theirs, *PROMPTS[i])
+            expected = their_tokens(theirs, *PROMPTS[i], penalty)
             assert mine[: len(expected)] == expected, PROMPTS[i]
             assert set(mine[len(expected) :]) <= {stop[-1]}
             lengths.append(len(expected))
@@ -84,13 +89,13 @@ def test_one_program_and_nothing_from_the_host(models):
     _, ours, config = models
     state, run = nnx.state(ours), writer(config)
     pictured = [row for row in prepared(config) if "patches" in row]
-    key = jax.device_put(np.zeros(2, np.uint32))
+    keys = jax.device_put(seeds(1))
     for row in pictured:
         inputs = jax.device_put(stack_inputs([row]))
         with jax.transfer_guard("disallow"):
-            run(state, inputs, key).block_until_ready()
+            run(state, inputs, keys).block_until_ready()
     assert run._cache_size() == 1
-    text = str(run.trace(state, inputs, key).jaxpr)
+    text = str(run.trace(state, inputs, keys).jaxpr)
     assert text.count("while[") == 1  # all tokens
     assert "callback" not in text
 
@@ -103,7 +108,13 @@ def test_writing_ends_at_a_stop_token(models):
     model.logits = lambda states: jnp.zeros((len(states), config.text.vocab_size)).at[:, stop[0]].set(9.0)
     stop = stop_ids(tokenizer())
     row = next(prepared(config))
-    tokens = write(model, stack_inputs([row]), jax.random.key(0), WriteConfig(max_new_tokens=8), stop)
+    tokens = write(
+        model,
+        stack_inputs([row]),
+        jax.random.split(jax.random.key(0), 1),
+        WriteConfig(max_new_tokens=8),
+        stop,
+    )
     assert tokens[0].tolist() == [stop[0]] + [stop[1]] * 7
 
 
@@ -112,7 +123,10 @@ def test_sampling_follows_temperature_and_top_p():
     many = jnp.tile(logits, (20_000, 1))
 
     def shares(**changes):
-        drawn = choose(many, jax.random.key(1), WriteConfig(**changes))
+        config = WriteConfig(**{"repetition_penalty": 1.0, **changes})
+        drawn = choose(
+            many, jnp.zeros(many.shape, bool), jax.random.split(jax.random.key(1), len(many)), config
+        )
         return np.bincount(np.asarray(drawn), minlength=4) / len(many)
 
     np.testing.assert_allclose(shares(temperature=1.0), [0.5, 0.3, 0.15, 0.05], atol=0.015)
@@ -123,13 +137,13 @@ def test_sampling_follows_temperature_and_top_p():
     assert shares(temperature=1.0, top_p=1e-6).tolist() == [1, 0, 0, 0]
 
 
-def test_drawn_text_depends_on_the_seed_alone(models):
+def test_drawn_text_depends_on_its_seed_alone(models):
+    """Not on its neighbours in the batch."""
     _, ours, config = models
-    run, rows = writer(config, temperature=1.0), list(prepared(config))[:1]
-    inputs = stack_inputs(rows)
-    first, again, other = (
-        np.asarray(run(nnx.state(ours), inputs, jax.random.key_data(jax.random.key(seed))))
-        for seed in (0, 0, 1)
-    )
-    np.testing.assert_array_equal(first, again)
-    assert (first != other).any()
+    run, rows = writer(config, temperature=1.0), [row for row in prepared(config) if "patches" in row][:3]
+    state = nnx.state(ours)
+    together = np.asarray(run(state, stack_inputs(rows), seeds(3)))
+    alone = np.asarray(run(state, stack_inputs(rows[1:2]), seeds(3)[1:2]))
+    other = np.asarray(run(state, stack_inputs(rows[1:2]), seeds(3, seed=1)[1:2]))
+    np.testing.assert_array_equal(together[1], alone[0])
+    assert (other != alone).any()

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -23,13 +24,16 @@ from genmask_jax.data.latents_encode import encode_shard
 from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generate_source, segment_source, texts
 from genmask_jax.errors import UserError
+from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.qwen.config import (
     SIZES,
+    Prompts,
     QwenConfig,
     QwenInstructionConfig,
     QwenTextConfig,
     QwenVisionConfig,
+    WriteConfig,
 )
 from genmask_jax.models.genmask import make_networks
 from genmask_jax.models.vae import VAE, VAEConfig
@@ -40,7 +44,7 @@ from genmask_jax.weights.layout import flat_paths
 from genmask_jax.weights.parts import write_part
 from tests.conftest import micro_config, start
 from tests.instruction.qwen import reference
-from tests.test_end_to_end import Interrupted, at_batch, crash, one_line_error, run_script
+from tests.test_end_to_end import LAUNCH, Interrupted, at_batch, crash, one_line_error, run_script
 
 SHAPE = QwenConfig(
     QwenTextConfig(
@@ -168,6 +172,65 @@ def test_a_text_only_model_reads_the_words_alone(micro_vae, tmp_path):
     assert one.keys() == encoder.preparer("the red star").keys()
     state, _ = start(config, tmp_path / "run")
     assert np.isfinite(state.metrics["loss"])
+    with pytest.raises(UserError, match="reads words alone"):
+        Reasoner(config.instruction, tmp_path, dtype="float32", batch_size=1)
+
+
+def test_a_run_keeps_to_the_weights_that_it_began_with(weights, micro_vae, tmp_path):
+    copied = shutil.copytree(weights[1], tmp_path / "weights")
+    config = qwen_config(micro_vae, weights=str(copied), lora_rank=1)
+    encoder = factory.build(config.instruction, tmp_path / "run" / "instruction")
+    encoder.save(epath.Path(tmp_path / "run" / "instruction"))
+    factory.build(config.instruction, tmp_path / "run" / "instruction")
+    other = reference.reference_vl()
+    other.model.language_model.layers[0].self_attn.q_proj.weight.data *= 1.001
+    shutil.rmtree(copied)
+    hub = epath.Path(reference.save_hub(tmp_path / "hub", other))
+    qwen.copy_hub_files(hub, epath.Path(copied))
+    write_part(qwen.open_qwen(hub), epath.Path(copied), lambda nbytes: None)
+    with pytest.raises(UserError, match=r"not the weights that the run in .*run began with"):
+        factory.build(config.instruction, tmp_path / "run" / "instruction")
+
+
+def test_the_reasoner_answers_a_batch_of_any_shapes_and_lets_the_weights_go(weights, micro_vae, tmp_path):
+    import gc
+
+    config = qwen_config(micro_vae, weights=weights[1], image_token_budgets=(16, 64))
+    pictures = [reference.photograph(*size) for size in ((32, 32), (70, 50), (20, 60), (64, 64), (60, 20))]
+    questions = [f"Which is number {i}?" for i in range(5)]
+    gc.collect()
+    before = {id(x) for x in jax.live_arrays()}
+    reasoner = Reasoner(config.instruction, tmp_path, dtype="float32", batch_size=2)
+    together = reasoner(pictures, questions)
+    alone = [
+        reasoner([picture], [question])[0] for picture, question in zip(pictures, questions, strict=True)
+    ]
+    assert together == alone
+    assert len(set(together)) > 1
+    gc.disable()  # nothing is to wait for it
+    try:
+        del reasoner
+        assert sum(x.nbytes for x in jax.live_arrays() if id(x) not in before) < 10_000
+    finally:
+        gc.enable()
+
+
+def test_a_mistake_does_not_cost_the_run_that_is_there(run, tmp_path):
+    workdir, config, _ = run
+    copied = shutil.copytree(workdir, tmp_path / "run")
+    before = sorted(str(path) for path in copied.rglob("*"))
+    path = LAUNCH.parent / "configs/genmask_qwen_debug.py"
+    arguments = (f"--config={path}", f"--config.vae={config.vae}", f"--workdir={copied}", "--overwrite")
+    for field, words in (
+        ("layer=9", "layers 1 to 2"),
+        ("weights=/nowhere", "config.instruction.qwen.weights=/nowhere"),
+        ("shape.text.num_heads=3", "num_heads"),
+    ):
+        done = run_script("train", *arguments, f"--config.instruction.qwen.{field}", cwd=tmp_path)
+        one_line_error(done, words)
+    done = run_script("train", *arguments, "--config.init=/nowhere", cwd=tmp_path)
+    one_line_error(done, "config.init=/nowhere")
+    assert sorted(str(path) for path in copied.rglob("*")) == before
 
 
 def test_bfloat16_is_near_float32(weights, micro_vae, tmp_path):
@@ -190,7 +253,7 @@ def test_bfloat16_is_near_float32(weights, micro_vae, tmp_path):
 @pytest.mark.parametrize("changes", [{"train_layers": 1}, {"lora_rank": 2}], ids=str)
 def test_part_of_it_can_be_trained(weights, micro_vae, tmp_path, changes):
     config = qwen_config(micro_vae, weights=weights[1], **changes)
-    loop = dataclasses.replace(config.loop, num_steps=3, ema_decay=0.0)
+    loop = dataclasses.replace(config.loop, num_steps=3)
     optimizer = dataclasses.replace(config.optimizer, instruction_lr_scale=1.0)
     state, _ = start(dataclasses.replace(config, loop=loop, optimizer=optimizer), tmp_path / "run")
     trained = dict(flat_paths(state.params["instruction"]))
@@ -200,8 +263,9 @@ def test_part_of_it_can_be_trained(weights, micro_vae, tmp_path, changes):
         assert len(trained) == 12
         for name, value in trained.items():
             start_value = np.asarray(whole[name.replace("top_blocks", "blocks")][...])[2:]
-            moved = np.abs(np.asarray(value[...]) - start_value).max()
-            assert 0 < moved < 0.05, name
+            average = dict(flat_paths(state.ema_params["instruction"]))[name]
+            for moved in (np.abs(np.asarray(x[...]) - start_value).max() for x in (value, average)):
+                assert 0 < moved < 0.05, name
     else:
         assert all(".lora." in name for name in trained)
         assert len(trained) == 2 * 7
@@ -245,9 +309,9 @@ def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
     assert np.isfinite(state.metrics["loss"])
 
     def refused(**changes):
-        other = qwen_config(micro_vae, **changes).instruction
+        other = factory.build(qwen_config(micro_vae, **changes).instruction, tmp_path, texts(data))
         with pytest.raises(UserError) as raised:
-            latents.need_same_instruction(tmp_path, factory.build(other, tmp_path / "instruction"))
+            latents.need_same_instruction(tmp_path, other)
         return str(raised.value)
 
     assert "another config.instruction" in refused(layer=1)
@@ -264,6 +328,10 @@ def test_a_cache_without_instructions_is_refused_where_pictures_are_looked_at(ru
     latents.need_same_instruction(tmp_path, tiny)
 
 
+def shaped(**changes) -> QwenConfig:
+    return dataclasses.replace(SHAPE, text=dataclasses.replace(SHAPE.text, **changes))
+
+
 def check(config, directory):
     validate(config)
     factory.build(config.instruction, directory)
@@ -277,6 +345,17 @@ def check(config, directory):
         ({"train_layers": 3}, "only 2 layers are used"),
         ({"train_layers": 1, "lora_rank": 1}, "not both"),
         ({"image_token_budgets": (16, 4)}, "image_token_budgets must rise"),
+        ({"min_image_tokens": 0}, "min_image_tokens must be positive"),
+        ({"prompts": Prompts(phrase="what?")}, "prompts.phrase must hold {text} once"),
+        ({"prompts": Prompts(system="<|image_pad|>")}, "prompts.system: leave <|...|>"),
+        ({"write": WriteConfig(temperature=float("nan"))}, "write.temperature nan"),
+        ({"write": WriteConfig(temperature=1e-38)}, "write.temperature 1e-38"),
+        ({"write": WriteConfig(top_p=0.0)}, "write.top_p"),
+        ({"shape": shaped(num_heads=3)}, "text.hidden_size must be a multiple of 2 x num_heads"),
+        ({"shape": shaped(num_kv_heads=3)}, "text.num_heads must be a multiple of num_kv_heads"),
+        ({"shape": shaped(mrope_section=(2, 1, 2))}, "must be three numbers that add up to half a head, 4"),
+        ({"shape": shaped(vocab_size=100)}, "vocab_size must be at least 262"),
+        ({"shape": QwenConfig(SHAPE.text, QwenVisionConfig(window_size=4))}, "vision.window_size"),
         ({"weights": "/nowhere"}, "no Qwen here; make it with launch/import_weights.py qwen"),
     ],
     ids=str,
@@ -336,8 +415,7 @@ def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
         from genmask_jax.data.pipeline import training_batches
         from genmask_jax.instruction import factory
         from genmask_jax.models.genmask import make_networks
-        from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.training.checkpoints import load_vae
+        from genmask_jax.training.checkpoints import load_vae
         from genmask_jax.training.genmask import GenMaskTask
         from genmask_jax.weights.layout import flat_paths
         sharding.FSDP_MIN_BYTES = 256
