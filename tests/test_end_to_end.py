@@ -169,7 +169,7 @@ def test_bad_input_gets_one_line(micro_run, micro_vae, tmp_path):
     one_line_error(run_script(*sample, "--image=none.jpg", cwd=tmp_path), "none.jpg", "no such file")
     empty = ("sample", f"--checkpoint={workdir}", "--text= ")
     one_line_error(run_script(*empty, cwd=tmp_path), "--text", "empty")
-    one_line_error(run_script("sample", "--checkpoint=no", "--text=x", cwd=tmp_path), "no", "config.json")
+    one_line_error(run_script("sample", "--checkpoint=no", "--text=x", cwd=tmp_path), "no", "--checkpoint")
     one_line_error(run_script("evaluate", f"--checkpoint={micro_vae}", cwd=tmp_path), "config.json")
     config = f"--config={LAUNCH.parent}/configs/genmask_tiny.py"
     train = ("train", config, "--workdir=new")

@@ -259,7 +259,7 @@ def test_damaged_folders(broken, tmp_path):
     assert f"{shard}: " in complaint(broken)
     assert "names this shard and it is not there" in complaint(broken)
     (broken / "vae" / "config.json").unlink()
-    assert "the config.json beside the weights is needed" in complaint(broken, ("vae",))
+    assert "it is needed beside the weights" in complaint(broken, ("vae",))
     (broken / "vae" / "config.json").write_text("{")
     assert "this is no JSON" in complaint(broken, ("vae",))
     shutil.rmtree(broken / "transformer")
