@@ -178,9 +178,9 @@ def need_same_instruction(directory: epath.PathLike, encoder: Instruction) -> No
     """
     cached = read_identity(directory).instruction
     if not cached:
-        if encoder.sees_pictures:
+        if encoder.needs_picture:
             raise UserError(
-                f"config.data.latents={directory} has no instructions, and the encoder looks at pictures; "
+                f"config.data.latents={directory} has no instructions, and the encoder needs the pictures; "
                 "encode again with launch/encode_latents.py --instruction"
             )
         return

@@ -55,7 +55,8 @@ class Instruction:
         none do.
     fingerprint: identifies the embeddings; None if they change in training.
     save: (directory) -> keeps, in a new run's directory, what `load` and the preparer cannot do without.
-    sees_pictures: whether the embeddings of an expression depend on its picture.
+    needs_picture: whether the preparer cannot do without an expression's picture, to look at it or to know
+        that it is to segment.
     """
 
     preparer: Preparer
@@ -65,4 +66,4 @@ class Instruction:
     load: Callable[[Targets], dict[str, jax.Array]] | None = None
     fingerprint: Callable[[], str] | None = None
     save: Callable[[epath.Path], None] | None = None
-    sees_pictures: bool = False
+    needs_picture: bool = False

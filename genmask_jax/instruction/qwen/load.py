@@ -79,7 +79,7 @@ def build_qwen(
         load=load,
         fingerprint=None if config.train_layers or config.lora_rank else lambda: fingerprint(config, maker),
         save=save,
-        sees_pictures=shape.vision.depth > 0,
+        needs_picture=True,
     )
 
 

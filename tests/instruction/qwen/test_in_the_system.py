@@ -166,7 +166,7 @@ def test_a_text_only_model_reads_the_words_alone(micro_vae, tmp_path):
     write_part(qwen.open_qwen(hub), epath.Path(tmp_path), lambda nbytes: None)
     config = qwen_config(micro_vae, weights=str(tmp_path))
     encoder = factory.build(config.instruction, tmp_path)
-    assert not encoder.sees_pictures
+    assert encoder.needs_picture  # which tells it that it is to segment
     one, two = (encoder.preparer("the red star", reference.photograph(size, 32)) for size in (32, 50))
     jax.tree.map(np.testing.assert_array_equal, one, two)
     assert one.keys() == encoder.preparer("the red star").keys()
