@@ -7,6 +7,7 @@ output or input features). Parameters, their EMA and the optimiser's moments fol
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -36,17 +37,17 @@ class MeshConfig:
     tensor: int = 1
 
 
-def make_mesh(config: MeshConfig) -> Mesh:
-    """The mesh over all devices. Raises UserError when the axes do not multiply to their number."""
-    count, inner = jax.device_count(), config.fsdp * config.tensor
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices or those given. Raises UserError when the axes do not make their number."""
+    devices = jax.devices() if devices is None else devices
+    count, inner = len(devices), config.fsdp * config.tensor
     data = count // inner if config.data == -1 else config.data
     if data * inner != count:
         raise UserError(
             f"mesh: data {data} x fsdp {config.fsdp} x tensor {config.tensor} is not the {count} devices here"
         )
-    return jax.make_mesh(
-        (data, config.fsdp, config.tensor), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3
-    )
+    shape, names = (data, config.fsdp, config.tensor), ("data", "fsdp", "tensor")
+    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def parameter_spec(path: str, shape: tuple[int, ...], itemsize: int, mesh: Mesh) -> P:

@@ -112,20 +112,16 @@ def _split(model: GenMask, instruction: Instruction) -> tuple[Any, Any, Any]:
     return nnx.split(model, trained, ...)
 
 
-def make_networks(
-    config: TrainConfig,
-    vae_config: VAEConfig,
-    vae_state: Any,
-    instruction: Instruction,
-    mesh: Mesh | None = None,
+def abstract_networks(
+    config: TrainConfig, vae_config: VAEConfig, instruction: Instruction, mesh: Mesh | None = None
 ) -> Networks:
-    """The model that a config describes, with the frozen weights in place and no trained ones.
+    """The model that a config describes, with the shapes and shardings of the frozen weights in their place.
 
     Args:
         config: of the run.
-        vae_config, vae_state: the VAE.
+        vae_config: of the VAE.
         instruction: the encoder.
-        mesh: where the frozen weights live; this process's first device when None.
+        mesh: where the frozen weights are to live; this process's first device when None.
 
     Raises:
         UserError: the picture size does not fit the VAE's stride and the DiT's patches.
@@ -141,12 +137,29 @@ def make_networks(
     device = SingleDeviceSharding(jax.local_devices()[0])
     shardings = state_shardings(frozen, mesh) if mesh else jax.tree.map(lambda _: device, frozen)
     frozen = jax.tree.map(placed, frozen, shardings)
-    frozen["vae"] = jax.device_put(vae_state, shardings["vae"])
-    if "instruction" in frozen:
-        frozen["instruction"] = with_loaded(frozen["instruction"], instruction)
     return Networks(
         graph, None, frozen, instruction.preparer, config.data.size, config, instruction, vae_config
     )
+
+
+def make_networks(
+    config: TrainConfig,
+    vae_config: VAEConfig,
+    vae_state: Any,
+    instruction: Instruction,
+    mesh: Mesh | None = None,
+) -> Networks:
+    """`abstract_networks` with the frozen weights in place, and no trained ones.
+
+    Raises:
+        UserError: as there, or the encoder's weights are not there.
+    """
+    networks = abstract_networks(config, vae_config, instruction, mesh)
+    frozen = networks.frozen
+    frozen["vae"] = jax.device_put(vae_state, jax.tree.map(lambda x: x.sharding, frozen["vae"]))
+    if "instruction" in frozen:
+        frozen["instruction"] = with_loaded(frozen["instruction"], instruction)
+    return networks
 
 
 def with_loaded(state: Any, instruction: Instruction) -> Any:

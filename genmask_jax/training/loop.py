@@ -26,7 +26,7 @@ from genmask_jax.sharding import to_devices
 from genmask_jax.training.checkpoints import Checkpoints, read_config
 from genmask_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from genmask_jax.training.reporting import Reporter
-from genmask_jax.training.state import TrainState, init_state
+from genmask_jax.training.state import TrainState, init_state, make_init
 from genmask_jax.training.step import make_train_step
 
 
@@ -103,7 +103,7 @@ def train(
     """
     loop = config.loop
     tx = make_optimizer(config.optimizer, loop)
-    state, shardings = init_state(task.init_params, tx, task.metric_names, config.seed, mesh)
+    state, shardings = init_state(make_init(task.init_params, tx, task.metric_names), config.seed, mesh)
     logging.info("\n%s", parameter_overview.get_parameter_overview(_plain(state.params), include_stats=False))
     data = task.batches(loop.global_batch_size // jax.process_count())
     checkpoints = Checkpoints(workdir)

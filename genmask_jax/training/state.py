@@ -34,21 +34,17 @@ class TrainState:
     metrics: dict[str, jax.Array]
 
 
-def init_state(
+def make_init(
     init_params: Callable[[jax.Array], Params],
     tx: optax.GradientTransformation,
     metric_names: tuple[str, ...],
-    seed: int,
-    mesh: Mesh,
-) -> tuple[TrainState, Any]:
-    """A new state, made in place on the mesh, and its shardings.
+) -> Callable[[jax.Array], TrainState]:
+    """PRNG key -> a new state.
 
     Args:
-        init_params: PRNG key -> parameters; traced, never run on one device.
+        init_params: PRNG key -> parameters.
         tx: the optimiser.
         metric_names: of the scalars that the loss reports.
-        seed: of parameters and training.
-        mesh: where the state lives.
     """
 
     def init(key: jax.Array) -> TrainState:
@@ -63,5 +59,16 @@ def init_state(
             metrics={name: jnp.zeros(()) for name in metric_names},
         )
 
+    return init
+
+
+def init_state(init: Callable[[jax.Array], TrainState], seed: int, mesh: Mesh) -> tuple[TrainState, Any]:
+    """A new state, made in place on the mesh, and its shardings.
+
+    Args:
+        init: of `make_init`; traced, never run on one device.
+        seed: of parameters and training.
+        mesh: where the state lives.
+    """
     shardings = state_shardings(jax.eval_shape(init, jax.random.key(seed)), mesh)
     return jax.jit(init, out_shardings=shardings)(jax.random.key(seed)), shardings

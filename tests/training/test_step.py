@@ -82,7 +82,7 @@ def test_sharded_steps_give_the_numbers_of_one_device():
         from genmask_jax.config import LoopConfig, OptimizerConfig
         from genmask_jax.models.dit import DiT, DiTConfig
         from genmask_jax.training.optimizer import make_optimizer
-        from genmask_jax.training.state import init_state
+        from genmask_jax.training.state import init_state, make_init
         from genmask_jax.training.step import make_train_step
         sharding.FSDP_MIN_BYTES = 256
         config = DiTConfig(32, 2, 2, 64, channels=4, patch_size=2, text_dim=16)
@@ -100,7 +100,7 @@ def test_sharded_steps_give_the_numbers_of_one_device():
         for axes in [(8, 1, 1), (1, 8, 1), (2, 2, 2)]:
             mesh = sharding.make_mesh(sharding.MeshConfig(*axes))
             tx = make_optimizer(OptimizerConfig(warmup_steps=1), loop)
-            state, shardings = init_state(init, tx, ("loss",), 0, mesh)
+            state, shardings = init_state(make_init(init, tx, ("loss",)), 0, mesh)
             kernel = state.params["blocks"]["ffn"]["linear_1"]["kernel"][...]
             divided.append(kernel.sharding.shard_shape(kernel.shape) != kernel.shape)
             step = make_train_step(loss, tx, loop, mesh, shardings)
