@@ -22,7 +22,7 @@ class Segmenter:
         """`networks.params` may change between calls (as in training); the rest may not."""
         self.networks, self.sampler = networks, sampler
         self.batch_size, self.seed = batch_size, seed
-        self._sample = jax.jit(self._trace)
+        self._sample = jax.jit(self.trace)
 
     def __call__(
         self, images: UInt8[np.ndarray, "N H W 3"], texts: Sequence[str], indices: Sequence[int] | None = None
@@ -60,7 +60,7 @@ class Segmenter:
             output.append(jax.device_get(probability)[:real])
         return np.concatenate(output)
 
-    def _trace(
+    def trace(
         self,
         params: Any,
         frozen: Any,
@@ -68,6 +68,7 @@ class Segmenter:
         instruction: dict[str, Array],
         seeds: UInt32[Array, "B 2"],
     ) -> Float[Array, "B H W"]:
+        """The sampler's program: probabilities of a batch; `seeds` are those of `example_keys`."""
         model = self.networks.merge(params, frozen)
         picture = model.vae.encode(to_signed(images))
         text = model.instruction(instruction)

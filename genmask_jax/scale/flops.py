@@ -1,0 +1,81 @@
+"""Operations of a traced function: its matrix products and convolutions, each as often as it runs."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def count_flops(function: Callable, *arguments: Any) -> float:
+    """2 for every multiply-add of one call, over all devices together; nothing is compiled or allocated.
+
+    Of `cond` the branch with the most counts; a `while` without a known count counts once.
+
+    Args:
+        function: to be traced.
+        arguments: its arguments, or their shapes.
+    """
+    return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _count(jaxpr: Any) -> float:
+    return sum(_of(equation) for equation in jaxpr.eqns)
+
+
+def _of(equation: Any) -> float:
+    name, parameters = equation.primitive.name, equation.params
+    if name == "dot_general":
+        (contracted, _), _ = parameters["dimension_numbers"]
+        left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
+        return 2.0 * math.prod(out) * math.prod(left[d] for d in contracted)
+    if name == "conv_general_dilated":
+        return _convolution(equation)
+    if name == "cond":
+        return max(_count(branch.jaxpr) for branch in parameters["branches"])
+    times = parameters["length"] if name == "scan" else 1
+    return times * sum(_count(inner) for inner in _inner(parameters))
+
+
+def _convolution(equation: Any) -> float:
+    parameters = equation.params
+    left, kernel, out = (x.aval.shape for x in (*equation.invars, *equation.outvars))
+    numbers = parameters["dimension_numbers"]
+    lhs_spec, rhs_spec, out_spec = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
+    total = 2.0 * out[out_spec[0]] * out[out_spec[1]] * kernel[rhs_spec[1]] / parameters["batch_group_count"]
+    for n, (x, k, o) in enumerate(zip(lhs_spec[2:], rhs_spec[2:], out_spec[2:], strict=True)):
+        total *= valid_pairs(
+            left[x],
+            kernel[k],
+            out[o],
+            stride=parameters["window_strides"][n],
+            low=parameters["padding"][n][0],
+            lhs_dilate=parameters["lhs_dilation"][n],
+            rhs_dilate=parameters["rhs_dilation"][n],
+        )
+    return total
+
+
+@functools.lru_cache(maxsize=4096)
+def valid_pairs(
+    size: int, kernel: int, out: int, *, stride: int, low: int, lhs_dilate: int, rhs_dilate: int
+) -> int:
+    """Pairs of an output's and a kernel's place that meet a number of the input, along one axis.
+
+    Padding and the holes of a dilated input are no numbers.
+    """
+    place = np.arange(out)[:, None] * stride + np.arange(kernel) * rhs_dilate - low
+    return int(((place >= 0) & (place <= (size - 1) * lhs_dilate) & (place % lhs_dilate == 0)).sum())
+
+
+def _inner(parameters: dict[str, Any]) -> list[Any]:
+    found = []
+    for name, value in parameters.items():
+        if name in ("jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "cond_jaxpr"):
+            continue
+        inner = getattr(value, "jaxpr", value)
+        if hasattr(inner, "eqns"):
+            found.append(inner)
+    return found

@@ -1,0 +1,281 @@
+"""What a compiled program does, read from its text: operations, bytes, collectives, each as often as it runs.
+
+XLA's own `cost_analysis` counts the body of a loop once. Here bodies count as often as their loop runs, which
+is read from the loop's condition (loops over layers compare a counter with a constant).
+"""
+
+import dataclasses
+import functools
+import math
+import re
+
+from genmask_jax.scale.flops import valid_pairs
+
+SHAPE = re.compile(r"(\w+)\[([\d,]*)\](\{[^}]*\})?")
+ITEM_BYTES = {
+    "pred": 1, "s8": 1, "u8": 1, "s4": 0.5, "u4": 0.5, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4,
+    "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "f8e4m3fn": 1, "f8e5m2": 1,
+}  # fmt: skip
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
+    "replica-id", "opt-barrier", "iota", "copy-done", "async-done", "all-gather-done", "all-reduce-done",
+    "collective-permute-done", "send-done", "recv-done",
+}  # fmt: skip
+FAST_MEMORY = "S(1)"
+"""In a layout: the array is in the core's own memory, not in HBM."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+    """An array's type: its dimensions, and its bytes in HBM and in all."""
+
+    dims: tuple[int, ...]
+    nbytes: float
+    hbm_bytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+    """A line of a computation; `attributes` is what follows the operands."""
+
+    name: str
+    arrays: tuple[Array, ...]
+    opcode: str
+    operands: tuple[str, ...]
+    attributes: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Collective:
+    """A collective operation: its kind, the size of its groups, how often it runs and with how many bytes.
+
+    nbytes: of its largest array (the gathered or the reduced one), over all runs.
+    """
+
+    kind: str
+    group: int
+    count: float
+    nbytes: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Of one device: floating-point operations, bytes to and from HBM, and pieces of both.
+
+    pieces: (operations, bytes, count) of what runs one after the other.
+    """
+
+    pieces: tuple[tuple[float, float, float], ...]
+    collectives: tuple[Collective, ...]
+
+    @property
+    def flops(self) -> float:
+        return sum(flops * count for flops, _, count in self.pieces)
+
+    @property
+    def nbytes(self) -> float:
+        return sum(nbytes * count for _, nbytes, count in self.pieces)
+
+    def times(self, count: float) -> "Work":
+        return Work(
+            tuple((flops, nbytes, n * count) for flops, nbytes, n in self.pieces),
+            tuple(
+                dataclasses.replace(c, count=c.count * count, nbytes=c.nbytes * count)
+                for c in self.collectives
+            ),
+        )
+
+
+def read_work(text: str) -> Work:
+    """The work of a compiled program (`compiled.as_text()`), on each device."""
+    return _Program(text).work()
+
+
+class _Program:
+    def __init__(self, text: str):
+        self.computations: dict[str, list[Instruction]] = {}
+        self.entry = ""
+        lines: list[Instruction] = []
+        for line in text.splitlines():
+            if line.endswith("{") and " -> " in line:
+                name = line.removeprefix("ENTRY ").split(" ", 1)[0].lstrip("%")
+                lines = self.computations.setdefault(name, [])
+                self.entry = name if line.startswith("ENTRY") else self.entry
+            elif " = " in line and line.startswith("  "):
+                lines.append(_instruction(line))
+        self.types = {name: {i.name: i for i in found} for name, found in self.computations.items()}
+
+    def work(self) -> Work:
+        return self._computation(self.entry)
+
+    @functools.cache  # noqa: B019 (lives as long as the program)
+    def _computation(self, name: str) -> Work:
+        pieces: list = []
+        collectives: list[Collective] = []
+        for instruction in self.computations[name]:
+            work = self._instruction(name, instruction)
+            pieces += work.pieces
+            collectives += work.collectives
+        return Work(tuple(pieces), tuple(collectives))
+
+    def _instruction(self, where: str, i: Instruction) -> Work:
+        kind = i.opcode.removesuffix("-start")
+        if i.opcode in FREE:
+            return Work((), ())
+        if i.opcode == "while":
+            body, condition = _called(i, "body"), _called(i, "condition")
+            return self._computation(body).times(self._trips(condition))
+        if i.opcode == "conditional":
+            listed = i.attributes.split("branch_computations={")[-1].split("}")[0]
+            branches = re.findall(r"%([\w.\-]+)", listed)
+            if "branch_computations" not in i.attributes:
+                branches = [_called(i, "true_computation"), _called(i, "false_computation")]
+            return max((self._computation(name) for name in branches), key=lambda work: work.flops)
+        if kind in COLLECTIVES:
+            nbytes = max([a.nbytes for a in i.arrays] + [x.nbytes for x in self._operands(where, i)])
+            return Work((), (Collective(kind, _group(i.attributes), 1, nbytes),))
+        if i.opcode in ("call", "async-start"):
+            return self._computation(_called(i, "to_apply") or _called(i, "calls"))
+        if i.opcode == "fusion":
+            inner = self._computation(_called(i, "calls"))
+            return Work(((inner.flops, self._fusion_bytes(where, i), 1),), inner.collectives)
+        operands = self._operands(where, i)
+        nbytes = sum(a.hbm_bytes for a in (*i.arrays, *operands))
+        if i.opcode in ("dynamic-slice", "slice", "gather"):
+            nbytes = 2 * sum(a.hbm_bytes for a in i.arrays)
+        if i.opcode == "dynamic-update-slice":
+            nbytes = 2 * operands[1].hbm_bytes
+        return Work(((_flops(i, operands), nbytes, 1),), ())
+
+    def _operands(self, where: str, i: Instruction) -> list[Array]:
+        types = self.types[where]
+        return [array for name in i.operands if name in types for array in types[name].arrays]
+
+    def _fusion_bytes(self, where: str, i: Instruction) -> float:
+        """Operands and results; of what is only sliced, or updated in place, the slice."""
+        inner = self.computations[_called(i, "calls")]
+        types = self.types[_called(i, "calls")]
+        users: dict[str, list[Instruction]] = {}
+        for instruction in inner:
+            for operand in instruction.operands:
+                users.setdefault(operand, []).append(instruction)
+        total = 0.0
+        parameters = [x for x in inner if x.opcode == "parameter"]
+        for parameter, outside in zip(_in_order(parameters), i.operands, strict=True):
+            whole = sum(a.hbm_bytes for a in self.types[where][outside].arrays)
+            found = users.get(parameter.name, [])
+            if found and all(u.opcode == "dynamic-slice" and u.operands[0] == parameter.name for u in found):
+                whole = min(whole, sum(a.nbytes for u in found for a in u.arrays))
+            elif found and all(
+                u.opcode == "dynamic-update-slice" and u.operands[0] == parameter.name for u in found
+            ):
+                whole = 0.0
+            total += whole
+        root = inner[-1]
+        results = [types[name] for name in root.operands] if root.opcode == "tuple" else [root]
+        for result, array in zip(results, i.arrays, strict=False):
+            if result.opcode == "dynamic-update-slice":
+                total += min(array.hbm_bytes, sum(a.nbytes for a in types[result.operands[1]].arrays))
+            else:
+                total += array.hbm_bytes
+        return total
+
+    def _trips(self, condition: str) -> float:
+        """How often a loop runs: the constant that its condition compares a counter with; 1 without one."""
+        found = list(self.computations[condition])
+        for i in self.computations[condition]:  # the comparison may be fused
+            if i.opcode == "fusion":
+                found += self.computations[_called(i, "calls")]
+        constants = [i.operands[0] for i in found if i.opcode == "constant" and i.operands]
+        return max((int(value) for value in constants if value.isdigit()), default=1)
+
+
+def _in_order(parameters: list[Instruction]) -> list[Instruction]:
+    return sorted(parameters, key=lambda p: int(p.operands[0]))
+
+
+def _instruction(line: str) -> Instruction:
+    left, right = line.strip().removeprefix("ROOT ").split(" = ", 1)
+    end = _closing(right, 0) + 1 if right.startswith("(") else right.index(" ")
+    kind, rest = right[:end], right[end:].lstrip()
+    opcode, _, _ = rest.partition("(")
+    begin = len(opcode)
+    stop = _closing(rest, begin)
+    inside = rest[begin + 1 : stop]
+    named = re.findall(r"%([\w.\-]+)", inside)
+    operands = named or [part.strip() for part in inside.split(",") if part.strip()]
+    return Instruction(left.lstrip("%"), _arrays(kind), opcode, tuple(operands), rest[stop + 1 :])
+
+
+def _closing(text: str, start: int) -> int:
+    depth = 0
+    for place in range(start, len(text)):
+        depth += (text[place] == "(") - (text[place] == ")")
+        if not depth:
+            return place
+    return len(text) - 1
+
+
+def _arrays(text: str) -> tuple[Array, ...]:
+    found = []
+    for kind, dims, layout in SHAPE.findall(text):
+        sizes = tuple(int(d) for d in dims.split(",") if d)
+        nbytes = math.prod(sizes) * ITEM_BYTES.get(kind, 0)
+        found.append(Array(sizes, nbytes, 0.0 if FAST_MEMORY in layout else nbytes))
+    return tuple(found)
+
+
+def _called(i: Instruction, name: str) -> str:
+    match = re.search(rf"\b{name}=%?([\w.\-]+)", i.attributes)
+    return match[1] if match else ""
+
+
+def _group(attributes: str) -> int:
+    """How many devices take part in one collective."""
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\].*?\{('[^}]*')\}", attributes)
+    if mesh:
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+        return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", mesh[2]))
+    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes)
+    if iota:
+        return int(iota[2])
+    listed = re.search(r"replica_groups=\{\{([\d,]*)\}", attributes)
+    return len(listed[1].split(",")) if listed else 2
+
+
+def _flops(i: Instruction, operands: list[Array]) -> float:
+    if i.opcode == "dot":
+        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.attributes)
+        dims = [int(d) for d in contracted[1].split(",") if d] if contracted else []
+        return 2 * math.prod(i.arrays[0].dims) * math.prod(operands[0].dims[d] for d in dims)
+    if i.opcode == "convolution":
+        return _convolution_flops(i, operands)
+    return 0.0
+
+
+def _convolution_flops(i: Instruction, operands: list[Array]) -> float:
+    """2 for each product of a kernel's number with one that is there (no padding, no dilation's hole)."""
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.attributes)
+    left, kernel, out = labels[1], labels[2], labels[3]
+    lhs, rhs, result = operands[0].dims, operands[1].dims, i.arrays[0].dims
+    listed = re.search(r"window=\{([^}]*)\}", i.attributes)
+    window = dict(re.findall(r"(\w+)=([\w\-]+)", listed[1] if listed else ""))
+    total = 2.0 * result[out.index("b")] * result[out.index("f")] * rhs[kernel.index("i")]
+    for n in range(len(kernel) - 2):
+        axis = str(n)
+        total *= valid_pairs(
+            lhs[left.index(axis)],
+            rhs[kernel.index(axis)],
+            result[out.index(axis)],
+            stride=int(_part(window, "stride", n, "1")),
+            low=int(_part(window, "pad", n, "0_0").split("_")[0]),
+            lhs_dilate=int(_part(window, "lhs_dilate", n, "1")),
+            rhs_dilate=int(_part(window, "rhs_dilate", n, "1")),
+        )
+    groups = re.search(r"batch_group_count=(\d+)", i.attributes)
+    return total / (int(groups[1]) if groups else 1)
+
+
+def _part(window: dict[str, str], name: str, n: int, default: str) -> str:
+    return window[name].split("x")[n] if name in window else default

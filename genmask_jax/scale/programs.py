@@ -1,0 +1,122 @@
+"""The programs of a run, lowered for a mesh of devices that need not be there: nothing is allocated."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from genmask_jax.config import InstructionConfig, TrainConfig
+from genmask_jax.instruction import factory
+from genmask_jax.instruction.base import Instruction
+from genmask_jax.instruction.qwen.config import SIZES
+from genmask_jax.models.genmask import Networks, abstract_networks
+from genmask_jax.models.vae import VAEConfig
+from genmask_jax.scale.flops import count_flops
+from genmask_jax.sharding import batch_sharding, placed, state_shardings
+from genmask_jax.training.checkpoints import read_config
+from genmask_jax.training.genmask import GenMaskTask
+from genmask_jax.training.optimizer import make_optimizer
+from genmask_jax.training.state import make_init
+from genmask_jax.training.step import make_train_step
+
+TEXT = "the small red star on the left"
+QWEN = "vl_7b"
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """A run by its shapes.
+
+    assumed: what was taken from published models because the config's weights are not here, for people.
+    """
+
+    config: TrainConfig
+    networks: Networks
+    mesh: Mesh
+    assumed: tuple[str, ...]
+
+
+def describe(config: TrainConfig, mesh: Mesh) -> Described:
+    """A run on a mesh. Where its weights are not here, published shapes stand in for them.
+
+    Raises:
+        UserError: the config does not fit the mesh or itself.
+    """
+    assumed = []
+    if (epath.Path(config.vae) / "vae" / "config.json").exists():
+        vae_config = read_config(VAEConfig, epath.Path(config.vae) / "vae")
+    else:
+        vae_config = VAEConfig()
+        assumed.append(f"{config.vae} is not here: the VAE is taken to be Wan 2.1's")
+    encoder = _encoder(config.instruction, assumed)
+    return Described(config, abstract_networks(config, vae_config, encoder, mesh), mesh, tuple(assumed))
+
+
+def _encoder(config: InstructionConfig, assumed: list[str]) -> Instruction:
+    qwen = config.qwen
+    if config.name == "qwen" and qwen.weights and not (epath.Path(qwen.weights) / "qwen").exists():
+        assumed.append(f"{qwen.weights} is not here: Qwen is taken to be {QWEN}")
+        qwen = dataclasses.replace(qwen, weights="", shape=SIZES[QWEN])
+    # Shapes do not depend on the vocabulary that a tokenizer learns.
+    return factory.build(dataclasses.replace(config, qwen=qwen), "", [TEXT])
+
+
+def train_step(run: Described) -> jax.stages.Lowered:
+    """The training step, as `training/loop.py` runs it, with pictures in the batch."""
+    config, mesh = run.config, run.mesh
+    task = GenMaskTask(run.networks, config)
+    tx = make_optimizer(config.optimizer, config.loop)
+    shapes = jax.eval_shape(make_init(task.init_params, tx, task.metric_names), jax.random.key(0))
+    shardings = state_shardings(shapes, mesh)
+    step = make_train_step(task.loss, tx, config.loop, mesh, shardings)
+    return step.lower(jax.tree.map(placed, shapes, shardings), run.networks.frozen, _batch(run))
+
+
+def _batch(run: Described) -> Any:
+    size, half = run.config.data.size, run.config.loop.global_batch_size // 2
+    picture = np.zeros((size, size, 3), np.uint8)
+    preparer = run.networks.preparer
+    segment = {"images": picture, "masks": picture[..., 0], "instruction": preparer(TEXT, picture)}
+    generate = {"images": picture, "instruction": preparer(TEXT, None)}
+    return _rows({"segment": segment, "generate": generate}, half, run.mesh)
+
+
+def _rows(example: Any, count: int, mesh: Mesh) -> Any:
+    """`count` rows like the example, divided over the mesh."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype, sharding=sharding), example
+    )
+
+
+def mask_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
+    """The sampler of masks, with the parameters where training has them."""
+    segmenter = GenMaskTask(run.networks, run.config).segmenter
+    return jax.jit(segmenter.trace).lower(*_mask_arguments(run, batch_size))
+
+
+def _mask_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
+    size = run.config.data.size
+    picture = np.zeros((size, size, 3), np.uint8)
+    params = run.networks.abstract_params()
+    params = jax.tree.map(placed, params, state_shardings(params, run.mesh))
+    example = (picture, run.networks.preparer(TEXT, picture), np.zeros(2, np.uint32))
+    return params, run.networks.frozen, *_rows(example, batch_size, run.mesh)
+
+
+def train_flops(run: Described) -> float:
+    """Operations of a training step that the model asks for, on all devices: nothing computed anew."""
+    config = dataclasses.replace(run.config, model=dataclasses.replace(run.config.model, remat=False))
+    networks = abstract_networks(config, run.networks.vae_config, run.networks.instruction, run.mesh)
+    task, params = GenMaskTask(networks, config), networks.abstract_params()
+    gradient = jax.grad(task.loss, has_aux=True)
+    return count_flops(gradient, params, networks.frozen, _batch(run), jax.random.key(0))
+
+
+def mask_flops(run: Described, batch_size: int) -> float:
+    """Operations of a batch of masks, on all devices."""
+    segmenter = GenMaskTask(run.networks, run.config).segmenter
+    return count_flops(segmenter.trace, *_mask_arguments(run, batch_size))

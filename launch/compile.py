@@ -1,0 +1,106 @@
+"""Compiles a run for TPUs that are not here, and says whether it fits and about how fast it is.
+
+    pip install -r requirements-tpu.txt
+    python launch/compile.py --config=configs/genmask_l.py --topology=v5e:16x16 --config.mesh.fsdp=16
+
+The very training step (or, with --program=mask_sampler, the very sampler of masks) is compiled by the TPU's
+own compiler. Weights need not be here: published shapes stand in for them. Times are estimates by a roofline
+over the compiled program. Prints a table and, last, one line of JSON.
+"""
+
+import dataclasses
+import json
+import os
+
+import jax
+from absl import flags
+from jax.experimental import topologies
+from ml_collections import config_flags
+from rich.console import Console
+from rich.table import Table
+
+from genmask_jax import cli
+from genmask_jax.config import TrainConfig, from_config_dict
+from genmask_jax.errors import UserError
+from genmask_jax.scale import programs
+from genmask_jax.scale.chips import CHIPS, parse_topology
+from genmask_jax.scale.estimate import Estimate, estimate
+from genmask_jax.sharding import make_mesh
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", lock_config=True, help_string="A file configs/genmask_*.py."
+)
+TOPOLOGY = flags.DEFINE_string("topology", None, "As v5e:16x16, v5p:4x4x4, v6e:16x16.", required=True)
+SLICES = flags.DEFINE_integer("slices", 1, "Of that topology each.", lower_bound=1)
+PROGRAM = flags.DEFINE_enum("program", "train_step", ["train_step", "mask_sampler"], "What to compile.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Of the mask sampler.", lower_bound=1)
+
+
+def main() -> None:
+    config = from_config_dict(TrainConfig, CONFIG.value)
+    generation, shape, _ = parse_topology(TOPOLOGY.value)
+    jax.config.update("jax_platforms", "cpu")  # what is not compiled runs here
+    mesh = make_mesh(config.mesh, devices(generation, shape))
+    run = programs.describe(config, mesh)
+    for line in run.assumed:
+        print(line)
+    if PROGRAM.value == "train_step":
+        lowered, flops = programs.train_step(run), programs.train_flops(run)
+    else:
+        lowered, flops = (
+            programs.mask_sampler(run, BATCH_SIZE.value),
+            programs.mask_flops(run, BATCH_SIZE.value),
+        )
+    found = estimate(lowered, CHIPS[generation], model_flops=flops / mesh.size)
+    report(found, mesh.size, flops / mesh.size)
+
+
+def devices(generation: str, shape: str) -> list[jax.Device]:
+    """The devices of a topology, by the TPU's compiler. Raises UserError where it is not installed."""
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing is run, so several may be at it
+    options = {"num_slices": SLICES.value} if SLICES.value > 1 else {}
+    if generation == "v4":
+        options["chip_config_name"] = "megacore"
+    try:
+        name = f"{generation}:{shape}"
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"--topology={TOPOLOGY.value}: the TPU compiler says: {line}; pip install -r "
+            "requirements-tpu.txt if it is not installed"
+        ) from error
+
+
+def report(found: Estimate, count: int, model_flops: float) -> None:
+    table = Table(title=f"{CONFIG.value.name}, {PROGRAM.value}, {TOPOLOGY.value}: {count} devices")
+    table.add_column("of each device")
+    table.add_column("", justify="right")
+    limit = found.hbm_limit_bytes
+    room = 100 * (1 - found.hbm_bytes_per_device / limit)
+    table.add_row("memory", f"{found.hbm_bytes_per_device / 2**30:.2f} of {limit / 2**30:.0f} GiB")
+    table.add_row("fits", f"yes, {room:.0f} % left" if found.fits else f"no, {-room:.0f} % too much")
+    if found.fits:
+        table.add_row("operations that the model asks for", f"{model_flops / 1e12:.1f} TFLOP")
+        table.add_row("operations in the program", f"{found.flops_per_device / 1e12:.1f} TFLOP")
+        table.add_row("bytes to and from memory", f"{found.bytes_accessed_per_device / 1e9:.0f} GB")
+        for row in found.collectives[:6]:
+            name = f"{row['kind']} over {row['group']}, {row['count']:.0f} times"
+            table.add_row(name, f"{row['bytes'] / 1e9:.2f} GB")
+        table.add_row("computing, at the speed of cores or memory", f"{found.compute_seconds:.3f} s")
+        table.add_row("communicating", f"{found.communication_seconds:.3f} s")
+        table.add_row("estimated time, and share of the peak", f"{found.estimated_step_seconds:.3f} s, "
+                      f"{100 * found.estimated_mfu:.0f} %")  # fmt: skip
+    table.add_row("compiled in", f"{found.compile_seconds:.0f} s")
+    Console().print(table)
+    if not found.fits:
+        print(
+            "to make it fit: config.loop.global_batch_size smaller or grad_accumulation_steps above 1, "
+            "config.model.remat=True, or config.mesh.fsdp larger"
+        )
+    print(json.dumps(dataclasses.asdict(found)))
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    cli.run(main)

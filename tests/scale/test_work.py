@@ -1,0 +1,176 @@
+"""Operations, bytes and collectives, counted in programs that this machine's XLA compiles."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genmask_jax.errors import UserError
+from genmask_jax.scale import programs
+from genmask_jax.scale.chips import CHIPS, parse_topology
+from genmask_jax.scale.estimate import communication_seconds, compute_seconds, used_bytes, wire_bytes
+from genmask_jax.scale.flops import count_flops
+from genmask_jax.scale.hlo import Collective, Work, read_work
+from genmask_jax.sharding import MeshConfig, make_mesh
+from tests.conftest import micro_config
+from tests.test_end_to_end import one_line_error, run_script
+
+
+def compiled(function, *shapes):
+    arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+    return jax.jit(function).lower(*arguments).compile(), arguments
+
+
+def layers(x, w):
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
+
+
+def test_the_body_of_a_loop_counts_as_often_as_it_runs():
+    program, arguments = compiled(layers, (64, 128), (7, 128, 128))
+    expected = 7 * 2 * 64 * 128 * 128
+    assert read_work(program.as_text()).flops == expected
+    assert count_flops(layers, *arguments) == expected
+    assert program.cost_analysis()["flops"] < expected / 3  # which is why we count ourselves
+
+
+def test_gradients_of_scanned_layers():
+    def loss(x, w):
+        return layers(x, w).sum()
+
+    gradient = jax.grad(loss, argnums=(0, 1))
+    program, arguments = compiled(gradient, (64, 128), (7, 128, 128))
+    expected = 3 * 7 * 2 * 64 * 128 * 128
+    assert count_flops(gradient, *arguments) == expected
+    assert read_work(program.as_text()).flops == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("options", [
+    {"window_strides": (1, 1), "padding": "SAME"},
+    {"window_strides": (2, 2), "padding": "VALID"},
+    {"window_strides": (1, 1), "padding": ((2, 2), (2, 2)), "lhs_dilation": (2, 2)},
+    {"window_strides": (1, 1), "padding": "VALID", "rhs_dilation": (2, 1)},
+], ids=str)  # fmt: skip
+def test_convolutions_count_as_xla_counts_them(options):
+    def convolve(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, **options, dimension_numbers=numbers)
+
+    program, arguments = compiled(convolve, (2, 16, 20, 8), (3, 3, 8, 12))
+    counted = program.cost_analysis()["flops"]
+    assert read_work(program.as_text()).flops == pytest.approx(counted, rel=0.02)
+    assert count_flops(convolve, *arguments) == pytest.approx(counted, rel=0.02)
+
+
+def test_of_branches_the_larger_counts():
+    def choose(x, w, flag):
+        return jax.lax.cond(flag[0] > 0, lambda: x @ w @ w, lambda: x + 1)
+
+    program, arguments = compiled(choose, (32, 64), (64, 64), (1,))
+    expected = 2 * 2 * 32 * 64 * 64
+    assert count_flops(choose, *arguments) == expected
+    assert read_work(program.as_text()).flops == expected
+
+
+def test_a_training_step_has_the_operations_that_its_trace_has(micro_vae):
+    """On one device, what XLA compiles is what is asked for (it removes little, and adds nothing)."""
+    config = micro_config(micro_vae)
+    optimizer = dataclasses.replace(config.optimizer, name="adamw")  # Muon has matrix products of its own
+    loop = dataclasses.replace(config.loop, global_batch_size=4 * jax.device_count())
+    run = programs.describe(
+        dataclasses.replace(config, loop=loop, optimizer=optimizer), make_mesh(MeshConfig())
+    )
+    assert run.assumed == ()
+    work = read_work(programs.train_step(run).compile().as_text())
+    assert work.flops * jax.device_count() == pytest.approx(programs.train_flops(run), rel=0.05)
+    masks = read_work(programs.mask_sampler(run, 8).compile().as_text())
+    assert masks.flops * jax.device_count() == pytest.approx(programs.mask_flops(run, 8), rel=0.05)
+
+
+def test_weights_that_are_not_here_are_assumed(micro_vae):
+    config = dataclasses.replace(
+        micro_config("/nowhere"), data=dataclasses.replace(micro_config("").data, size=64)
+    )
+    run = programs.describe(config, make_mesh(MeshConfig()))
+    assert run.assumed == ("/nowhere is not here: the VAE is taken to be Wan 2.1's",)
+    assert run.networks.latent_shape == (8, 8, 16)
+
+
+@pytest.mark.multidevice
+def test_collectives_are_found_with_their_sizes():
+    """On 8 pretend devices: a gather of weights in every layer, and a sum of gradients."""
+    program = """
+        import os, json, dataclasses
+        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+        import jax, jax.numpy as jnp
+        from jax.sharding import NamedSharding, PartitionSpec as P
+        from genmask_jax.scale.hlo import read_work
+        from genmask_jax.sharding import MeshConfig, make_mesh
+        mesh = make_mesh(MeshConfig(data=2, fsdp=4))
+        def loss(w, x):
+            return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0].sum()
+        w = jax.ShapeDtypeStruct((5, 64, 64), jnp.float32, sharding=NamedSharding(mesh, P(None, "fsdp")))
+        x = jax.ShapeDtypeStruct((32, 64), jnp.float32, sharding=NamedSharding(mesh, P(("data", "fsdp"))))
+        found = jax.jit(jax.grad(loss), out_shardings=w.sharding).lower(w, x).compile()
+        print(json.dumps([dataclasses.asdict(c) for c in read_work(found.as_text()).collectives]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    gathers = [c for c in found if c["kind"] == "all-gather"]
+    assert {c["group"] for c in gathers} == {4}
+    whole = 5 * 64 * 64 * 4  # bytes of all layers
+    assert sum(c["nbytes"] for c in gathers) in (whole, 2 * whole)  # forward, and once more backward
+    sums = [c for c in found if c["kind"] in ("all-reduce", "reduce-scatter")]
+    assert sum(c["nbytes"] for c in sums) >= whole
+    assert {c["count"] for c in gathers} == {5}
+
+
+def test_a_roofline():
+    chip = CHIPS["v5e"]
+    work = Work(
+        ((197e12, 0.0, 2), (0.0, 819e9, 3)),
+        (Collective("all-gather", 4, 2, 100e9), Collective("all-reduce", 4, 1, 100e9)),
+    )
+    assert compute_seconds(work, chip) == pytest.approx(5)
+    assert chip.ring_bandwidth == 100e9
+    assert communication_seconds(work, chip) == pytest.approx(0.75 + 1.5)
+    assert wire_bytes(Collective("collective-permute", 2, 1, 7.0)) == 7
+    assert wire_bytes(Collective("all-reduce", 1, 1, 7.0)) == 0
+    doubled = work.times(2)
+    assert (doubled.flops, doubled.nbytes) == (2 * work.flops, 2 * work.nbytes)
+    assert doubled.collectives[0].count == 4
+
+
+def test_what_the_compiler_says_when_there_is_no_room():
+    said = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded"
+    assert used_bytes(said) == 20.5 * 2**30
+    assert used_bytes("INVALID_ARGUMENT: something else") is None
+
+
+@pytest.mark.parametrize("text", ["v5e", "v5e:4", "v5e:4x4x4", "v5p:4x4", "v9:2x2", "v5e:axb"])
+def test_topologies_are_checked(text):
+    with pytest.raises(UserError, match=f"--topology={text}: give a generation"):
+        parse_topology(text)
+    assert parse_topology("v5p:4x4x4") == ("v5p", "4x4x4", 64)
+
+
+def test_without_the_compiler_one_line_says_so(tmp_path):
+    if np.any([name.startswith("libtpu") for name in installed()]):
+        pytest.skip("it is installed")
+    from tests.test_end_to_end import LAUNCH
+
+    config = f"--config={LAUNCH.parent}/configs/genmask_tiny.py"
+    done = run_script("compile", config, "--topology=v5e:2x2", cwd=tmp_path)
+    one_line_error(done, "--topology=v5e:2x2", "requirements-tpu.txt")
+
+
+def installed() -> list[str]:
+    from importlib.metadata import distributions
+
+    return [d.metadata["Name"] for d in distributions()]
