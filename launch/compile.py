@@ -31,7 +31,6 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A file configs/genmask_*.py."
 )
 TOPOLOGY = flags.DEFINE_string("topology", None, "As v5e:16x16, v5p:4x4x4, v6e:16x16.", required=True)
-SLICES = flags.DEFINE_integer("slices", 1, "Of that topology each.", lower_bound=1)
 PROGRAM = flags.DEFINE_enum("program", "train_step", ["train_step", "mask_sampler"], "What to compile.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Of the mask sampler.", lower_bound=1)
 
@@ -58,9 +57,7 @@ def main() -> None:
 def devices(generation: str, shape: str) -> list[jax.Device]:
     """The devices of a topology, by the TPU's compiler. Raises UserError where it is not installed."""
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing is run, so several may be at it
-    options = {"num_slices": SLICES.value} if SLICES.value > 1 else {}
-    if generation == "v4":
-        options["chip_config_name"] = "megacore"
+    options = {"chip_config_name": "megacore"} if generation == "v4" else {}
     try:
         name = f"{generation}:{shape}"
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)

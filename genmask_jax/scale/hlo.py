@@ -19,9 +19,11 @@ ITEM_BYTES = {
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id",
-    "replica-id", "opt-barrier", "iota", "copy-done", "async-done", "all-gather-done", "all-reduce-done",
-    "collective-permute-done", "send-done", "recv-done",
+    "replica-id", "opt-barrier", "iota", "copy-start", "slice-start", "dynamic-slice-start", "async-done",
+    "all-gather-done", "all-reduce-done", "collective-permute-done", "send-done", "recv-done",
 }  # fmt: skip
+MOVES = {"copy-done", "slice-done", "dynamic-slice-done"}
+"""Ends of copies between HBM and the core's memory, which go on beside other work."""
 FAST_MEMORY = "S(1)"
 """In a layout: the array is in the core's own memory, not in HBM."""
 
@@ -140,6 +142,8 @@ class _Program:
         if i.opcode == "fusion":
             inner = self._computation(_called(i, "calls"))
             return Work(((inner.flops, self._fusion_bytes(where, i), 1),), inner.collectives)
+        if i.opcode in MOVES:
+            return Work(((0.0, sum(a.nbytes for a in i.arrays), 1),), ())
         operands = self._operands(where, i)
         nbytes = sum(a.hbm_bytes for a in (*i.arrays, *operands))
         if i.opcode in ("dynamic-slice", "slice", "gather"):

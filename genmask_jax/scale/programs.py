@@ -9,6 +9,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from genmask_jax.config import InstructionConfig, TrainConfig
+from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.base import Instruction
 from genmask_jax.instruction.qwen.config import SIZES
@@ -85,7 +86,13 @@ def _batch(run: Described) -> Any:
 
 
 def _rows(example: Any, count: int, mesh: Mesh) -> Any:
-    """`count` rows like the example, divided over the mesh."""
+    """`count` rows like the example, divided over the mesh. Raises UserError when they cannot be."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if count % parts:
+        raise UserError(
+            f"{count} rows cannot be divided over {parts} devices; config.loop.global_batch_size must be a "
+            f"multiple of {2 * parts}, and --batch_size of {parts}"
+        )
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype, sharding=sharding), example
@@ -108,7 +115,10 @@ def _mask_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
 
 
 def train_flops(run: Described) -> float:
-    """Operations of a training step that the model asks for, on all devices: nothing computed anew."""
+    """Operations of a training step that the model asks for, on all devices.
+
+    Blocks are not computed anew (`remat`); attention is, as its gradient always does.
+    """
     config = dataclasses.replace(run.config, model=dataclasses.replace(run.config.model, remat=False))
     networks = abstract_networks(config, run.networks.vae_config, run.networks.instruction, run.mesh)
     task, params = GenMaskTask(networks, config), networks.abstract_params()
