@@ -4,10 +4,12 @@ Mesh axes: `data` (replicas), `fsdp` (parameters and batch divided) and `tensor`
 output or input features). Parameters, their EMA and the optimiser's moments follow one rule.
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -78,6 +80,50 @@ def state_shardings(tree: Any, mesh: Mesh) -> Any:
         return NamedSharding(mesh, spec)
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+_tracing_on: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
+
+
+@contextlib.contextmanager
+def tracing_on(mesh: Mesh) -> Iterator[None]:
+    """Inside, `constrain_layer` knows the mesh of the program that is being traced."""
+    token = _tracing_on.set(mesh)
+    try:
+        yield
+    finally:
+        _tracing_on.reset(token)
+
+
+def constrain_layer(layer: Any, stacked: Any) -> Any:
+    """Says of one layer's parameters, and so of their gradients, that they are divided as all layers' are.
+
+    Without it, the gradient of a layer inside a loop is summed whole on every device before it is divided.
+
+    Args:
+        layer: a state, its parameters without the axis of layers.
+        stacked: the state of all layers.
+    """
+    mesh = _tracing_on.get()
+    if mesh is None:
+        return layer
+
+    def constrain(path: Any, x: jax.Array, all_layers: jax.Array) -> jax.Array:
+        spec = parameter_spec(f".{parameter_name(path)}", all_layers.shape, all_layers.dtype.itemsize, mesh)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*spec[1:])))
+
+    return jax.tree.map_with_path(constrain, layer, stacked)
+
+
+def constrain_batch(x: jax.Array) -> jax.Array:
+    """Says that an array is divided by examples, its first axis, however the weights are that it has met.
+
+    Left alone where the examples do not divide over the devices.
+    """
+    mesh = _tracing_on.get()
+    if mesh is None or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        return x
+    return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
 
 
 def placed(x: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:

@@ -10,6 +10,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from genmask_jax.sharding import constrain_batch, constrain_layer
+
 xavier = nnx.initializers.xavier_uniform()
 
 
@@ -203,7 +205,8 @@ def scan_blocks(blocks: nnx.Module, x: Array, *args: Any, remat: bool = False, u
     graph, state = nnx.split(blocks)
 
     def body(x, block_state):
-        return nnx.merge(graph, block_state)(x, *args), None
+        x = nnx.merge(graph, constrain_layer(block_state, state))(constrain_batch(x), *args)
+        return constrain_batch(x), None
 
     if remat:
         body = jax.checkpoint(body, prevent_cse=False)

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from genmask_jax.config import LoopConfig
-from genmask_jax.sharding import batch_sharding
+from genmask_jax.sharding import batch_sharding, tracing_on
 from genmask_jax.training.state import TrainState
 
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
@@ -23,9 +23,10 @@ def make_train_step(
 
     def train_step(state: TrainState, frozen: Any, batch: Any) -> TrainState:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        grads, metrics = accumulate_gradients(
-            loss, state.params, frozen, batch, key, loop.grad_accumulation_steps
-        )
+        with tracing_on(mesh):
+            grads, metrics = accumulate_gradients(
+                loss, state.params, frozen, batch, key, loop.grad_accumulation_steps
+            )
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.tree.norm(grads)
