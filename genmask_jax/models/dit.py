@@ -191,6 +191,7 @@ class DiT(nnx.Module):
             context,
             text_mask,
             rotary,
+            constrain=True,
             remat=self.config.remat,
             unroll=self.config.unroll,
         )

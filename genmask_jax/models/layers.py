@@ -192,7 +192,14 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) ->
     return make_all(rngs)
 
 
-def scan_blocks(blocks: nnx.Module, x: Array, *args: Any, remat: bool = False, unroll: bool = False) -> Array:
+def scan_blocks(
+    blocks: nnx.Module,
+    x: Array,
+    *args: Any,
+    remat: bool = False,
+    constrain: bool = False,
+    unroll: bool = False,
+) -> Array:
     """x = block(x, *args) for each block of a `stack`, compiled once whatever the depth (unless unrolled).
 
     Args:
@@ -200,11 +207,15 @@ def scan_blocks(blocks: nnx.Module, x: Array, *args: Any, remat: bool = False, u
         x: what flows through the blocks.
         args: given to every block alike.
         remat: recompute a block's activations in the backward pass instead of keeping them.
+        constrain: keep activations divided by examples, and gradients as parameters are, on the mesh that the
+            program is traced for. Pays where blocks are trained.
         unroll: compile every block on its own; a few blocks run a quarter faster so on a CPU.
     """
     graph, state = nnx.split(blocks)
 
     def body(x, block_state):
+        if not constrain:
+            return nnx.merge(graph, block_state)(x, *args), None
         x = nnx.merge(graph, constrain_layer(block_state, state))(constrain_batch(x), *args)
         return constrain_batch(x), None
 

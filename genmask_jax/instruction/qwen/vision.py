@@ -22,7 +22,6 @@ from genmask_jax.instruction.qwen.layers import (
     rotate_halves,
 )
 from genmask_jax.models.layers import RMSNorm, attend, stack
-from genmask_jax.sharding import constrain_batch, constrain_layer
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -146,8 +145,7 @@ class QwenVision(nnx.Module):
 
         def body(x, layer):
             block, full = layer
-            x = nnx.merge(graph, constrain_layer(block, state))(constrain_batch(x), full, table, windows)
-            return constrain_batch(x), None
+            return nnx.merge(graph, block)(x, full, table, windows), None
 
         x = jax.lax.scan(body, x, (state, full))[0]
         return jnp.take_along_axis(self.merger(x), order[..., None], axis=1)
