@@ -98,7 +98,7 @@ def tracing_on(mesh: Mesh) -> Iterator[None]:
 def constrain_layer(layer: Any, stacked: Any) -> Any:
     """Says of one layer's parameters, and so of their gradients, that they are divided as all layers' are.
 
-    Without it, the gradient of a layer inside a loop is summed whole on every device before it is divided.
+    Left to itself, the compiler may sum the gradient of a layer inside a loop whole on every device.
 
     Args:
         layer: a state, its parameters without the axis of layers.
@@ -140,11 +140,6 @@ def local_batch_sharding() -> tuple[NamedSharding, NamedSharding]:
     """For work that each host does alone: batches divided over its own devices, and one copy on each."""
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     return NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """One whole copy on every device."""
-    return NamedSharding(mesh, P())
 
 
 def to_devices(batch: Any, mesh: Mesh) -> Any:

@@ -106,8 +106,8 @@ def encode_shard(
         vae: its config and its state.
         out: directory of the cache; a shard that is complete there is left as it is.
         instruction: the encoder whose embeddings are cached as well; None if they are not.
-        compute_dtype: of the VAE's convolutions.
-        dtype: in which latents are stored.
+        compute_dtype: of the encoders' products.
+        dtype: in which latents and embeddings are stored.
         count: examples of each task over all shards; None for all.
         shard, num_shards: which part.
         batch_size: pictures at a time.

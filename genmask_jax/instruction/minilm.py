@@ -6,7 +6,6 @@ sentence pairs by the sentence-transformers project. Weights and tokenizer come 
 the right".
 """
 
-import functools
 import hashlib
 import importlib.util
 from pathlib import Path
@@ -21,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Targets
-from genmask_jax.models.layers import MLP, attend, layer_norm, scan_blocks, stack
+from genmask_jax.models.layers import MLP, attend, exact_gelu, layer_norm, scan_blocks, stack
 from genmask_jax.weights.layout import LINEAR, SAME, Entry, complaints, flat_paths, make_entry
 
 WIDTH, DEPTH, NUM_HEADS, MLP_WIDTH = 384, 6, 12, 1536
@@ -63,7 +62,6 @@ class MiniLMBlock(nnx.Module):
         self.value = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
         self.attention_out = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
         self.attention_norm = _norm(rngs)
-        exact_gelu = functools.partial(jax.nn.gelu, approximate=False)
         self.mlp = MLP((WIDTH, MLP_WIDTH, WIDTH), exact_gelu, dtype=jnp.float32, rngs=rngs)
         self.mlp_norm = _norm(rngs)
 

@@ -20,6 +20,11 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.nn.gelu(x, approximate=True)
 
 
+def exact_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """GELU without approximation, as BERT and Qwen's vision tower have it."""
+    return jax.nn.gelu(x, approximate=False)
+
+
 def layer_norm(x: Float[Array, "... D"], eps: float = 1e-6) -> Float[Array, "... D"]:
     """LayerNorm without parameters, computed in float32; the caller scales, shifts and casts."""
     x = x.astype(jnp.float32)

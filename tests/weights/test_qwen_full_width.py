@@ -1,6 +1,7 @@
 """The 7B at its own width: the whole vision tower, one layer of the language model, beside transformers."""
 
 import dataclasses
+import resource
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from tests.weights.reference import randomise
 
 @pytest.mark.slow
 def test_vision_tower_and_one_layer_at_full_width():
-    """float32; 6 GB for each side's weights. The vocabulary alone is cut."""
+    """float32; the vocabulary alone is cut."""
     whole = SIZES["vl_7b"]
     config = dataclasses.replace(whole, text=dataclasses.replace(whole.text, depth=1, vocab_size=64))
     text_config, vision_config = peer_configs(config)
@@ -61,5 +62,7 @@ def test_vision_tower_and_one_layer_at_full_width():
             position_ids=torch.from_numpy(np.moveaxis(positions, -1, 0).astype(np.int64)),
         ).last_hidden_state.numpy()
     difference = np.abs(np.asarray(mine) - theirs).max() / np.abs(theirs).max()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"peak resident memory {peak / 2**30:.1f} GiB")
     print(f"one layer, normed: differs by {difference:.1e} of the largest")
     assert difference < 1e-4

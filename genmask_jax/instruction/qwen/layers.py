@@ -1,7 +1,5 @@
 """What both towers are made of."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +68,3 @@ def rotate_halves(x: Float[Array, "B N H D"], table: Table) -> Float[Array, "B N
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = (first * cos - second * sin, second * cos + first * sin)
     return jnp.concatenate(turned, axis=-1).astype(x.dtype)
-
-
-gelu = functools.partial(jax.nn.gelu, approximate=False)

@@ -16,12 +16,11 @@ from genmask_jax.instruction.qwen.layers import (
     GatedMLP,
     Table,
     frequencies,
-    gelu,
     linear_factory,
     rotary_table,
     rotate_halves,
 )
-from genmask_jax.models.layers import RMSNorm, attend, stack
+from genmask_jax.models.layers import RMSNorm, attend, exact_gelu, stack
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -102,7 +101,7 @@ class PatchMerger(nnx.Module):
 
     def __call__(self, x: Float[Array, "P S D"]) -> Float[Array, "P S/4 E"]:
         x = self.norm(x).reshape(x.shape[0], x.shape[1] // self.merged, -1)
-        return self.linear_2(gelu(self.linear_1(x)))
+        return self.linear_2(exact_gelu(self.linear_1(x)))
 
 
 class QwenVision(nnx.Module):

@@ -1,6 +1,7 @@
 """Pictures and prompts against transformers' processor."""
 
 import itertools
+import json
 import pickle
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.config import Prompts, QwenConfig, QwenTextConfig, QwenVisionConfig
+from genmask_jax.instruction.qwen.files import load_chat_template
 from genmask_jax.instruction.qwen.pictures import fit, prepare_picture, resized_shape
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, IMAGE, PromptMaker, QwenPreparer
 from genmask_jax.instruction.qwen.vision import normalise
@@ -107,6 +109,16 @@ def test_the_template_can_be_dropped():
     assert null["output_mask"].sum() == 1  # guidance's empty text has something to attend to
     whole = QwenPreparer(make(drop_template=False))(text, photograph(32, 32))
     assert whole["output_mask"].sum() == whole["attention_mask"].sum()
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"])
+def test_a_models_own_template_is_found_wherever_it_is(tmp_path, name):
+    """Qwen2.5-VL ships chat_template.json, Qwen2.5 tokenizer_config.json, newer tools chat_template.jinja."""
+    assert load_chat_template(tmp_path) == CHAT_TEMPLATE  # none is there
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 9}')
+    text = "mine" if name.endswith("jinja") else json.dumps({"chat_template": "mine"})
+    (tmp_path / name).write_text(text)
+    assert load_chat_template(tmp_path) == "mine"
 
 
 def test_which_prompt_is_used():
