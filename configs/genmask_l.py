@@ -27,7 +27,7 @@ def get_config():
             name="genmask_l",
             vae="weights/wan_l",
             init="weights/wan_l",
-            model=DiTConfig(**DIT_SIZES["l"], remat=True),
+            model=DiTConfig(**DIT_SIZES["l"], remat="all"),
             data=DataConfig(name="stamps", path="data/stamps", size=256),
             instruction=InstructionConfig(
                 name="qwen",

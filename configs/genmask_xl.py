@@ -28,7 +28,7 @@ def get_config():
             name="genmask_xl",
             vae="weights/wan_xl",
             init="weights/wan_xl",
-            model=DiTConfig(**DIT_SIZES["xl"], remat=True),
+            model=DiTConfig(**DIT_SIZES["xl"], remat="all"),
             data=DataConfig(name="stamps", path="data/stamps", size=256),
             instruction=InstructionConfig(
                 name="qwen",

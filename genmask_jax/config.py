@@ -17,6 +17,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.config import QwenInstructionConfig, need_valid
 from genmask_jax.instruction.tiny import TinyTextConfig
 from genmask_jax.models.dit import DiTConfig
+from genmask_jax.models.layers import REMAT
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.sharding import MeshConfig
 from genmask_jax.timesteps import Law
@@ -268,6 +269,7 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         model.hidden_size % (2 * model.num_heads) == 0,
         f"model.hidden_size {model.hidden_size} must be a multiple of 2 x num_heads {model.num_heads}",
     )
+    need(model.remat in REMAT, f"model.remat: {model.remat!r} is not {', '.join(REMAT)}")
     need(config.segment_weight > 0, "segment_weight must be positive")
     need(0 <= config.condition_dropout < 1, "condition_dropout must be in [0, 1)")
     need(

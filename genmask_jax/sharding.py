@@ -7,16 +7,19 @@ output or input features). Parameters, their EMA and the optimiser's moments fol
 import contextlib
 import contextvars
 import dataclasses
+import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Array
 
 from genmask_jax.errors import UserError
 from genmask_jax.weights.layout import parameter_name
@@ -87,7 +90,7 @@ _tracing_on: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh"
 
 @contextlib.contextmanager
 def tracing_on(mesh: Mesh) -> Iterator[None]:
-    """Inside, `constrain_layer` knows the mesh of the program that is being traced."""
+    """Inside, `gather_layer` and `constrain_batch` know the mesh of the program that is being traced."""
     token = _tracing_on.set(mesh)
     try:
         yield
@@ -95,24 +98,47 @@ def tracing_on(mesh: Mesh) -> Iterator[None]:
         _tracing_on.reset(token)
 
 
-def constrain_layer(layer: Any, stacked: Any) -> Any:
-    """Says of one layer's parameters, and so of their gradients, that they are divided as all layers' are.
+def gather_layer(layer: Any, stacked: Any, dtype: Any) -> Any:
+    """One layer's parameters, whole but for the tensor axis: what FSDP gathers before it is computed.
 
-    Left to itself, the compiler may sum the gradient of a layer inside a loop whole on every device.
+    Matrices travel in the dtype that they are multiplied in, gradients in the parameters', back to the
+    devices that hold them. Left to itself, the compiler may divide activations by channels where a weight is
+    divided so, or sum a layer's gradient whole on every device.
 
     Args:
         layer: a state, its parameters without the axis of layers.
         stacked: the state of all layers.
+        dtype: of the matrix products.
     """
     mesh = _tracing_on.get()
-    if mesh is None:
+    if mesh is None or mesh.size == 1:
         return layer
 
-    def constrain(path: Any, x: jax.Array, all_layers: jax.Array) -> jax.Array:
-        spec = parameter_spec(f".{parameter_name(path)}", all_layers.shape, all_layers.dtype.itemsize, mesh)
-        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, P(*spec[1:])))
+    def gather(path: Any, x: jax.Array, all_layers: jax.Array) -> jax.Array:
+        name = f".{parameter_name(path)}"
+        spec = parameter_spec(name, all_layers.shape, all_layers.dtype.itemsize, mesh)[1:]
+        whole = P(*(axis if axis == "tensor" else None for axis in spec))
+        shardings = NamedSharding(mesh, P(*spec)), NamedSharding(mesh, whole)
+        return _gather(x, *shardings, dtype if name.endswith(".kernel") else x.dtype)
 
-    return jax.tree.map_with_path(constrain, layer, stacked)
+    return jax.tree.map_with_path(gather, layer, stacked)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _gather(x: jax.Array, divided: NamedSharding, whole: NamedSharding, dtype: Any) -> jax.Array:
+    x = jax.lax.with_sharding_constraint(x.astype(dtype), divided)
+    return jax.lax.with_sharding_constraint(x, whole)
+
+
+def _gather_forward(x, divided, whole, dtype):
+    return _gather(x, divided, whole, dtype), jnp.zeros((), x.dtype)
+
+
+def _gather_backward(divided, whole, dtype, like, gradient):
+    return (jax.lax.with_sharding_constraint(gradient.astype(like.dtype), divided),)
+
+
+_gather.defvjp(_gather_forward, _gather_backward)
 
 
 def constrain_batch(x: jax.Array) -> jax.Array:
@@ -124,6 +150,34 @@ def constrain_batch(x: jax.Array) -> jax.Array:
     if mesh is None or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
         return x
     return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
+
+
+def tracing_for() -> str:
+    """The platform that a program is being traced for: cpu, gpu or tpu."""
+    mesh = _tracing_on.get()
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
+def over_examples_and_heads(
+    attend: Callable[..., Array], shape: tuple[int, ...]
+) -> Callable[..., Array] | None:
+    """An attention that each device computes for its own examples and heads: kernels are not divided for us.
+
+    Args:
+        attend: (query, key, value, mask), the first three `[B, N, H, D]`, the mask `[B, M]` or None.
+        shape: of the queries.
+
+    Returns:
+        The same function of arrays on the whole mesh; None where they do not divide over it.
+    """
+    mesh = _tracing_on.get()
+    if mesh is None or mesh.size == 1:
+        return attend
+    if shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]) or shape[2] % mesh.shape["tensor"]:
+        return None
+    arrays, masks = P(("data", "fsdp"), None, "tensor"), P(("data", "fsdp"))
+    specs = (arrays, arrays, arrays, masks)
+    return jax.shard_map(attend, mesh=mesh, in_specs=specs, out_specs=arrays, check_vma=False)
 
 
 def placed(x: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:

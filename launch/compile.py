@@ -93,7 +93,7 @@ def report(found: Estimate, count: int, model_flops: float) -> None:
     if not found.fits:
         print(
             "to make it fit: config.loop.global_batch_size smaller or grad_accumulation_steps above 1, "
-            "config.model.remat=True, or config.mesh.fsdp larger"
+            "config.model.remat=all, or config.mesh.fsdp larger"
         )
     print(json.dumps(dataclasses.asdict(found)))
 

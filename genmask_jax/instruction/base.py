@@ -13,6 +13,7 @@ from typing import Protocol
 import jax
 import numpy as np
 from etils import epath
+from flax import nnx
 from jaxtyping import Array, Bool, Float
 
 Inputs = dict[str, np.ndarray]
@@ -33,14 +34,22 @@ class Preparer(Protocol):
         ...
 
 
-class InstructionEncoder(Protocol):
-    """An NNX module from prepared inputs to embeddings."""
+Embedded = tuple[Float[Array, "B L D"], Bool[Array, "B L"]]
+"""`text_embeds`, and `text_mask`, which is False for padding."""
+
+
+class InstructionEncoder(nnx.Module):
+    """A module from prepared inputs to embeddings of `text_dim` channels."""
 
     text_dim: int
 
-    def __call__(self, inputs: dict[str, Array]) -> tuple[Float[Array, "B L D"], Bool[Array, "B L"]]:
-        """`text_embeds` and `text_mask` (False for padding) of a batch of prepared inputs."""
-        ...
+    def __call__(self, inputs: dict[str, Array]) -> Embedded:
+        """A batch of prepared inputs, embedded."""
+        raise NotImplementedError
+
+    def together(self, *batches: dict[str, Array]) -> list[Embedded]:
+        """Batches of different shapes; an encoder whose weights are divided gathers them once for all."""
+        return [self(batch) for batch in batches]
 
 
 @dataclasses.dataclass(frozen=True)

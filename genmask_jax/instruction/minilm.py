@@ -19,8 +19,9 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from genmask_jax.errors import UserError
-from genmask_jax.instruction.base import Targets
-from genmask_jax.models.layers import MLP, attend, exact_gelu, layer_norm, scan_blocks, stack
+from genmask_jax.instruction.base import InstructionEncoder, Targets
+from genmask_jax.models.attention import attend
+from genmask_jax.models.layers import MLP, exact_gelu, layer_norm, scan_blocks, stack
 from genmask_jax.weights.layout import LINEAR, SAME, Entry, complaints, flat_paths, make_entry
 
 WIDTH, DEPTH, NUM_HEADS, MLP_WIDTH = 384, 6, 12, 1536
@@ -73,7 +74,7 @@ class MiniLMBlock(nnx.Module):
         return self.mlp_norm(x + self.mlp(x))
 
 
-class MiniLM(nnx.Module):
+class MiniLM(InstructionEncoder):
     """Token ids to token states. `load_minilm` makes one with the published weights."""
 
     text_dim = 2 * WIDTH
@@ -117,7 +118,8 @@ class MiniLM(nnx.Module):
         # A single text is all of token type 0.
         x = self.words(ids) + self.positions(jnp.arange(ids.shape[1])) + self.token_types(jnp.zeros_like(ids))
         first = self.norm(x)
-        return first, scan_blocks(self.blocks, first, mask)
+        (last,) = scan_blocks(self.blocks, (first, mask))
+        return first, last
 
 
 class MiniLMPreparer:

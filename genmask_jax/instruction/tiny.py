@@ -16,7 +16,9 @@ from jaxtyping import Array, Bool, Float, Int
 from transformers import PreTrainedTokenizerFast
 
 from genmask_jax.errors import UserError
-from genmask_jax.models.layers import MLP, Linear, attend, gelu, layer_norm, scan_blocks, stack, xavier
+from genmask_jax.instruction.base import InstructionEncoder
+from genmask_jax.models.attention import attend
+from genmask_jax.models.layers import MLP, Linear, gelu, layer_norm, scan_blocks, stack, xavier
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
 
@@ -96,7 +98,7 @@ class TextBlock(nnx.Module):
         return x + gates[1] * self.mlp(layer_norm(x).astype(x.dtype))
 
 
-class TinyTextEncoder(nnx.Module):
+class TinyTextEncoder(InstructionEncoder):
     """Token and position embeddings, a few transformer blocks, a last norm."""
 
     def __init__(self, config: TinyTextConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
@@ -115,5 +117,5 @@ class TinyTextEncoder(nnx.Module):
         """`input_ids` -> float32 embeddings of unit variance, and which tokens are not padding."""
         mask = inputs["input_ids"] != 0
         x = (self.embedding[...][inputs["input_ids"]] + self.positions[...]).astype(self.dtype)
-        x = scan_blocks(self.blocks, x, mask, unroll=True)
+        (x,) = scan_blocks(self.blocks, (x, mask), unroll=True)
         return layer_norm(x), mask

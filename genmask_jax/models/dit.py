@@ -6,17 +6,18 @@ Every run of tokens has a timestep of its own, so that the clean frame can say t
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
+from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import (
     MLP,
     Linear,
     RMSNorm,
-    attend,
     gelu,
     layer_norm,
     rotary_table,
@@ -39,7 +40,8 @@ class DiTConfig:
     frequency_dim: channels of the sinusoidal timestep embedding.
     rope_theta: base of the rotary frequencies; 1e4 as published. On a grid of a few tokens a side most of
         those frequencies turn too little to tell positions apart; a small base makes all of them count.
-    remat: recompute each block in the backward pass, for less memory.
+    remat: what of a block the backward pass computes anew, for less memory: "none", "matrices" (all but
+        matrix products and attention), "attention" (all but attention) or "all" of it.
     unroll: compile the blocks one by one rather than as a loop: faster on a CPU, slow to compile if deep.
     """
 
@@ -52,7 +54,7 @@ class DiTConfig:
     text_dim: int = 4096
     frequency_dim: int = 256
     rope_theta: float = 1e4
-    remat: bool = False
+    remat: str = "none"
     unroll: bool = False
 
 
@@ -176,28 +178,39 @@ class DiT(nnx.Module):
         Returns:
             float32 velocities in the shape of `latents`.
         """
-        batch, frames, height, width, _ = latents.shape
-        patch = self.config.patch_size
-        grid = (frames, height // patch, width // patch)
-        x = self.patch_embedding(patchify(latents, patch).astype(self.dtype))
-        time = self.time_embedder(sinusoid(1000 * timesteps, self.config.frequency_dim))
-        modulation = self.time_proj(jax.nn.silu(time)).reshape(batch, timesteps.shape[1], 6, -1)
+        return self.together((latents, timesteps, text_embeds, text_mask))[0]
+
+    def together(self, *inputs: tuple[Any, ...]) -> list[Float[Array, "B F h w C"]]:
+        """As `__call__`, for batches of different shapes, each with these arguments (see `scan_blocks`)."""
+        times = [self.time_embedder(sinusoid(1000 * t, self.config.frequency_dim)) for _, t, _, _ in inputs]
+        streams = [self._enter(*arguments, time) for arguments, time in zip(inputs, times, strict=True)]
+        config = self.config
+        xs = scan_blocks(self.blocks, *streams, remat=config.remat, unroll=config.unroll)
+        return [
+            self._leave(x, time, self._grid(arguments[0]))
+            for x, time, arguments in zip(xs, times, inputs, strict=True)
+        ]
+
+    def _grid(self, latents: Float[Array, "B F h w C"]) -> tuple[int, int, int]:
+        """(frames, rows, columns) of tokens."""
+        _, frames, height, width, _ = latents.shape
+        return frames, height // self.config.patch_size, width // self.config.patch_size
+
+    def _enter(self, latents, timesteps, text_embeds, text_mask, time) -> tuple[Any, ...]:
+        """What the blocks take; `time` is the embedded timestep of each run."""
+        config = self.config
+        x = self.patch_embedding(patchify(latents, config.patch_size).astype(self.dtype))
+        modulation = self.time_proj(jax.nn.silu(time)).reshape(*timesteps.shape, 6, -1)
         context = self.text_embedder(text_embeds.astype(self.dtype))
-        rotary = rotary_table(self.config.hidden_size // self.config.num_heads, grid, self.config.rope_theta)
-        x = scan_blocks(
-            self.blocks,
-            x,
-            modulation,
-            context,
-            text_mask,
-            rotary,
-            constrain=True,
-            remat=self.config.remat,
-            unroll=self.config.unroll,
-        )
+        head_dim = config.hidden_size // config.num_heads
+        rotary = rotary_table(head_dim, self._grid(latents), config.rope_theta)
+        return x, modulation, context, text_mask, rotary
+
+    def _leave(self, x, time, grid) -> Float[Array, "B F h w C"]:
+        """Velocities from what the blocks give."""
         shift, scale = (self.scale_shift_table[i].astype(jnp.float32) + time for i in range(2))
         x = self.proj_out(_modulate(x, scale, shift))
-        return unpatchify(x.astype(jnp.float32), patch, grid)
+        return unpatchify(x.astype(jnp.float32), self.config.patch_size, grid)
 
 
 def patchify(latents: Float[Array, "B F h w C"], patch: int) -> Float[Array, "B N C*p*p"]:

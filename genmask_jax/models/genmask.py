@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, SingleDeviceSharding
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Float, UInt8
 
 from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
-from genmask_jax.instruction.base import Instruction, Preparer
+from genmask_jax.instruction.base import Embedded, Instruction, InstructionEncoder, Preparer
 from genmask_jax.models.dit import DiT
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.sharding import placed, state_shardings
@@ -37,22 +37,29 @@ def rgb_to_probability(pictures: Float[Array, "B H W 3"]) -> Float[Array, "B H W
 class GenMask(nnx.Module):
     """The whole model. Latents are `[B, h, w, c]`, timesteps `[B]` (0 clean, 1 pure noise)."""
 
-    def __init__(self, dit: DiT, vae: VAE, instruction: Any):
+    def __init__(self, dit: DiT, vae: VAE, instruction: InstructionEncoder):
         self.dit, self.vae, self.instruction = dit, vae, instruction
 
     def velocity(
         self,
         x_t: Float[Array, "B h w c"],
         t: Float[Array, "B"],
-        text: tuple[Float[Array, "B L D"], Bool[Array, "B L"]],
+        text: Embedded,
         image_latents: Float[Array, "B h w c"] | None = None,
     ) -> Float[Array, "B h w c"]:
         """Velocity of the noisy target. The clean picture, when given, is frame 1, with timestep 0."""
-        if image_latents is None:
-            return self.dit(x_t[:, None], t[:, None], *text)[:, 0]
-        frames = jnp.stack([x_t, image_latents], axis=1)
-        timesteps = jnp.stack([t, jnp.zeros_like(t)], axis=1)
-        return self.dit(frames, timesteps, *text)[:, 0]
+        return self.velocities((x_t, t, text, image_latents))[0]
+
+    def velocities(self, *inputs: tuple[Any, ...]) -> list[Float[Array, "B h w c"]]:
+        """As `velocity`, for batches of different shapes whose four arguments these are."""
+        return [v[:, 0] for v in self.dit.together(*(_frames(*arguments) for arguments in inputs))]
+
+
+def _frames(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -> tuple[Array, ...]:
+    """What the DiT takes."""
+    if image_latents is None:
+        return x_t[:, None], t[:, None], *text
+    return jnp.stack([x_t, image_latents], axis=1), jnp.stack([t, jnp.zeros_like(t)], axis=1), *text
 
 
 @dataclasses.dataclass

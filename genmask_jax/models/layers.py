@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
-from genmask_jax.sharding import constrain_batch, constrain_layer
+from genmask_jax.models.attention import SAVED as ATTENTION
+from genmask_jax.sharding import constrain_batch, gather_layer
 
 xavier = nnx.initializers.xavier_uniform()
 
@@ -107,75 +108,6 @@ def rotate(
     return turned.reshape(x.shape).astype(x.dtype)
 
 
-def attend(
-    query: Float[Array, "B N H D"],
-    key: Float[Array, "B M K D"],
-    value: Float[Array, "B M K D"],
-    mask: Bool[Array, "B M"] | Bool[Array, "B N M"] | None = None,
-) -> Float[Array, "B N H D"]:
-    """Softmax attention; keys where `mask` is False are left out. Scores and softmax are float32.
-
-    Where there are fewer heads of keys than of queries (K divides H), each serves H / K neighbouring heads of
-    queries (grouped-query attention, Ainslie et al. 2023); to it they are just more queries.
-
-    The backward pass computes the weights anew (Dao et al. 2022, without the tiling), so that of all that is
-    as large as the scores nothing is kept. It has no forward-mode derivative.
-    """
-    batch, length, heads, width = query.shape
-    groups = heads // key.shape[2]
-    if mask is not None:
-        mask = mask[:, None] if mask.ndim == 2 else jnp.repeat(mask, groups, axis=1)
-        mask = mask[:, None]
-    query = (query * width**-0.5).reshape(batch, length, -1, groups, width)
-    query = query.swapaxes(2, 3).reshape(batch, length * groups, -1, width)
-    out = _attend(*(x.swapaxes(1, 2) for x in (query, key, value)), mask).swapaxes(1, 2)
-    return out.reshape(batch, length, groups, -1, width).swapaxes(2, 3).reshape(batch, length, heads, width)
-
-
-@jax.custom_vjp
-def _attend(query, key, value, mask):
-    """softmax(query key^T) value, all `[B, H, N, D]`, mask `[B, 1, N or 1, M]`, its gradient written out."""
-    return _attend_forward(query, key, value, mask)[0]
-
-
-def _scores(query, key, mask):
-    scores = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
-    return scores if mask is None else jnp.where(mask, scores, _NEVER)
-
-
-def _attend_forward(query, key, value, mask):
-    scores = _scores(query, key, mask)
-    largest = scores.max(-1, keepdims=True)
-    weights = jnp.exp(scores - largest)
-    total = weights.sum(-1, keepdims=True)
-    out = jnp.einsum(
-        "bhnm,bhmd->bhnd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
-    )
-    out = (out / total).astype(value.dtype)
-    return out, (query, key, value, mask, largest, total, out)
-
-
-def _attend_backward(saved, gradient):
-    query, key, value, mask, largest, total, out = saved
-    gradient = gradient.astype(jnp.float32) / total
-    inner = (gradient * out).sum(-1, keepdims=True)
-    gradient = gradient.astype(value.dtype)
-    weights = jnp.exp(_scores(query, key, mask) - largest)
-    d_weights = jnp.einsum("bhnd,bhmd->bhnm", gradient, value, preferred_element_type=jnp.float32)
-    d_scores = (weights * (d_weights - inner)).astype(value.dtype)
-    if mask is not None:  # where nothing is left to attend to, the weights are not zero
-        d_scores = jnp.where(mask, d_scores, 0)
-    d_query = jnp.einsum("bhnm,bhmd->bhnd", d_scores, key)
-    # Transposing the narrow factor is twice as fast on CPUs as contracting over the wide one's rows.
-    d_key = jnp.einsum("bhdn,bhnm->bhdm", query.swapaxes(2, 3), d_scores)
-    d_value = jnp.einsum("bhdn,bhnm->bhdm", gradient.swapaxes(2, 3), weights.astype(value.dtype))
-    return d_query, d_key.swapaxes(2, 3), d_value.swapaxes(2, 3), None
-
-
-_attend.defvjp(_attend_forward, _attend_backward)
-_NEVER = jnp.finfo(jnp.float32).min
-
-
 def sinusoid(t: Float[Array, "..."], features: int, max_period: float = 1e4) -> Float[Array, "... features"]:
     """Sinusoidal embedding, cosines first and then sines, as Wan 2.1 (and diffusers, flip_sin_to_cos)."""
     half = features // 2
@@ -184,6 +116,19 @@ def sinusoid(t: Float[Array, "..."], features: int, max_period: float = 1e4) -> 
     frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
     angles = t[..., None].astype(jnp.float32) * frequencies
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+REMAT = {
+    "none": jax.checkpoint_policies.everything_saveable,
+    "matrices": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(ATTENTION),
+    ),
+    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
+    "all": jax.checkpoint_policies.nothing_saveable,
+}
+"""What is kept of a block for the backward pass, from most to least: all; results of matrix products and of
+attention; those of attention; nothing but the block's input."""
 
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) -> nnx.Module:
@@ -199,31 +144,33 @@ def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) ->
 
 def scan_blocks(
     blocks: nnx.Module,
-    x: Array,
-    *args: Any,
-    remat: bool = False,
-    constrain: bool = False,
+    *streams: tuple[Any, ...],
+    each: Any = None,
+    remat: str = "none",
     unroll: bool = False,
-) -> Array:
+) -> list[Array]:
     """x = block(x, *args) for each block of a `stack`, compiled once whatever the depth (unless unrolled).
+
+    Several streams, of whatever shapes, meet a block together: where weights are divided over devices, they
+    are gathered once for all of them, and so are their gradients summed once.
 
     Args:
         blocks: made by `stack`.
-        x: what flows through the blocks.
-        args: given to every block alike.
-        remat: recompute a block's activations in the backward pass instead of keeping them.
-        constrain: keep activations divided by examples, and gradients as parameters are, on the mesh that the
-            program is traced for. Pays where blocks are trained.
+        streams: of each (x, *args): what flows through the blocks, and what is given to every block alike.
+        each: `[depth]`, of which every block takes its own as a last argument; None if there is none.
+        remat: what the backward pass computes anew, by a name in `REMAT`.
         unroll: compile every block on its own; a few blocks run a quarter faster so on a CPU.
     """
     graph, state = nnx.split(blocks)
 
-    def body(x, block_state):
-        if not constrain:
-            return nnx.merge(graph, block_state)(x, *args), None
-        x = nnx.merge(graph, constrain_layer(block_state, state))(constrain_batch(x), *args)
-        return constrain_batch(x), None
+    def body(xs, layer):
+        layer, own = layer
+        block = nnx.merge(graph, gather_layer(layer, state, xs[0].dtype))
+        xs = [constrain_batch(x) for x in xs]
+        last = () if own is None else (own,)
+        xs = [block(x, *args, *last) for x, (_, *args) in zip(xs, streams, strict=True)]
+        return [constrain_batch(x) for x in xs], None
 
-    if remat:
-        body = jax.checkpoint(body, prevent_cse=False)
-    return jax.lax.scan(body, x, state, unroll=unroll)[0]
+    if remat != "none":
+        body = jax.checkpoint(body, prevent_cse=False, policy=REMAT[remat])
+    return jax.lax.scan(body, [x for x, *_ in streams], (state, each), unroll=unroll)[0]

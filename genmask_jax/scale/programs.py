@@ -119,7 +119,7 @@ def train_flops(run: Described) -> float:
 
     Blocks are not computed anew (`remat`); attention is, as its gradient always does.
     """
-    config = dataclasses.replace(run.config, model=dataclasses.replace(run.config.model, remat=False))
+    config = dataclasses.replace(run.config, model=dataclasses.replace(run.config.model, remat="none"))
     networks = abstract_networks(config, run.networks.vae_config, run.networks.instruction, run.mesh)
     task, params = GenMaskTask(networks, config), networks.abstract_params()
     gradient = jax.grad(task.loss, has_aux=True)

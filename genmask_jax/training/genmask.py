@@ -15,6 +15,7 @@ from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_row
 from genmask_jax.evaluation.sheets import generation_sheet, segmentation_sheet
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.instruction.base import Embedded
 from genmask_jax.models.genmask import GenMask, Networks, mask_to_rgb, to_signed, with_loaded
 from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
 from genmask_jax.training.checkpoints import restore_dit
@@ -73,10 +74,10 @@ class GenMaskTask:
         t = draw_timesteps(t_key, task, laws.segment, laws.generate)
         noise = jax.random.normal(noise_key, x0.shape)
         x_t, target = flow.add_noise(x0, noise, t), flow.velocity_target(x0, noise)
-        text = _embed(model, segment["instruction"])
-        mask_velocity = model.velocity(x_t[:half], t[:half], text, picture_latents)
-        text = _embed(model, generate["instruction"])
-        picture_velocity = model.velocity(x_t[half:], t[half:], text)
+        texts = _embed(model, segment["instruction"], generate["instruction"])
+        mask_velocity, picture_velocity = model.velocities(
+            (x_t[:half], t[:half], texts[0], picture_latents), (x_t[half:], t[half:], texts[1], None)
+        )
         loss_segment = jnp.square(mask_velocity - target[:half]).mean()
         loss_generate = jnp.square(picture_velocity - target[half:]).mean()
         weight = self.config.segment_weight
@@ -98,11 +99,11 @@ class GenMaskTask:
         }
 
 
-def _embed(model: GenMask, instruction: Any) -> tuple[jax.Array, jax.Array]:
-    """Embeddings of the instructions and their mask."""
-    if "text_embeds" in instruction:  # cached
-        return instruction["text_embeds"], instruction["text_mask"]
-    return model.instruction(instruction)
+def _embed(model: GenMask, *instructions: Any) -> list[Embedded]:
+    """Embeddings of both halves' instructions."""
+    if "text_embeds" in instructions[0]:  # cached
+        return [(half["text_embeds"], half["text_mask"]) for half in instructions]
+    return model.instruction.together(*instructions)
 
 
 def _encode(model: GenMask, segment: Any, generate: Any) -> tuple[jax.Array, jax.Array]:

@@ -63,7 +63,9 @@ def test_masked_text_is_not_read(inputs):
     assert jnp.abs(make()(latents, timesteps, text) - make()(latents, timesteps, changed)).max() > 1e-3
 
 
-@pytest.mark.parametrize("change", [{"remat": True}, {"unroll": True}])
+@pytest.mark.parametrize(
+    "change", [{"remat": "all"}, {"remat": "attention"}, {"remat": "matrices"}, {"unroll": True}]
+)
 def test_remat_and_unroll_change_nothing(inputs, change):
     def gradient(config):
         graph, params = nnx.split(make(config))

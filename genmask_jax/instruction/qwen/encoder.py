@@ -21,8 +21,9 @@ import dataclasses
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
+from genmask_jax.instruction.base import Embedded, InstructionEncoder
 from genmask_jax.instruction.qwen.config import QwenConfig
 from genmask_jax.instruction.qwen.layers import linear_factory
 from genmask_jax.instruction.qwen.text import QwenText
@@ -48,7 +49,7 @@ def embed(text: QwenText, vision: QwenVision | None, inputs: Inputs) -> Float[Ar
     return jnp.where(index >= 0, jnp.take_along_axis(tokens, jnp.maximum(index, 0), axis=1), x)
 
 
-class QwenEncoder(nnx.Module):
+class QwenEncoder(InstructionEncoder):
     """Prompts, with pictures, to the hidden states of one layer; what is above that layer is not there."""
 
     def __init__(
@@ -58,7 +59,7 @@ class QwenEncoder(nnx.Module):
         *,
         train_layers: int = 0,
         lora_rank: int = 0,
-        remat: bool = False,
+        remat: str = "none",
         dtype=jnp.float32,
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
@@ -76,12 +77,20 @@ class QwenEncoder(nnx.Module):
             **options,
         )
 
-    def __call__(self, inputs: Inputs) -> tuple[Float[Array, "B K D"], Bool[Array, "B K"]]:
-        """`text_embeds` and `text_mask` (see the head of this file)."""
-        x = embed(self.text, self.vision, inputs)
-        states = self.text(x, inputs["positions"], inputs["attention_mask"])
-        embeds = jnp.take_along_axis(states, inputs["output_index"][..., None], axis=1)
-        return embeds, inputs["output_mask"]
+    def __call__(self, inputs: Inputs) -> Embedded:
+        """`text_embeds` and `text_mask` of inputs as the head of this file has them."""
+        return self.together(inputs)[0]
+
+    def together(self, *batches: Inputs) -> list[Embedded]:
+        """As `__call__`, for batches of different lengths, with pictures and without."""
+        names = ("positions", "attention_mask")
+        states = self.text.together(
+            *((embed(self.text, self.vision, b), *(b[name] for name in names)) for b in batches)
+        )
+        return [
+            (jnp.take_along_axis(x, b["output_index"][..., None], axis=1), b["output_mask"])
+            for x, b in zip(states, batches, strict=True)
+        ]
 
 
 class Qwen(nnx.Module):

@@ -53,7 +53,7 @@ def build_qwen(
             layer,
             train_layers=config.train_layers,
             lora_rank=config.lora_rank,
-            remat=trained,
+            remat="all" if trained else "none",
             dtype=dtype,
             param_dtype=dtype,
             rngs=rngs,

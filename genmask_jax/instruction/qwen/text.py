@@ -20,7 +20,8 @@ from genmask_jax.instruction.qwen.layers import (
     rotary_table,
     rotate_halves,
 )
-from genmask_jax.models.layers import RMSNorm, attend, scan_blocks, stack
+from genmask_jax.models.attention import attend
+from genmask_jax.models.layers import RMSNorm, scan_blocks, stack
 
 Cache = tuple[Float[Array, "N B M K D"], Float[Array, "N B M K D"]]
 """Keys and values of every layer, at M places."""
@@ -74,7 +75,7 @@ class QwenText(nnx.Module):
         normed: bool = True,
         train_layers: int = 0,
         lora_rank: int = 0,
-        remat: bool = False,
+        remat: str = "none",
         dtype,
         param_dtype,
         rngs: nnx.Rngs,
@@ -86,7 +87,7 @@ class QwenText(nnx.Module):
             normed: whether the last norm is.
             train_layers: how many of the layers are `top_blocks`, in float32.
             lora_rank: of adapters on every projection of the blocks.
-            remat: compute a block's activations anew in the backward pass.
+            remat: what the backward pass computes anew, by a name in `REMAT`.
             dtype, param_dtype: of products, and of the frozen weights.
             rngs: of the weights.
         """
@@ -122,12 +123,18 @@ class QwenText(nnx.Module):
         self, x: Float[Array, "B L D"], positions: Int[Array, "B L 3"], mask: Bool[Array, "B L"]
     ) -> Float[Array, "B L D"]:
         """Embedded tokens, of which `mask` leaves out padding, to the last block's (normed) states."""
-        length = x.shape[1]
-        causal = np.tril(np.ones((length, length), bool))
-        arguments = (self.table(positions), causal & mask[:, None])
+        return self.together((x, positions, mask))[0]
+
+    def together(self, *inputs: tuple[Array, Array, Array]) -> list[Float[Array, "B L D"]]:
+        """As `__call__`, for batches of different shapes whose arguments these are (see `scan_blocks`)."""
+        xs, arguments = [x for x, _, _ in inputs], []
+        for x, positions, mask in inputs:
+            causal = np.tril(np.ones((x.shape[1], x.shape[1]), bool))
+            arguments.append((self.table(positions), causal & mask[:, None]))
         for blocks in filter(None, (self.blocks, self.top_blocks)):
-            x = scan_blocks(blocks, x, *arguments, remat=self.remat)
-        return self.norm(x) if self.norm else x
+            streams = [(x, *rest) for x, rest in zip(xs, arguments, strict=True)]
+            xs = scan_blocks(blocks, *streams, remat=self.remat)
+        return [self.norm(x) if self.norm else x for x in xs]
 
     def empty_cache(self, batch_size: int, places: int) -> Cache:
         """A cache for sequences of at most `places` tokens."""

@@ -20,7 +20,8 @@ from genmask_jax.instruction.qwen.layers import (
     rotary_table,
     rotate_halves,
 )
-from genmask_jax.models.layers import RMSNorm, attend, exact_gelu, stack
+from genmask_jax.models.attention import attend
+from genmask_jax.models.layers import RMSNorm, exact_gelu, scan_blocks, stack
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -47,7 +48,7 @@ class VisionBlock(nnx.Module):
         self.mlp = GatedMLP(size, config.ffn_size, use_bias=True, linear=linear)
 
     def __call__(
-        self, x: Float[Array, "P S D"], full: Bool[Array, ""], table: Table, windows: Int[Array, "P S"]
+        self, x: Float[Array, "P S D"], table: Table, windows: Int[Array, "P S"], full: Bool[Array, ""]
     ) -> Float[Array, "P S D"]:
         """`windows` numbers the window of each patch, -1 for padding; `full` is whether they count."""
         heads = (*x.shape[:2], 3, self.config.num_heads, -1)
@@ -140,13 +141,7 @@ class QwenVision(nnx.Module):
         table = rotary_table(positions, (along_one, along_one))
         x = self._embed(patches)
         full = np.isin(np.arange(config.depth), config.full_attention)
-        graph, state = nnx.split(self.blocks)
-
-        def body(x, layer):
-            block, full = layer
-            return nnx.merge(graph, block)(x, full, table, windows), None
-
-        x = jax.lax.scan(body, x, (state, full))[0]
+        (x,) = scan_blocks(self.blocks, (x, table, windows), each=full)
         return jnp.take_along_axis(self.merger(x), order[..., None], axis=1)
 
     def _embed(self, patches: UInt8[Array, "P S 3*p*p"]) -> Float[Array, "P S D"]:
