@@ -24,6 +24,8 @@ FREE = {
 }  # fmt: skip
 MOVES = {"copy-done", "slice-done", "dynamic-slice-done"}
 """Ends of copies between HBM and the core's memory, which go on beside other work."""
+ASYNC = 'custom_call_target="AsyncCollective'
+"""Start or end of a collective that goes on beside other work."""
 FAST_MEMORY = "S(1)"
 """In a layout: the array is in the core's own memory, not in HBM."""
 
@@ -53,12 +55,14 @@ class Collective:
     """A collective operation: its kind, the size of its groups, how often it runs and with how many bytes.
 
     nbytes: of its largest array (the gathered or the reduced one), over all runs.
+    channel: the compiler's number for it.
     """
 
     kind: str
     group: int
     count: float
     nbytes: float
+    channel: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +122,13 @@ class _Program:
     def _computation(self, name: str) -> Work:
         pieces: list = []
         collectives: list[Collective] = []
+        seen: set[str] = set()
         for instruction in self.computations[name]:
             work = self._instruction(name, instruction)
             pieces += work.pieces
-            collectives += work.collectives
+            # One that goes on beside other work is in several fusions: its start, the work, its end.
+            collectives += [c for c in work.collectives if not c.channel or c.channel not in seen]
+            seen.update(c.channel for c in work.collectives)
         return Work(tuple(pieces), tuple(collectives))
 
     def _instruction(self, where: str, i: Instruction) -> Work:
@@ -139,7 +146,9 @@ class _Program:
             return max((self._computation(name) for name in branches), key=lambda work: work.flops)
         if kind in COLLECTIVES:
             nbytes = max([a.nbytes for a in i.arrays] + [x.nbytes for x in self._operands(where, i)])
-            return Work((), (Collective(kind, _group(i.attributes), 1, nbytes),))
+            channel = re.search(r"channel_id=(\d+)", i.attributes)
+            found = Collective(kind, _group(i.attributes), 1, nbytes, channel[1] if channel else "")
+            return Work((), (found,))
         if i.opcode in ("call", "async-start"):
             return self._computation(_called(i, "to_apply") or _called(i, "calls"))
         if i.opcode == "fusion":
@@ -160,8 +169,14 @@ class _Program:
         return [array for name in i.operands if name in types for array in types[name].arrays]
 
     def _fusion_bytes(self, where: str, i: Instruction) -> float:
-        """Operands and results; of what is only sliced, or updated in place, the slice."""
+        """Operands and results; of what is only sliced, or updated in place, the slice.
+
+        What a collective beside the fusion's own work reads and writes is not counted.
+        """
         inner = self.computations[_called(i, "calls")]
+        root = inner[-1]
+        if ASYNC in root.attributes:
+            return 0.0
         types = self.types[_called(i, "calls")]
         users: dict[str, list[Instruction]] = {}
         for instruction in inner:
@@ -172,16 +187,21 @@ class _Program:
         for parameter, outside in zip(_in_order(parameters), i.operands, strict=True):
             whole = sum(a.hbm_bytes for a in self.types[where][outside].arrays)
             found = users.get(parameter.name, [])
-            if found and all(u.opcode == "dynamic-slice" and u.operands[0] == parameter.name for u in found):
+            if found and all(u.opcode in ("tuple", *COLLECTIVES) for u in found):
+                whole = 0.0
+            elif found and all(
+                u.opcode == "dynamic-slice" and u.operands[0] == parameter.name for u in found
+            ):
                 whole = min(whole, sum(a.nbytes for u in found for a in u.arrays))
             elif found and all(
                 u.opcode == "dynamic-update-slice" and u.operands[0] == parameter.name for u in found
             ):
                 whole = 0.0
             total += whole
-        root = inner[-1]
         results = [types[name] for name in root.operands] if root.opcode == "tuple" else [root]
         for result, array in zip(results, i.arrays, strict=False):
+            if result.opcode in ("parameter", *COLLECTIVES):
+                continue
             if result.opcode == "dynamic-update-slice":
                 total += min(array.hbm_bytes, sum(a.nbytes for a in types[result.operands[1]].arrays))
             else:
