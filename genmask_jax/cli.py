@@ -13,6 +13,7 @@ from absl import app, flags, logging
 from etils import epath
 from ml_collections import ConfigDict
 
+from genmask_jax import hosts
 from genmask_jax.errors import UserError
 
 # transformers says at its import that there is no PyTorch; its tokenizers do not need it. TensorFlow, which
@@ -30,6 +31,8 @@ def run(main: Callable[[], None]) -> None:
         logging.set_verbosity(logging.INFO)
         suit_cpu()
         use_compilation_cache()
+        if "coordinator" in flags.FLAGS:
+            hosts.connect()
         guard(main)
 
     try:

@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -73,16 +74,34 @@ def parameter_spec(path: str, shape: tuple[int, ...], itemsize: int, mesh: Mesh)
 
 
 def state_shardings(tree: Any, mesh: Mesh) -> Any:
-    """A NamedSharding for every leaf of a train state (or its shapes); what is divided is logged."""
+    """A NamedSharding for every leaf of a train state, or of its shapes."""
 
     def leaf(path, x):
         name = parameter_name(path)  # the optimiser's moments carry the parameter's
-        spec = parameter_spec(name, x.shape, x.dtype.itemsize, mesh)
-        if any(spec):
-            logging.info("sharding: %s %s %s", name, x.shape, spec)
-        return NamedSharding(mesh, spec)
+        return NamedSharding(mesh, parameter_spec(name, x.shape, x.dtype.itemsize, mesh))
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def log_shardings(tree: Any, mesh: Mesh) -> None:
+    """Logs a table of what is divided and how, and what of the rest every device has a copy of."""
+    lines, copied, count = [], 0, 0
+    for path, x in jax.tree.leaves_with_path(tree):
+        spec, whole = x.sharding.spec, x.nbytes / 2**20
+        if any(spec):
+            own = math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize / 2**20
+            axes = " x ".join(f"{n}/{axis}" if axis else str(n) for n, axis in _with_axes(x.shape, spec))
+            lines.append(f"{parameter_name(path):90} {axes:40} {x.dtype!s:9} {whole:9.1f} {own:9.1f}")
+        else:
+            copied, count = copied + whole, count + 1
+    if mesh.size > 1:
+        heading = f"{'':90} {'divided':40} {'':9} {'MiB':>9} {'a device':>9}"
+        lines = [heading, *lines, f"{count} arrays, on every device {copied:52.1f}"]
+        logging.info("shardings on %s:\n%s", dict(mesh.shape), "\n".join(lines))
+
+
+def _with_axes(shape: tuple[int, ...], spec: P) -> list[tuple[int, str | None]]:
+    return list(itertools.zip_longest(shape, spec))
 
 
 _tracing_on: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
@@ -188,6 +207,37 @@ def placed(x: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Batches are divided over data and fsdp along their first axis."""
     return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def part_of_batch(mesh: Mesh) -> tuple[int, int]:
+    """(index, count): which part of every batch this host brings, of how many equal ones.
+
+    Hosts whose devices share a tensor axis bring the same.
+
+    Raises:
+        UserError: the mesh divides a batch unequally over the hosts.
+    """
+    devices = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    rows: dict[int, set[int]] = {}
+    for row, tensor in enumerate(devices):
+        for device in tensor:
+            rows.setdefault(device.process_index, set()).add(row)
+    parts = sorted({tuple(sorted(found)) for found in rows.values()})
+    if sum(map(len, parts)) != len(devices) or len(set(map(len, parts))) > 1:
+        raise UserError(f"config.mesh.tensor {mesh.shape['tensor']} divides batches unequally over the hosts")
+    return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
+
+
+def need_rows(count: int, mesh: Mesh, what: str) -> None:
+    """Raises UserError when `count` rows of a batch cannot be divided over the mesh; `what` says whose."""
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    if count % parts:
+        raise UserError(f"{what}: {count} rows cannot be divided over data x fsdp = {parts} devices")
+
+
+def one_device() -> Mesh:
+    """The mesh of this process's first device."""
+    return make_mesh(MeshConfig(), jax.local_devices()[:1])
 
 
 def local_batch_sharding() -> tuple[NamedSharding, NamedSharding]:

@@ -15,7 +15,7 @@ from etils import epath
 from ml_collections import config_flags
 
 import genmask_jax
-from genmask_jax import cli
+from genmask_jax import cli, hosts
 from genmask_jax.config import TrainConfig, from_config_dict
 from genmask_jax.data.sources import generate_source, segment_source
 from genmask_jax.errors import UserError
@@ -27,6 +27,7 @@ from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.load import load
 from genmask_jax.inference.pictures import RESIZE
 from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.sharding import MeshConfig, make_mesh
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Directory of a training run.", required=True)
 CONFIG = config_flags.DEFINE_config_file("config", help_string="Instead of the run's: its data and sampler.")
@@ -36,30 +37,29 @@ COUNT = flags.DEFINE_integer("count", 512, "How many scenes.", lower_bound=1)
 NUM_PICTURES = flags.DEFINE_integer("num_pictures", 96, "How many pictures to generate.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures a batch.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Of the noise that sampling starts from.")
+FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that the parameters are divided over.", lower_bound=1)
+hosts.define_flags()
 WORKDIR = flags.DEFINE_string("workdir", None, "Where to write; CHECKPOINT/evaluation_SPLIT when not given.")
 
 
 def main() -> None:
-    networks, config, step = load(CHECKPOINT.value, STEP.value)
+    mesh = make_mesh(MeshConfig(fsdp=FSDP.value))
+    networks, config, step = load(CHECKPOINT.value, STEP.value, mesh)
     asked = from_config_dict(TrainConfig, CONFIG.value) if CONFIG.value else config
     if asked.data.size != config.data.size:
         raise UserError(f"--config: data.size {asked.data.size}, but the model takes {config.data.size} px")
     out = epath.Path(WORKDIR.value or f"{CHECKPOINT.value}/evaluation_{SPLIT.value}")
     source = segment_source(asked.data, SPLIT.value)
     segmenter = Segmenter(networks, asked.sampler, batch_size=BATCH_SIZE.value, seed=SEED.value)
-    result = evaluate_segmentation(segmenter, source, COUNT.value, swapped=True)
+    result = evaluate_segmentation(segmenter, source, COUNT.value, swapped=True, keep=24)
     metrics = {"split": SPLIT.value, **result.metrics, "checkpoint_step": step}
-    out.mkdir(parents=True, exist_ok=True)
-    segmentation_sheet(sheet_rows(result, source, 24), out / "masks.png")
-
     prompts = generate_source(asked.data, SPLIT.value)
     generator = Generator(networks, asked.sampler, batch_size=BATCH_SIZE.value, seed=SEED.value)
     texts = [prompts[i]["text"] for i in range(min(24, NUM_PICTURES.value))]
-    generation_sheet(generator(texts), texts, out / "pictures.png")
+    sheets = {"pictures": (generator(texts), texts)}
     if asked.data.name == "refershapes":
-        scores, pictures, texts = evaluate_generation(generator, prompts, NUM_PICTURES.value)
-        metrics["generation"] = scores
-        generation_sheet(pictures[:48], texts[:48], out / "shapes.png")
+        metrics["generation"], pictures, texts = evaluate_generation(generator, prompts, NUM_PICTURES.value)
+        sheets["shapes"] = (pictures[:48], texts[:48])
     metrics |= {
         "data": asked.data.name,
         "sampler": vars(asked.sampler),
@@ -69,8 +69,18 @@ def main() -> None:
         "weights": "ema",
         "version": version(),
     }
+    if hosts.is_first():
+        write(out, metrics, result.examples, sheet_rows(result, source), sheets)
+
+
+def write(out: epath.Path, metrics: dict, examples: list, masks: list, sheets: dict[str, tuple]) -> None:
+    """The files of an evaluation, and its tables on the terminal."""
+    out.mkdir(parents=True, exist_ok=True)
+    segmentation_sheet(masks, out / "masks.png")
+    for name, (pictures, texts) in sheets.items():
+        generation_sheet(pictures, texts, out / f"{name}.png")
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    lines = (json.dumps(example) for example in result.examples)
+    lines = (json.dumps(example) for example in examples)
     (out / "examples.jsonl").write_text("\n".join(lines) + "\n")
     print_tables(metrics)
     print(f"wrote metrics.json, examples.jsonl and contact sheets to {out}")

@@ -10,10 +10,11 @@ checkpoints/, samples/ (validation pictures), metrics.jsonl and TensorBoard even
 from absl import flags, logging
 from ml_collections import config_flags
 
-from genmask_jax import cli
+from genmask_jax import cli, hosts
 from genmask_jax.config import TrainConfig, from_config_dict
 from genmask_jax.data.latents import need_same, need_same_instruction
 from genmask_jax.data.sources import texts
+from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
 from genmask_jax.models.genmask import make_networks
 from genmask_jax.sharding import make_mesh
@@ -26,11 +27,18 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 RESUME = flags.DEFINE_bool("resume", False, "Go on with the run in --workdir.")
+PROFILE = flags.DEFINE_string(
+    "profile",
+    None,
+    "START:STOP, the steps of which to write a trace to WORKDIR/profile, for XProf and Perfetto.",
+)
+hosts.define_flags()
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and begin anew.")
 
 
 def main() -> None:
     config = from_config_dict(TrainConfig, CONFIG.value)
+    profile = parse_range(PROFILE.value, config.loop.num_steps)
     # What can be wrong is found before --overwrite deletes anything.
     workdir = check_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
     vae_config, vae_state = load_vae(config.vae)
@@ -45,12 +53,22 @@ def main() -> None:
         need_same_instruction(config.data.latents, encoder)
     mesh = make_mesh(config.mesh)
     networks = make_networks(config, vae_config, vae_state, encoder, mesh)
-    make_workdir(workdir, overwrite=OVERWRITE.value)
+    make_workdir(workdir, config, overwrite=OVERWRITE.value)
     save_vae(workdir, vae_config, vae_state)
     if encoder.save is not None and not known:
         encoder.save(kept)
-    _, scores = train(GenMaskTask(networks, config), config, workdir, mesh)
+    _, scores = train(GenMaskTask(networks, config), config, workdir, mesh, profile)
     logging.info("trained %s in %s: %s", config.name, workdir, scores)
+
+
+def parse_range(text: str | None, num_steps: int) -> range:
+    """START:STOP as a range of steps. Raises UserError when it is none, or the run has no such steps."""
+    if text is None:
+        return range(0)
+    start, _, stop = text.partition(":")
+    if not (start.isdigit() and stop.isdigit() and int(start) < int(stop) <= num_steps):
+        raise UserError(f"--profile={text}: give START:STOP with START < STOP <= loop.num_steps {num_steps}")
+    return range(int(start), int(stop))
 
 
 if __name__ == "__main__":

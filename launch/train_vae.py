@@ -9,7 +9,7 @@ Writes to the work directory: vae/ (what config.vae of launch/train.py asks for)
 from absl import flags, logging
 from ml_collections import config_flags
 
-from genmask_jax import cli
+from genmask_jax import cli, hosts
 from genmask_jax.config import VAETrainConfig, from_config_dict
 from genmask_jax.sharding import make_mesh
 from genmask_jax.training.checkpoints import save_vae
@@ -19,6 +19,7 @@ from genmask_jax.training.vae import VAETask
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file configs/vae_*.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 RESUME = flags.DEFINE_bool("resume", False, "Go on with the run in --workdir.")
+hosts.define_flags()
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and begin anew.")
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     config = from_config_dict(VAETrainConfig, CONFIG.value)
     workdir = check_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
     task, mesh = VAETask(config), make_mesh(config.mesh)
-    make_workdir(workdir, overwrite=OVERWRITE.value)
+    make_workdir(workdir, config, overwrite=OVERWRITE.value)
     state, scores = train(task, config, workdir, mesh)
     save_vae(workdir, config.vae, task.finish(state.ema_params))
     logging.info("VAE in %s/vae: %s", workdir, scores)

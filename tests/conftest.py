@@ -68,7 +68,7 @@ def start(config: TrainConfig, workdir, *, resume=False, overwrite=False, batche
     vae, mesh = load_vae(config.vae), make_mesh(config.mesh)
     encoder = factory.build(config.instruction, workdir / "instruction", texts(config.data, 400))
     networks = make_networks(config, *vae, encoder, mesh)
-    make_workdir(workdir, overwrite=overwrite)
+    make_workdir(workdir, config, overwrite=overwrite)
     save_vae(workdir, *vae)
     if encoder.save is not None:
         encoder.save(workdir / "instruction")

@@ -30,8 +30,8 @@ def at_batch(count, event):
     """Data that lets `event` happen when the batch after the first `count` is drawn."""
 
     def wrap(batches):
-        def eventful(host_batch_size):
-            inner = batches(host_batch_size)
+        def eventful(*arguments):
+            inner = batches(*arguments)
 
             class Eventful(type(inner)):
                 def __next__(self):

@@ -1,4 +1,4 @@
-"""From sources to batches, all of it Grain: sharded by host, shuffled, repeated, prepared, batched.
+"""From sources to batches, all of it Grain: shuffled, repeated, prepared, divided over hosts, batched.
 
 A training batch has two static halves, masks and pictures 1 : 1:
 
@@ -9,16 +9,16 @@ Where the data set's latents are cached (`config.latents`), "image_latents" and 
 [B/2, h, w, c] stand in for pictures and masks; where its instructions are, "text_embeds" float32 [B/2, K, D]
 and "text_mask" bool [B/2, K] for what the encoder would be given.
 
-Each task is a `MapDataset` that is sharded and batched on its own, and the two are zipped. (A mixture that is
-sliced after mixing would give hosts of one task only.) Everything is a function of index and seed, so that
-the position of the iterator is all there is to save.
+Each task is a `MapDataset` that is divided over the hosts and batched on its own, and the two are zipped. (A
+mixture that is sliced after mixing would give hosts of one task only.) Everything is a function of index and
+seed, and batches are the same however many hosts share them, so that the position of the iterator is all that
+there is to save.
 """
 
 import dataclasses
 from typing import Any
 
 import grain
-import jax
 import numpy as np
 
 from genmask_jax.config import DataConfig
@@ -68,34 +68,57 @@ def _arrays(example: Any) -> dict[str, np.ndarray]:
     return {name: example[key] for key, name in NAMES.items() if key in example}
 
 
-def _shard(source: Source, seed: int) -> grain.MapDataset:
-    """This host's part of a source, shuffled anew in every epoch, without end."""
-    dataset = grain.MapDataset.source(source)[jax.process_index() :: jax.process_count()]
-    return dataset.seed(seed).shuffle().repeat()
+class PartOfBatches(grain.MapDataset):
+    """This host's rows of every batch: of all that the hosts read together, the order is that of one host."""
+
+    def __init__(self, parent: grain.MapDataset, rows: int, part: tuple[int, int]):
+        """`rows` a batch on this host, and its `part_of_batch`."""
+        super().__init__(parent)
+        self.rows, (self.index, self.count) = rows, part
+
+    def __len__(self) -> int:
+        return len(self._parent) // self.count
+
+    def __getitem__(self, position: int) -> Any:
+        batch, row = divmod(position, self.rows)
+        return self._parent[(batch * self.count + self.index) * self.rows + row]
+
+
+def _endless(source: Source, seed: int) -> grain.MapDataset:
+    """A source, shuffled anew in every epoch, without end."""
+    return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
 
 
 def training_batches(
-    config: DataConfig, preparer: Preparer, *, batch_size: int, condition_dropout: float, seed: int
+    config: DataConfig,
+    preparer: Preparer,
+    *,
+    batch_size: int,
+    part: tuple[int, int],
+    condition_dropout: float,
+    seed: int,
 ) -> grain.DatasetIterator:
     """An endless, resumable iterator over this host's batches.
 
     Args:
         config: the data set.
         preparer: of the instruction encoder.
-        batch_size: examples of both tasks together, on this host; even.
+        batch_size: examples of both tasks together, on all hosts.
+        part: this host's of every batch, as `part_of_batch` has it.
         condition_dropout: share of generation prompts that are replaced by the empty one.
         seed: of shuffling and dropout.
     """
-    half = batch_size // 2
+    half = batch_size // 2 // part[1]
     if config.latents:
         sources = [CachedLatents(config.latents, task) for task in ("segment", "generate")]
     else:
         sources = [segment_source(config, "train"), generate_source(config, "train")]
-    segment = _shard(sources[0], seed).map(PrepareSegment(preparer))
-    generate = _shard(sources[1], seed + 1)
+    segment = _endless(sources[0], seed).map(PrepareSegment(preparer))
+    generate = _endless(sources[1], seed + 1)
     generate = generate.random_map(PrepareGenerate(preparer, condition_dropout))
     # Without drop_remainder, Grain overflows on the length of an endless data set in batches of one.
-    halves = [part.batch(half, drop_remainder=True) for part in (segment, generate)]
+    tasks = [PartOfBatches(task, half, part) for task in (segment, generate)]
+    halves = [task.batch(half, drop_remainder=True) for task in tasks]
     batches = grain.experimental.ZipMapDataset(halves)
     return _iterate(batches.map(_name_halves), config.num_workers)
 
@@ -104,10 +127,14 @@ def _name_halves(halves: tuple[Any, Any]) -> dict[str, Any]:
     return {"segment": halves[0], "generate": halves[1]}
 
 
-def picture_batches(config: DataConfig, *, batch_size: int, seed: int) -> grain.DatasetIterator:
+def picture_batches(
+    config: DataConfig, *, batch_size: int, part: tuple[int, int], seed: int
+) -> grain.DatasetIterator:
     """As `training_batches`, for a VAE: {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W]}."""
-    dataset = _shard(segment_source(config, "train"), seed).map(_picture_and_mask)
-    return _iterate(dataset.batch(batch_size // 2, drop_remainder=True), config.num_workers)
+    half = batch_size // 2 // part[1]
+    dataset = _endless(segment_source(config, "train"), seed).map(_picture_and_mask)
+    dataset = PartOfBatches(dataset, half, part).batch(half, drop_remainder=True)
+    return _iterate(dataset, config.num_workers)
 
 
 def _picture_and_mask(example: Any) -> dict[str, np.ndarray]:

@@ -10,7 +10,10 @@ import numpy as np
 
 from genmask_jax.data.examples import Source
 from genmask_jax.evaluation.metrics import intersection_union, summarize
+from genmask_jax.hosts import gather_arrays, gather_rows
+from genmask_jax.inference.batching import fixed_batches
 from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.sharding import part_of_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +22,7 @@ class SegmentationResult:
 
     metrics: of all examples, as `summarize` names them, and what else was asked for.
     examples: per example id, text, group, I, U and IoU (and those of the swapped expression).
-    probabilities: float16 [N, H, W].
+    probabilities: float16 [N, H, W], of as many examples as were to be kept.
     threshold: above which a probability was foreground.
     """
 
@@ -30,9 +33,9 @@ class SegmentationResult:
 
 
 def evaluate_segmentation(
-    segmenter: Segmenter, source: Source, count: int, *, swapped: bool
+    segmenter: Segmenter, source: Source, count: int, *, swapped: bool, keep: int = 0
 ) -> SegmentationResult:
-    """Scores the first `count` examples.
+    """Scores the first `count` examples. Hosts share them, and each gets the whole result.
 
     Args:
         segmenter: sized for the source's pictures.
@@ -40,39 +43,46 @@ def evaluate_segmentation(
         count: how many.
         swapped: also ask for another object of each picture, and score that mask against the object first
             meant (words that are not listened to would score well) and against the one then named.
+        keep: of how many examples to keep the probabilities.
     """
-    examples, probabilities, seconds = [], [], 0.0
-    threshold = segmenter.sampler.mask_threshold
-    for start, batch in _batches(source, count, segmenter.batch_size):
+    count, part = min(count, len(source)), part_of_batch(segmenter.networks.mesh)
+    threshold, size = segmenter.sampler.mask_threshold, segmenter.networks.size
+    scored, kept, seconds = {}, np.zeros((min(keep, count), size, size), np.float16), []
+    for indices, real, batch in _batches(source, count, segmenter.batch_size, part):
         images = np.stack([example["image"] for example in batch])
-        indices = np.arange(start, start + len(batch))
         began = time.perf_counter()
-        probability = segmenter(images, [example["text"] for example in batch], indices)
-        if start > 0:  # the first batch compiles
-            seconds += time.perf_counter() - began
-        probabilities.append(probability.astype(np.float16))
-        rows = [_score(example, p > threshold) for example, p in zip(batch, probability, strict=True)]
+        probabilities = segmenter(images, [example["text"] for example in batch], indices)
+        seconds.append(time.perf_counter() - began)
+        rows = [_score(example, p > threshold) for example, p in zip(batch, probabilities, strict=True)]
         if swapped:
             others = [example["other_text"] or example["text"] for example in batch]
             for row, example, p in zip(rows, batch, segmenter(images, others, indices), strict=True):
                 row |= _score_swapped(example, p > threshold)
-        examples += rows
+        for i, row, probability in list(zip(indices.tolist(), rows, probabilities, strict=True))[:real]:
+            scored[i] = row
+            if i < len(kept):
+                kept[i] = probability
+    examples = gather_rows(scored)
     metrics = _summarize(examples, swapped)
-    timed = max(0, len(examples) - segmenter.batch_size)
-    metrics["seconds_per_image"] = seconds / timed if timed else None
-    return SegmentationResult(metrics, examples, np.concatenate(probabilities), threshold)
+    timed = count - segmenter.batch_size * part[1]  # the first batch compiles
+    metrics["seconds_per_image"] = sum(seconds[1:]) / timed if timed > 0 else None
+    return SegmentationResult(metrics, examples, gather_arrays(kept), threshold)
 
 
-def _batches(source: Source, count: int, size: int) -> Iterator[tuple[int, list[Any]]]:
-    dataset = grain.MapDataset.source(source)[: min(count, len(source))]
-    batch, start = [], 0
-    for example in dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * size)):
-        batch.append(example)
-        if len(batch) == size:
-            yield start, batch
-            batch, start = [], start + size
-    if batch:
-        yield start, batch
+def _batches(
+    source: Source, count: int, size: int, part: tuple[int, int]
+) -> Iterator[tuple[np.ndarray, int, list[Any]]]:
+    """(indices, how many of them count, examples) of this host's batches, read ahead.
+
+    A batch of which nothing counts, so that hosts have as many as one another, is of one example.
+    """
+    batches = [(indices[: max(real, 1)], real) for indices, real in fixed_batches(count, size, part)]
+    wanted = [int(i) for indices, _ in batches for i in indices]
+    dataset = grain.MapDataset.source(wanted).map(source.__getitem__)
+    read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * size)
+    examples = iter(dataset.to_iter_dataset(read))
+    for indices, real in batches:
+        yield indices, real, [next(examples) for _ in indices]
 
 
 def _iou(intersection: int, union: int) -> float:
@@ -125,12 +135,11 @@ def _summarize(examples: list[dict[str, Any]], swapped: bool) -> dict[str, Any]:
     return metrics
 
 
-def sheet_rows(result: SegmentationResult, source: Source, count: int) -> list[dict[str, Any]]:
-    """The first `count` examples as rows of `sheets.segmentation_sheet`."""
+def sheet_rows(result: SegmentationResult, source: Source) -> list[dict[str, Any]]:
+    """The examples whose probabilities were kept as rows of `sheets.segmentation_sheet`."""
     rows = []
-    for i, scored in enumerate(result.examples[:count]):
-        probability = result.probabilities[i].astype(np.float32)
+    for i, probability in enumerate(result.probabilities.astype(np.float32)):
         row = {name: source[i][name] for name in ("image", "text", "mask")}
         row |= {"probability": probability, "prediction": probability > result.threshold}
-        rows.append(row | {"iou": scored["iou"]})
+        rows.append(row | {"iou": result.examples[i]["iou"]})
     return rows

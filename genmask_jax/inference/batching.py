@@ -5,13 +5,39 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array
+
+from genmask_jax.sharding import part_of_batch
 
 
-def fixed_batches(count: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Index arrays `[batch_size]` over range(count), and how many are real; the rest repeat the last."""
-    for start in range(0, count, batch_size):
-        real = min(batch_size, count - start)
+def fixed_batches(
+    count: int, batch_size: int, part: tuple[int, int] = (0, 1)
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Index arrays `[batch_size]` over range(count), and how many are real; the rest repeat the last.
+
+    Args:
+        count: of examples, at least one.
+        batch_size: on this host.
+        part: this host's of every batch, as `part_of_batch` has it. Every host gets as many batches as the
+            others; the last may have nothing real for it.
+    """
+    index, hosts = part
+    for start in range(index * batch_size, index * batch_size + count, hosts * batch_size):
+        real = min(max(count - start, 0), batch_size)
         yield np.minimum(np.arange(start, start + batch_size), count - 1), real
+
+
+def host_batch_size(batch_size: int, mesh: Mesh) -> int:
+    """`batch_size`, made larger if need be, so that it divides over this host's part of the mesh."""
+    rows = mesh.shape["data"] * mesh.shape["fsdp"] // part_of_batch(mesh)[1]
+    return -(-batch_size // rows) * rows
+
+
+def own_rows(output: Array) -> np.ndarray:
+    """This host's rows of a batch that is divided over hosts and devices."""
+    shards = {shard.index[0].start or 0: shard.data for shard in output.addressable_shards}
+    return np.concatenate(jax.device_get([shards[start] for start in sorted(shards)]))
 
 
 def stack_inputs(rows: Sequence[Any]) -> Any:

@@ -10,31 +10,47 @@ from jaxtyping import Array, Float, UInt8, UInt32
 
 from genmask_jax import flow
 from genmask_jax.config import SamplerConfig
-from genmask_jax.inference.batching import example_keys, example_noise, fixed_batches, stack_inputs
+from genmask_jax.hosts import gather_arrays
+from genmask_jax.inference.batching import (
+    example_keys,
+    example_noise,
+    fixed_batches,
+    host_batch_size,
+    own_rows,
+    stack_inputs,
+)
 from genmask_jax.models.genmask import Networks
+from genmask_jax.sharding import constrain_batch, part_of_batch, to_devices, tracing_on
 
 
 class Generator:
     """A jitted sampler of pictures with a fixed batch size; compiled once, at its first call."""
 
     def __init__(self, networks: Networks, sampler: SamplerConfig, *, batch_size: int, seed: int = 0):
-        """`networks.params` may change between calls (as in training); the rest may not."""
+        """`networks.params` may change between calls (as in training); the rest may not.
+
+        `batch_size` is that of each host, and grows to what its devices can share.
+        """
         self.networks, self.sampler = networks, sampler
-        self.batch_size, self.seed = batch_size, seed
-        self._null = stack_inputs([networks.preparer("", None)] * batch_size)
+        self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
+        self._null = stack_inputs([networks.preparer("", None)] * self.batch_size)
         self._sample = jax.jit(self._trace)
 
     def __call__(self, prompts: Sequence[str]) -> UInt8[np.ndarray, "N H W 3"]:
-        """A picture for every prompt; the n-th prompt's noise depends on the seed and n alone."""
-        inputs = stack_inputs([self.networks.preparer(prompt, None) for prompt in prompts])
-        output = []
-        for batch, real in fixed_batches(len(prompts), self.batch_size):
-            conditions = (jax.tree.map(lambda x, b=batch: x[b], inputs), self._null)
-            arguments = jax.device_put((*conditions, example_keys(self.seed, batch)))
-            pictures = self._sample(self.networks.params, self.networks.frozen, *arguments)
-            output.append(jax.device_get(pictures)[:real])
-        pictures = np.clip(np.concatenate(output) * 127.5 + 127.5, 0, 255)
-        return np.round(pictures).astype(np.uint8)
+        """A picture for every prompt; the n-th prompt's noise depends on the seed and n alone.
+
+        Where the mesh spans hosts, they share the work, and each gets all pictures.
+        """
+        networks = self.networks
+        side = networks.size
+        pictures = np.zeros((len(prompts), side, side, 3), np.uint8)
+        for batch, real in fixed_batches(len(prompts), self.batch_size, part_of_batch(networks.mesh)):
+            inputs = stack_inputs([networks.preparer(prompts[i], None) for i in batch])
+            rows = (inputs, self._null, example_keys(self.seed, batch))
+            output = self._sample(networks.params, networks.frozen, *to_devices(rows, networks.mesh))
+            levels = np.clip(own_rows(output)[:real] * 127.5 + 127.5, 0, 255)
+            pictures[batch[:real]] = np.round(levels).astype(np.uint8)
+        return gather_arrays(pictures)
 
     def _trace(
         self,
@@ -44,6 +60,10 @@ class Generator:
         null: dict[str, Array],
         seeds: UInt32[Array, "B 2"],
     ) -> Float[Array, "B H W 3"]:
+        with tracing_on(self.networks.mesh):
+            return constrain_batch(self._pictures(params, frozen, instruction, null, seeds))
+
+    def _pictures(self, params, frozen, instruction, null, seeds):
         model, sampler = self.networks.merge(params, frozen), self.sampler
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), instruction, null)
         text = model.instruction(both)

@@ -11,17 +11,28 @@ from jaxtyping import Array, Float, UInt8, UInt32
 from genmask_jax import flow
 from genmask_jax.config import SamplerConfig
 from genmask_jax.errors import UserError
-from genmask_jax.inference.batching import example_keys, example_noise, fixed_batches, stack_inputs
+from genmask_jax.inference.batching import (
+    example_keys,
+    example_noise,
+    fixed_batches,
+    host_batch_size,
+    own_rows,
+    stack_inputs,
+)
 from genmask_jax.models.genmask import Networks, rgb_to_probability, to_signed
+from genmask_jax.sharding import constrain_batch, to_devices, tracing_on
 
 
 class Segmenter:
     """A jitted sampler of masks with a fixed batch size; compiled once, at its first call."""
 
     def __init__(self, networks: Networks, sampler: SamplerConfig, *, batch_size: int, seed: int = 0):
-        """`networks.params` may change between calls (as in training); the rest may not."""
+        """`networks.params` may change between calls (as in training); the rest may not.
+
+        `batch_size` is that of each host, and grows to what its devices can share.
+        """
         self.networks, self.sampler = networks, sampler
-        self.batch_size, self.seed = batch_size, seed
+        self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         self._sample = jax.jit(self.trace)
 
     def __call__(
@@ -29,7 +40,8 @@ class Segmenter:
     ) -> Float[np.ndarray, "N H W"]:
         """Probabilities in [0, 1] that each pixel belongs to what the text names.
 
-        The mask is where they are above `sampler.mask_threshold`.
+        The mask is where they are above `sampler.mask_threshold`. Where the mesh spans hosts, each gives
+        examples of its own, and as many batches as the others.
 
         Args:
             images: at the size that the model was trained at.
@@ -49,15 +61,10 @@ class Segmenter:
         inputs = stack_inputs(rows)
         output = []
         for batch, real in fixed_batches(len(texts), self.batch_size):
-            arguments = jax.device_put(
-                (
-                    images[batch],
-                    jax.tree.map(lambda x, b=batch: x[b], inputs),
-                    example_keys(self.seed, indices[batch]),
-                )
-            )
+            rows = (images, inputs, example_keys(self.seed, indices))
+            arguments = to_devices(jax.tree.map(lambda x, b=batch: x[b], rows), self.networks.mesh)
             probability = self._sample(self.networks.params, self.networks.frozen, *arguments)
-            output.append(jax.device_get(probability)[:real])
+            output.append(own_rows(probability)[:real])
         return np.concatenate(output)
 
     def trace(
@@ -69,6 +76,10 @@ class Segmenter:
         seeds: UInt32[Array, "B 2"],
     ) -> Float[Array, "B H W"]:
         """The sampler's program: probabilities of a batch; `seeds` are those of `example_keys`."""
+        with tracing_on(self.networks.mesh):
+            return constrain_batch(self._probabilities(params, frozen, images, instruction, seeds))
+
+    def _probabilities(self, params, frozen, images, instruction, seeds):
         model = self.networks.merge(params, frozen)
         picture = model.vae.encode(to_signed(images))
         text = model.instruction(instruction)

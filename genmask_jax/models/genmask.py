@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, UInt8
 
 from genmask_jax.config import TrainConfig
@@ -14,7 +14,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Embedded, Instruction, InstructionEncoder, Preparer
 from genmask_jax.models.dit import DiT
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.sharding import placed, state_shardings
+from genmask_jax.sharding import one_device, placed, state_shardings
 from genmask_jax.weights.layout import parameter_name
 
 
@@ -71,6 +71,7 @@ class Networks:
     frozen: the VAE, and a frozen instruction encoder.
     preparer: the host side of the instruction encoder.
     size: side of the pictures, pixels.
+    mesh: where all of it lives, and batches are divided over.
     """
 
     graph: Any
@@ -81,6 +82,7 @@ class Networks:
     config: TrainConfig
     instruction: Instruction
     vae_config: VAEConfig
+    mesh: Mesh
 
     def merge(self, params: Any, frozen: Any) -> GenMask:
         """The model itself, inside a traced function."""
@@ -91,8 +93,9 @@ class Networks:
         return _split(_make(self.config, self.vae_config, self.instruction, key), self.instruction)[1]
 
     def abstract_params(self) -> Any:
-        """Shapes and dtypes of `params`."""
-        return jax.eval_shape(self.init_params, jax.random.key(0))
+        """Shapes, dtypes and shardings of `params`."""
+        shapes = jax.eval_shape(self.init_params, jax.random.key(0))
+        return jax.tree.map(placed, shapes, state_shardings(shapes, self.mesh))
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -128,7 +131,7 @@ def abstract_networks(
         config: of the run.
         vae_config: of the VAE.
         instruction: the encoder.
-        mesh: where the frozen weights are to live; this process's first device when None.
+        mesh: where the weights are to live; this process's first device when None.
 
     Raises:
         UserError: the picture size does not fit the VAE's stride and the DiT's patches.
@@ -141,11 +144,10 @@ def abstract_networks(
     graph, _, frozen = nnx.eval_shape(
         lambda: _split(_make(config, vae_config, instruction, jax.random.key(0)), instruction)
     )
-    device = SingleDeviceSharding(jax.local_devices()[0])
-    shardings = state_shardings(frozen, mesh) if mesh else jax.tree.map(lambda _: device, frozen)
-    frozen = jax.tree.map(placed, frozen, shardings)
+    mesh = mesh or one_device()
+    frozen = jax.tree.map(placed, frozen, state_shardings(frozen, mesh))
     return Networks(
-        graph, None, frozen, instruction.preparer, config.data.size, config, instruction, vae_config
+        graph, None, frozen, instruction.preparer, config.data.size, config, instruction, vae_config, mesh
     )
 
 

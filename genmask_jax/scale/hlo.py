@@ -24,6 +24,8 @@ FREE = {
 }  # fmt: skip
 MOVES = {"copy-done", "slice-done", "dynamic-slice-done"}
 """Ends of copies between HBM and the core's memory, which go on beside other work."""
+KERNELS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
+"""Splash attention's kernels, and how many products as large as the scores each computes."""
 ASYNC = 'custom_call_target="AsyncCollective'
 """Start or end of a collective that goes on beside other work."""
 FAST_MEMORY = "S(1)"
@@ -96,7 +98,8 @@ class Work:
 def read_work(text: str) -> Work:
     """The work of a compiled program (`compiled.as_text()`), on each device.
 
-    Of a conditional the branch with the most operations counts; of custom calls (kernels) only the bytes.
+    Of a conditional the branch with the most operations counts; of custom calls only the bytes, but
+    for attention's kernels.
     """
     return _Program(text).work()
 
@@ -278,7 +281,15 @@ def _flops(i: Instruction, operands: list[Array]) -> float:
         return 2 * math.prod(i.arrays[0].dims) * math.prod(operands[0].dims[d] for d in dims)
     if i.opcode == "convolution":
         return _convolution_flops(i, operands)
+    if i.opcode == "custom-call":
+        return next((n * _attention_flops(operands) for k, n in KERNELS.items() if i.name.startswith(k)), 0.0)
     return 0.0
+
+
+def _attention_flops(operands: list[Array]) -> float:
+    """Of one product of queries and keys, the first two arrays `[B, H, N, D]`."""
+    queries, keys = [array.dims for array in operands if len(array.dims) == 4][:2]
+    return 2.0 * math.prod(queries) * keys[2]
 
 
 def _convolution_flops(i: Instruction, operands: list[Array]) -> float:

@@ -15,17 +15,17 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 from flax import nnx
 from orbax.checkpoint import checkpoint_managers as managers
 
+from genmask_jax import hosts
 from genmask_jax.config import from_config_dict, to_json
 from genmask_jax.errors import UserError
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.sharding import placed
+from genmask_jax.sharding import one_device, placed, state_shardings
 from genmask_jax.training.state import TrainState
 from genmask_jax.weights.layout import parameter_name
 from genmask_jax.weights.streaming import ParameterReader
@@ -54,7 +54,7 @@ class Checkpoints:
         items = ocp.args.Composite(
             train=ocp.args.StandardSave(dataclasses.replace(state, ema_params=None)),
             ema_params=ocp.args.StandardSave(state.ema_params),
-            data=grain.checkpoint.CheckpointSave(data),
+            data=ocp.args.JsonSave(data.get_state()),  # the same on every host
         )
         metrics = None if score is None else {"score": score}
         self.manager.save(step, args=items, metrics=metrics, force=True)
@@ -66,9 +66,10 @@ class Checkpoints:
             args=ocp.args.Composite(
                 train=ocp.args.StandardRestore(dataclasses.replace(state, ema_params=None)),
                 ema_params=ocp.args.StandardRestore(state.ema_params),
-                data=grain.checkpoint.CheckpointRestore(data),
+                data=ocp.args.JsonRestore(),
             ),
         )
+        data.set_state(restored["data"])
         return dataclasses.replace(restored["train"], ema_params=restored["ema_params"])
 
     def latest_step(self) -> int | None:
@@ -106,7 +107,7 @@ def _metric(directory: epath.Path) -> float:
 
 
 def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
-    """The EMA parameters of one checkpoint, on this process's first device.
+    """The EMA parameters of one checkpoint, in the dtypes and shardings of `abstract`.
 
     Raises:
         UserError: the checkpoint is of another model.
@@ -114,10 +115,8 @@ def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
     return _restore(epath.Path(workdir) / "checkpoints" / str(step) / "ema_params", abstract)
 
 
-def _restore(path: epath.Path, abstract: Any) -> Any:
-    """The arrays in `path` on this process's first device; shapes are compared before any is read."""
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    targets = jax.tree.map(lambda x: placed(x, device), abstract)
+def _restore(path: epath.Path, targets: Any) -> Any:
+    """The arrays in `path`; shapes are compared before any is read."""
     here = {parameter_name(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(targets)}
     _need_same(path, ParameterReader(path).shapes, here)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -174,8 +173,11 @@ def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:
     """Writes a VAE's shape and weights (with latent statistics) to WORKDIR/vae."""
     directory = (epath.Path(workdir) / "vae").resolve()
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(directory / "params", state, force=True)
-    (directory / "config.json").write_text(to_json(config))
+        # As NumPy arrays, which the first host writes for all.
+        checkpointer.save(directory / "params", jax.device_get(state), force=True)
+    if hosts.is_first():
+        (directory / "config.json").write_text(to_json(config))
+    hosts.wait("VAE saved")
 
 
 def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
@@ -191,7 +193,8 @@ def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
         )
     config = read_config(VAEConfig, directory)
     shapes = nnx.eval_shape(lambda: nnx.state(VAE(config, rngs=nnx.Rngs(0))))
-    return config, _restore(directory / "params", shapes)
+    shardings = state_shardings(shapes, one_device())
+    return config, _restore(directory / "params", jax.tree.map(placed, shapes, shardings))
 
 
 def read_config(kind: Any, workdir: epath.PathLike) -> Any:

@@ -13,6 +13,7 @@ from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generate_source, segment_source
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
 from genmask_jax.evaluation.sheets import generation_sheet, segmentation_sheet
+from genmask_jax.hosts import is_first
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.instruction.base import Embedded
@@ -48,12 +49,13 @@ class GenMaskTask:
         logging.info("started from %s; left fresh: %s", self.config.init, ", ".join(fresh) or "nothing")
         return params
 
-    def batches(self, host_batch_size: int) -> Any:
-        """The endless training batches of this host."""
+    def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
+        """This host's part of endless training batches."""
         return training_batches(
             self.config.data,
             self.networks.preparer,
-            batch_size=host_batch_size,
+            batch_size=batch_size,
+            part=part,
             condition_dropout=self.config.condition_dropout,
             seed=self.config.seed,
         )
@@ -85,15 +87,17 @@ class GenMaskTask:
         return loss, {"loss": loss, "loss_segment": loss_segment, "loss_generate": loss_generate}
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
-        """Validation scores, and contact sheets in `directory`."""
+        """Validation scores, and contact sheets in `directory`, by the first host."""
         self.networks.params = ema_params
         count = self.config.loop.num_eval_examples
         source = segment_source(self.config.data, "val")
-        result = evaluate_segmentation(self.segmenter, source, count, swapped=False)
-        segmentation_sheet(sheet_rows(result, source, 16), directory / f"masks_{step:06d}.png")
+        result = evaluate_segmentation(self.segmenter, source, count, swapped=False, keep=16)
         prompts = generate_source(self.config.data, "val")
         prompts = [prompts[i]["text"] for i in range(16)]
-        generation_sheet(self.generator(prompts), prompts, directory / f"pictures_{step:06d}.png")
+        pictures = self.generator(prompts)
+        if is_first():
+            segmentation_sheet(sheet_rows(result, source), directory / f"masks_{step:06d}.png")
+            generation_sheet(pictures, prompts, directory / f"pictures_{step:06d}.png")
         return {name: result.metrics[name] for name in ("mIoU", "oIoU", "P@0.5")} | {
             "score": result.metrics["mIoU"]
         }

@@ -19,10 +19,10 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from genmask_jax import cli
+from genmask_jax import cli, hosts
 from genmask_jax.config import TrainConfig, VAETrainConfig, config_difference, to_json
 from genmask_jax.errors import UserError
-from genmask_jax.sharding import to_devices
+from genmask_jax.sharding import log_shardings, need_rows, part_of_batch, to_devices
 from genmask_jax.training.checkpoints import Checkpoints, read_config
 from genmask_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from genmask_jax.training.reporting import Reporter
@@ -40,8 +40,8 @@ class Task(Protocol):
         """Fresh parameters, traced under jit."""
         ...
 
-    def batches(self, host_batch_size: int) -> Any:
-        """An endless, resumable Grain iterator over this host's batches."""
+    def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
+        """An endless, resumable Grain iterator over this host's part of every batch (`part_of_batch`)."""
         ...
 
     def start(self, params: Any) -> Any:
@@ -82,30 +82,51 @@ def check_workdir(workdir: str, *, resume: bool, overwrite: bool, config: Any) -
     return path
 
 
-def make_workdir(path: epath.Path, *, overwrite: bool) -> None:
-    """Makes the directory that `check_workdir` found good; `overwrite` deletes the run in it."""
-    if overwrite and path.exists():
-        path.rmtree()
-    cli.make_directory(path, "--workdir")
+def make_workdir(path: epath.Path, config: Any, *, overwrite: bool) -> None:
+    """Makes the directory that `check_workdir` found good, with the config that says what it is.
+
+    The first host does so once all of them have looked; `overwrite` deletes the run in it.
+    """
+    hosts.wait("work directory checked")
+    if hosts.is_first():
+        if overwrite and path.exists():
+            path.rmtree()
+        cli.make_directory(path, "--workdir")
+        (path / "config.json").write_text(to_json(config))
+    hosts.wait("work directory made")
 
 
 def train(
-    task: Task, config: TrainConfig | VAETrainConfig, workdir: epath.Path, mesh: Mesh
+    task: Task,
+    config: TrainConfig | VAETrainConfig,
+    workdir: epath.Path,
+    mesh: Mesh,
+    profile: range = range(0),
 ) -> tuple[TrainState, dict[str, float]]:
     """Trains to `config.loop.num_steps`, from the last checkpoint in `workdir` if there is one.
+
+    Args:
+        task: what is trained.
+        config: of the run.
+        workdir: where it is kept.
+        mesh: where it runs.
+        profile: steps of which a trace is written to WORKDIR/profile.
 
     Returns:
         The last state, and the last validation's scores.
 
     Raises:
         FloatingPointError: the loss was not finite where it was logged.
-        SystemExit: with status 1, after a SIGTERM or SIGINT and a checkpoint at the step reached.
+        SystemExit: with status 1, after a SIGTERM or SIGINT and a checkpoint at the step reached. Several
+            hosts ask one another for such a signal wherever they log.
     """
     loop = config.loop
+    rows = loop.global_batch_size // 2 // loop.grad_accumulation_steps
+    need_rows(rows, mesh, "config.loop.global_batch_size / 2 / grad_accumulation_steps")
     tx = make_optimizer(config.optimizer, loop)
     state, shardings = init_state(make_init(task.init_params, tx, task.metric_names), config.seed, mesh)
     logging.info("\n%s", parameter_overview.get_parameter_overview(_plain(state.params), include_stats=False))
-    data = task.batches(loop.global_batch_size // jax.process_count())
+    data = task.batches(loop.global_batch_size, part_of_batch(mesh))
     checkpoints = Checkpoints(workdir)
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(state, data)
@@ -114,19 +135,27 @@ def train(
         ema_params = jax.tree.map(jnp.copy, params) if params is not state.params else state.ema_params
         state = dataclasses.replace(state, params=params, ema_params=ema_params)
     step = int(jax.device_get(state.step))
-    (workdir / "config.json").write_text(to_json(config))
+    log_shardings({"state": state, "frozen": task.frozen}, mesh)
     train_step = make_train_step(task.loss, tx, loop, mesh, shardings)
     schedule = learning_rate_schedule(config.optimizer, loop)
     scores: dict[str, float] = {}
     with Reporter(workdir, loop, step) as reporter, _stop_requests() as stop:
         while step < loop.num_steps:
+            if profile and step == profile.start:
+                jax.profiler.start_trace(workdir / "profile", create_perfetto_trace=True)
             with jax.transfer_guard("disallow"):
                 state = train_step(state, task.frozen, to_devices(next(data), mesh))
             step += 1
+            if profile and step == profile.stop:
+                jax.block_until_ready(state)
+                jax.profiler.stop_trace()
             reporter.step(step)
             if step % loop.log_every_steps == 0 or step == loop.num_steps:
                 reporter.log(step, jax.device_get(state.metrics), float(schedule(step - 1)))
-            last, evaluated = stop or step == loop.num_steps, False
+            stopped = bool(stop)
+            if jax.process_count() > 1:
+                stopped = step % loop.log_every_steps == 0 and hosts.any_host(stopped)
+            last, evaluated = stopped or step == loop.num_steps, False
             if step % loop.eval_every_steps == 0 or step == loop.num_steps:
                 began = time.monotonic()
                 scores = task.evaluate(state.ema_params, step, workdir / "samples")
@@ -135,7 +164,7 @@ def train(
             # Saved before the next batch is drawn, so that the data's position belongs to the step.
             if last or evaluated or step % loop.checkpoint_every_steps == 0:
                 checkpoints.save(state, data, scores["score"] if evaluated else None)
-            if stop and step < loop.num_steps:
+            if stopped and step < loop.num_steps:
                 checkpoints.close()
                 raise SystemExit(f"stopped at step {step}; the checkpoint is written, go on with --resume")
     checkpoints.close()

@@ -7,12 +7,12 @@ import sys
 import time
 from typing import Any
 
-import jax
 from absl import logging
 from etils import epath
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from genmask_jax.config import LoopConfig
+from genmask_jax.hosts import is_first
 
 
 class Reporter:
@@ -22,8 +22,9 @@ class Reporter:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # clu's writers bring TensorFlow
         from clu import metric_writers
 
-        self.workdir, self.loop, self.first = workdir, loop, jax.process_index() == 0
-        (workdir / "samples").mkdir(parents=True, exist_ok=True)
+        self.workdir, self.loop, self.first = workdir, loop, is_first()
+        if self.first:
+            (workdir / "samples").mkdir(parents=True, exist_ok=True)
         self.writer = metric_writers.create_default_writer(
             str(workdir), just_logging=not self.first, asynchronous=False
         )

@@ -71,4 +71,4 @@ def init_state(init: Callable[[jax.Array], TrainState], seed: int, mesh: Mesh) -
         mesh: where the state lives.
     """
     shardings = state_shardings(jax.eval_shape(init, jax.random.key(seed)), mesh)
-    return jax.jit(init, out_shardings=shardings)(jax.random.key(seed)), shardings
+    return jax.jit(lambda: init(jax.random.key(seed)), out_shardings=shardings)(), shardings

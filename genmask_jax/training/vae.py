@@ -13,6 +13,7 @@ from genmask_jax.data.pipeline import picture_batches
 from genmask_jax.data.sources import segment_source
 from genmask_jax.evaluation.metrics import intersection_union, summarize
 from genmask_jax.evaluation.sheets import generation_sheet
+from genmask_jax.hosts import is_first, on_every_host
 from genmask_jax.models.genmask import mask_to_rgb, to_signed
 from genmask_jax.models.vae import VAE, sample_posterior
 
@@ -41,9 +42,9 @@ class VAETask:
         """From scratch."""
         return params
 
-    def batches(self, host_batch_size: int) -> Any:
-        """Endless batches of pictures and their masks."""
-        return picture_batches(self.config.data, batch_size=host_batch_size, seed=self.config.seed)
+    def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
+        """This host's part of endless batches of pictures and their masks."""
+        return picture_batches(self.config.data, batch_size=batch_size, part=part, seed=self.config.seed)
 
     def loss(self, params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
         """L1 + L2 reconstruction error a channel, and the KL divergence to N(0, 1) a latent.
@@ -68,7 +69,8 @@ class VAETask:
         return pictures, model.decode(model.encode(pictures))
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
-        """How well masks (mIoU) and pictures (PSNR, dB) of the val split come back."""
+        """How well masks (mIoU) and pictures (PSNR, dB) of the val split come back; on every host alike."""
+        ema_params = on_every_host(ema_params)
         source, half = segment_source(self.config.data, "val"), 32
         scores, squared = [], []
         for start in range(0, self.config.loop.num_eval_examples, half):
@@ -79,7 +81,7 @@ class VAETask:
             predictions = output[half:].mean(-1) > 0
             scores += [intersection_union(p, m) for p, m in zip(predictions, masks, strict=True)]
             squared.append(np.square(np.clip(output[:half], -1, 1) - truth[:half]).mean((1, 2, 3)))
-            if start == 0:
+            if start == 0 and is_first():
                 self._write_sheet(truth, output, directory / f"reconstructions_{step:06d}.png")
         metrics = summarize([i for i, _ in scores], [u for _, u in scores])
         psnr = float(np.mean(10 * np.log10(4 / np.concatenate(squared))))
@@ -102,7 +104,7 @@ class VAETask:
                 0
             ]
 
-        data = self.batches(64)
+        ema_params, data = on_every_host(ema_params), self.batches(64, (0, 1))
         means = [jax.device_get(encode(ema_params, jax.device_put(next(data)))) for _ in range(num_batches)]
         latents = np.concatenate(means).reshape(-1, self.config.vae.channels)
         statistics = jax.tree.map(lambda x: x, self.statistics)

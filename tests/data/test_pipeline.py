@@ -1,5 +1,6 @@
 """Batches: two halves, the same for the same seed, resumable, divided between hosts."""
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -13,9 +14,10 @@ def preparer(text, image=None):
     return {"input_ids": np.array([ord(c) for c in text.ljust(64)[:64]], np.int32)}
 
 
-def batches(seed=0, dropout=0.1, size=4, workers=0):
+def batches(seed=0, dropout=0.1, size=4, workers=0, part=(0, 1)):
     config = DataConfig(size=32, num_workers=workers)
-    return pipeline.training_batches(config, preparer, batch_size=size, condition_dropout=dropout, seed=seed)
+    options = {"batch_size": size, "part": part, "condition_dropout": dropout, "seed": seed}
+    return pipeline.training_batches(config, preparer, **options)
 
 
 def same(a, b):
@@ -65,14 +67,20 @@ def test_dropout_empties_prompts_of_pictures_only():
     assert 18 <= empty <= 46  # 32 of 64 expected
 
 
-def test_hosts_see_disjoint_examples(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pipeline.jax, "process_count", lambda: 2)
-    seen = []
-    for host in range(2):
-        monkeypatch.setattr(pipeline.jax, "process_index", lambda host=host: host)
-        iterator = batches()
-        seen.append({next(iterator)["segment"]["images"].tobytes() for _ in range(4)})
-    assert not seen[0] & seen[1]
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_share_the_batches_of_one(hosts):
+    alone = batches(size=16, dropout=0.5)
+    parts = [batches(size=16, dropout=0.5, part=(host, hosts)) for host in range(hosts)]
+    for _ in range(3):
+        together = jax.tree.map(lambda *rows: np.concatenate(rows), *map(next, parts))
+        same(next(alone), together)
+
+
+def test_the_position_of_one_host_is_that_of_any():
+    alone, part = batches(size=8), batches(size=8, part=(1, 2))
+    next(alone)
+    next(part)
+    assert alone.get_state() == part.get_state()
 
 
 def test_worker_processes_change_nothing_but_who_works():

@@ -299,7 +299,7 @@ def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
                 np.testing.assert_array_equal(example[f"{name}_mask"], mask[0])
                 expected = np.where(mask[0][:, None], embeds[0], 0)
                 np.testing.assert_allclose(example[f"{name}_embeds"], expected, atol=1e-4)
-    options = {"batch_size": 4, "condition_dropout": 0.5, "seed": 0}
+    options = {"batch_size": 4, "part": (0, 1), "condition_dropout": 0.5, "seed": 0}
     batch = next(training_batches(cached, encoder.preparer, **options))
     assert set(batch["segment"]["instruction"]) == {"text_embeds", "text_mask"}
     task = GenMaskTask(networks, config)
@@ -418,7 +418,7 @@ def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
         sharding.FSDP_MIN_BYTES = 256
         config = from_config_dict(TrainConfig, json.loads(open("config.json").read()))
         encoder = factory.build(config.instruction, ".")
-        options = {"batch_size": 8, "condition_dropout": 0.1, "seed": 0}
+        options = {"batch_size": 8, "part": (0, 1), "condition_dropout": 0.1, "seed": 0}
         batch = next(training_batches(config.data, encoder.preparer, **options))
         mesh = sharding.make_mesh(sharding.MeshConfig(data=2, fsdp=2, tensor=2))
         for mesh in (None, mesh):

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+#SBATCH --job-name=genmask
+#SBATCH --nodes=1
+#SBATCH --gpus-per-node=8
+#SBATCH --ntasks-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --signal=TERM@120
+#SBATCH --output=%x-%j.log
+# One process a GPU, on one node or several; the processes find one another by SLURM's environment.
+#
+#   sbatch --nodes=4 launch/pods/slurm.sh python launch/train.py --config=configs/genmask_l.py --workdir=...
+#   bash launch/pods/slurm.sh --dry-run python launch/train.py ...      # prints what a job would run
+#
+# Submit it from the checkout, where .venv has requirements.txt and requirements-gpu.txt. Options of sbatch
+# replace those above; --ntasks-per-node must be --gpus-per-node. Two minutes before its time is over the job
+# gets SIGTERM and training writes a checkpoint; submit the same command with --resume to go on.
+set -euo pipefail
+
+dry_run=false
+if [[ "${1:-}" == --dry-run ]]; then dry_run=true; shift; fi
+if [[ $# -eq 0 ]]; then sed -n '9,17s/^# \{0,1\}//p' "$0"; exit 2; fi
+
+cd "${SLURM_SUBMIT_DIR:-$PWD}"
+export PATH="$PWD/.venv/bin:$PATH"
+run=(srun --kill-on-bad-exit=1 "$@")
+if $dry_run; then printf '%q ' "${run[@]}"; echo; else exec "${run[@]}"; fi
