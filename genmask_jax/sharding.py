@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
@@ -44,7 +45,14 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over all devices or those given. Raises UserError when the axes do not make their number."""
+    """The mesh over all devices or those given.
+
+    `data` is the outermost axis: parameters are divided over neighbours (fsdp within a node, a slice or an
+    axis of a torus) and replicated across the rest, and only gradients travel between slices.
+
+    Raises:
+        UserError: the axes do not make the number of devices, or data is no multiple of the slices.
+    """
     devices = jax.devices() if devices is None else devices
     count, inner = len(devices), config.fsdp * config.tensor
     data = count // inner if config.data == -1 else config.data
@@ -53,7 +61,14 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"mesh: data {data} x fsdp {config.fsdp} x tensor {config.tensor} is not the {count} devices here"
         )
     shape, names = (data, config.fsdp, config.tensor), ("data", "fsdp", "tensor")
-    return jax.make_mesh(shape, names, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    types = (AxisType.Auto,) * 3
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(shape, names, axis_types=types, devices=devices)
+    if data % slices:
+        raise UserError(f"config.mesh.data {data} is no multiple of the {slices} slices")
+    inside, between = (data // slices, *shape[1:]), (slices, 1, 1)
+    return Mesh(mesh_utils.create_hybrid_device_mesh(inside, between, devices), names, axis_types=types)
 
 
 def parameter_spec(path: str, shape: tuple[int, ...], itemsize: int, mesh: Mesh) -> P:
@@ -249,4 +264,5 @@ def local_batch_sharding() -> tuple[NamedSharding, NamedSharding]:
 def to_devices(batch: Any, mesh: Mesh) -> Any:
     """This host's part of a batch of NumPy arrays, as global arrays: the one way that data enters."""
     sharding = batch_sharding(mesh)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+    with jax.transfer_guard_host_to_device("allow"):  # this transfer is meant
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)

@@ -1,23 +1,30 @@
 """Measures speed and memory, on the machine that it runs on.
 
     python launch/benchmark.py train_step --size=8x384 --peer=diffusers
-    python launch/benchmark.py mask --size=l --image_size=256
+    python launch/benchmark.py sampler --size=l --image_size=256
+    python launch/benchmark.py vae --image_size=512
+    python launch/benchmark.py input_pipeline --config=configs/genmask_tiny.py --vae=runs/quickstart/vae
     python launch/benchmark.py instruction --size=vl_7b --layers=1 --peer=transformers
 
-train_step: seconds for forward, backward and AdamW of the DiT alone, in float32, beside a peer's.
+train_step: seconds for forward, backward and AdamW of the DiT alone, beside a peer's.
 instruction: Qwen2.5-VL with its whole vision tower and as many layers of its language model as asked for,
 with random weights: a picture and a text read, and text written.
-mask: one mask end to end (VAE encoder, one pass of the DiT, VAE decoder) with random bfloat16 weights.
+sampler: masks end to end (VAE encoder, one pass of the DiT, VAE decoder) with random bfloat16 weights.
+vae: Wan 2.1's VAE alone, with random weights.
+input_pipeline: examples a second that a config's data makes, beside those that its training step takes, and
+those of a set of JPEGs in ArrayRecords.
 Each prints a table and, last, one line of JSON.
 """
 
 import argparse
+import dataclasses
 
 from genmask_jax import cli
-from genmask_jax.benchmarks import instruction, mask, train_step
+from genmask_jax.benchmarks import input_pipeline, instruction, sampler, train_step, vae
 from genmask_jax.benchmarks.instruction import EncoderWorkload
 from genmask_jax.benchmarks.workload import Workload, parse_size
 from genmask_jax.instruction.qwen.config import SIZES
+from genmask_jax.models.layers import REMAT
 
 
 def main() -> None:
@@ -35,10 +42,23 @@ def main() -> None:
     step.add_argument("--text_tokens", type=positive, default=128)
     step.add_argument("--text_dim", type=positive, default=384)
     step.add_argument("--rounds", type=positive, default=4, help="turns of three steps each")
-    one = commands.add_parser("mask", help="seconds and memory for one mask", allow_abbrev=False)
+    step.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
+    step.add_argument("--remat", default="none", choices=REMAT, help="see config.model.remat")
+    one = commands.add_parser("sampler", help="seconds and memory for masks", allow_abbrev=False)
     one.add_argument("--size", default="l", choices=["tiny", "s", "b", "l", "xl"])
     one.add_argument("--image_size", type=positive, default=256, help="pixels a side")
+    one.add_argument("--batch_size", type=positive, default=1)
     one.add_argument("--repeats", type=positive, default=3)
+    latents = commands.add_parser("vae", help="seconds and memory for the VAE", allow_abbrev=False)
+    latents.add_argument("--image_size", type=positive, default=256, help="pixels a side")
+    latents.add_argument("--batch_size", type=positive, default=1)
+    latents.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
+    latents.add_argument("--repeats", type=positive, default=3)
+    data = commands.add_parser("input_pipeline", help="examples a second", allow_abbrev=False)
+    data.add_argument("--config", required=True, help="a file configs/genmask_*.py")
+    data.add_argument("--vae", help="instead of the config's: directory of a VAE")
+    data.add_argument("--jpeg_size", type=positive, default=512, help="pixels a side (default: 512)")
+    data.add_argument("--seconds", type=positive, default=10, help="to read for, each (default: 10)")
     read = commands.add_parser("instruction", help="seconds and memory for Qwen", allow_abbrev=False)
     read.add_argument("--size", default="vl_7b", choices=SIZES)
     read.add_argument("--layers", type=positive, default=1, help="of the language model (default: 1)")
@@ -60,8 +80,14 @@ def positive(text: str) -> int:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    if arguments.command == "mask":
-        mask.measure(arguments.size, arguments.image_size, arguments.repeats)
+    if arguments.command == "sampler":
+        sampler.measure(arguments.size, arguments.image_size, arguments.batch_size, arguments.repeats)
+        return
+    if arguments.command == "vae":
+        vae.measure(arguments.image_size, arguments.batch_size, arguments.dtype, arguments.repeats)
+        return
+    if arguments.command == "input_pipeline":
+        input_pipeline.measure(arguments.config, arguments.vae, arguments.jpeg_size, arguments.seconds)
         return
     if arguments.command == "instruction":
         fields = ("size", "layers", "image_size", "batch_size", "dtype")
@@ -69,11 +95,12 @@ def measure(arguments: argparse.Namespace) -> None:
         instruction.measure(encoder, peer=arguments.peer, repeats=arguments.repeats)
         return
     workload = Workload(
-        model=parse_size(arguments.size, arguments.text_dim),
+        model=dataclasses.replace(parse_size(arguments.size, arguments.text_dim), remat=arguments.remat),
         batch_size=arguments.batch_size,
         frames=arguments.frames,
         latents=(arguments.height, arguments.width),
         text_tokens=arguments.text_tokens,
+        dtype=arguments.dtype,
     )
     train_step.measure(workload, peer=arguments.peer, rounds=arguments.rounds)
 

@@ -3,14 +3,16 @@
     pip install -r requirements-tpu.txt
     python launch/compile.py --config=configs/genmask_l.py --topology=v5e:16x16 --config.mesh.fsdp=16
 
-The very training step (or, with --program=mask_sampler, the very sampler of masks) is compiled by the TPU's
-own compiler. Weights need not be here: published shapes stand in for them. Times are estimates by a roofline
-over the compiled program. Prints a table and, last, one line of JSON.
+The very training step (or, with --program=mask_sampler or picture_sampler, the very sampler) is compiled by
+the TPU's own compiler. Weights need not be here: published shapes stand in for them. Times are estimates by a
+roofline over the compiled program, without the network between slices. Prints a table and, last, one line of
+JSON. With --search it tries meshes, and for each what of a block to compute anew, and ranks them.
 """
 
 import dataclasses
 import json
 import os
+from typing import Any
 
 import jax
 from absl import flags
@@ -25,39 +27,65 @@ from genmask_jax.errors import UserError
 from genmask_jax.scale import programs
 from genmask_jax.scale.chips import CHIPS, parse_topology
 from genmask_jax.scale.estimate import Estimate, estimate
+from genmask_jax.scale.search import Found, ranked, search
 from genmask_jax.sharding import make_mesh
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A file configs/genmask_*.py."
 )
 TOPOLOGY = flags.DEFINE_string("topology", None, "As v5e:16x16, v5p:4x4x4, v6e:16x16.", required=True)
-PROGRAM = flags.DEFINE_enum("program", "train_step", ["train_step", "mask_sampler"], "What to compile.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Of the mask sampler.", lower_bound=1)
+PROGRAM = flags.DEFINE_enum(
+    "program", "train_step", ["train_step", "mask_sampler", "picture_sampler"], "What to compile."
+)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Of a sampler.", lower_bound=1)
+SLICES = flags.DEFINE_integer("slices", 1, "How many such slices there are.", lower_bound=1)
+SEARCH = flags.DEFINE_bool("search", False, "Try meshes and rematerialisation, minutes each, and rank them.")
 
 
 def main() -> None:
     config = from_config_dict(TrainConfig, CONFIG.value)
     generation, shape, _ = parse_topology(TOPOLOGY.value)
     jax.config.update("jax_platforms", "cpu")  # what is not compiled runs here
-    mesh = make_mesh(config.mesh, devices(generation, shape))
-    run = programs.describe(config, mesh)
-    for line in run.assumed:
-        print(line)
-    if PROGRAM.value == "train_step":
-        lowered, flops = programs.train_step(run), programs.train_flops(run)
-    else:
-        lowered, flops = (
-            programs.mask_sampler(run, BATCH_SIZE.value),
-            programs.mask_flops(run, BATCH_SIZE.value),
-        )
-    found = estimate(lowered, CHIPS[generation], model_flops=flops / mesh.size)
-    report(found, mesh.size, flops / mesh.size)
+    there = devices(generation, shape)
+    assumed: set[str] = set()
+
+    def compile_(config: TrainConfig) -> Estimate:
+        run = programs.describe(config, make_mesh(config.mesh, there))
+        for line in sorted(set(run.assumed) - assumed):
+            print(line)
+        assumed.update(run.assumed)
+        lowered, flops = lower(run)
+        return estimate(lowered, CHIPS[generation], model_flops=flops / len(there))
+
+    if not SEARCH.value:
+        report(compile_(config), len(there))
+        return
+    every = []
+    for found in search(config, len(there), compile_):
+        print(f"{found.name}: {verdict(found.estimate)}", flush=True)
+        every.append(found)
+    best = ranked(every)[0]
+    report_search(ranked(every))
+    chosen = {"mesh": dataclasses.asdict(best.config.mesh), "remat": best.config.model.remat}
+    print(json.dumps(dataclasses.asdict(best.estimate) | chosen))
+
+
+def lower(run: programs.Described) -> tuple[jax.stages.Lowered, float]:
+    """The program that --program asks for, and the operations that it asks of all devices."""
+    size = BATCH_SIZE.value
+    if PROGRAM.value == "mask_sampler":
+        return programs.mask_sampler(run, size), programs.mask_flops(run, size)
+    if PROGRAM.value == "picture_sampler":
+        return programs.picture_sampler(run, size), programs.picture_flops(run, size)
+    return programs.train_step(run), programs.train_flops(run)
 
 
 def devices(generation: str, shape: str) -> list[jax.Device]:
     """The devices of a topology, by the TPU's compiler. Raises UserError where it is not installed."""
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing is run, so several may be at it
-    options = {"chip_config_name": "megacore"} if generation == "v4" else {}
+    options: dict[str, Any] = {"chip_config_name": "megacore"} if generation == "v4" else {}
+    if SLICES.value > 1:
+        options["num_slices"] = SLICES.value
     try:
         name = f"{generation}:{shape}"
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
@@ -69,7 +97,24 @@ def devices(generation: str, shape: str) -> list[jax.Device]:
         ) from error
 
 
-def report(found: Estimate, count: int, model_flops: float) -> None:
+def verdict(found: Estimate) -> str:
+    """In half a line."""
+    used = f"{found.hbm_bytes_per_device / 2**30:.2f} of {found.hbm_limit_bytes / 2**30:.0f} GiB"
+    if not found.fits:
+        return f"does not fit, {used}"
+    return f"{used}, {found.estimated_step_seconds:.3f} s, {100 * found.estimated_mfu:.0f} % of the peak"
+
+
+def report_search(found: list[Found]) -> None:
+    table = Table(title=f"{CONFIG.value.name}, {PROGRAM.value}, {TOPOLOGY.value}: the best first")
+    for column in ("mesh and remat", ""):
+        table.add_column(column)
+    for one in found:
+        table.add_row(one.name, verdict(one.estimate))
+    Console().print(table)
+
+
+def report(found: Estimate, count: int) -> None:
     table = Table(title=f"{CONFIG.value.name}, {PROGRAM.value}, {TOPOLOGY.value}: {count} devices")
     table.add_column("of each device")
     table.add_column("", justify="right")
@@ -78,7 +123,9 @@ def report(found: Estimate, count: int, model_flops: float) -> None:
     table.add_row("memory", f"{found.hbm_bytes_per_device / 2**30:.2f} of {limit / 2**30:.0f} GiB")
     table.add_row("fits", f"yes, {room:.0f} % left" if found.fits else f"no, {-room:.0f} % too much")
     if found.fits:
-        table.add_row("operations that the model asks for", f"{model_flops / 1e12:.1f} TFLOP")
+        table.add_row(
+            "operations that the model asks for", f"{found.model_flops_per_device / 1e12:.1f} TFLOP"
+        )
         table.add_row("operations in the program", f"{found.flops_per_device / 1e12:.1f} TFLOP")
         table.add_row("bytes to and from memory", f"{found.bytes_accessed_per_device / 1e9:.0f} GB")
         for row in found.collectives[:6]:

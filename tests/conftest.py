@@ -62,7 +62,7 @@ def micro_vae(tmp_path_factory) -> str:
     return str(directory)
 
 
-def start(config: TrainConfig, workdir, *, resume=False, overwrite=False, batches=None):
+def start(config: TrainConfig, workdir, *, resume=False, overwrite=False, batches=None, profile=range(0)):
     """What launch/train.py does; `batches` may stand in for the task's data."""
     workdir = check_workdir(str(workdir), resume=resume, overwrite=overwrite, config=config)
     vae, mesh = load_vae(config.vae), make_mesh(config.mesh)
@@ -75,7 +75,7 @@ def start(config: TrainConfig, workdir, *, resume=False, overwrite=False, batche
     task = GenMaskTask(networks, config)
     if batches is not None:
         task.batches = batches(task.batches)
-    return train(task, config, workdir, mesh)
+    return train(task, config, workdir, mesh, profile)
 
 
 @pytest.fixture(scope="session")

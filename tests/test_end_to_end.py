@@ -1,5 +1,6 @@
 """A whole run: stopped and resumed bit for bit, evaluated, sampled, and protected from mistakes."""
 
+import gzip
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ from conftest import micro_config, start
 from PIL import Image
 
 from genmask_jax.errors import UserError
+from genmask_jax.training import loop
 
 LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
 
@@ -80,6 +82,50 @@ def test_a_run_learns_and_keeps_its_average_apart(micro_run):
     different = jax.tree.map(lambda a, b: not np.array_equal(a, b), state.params, state.ema_params)
     assert any(jax.tree.leaves(different))
     assert np.isfinite(state.metrics["loss"])
+
+
+def test_nothing_is_compiled_after_the_first_step(micro_vae, tmp_path):
+    """Not by steps, logs or checkpoints; the last step's validation compiles its samplers."""
+    compiled, at_draw = [], []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda name, _, **__: compiled.append(name) if name.endswith("backend_compile_duration") else None
+    )
+
+    def counted(batches):
+        def count(*arguments):
+            inner = batches(*arguments)
+
+            class Counted(type(inner)):
+                def __next__(self):
+                    at_draw.append(len(compiled))
+                    return super().__next__()
+
+            inner.__class__ = Counted
+            return inner
+
+        return count
+
+    start(micro_config(micro_vae, num_steps=6, eval_every_steps=6), tmp_path / "run", batches=counted)
+    assert len(at_draw) == 6
+    assert at_draw[1] > at_draw[0]
+    assert set(at_draw[2:]) == {at_draw[1]}, at_draw
+    assert len(compiled) > at_draw[-1]
+
+
+def test_what_is_not_put_on_the_devices_stops_the_loop(micro_vae, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "to_devices", lambda batch, mesh: batch)
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        start(micro_config(micro_vae), tmp_path / "run")
+
+
+def test_a_profile_can_be_opened(micro_vae, tmp_path):
+    """By XProf (the .xplane.pb) and Perfetto."""
+    start(micro_config(micro_vae, num_steps=3), tmp_path / "run", profile=range(1, 3))
+    (trace,) = (tmp_path / "run/profile").rglob("perfetto_trace.json.gz")
+    with gzip.open(trace) as file:
+        names = {event.get("name", "") for event in json.load(file)["traceEvents"]}
+    assert any("train_step" in name for name in names)
+    assert list((tmp_path / "run/profile").rglob("*.xplane.pb"))
 
 
 def test_a_used_directory_is_left_alone(micro_run, tmp_path):

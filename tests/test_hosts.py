@@ -77,8 +77,9 @@ def train_and_stop(arguments, workdir, until, **options):
             started[-1].send_signal(signal.SIGTERM)
             break
         time.sleep(0.2)
+    codes = finish(started)
     logs = "\n".join(path.read_text()[-1500:] for path in workdir.parent.glob("train_*.log"))
-    assert finish(started) == [1] * len(started), logs
+    assert codes == [1] * len(started), logs
     assert "go on with --resume" in logs, logs
 
 
@@ -94,9 +95,9 @@ def same_losses(workdir, other):
 
 @pytest.fixture(scope="module")
 def alone(micro_vae, tmp_path_factory):
-    """The work directory of a run on one device, stopped after a dozen steps."""
+    """The work directory of a run on one device, stopped after some 60 steps."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    train_and_stop(training(micro_vae, workdir), workdir, 12)
+    train_and_stop(training(micro_vae, workdir), workdir, 60)
     return workdir
 
 

@@ -44,11 +44,13 @@ def our_params(model: Any, workload: Workload) -> nnx.State:
 
 
 def make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[], float]:
-    """A function that takes one step (forward, backward, AdamW; float32) and returns its loss.
+    """A function that takes one step (forward, backward, AdamW) and returns its loss; on a GPU where one is.
 
     With one frame the model gets a timestep an example, with two a timestep a token, as it wants them.
     """
     torch, _ = load()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = model.to(device)
     inputs = workload.inputs()
     latents, target = (torch.from_numpy(np.moveaxis(inputs[n], -1, 1).copy()) for n in ("latents", "target"))
     text = torch.from_numpy(inputs["text_embeds"])
@@ -59,11 +61,14 @@ def make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[],
         timesteps = timesteps[:, 0]
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     forward = torch.compile(model) if compiled else model
+    latents, target, text, timesteps = (x.to(device) for x in (latents, target, text, timesteps))
+    half = workload.dtype == "bfloat16"
 
     def run() -> float:
         optimizer.zero_grad(set_to_none=True)
-        velocity = forward(latents, timesteps, text, return_dict=False)[0]
-        loss = (velocity - target).square().mean()
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            velocity = forward(latents, timesteps, text, return_dict=False)[0]
+        loss = (velocity.float() - target).square().mean()
         loss.backward()
         optimizer.step()
         return loss.item()

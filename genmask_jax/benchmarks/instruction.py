@@ -1,10 +1,6 @@
 """Seconds and memory for Qwen as an instruction encoder, at full width with as many layers as fit."""
 
 import dataclasses
-import json
-import resource
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import UInt8
-from rich.console import Console
-from rich.table import Table
 
 from genmask_jax.benchmarks.random_weights import random_weights
+from genmask_jax.benchmarks.timing import Stages, report_stages
 from genmask_jax.inference.batching import stack_inputs
 from genmask_jax.instruction.qwen.config import SIZES, QwenConfig, QwenInstructionConfig, WriteConfig
 from genmask_jax.instruction.qwen.decoding import write
@@ -26,8 +21,6 @@ from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, PromptMaker, Qwe
 
 TEXT = "the dog on the left"
 NEW_TOKENS = 16
-
-Stages = dict[str, Callable[[], Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,25 +114,5 @@ def measure(workload: EncoderWorkload, *, peer: str | None, repeats: int) -> dic
     """Runs the benchmark, prints a table, and last one line of JSON, which it returns."""
     stages, parameters = our_stages(workload)
     columns = {"ours": stages} | ({peer: peer_stages(workload)} if peer else {})
-    seconds: dict[str, dict[str, float]] = {name: {} for name in columns}
-    table = Table(title=f"Qwen {workload.size}, {parameters / 1e9:.3f} B parameters, {workload.dtype}")
-    for column in ("", *columns):
-        table.add_column(column, justify="right" if column else "left")
-    for i, name in enumerate(stages):
-        runs = {who: list(parts.values())[i] for who, parts in columns.items() if i < len(parts)}
-        taken: dict[str, list[float]] = {who: [] for who in runs}
-        for _ in range(repeats + 1):  # in turns
-            for who, run in runs.items():
-                began = time.perf_counter()
-                run()
-                taken[who].append(time.perf_counter() - began)
-        for who, times in taken.items():
-            seconds[who][name] = statistics.median(times[1:])
-        table.add_row(name, *(f"{seconds[who][name]:.4f} s" for who in runs))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    table.add_row("peak resident memory", f"{peak / 2**30:.2f} GiB")
-    line = {"seconds": seconds, "parameters": parameters, "peak_resident_bytes": peak}
-    line |= {"device": jax.devices()[0].device_kind, **dataclasses.asdict(workload)}
-    Console().print(table)
-    print(json.dumps(line))
-    return line
+    title = f"Qwen {workload.size}, {parameters / 1e9:.3f} B parameters, {workload.dtype}"
+    return report_stages(title, columns, repeats, {"parameters": parameters, **dataclasses.asdict(workload)})

@@ -25,6 +25,7 @@ class Workload:
     frames: 1, or 2 with timesteps (t, 0).
     latents: height and width of a frame.
     text_tokens: length of the instruction.
+    dtype: of the matrix products; parameters and optimiser are float32.
     """
 
     model: DiTConfig
@@ -32,6 +33,7 @@ class Workload:
     frames: int
     latents: tuple[int, int]
     text_tokens: int
+    dtype: str = "float32"
 
     @property
     def tokens(self) -> int:
@@ -84,8 +86,9 @@ def parse_size(size: str, text_dim: int) -> DiTConfig:
 
 
 def make_ours(workload: Workload, params: nnx.State) -> Callable[[], float]:
-    """A function that takes one step (forward, backward, AdamW; float32) and returns its loss."""
-    graph = nnx.split(nnx.eval_shape(lambda: DiT(workload.model, rngs=nnx.Rngs(0))))[0]
+    """A function that takes one step (forward, backward, AdamW) and returns its loss."""
+    dtype = jnp.dtype(workload.dtype)
+    graph = nnx.split(nnx.eval_shape(lambda: DiT(workload.model, dtype=dtype, rngs=nnx.Rngs(0))))[0]
     tx = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     inputs = jax.device_put(workload.inputs())
 

@@ -108,19 +108,42 @@ def training_batches(
         condition_dropout: share of generation prompts that are replaced by the empty one.
         seed: of shuffling and dropout.
     """
-    half = batch_size // 2 // part[1]
     if config.latents:
         sources = [CachedLatents(config.latents, task) for task in ("segment", "generate")]
     else:
         sources = [segment_source(config, "train"), generate_source(config, "train")]
-    segment = _endless(sources[0], seed).map(PrepareSegment(preparer))
-    generate = _endless(sources[1], seed + 1)
+    return batches_of(
+        *sources,
+        preparer,
+        batch_size=batch_size,
+        part=part,
+        condition_dropout=condition_dropout,
+        seed=seed,
+        num_workers=config.num_workers,
+    )
+
+
+def batches_of(
+    segments: Source,
+    pictures: Source,
+    preparer: Preparer,
+    *,
+    batch_size: int,
+    part: tuple[int, int],
+    condition_dropout: float,
+    seed: int,
+    num_workers: int,
+) -> grain.DatasetIterator:
+    """As `training_batches`, of any `segments` with masks and any `pictures`."""
+    half = batch_size // 2 // part[1]
+    segment = _endless(segments, seed).map(PrepareSegment(preparer))
+    generate = _endless(pictures, seed + 1)
     generate = generate.random_map(PrepareGenerate(preparer, condition_dropout))
     # Without drop_remainder, Grain overflows on the length of an endless data set in batches of one.
     tasks = [PartOfBatches(task, half, part) for task in (segment, generate)]
     halves = [task.batch(half, drop_remainder=True) for task in tasks]
     batches = grain.experimental.ZipMapDataset(halves)
-    return _iterate(batches.map(_name_halves), config.num_workers)
+    return _iterate(batches.map(_name_halves), num_workers)
 
 
 def _name_halves(halves: tuple[Any, Any]) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Generator:
         self.networks, self.sampler = networks, sampler
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         self._null = stack_inputs([networks.preparer("", None)] * self.batch_size)
-        self._sample = jax.jit(self._trace)
+        self._sample = jax.jit(self.trace)
 
     def __call__(self, prompts: Sequence[str]) -> UInt8[np.ndarray, "N H W 3"]:
         """A picture for every prompt; the n-th prompt's noise depends on the seed and n alone.
@@ -52,7 +52,7 @@ class Generator:
             pictures[batch[:real]] = np.round(levels).astype(np.uint8)
         return gather_arrays(pictures)
 
-    def _trace(
+    def trace(
         self,
         params: Any,
         frozen: Any,
@@ -60,6 +60,7 @@ class Generator:
         null: dict[str, Array],
         seeds: UInt32[Array, "B 2"],
     ) -> Float[Array, "B H W 3"]:
+        """The sampler's program: pictures of a batch; `null` is the empty prompt, prepared, for each."""
         with tracing_on(self.networks.mesh):
             return constrain_batch(self._pictures(params, frozen, instruction, null, seeds))
 

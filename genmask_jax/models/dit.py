@@ -27,6 +27,7 @@ from genmask_jax.models.layers import (
     stack,
     xavier,
 )
+from genmask_jax.sharding import constrain_batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,6 +203,8 @@ class DiT(nnx.Module):
         x = self.patch_embedding(patchify(latents, config.patch_size).astype(self.dtype))
         modulation = self.time_proj(jax.nn.silu(time)).reshape(*timesteps.shape, 6, -1)
         context = self.text_embedder(text_embeds.astype(self.dtype))
+        # Or they are left divided by channels, as the weights are, and gathered anew in every block.
+        modulation, context = constrain_batch(modulation), constrain_batch(context)
         head_dim = config.hidden_size // config.num_heads
         rotary = rotary_table(head_dim, self._grid(latents), config.rope_theta)
         return x, modulation, context, text_mask, rotary

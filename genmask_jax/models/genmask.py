@@ -165,7 +165,9 @@ def make_networks(
     """
     networks = abstract_networks(config, vae_config, instruction, mesh)
     frozen = networks.frozen
-    frozen["vae"] = jax.device_put(vae_state, jax.tree.map(lambda x: x.sharding, frozen["vae"]))
+    # Through the host: an array of one process's device cannot be spread over other processes'.
+    vae = jax.device_get(vae_state)
+    frozen["vae"] = jax.device_put(vae, jax.tree.map(lambda x: x.sharding, frozen["vae"]))
     if "instruction" in frozen:
         frozen["instruction"] = with_loaded(frozen["instruction"], instruction)
     return networks

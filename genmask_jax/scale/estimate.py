@@ -21,18 +21,20 @@ class Estimate:
 
     fits: whether the compiler found room for it.
     hbm_bytes_per_device, hbm_limit_bytes: what it takes, and what the chip has.
+    model_flops_per_device: operations that the model asks for, without what is computed anew.
     flops_per_device, bytes_accessed_per_device: each loop's body as often as it runs.
     collectives: kind, devices of a group, how often, bytes.
     compute_seconds: each piece of work at the chip's peak, or at the speed of its memory if that is slower.
     communication_seconds: of the collectives, one after the other, on rings along one axis.
     estimated_step_seconds: the longer of both, as if one hid behind the other.
-    estimated_mfu: of the operations that the model asks for, without what is computed anew.
+    estimated_mfu: the model's operations in this time, as a share of the chip's peak.
     """
 
     fits: bool
     hbm_bytes_per_device: float
     hbm_limit_bytes: float
     compile_seconds: float
+    model_flops_per_device: float = 0.0
     flops_per_device: float = 0.0
     bytes_accessed_per_device: float = 0.0
     collectives: tuple[dict[str, Any], ...] = ()
@@ -57,7 +59,7 @@ def estimate(lowered: jax.stages.Lowered, chip: Chip, *, model_flops: float) -> 
         taken = used_bytes(str(error))
         if taken is None:
             raise
-        return Estimate(False, taken, chip.hbm_bytes, time.monotonic() - began)
+        return Estimate(False, taken, chip.hbm_bytes, time.monotonic() - began, model_flops)
     seconds = time.monotonic() - began
     memory = compiled.memory_analysis()
     hbm = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -70,6 +72,7 @@ def estimate(lowered: jax.stages.Lowered, chip: Chip, *, model_flops: float) -> 
         hbm_bytes_per_device=hbm,
         hbm_limit_bytes=chip.hbm_bytes,
         compile_seconds=seconds,
+        model_flops_per_device=model_flops,
         flops_per_device=work.flops,
         bytes_accessed_per_device=work.nbytes,
         collectives=summarise(work.collectives),
@@ -87,11 +90,18 @@ def used_bytes(message: str) -> float | None:
 
 
 def compute_seconds(work: Work, chip: Chip) -> float:
-    """A roofline (Williams et al. 2009) over each piece of work, one after the other."""
-    return sum(
-        count * max(flops / chip.peak_flops, nbytes / chip.hbm_bandwidth)
-        for flops, nbytes, count in work.pieces
-    )
+    """A roofline (Williams et al. 2009) over each piece of work, one after the other.
+
+    Copies ahead go on beside the rest of their scope; there they cost time where all its bytes together take
+    longer than its pieces.
+    """
+    pieces: dict[str, float] = collections.defaultdict(float)
+    memory: dict[str, float] = collections.defaultdict(float)
+    for p in work.pieces:
+        moving = p.count * p.nbytes / chip.hbm_bandwidth
+        memory[p.scope] += moving
+        pieces[p.scope] += 0.0 if p.ahead else max(p.count * p.flops / chip.peak_flops, moving)
+    return sum(max(pieces[scope], memory[scope]) for scope in memory)
 
 
 def communication_seconds(work: Work, chip: Chip) -> float:

@@ -68,26 +68,40 @@ class Collective:
 
 
 @dataclasses.dataclass(frozen=True)
-class Work:
-    """Of one device: floating-point operations, bytes to and from HBM, and pieces of both.
+class Piece:
+    """One instruction's work.
 
-    pieces: (operations, bytes, count) of what runs one after the other.
+    flops, nbytes: floating-point operations, and bytes to and from HBM, each time it runs.
+    count: how often that is.
+    scope: the loop's body, or other computation, whose instructions run one after the other.
+    ahead: whether it is a copy between memories that goes on beside its scope's other work.
     """
 
-    pieces: tuple[tuple[float, float, float], ...]
+    flops: float
+    nbytes: float
+    count: float = 1
+    scope: str = ""
+    ahead: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """Of one device: its pieces and collectives."""
+
+    pieces: tuple[Piece, ...]
     collectives: tuple[Collective, ...]
 
     @property
     def flops(self) -> float:
-        return sum(flops * count for flops, _, count in self.pieces)
+        return sum(piece.flops * piece.count for piece in self.pieces)
 
     @property
     def nbytes(self) -> float:
-        return sum(nbytes * count for _, nbytes, count in self.pieces)
+        return sum(piece.nbytes * piece.count for piece in self.pieces)
 
     def times(self, count: float) -> "Work":
         return Work(
-            tuple((flops, nbytes, n * count) for flops, nbytes, n in self.pieces),
+            tuple(dataclasses.replace(piece, count=piece.count * count) for piece in self.pieces),
             tuple(
                 dataclasses.replace(c, count=c.count * count, nbytes=c.nbytes * count)
                 for c in self.collectives
@@ -123,7 +137,7 @@ class _Program:
 
     @functools.cache  # noqa: B019 (lives as long as the program)
     def _computation(self, name: str) -> Work:
-        pieces: list = []
+        pieces: list[Piece] = []
         collectives: list[Collective] = []
         seen: set[str] = set()
         for instruction in self.computations[name]:
@@ -156,16 +170,17 @@ class _Program:
             return self._computation(_called(i, "to_apply") or _called(i, "calls"))
         if i.opcode == "fusion":
             inner = self._computation(_called(i, "calls"))
-            return Work(((inner.flops, self._fusion_bytes(where, i), 1),), inner.collectives)
+            piece = Piece(inner.flops, self._fusion_bytes(where, i), scope=where)
+            return Work((piece,), inner.collectives)
         if i.opcode in MOVES:
-            return Work(((0.0, sum(a.nbytes for a in i.arrays), 1),), ())
+            return Work((Piece(0.0, sum(a.nbytes for a in i.arrays), scope=where, ahead=True),), ())
         operands = self._operands(where, i)
         nbytes = sum(a.hbm_bytes for a in (*i.arrays, *operands))
         if i.opcode in ("dynamic-slice", "slice", "gather"):
             nbytes = 2 * sum(a.hbm_bytes for a in i.arrays)
         if i.opcode == "dynamic-update-slice":
             nbytes = 2 * operands[1].hbm_bytes
-        return Work(((_flops(i, operands), nbytes, 1),), ())
+        return Work((Piece(_flops(i, operands), nbytes, scope=where),), ())
 
     def _operands(self, where: str, i: Instruction) -> list[Array]:
         types = self.types[where]

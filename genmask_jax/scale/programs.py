@@ -9,14 +9,13 @@ from etils import epath
 from jax.sharding import Mesh
 
 from genmask_jax.config import InstructionConfig, TrainConfig
-from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.base import Instruction
 from genmask_jax.instruction.qwen.config import SIZES
 from genmask_jax.models.genmask import Networks, abstract_networks
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.scale.flops import count_flops
-from genmask_jax.sharding import batch_sharding, placed, state_shardings
+from genmask_jax.sharding import batch_sharding, need_rows, placed, state_shardings
 from genmask_jax.training.checkpoints import read_config
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.optimizer import make_optimizer
@@ -87,12 +86,7 @@ def _batch(run: Described) -> Any:
 
 def _rows(example: Any, count: int, mesh: Mesh) -> Any:
     """`count` rows like the example, divided over the mesh. Raises UserError when they cannot be."""
-    parts = mesh.shape["data"] * mesh.shape["fsdp"]
-    if count % parts:
-        raise UserError(
-            f"{count} rows cannot be divided over {parts} devices; config.loop.global_batch_size must be a "
-            f"multiple of {2 * parts}, and --batch_size of {parts}"
-        )
+    need_rows(count, mesh, "config.loop.global_batch_size / 2, or --batch_size")
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype, sharding=sharding), example
@@ -109,9 +103,27 @@ def _mask_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
     size = run.config.data.size
     picture = np.zeros((size, size, 3), np.uint8)
     params = run.networks.abstract_params()
-    params = jax.tree.map(placed, params, state_shardings(params, run.mesh))
     example = (picture, run.networks.preparer(TEXT, picture), np.zeros(2, np.uint32))
     return params, run.networks.frozen, *_rows(example, batch_size, run.mesh)
+
+
+def picture_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
+    """The sampler of pictures, with the parameters where training has them."""
+    generator = GenMaskTask(run.networks, run.config).generator
+    return jax.jit(generator.trace).lower(*_picture_arguments(run, batch_size))
+
+
+def _picture_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
+    preparer = run.networks.preparer
+    example = (preparer(TEXT, None), preparer("", None), np.zeros(2, np.uint32))
+    params = run.networks.abstract_params()
+    return params, run.networks.frozen, *_rows(example, batch_size, run.mesh)
+
+
+def picture_flops(run: Described, batch_size: int) -> float:
+    """Operations of a batch of pictures, on all devices."""
+    generator = GenMaskTask(run.networks, run.config).generator
+    return count_flops(generator.trace, *_picture_arguments(run, batch_size))
 
 
 def train_flops(run: Described) -> float:

@@ -135,6 +135,7 @@ def train(
         ema_params = jax.tree.map(jnp.copy, params) if params is not state.params else state.ema_params
         state = dataclasses.replace(state, params=params, ema_params=ema_params)
     step = int(jax.device_get(state.step))
+    profile = range(max(profile.start, step), profile.stop)
     log_shardings({"state": state, "frozen": task.frozen}, mesh)
     train_step = make_train_step(task.loss, tx, loop, mesh, shardings)
     schedule = learning_rate_schedule(config.optimizer, loop)

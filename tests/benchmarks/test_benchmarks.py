@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genmask_jax.benchmarks import diffusers_peer, instruction, mask, train_step
+from genmask_jax.benchmarks import diffusers_peer, instruction, sampler, timing, train_step, vae
 from genmask_jax.benchmarks.workload import Workload, make_ours, parse_size
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.config import QwenConfig, QwenTextConfig, QwenVisionConfig
@@ -53,7 +53,7 @@ def test_unknown_sizes(size):
 
 
 def test_a_step_alone_is_reported(capsys, monkeypatch):
-    monkeypatch.setattr(train_step, "MATMUL", 256)
+    monkeypatch.setattr(timing, "MATMUL", 256)
     said = train_step.measure(workload(), peer=None, rounds=1)
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last == said
@@ -62,12 +62,21 @@ def test_a_step_alone_is_reported(capsys, monkeypatch):
     assert last["gflops_per_second"] == pytest.approx(workload().flops / last["ours_seconds"] / 1e9)
 
 
-def test_a_mask_is_reported(capsys, monkeypatch):
-    monkeypatch.setattr(mask, "VAEConfig", lambda: VAEConfig(8, 8, 4, (1,), 1, 4))
-    mask.measure("tiny", 32, 1)
-    last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert list(last["seconds"])[1] == "DiT, one pass over 32 tokens"
-    assert last["peak_resident_bytes"] > 2**27
+def test_masks_are_reported(capsys, monkeypatch):
+    monkeypatch.setattr(sampler, "VAEConfig", lambda: VAEConfig(8, 8, 4, (1,), 1, 4))
+    said = sampler.measure("tiny", 32, 2, 1)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == said
+    assert list(said["seconds"]["ours"])[1] == "DiT, one pass over 32 tokens"
+    assert said["peak_resident_bytes"] > 2**27
+
+
+def test_a_vae_is_reported(capsys, monkeypatch):
+    monkeypatch.setattr(vae, "VAEConfig", lambda: VAEConfig(8, 8, 4, (1,), 1, 4))
+    said = vae.measure(32, 2, "float32", 1)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == said
+    assert set(said["seconds"]["ours"]) == {"encoder", "decoder"}
+    with pytest.raises(UserError, match="stride 8"):
+        vae.measure(33, 1, "float32", 1)
 
 
 @pytest.mark.parametrize("peer", [None, "transformers"])

@@ -16,7 +16,7 @@ from genmask_jax.scale import programs
 from genmask_jax.scale.chips import CHIPS, parse_topology
 from genmask_jax.scale.estimate import communication_seconds, compute_seconds, used_bytes, wire_bytes
 from genmask_jax.scale.flops import count_flops
-from genmask_jax.scale.hlo import Collective, Work, read_work
+from genmask_jax.scale.hlo import Collective, Piece, Work, read_work
 from genmask_jax.sharding import MeshConfig, make_mesh
 from tests.conftest import micro_config
 from tests.test_end_to_end import one_line_error, run_script
@@ -134,7 +134,7 @@ def test_collectives_are_found_with_their_sizes():
 def test_a_roofline():
     chip = CHIPS["v5e"]
     work = Work(
-        ((197e12, 0.0, 2), (0.0, 819e9, 3)),
+        (Piece(197e12, 0.0, 2), Piece(0.0, 819e9, 3), Piece(0.0, 819e9, 1, ahead=True)),
         (Collective("all-gather", 4, 2, 100e9), Collective("all-reduce", 4, 1, 100e9)),
     )
     assert compute_seconds(work, chip) == pytest.approx(5)

@@ -1,0 +1,141 @@
+"""Examples a second that are read and prepared, beside those that a training step takes."""
+
+import dataclasses
+import functools
+import importlib.util
+import io
+import json
+import tempfile
+import time
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+import safetensors.numpy
+from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from genmask_jax.benchmarks.timing import time_in_turns
+from genmask_jax.config import TrainConfig, from_config_dict
+from genmask_jax.data.examples import Source
+from genmask_jax.data.pipeline import batches_of, training_batches
+from genmask_jax.data.refershapes import ReferShapesSegment
+from genmask_jax.data.sources import texts
+from genmask_jax.errors import UserError
+from genmask_jax.instruction import factory
+from genmask_jax.models.genmask import make_networks
+from genmask_jax.sharding import make_mesh, part_of_batch, to_devices
+from genmask_jax.training.checkpoints import load_vae
+from genmask_jax.training.genmask import GenMaskTask
+from genmask_jax.training.optimizer import make_optimizer
+from genmask_jax.training.state import init_state, make_init
+from genmask_jax.training.step import make_train_step
+
+JPEGS = 64
+"""Different pictures in the set of JPEGs; decoding one takes as long as decoding another."""
+
+
+class JpegSource(Source):
+    """Pictures as JPEG and masks as PNG in an ArrayRecord, decoded when they are read."""
+
+    def __init__(self, path: str, size: int):
+        self.records, self.size = grain.sources.ArrayRecordDataSource(path), size
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = safetensors.numpy.load(self.records[index])
+        image, mask = (np.asarray(Image.open(io.BytesIO(record[n].tobytes()))) for n in ("image", "mask"))
+        return {"image": image, "mask": mask, "text": record["text"].tobytes().decode(), "id": str(index)}
+
+
+def write_jpegs(path: epath.Path, size: int) -> JpegSource:
+    """Scenes with grain, which photographs have too and which makes decoding as slow as theirs."""
+    scenes, rng = ReferShapesSegment("train", size, 0), np.random.default_rng(0)
+    writer = ArrayRecordWriter(str(path), "group_size:1")
+    for i in range(JPEGS):
+        scene, files = scenes[i], {"image": io.BytesIO(), "mask": io.BytesIO()}
+        noisy = scene["image"] + rng.normal(0, 12, scene["image"].shape)
+        Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(files["image"], "JPEG", quality=90)
+        Image.fromarray(scene["mask"]).save(files["mask"], "PNG")
+        record = {name: np.frombuffer(file.getvalue(), np.uint8) for name, file in files.items()}
+        writer.write(
+            safetensors.numpy.save({**record, "text": np.frombuffer(scene["text"].encode(), np.uint8)})
+        )
+    writer.close()
+    return JpegSource(str(path), size)
+
+
+def read_config(path: str, vae: str | None) -> TrainConfig:
+    """A file of configs/. Raises UserError when it is not there or not valid."""
+    spec = importlib.util.spec_from_file_location("config", path)
+    if spec is None or not epath.Path(path).exists():
+        raise UserError(f"--config={path}: there is no such file; see configs/")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = from_config_dict(TrainConfig, module.get_config())
+    return dataclasses.replace(config, vae=vae or config.vae)
+
+
+def examples_per_second(batches: Any, batch_size: int, duration: float) -> float:
+    """Reads batches for so many seconds, after the first few."""
+    for _ in range(4):
+        next(batches)
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < duration:
+        next(batches)
+        count += batch_size
+    return count / (time.perf_counter() - began)
+
+
+def step_seconds(config: TrainConfig, encoder: Any, batch: Any) -> float:
+    """Median of a training step's, on a batch that is at hand."""
+    mesh, loop = make_mesh(config.mesh), config.loop
+    task = GenMaskTask(make_networks(config, *load_vae(config.vae), encoder, mesh), config)
+    tx = make_optimizer(config.optimizer, loop)
+    state, shardings = init_state(make_init(task.init_params, tx, task.metric_names), config.seed, mesh)
+    step = make_train_step(task.loss, tx, loop, mesh, shardings)
+    held = [state]
+
+    def run() -> None:
+        held[0] = jax.block_until_ready(step(held[0], task.frozen, to_devices(batch, mesh)))
+
+    return time_in_turns({"step": run}, 8)["step"].median
+
+
+def measure(path: str, vae: str | None, jpeg_size: int, duration: float) -> dict[str, Any]:
+    """Runs the benchmark, prints a table, and last one line of JSON, which it returns.
+
+    Raises:
+        UserError: the config or its VAE is not there.
+    """
+    config = read_config(path, vae)
+    load_vae(config.vae)
+    encoder = factory.build(config.instruction, "", texts(config.data))
+    size = config.loop.global_batch_size
+    options = {"batch_size": size, "condition_dropout": config.condition_dropout, "seed": config.seed}
+    options["part"] = part_of_batch(make_mesh(config.mesh))
+    read = functools.partial(training_batches, config.data, encoder.preparer, **options)
+    rates = {"data": examples_per_second(read(), size, duration)}
+    with tempfile.TemporaryDirectory() as folder:
+        jpegs = write_jpegs(epath.Path(folder) / "jpegs.arrayrecord", jpeg_size)
+        batches = batches_of(jpegs, jpegs, encoder.preparer, num_workers=config.data.num_workers, **options)
+        rates["jpegs"] = examples_per_second(batches, size, duration)
+    rates["step"] = size / step_seconds(config, encoder, next(read()))
+    table = Table(title=f"{config.name}: batches of {size}")
+    table.add_column("")
+    table.add_column("examples a second", justify="right")
+    table.add_row(f"read: {config.data.name}, {config.data.size} px", f"{rates['data']:.0f}")
+    table.add_row(f"read: ArrayRecord of JPEGs, {jpeg_size} px", f"{rates['jpegs']:.0f}")
+    table.add_row("taken by a training step", f"{rates['step']:.0f}")
+    table.add_row("read / taken", f"{rates['data'] / rates['step']:.1f}")
+    Console().print(table)
+    line = {f"{name}_examples_per_second": rate for name, rate in rates.items()}
+    line |= {"ratio": rates["data"] / rates["step"], "jpeg_size": jpeg_size, "batch_size": size}
+    print(json.dumps(line))
+    return line

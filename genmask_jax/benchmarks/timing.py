@@ -1,0 +1,107 @@
+"""What the benchmarks share: timing in turns, the machine's peak, memory, and the table of stages."""
+
+import dataclasses
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.table import Table
+
+MATMUL = 2048
+"""Side of the matrices whose product is the machine's peak; 4 times that on accelerators."""
+
+Stages = dict[str, Callable[[], Any]]
+"""Parts of the work by name, each a function that runs it to its end."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Seconds of the first call, which compiles, and of those after it."""
+
+    first: float
+    later: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.later)
+
+
+def seconds(function: Callable[[], object], count: int) -> list[float]:
+    """Of each of `count` calls."""
+    taken = []
+    for _ in range(count):
+        began = time.perf_counter()
+        function()
+        taken.append(time.perf_counter() - began)
+    return taken
+
+
+def time_in_turns(runs: Stages, repeats: int) -> dict[str, Timing]:
+    """A machine's speed drifts; what is to be compared takes its turns."""
+    taken: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(repeats + 1):
+        for name, run in runs.items():
+            taken[name] += seconds(run, 1)
+    return {name: Timing(first, tuple(later)) for name, (first, *later) in taken.items()}
+
+
+def matmul_peak(dtype: Any = jnp.float32) -> float:
+    """FLOP/s of a square matrix product, the best of ten."""
+    side = MATMUL if jax.default_backend() == "cpu" else 4 * MATMUL
+    x = jax.random.normal(jax.random.key(0), (side, side), dtype)
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(x, x))
+    return 2 * side**3 / min(seconds(lambda: jax.block_until_ready(product(x, x)), 10))
+
+
+def peak_memory() -> dict[str, int]:
+    """Bytes: of the process, and of its first device where it says so."""
+    peak = {"peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+    device = jax.local_devices()[0].memory_stats() or {}
+    return peak | (
+        {"peak_device_bytes": device["peak_bytes_in_use"]} if "peak_bytes_in_use" in device else {}
+    )
+
+
+def report_stages(
+    title: str, columns: dict[str, Stages], repeats: int, said: dict[str, Any]
+) -> dict[str, Any]:
+    """Times stages, ours and others' that stand in the same order, prints a table and last a line of JSON.
+
+    Args:
+        title: of the table.
+        columns: stages by who runs them; others may leave out the last ones.
+        repeats: calls of each after the first.
+        said: goes into the line.
+
+    Returns:
+        What the line says: medians and first calls by who and stage, memory, device, and `said`.
+    """
+    table = Table(title=title)
+    for column in ("", *(f"{who}{part}" for who in columns for part in ("", ": range", ": first call"))):
+        table.add_column(column, justify="right" if column else "left")
+    medians: dict[str, dict[str, float]] = {who: {} for who in columns}
+    first: dict[str, dict[str, float]] = {who: {} for who in columns}
+    names = list(next(iter(columns.values())))
+    for i, name in enumerate(names):
+        runs = {who: list(stages.values())[i] for who, stages in columns.items() if i < len(stages)}
+        cells = []
+        for who, timing in time_in_turns(runs, repeats).items():
+            medians[who][name], first[who][name] = timing.median, timing.first
+            spread = f"{min(timing.later):.4f}-{max(timing.later):.4f}"
+            cells += [f"{timing.median:.4f} s", spread, f"{timing.first:.2f}"]
+        table.add_row(name, *cells)
+    memory = peak_memory()
+    for name, value in memory.items():
+        table.add_row(name.replace("_", " ").removesuffix(" bytes") + " memory", f"{value / 2**30:.2f} GiB")
+    Console().print(table)
+    line = {"seconds": medians, "first_call_seconds": first, **memory}
+    line |= {"device": jax.devices()[0].device_kind, **said}
+    print(json.dumps(line))
+    return line

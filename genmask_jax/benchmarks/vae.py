@@ -1,0 +1,38 @@
+"""Seconds and memory for Wan 2.1's VAE, with random weights."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from genmask_jax.benchmarks.random_weights import random_weights
+from genmask_jax.benchmarks.timing import report_stages
+from genmask_jax.errors import UserError
+from genmask_jax.models.vae import VAE, VAEConfig
+
+
+def measure(image_size: int, batch_size: int, dtype: str, repeats: int) -> dict[str, Any]:
+    """Runs the benchmark, prints a table, and last one line of JSON, which it returns.
+
+    Raises:
+        UserError: the image size does not fit the VAE.
+    """
+    config, kind = VAEConfig(), jnp.dtype(dtype)
+    if image_size % config.stride:
+        raise UserError(f"--image_size={image_size} is no multiple of the VAE's stride {config.stride}")
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: VAE(config, dtype=kind, rngs=nnx.Rngs(0))))
+    state = random_weights(shapes, kind)
+    side = image_size // config.stride
+    pictures = jax.device_put(np.zeros((batch_size, image_size, image_size, 3), np.float32))
+    latents = jax.device_put(np.ones((batch_size, side, side, config.channels), np.float32))
+    encode = jax.jit(lambda state, x: nnx.merge(graph, state).encode(x))
+    decode = jax.jit(lambda state, x: nnx.merge(graph, state).decode(x))
+    stages = {
+        "encoder": lambda: jax.block_until_ready(encode(state, pictures)),
+        "decoder": lambda: jax.block_until_ready(decode(state, latents)),
+    }
+    title = f"VAE of Wan 2.1, {batch_size} of {image_size} px, {dtype}"
+    said = {"image_size": image_size, "batch_size": batch_size, "dtype": dtype}
+    return report_stages(title, {"ours": stages}, repeats, said)
