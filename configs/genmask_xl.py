@@ -1,4 +1,4 @@
-"""GenMask XL: DiT (40 layers of 5120) and VAE of Wan 2.1 14B, instructions by Qwen2.5-VL-7B, 256 px.
+"""GenMask XL: DiT (40 layers of 5120) and VAE of Wan 2.1 14B, instructions by Qwen2.5-VL-7B, 512 px.
 
     python launch/import_weights.py wan --from=Wan2.1-T2V-14B-Diffusers --out=weights/wan_xl --text_dim=3584
     python launch/import_weights.py qwen --from=Qwen2.5-VL-7B-Instruct --out=weights/qwen_7b
@@ -29,20 +29,20 @@ def get_config():
             vae="weights/wan_xl",
             init="weights/wan_xl",
             model=DiTConfig(**DIT_SIZES["xl"], remat="all"),
-            data=DataConfig(name="stamps", path="data/stamps", size=256),
+            data=DataConfig(name="stamps", path="data/stamps", size=512),
             instruction=InstructionConfig(
                 name="qwen",
-                # A picture of 256 px is 9 x 9 tokens.
-                qwen=QwenInstructionConfig(weights="weights/qwen_7b", image_token_budgets=(81, 324)),
+                # A picture of 512 px is 18 x 18 tokens.
+                qwen=QwenInstructionConfig(weights="weights/qwen_7b", image_token_budgets=(324,)),
             ),
             compute_dtype="bfloat16",
-            optimizer=OptimizerConfig(learning_rate=5e-5, warmup_steps=1000, weight_decay=0.01),
+            optimizer=OptimizerConfig(learning_rate=5e-5, warmup_steps=500, weight_decay=0.01),
             loop=LoopConfig(
-                num_steps=50_000,
-                global_batch_size=256,
-                ema_decay=0.9999,
-                eval_every_steps=2500,
-                checkpoint_every_steps=2500,
+                num_steps=8000,
+                global_batch_size=1024,
+                ema_decay=0.999,
+                eval_every_steps=1000,
+                checkpoint_every_steps=500,
                 num_eval_examples=512,
             ),
             mesh=MeshConfig(fsdp=32),

@@ -61,14 +61,16 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"mesh: data {data} x fsdp {config.fsdp} x tensor {config.tensor} is not the {count} devices here"
         )
     shape, names = (data, config.fsdp, config.tensor), ("data", "fsdp", "tensor")
-    types = (AxisType.Auto,) * 3
     slices = len({getattr(device, "slice_index", 0) for device in devices})
-    if slices == 1:
-        return jax.make_mesh(shape, names, axis_types=types, devices=devices)
     if data % slices:
         raise UserError(f"config.mesh.data {data} is no multiple of the {slices} slices")
-    inside, between = (data // slices, *shape[1:]), (slices, 1, 1)
-    return Mesh(mesh_utils.create_hybrid_device_mesh(inside, between, devices), names, axis_types=types)
+    split = {"allow_split_physical_axes": True}  # as fsdp 32 on a torus of 16 x 16
+    if slices == 1:
+        grid = mesh_utils.create_device_mesh(shape, devices, **split)
+    else:
+        inside, between = (data // slices, *shape[1:]), (slices, 1, 1)
+        grid = mesh_utils.create_hybrid_device_mesh(inside, between, devices, **split)
+    return Mesh(grid, names, axis_types=(AxisType.Auto,) * 3)
 
 
 def parameter_spec(path: str, shape: tuple[int, ...], itemsize: int, mesh: Mesh) -> P:

@@ -127,18 +127,11 @@ def test_four_processes_go_on_where_one_stopped(micro_vae, alone, tmp_path):
 @pytest.mark.multidevice
 def test_two_processes_share_an_evaluation(micro_run, tmp_path):
     """Seven scenes, which two processes of two devices do not divide; SLURM's variables say who they are."""
-    arguments = [
-        f"--checkpoint={micro_run[0]}",
-        "--count=7",
-        "--num_pictures=3",
-        "--batch_size=2",
-        "--fsdp=2",
-    ]
+    arguments = [f"--checkpoint={micro_run[0]}", "--count=7", "--num_pictures=3", "--batch_size=2"]
     here = begin("evaluate", [*arguments, "--workdir=one"], tmp_path)
     assert finish(here) == [0], (tmp_path / "evaluate_0.log").read_text()
-    here = begin(
-        "evaluate", [*arguments, "--workdir=two", "--fsdp=2"], tmp_path, processes=2, devices=2, said=by_slurm
-    )
+    divided, options = ["--workdir=two", "--fsdp=2"], {"processes": 2, "devices": 2, "said": by_slurm}
+    here = begin("evaluate", [*arguments, *divided], tmp_path, **options)
     assert finish(here) == [0, 0], (tmp_path / "evaluate_1.log").read_text()
     assert "wrote" not in (tmp_path / "evaluate_1.log").read_text()
     one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))

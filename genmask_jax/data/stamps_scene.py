@@ -3,10 +3,10 @@
 import dataclasses
 import functools
 import json
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from genmask_jax.errors import UserError
@@ -64,9 +64,9 @@ def load(path: str) -> tuple[tuple[Stamp, ...], dict[str, list[Ground]]]:
     Raises:
         UserError: the directory is not there or was not made by launch/prepare_data.py.
     """
-    folder = pathlib.Path(path)
+    folder = epath.Path(path)
     try:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        index = json.loads((folder / "index.json").read_text())
         stamps = tuple(
             Stamp(e["name"], e["colour"], e["colour_shares"], e["seen"], _sizes(folder / e["file"], "RGBa"))
             for e in index["objects"]
@@ -82,9 +82,9 @@ def load(path: str) -> tuple[tuple[Stamp, ...], dict[str, list[Ground]]]:
     return stamps, grounds
 
 
-def _sizes(path: pathlib.Path, mode: str) -> tuple[Image.Image, ...]:
-    with Image.open(path) as file:
-        picture, sizes = file.convert(mode), []
+def _sizes(path: epath.Path, mode: str) -> tuple[Image.Image, ...]:
+    with path.open("rb") as file:
+        picture, sizes = Image.open(file).convert(mode), []
     for side in STAMP_SIDES if mode == "RGBa" else GROUND_SIDES:
         picture.thumbnail((side, side))
         sizes.append(picture.copy())

@@ -28,6 +28,8 @@ KERNELS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
 """Splash attention's kernels, and how many products as large as the scores each computes."""
 ASYNC = 'custom_call_target="AsyncCollective'
 """Start or end of a collective that goes on beside other work."""
+BESIDE = '"async_collective_fusion_config"'
+"""In a collective's attributes: it is in a fusion with other work, or is the start or end of such."""
 FAST_MEMORY = "S(1)"
 """In a layout: the array is in the core's own memory, not in HBM."""
 
@@ -56,8 +58,8 @@ class Instruction:
 class Collective:
     """A collective operation: its kind, the size of its groups, how often it runs and with how many bytes.
 
-    nbytes: of its largest array (the gathered or the reduced one), over all runs.
-    channel: the compiler's number for it.
+    nbytes: of what it makes or is given, whichever is more (the gathered or the reduced), over all runs.
+    channel: the compiler's number for it, where it goes on beside other work.
     """
 
     kind: str
@@ -162,8 +164,11 @@ class _Program:
                 branches = [_called(i, "true_computation"), _called(i, "false_computation")]
             return max((self._computation(name) for name in branches), key=lambda work: work.flops)
         if kind in COLLECTIVES:
-            nbytes = max([a.nbytes for a in i.arrays] + [x.nbytes for x in self._operands(where, i)])
-            channel = re.search(r"channel_id=(\d+)", i.attributes)
+            given, made = (sum(a.nbytes for a in arrays) for arrays in (self._operands(where, i), i.arrays))
+            if i.opcode.endswith("-start") and kind != "all-reduce":  # which hands its operands on
+                made -= given
+            nbytes = max(given, made)
+            channel = re.search(r"channel_id=(\d+)", i.attributes) if BESIDE in i.attributes else None
             found = Collective(kind, _group(i.attributes), 1, nbytes, channel[1] if channel else "")
             return Work((), (found,))
         if i.opcode in ("call", "async-start"):
@@ -171,7 +176,10 @@ class _Program:
         if i.opcode == "fusion":
             inner = self._computation(_called(i, "calls"))
             piece = Piece(inner.flops, self._fusion_bytes(where, i), scope=where)
-            return Work((piece,), inner.collectives)
+            collectives = inner.collectives
+            if _called(i, "calls").startswith("all-reduce-scatter"):  # of whose sum each device keeps a part
+                collectives = tuple(dataclasses.replace(c, kind="reduce-scatter") for c in collectives)
+            return Work((piece,), collectives)
         if i.opcode in MOVES:
             return Work((Piece(0.0, sum(a.nbytes for a in i.arrays), scope=where, ahead=True),), ())
         operands = self._operands(where, i)
