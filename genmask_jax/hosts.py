@@ -10,6 +10,8 @@ import jax
 import numpy as np
 from absl import flags, logging
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from genmask_jax.errors import UserError
 
@@ -28,28 +30,22 @@ def connect() -> None:
     is made.
 
     Raises:
-        UserError: some of the flags are given and others are not, or the coordinator does not answer.
+        UserError: some of the flags are given and others are not, or the processes do not meet.
     """
-    values = {n: flags.FLAGS[n].value for n in ("coordinator", "num_processes", "process_id")}
-    missing = [name for name, value in values.items() if value is None]
+    given = {name: flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id")}
+    missing = [name for name, value in given.items() if value is None]
     if 0 < len(missing) < 3:
         raise UserError(
             f"--{missing[0]} is missing; --coordinator, --num_processes, --process_id go together"
         )
+    who = "the environment" if missing else f"--coordinator={given['coordinator']}"
     try:
-        if missing:
-            jax.distributed.initialize()
-        else:
-            jax.distributed.initialize(values["coordinator"], values["num_processes"], values["process_id"])
-    except ValueError:  # nobody says that there are others
-        if not missing:
-            raise
-        return
-    except RuntimeError as error:
+        jax.distributed.initialize(*(() if missing else given.values()))
+    except (ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"--coordinator={values['coordinator']}: the processes do not meet: {line}"
-        ) from error
+        if missing and "coordinator_address should be defined" in line:
+            return  # nobody says that there are others
+        raise UserError(f"the processes that {who} speaks of do not meet: {line}") from error
     logging.info("process %d of %d", jax.process_index(), jax.process_count())
 
 
@@ -68,6 +64,11 @@ def any_host(flag: bool) -> bool:
     return bool(flag) if jax.process_count() == 1 else bool(_all(np.asarray(flag)).any())
 
 
+def reached_stop(step: int) -> bool:
+    """Whether a host has been asked to stop (SIGTERM) and this is the step that all agreed on."""
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
 def gather_rows(rows: dict[int, Any]) -> list[Any]:
     """Every host's rows, in the order of their numbers, each number once, on every host.
 
@@ -84,18 +85,20 @@ def gather_rows(rows: dict[int, Any]) -> list[Any]:
     return [rows[number] for number in sorted(rows)]
 
 
-def gather_arrays(arrays: np.ndarray) -> np.ndarray:
-    """One array from every host's `[N, ...]`, whose rows are 0 but on the hosts that have them."""
-    return arrays if jax.process_count() == 1 else _all(arrays).max(0)
+def gather_arrays(x: np.ndarray) -> np.ndarray:
+    """One array from every host's, alike in shape, whose elements are 0 but on hosts that have them."""
+    if jax.process_count() == 1:
+        return x
+    one_each = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = Mesh(np.array([one_each[i] for i in sorted(one_each)]), ("host",))
+    together = jax.make_array_from_process_local_data(NamedSharding(mesh, P("host")), np.float32(x)[None])
+    largest = jax.jit(lambda x: x.max(0), out_shardings=NamedSharding(mesh, P()))(together)
+    return np.asarray(largest.addressable_data(0)).astype(x.dtype)
 
 
 def on_every_host(tree: Any) -> Any:
-    """Arrays that are divided over the hosts as NumPy arrays, whole, on each of them."""
-    return (
-        jax.device_get(tree)
-        if jax.process_count() == 1
-        else multihost_utils.process_allgather(tree, tiled=True)
-    )
+    """Arrays that may be divided over the hosts, whole on each of them; NumPy's where there are several."""
+    return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
 
 
 def _all(x: np.ndarray) -> np.ndarray:

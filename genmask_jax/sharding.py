@@ -61,7 +61,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"mesh: data {data} x fsdp {config.fsdp} x tensor {config.tensor} is not the {count} devices here"
         )
     shape, names = (data, config.fsdp, config.tensor), ("data", "fsdp", "tensor")
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    # Other devices number their nodes so, over which parameters may be divided.
+    slices = len({d.slice_index for d in devices}) if devices[0].platform == "tpu" else 1
     if data % slices:
         raise UserError(f"config.mesh.data {data} is no multiple of the {slices} slices")
     split = {"allow_split_physical_axes": True}  # as fsdp 32 on a torus of 16 x 16
@@ -241,7 +242,7 @@ def part_of_batch(mesh: Mesh) -> tuple[int, int]:
             rows.setdefault(device.process_index, set()).add(row)
     parts = sorted({tuple(sorted(found)) for found in rows.values()})
     if sum(map(len, parts)) != len(devices) or len(set(map(len, parts))) > 1:
-        raise UserError(f"config.mesh.tensor {mesh.shape['tensor']} divides batches unequally over the hosts")
+        raise UserError(f"config.mesh {dict(mesh.shape)} divides batches unequally over the hosts")
     return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
 
 

@@ -60,10 +60,14 @@ def main() -> None:
     if not SEARCH.value:
         report(compile_(config), len(there))
         return
+    if PROGRAM.value != "train_step":
+        raise UserError("--search is for the training step; samplers compute nothing anew")
     every = []
-    for found in search(config, len(there), compile_):
+    for found in search(config, len(there), SLICES.value, compile_):
         print(f"{found.name}: {verdict(found.estimate)}", flush=True)
         every.append(found)
+    if not every:
+        raise UserError(f"config.mesh.tensor {config.mesh.tensor} does not divide the devices of a slice")
     best = ranked(every)[0]
     report_search(ranked(every))
     chosen = {"mesh": dataclasses.asdict(best.config.mesh), "remat": best.config.model.remat}

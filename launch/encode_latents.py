@@ -15,7 +15,7 @@ from absl import flags
 from etils import epath
 from ml_collections import config_flags
 
-from genmask_jax import cli
+from genmask_jax import cli, hosts
 from genmask_jax.config import TrainConfig, from_config_dict
 from genmask_jax.data.latents_encode import encode_shard
 from genmask_jax.data.sources import texts
@@ -36,6 +36,7 @@ DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "In which latents an
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures at a time, on this host.", lower_bound=1)
 NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "Parts; one a process when not given.", lower_bound=1)
 SHARD = flags.DEFINE_integer("shard", None, "Which part; this process's when not given.", lower_bound=0)
+hosts.define_flags()
 
 
 def main() -> None:

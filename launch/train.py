@@ -55,8 +55,9 @@ def main() -> None:
     networks = make_networks(config, vae_config, vae_state, encoder, mesh)
     make_workdir(workdir, config, overwrite=OVERWRITE.value)
     save_vae(workdir, vae_config, vae_state)
-    if encoder.save is not None and not known:
+    if encoder.save is not None and not known and hosts.is_first():
         encoder.save(kept)
+    hosts.wait("instruction encoder saved")
     _, scores = train(GenMaskTask(networks, config), config, workdir, mesh, profile)
     logging.info("trained %s in %s: %s", config.name, workdir, scores)
 

@@ -42,19 +42,20 @@ JPEGS = 64
 class JpegSource(Source):
     """Pictures as JPEG and masks as PNG in an ArrayRecord, decoded when they are read."""
 
-    def __init__(self, path: str, size: int):
-        self.records, self.size = grain.sources.ArrayRecordDataSource(path), size
+    def __init__(self, path: str, *, masks: bool):
+        self.records, self.masks = grain.sources.ArrayRecordDataSource(path), masks
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = safetensors.numpy.load(self.records[index])
-        image, mask = (np.asarray(Image.open(io.BytesIO(record[n].tobytes()))) for n in ("image", "mask"))
-        return {"image": image, "mask": mask, "text": record["text"].tobytes().decode(), "id": str(index)}
+        names = ("image", "mask") if self.masks else ("image",)
+        arrays = {name: np.asarray(Image.open(io.BytesIO(record[name].tobytes()))) for name in names}
+        return {**arrays, "text": record["text"].tobytes().decode(), "id": str(index)}
 
 
-def write_jpegs(path: epath.Path, size: int) -> JpegSource:
+def write_jpegs(path: epath.Path, size: int) -> None:
     """Scenes with grain, which photographs have too and which makes decoding as slow as theirs."""
     scenes, rng = ReferShapesSegment("train", size, 0), np.random.default_rng(0)
     writer = ArrayRecordWriter(str(path), "group_size:1")
@@ -68,7 +69,6 @@ def write_jpegs(path: epath.Path, size: int) -> JpegSource:
             safetensors.numpy.save({**record, "text": np.frombuffer(scene["text"].encode(), np.uint8)})
         )
     writer.close()
-    return JpegSource(str(path), size)
 
 
 def read_config(path: str, vae: str | None) -> TrainConfig:
@@ -123,8 +123,10 @@ def measure(path: str, vae: str | None, jpeg_size: int, duration: float) -> dict
     read = functools.partial(training_batches, config.data, encoder.preparer, **options)
     rates = {"data": examples_per_second(read(), size, duration)}
     with tempfile.TemporaryDirectory() as folder:
-        jpegs = write_jpegs(epath.Path(folder) / "jpegs.arrayrecord", jpeg_size)
-        batches = batches_of(jpegs, jpegs, encoder.preparer, num_workers=config.data.num_workers, **options)
+        path = f"{folder}/jpegs.arrayrecord"
+        write_jpegs(epath.Path(path), jpeg_size)
+        sources = (JpegSource(path, masks=masks) for masks in (True, False))
+        batches = batches_of(*sources, encoder.preparer, num_workers=config.data.num_workers, **options)
         rates["jpegs"] = examples_per_second(batches, size, duration)
     rates["step"] = size / step_seconds(config, encoder, next(read()))
     table = Table(title=f"{config.name}: batches of {size}")

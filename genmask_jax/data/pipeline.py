@@ -69,7 +69,7 @@ def _arrays(example: Any) -> dict[str, np.ndarray]:
 
 
 class PartOfBatches(grain.MapDataset):
-    """This host's rows of every batch: of all that the hosts read together, the order is that of one host."""
+    """This host's rows of every batch; together the hosts' are those that one host would read."""
 
     def __init__(self, parent: grain.MapDataset, rows: int, part: tuple[int, int]):
         """`rows` a batch on this host, and its `part_of_batch`."""

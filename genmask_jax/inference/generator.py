@@ -62,9 +62,10 @@ class Generator:
     ) -> Float[Array, "B H W 3"]:
         """The sampler's program: pictures of a batch; `null` is the empty prompt, prepared, for each."""
         with tracing_on(self.networks.mesh):
-            return constrain_batch(self._pictures(params, frozen, instruction, null, seeds))
+            return constrain_batch(self.pictures(params, frozen, instruction, null, seeds))
 
-    def _pictures(self, params, frozen, instruction, null, seeds):
+    def pictures(self, params, frozen, instruction, null, seeds):
+        """As `trace`, wherever it runs."""
         model, sampler = self.networks.merge(params, frozen), self.sampler
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), instruction, null)
         text = model.instruction(both)

@@ -77,9 +77,10 @@ class Segmenter:
     ) -> Float[Array, "B H W"]:
         """The sampler's program: probabilities of a batch; `seeds` are those of `example_keys`."""
         with tracing_on(self.networks.mesh):
-            return constrain_batch(self._probabilities(params, frozen, images, instruction, seeds))
+            return constrain_batch(self.probabilities(params, frozen, images, instruction, seeds))
 
-    def _probabilities(self, params, frozen, images, instruction, seeds):
+    def probabilities(self, params, frozen, images, instruction, seeds):
+        """As `trace`, wherever it runs."""
         model = self.networks.merge(params, frozen)
         picture = model.vae.encode(to_signed(images))
         text = model.instruction(instruction)

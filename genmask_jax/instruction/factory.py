@@ -39,5 +39,5 @@ def build(config: InstructionConfig, directory: epath.PathLike, texts: Iterable[
         make=lambda rngs, dtype: tiny.TinyTextEncoder(config.tiny, dtype=dtype, rngs=rngs),
         text_dim=config.tiny.hidden_size,
         trained=lambda name: True,
-        save=lambda directory: tokenizer.save_pretrained(str(directory)),
+        save=lambda directory: tiny.save_tokenizer(tokenizer, directory),
     )

@@ -1,7 +1,6 @@
 """The small instruction encoder that is trained with the DiT, and its tokenizer.
 
-The tokenizer is a `transformers` fast tokenizer whose sub-words are learned from the data set's own texts;
-it is saved with the model.
+The tokenizer's sub-words are learned from the data set's own texts; it is saved with the model.
 """
 
 import dataclasses
@@ -13,7 +12,6 @@ import tokenizers
 from etils import epath
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
-from transformers import PreTrainedTokenizerFast
 
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import InstructionEncoder
@@ -21,6 +19,7 @@ from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import MLP, Linear, gelu, layer_norm, scan_blocks, stack, xavier
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
+TOKENIZER = "tokenizer.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,7 @@ class TinyTextConfig:
     num_heads: int = 4
 
 
-def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
     """Byte-pair sub-words (lower case, split at spaces and punctuation) of at most `vocab_size` entries.
 
     The same texts give the same tokenizer. (With a prefix for continued words they would not: the trainer
@@ -49,27 +48,33 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         show_progress=False,
     )
     model.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=model, pad_token=PAD, bos_token=START, unk_token=UNKNOWN)
+    return model
 
 
-def load_tokenizer(directory: epath.PathLike) -> PreTrainedTokenizerFast:
+def save_tokenizer(tokenizer: tokenizers.Tokenizer, directory: epath.PathLike) -> None:
+    """Writes tokenizer.json."""
+    epath.Path(directory).mkdir(parents=True, exist_ok=True)
+    (epath.Path(directory) / TOKENIZER).write_text(tokenizer.to_str())
+
+
+def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
     """The tokenizer saved with a model. Raises UserError when there is none."""
-    if not (epath.Path(directory) / "tokenizer.json").exists():
+    path = epath.Path(directory) / TOKENIZER
+    if not path.exists():
         raise UserError(f"{directory}: no tokenizer.json here; give the directory of a trained model")
-    return PreTrainedTokenizerFast.from_pretrained(str(directory))
+    return tokenizers.Tokenizer.from_str(path.read_text())
 
 
 class TinyTextPreparer:
     """Text to token ids: [START], sub-words, padding; longer texts are cut at `max_tokens`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, max_tokens: int):
+    def __init__(self, tokenizer: tokenizers.Tokenizer, max_tokens: int):
         self.tokenizer, self.max_tokens = tokenizer, max_tokens
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """`input_ids`: int32 `[max_tokens]`, 0 for padding."""
         del image
-        # The backend is called directly: the wrapper's bookkeeping takes ten times as long as the encoding.
-        ids = [self.tokenizer.bos_token_id, *self.tokenizer.backend_tokenizer.encode(text).ids]
+        ids = [self.tokenizer.token_to_id(START), *self.tokenizer.encode(text).ids]
         padded = np.zeros(self.max_tokens, np.int32)
         padded[: len(ids)] = ids[: self.max_tokens]
         return {"input_ids": padded}

@@ -13,10 +13,14 @@ from jaxtyping import Array, Bool, Float
 from genmask_jax.sharding import over_examples_and_heads, tracing_for
 
 SAVED = "attention"
-"""Name of what the backward pass wants of an attention's forward pass, for policies of rematerialisation."""
+"""Name of what the backward pass wants of an attention's forward pass, for policies of rematerialisation.
+cuDNN's kernels do not name it, so that under any policy their forward pass is computed anew."""
 TILE = 128
-"""Splash works on tiles of this side; shorter sequences than KERNEL_LENGTH are not worth a kernel."""
+"""Splash works on tiles of this side, and every cuDNN takes heads of up to as many channels."""
+EVEN = 8
+"""Lengths that cuDNN is given are multiples of it."""
 KERNEL_LENGTH = 256
+"""Fewer queries are not worth a kernel."""
 
 
 def attend(
@@ -38,7 +42,7 @@ def attend(
         mapped = over_examples_and_heads(attend_by_splash, query.shape)
         if mapped is not None:
             return mapped(query, key, value, mask)
-    if simple and platform == "gpu" and query.dtype.itemsize == 2:
+    if simple and platform == "gpu" and query.dtype.itemsize == 2 and width % 8 == 0 and width <= TILE:
         return attend_by_cudnn(query, key, value, mask)
     return attend_by_xla(query, key, value, mask)
 
@@ -50,17 +54,16 @@ def attend_by_splash(query, key, value, mask, *, interpret: bool = False):
     """
     batch, length, heads, width = query.shape
     mask = jnp.ones(key.shape[:2], bool) if mask is None else mask
-    query, key, value = (_whole_tiles(x, 1).swapaxes(1, 2) for x in (query * width**-0.5, key, value))
+    query, key, value = (_pad_to(x, TILE).swapaxes(1, 2) for x in (query * width**-0.5, key, value))
     rows, columns = query.shape[2], key.shape[2]
-    segments = splash.SegmentIds(jnp.ones((batch, rows), jnp.int32), _whole_tiles(mask.astype(jnp.int32), 1))
+    segments = splash.SegmentIds(jnp.ones((batch, rows), jnp.int32), _pad_to(mask.astype(jnp.int32), TILE))
     out = jax.vmap(_splash_kernel(heads, rows, columns, interpret))(query, key, value, segments)
     return out.swapaxes(1, 2)[:, :length]
 
 
-def _whole_tiles(x: Array, axis: int) -> Array:
-    ends = [(0, 0)] * x.ndim
-    ends[axis] = (0, -x.shape[axis] % TILE)
-    return jnp.pad(x, ends)
+def _pad_to(x: Array, multiple: int) -> Array:
+    """Zeros (False) behind the second axis, so that it becomes a multiple."""
+    return jnp.pad(x, [(0, 0), (0, -x.shape[1] % multiple)] + [(0, 0)] * (x.ndim - 2))
 
 
 def _splash_kernel(heads: int, rows: int, columns: int, interpret: bool) -> splash.SplashAttentionKernel:
@@ -82,9 +85,15 @@ def _splash_kernel(heads: int, rows: int, columns: int, interpret: bool) -> spla
 
 
 def attend_by_cudnn(query, key, value, mask):
-    """By cuDNN's fused kernels, for 16-bit floats on GPUs."""
-    mask = None if mask is None else mask[:, None, None]
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
+    """By cuDNN's fused kernels, for 16-bit floats on GPUs; their gradient wants even lengths."""
+    length = query.shape[1]
+    if mask is None and key.shape[1] % EVEN:
+        mask = jnp.ones(key.shape[:2], bool)
+    if mask is not None:
+        mask = _pad_to(mask, EVEN)[:, None, None]
+    query, key, value = (_pad_to(x, EVEN) for x in (query, key, value))
+    out = jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
+    return out[:, :length]
 
 
 def attend_by_xla(query, key, value, mask):

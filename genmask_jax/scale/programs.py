@@ -123,7 +123,7 @@ def _picture_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
 def picture_flops(run: Described, batch_size: int) -> float:
     """Operations of a batch of pictures, on all devices."""
     generator = GenMaskTask(run.networks, run.config).generator
-    return count_flops(generator.trace, *_picture_arguments(run, batch_size))
+    return count_flops(generator.pictures, *_picture_arguments(run, batch_size))
 
 
 def train_flops(run: Described) -> float:
@@ -141,4 +141,4 @@ def train_flops(run: Described) -> float:
 def mask_flops(run: Described, batch_size: int) -> float:
     """Operations of a batch of masks, on all devices."""
     segmenter = GenMaskTask(run.networks, run.config).segmenter
-    return count_flops(segmenter.trace, *_mask_arguments(run, batch_size))
+    return count_flops(segmenter.probabilities, *_mask_arguments(run, batch_size))

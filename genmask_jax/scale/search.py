@@ -21,24 +21,27 @@ class Found:
         return f"fsdp {mesh.fsdp}, tensor {mesh.tensor}, remat {self.config.model.remat}"
 
 
-def meshes(config: TrainConfig, count: int) -> Iterator[TrainConfig]:
-    """The config with fsdp over every power of two of `count` devices that divides them, tensor as it is."""
-    rest, fsdp = count // config.mesh.tensor, 1
-    while fsdp <= rest:
-        if rest % fsdp == 0:
+def meshes(config: TrainConfig, count: int, slices: int) -> Iterator[TrainConfig]:
+    """The config with fsdp over every power of two of devices that a slice allows, and tensor as it is."""
+    inside, fsdp = count // slices, 1
+    while fsdp * config.mesh.tensor <= inside:
+        if inside % (fsdp * config.mesh.tensor) == 0:
             yield dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=-1, fsdp=fsdp))
         fsdp *= 2
 
 
-def search(config: TrainConfig, count: int, compile_: Callable[[TrainConfig], Estimate]) -> Iterator[Found]:
+def search(
+    config: TrainConfig, count: int, slices: int, compile_: Callable[[TrainConfig], Estimate]
+) -> Iterator[Found]:
     """For every mesh the policy that computes least anew and fits, or that none does.
 
     Args:
         config: of the run.
-        count: of devices.
+        count: of devices, in all slices.
+        slices: how many there are.
         compile_: what a config would take.
     """
-    for candidate in meshes(config, count):
+    for candidate in meshes(config, count, slices):
         for remat in REMAT:  # from most memory to least
             changed = dataclasses.replace(candidate, model=dataclasses.replace(candidate.model, remat=remat))
             found = Found(changed, compile_(changed))

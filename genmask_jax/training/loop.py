@@ -88,12 +88,17 @@ def make_workdir(path: epath.Path, config: Any, *, overwrite: bool) -> None:
     The first host does so once all of them have looked; `overwrite` deletes the run in it.
     """
     hosts.wait("work directory checked")
+    failed = None
     if hosts.is_first():
-        if overwrite and path.exists():
-            path.rmtree()
-        cli.make_directory(path, "--workdir")
-        (path / "config.json").write_text(to_json(config))
-    hosts.wait("work directory made")
+        try:
+            if overwrite and path.exists():
+                path.rmtree()
+            cli.make_directory(path, "--workdir")
+            (path / "config.json").write_text(to_json(config))
+        except (UserError, OSError) as error:
+            failed = error
+    if hosts.any_host(failed is not None):
+        raise failed or UserError("--workdir: the first host cannot make it")
 
 
 def train(
@@ -110,15 +115,15 @@ def train(
         config: of the run.
         workdir: where it is kept.
         mesh: where it runs.
-        profile: steps of which a trace is written to WORKDIR/profile.
+        profile: steps of which the first host writes a trace to WORKDIR/profile.
 
     Returns:
         The last state, and the last validation's scores.
 
     Raises:
         FloatingPointError: the loss was not finite where it was logged.
-        SystemExit: with status 1, after a SIGTERM or SIGINT and a checkpoint at the step reached. Several
-            hosts ask one another for such a signal wherever they log.
+        SystemExit: with status 1, after a SIGTERM or SIGINT and a checkpoint at the step reached. Of several
+            hosts it takes one to be told, and they agree on a step.
     """
     loop = config.loop
     rows = loop.global_batch_size // 2 // loop.grad_accumulation_steps
@@ -135,7 +140,7 @@ def train(
         ema_params = jax.tree.map(jnp.copy, params) if params is not state.params else state.ema_params
         state = dataclasses.replace(state, params=params, ema_params=ema_params)
     step = int(jax.device_get(state.step))
-    profile = range(max(profile.start, step), profile.stop)
+    profile = range(max(profile.start, step), profile.stop if hosts.is_first() else 0)
     log_shardings({"state": state, "frozen": task.frozen}, mesh)
     train_step = make_train_step(task.loss, tx, loop, mesh, shardings)
     schedule = learning_rate_schedule(config.optimizer, loop)
@@ -143,7 +148,7 @@ def train(
     with Reporter(workdir, loop, step) as reporter, _stop_requests() as stop:
         while step < loop.num_steps:
             if profile and step == profile.start:
-                jax.profiler.start_trace(workdir / "profile", create_perfetto_trace=True)
+                jax.profiler.start_trace(workdir / "profile", create_perfetto_trace="://" not in str(workdir))
             with jax.transfer_guard("disallow"):
                 state = train_step(state, task.frozen, to_devices(next(data), mesh))
             step += 1
@@ -153,9 +158,7 @@ def train(
             reporter.step(step)
             if step % loop.log_every_steps == 0 or step == loop.num_steps:
                 reporter.log(step, jax.device_get(state.metrics), float(schedule(step - 1)))
-            stopped = bool(stop)
-            if jax.process_count() > 1:
-                stopped = step % loop.log_every_steps == 0 and hosts.any_host(stopped)
+            stopped = hosts.reached_stop(step) if jax.process_count() > 1 else bool(stop)
             last, evaluated = stopped or step == loop.num_steps, False
             if step % loop.eval_every_steps == 0 or step == loop.num_steps:
                 began = time.monotonic()
@@ -178,8 +181,14 @@ def _plain(params: Any) -> Any:
 
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
-    """A list that is no longer empty once SIGTERM (preemption) or SIGINT (Ctrl-C) has come."""
+    """A list that is no longer empty once SIGTERM (preemption) or SIGINT (Ctrl-C) has come.
+
+    Where there are several hosts JAX itself waits for SIGTERM, to tell the others (`hosts.reached_stop`).
+    """
     received: list[int] = []
+    if jax.process_count() > 1:
+        yield received
+        return
     signals = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(s, lambda number, frame: received.append(number)) for s in signals]
     try:

@@ -22,5 +22,5 @@ if [[ $# -eq 0 ]]; then sed -n '9,17s/^# \{0,1\}//p' "$0"; exit 2; fi
 
 cd "${SLURM_SUBMIT_DIR:-$PWD}"
 export PATH="$PWD/.venv/bin:$PATH"
-run=(srun --kill-on-bad-exit=1 "$@")
+run=(srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-8}" "$@")
 if $dry_run; then printf '%q ' "${run[@]}"; echo; else exec "${run[@]}"; fi

@@ -41,10 +41,11 @@ case $action in
     ;;
   run)
     [[ -n "$command" ]] || usage
-    on_all_workers "cd genmask_jax && PATH=\$PWD/.venv/bin:\$PATH nohup $command > run.log 2>&1 < /dev/null &"
+    on_all_workers "cd genmask_jax || exit; export PATH=\$PWD/.venv/bin:\$PATH
+      nohup bash -c $(printf '%q' "$command") > run.log 2>&1 < /dev/null &"
     ;;
   stop)
-    on_all_workers "pkill -TERM -f launch/ || true"
+    on_all_workers "pkill -TERM -f '[l]aunch/' || true"  # which is not in this command itself
     ;;
   *) usage ;;
 esac

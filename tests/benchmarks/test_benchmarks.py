@@ -75,7 +75,7 @@ def test_a_vae_is_reported(capsys, monkeypatch):
     said = vae.measure(32, 2, "float32", 1)
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == said
     assert set(said["seconds"]["ours"]) == {"encoder", "decoder"}
-    with pytest.raises(UserError, match="stride 8"):
+    with pytest.raises(UserError, match="stride 4"):
         vae.measure(33, 1, "float32", 1)
 
 

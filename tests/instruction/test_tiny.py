@@ -12,6 +12,7 @@ from genmask_jax.instruction.tiny import (
     TinyTextPreparer,
     learn_tokenizer,
     load_tokenizer,
+    save_tokenizer,
 )
 
 TEXTS = ["the red star", "the small blue circle on the left", "a yellow square and a red cross"] * 4
@@ -20,7 +21,7 @@ TEXTS = ["the red star", "the small blue circle on the left", "a yellow square a
 def test_the_same_texts_give_the_same_tokenizer_and_it_can_be_kept(tmp_path):
     first, second = (learn_tokenizer(TEXTS, 80) for _ in range(2))
     assert first.get_vocab() == second.get_vocab()
-    first.save_pretrained(tmp_path)
+    save_tokenizer(first, tmp_path)
     prepare, again = (TinyTextPreparer(t, 12) for t in (first, load_tokenizer(tmp_path)))
     np.testing.assert_array_equal(prepare(TEXTS[1])["input_ids"], again(TEXTS[1])["input_ids"])
     with pytest.raises(UserError, match=r"tokenizer\.json"):

@@ -22,15 +22,16 @@ def make_believe(tried):
 
 def test_meshes_divide_the_devices():
     config = micro_config("")
-    assert [c.mesh.fsdp for c in meshes(config, 8)] == [1, 2, 4, 8]
-    assert [c.mesh.fsdp for c in meshes(config, 12)] == [1, 2, 4]
+    assert [c.mesh.fsdp for c in meshes(config, 8, 1)] == [1, 2, 4, 8]
+    assert [c.mesh.fsdp for c in meshes(config, 12, 1)] == [1, 2, 4]
+    assert [c.mesh.fsdp for c in meshes(config, 8, 2)] == [1, 2, 4]  # each slice has all parameters
     halved = dataclasses.replace(config, mesh=MeshConfig(tensor=2))
-    assert [(c.mesh.fsdp, c.mesh.tensor) for c in meshes(halved, 8)] == [(1, 2), (2, 2), (4, 2)]
+    assert [(c.mesh.fsdp, c.mesh.tensor) for c in meshes(halved, 8, 1)] == [(1, 2), (2, 2), (4, 2)]
 
 
 def test_the_first_policy_that_fits_is_taken_and_the_fastest_comes_first():
     tried = []
-    found = list(search(micro_config(""), 4, make_believe(tried)))
+    found = list(search(micro_config(""), 4, 1, make_believe(tried)))
     assert [(f.config.mesh.fsdp, f.config.model.remat, f.estimate.fits) for f in found] == [
         (1, "all", False),
         (2, "attention", True),
