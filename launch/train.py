@@ -20,7 +20,7 @@ from genmask_jax.models.genmask import make_networks
 from genmask_jax.sharding import make_mesh
 from genmask_jax.training.checkpoints import find_dit, load_vae, save_vae
 from genmask_jax.training.genmask import GenMaskTask
-from genmask_jax.training.loop import check_workdir, make_workdir, train
+from genmask_jax.training.loop import check_batch, check_workdir, make_workdir, train
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A file configs/genmask_*.py."
@@ -52,6 +52,7 @@ def main() -> None:
     if config.data.latents:
         need_same_instruction(config.data.latents, encoder)
     mesh = make_mesh(config.mesh)
+    check_batch(config.loop, mesh)
     networks = make_networks(config, vae_config, vae_state, encoder, mesh)
     make_workdir(workdir, config, overwrite=OVERWRITE.value)
     save_vae(workdir, vae_config, vae_state)

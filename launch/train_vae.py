@@ -13,7 +13,7 @@ from genmask_jax import cli, hosts
 from genmask_jax.config import VAETrainConfig, from_config_dict
 from genmask_jax.sharding import make_mesh
 from genmask_jax.training.checkpoints import save_vae
-from genmask_jax.training.loop import check_workdir, make_workdir, train
+from genmask_jax.training.loop import check_batch, check_workdir, make_workdir, train
 from genmask_jax.training.vae import VAETask
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file configs/vae_*.py.")
@@ -27,6 +27,7 @@ def main() -> None:
     config = from_config_dict(VAETrainConfig, CONFIG.value)
     workdir = check_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
     task, mesh = VAETask(config), make_mesh(config.mesh)
+    check_batch(config.loop, mesh)
     make_workdir(workdir, config, overwrite=OVERWRITE.value)
     state, scores = train(task, config, workdir, mesh)
     save_vae(workdir, config.vae, task.finish(state.ema_params))

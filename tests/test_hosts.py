@@ -144,6 +144,13 @@ def test_two_processes_share_an_evaluation(micro_run, tmp_path):
     assert len(set(ids[0])) == 7
 
 
+def test_a_batch_that_does_not_divide_is_refused_before_anything_is_made(micro_vae, tmp_path):
+    arguments = training(micro_vae, tmp_path / "run", "--config.loop.grad_accumulation_steps=8")
+    done = run_script("train", *arguments, cwd=tmp_path, XLA_FLAGS="--xla_force_host_platform_device_count=2")
+    one_line_error(done, "config.loop.global_batch_size", "data x fsdp = 2")
+    assert not (tmp_path / "run").exists()
+
+
 def test_flags_of_processes_go_together(micro_vae, tmp_path):
     arguments = training(micro_vae, tmp_path / "run", "--coordinator=localhost:1", "--process_id=0")
     one_line_error(run_script("train", *arguments, cwd=tmp_path), "--num_processes", "missing")

@@ -20,7 +20,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from genmask_jax import cli, hosts
-from genmask_jax.config import TrainConfig, VAETrainConfig, config_difference, to_json
+from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig, config_difference, to_json
 from genmask_jax.errors import UserError
 from genmask_jax.sharding import log_shardings, need_rows, part_of_batch, to_devices
 from genmask_jax.training.checkpoints import Checkpoints, read_config
@@ -82,6 +82,12 @@ def check_workdir(workdir: str, *, resume: bool, overwrite: bool, config: Any) -
     return path
 
 
+def check_batch(loop: LoopConfig, mesh: Mesh) -> None:
+    """Raises UserError when half a batch, or an accumulated part of it, does not divide over the mesh."""
+    rows = loop.global_batch_size // 2 // loop.grad_accumulation_steps
+    need_rows(rows, mesh, "config.loop.global_batch_size / 2 / grad_accumulation_steps")
+
+
 def make_workdir(path: epath.Path, config: Any, *, overwrite: bool) -> None:
     """Makes the directory that `check_workdir` found good, with the config that says what it is.
 
@@ -126,19 +132,13 @@ def train(
             hosts it takes one to be told, and they agree on a step.
     """
     loop = config.loop
-    rows = loop.global_batch_size // 2 // loop.grad_accumulation_steps
-    need_rows(rows, mesh, "config.loop.global_batch_size / 2 / grad_accumulation_steps")
     tx = make_optimizer(config.optimizer, loop)
     state, shardings = init_state(make_init(task.init_params, tx, task.metric_names), config.seed, mesh)
     logging.info("\n%s", parameter_overview.get_parameter_overview(_plain(state.params), include_stats=False))
     data = task.batches(loop.global_batch_size, part_of_batch(mesh))
     checkpoints = Checkpoints(workdir)
-    if checkpoints.latest_step() is not None:
-        state = checkpoints.restore(state, data)
-    else:
-        params = task.start(state.params)
-        ema_params = jax.tree.map(jnp.copy, params) if params is not state.params else state.ema_params
-        state = dataclasses.replace(state, params=params, ema_params=ema_params)
+    restored = checkpoints.latest_step() is not None
+    state = checkpoints.restore(state, data) if restored else _start(task, state)
     step = int(jax.device_get(state.step))
     profile = range(max(profile.start, step), profile.stop if hosts.is_first() else 0)
     log_shardings({"state": state, "frozen": task.frozen}, mesh)
@@ -177,6 +177,13 @@ def train(
 
 def _plain(params: Any) -> Any:
     return nnx.to_pure_dict(params)
+
+
+def _start(task: Task, state: TrainState) -> TrainState:
+    """A fresh state with what the task starts from."""
+    params = task.start(state.params)
+    ema_params = jax.tree.map(jnp.copy, params) if params is not state.params else state.ema_params
+    return dataclasses.replace(state, params=params, ema_params=ema_params)
 
 
 @contextmanager
