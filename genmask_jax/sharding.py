@@ -62,7 +62,8 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
         )
     shape, names = (data, config.fsdp, config.tensor), ("data", "fsdp", "tensor")
     # Other devices number their nodes so, over which parameters may be divided.
-    slices = len({d.slice_index for d in devices}) if devices[0].platform == "tpu" else 1
+    tpu = devices[0].platform == "tpu"
+    slices = len({getattr(device, "slice_index", 0) for device in devices}) if tpu else 1
     if data % slices:
         raise UserError(f"config.mesh.data {data} is no multiple of the {slices} slices")
     split = {"allow_split_physical_axes": True}  # as fsdp 32 on a torus of 16 x 16

@@ -11,6 +11,7 @@ JSON. With --search it tries meshes, and for each what of a block to compute ane
 
 import dataclasses
 import json
+import math
 import os
 from typing import Any
 
@@ -33,7 +34,7 @@ from genmask_jax.sharding import make_mesh
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A file configs/genmask_*.py."
 )
-TOPOLOGY = flags.DEFINE_string("topology", None, "As v5e:16x16, v5p:4x4x4, v6e:16x16.", required=True)
+TOPOLOGY = flags.DEFINE_string("topology", None, "As v5e:16x16, v5p:4x4x4, v6e:1x1.", required=True)
 PROGRAM = flags.DEFINE_enum(
     "program", "train_step", ["train_step", "mask_sampler", "picture_sampler"], "What to compile."
 )
@@ -88,6 +89,8 @@ def devices(generation: str, shape: str) -> list[jax.Device]:
     """The devices of a topology, by the TPU's compiler. Raises UserError where it is not installed."""
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing is run, so several may be at it
     options: dict[str, Any] = {"chip_config_name": "megacore"} if generation == "v4" else {}
+    if math.prod(map(int, shape.split("x"))) == 1:
+        options["chips_per_host_bounds"] = (1, 1, 1)
     if SLICES.value > 1:
         options["num_slices"] = SLICES.value
     try:
