@@ -380,14 +380,14 @@ def test_the_large_configs_step_fits_together(tmp_path):
     encoder_config = dataclasses.replace(config.instruction.qwen, weights=str(tmp_path))
     encoder = factory.build(dataclasses.replace(config.instruction, qwen=encoder_config), tmp_path)
     networks = abstract_networks(config, VAEConfig(), encoder)
-    picture = np.zeros((256, 256, 3), np.uint8)
+    picture = np.zeros((512, 512, 3), np.uint8)
 
     def half(inputs, **pictures):
         rows = {"instruction": inputs, "images": picture, **pictures}
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), rows)
 
     segment, generate = encoder.preparer("a dog", picture), encoder.preparer("a dog")
-    assert segment["patches"].shape == (1, 384, 588)  # 4 x 81 patches, to whole windows
+    assert segment["patches"].shape == (1, 1344, 588)  # 4 x 324 patches, to whole windows
     batch = {"segment": half(segment, masks=picture[..., 0]), "generate": half(generate)}
     params, loss = networks.abstract_params(), GenMaskTask(networks, config).loss
     assert jax.eval_shape(loss, params, networks.frozen, batch, jax.random.key(0))[0].shape == ()
