@@ -1,25 +1,38 @@
 """The metrics of referring segmentation, exactly: pixels are counted in integers and divided once.
 
-Definitions as in LAVT's evaluation (Yang et al., 2022), which published tables on RefCOCO follow.
+Three protocols, each as the tables that are published under it were made: RefCOCO, RefCOCO+ and RefCOCOg as in
+LAVT's evaluation (Yang et al., 2022), ReasonSeg as in LISA's (Lai et al., 2024), gRefCOCO as in ReLA's (Liu et
+al., 2023). What all of them need of an expression is four numbers (`Counts`), so whoever keeps those can
+compute any table anew.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt8
 
 IGNORE = 255
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+TARGETED_THRESHOLDS = (0.7, 0.8, 0.9)
+"""Of gRefCOCO."""
 
 
-def intersection_union(
-    prediction: Bool[np.ndarray, "H W"], truth: UInt8[np.ndarray, "H W"]
-) -> tuple[int, int]:
-    """Pixels in both masks and pixels in either.
+class Counts(NamedTuple):
+    """Pixels of one expression: in both masks, in either, in the truth, in the prediction; none of them ignored."""
+
+    intersection: int
+    union: int
+    truth: int
+    prediction: int
+
+
+def count_pixels(prediction: Bool[np.ndarray, "H W"], truth: UInt8[np.ndarray, "H W"]) -> Counts:
+    """What is to be known of one expression.
 
     Args:
         prediction: bool `[H, W]`, at the truth's own resolution.
-        truth: uint8 `[H, W]`, 1 for the object, 0 for the rest, 255 for pixels that count in neither number.
+        truth: uint8 `[H, W]`, 1 for the object, 0 for the rest, 255 for pixels that count in no number.
 
     Raises:
         ValueError: the shapes differ.
@@ -28,7 +41,16 @@ def intersection_union(
         raise ValueError(f"prediction has shape {prediction.shape}, but truth has shape {truth.shape}")
     target = truth == 1
     predicted = prediction & (truth != IGNORE)
-    return int(np.count_nonzero(predicted & target)), int(np.count_nonzero(predicted | target))
+    masks = (predicted & target, predicted | target, target, predicted)
+    return Counts(*(int(np.count_nonzero(mask)) for mask in masks))
+
+
+def intersection_union(
+    prediction: Bool[np.ndarray, "H W"], truth: UInt8[np.ndarray, "H W"]
+) -> tuple[int, int]:
+    """Pixels in both masks and pixels in either, as `count_pixels` has them."""
+    counts = count_pixels(prediction, truth)
+    return counts.intersection, counts.union
 
 
 def summarize(intersections: Sequence[int], unions: Sequence[int]) -> dict[str, int | float]:
@@ -56,3 +78,67 @@ def summarize(intersections: Sequence[int], unions: Sequence[int]) -> dict[str, 
         "oIoU": float(overlap.sum() / max(union.sum(), 1)),
         **{f"P@{threshold}": float(np.mean(ious >= threshold)) for threshold in THRESHOLDS},
     }
+
+
+def summarize_refcoco(counts: Sequence[Counts]) -> dict[str, int | float]:
+    """`summarize`, with its oIoU under the name `cIoU` too, as papers have either."""
+    summary = summarize([c.intersection for c in counts], [c.union for c in counts])
+    return summary | {"cIoU": summary["oIoU"]}
+
+
+def summarize_reasonseg(counts: Sequence[Counts]) -> dict[str, int | float]:
+    """`count`; `gIoU`, the mean of I / (U + 1e-5), where an empty union gives 1; `cIoU`, sum of I / sum of U.
+
+    Raises:
+        ValueError: no expressions.
+    """
+    overlap, union, _, _ = _columns(counts)
+    ious = np.where(union == 0, 1.0, overlap / (union + 1e-5))
+    return {
+        "count": len(counts),
+        "gIoU": float(ious.mean()),
+        "cIoU": float(overlap.sum() / max(union.sum(), 1)),
+    }
+
+
+def summarize_grefcoco(counts: Sequence[Counts]) -> dict[str, int | float | None]:
+    """The metrics of expressions that may have no target, where an empty prediction says "no target".
+
+    Returns:
+        `count`; `gIoU`, the mean IoU, where an expression without a target gives 1 if the prediction is empty
+        and 0 if not; `cIoU`, sum of I / sum of U, to which a prediction for no target adds its area; `N-acc`,
+        the share of expressions without a target that were told so; `T-acc`, the share of the others that
+        were not; `Pr@X`, the share of the others with IoU >= X. Shares of nothing are None.
+
+    Raises:
+        ValueError: no expressions.
+    """
+    overlap, union, truth, prediction = _columns(counts)
+    no_target, told = truth == 0, prediction == 0
+    ious = np.where(no_target, told.astype(float), overlap / np.maximum(union, 1))
+    summary = {
+        "count": len(counts),
+        "gIoU": float(ious.mean()),
+        "cIoU": float(overlap.sum() / max(union.sum(), 1)),
+        "N-acc": _share(told[no_target]),
+        "T-acc": _share(~told[~no_target]),
+    }
+    return summary | {f"Pr@{x}": _share(ious[~no_target] >= x) for x in TARGETED_THRESHOLDS}
+
+
+def _columns(counts: Sequence[Counts]) -> np.ndarray:
+    if not counts:
+        raise ValueError("need one expression at least")
+    return np.asarray(counts, np.int64).T
+
+
+def _share(hits: np.ndarray) -> float | None:
+    return float(hits.mean()) if hits.size else None
+
+
+PROTOCOLS: dict[str, Callable[[Sequence[Counts]], dict[str, Any]]] = {
+    "refcoco": summarize_refcoco,
+    "reasonseg": summarize_reasonseg,
+    "grefcoco": summarize_grefcoco,
+}
+"""What is made of a benchmark's counts, by the benchmark's protocol."""

@@ -1,0 +1,122 @@
+"""Masks as run lengths, at a picture's own resolution: COCO's annotations in, compressed RLE kept.
+
+The encoding is pycocotools'. An RLE here is its `counts` alone, as ASCII text; the size goes beside it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from pycocotools import mask as coco
+
+from genmask_jax.evaluation.metrics import IGNORE
+
+Size = tuple[int, int]
+"""Height and width, pixels."""
+
+
+def encode(mask: np.ndarray) -> str:
+    """A mask [H, W], true or not 0 where the object is, as counts."""
+    return coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+
+
+def decode(counts: str, size: Size) -> Bool[np.ndarray, "H W"]:
+    """The inverse of `encode`.
+
+    Raises:
+        ValueError: the counts are no RLE of that size.
+    """
+    if sum(run_lengths(counts)) != size[0] * size[1]:  # of which pycocotools would leave memory as it was
+        raise ValueError(f"its runs do not add up to {size[0]} x {size[1]} pixels")
+    return coco.decode({"size": list(size), "counts": counts.encode()}).astype(bool)
+
+
+def run_lengths(counts: str) -> list[int]:
+    """The lengths that COCO's compressed counts stand for: six bits a character, differences from the third on.
+
+    Raises:
+        ValueError: a character that does not occur in counts, an unfinished number, or a negative length.
+    """
+    lengths: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"{character!r} does not occur in compressed counts")
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        value = shift = 0
+        if lengths[-1] < 0:
+            raise ValueError("a run of negative length")
+    if shift:
+        raise ValueError("it ends within a number")
+    return lengths
+
+
+def from_coco(segmentation: Any, size: Size) -> tuple[str, list[str]]:
+    """An annotation's `segmentation` as counts, and what is wrong with parts of it that were left out.
+
+    Args:
+        segmentation: polygons [[x, y, x, y, ...], ...], of which the union is meant; or a crowd's RLE,
+            {"size", "counts"}, compressed or as a list.
+        size: of the picture.
+
+    Raises:
+        ValueError: nothing of it is usable.
+    """
+    if isinstance(segmentation, dict):
+        return _from_rle(segmentation, size), []
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError("no segmentation")
+    good, complaints = [], []
+    for i, polygon in enumerate(segmentation):
+        # Of four numbers pycocotools makes a box.
+        points = len(polygon) // 2 if isinstance(polygon, list) else 0
+        if points < 3 or len(polygon) % 2:
+            complaints.append(f"polygon {i} has {points} points")
+        elif not np.isfinite(np.asarray(polygon, float)).all():
+            complaints.append(f"polygon {i} is not of finite numbers")
+        else:
+            good.append([float(x) for x in polygon])
+    if not good:
+        raise ValueError("; ".join(complaints))
+    return coco.merge(coco.frPyObjects(good, *size))["counts"].decode(), complaints
+
+
+def _from_rle(rle: dict[str, Any], size: Size) -> str:
+    height_width = tuple(rle.get("size", ()))
+    if height_width != tuple(size):
+        raise ValueError(f"a mask of {_times(height_width)} pixels for a picture of {_times(size)}")
+    counts = rle.get("counts")
+    if isinstance(counts, list):
+        if not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]:
+            raise ValueError(f"its runs do not add up to {_times(size)} pixels")
+        counts = coco.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"].decode()
+    if not isinstance(counts, str):
+        raise ValueError("no counts")
+    return encode(decode(counts, size))  # checked, and in the form that others have
+
+
+def _times(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size)) or "no"
+
+
+def union(masks: Sequence[str], size: Size) -> str:
+    """Counts of all masks together; of an empty mask where there are none."""
+    if not masks:
+        return encode(np.zeros(size, np.uint8))
+    return coco.merge([{"size": list(size), "counts": m.encode()} for m in masks])["counts"].decode()
+
+
+def with_ignored(counts: str, ignored: str, size: Size) -> UInt8[np.ndarray, "H W"]:
+    """A mask of 1 for the object, 255 for pixels that do not count, and 0; `ignored` may be ""."""
+    mask = decode(counts, size).astype(np.uint8)
+    if ignored:
+        mask[decode(ignored, size)] = IGNORE
+    return mask
