@@ -31,12 +31,39 @@ DIT_SIZES: dict[str, dict[str, int]] = {
 }
 
 
+SEGMENT_SETS = ("refershapes", "stamps", "refcoco_joint", "refcoco", "refcocoplus", "refcocog", "grefcoco",
+                "reasonseg", "image_folder")  # fmt: skip
+GENERATE_SETS = ("refershapes", "coco_captions", "image_folder")
+
+
+@dataclasses.dataclass(frozen=True)
+class JointConfig:
+    """How often "refcoco_joint" draws from the train split of each data set, relative to one another.
+
+    With 0 it is left out. Pictures that are in a val or test split of RefCOCO, RefCOCO+ (unc) or RefCOCOg
+    (umd), or of another COCO data set that is drawn from, are left out of all.
+    """
+
+    refcoco_unc: float = 1.0
+    refcoco_google: float = 0.0
+    refcocoplus_unc: float = 1.0
+    refcocog_umd: float = 1.0
+    refcocog_google: float = 0.0
+    grefcoco_unc: float = 0.0
+    reasonseg: float = 0.0
+    image_folder: float = 0.0
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """What is learned from.
 
-    name: "refershapes" (embedded) or "stamps" (made by launch/prepare_data.py).
-    path: directory of a prepared data set; empty for an embedded one.
+    name: the data set of pictures with masks: "refershapes" (embedded), or made by launch/prepare_data.py:
+        "stamps", "refcoco_joint" (several, by the weights of `joint`), or one such as "refcoco:unc",
+        "reasonseg", "image_folder".
+    generate: the data set of pictures with prompts, "coco_captions", "image_folder" or "refershapes"; empty
+        where `name` has its own.
+    path: the --out of launch/prepare_data.py; empty for an embedded data set.
     latents: directory of its latents (launch/encode_latents.py), read in training in place of pictures; empty
         to encode pictures in every step.
     size: side of the square pictures, pixels.
@@ -45,6 +72,8 @@ class DataConfig:
     """
 
     name: str = "refershapes"
+    generate: str = ""
+    joint: JointConfig = JointConfig()
     path: str = ""
     latents: str = ""
     size: int = 64
@@ -236,8 +265,16 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         if not condition:
             raise UserError(f"config.{complaint}")
 
-    need(data.name in ("refershapes", "stamps"), f"data.name: {data.name!r} is not refershapes or stamps")
+    known, generate = ", ".join(SEGMENT_SETS), ", ".join(GENERATE_SETS)
+    need(data.name.split(":")[0] in SEGMENT_SETS, f"data.name: {data.name!r} is not {known}")
     need(data.name == "refershapes" or bool(data.path), "data.path: name the prepared directory")
+    need(data.generate in ("", *GENERATE_SETS), f"data.generate: {data.generate!r} is not {generate}")
+    need(data.generate in ("", "refershapes") or bool(data.path), "data.path: name the prepared directory")
+    weights = dataclasses.asdict(data.joint)
+    need(all(w >= 0 for w in weights.values()), "data.joint: weights must not be negative")
+    if data.name == "refcoco_joint":
+        need(any(weights.values()), "data.joint: all weights are 0")
+        need(not data.latents, "data.latents: refcoco_joint draws by weights; cache one data set's latents")
     need(data.size > 0, "data.size must be positive")
     need(data.num_workers >= 0, "data.num_workers must not be negative")
     for field in ("num_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps"):
@@ -264,6 +301,8 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
             f"data.size {data.size} is no multiple of the VAE's stride {config.vae.stride}",
         )
         return
+    own = data.name in ("refershapes", "stamps", "image_folder")
+    need(own or bool(data.generate), f"data.generate: {data.name} has no prompts; name {generate}")
     model, sampler = config.model, config.sampler
     need(
         model.hidden_size % (2 * model.num_heads) == 0,

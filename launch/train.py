@@ -13,6 +13,7 @@ from ml_collections import config_flags
 from genmask_jax import cli, hosts
 from genmask_jax.config import TrainConfig, from_config_dict
 from genmask_jax.data.latents import need_same, need_same_instruction
+from genmask_jax.data.sources import check as check_data
 from genmask_jax.data.sources import texts
 from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
@@ -42,6 +43,7 @@ def main() -> None:
     # What can be wrong is found before --overwrite deletes anything.
     workdir = check_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
     vae_config, vae_state = load_vae(config.vae)
+    check_data(config.data)
     if config.data.latents:
         need_same(config.data, vae_config, vae_state)
     if config.init:

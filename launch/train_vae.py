@@ -11,6 +11,7 @@ from ml_collections import config_flags
 
 from genmask_jax import cli, hosts
 from genmask_jax.config import VAETrainConfig, from_config_dict
+from genmask_jax.data.sources import segment_source
 from genmask_jax.sharding import make_mesh
 from genmask_jax.training.checkpoints import save_vae
 from genmask_jax.training.loop import check_batch, check_workdir, make_workdir, train
@@ -26,6 +27,8 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir a
 def main() -> None:
     config = from_config_dict(VAETrainConfig, CONFIG.value)
     workdir = check_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
+    for split in ("train", "val"):
+        segment_source(config.data, split)  # or complains
     task, mesh = VAETask(config), make_mesh(config.mesh)
     check_batch(config.loop, mesh)
     make_workdir(workdir, config, overwrite=OVERWRITE.value)

@@ -4,20 +4,25 @@ A source is random-access and deterministic: `source[i]` is the same example on 
 run, so that Grain can shuffle, shard and resume by index alone.
 """
 
+from collections.abc import Sequence
 from typing import Protocol, TypedDict
 
 import numpy as np
 
 
-class SegmentExample(TypedDict):
-    """A picture, an expression that singles out one thing in it, and that thing's mask.
+class SegmentExample(TypedDict, total=False):
+    """A picture, an expression that singles something out in it, and its mask.
 
     image:        uint8 [H, W, 3], RGB.
-    mask:         uint8 [H, W], 1 where the *visible* part of the named object is, else 0.
+    mask:         uint8 [H, W], 1 where the *visible* part of the named object is, else 0. To be scored, masks
+                  may be of another size than `image`, and 255 where a pixel does not count.
     text:         the expression.
     id:           unique within the split, stable between runs.
+
+    Where it is to be scored (data/sources.py), also:
+
     group:        what kind of question this is; scores are reported per group as well.
-    other_text:   an expression that names another object of the same picture.
+    other_text:   an expression that names another object of the same picture; "" where there is none.
     other_mask:   uint8 [H, W], the mask of that other object.
     objects_mask: uint8 [H, W], the union of all objects in the picture.
     """
@@ -46,3 +51,21 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> SegmentExample | GenerateExample: ...
+
+
+class Mixture:
+    """Sources one after the other, to look at; in training they are drawn from by their weights."""
+
+    def __init__(self, parts: Sequence[Source], weights: Sequence[float]):
+        """`weights`: of each part's examples in a long run, relative to one another; positive."""
+        self.parts, self.weights = list(parts), list(weights)
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __getitem__(self, index: int) -> SegmentExample | GenerateExample:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        ends = np.cumsum([len(part) for part in self.parts])
+        part = int(np.searchsorted(ends, index, side="right"))
+        return self.parts[part][index - int(ends[part]) + len(self.parts[part])]

@@ -56,7 +56,7 @@ class Identity:
 
     vae: `fingerprint` of the VAE.
     vae_config: its shape, for people.
-    name, size, seed: of the data set, as in `DataConfig`.
+    name, generate, size, seed: of the data, as in `DataConfig`.
     dtype: in which latents and embeddings are stored.
     num_shards: of how many shards the cache consists.
     segment, generate: examples of each task, over all shards.
@@ -66,6 +66,7 @@ class Identity:
     vae: str
     vae_config: VAEConfig
     name: str
+    generate: str
     size: int
     seed: int
     dtype: str
@@ -155,7 +156,7 @@ def read_shard(path: epath.Path) -> Identity:
 def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None:
     """Refuses a cache (`config.latents`) of other data, or by another VAE. Raises UserError."""
     identity = read_identity(config.latents)
-    for field in ("name", "size", "seed"):
+    for field in ("name", "generate", "size", "seed"):
         there, here = getattr(identity, field), getattr(config, field)
         if there != here:
             raise UserError(

@@ -3,6 +3,7 @@
 The encoding is pycocotools'. An RLE here is its `counts` alone, as ASCII text; the size goes beside it.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,7 @@ def decode(counts: str, size: Size) -> Bool[np.ndarray, "H W"]:
 
 
 def run_lengths(counts: str) -> list[int]:
-    """The lengths that COCO's compressed counts stand for: six bits a character, differences from the third on.
+    """The lengths that COCO's compressed counts stand for, written as differences from the last but one.
 
     Raises:
         ValueError: a character that does not occur in counts, an unfinished number, or a negative length.
@@ -59,8 +60,8 @@ def run_lengths(counts: str) -> list[int]:
     return lengths
 
 
-def from_coco(segmentation: Any, size: Size) -> tuple[str, list[str]]:
-    """An annotation's `segmentation` as counts, and what is wrong with parts of it that were left out.
+def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
+    """An annotation's `segmentation` as `from_coco` takes it, and complaints about parts that are left out.
 
     Args:
         segmentation: polygons [[x, y, x, y, ...], ...], of which the union is meant; or a crowd's RLE,
@@ -80,13 +81,21 @@ def from_coco(segmentation: Any, size: Size) -> tuple[str, list[str]]:
         points = len(polygon) // 2 if isinstance(polygon, list) else 0
         if points < 3 or len(polygon) % 2:
             complaints.append(f"polygon {i} has {points} points")
-        elif not np.isfinite(np.asarray(polygon, float)).all():
+        elif not all(isinstance(x, (int, float)) and math.isfinite(x) for x in polygon):
             complaints.append(f"polygon {i} is not of finite numbers")
         else:
-            good.append([float(x) for x in polygon])
+            good.append(tuple(polygon))
     if not good:
         raise ValueError("; ".join(complaints))
-    return coco.merge(coco.frPyObjects(good, *size))["counts"].decode(), complaints
+    return tuple(good), complaints
+
+
+def from_coco(segmentation: Any, size: Size) -> str:
+    """Counts of the union of polygons, or of an RLE's counts, that `usable` has found good."""
+    if isinstance(segmentation, str):
+        return segmentation
+    polygons = [[float(x) for x in polygon] for polygon in segmentation]
+    return coco.merge(coco.frPyObjects(polygons, *size))["counts"].decode()
 
 
 def _from_rle(rle: dict[str, Any], size: Size) -> str:

@@ -22,7 +22,7 @@ import grain
 import numpy as np
 
 from genmask_jax.config import DataConfig
-from genmask_jax.data.examples import Source
+from genmask_jax.data.examples import Mixture, Source
 from genmask_jax.data.latents import CachedLatents
 from genmask_jax.data.sources import generate_source, segment_source
 from genmask_jax.instruction.base import Preparer
@@ -85,7 +85,11 @@ class PartOfBatches(grain.MapDataset):
 
 
 def _endless(source: Source, seed: int) -> grain.MapDataset:
-    """A source, shuffled anew in every epoch, without end."""
+    """A source, shuffled anew in every epoch, without end; a mixture's parts so each, in turn by weight."""
+    if isinstance(source, Mixture):
+        # Neither part nor the other task of a batch has another's order.
+        parts = [_endless(part, seed + 1000 * (i + 1)) for i, part in enumerate(source.parts)]
+        return grain.MapDataset.mix(parts, source.weights)
     return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
 
 

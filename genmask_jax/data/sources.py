@@ -1,25 +1,116 @@
 """Data sets by name: the one place that knows them all."""
 
+import dataclasses
+
 from genmask_jax.config import DataConfig
-from genmask_jax.data import refershapes, stamps
-from genmask_jax.data.examples import Source
+from genmask_jax.data import prepared, refershapes, stamps
+from genmask_jax.data.examples import Mixture, Source
+from genmask_jax.data.pictures import PreparedGenerate, PreparedSegment
+from genmask_jax.errors import UserError
+
+FAMILY = ("refcoco:unc", "refcocoplus:unc", "refcocog:umd")
+"""RefCOCO and its kin: pictures of one's train split are in another's val and test splits."""
+OF_COCO = ("refcoco", "refcocoplus", "refcocog", "grefcoco")
+"""Data sets whose pictures are COCO's, by COCO's numbers."""
 
 
-def segment_source(config: DataConfig, split: str) -> Source:
-    """Pictures with expressions and masks (`SegmentExample`) of a split: train, val or test."""
+def segment_source(config: DataConfig, split: str, *, scored: bool = False) -> Source:
+    """Pictures with expressions and masks (`SegmentExample`) of a split.
+
+    Args:
+        config: of the data.
+        split: train, val or test; of the RefCOCO family testA and testB as well.
+        scored: whether masks are to be scored: they keep their own resolution, and what scores need beside
+            them comes along. Otherwise pictures and masks are `config.size` square.
+
+    Raises:
+        UserError: the data set, or the split, is not there.
+    """
+    if config.name == "refershapes":
+        return refershapes.ReferShapesSegment(split, config.size, config.seed)
     if config.name == "stamps":
         return stamps.StampsSegment(config.path, split, config.size, config.seed)
-    return refershapes.ReferShapesSegment(split, config.size, config.seed)
+    if config.name != "refcoco_joint":
+        return prepared_segment(config.path, config.name, split, config.size, scored=scored)
+    if split != "train":
+        return prepared_segment(config.path, FAMILY[0], split, config.size, scored=scored)
+    weights, without = joint_weights(config), held_out(config)
+    parts = [
+        prepared_segment(config.path, name, split, config.size, without=without if _of_coco(name) else ())
+        for name in weights
+    ]
+    return Mixture(parts, list(weights.values()))
+
+
+def joint_weights(config: DataConfig) -> dict[str, float]:
+    """Of refcoco_joint, by the data sets' names, such as "refcoco:unc"; those that are drawn from."""
+    fields = dataclasses.asdict(config.joint)
+    names = {f: f.replace("_", ":") if f.split("_")[0] in OF_COCO else f for f in fields}
+    return {names[field]: weight for field, weight in fields.items() if weight}
+
+
+def prepared_segment(
+    path: str, name: str, split: str, size: int, *, without: frozenset[str] | tuple = (), scored: bool = False
+) -> PreparedSegment:
+    """One prepared data set's expressions; of ReasonSeg's, but in training, each picture's first."""
+    first_only = name == "reasonseg" and split != "train"
+    items = prepared.Items(
+        prepared.find(path, name), split, "expressions", without=frozenset(without), first_only=first_only
+    )
+    _need_some(items, "expressions")
+    return PreparedSegment(items, size, scored=scored)
+
+
+def _need_some(items: prepared.Items, kind: str) -> None:
+    if not len(items):
+        raise UserError(f"{items.directory}: the split {items.split} has no {kind} that may be used")
+
+
+def _of_coco(name: str) -> bool:
+    return name.split(":")[0] in OF_COCO
+
+
+def held_out(config: DataConfig) -> frozenset[str]:
+    """COCO's numbers of the pictures that nothing may be learned from: those that are evaluated on.
+
+    Raises:
+        UserError: a data set that says so is not prepared.
+    """
+    if config.name == "refcoco_joint":
+        names = {*FAMILY, *filter(_of_coco, joint_weights(config))}
+    else:
+        names = {config.name} if _of_coco(config.name) else set()
+    directories = [prepared.find(config.path, name) for name in sorted(names)]
+    return frozenset(
+        image_id
+        for directory in directories
+        for split in prepared.splits_of(directory)
+        if split != "train"
+        for image_id in prepared.read_index(directory, split).image_ids
+    )
 
 
 def generate_source(config: DataConfig, split: str) -> Source:
-    """Pictures with prompts (`GenerateExample`) of a split: train, val or test."""
-    if config.name == "stamps":
+    """Pictures with prompts (`GenerateExample`) of a split: train or val; test where there is one."""
+    name = config.generate or config.name
+    if name == "refershapes":
+        return refershapes.ReferShapesGenerate(split, config.size, config.seed)
+    if name == "stamps":
         return stamps.StampsGenerate(config.path, split, config.size, config.seed)
-    return refershapes.ReferShapesGenerate(split, config.size, config.seed)
+    without = held_out(config) if name == "coco_captions" and split == "train" else frozenset()
+    items = prepared.Items(prepared.find(config.path, name), split, "captions", without=without)
+    _need_some(items, "captions")
+    return PreparedGenerate(items, config.size)
+
+
+def check(config: DataConfig) -> None:
+    """Raises UserError when training on the data would miss something, now or at the first validation."""
+    for split in ("train", "val"):
+        segment_source(config, split)
+        generate_source(config, split)
 
 
 def texts(config: DataConfig, count: int = 4000) -> list[str]:
     """Texts of both tasks, from the start of the train split, to learn a vocabulary from."""
     sources = (segment_source(config, "train"), generate_source(config, "train"))
-    return [source[i]["text"] for source in sources for i in range(count // 2)]
+    return [source[i]["text"] for source in sources for i in range(min(count // 2, len(source)))]

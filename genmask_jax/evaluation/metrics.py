@@ -1,8 +1,8 @@
 """The metrics of referring segmentation, exactly: pixels are counted in integers and divided once.
 
-Three protocols, each as the tables that are published under it were made: RefCOCO, RefCOCO+ and RefCOCOg as in
-LAVT's evaluation (Yang et al., 2022), ReasonSeg as in LISA's (Lai et al., 2024), gRefCOCO as in ReLA's (Liu et
-al., 2023). What all of them need of an expression is four numbers (`Counts`), so whoever keeps those can
+Three protocols, each as the tables that are published under it were made: RefCOCO, RefCOCO+ and RefCOCOg as
+in LAVT's evaluation (Yang et al., 2022), ReasonSeg as in LISA's (Lai et al., 2024), gRefCOCO as in ReLA's
+(Liu et al., 2023). All that they need of an expression is four numbers (`Counts`), so whoever keeps those can
 compute any table anew.
 """
 
@@ -19,7 +19,7 @@ TARGETED_THRESHOLDS = (0.7, 0.8, 0.9)
 
 
 class Counts(NamedTuple):
-    """Pixels of one expression: in both masks, in either, in the truth, in the prediction; none of them ignored."""
+    """Pixels of an expression: in both masks, in either, in the truth, in the prediction; no ignored ones."""
 
     intersection: int
     union: int

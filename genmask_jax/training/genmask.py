@@ -90,10 +90,10 @@ class GenMaskTask:
         """Validation scores, and contact sheets in `directory`, by the first host."""
         self.networks.params = ema_params
         count = self.config.loop.num_eval_examples
-        source = segment_source(self.config.data, "val")
+        source = segment_source(self.config.data, "val", scored=True)
         result = evaluate_segmentation(self.segmenter, source, count, swapped=False, keep=16)
         prompts = generate_source(self.config.data, "val")
-        prompts = [prompts[i]["text"] for i in range(16)]
+        prompts = [prompts[i]["text"] for i in range(min(16, len(prompts)))]
         pictures = self.generator(prompts)
         if is_first():
             segmentation_sheet(sheet_rows(result, source), directory / f"masks_{step:06d}.png")

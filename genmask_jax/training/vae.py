@@ -74,7 +74,7 @@ class VAETask:
         source, half = segment_source(self.config.data, "val"), 32
         scores, squared = [], []
         for start in range(0, self.config.loop.num_eval_examples, half):
-            examples = [source[i] for i in range(start, start + half)]
+            examples = [source[i % len(source)] for i in range(start, start + half)]
             masks = np.stack([e["mask"] for e in examples])
             inputs = jax.device_put((np.stack([e["image"] for e in examples]), masks))
             truth, output = jax.device_get(self._reconstruct(ema_params, *inputs))

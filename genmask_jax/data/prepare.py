@@ -1,0 +1,279 @@
+"""Raw data to prepared data sets: over the cores of this machine, shard by shard, or over a cluster by Beam.
+
+    OUT/refcoco/unc/1.0.0                 TFDS's layout: ArrayRecord shards, dataset_info.json, features.json,
+                                          with an index of each split and what was left out (problems.txt)
+    OUT/refcoco/unc/1.0.0.incomplete      while it is made; what is finished there is not made again
+
+A shard's bytes depend on the raw data alone, and a shard has its name once it is whole.
+"""
+
+import concurrent.futures
+import multiprocessing
+import multiprocessing.connection
+import os
+import pathlib
+import shlex
+import signal
+import threading
+from collections.abc import Iterator
+
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from etils import epath
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from genmask_jax.data.builders import FEATURES, PicturesBuilder, open_builders
+from genmask_jax.data.prepared import COUNTS, Index, read_index, splits_of, write_index
+from genmask_jax.data.published import PUBLISHED
+from genmask_jax.data.raw.plan import Picture, Plan
+from genmask_jax.errors import UserError
+
+PICTURES_PER_SHARD = 256
+PROBLEMS = "problems.txt"
+MARK = "plan.sha256"
+"""Of what an incomplete data set is."""
+SHOWN = 20
+"""Problems on the terminal; problems.txt has all."""
+
+
+def prepare(
+    name: str,
+    raw: epath.Path,
+    out: epath.Path,
+    *,
+    strict: bool = False,
+    num_workers: int | None = None,
+    beam: str | None = None,
+) -> None:
+    """Makes a data set in every way in which the raw folder splits it, and prints what it holds.
+
+    Args:
+        name: of `builders.BUILDERS`.
+        raw: folder of the publisher's files.
+        out: data directory; what is complete there is left as it is.
+        strict: end at the first thing that is wrong in the raw data, rather than leave it out.
+        num_workers: processes; as many as there are cores when None.
+        beam: options of a Beam pipeline that is to do the work instead, such as "--runner=DataflowRunner".
+
+    Raises:
+        UserError: the raw files are not there or not what they should be, or `out` holds something else.
+    """
+    for builder in open_builders(name, raw, out):
+        directory = epath.Path(builder.data_path)
+        if is_complete(directory):
+            print(f"{directory} is prepared already; nothing done (delete it to make it anew)")
+        else:
+            plan = builder.plan(raw)
+            if strict:
+                _need_none(plan.problems)
+            if beam is not None:
+                problems = _by_beam(builder, plan, raw, shlex.split(beam))
+            else:
+                problems = _by_processes(builder, plan, strict, num_workers or os.cpu_count() or 1)
+            if strict:
+                _need_none(problems)
+        report(builder, directory)
+
+
+def is_complete(directory: epath.Path) -> bool:
+    """Whether a data set is there, with all that belongs to it."""
+    return (directory / PROBLEMS).exists()
+
+
+def _need_none(problems: list[str]) -> None:
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"--strict: {problems[0]}{more}")
+
+
+def _by_beam(builder: PicturesBuilder, plan: Plan, raw: epath.Path, options: list[str]) -> list[str]:
+    """TFDS's own way, on a cluster; returns the problems."""
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError("--beam needs Apache Beam: pip install -r requirements-beam.txt") from error
+    builder.on_beam = True
+    directory = epath.Path(builder.data_path)
+    if not (directory / "dataset_info.json").exists():
+        download = tfds.download.DownloadConfig(
+            manual_dir=str(raw), beam_options=PipelineOptions(options), try_download_gcs=False
+        )
+        builder.download_and_prepare(download_config=download)
+    return _finish(directory, plan)
+
+
+def _by_processes(builder: PicturesBuilder, plan: Plan, strict: bool, num_workers: int) -> list[str]:
+    """Shards in worker processes, into a directory that gets its name at the end; returns the problems."""
+    final = epath.Path(builder.data_path)
+    if final.exists():
+        raise UserError(f"{final} holds something else than a complete data set; delete it")
+    work = final.with_name(f"{final.name}.incomplete")
+    _claim(work, plan)
+    templates = {split: _template(builder, work, split) for split in plan.splits}
+    shards = {split: list(_shards(templates[split], pictures)) for split, pictures in plan.splits.items()}
+    _write_shards([shard for split in shards.values() for shard in split], strict, num_workers)
+    infos = []
+    for split, found in shards.items():
+        paths = [path for path, _ in found]
+        lengths = [ArrayRecordReader(str(path)).num_records() for path in paths]
+        size = sum(path.stat().length for path in paths)
+        template = templates[split]
+        infos.append(
+            tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
+        )
+    builder.info.set_splits(tfds.core.splits.SplitDict(infos))
+    builder.info.write_to_directory(work)
+    problems = _finish(work, plan)
+    (work / MARK).unlink()
+    work.rename(final)
+    return problems
+
+
+def _claim(work: epath.Path, plan: Plan) -> None:
+    """Makes the directory, or finds that it was begun with the same plan. Raises UserError."""
+    mark, fingerprint = work / MARK, plan.fingerprint()
+    if mark.exists() and mark.read_text() != fingerprint:
+        raise UserError(f"{work} was begun with other raw data; delete it")
+    work.mkdir(parents=True, exist_ok=True)
+    for leftover in work.glob("*.tmp*"):
+        leftover.unlink()
+    mark.write_text(fingerprint)
+
+
+def _template(builder: PicturesBuilder, folder: epath.Path, split: str) -> tfds.core.ShardedFileTemplate:
+    return tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=builder.name, split=split, filetype_suffix="array_record"
+    )
+
+
+Shard = tuple[pathlib.Path, list[Picture]]
+
+
+def _shards(template: tfds.core.ShardedFileTemplate, pictures: list[Picture]) -> Iterator[Shard]:
+    """Files and what belongs into each."""
+    parts = [pictures[i : i + PICTURES_PER_SHARD] for i in range(0, len(pictures), PICTURES_PER_SHARD)]
+    return zip(template.sharded_filepaths(num_shards=len(parts)), parts, strict=True)
+
+
+def _write_shards(shards: list[Shard], strict: bool, num_workers: int) -> None:
+    """All that are not there yet, with progress."""
+    wanted = [(path, pictures) for path, pictures in shards if not path.exists()]
+    total = sum(len(pictures) for _, pictures in shards)
+    done = total - sum(len(pictures) for _, pictures in wanted)
+    context = multiprocessing.get_context("spawn")  # this process has threads
+    workers = concurrent.futures.ProcessPoolExecutor(
+        min(num_workers, max(len(wanted), 1)), context, initializer=_end_with_parent
+    )
+    try:
+        with tqdm(total=total, initial=done, unit=" pictures") as bar:
+            started = [workers.submit(write_shard, str(p), pictures, strict) for p, pictures in wanted]
+            for future in concurrent.futures.as_completed(started):
+                bar.update(future.result())
+    except KeyboardInterrupt:
+        raise UserError("stopped; the same command goes on from here") from None
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed (memory?); the same command goes on from here, or with fewer "
+            "--num_workers"
+        ) from error
+    finally:
+        workers.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Ctrl-C is for the parent to answer; and when it is killed, its workers do not stay."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def write_shard(path: str, pictures: list[Picture], strict: bool) -> int:
+    """Writes the records of one file and returns how many pictures were looked at.
+
+    Raises:
+        UserError: `strict`, and a picture cannot be used.
+    """
+    features = tfds.features.FeaturesDict(FEATURES)
+    serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+    temporary = f"{path}.tmp{os.getpid()}"
+    writer = ArrayRecordWriter(temporary, "group_size:1")  # read at random
+    for picture in pictures:
+        try:
+            example = picture.example()
+        except ValueError as error:
+            if strict:
+                raise UserError(f"--strict: {error}") from error
+            continue
+        encoded = serializer.get_tf_example(features.encode_example(example))
+        writer.write(encoded.SerializeToString(deterministic=True))
+    writer.close()
+    os.replace(temporary, path)
+    return len(pictures)
+
+
+def _finish(directory: epath.Path, plan: Plan) -> list[str]:
+    """Reads the data set back and indexes it; notes what the plan has and it has not, and why."""
+    problems = list(plan.problems)
+    for split in splits_of(directory):
+        there = set(write_index(directory, split).image_ids)
+        for picture in plan.splits[split]:
+            if picture.image_id not in there:
+                problems.append(_explain(picture))
+    (directory / PROBLEMS).write_text("".join(f"{problem}\n" for problem in problems))
+    return problems
+
+
+def _explain(picture: Picture) -> str:
+    try:
+        picture.example()
+    except ValueError as error:
+        return str(error)
+    return f"{picture.path}: could be read now but not before; delete the data set and prepare it again"
+
+
+def report(builder: PicturesBuilder, directory: epath.Path) -> None:
+    """Prints what a data set holds beside what its publishers say, and what was left out."""
+    name = "/".join(filter(None, (builder.name, builder.builder_config and builder.builder_config.name)))
+    indices = {split: read_index(directory, split) for split in splits_of(directory)}
+    published = PUBLISHED.get(name, {})
+    found = {split: index.counts for split, index in indices.items()}
+    if "all" in published:
+        found["all"] = _total(indices.values())
+    for split in published:
+        found.setdefault(split, dict.fromkeys(COUNTS, 0))
+    columns = [column for column in COUNTS if any(counts[column] for counts in found.values())]
+    table = Table(title=f"{directory}", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("split", *columns, "published"):
+        table.add_column(column, justify="left" if column in ("split", "published") else "right")
+    for split, counts in found.items():
+        verdict = _compare(counts, published[split]) if split in published else "no figures"
+        table.add_row(split, *(f"{counts[column]:,}" for column in columns), verdict)
+    Console(width=None if os.isatty(1) else 140).print(table)
+    problems = (directory / PROBLEMS).read_text().splitlines()
+    for problem in problems[:SHOWN]:
+        print(f"left out: {problem}")
+    if problems:
+        print(f"{len(problems)} things were left out; all of them: {directory / PROBLEMS}")
+    else:
+        print("nothing was left out")
+
+
+def _total(indices: Iterator[Index]) -> dict[str, int]:
+    """Over splits, none of which shares a picture with another."""
+    indices = list(indices)
+    return {column: sum(index.counts[column] for index in indices) for column in COUNTS}
+
+
+def _compare(found: dict[str, int], published: dict[str, int]) -> str:
+    """ "exact match", or what is missing or too much."""
+    differences = {name: found[name] - count for name, count in published.items() if found[name] != count}
+    lines = (f"{abs(n):,} {name} {'missing' if n < 0 else 'too many'}" for name, n in differences.items())
+    return ", ".join(lines) or "exact match"

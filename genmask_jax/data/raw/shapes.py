@@ -1,0 +1,70 @@
+"""ReasonSeg's annotations: shapes with labels, painted one over the other as its published scores rest on.
+
+The rasterisation is OpenCV's, of points truncated to whole numbers: outline and interior. Larger shapes are
+painted first. (Reference: `get_mask_from_json` of LISA.)
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+
+from genmask_jax.data.masks import IGNORE, Size
+
+LARGEST = 2**15
+"""OpenCV paints points up to there; a picture is not as large."""
+
+
+def usable(shapes: Any) -> tuple[tuple[tuple[str, Any], ...], list[str]]:
+    """(label, points) of the shapes that are to be painted, and complaints about those that cannot be.
+
+    What is labelled "flag", in upper or lower case, is no annotation and left out without complaint.
+    """
+    kept, complaints = [], []
+    for i, shape in enumerate(shapes if isinstance(shapes, list) else ()):
+        label, points = (shape.get(key) if isinstance(shape, dict) else None for key in ("label", "points"))
+        if not isinstance(label, str):
+            complaints.append(f"shape {i} has no label")
+        elif label.lower() != "flag":
+            complaint = _complaint(points)
+            if complaint:
+                complaints.append(f"shape {i} ({label}) {complaint}")
+            else:
+                kept.append((label, tuple((float(x), float(y)) for x, y in points)))
+    return tuple(kept), complaints
+
+
+def _complaint(points: Any) -> str:
+    try:
+        array = np.asarray(points, float)
+    except (TypeError, ValueError):
+        return "has points that are no pairs of numbers"
+    if len(array) < 3:
+        return f"has {len(array)} points" if array.ndim else "has no points"
+    if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all():
+        return "has points that are no pairs of numbers"
+    return "has points far outside of any picture" if np.abs(array).max() > LARGEST else ""
+
+
+def paint(shapes: Sequence[tuple[str, Any]], size: Size) -> UInt8[np.ndarray, "H W"]:
+    """A mask of 1 where a shape's label names a target, 255 where it contains "ignore", and 0.
+
+    Args:
+        shapes: (label, points (x, y)) as `usable` gives them.
+        size: of the picture.
+    """
+    areas = [int(np.count_nonzero(_draw(np.zeros(size, np.uint8), points, 1))) for _, points in shapes]
+    mask = np.zeros(size, np.uint8)
+    for i in np.argsort(areas, kind="stable")[::-1]:
+        label, points = shapes[i]
+        _draw(mask, points, IGNORE if "ignore" in label.lower() else 1)
+    return mask
+
+
+def _draw(mask: np.ndarray, points: Any, value: int) -> np.ndarray:
+    corners = np.array([points], np.float64).astype(np.int32)
+    cv2.polylines(mask, corners, True, value, 1)
+    cv2.fillPoly(mask, corners, value)
+    return mask
