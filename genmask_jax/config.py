@@ -126,6 +126,8 @@ class SamplerConfig:
     mask_samples: noises whose masks are averaged.
     mask_threshold: a pixel is in the mask if its probability is above. 0.5 is the middle between black and
         white; a model in doubt between two objects gives each less, and a threshold chosen on val is better.
+    no_target_area, no_target_score: a mask of at most that share of the picture, or whose pixels' mean
+        probability is below, is taken for empty: nothing in the picture is meant. 0 takes masks as they are.
     image_steps, method, guidance_scale, shift: of picture generation.
     """
 
@@ -133,6 +135,8 @@ class SamplerConfig:
     refine_t: float = 0.3
     mask_samples: int = 1
     mask_threshold: float = 0.5
+    no_target_area: float = 0.0
+    no_target_score: float = 0.0
     image_steps: int = 20
     method: str = "euler"
     guidance_scale: float = 3.0
@@ -187,6 +191,21 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What launch/evaluate.py scores a run on.
+
+    benchmarks: data set, way of splitting, split: "refcoco:unc:testA", "reasonseg:val".
+    path: the --out of launch/prepare_data.py; the run's own `data.path` if empty.
+    reason: let the run's Qwen first write what each question is after, and segment that.
+    """
+
+    benchmarks: tuple[str, ...]
+    path: str = ""
+    reason: bool = False
+    sampler: SamplerConfig = SamplerConfig()
+
+
+@dataclasses.dataclass(frozen=True)
 class VAETrainConfig:
     """Training of a VAE on pictures and on masks as RGB, half of the batch each.
 
@@ -223,6 +242,8 @@ def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "con
     config = _build(kind, values.to_dict() if isinstance(values, ConfigDict) else values, where)
     if isinstance(config, (TrainConfig, VAETrainConfig)):
         validate(config)
+    elif isinstance(config, EvaluationConfig):
+        validate_sampler(config.sampler)
     return config
 
 
@@ -317,12 +338,24 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     )
     if config.instruction.name == "qwen":
         need_valid(config.instruction.qwen, "config.instruction.qwen")
-    need(sampler.method in ("euler", "heun"), f"sampler.method: {sampler.method!r} is not euler or heun")
-    need(0 < sampler.mask_threshold < 1, "sampler.mask_threshold must be between 0 and 1")
-    need(0 <= sampler.refine_t <= 1, "sampler.refine_t must be in [0, 1]")
-    need(sampler.shift > 0, "sampler.shift must be positive")
+    validate_sampler(sampler)
+
+
+def validate_sampler(sampler: SamplerConfig) -> None:
+    """Raises UserError when a field of `config.sampler` is out of its range."""
+
+    def need(condition: bool, complaint: str):
+        if not condition:
+            raise UserError(f"config.sampler.{complaint}")
+
+    need(sampler.method in ("euler", "heun"), f"method: {sampler.method!r} is not euler or heun")
+    need(0 < sampler.mask_threshold < 1, "mask_threshold must be between 0 and 1")
+    need(0 <= sampler.refine_t <= 1, "refine_t must be in [0, 1]")
+    need(sampler.shift > 0, "shift must be positive")
     for field in ("mask_steps", "mask_samples", "image_steps"):
-        need(getattr(sampler, field) > 0, f"sampler.{field} must be positive")
+        need(getattr(sampler, field) > 0, f"{field} must be positive")
+    for field in ("no_target_area", "no_target_score"):
+        need(0 <= getattr(sampler, field) < 1, f"{field} must be in [0, 1)")
 
 
 def to_json(config: Any) -> str:

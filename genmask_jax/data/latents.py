@@ -56,7 +56,7 @@ class Identity:
 
     vae: `fingerprint` of the VAE.
     vae_config: its shape, for people.
-    name, generate, size, seed: of the data, as in `DataConfig`.
+    name, size, seed: of the data, as in `DataConfig`; generate_name: its `generate`.
     dtype: in which latents and embeddings are stored.
     num_shards: of how many shards the cache consists.
     segment, generate: examples of each task, over all shards.
@@ -66,7 +66,7 @@ class Identity:
     vae: str
     vae_config: VAEConfig
     name: str
-    generate: str
+    generate_name: str
     size: int
     seed: int
     dtype: str
@@ -156,8 +156,9 @@ def read_shard(path: epath.Path) -> Identity:
 def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None:
     """Refuses a cache (`config.latents`) of other data, or by another VAE. Raises UserError."""
     identity = read_identity(config.latents)
-    for field in ("name", "generate", "size", "seed"):
-        there, here = getattr(identity, field), getattr(config, field)
+    fields = {"name": "name", "generate_name": "generate", "size": "size", "seed": "seed"}
+    for kept, field in fields.items():
+        there, here = getattr(identity, kept), getattr(config, field)
         if there != here:
             raise UserError(
                 f"config.data.latents={config.latents} is of data.{field} {there!r}, not {here!r}"

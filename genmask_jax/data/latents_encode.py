@@ -130,7 +130,7 @@ def encode_shard(
         vae=fingerprint(config, state),
         vae_config=config,
         name=data.name,
-        generate=data.generate,
+        generate_name=data.generate,
         size=data.size,
         seed=data.seed,
         dtype=dtype,

@@ -33,6 +33,11 @@ class PreparedSegment:
         """The example's picture as it is, uint8 [H, W, 3]."""
         return prepared.decode_picture(self.items[index][0])
 
+    def text(self, index: int) -> str:
+        """The example's expression, without its picture and mask."""
+        record, number = self.items[index]
+        return record["expressions"]["text"][number].decode()
+
     def __getitem__(self, index: int) -> SegmentExample:
         record, number = self.items[index]
         asked = prepared.read_expression(record, number)

@@ -30,6 +30,7 @@ from genmask_jax.data.prepared import COUNTS, Index, read_index, splits_of, writ
 from genmask_jax.data.published import PUBLISHED
 from genmask_jax.data.raw.plan import Picture, Plan
 from genmask_jax.errors import UserError
+from genmask_jax.evaluation.sheets import generation_sheet, overlay
 
 PICTURES_PER_SHARD = 256
 PROBLEMS = "problems.txt"
@@ -37,6 +38,7 @@ MARK = "plan.sha256"
 """Of what an incomplete data set is."""
 SHOWN = 20
 """Problems on the terminal; problems.txt has all."""
+ON_SHEET = 24
 
 
 def prepare(
@@ -227,8 +229,29 @@ def _finish(directory: epath.Path, plan: Plan) -> list[str]:
         for picture in plan.splits[split]:
             if picture.image_id not in there:
                 problems.append(_explain(picture))
+    write_sheet(directory)
     (directory / PROBLEMS).write_text("".join(f"{problem}\n" for problem in problems))
     return problems
+
+
+def write_sheet(directory: epath.Path) -> None:
+    """Some of the first split's pictures with what is said of them; what is not meant is grey."""
+    split = splits_of(directory)[0]
+    index = read_index(directory, split)
+    kind = "expressions" if index.counts["expressions"] else "captions"
+    items = Items(str(directory), split, kind)
+    pictures, texts = [], []
+    for i in range(0, len(items), max(1, len(items) // ON_SHEET))[:ON_SHEET]:
+        record, number = items[i]
+        picture = decode_picture(record)
+        if kind == "expressions":
+            asked = read_expression(record, number)
+            pictures.append(overlay(picture, asked.mask == 1))
+            texts.append(asked.text)
+        else:
+            pictures.append(picture)
+            texts.append(record["captions"][number].decode())
+    generation_sheet(pictures, texts, directory / "examples.png")
 
 
 def _explain(picture: Picture) -> str:

@@ -112,13 +112,14 @@ def open_split(directory: str, split: str) -> Split:
     return Split(records, index)
 
 
-def find(root: epath.PathLike, name: str) -> str:
+def find(root: epath.PathLike, name: str, split: str | None = None) -> str:
     """The directory of a data set under the --out of prepare_data.py.
 
     Args:
         root: that directory, or one below it.
         name: as "reasonseg" or, where it is split in several ways, "refcoco:unc"; the way may be left out
             where only one is prepared. "" for whatever is there.
+        split: that it must have, where there are several.
 
     Raises:
         UserError: there is none, or more than one.
@@ -132,6 +133,8 @@ def find(root: epath.PathLike, name: str) -> str:
     found = [path for path in found if not path.name.endswith(".incomplete")]
     if not found:
         raise UserError(f"{folder}: no data set is prepared there; make it with launch/prepare_data.py")
+    if len(found) > 1 and split:
+        found = [path for path in found if index_path(path, split).exists()] or found
     if len(found) > 1:
         raise UserError(f"{folder} holds several data sets; name one: {', '.join(map(str, found))}")
     return str(found[0])
@@ -197,11 +200,16 @@ def read_expression(record: Mapping[str, Any], number: int) -> Asked:
     said = record["expressions"]
     target = int(said["target"][number])
     return Asked(
-        id=said["id"][number].decode(),
+        id=read_id(record, number),
         text=said["text"][number].decode(),
         target=target,
         mask=read_mask(record, target),
     )
+
+
+def read_id(record: Mapping[str, Any], number: int) -> str:
+    """The id of a record's `number`-th expression."""
+    return record["expressions"]["id"][number].decode()
 
 
 def read_mask(record: Mapping[str, Any], target: int) -> np.ndarray:

@@ -8,10 +8,12 @@ from typing import Any
 import grain
 import numpy as np
 
+from genmask_jax.config import SamplerConfig
 from genmask_jax.data.examples import Source
 from genmask_jax.evaluation.metrics import intersection_union, summarize
 from genmask_jax.hosts import gather_arrays, gather_rows
 from genmask_jax.inference.batching import fixed_batches
+from genmask_jax.inference.pictures import to_mask, to_picture_size
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.sharding import part_of_batch
 
@@ -23,13 +25,13 @@ class SegmentationResult:
     metrics: of all examples, as `summarize` names them, and what else was asked for.
     examples: per example id, text, group, I, U and IoU (and those of the swapped expression).
     probabilities: float16 [N, H, W], of as many examples as were to be kept.
-    threshold: above which a probability was foreground.
+    sampler: how masks were made of probabilities.
     """
 
     metrics: dict[str, Any]
     examples: list[dict[str, Any]]
     probabilities: np.ndarray
-    threshold: float
+    sampler: SamplerConfig
 
 
 def evaluate_segmentation(
@@ -39,25 +41,25 @@ def evaluate_segmentation(
 
     Args:
         segmenter: sized for the source's pictures.
-        source: of `SegmentExample`s.
+        source: of `SegmentExample`s to be scored; masks are scored at their own resolution.
         count: how many.
         swapped: also ask for another object of each picture, and score that mask against the object first
             meant (words that are not listened to would score well) and against the one then named.
         keep: of how many examples to keep the probabilities.
     """
     count, part = min(count, len(source)), part_of_batch(segmenter.networks.mesh)
-    threshold, size = segmenter.sampler.mask_threshold, segmenter.networks.size
+    sampler, size = segmenter.sampler, segmenter.networks.size
     scored, kept, seconds = {}, np.zeros((min(keep, count), size, size), np.float16), []
-    for indices, real, batch in _batches(source, count, segmenter.batch_size, part):
+    for indices, real, batch in read_batches(source, count, segmenter.batch_size, part):
         images = np.stack([example["image"] for example in batch])
         began = time.perf_counter()
         probabilities = segmenter(images, [example["text"] for example in batch], indices)
         seconds.append(time.perf_counter() - began)
-        rows = [_score(example, p > threshold) for example, p in zip(batch, probabilities, strict=True)]
+        rows = [_score(example, p, sampler) for example, p in zip(batch, probabilities, strict=True)]
         if swapped:
             others = [example["other_text"] or example["text"] for example in batch]
             for row, example, p in zip(rows, batch, segmenter(images, others, indices), strict=True):
-                row |= _score_swapped(example, p > threshold)
+                row |= _score_swapped(example, p, sampler)
         for i, row, probability in list(zip(indices.tolist(), rows, probabilities, strict=True))[:real]:
             scored[i] = row
             if i < len(kept):
@@ -66,10 +68,10 @@ def evaluate_segmentation(
     metrics = _summarize(examples, swapped)
     timed = count - segmenter.batch_size * part[1]  # the first batch compiles
     metrics["seconds_per_image"] = sum(seconds[1:]) / timed if timed > 0 else None
-    return SegmentationResult(metrics, examples, gather_arrays(kept), threshold)
+    return SegmentationResult(metrics, examples, gather_arrays(kept), sampler)
 
 
-def _batches(
+def read_batches(
     source: Source, count: int, size: int, part: tuple[int, int]
 ) -> Iterator[tuple[np.ndarray, int, list[Any]]]:
     """(indices, how many of them count, examples) of this host's batches, read ahead.
@@ -89,7 +91,8 @@ def _iou(intersection: int, union: int) -> float:
     return intersection / union if union else 0.0
 
 
-def _score(example: Any, prediction: np.ndarray) -> dict[str, Any]:
+def _score(example: Any, probability: np.ndarray, sampler: SamplerConfig) -> dict[str, Any]:
+    prediction, _ = to_mask(probability, example["mask"].shape, sampler)
     intersection, union = intersection_union(prediction, example["mask"])
     every_object = intersection_union(example["objects_mask"] > 0, example["mask"])
     return {
@@ -103,9 +106,10 @@ def _score(example: Any, prediction: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _score_swapped(example: Any, prediction: np.ndarray) -> dict[str, Any]:
+def _score_swapped(example: Any, probability: np.ndarray, sampler: SamplerConfig) -> dict[str, Any]:
     if not example["other_text"]:
         return {}
+    prediction, _ = to_mask(probability, example["mask"].shape, sampler)
     return {
         "swapped_text": example["other_text"],
         "swapped_iou_original": _iou(*intersection_union(prediction, example["mask"])),
@@ -137,9 +141,22 @@ def _summarize(examples: list[dict[str, Any]], swapped: bool) -> dict[str, Any]:
 
 def sheet_rows(result: SegmentationResult, source: Source) -> list[dict[str, Any]]:
     """The examples whose probabilities were kept as rows of `sheets.segmentation_sheet`."""
-    rows = []
-    for i, probability in enumerate(result.probabilities.astype(np.float32)):
-        row = {name: source[i][name] for name in ("image", "text", "mask")}
-        row |= {"probability": probability, "prediction": probability > result.threshold}
-        rows.append(row | {"iou": result.examples[i]["iou"]})
-    return rows
+    pairs = zip(result.probabilities, result.examples, strict=False)
+    return [sheet_row(source, i, p, row["iou"], result.sampler) for i, (p, row) in enumerate(pairs)]
+
+
+def sheet_row(
+    source: Source, i: int, probability: np.ndarray, iou: float, sampler: SamplerConfig
+) -> dict[str, Any]:
+    """Example i with what was predicted, at the resolution of its mask."""
+    example, probability = source[i], probability.astype(np.float32)
+    shape = example["mask"].shape
+    prediction, _ = to_mask(probability, shape, sampler)
+    return {
+        "image": source.picture(i) if example["image"].shape[:2] != shape else example["image"],
+        "text": example["text"],
+        "mask": example["mask"],
+        "probability": to_picture_size(probability, shape),
+        "prediction": prediction,
+        "iou": iou,
+    }

@@ -11,7 +11,9 @@ from flax import nnx
 from jaxtyping import Array, Int, UInt8, UInt32
 
 from genmask_jax.config import InstructionConfig
+from genmask_jax.data.pictures import PreparedSegment
 from genmask_jax.errors import UserError
+from genmask_jax.hosts import gather_rows
 from genmask_jax.inference.batching import example_keys, fixed_batches, stack_inputs
 from genmask_jax.instruction.qwen.decoding import write
 from genmask_jax.instruction.qwen.encoder import Qwen
@@ -63,11 +65,17 @@ class Reasoner:
 
         self._write = jax.jit(trace)
 
-    def __call__(self, images: Sequence[UInt8[np.ndarray, "H W 3"]], questions: Sequence[str]) -> list[str]:
+    def __call__(
+        self,
+        images: Sequence[UInt8[np.ndarray, "H W 3"]],
+        questions: Sequence[str],
+        numbers: Sequence[int] | None = None,
+    ) -> list[str]:
         """A description for every question about a picture of any size.
 
-        What is drawn for the n-th question depends on the seed and n alone.
+        What is drawn for a question depends on the seed and its number alone; 0, 1, ... when None.
         """
+        numbers = np.arange(len(questions)) if numbers is None else np.asarray(numbers)
         pairs = zip(questions, images, strict=True)
         rows = [self.maker(self._prompt, question, [image]) for question, image in pairs]
         answers = [""] * len(rows)
@@ -77,9 +85,24 @@ class Reasoner:
         for indices in alike.values():
             inputs = stack_inputs([rows[i] for i in indices])
             for batch, real in fixed_batches(len(indices), self.batch_size):
-                seeds = example_keys(self.seed, np.asarray(indices)[batch])
+                seeds = example_keys(self.seed, numbers[np.asarray(indices)[batch]])
                 arguments = jax.device_put((jax.tree.map(lambda x, b=batch: x[b], inputs), seeds))
                 tokens = jax.device_get(self._write(self._state, *arguments))
                 for i, row in zip(batch[:real], tokens[:real], strict=True):
                     answers[indices[i]] = self.maker.tokenizer.decode(row.tolist()).strip()
         return answers
+
+
+def describe_all(reasoner: Reasoner, source: PreparedSegment) -> list[str]:
+    """What each of a source's expressions asks for, in plain words; hosts share the work.
+
+    Where nothing is written, it is the expression itself.
+    """
+    own = range(jax.process_index(), len(source), jax.process_count())
+    written: dict[int, str] = {}
+    for start in range(0, len(own), reasoner.batch_size):
+        numbers = own[start : start + reasoner.batch_size]
+        questions = [source.text(i) for i in numbers]
+        answers = reasoner([source.picture(i) for i in numbers], questions, numbers)
+        written |= {i: a or q for i, a, q in zip(numbers, answers, questions, strict=True)}
+    return gather_rows(written)

@@ -1,0 +1,160 @@
+"""Benchmarks: prepared splits with the protocol that scores them, by a model or by anyone's predictions.
+
+A prediction is a mask at the picture's own resolution. All scores are made of `Counts`, and all tables of the
+rows that are kept of every expression, so that anyone can compute them again.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from genmask_jax.data import masks, prepared
+from genmask_jax.data.pictures import PreparedSegment
+from genmask_jax.errors import UserError
+from genmask_jax.evaluation.metrics import PROTOCOLS, Counts, count_pixels
+from genmask_jax.evaluation.segmentation import read_batches, sheet_row
+from genmask_jax.hosts import gather_arrays, gather_rows
+from genmask_jax.inference.pictures import to_mask
+from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.sharding import part_of_batch
+
+Row = dict[str, Any]
+"""Of one expression: id, expression, I, U, areas of truth and prediction, rle; and a model's score."""
+
+PROTOCOL_OF = {"grefcoco": "grefcoco", "reasonseg": "reasonseg"}
+"""By data set; the others follow RefCOCO's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """One split of a prepared data set.
+
+    name: as "refcoco:unc:testA".
+    protocol: of `metrics.PROTOCOLS`.
+    directory, split: where it is.
+    """
+
+    name: str
+    protocol: str
+    directory: str
+    split: str
+
+    def items(self) -> prepared.Items:
+        """Its expressions: all of them, but of ReasonSeg the first of each picture."""
+        first_only = self.protocol == "reasonseg"
+        return prepared.Items(self.directory, self.split, "expressions", first_only=first_only)
+
+    def source(self, size: int) -> PreparedSegment:
+        """Its expressions as examples to be scored, with pictures of `size` square."""
+        return PreparedSegment(self.items(), size, scored=True)
+
+
+def open_benchmark(root: epath.PathLike, name: str, split: str) -> Benchmark:
+    """A split of the data set `name` (or of the only one there) under `root`.
+
+    Raises:
+        UserError: it is not there, or has no expressions.
+    """
+    directory = prepared.find(root, name, split)
+    builder = tfds.builder_from_directory(directory)
+    config = builder.builder_config
+    parts = [builder.name, *([config.name] if config and config.name != "default" else []), split]
+    protocol = PROTOCOL_OF.get(builder.name, "refcoco")
+    benchmark = Benchmark(":".join(parts), protocol, directory, split)
+    if not len(benchmark.items()):
+        raise UserError(f"{directory}: the split {split} has no expressions")
+    return benchmark
+
+
+def parse_benchmarks(names: Sequence[str], root: epath.PathLike) -> list[Benchmark]:
+    """Of names such as "refcoco:unc:testA" or "reasonseg:val". Raises UserError."""
+    found = []
+    for name in names:
+        data, _, split = name.rpartition(":")
+        if not data or not split:
+            raise UserError(f"--benchmark={name}: name the data set and the split, such as reasonseg:val")
+        found.append(open_benchmark(root, data, split))
+    return found
+
+
+def make_row(asked: prepared.Asked, prediction: np.ndarray) -> Row:
+    """What is kept of one expression. `prediction`: bool [H, W] at the mask's resolution."""
+    counts = count_pixels(prediction, asked.mask)
+    return {
+        "id": asked.id,
+        "expression": asked.text,
+        "I": counts.intersection,
+        "U": counts.union,
+        "truth": counts.truth,
+        "prediction": counts.prediction,
+        "rle": {"size": list(asked.mask.shape), "counts": masks.encode(prediction)},
+    }
+
+
+def row_counts(row: Row) -> Counts:
+    """The four numbers that metrics are made of."""
+    return Counts(row["I"], row["U"], row["truth"], row["prediction"])
+
+
+def summarize_rows(protocol: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """The metrics of a benchmark, by their published names, as fractions."""
+    return PROTOCOLS[protocol]([row_counts(row) for row in rows])
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkResult:
+    """Metrics, a row for every expression, and rows of a contact sheet."""
+
+    metrics: dict[str, Any]
+    rows: list[Row]
+    sheet: list[dict[str, Any]]
+
+
+def evaluate_benchmark(
+    segmenter: Segmenter, benchmark: Benchmark, *, described: Sequence[str] | None = None, keep: int = 0
+) -> BenchmarkResult:
+    """Scores a model. Hosts share the expressions, and each gets the whole result.
+
+    An expression's noise is numbered by its id, so that the order of the records does not matter.
+
+    Args:
+        segmenter: sized for any picture.
+        benchmark: what to score it on.
+        described: what to segment in the stead of each expression.
+        keep: of how many expressions to show the masks.
+    """
+    source = benchmark.source(segmenter.networks.size)
+    part, size = part_of_batch(segmenter.networks.mesh), segmenter.networks.size
+    scored: dict[int, Row] = {}
+    kept = np.zeros((min(keep, len(source)), size, size), np.float16)
+    for indices, real, batch in read_batches(source, len(source), segmenter.batch_size, part):
+        texts = [example["text"] for example in batch]
+        if described is not None:
+            texts = [described[i] for i in indices]
+        numbers = [zlib.crc32(example["id"].encode()) for example in batch]
+        probabilities = segmenter(np.stack([example["image"] for example in batch]), texts, numbers)
+        for n, i in enumerate(indices.tolist()[:real]):
+            scored[i] = _score(batch[n], probabilities[n], segmenter)
+            if described is not None:
+                scored[i]["described"] = texts[n]
+            if i < len(kept):
+                kept[i] = probabilities[n]
+    rows, kept = gather_rows(scored), gather_arrays(kept)
+    sheet = [sheet_row(source, i, p, _iou(rows[i]), segmenter.sampler) for i, p in enumerate(kept)]
+    return BenchmarkResult(summarize_rows(benchmark.protocol, rows), rows, sheet)
+
+
+def _score(example: Any, probability: np.ndarray, segmenter: Segmenter) -> Row:
+    asked = prepared.Asked(example["id"], example["text"], 0, example["mask"])
+    mask, score = to_mask(probability, asked.mask.shape, segmenter.sampler)
+    return make_row(asked, mask) | {"score": score}
+
+
+def _iou(row: Row) -> float:
+    """Of a row; 1 where there is nothing and nothing was predicted."""
+    return row["I"] / row["U"] if row["U"] else 1.0

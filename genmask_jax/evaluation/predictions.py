@@ -1,0 +1,118 @@
+"""Anyone's predictions: read, checked against a benchmark, and scored by its protocol.
+
+    {"id": "123", "rle": {"size": [480, 640], "counts": "..."}}     a line of a JSON-lines file
+    123.png                                                         or a file of a folder
+
+Masks have the picture's own resolution; an empty one says "no target".
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image, UnidentifiedImageError
+from tqdm import tqdm
+
+from genmask_jax.data import masks, prepared
+from genmask_jax.errors import UserError
+from genmask_jax.evaluation.benchmarks import Benchmark, Row, make_row
+
+Predict = Callable[[masks.Size], np.ndarray]
+"""The size that a mask should have to the mask, bool [H, W]. Raises UserError."""
+
+
+def score_predictions(benchmark: Benchmark, path: epath.PathLike) -> list[Row]:
+    """A row for every expression of the benchmark, in its order.
+
+    Raises:
+        UserError: an id is missing, occurs twice, or is none of the benchmark's; or a mask is of another size
+            or no mask. The line names it.
+    """
+    predictions = read_predictions(path)
+    items, rows = benchmark.items(), []
+    expected = [prepared.read_id(*items[i]) for i in range(len(items))]
+    unknown = [name for name in predictions if name not in set(expected)]
+    if unknown:
+        raise UserError(f"{path}: id {unknown[0]!r}{_more(unknown)} is not in {benchmark.name}")
+    missing = [name for name in expected if name not in predictions]
+    if missing:
+        raise UserError(f"{path}: id {missing[0]!r}{_more(missing)} of {benchmark.name} is missing")
+    for i in tqdm(range(len(items)), unit=" expressions", leave=False):
+        asked = prepared.read_expression(*items[i])
+        rows.append(make_row(asked, predictions[asked.id](asked.mask.shape)))
+    return rows
+
+
+def _more(ids: list[str]) -> str:
+    return f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
+
+
+def read_predictions(path: epath.PathLike) -> dict[str, Predict]:
+    """By id; masks are decoded when they are asked for. Raises UserError."""
+    path = epath.Path(path)
+    if path.is_dir():
+        found = {file.stem: _png(file) for file in path.iterdir() if file.suffix.lower() == ".png"}
+        if not found:
+            raise UserError(f"--predictions={path}: there is no PNG in this folder")
+        return found
+    if not path.exists():
+        raise UserError(f"--predictions={path}: there is no such file or folder")
+    predictions: dict[str, Predict] = {}
+    for where, line in _lines(path):
+        name = line.get("id") if isinstance(line, dict) else None
+        if (
+            not isinstance(name, (str, int))
+            or isinstance(name, bool)
+            or not isinstance(line.get("rle"), dict)
+        ):
+            raise UserError(f'{where}: a line must be {{"id": ..., "rle": {{"size": ..., "counts": ...}}}}')
+        if str(name) in predictions:
+            raise UserError(f"{where}: id {str(name)!r} occurs twice")
+        predictions[str(name)] = _rle(line["rle"], f"{where}: id {str(name)!r}")
+    return predictions
+
+
+def _lines(path: epath.Path) -> Iterator[tuple[str, Any]]:
+    try:
+        lines = path.read_text().splitlines()
+    except (UnicodeDecodeError, OSError) as error:
+        raise UserError(f"--predictions={path} is no text of JSON lines ({error})") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                yield f"{path}:{number}", json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}:{number} is no JSON ({error})") from error
+
+
+def _rle(rle: dict[str, Any], where: str) -> Predict:
+    def predict(size: masks.Size) -> np.ndarray:
+        try:
+            counts, _ = masks.usable(rle, size)
+            return masks.decode(counts, size)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{where}: {error}") from error
+
+    return predict
+
+
+def _png(path: epath.Path) -> Predict:
+    def predict(size: masks.Size) -> np.ndarray:
+        try:
+            with path.open("rb") as file:
+                pixels = np.asarray(Image.open(file))
+        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+            raise UserError(f"{path} is no PNG that Pillow can read ({error})") from error
+        if pixels.ndim == 3:  # RGB, or RGBA: the same in all colours
+            pixels = pixels[..., :3].max(-1)
+        if pixels.shape != size:
+            shape = " x ".join(map(str, pixels.shape))
+            raise UserError(f"{path} has {shape} pixels, the picture {size[0]} x {size[1]}")
+        values = set(np.unique(pixels).tolist()) - {0}
+        if len(values) > 1:
+            raise UserError(f"{path} is no mask: beside 0 it has {len(values)} values, not one")
+        return pixels > 0
+
+    return predict

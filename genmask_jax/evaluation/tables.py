@@ -1,0 +1,115 @@
+"""Benchmarks' tables in the order of the papers' columns, beside the published rows."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from genmask_jax.evaluation.published import RESULTS
+
+OURS, NOTHING = "this", "-"
+NAMES = {"refcoco": "RefCOCO", "refcocoplus": "RefCOCO+", "refcocog": "RefCOCOg", "grefcoco": "gRefCOCO",
+         "reasonseg": "ReasonSeg", "image_folder": "image folder"}  # fmt: skip
+COLUMNS = {
+    "refcoco": (
+        "refcoco:unc:val", "refcoco:unc:testA", "refcoco:unc:testB",
+        "refcoco:google:val", "refcoco:google:test",
+        "refcocoplus:unc:val", "refcocoplus:unc:testA", "refcocoplus:unc:testB",
+        "refcocog:umd:val", "refcocog:umd:test", "refcocog:google:val",
+    ),
+    "reasonseg": ("reasonseg:val", "reasonseg:test"),
+    "grefcoco": ("grefcoco:unc:val", "grefcoco:unc:testA", "grefcoco:unc:testB"),
+}  # fmt: skip
+"""Of each protocol, in the papers' order; others follow."""
+METRICS = {
+    "refcoco": ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9"),
+    "reasonseg": ("gIoU", "cIoU"),
+    "grefcoco": ("gIoU", "cIoU", "N-acc", "T-acc", "Pr@0.7"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A table: headings, and rows of cells, the first of which is the row's name."""
+
+    headings: list[str]
+    rows: list[list[str]]
+
+
+def make_grids(results: Mapping[str, tuple[str, Mapping[str, Any]]]) -> list[Grid]:
+    """A table for each protocol that occurs.
+
+    Args:
+        results: by benchmark, such as "refcoco:unc:testA": its protocol and metrics.
+    """
+    grids = []
+    for protocol, order in COLUMNS.items():
+        names = [name for name, (its, _) in results.items() if its == protocol]
+        names.sort(key=lambda name: (order.index(name) if name in order else len(order), name))
+        if names:
+            make = _one_metric_a_row if protocol == "refcoco" else _metrics_side_by_side
+            grids.append(make(names, {name: results[name][1] for name in names}, METRICS[protocol]))
+    return grids
+
+
+def _one_metric_a_row(names: list[str], found: Mapping[str, Any], metrics: tuple[str, ...]) -> Grid:
+    """As tables of the RefCOCO family are: published rows have the first metric."""
+    ours = [[f"{OURS}, {metric}", *(_cell(found[name][metric]) for name in names)] for metric in metrics]
+    rows = [[f"{model}, {metrics[0]}", *cells] for model, *cells in _published(names)]
+    return Grid([_heading(name) for name in names], ours + rows)
+
+
+def _metrics_side_by_side(names: list[str], found: Mapping[str, Any], metrics: tuple[str, ...]) -> Grid:
+    pairs = [(name, metric) for name in names for metric in metrics]
+    headings = [f"{_heading(name)} {metric}" for name, metric in pairs]
+    ours = [OURS, *(_cell(found[name][metric]) for name, metric in pairs)]
+    return Grid(headings, [ours, *_published([f"{name}:{metric}" for name, metric in pairs])])
+
+
+def _published(keys: list[str]) -> list[list[str]]:
+    """Rows of those who published one of the numbers."""
+    rows = ([model, *(_cell(numbers.get(key), 1) for key in keys)] for model, numbers in RESULTS.items())
+    return [row for row in rows if set(row[1:]) != {NOTHING}]
+
+
+def _heading(name: str) -> str:
+    data, *rest = name.split(":")
+    split_by = f" ({rest[0][0]})" if rest[:-1] and rest[0] != "unc" else ""
+    return f"{NAMES[data]} {rest[-1]}{split_by}"
+
+
+def _cell(value: float | None, scale: float = 100) -> str:
+    return NOTHING if value is None else f"{scale * value:.1f}"
+
+
+def print_grids(grids: list[Grid]) -> None:
+    """On the terminal, in per cent."""
+    for grid in grids:
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("%")
+        for heading in grid.headings:
+            table.add_column(heading.replace(" ", "\n"), justify="right")
+        for row in grid.rows:
+            table.add_row(*row)
+        Console().print(table)
+
+
+def to_latex(grid: Grid) -> str:
+    """A `tabular` for a paper (with booktabs)."""
+
+    def escape(text: str) -> str:
+        return text.replace("%", r"\%").replace("_", r"\_")
+
+    lines = [
+        rf"\begin{{tabular}}{{l{'c' * len(grid.headings)}}}",
+        r"\toprule",
+        " & ".join(["", *map(escape, grid.headings)]) + r" \\",
+        r"\midrule",
+        *(" & ".join(map(escape, row)) + r" \\" for row in grid.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines)

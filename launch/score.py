@@ -1,0 +1,42 @@
+"""Scores anyone's predictions on a benchmark, by the benchmark's own protocol.
+
+    python launch/score.py --benchmark=data/refcoco/unc:testA --predictions=testA.jsonl
+    python launch/score.py --benchmark=data/reasonseg:val --predictions=masks --format=latex
+
+--predictions: a file of lines {"id": ..., "rle": {"size": [H, W], "counts": "..."}}, or a folder of ID.png, not
+0 where the mask is. Masks have the picture's own resolution; an empty one says "no target". Ids: the sent_id in
+the RefCOCO family and gRefCOCO, the picture's stem in ReasonSeg. The last line is JSON: the metrics, as
+fractions.
+"""
+
+import json
+
+from absl import flags
+
+from genmask_jax import cli
+from genmask_jax.errors import UserError
+from genmask_jax.evaluation.benchmarks import open_benchmark, summarize_rows
+from genmask_jax.evaluation.predictions import score_predictions
+from genmask_jax.evaluation.tables import make_grids, print_grids, to_latex
+
+BENCHMARK = flags.DEFINE_string("benchmark", None, "DIR:SPLIT; DIR is a prepared data set.", required=True)
+PREDICTIONS = flags.DEFINE_string("predictions", None, "JSON lines or a folder of PNGs.", required=True)
+FORMAT = flags.DEFINE_enum("format", "papers", ["papers", "json", "latex"], "Of the table.")
+
+
+def main() -> None:
+    directory, _, split = BENCHMARK.value.rpartition(":")
+    if not directory or not split:
+        raise UserError(f"--benchmark={BENCHMARK.value}: give DIR:SPLIT, such as data/refcoco/unc:testA")
+    benchmark = open_benchmark(directory, "", split)
+    metrics = summarize_rows(benchmark.protocol, score_predictions(benchmark, PREDICTIONS.value))
+    grids = make_grids({benchmark.name: (benchmark.protocol, metrics)})
+    if FORMAT.value == "papers":
+        print_grids(grids)
+    elif FORMAT.value == "latex":
+        print("\n\n".join(map(to_latex, grids)))
+    print(json.dumps({"benchmark": benchmark.name, **metrics}))
+
+
+if __name__ == "__main__":
+    cli.run(main)
