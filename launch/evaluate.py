@@ -4,10 +4,10 @@
     python launch/evaluate.py --checkpoint=runs/genmask_l --benchmark=refcoco:unc:testA,reasonseg:val
     python launch/evaluate.py --checkpoint=runs/genmask_l --config=configs/evaluate_refcoco.py
 
---checkpoint is the --workdir of a training run. The run's own config says how masks are sampled and, where no
---benchmark is given, of what data; another --config (its `sampler`, and its `data` or `benchmarks`) may say
-otherwise. Writes metrics.json, a line of JSON for every example and contact sheets to --workdir. Of a benchmark
-a line has id, expression, I, U, and the mask in the form that launch/score.py reads.
+--checkpoint is the --workdir of a training run. The run's own config says how masks are sampled and,
+where no --benchmark is given, of what data; another --config (its `sampler`, and its `data` or
+`benchmarks`) may say otherwise. Writes metrics.json, a line of JSON for every example and contact sheets
+to --workdir. Of a benchmark a line has id, expression, I, U, and the mask as launch/score.py reads it.
 """
 
 import json

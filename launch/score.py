@@ -3,10 +3,10 @@
     python launch/score.py --benchmark=data/refcoco/unc:testA --predictions=testA.jsonl
     python launch/score.py --benchmark=data/reasonseg:val --predictions=masks --format=latex
 
---predictions: a file of lines {"id": ..., "rle": {"size": [H, W], "counts": "..."}}, or a folder of ID.png, not
-0 where the mask is. Masks have the picture's own resolution; an empty one says "no target". Ids: the sent_id in
-the RefCOCO family and gRefCOCO, the picture's stem in ReasonSeg. The last line is JSON: the metrics, as
-fractions.
+--predictions: a file of lines {"id": ..., "rle": {"size": [H, W], "counts": "..."}}, or a folder of
+ID.png, not 0 where the mask is. Masks have the picture's own resolution; an empty one says "no target".
+Ids: the sent_id in the RefCOCO family and gRefCOCO, the picture's stem in ReasonSeg. The last line is
+JSON: the metrics, as fractions.
 """
 
 import json

@@ -26,7 +26,16 @@ from rich.table import Table
 from tqdm import tqdm
 
 from genmask_jax.data.builders import FEATURES, PicturesBuilder, open_builders
-from genmask_jax.data.prepared import COUNTS, Index, read_index, splits_of, write_index
+from genmask_jax.data.prepared import (
+    COUNTS,
+    Index,
+    Items,
+    decode_picture,
+    read_expression,
+    read_index,
+    splits_of,
+    write_index,
+)
 from genmask_jax.data.published import PUBLISHED
 from genmask_jax.data.raw.plan import Picture, Plan
 from genmask_jax.errors import UserError
