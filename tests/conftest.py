@@ -6,6 +6,8 @@ import pathlib
 
 import jax
 import pytest
+import raw_trees
+from etils import epath
 from flax import nnx
 
 from genmask_jax import cli
@@ -17,6 +19,8 @@ from genmask_jax.config import (
     SamplerConfig,
     TrainConfig,
 )
+from genmask_jax.data.builders import BUILDERS
+from genmask_jax.data.prepare import prepare
 from genmask_jax.data.sources import texts
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.tiny import TinyTextConfig
@@ -85,3 +89,28 @@ def micro_run(micro_vae, tmp_path_factory):
     config = micro_config(micro_vae)
     state, _ = start(config, workdir)
     return workdir, config, jax.device_get(dataclasses.replace(state))
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkData:
+    """Raw trees in all public layouts, and the data directory that was prepared from them."""
+
+    raw: pathlib.Path
+    out: pathlib.Path
+    objects: raw_trees.Objects
+    reasonseg: dict
+
+
+@pytest.fixture(scope="session")
+def benchmark_data(tmp_path_factory) -> BenchmarkData:
+    """All data sets of launch/prepare_data.py, small."""
+    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("prepared")
+    objects = raw_trees.refer_tree(raw / "refer")
+    annotations = raw_trees.reasonseg_tree(raw / "reasonseg", {"train": 12, "val": 7, "test": 5})
+    raw_trees.captions_tree(raw / "coco", {"train2017": 30, "val2017": 6})
+    raw_trees.folder_tree(raw / "folder", 12)
+    folders = {"reasonseg": "reasonseg", "coco_captions": "coco", "image_folder": "folder"}
+    for name in BUILDERS:
+        source = epath.Path(raw / folders.get(name, "refer"))
+        prepare(name, source, epath.Path(out), num_workers=1)
+    return BenchmarkData(raw, out, objects, annotations)

@@ -1,0 +1,63 @@
+"""Run lengths against pycocotools, and what must not reach it."""
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+from genmask_jax.data import masks
+
+
+def random_masks(count, seed=0):
+    rng = np.random.default_rng(seed)
+    for i in range(count):
+        mask = rng.random(rng.integers(1, 40, 2)) < rng.random()
+        yield np.kron(mask, np.ones((7, 5), bool)) if i % 3 else mask  # runs of several characters too
+
+
+def test_masks_come_back_and_are_those_of_pycocotools():
+    for mask in random_masks(300):
+        counts = masks.encode(mask)
+        assert counts.encode() == coco.encode(np.asfortranarray(mask, np.uint8))["counts"]
+        assert (masks.decode(counts, mask.shape) == mask).all()
+        lengths = masks.run_lengths(counts)
+        as_list = {"size": list(mask.shape), "counts": lengths}
+        assert coco.frPyObjects(as_list, *mask.shape)["counts"].decode() == counts
+
+
+@pytest.mark.parametrize("counts", ["", "0", "`0`0", "zz", "\x00", "é", "`", "P1"])
+def test_counts_that_are_no_mask_of_that_size_are_refused(counts):
+    with pytest.raises(ValueError, match=r"pixels|counts|number|length"):
+        masks.decode(counts, (4, 4))
+
+
+def test_polygons_are_a_union_and_lists_of_runs_are_read():
+    square, other = [1, 1, 6, 1, 6, 6, 1, 6], [4, 4, 9, 4, 9, 9, 4, 9]
+    segmentation, complaints = masks.usable([square, other, [1, 1, 5, 5], [0, 0]], (12, 12))
+    assert complaints == ["polygon 2 has 2 points", "polygon 3 has 1 points"]
+    each = [coco.decode(coco.frPyObjects([p], 12, 12))[..., 0] for p in (square, other)]
+    assert (each[0] & each[1]).any()
+    union = masks.decode(masks.from_coco(segmentation, (12, 12)), (12, 12))
+    assert (union == (each[0] | each[1])).all()
+    crowd, _ = masks.usable({"size": [2, 3], "counts": [1, 2, 3]}, (2, 3))
+    assert masks.decode(masks.from_coco(crowd, (2, 3)), (2, 3)).tolist() == [[0, 1, 0], [1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "says"),
+    [
+        ([], "no segmentation"),
+        (None, "no segmentation"),
+        ([[1, 1, 5, 5]], "2 points"),
+        ([[0, 0, 1, 1, float("nan"), 3]], "finite"),
+        (["abcdef"], "0 points"),
+        ({"size": [3, 2], "counts": [6]}, "3 x 2 pixels for a picture of 2 x 3"),
+        ({"size": [2, 3], "counts": [5]}, "do not add up"),
+        ({"size": [2, 3], "counts": [8, -2]}, "do not add up"),
+        ({"size": [2, 3], "counts": "0"}, "do not add up"),
+        ({"size": [2, 3]}, "no counts"),
+        ({"counts": [6]}, "no pixels"),
+    ],
+)
+def test_segmentations_that_are_none_are_refused_and_say_why(segmentation, says):
+    with pytest.raises(ValueError, match=says):
+        masks.usable(segmentation, (2, 3))
