@@ -5,7 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from genmask_jax.evaluation.metrics import intersection_union, summarize
+from genmask_jax.evaluation.metrics import (
+    PROTOCOLS,
+    Counts,
+    count_pixels,
+    intersection_union,
+    summarize,
+    summarize_grefcoco,
+    summarize_reasonseg,
+)
 
 
 def test_counts_pixels_in_both_and_in_either():
@@ -75,3 +83,73 @@ def test_an_empty_set_and_uneven_lists_are_refused():
 
 def test_all_unions_empty_scores_zero():
     assert summarize([0, 0], [0, 0])["oIoU"] == 0
+
+
+def random_pairs(count, seed):
+    """Predictions and truths of all sizes: some empty, some full, some with ignored regions."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        shape = tuple(rng.integers(1, 24, 2))
+        density = rng.choice([0, 0.02, 0.3, 0.7, 1])
+        truth = (rng.random(shape) < density).astype(np.uint8)
+        if rng.random() < 0.4:
+            truth[rng.random(shape) < rng.choice([0.1, 0.5, 1])] = 255
+        noise = rng.random(shape) < rng.choice([0, 0, 0.05, 0.5])
+        prediction = ((truth == 1) ^ noise) if rng.random() < 0.8 else np.zeros(shape, bool)
+        yield prediction, truth
+
+
+def reference(pairs):
+    """Every metric by its definition, pixel by pixel in floating point, in no hurry."""
+    ious, lisa, rela, inter, unions = [], [], [], 0.0, 0.0
+    none, some, reached = [], [], {0.7: [], 0.8: [], 0.9: []}
+    for prediction, truth in pairs:
+        valid = truth.ravel() != 255
+        p, t = prediction.ravel()[valid].astype(float), (truth.ravel()[valid] == 1).astype(float)
+        i, u = np.minimum(p, t).sum(), np.maximum(p, t).sum()
+        inter, unions = inter + i, unions + u
+        ious.append(i / u if u > 0 else 0.0)
+        lisa.append(i / (u + 1e-5) if u > 0 else 1.0)
+        if t.sum() == 0:
+            none.append(float(p.sum() == 0))
+            rela.append(1.0 if p.sum() == 0 else 0.0)
+        else:
+            some.append(float(p.sum() > 0))
+            rela.append(i / u)
+            for x, hits in reached.items():
+                hits.append(float(i / u >= x))
+    overall = inter / unions
+    refcoco = {"mIoU": np.mean(ious), "oIoU": overall, "cIoU": overall}
+    refcoco |= {f"P@{x}": np.mean([iou >= x for iou in ious]) for x in (0.5, 0.6, 0.7, 0.8, 0.9)}
+    grefcoco = {"gIoU": np.mean(rela), "cIoU": overall, "N-acc": np.mean(none), "T-acc": np.mean(some)}
+    grefcoco |= {f"Pr@{x}": np.mean(hits) for x, hits in reached.items()}
+    reasonseg = {"gIoU": np.mean(lisa), "cIoU": overall}
+    return {"refcoco": refcoco, "grefcoco": grefcoco, "reasonseg": reasonseg}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_protocols_agree_with_a_plain_reference(seed):
+    pairs = list(random_pairs(4000, seed))
+    counts = [count_pixels(*pair) for pair in pairs]
+    for protocol, expected in reference(pairs).items():
+        summary = PROTOCOLS[protocol](counts)
+        assert summary.pop("count") == 4000
+        assert summary.keys() == expected.keys()
+        for name, value in expected.items():
+            assert abs(summary[name] - value) < 1e-9, (protocol, name)
+
+
+def test_grefcoco_by_hand():
+    told = Counts(0, 0, 0, 0)
+    invented = Counts(0, 50, 0, 50)
+    missed = Counts(0, 80, 80, 0)
+    found = Counts(60, 80, 70, 70)
+    summary = summarize_grefcoco([told, invented, missed, found])
+    assert summary["gIoU"] == pytest.approx((1 + 0 + 0 + 0.75) / 4)
+    assert summary["cIoU"] == 60 / (50 + 80 + 80)
+    assert summary["N-acc"] == 0.5
+    assert summary["T-acc"] == 0.5
+    assert [summary[f"Pr@{x}"] for x in (0.7, 0.8, 0.9)] == [0.5, 0, 0]
+    assert summarize_grefcoco([found])["N-acc"] is None
+    assert summarize_grefcoco([told])["T-acc"] is None
+    assert summarize_reasonseg([told])["gIoU"] == 1
