@@ -1,9 +1,14 @@
 """GenMask L, the paper's run: DiT and VAE of Wan 2.1 1.3B (30 layers of 1536), instructions by Qwen2.5-VL-7B,
-8,000 steps of 1,024 examples at 512 px.
+8,000 steps of 1,024 examples at 512 px: RefCOCO, RefCOCO+ and RefCOCOg together, and COCO's captions, 1 : 1.
+Pictures that any of the three holds out for evaluation are in neither half.
 
     python launch/import_weights.py wan --from=Wan2.1-T2V-1.3B-Diffusers --out=weights/wan_l --text_dim=3584
     python launch/import_weights.py qwen --from=Qwen2.5-VL-7B-Instruct --out=weights/qwen_7b
+    for data in refcoco refcocoplus refcocog coco_captions; do
+        python launch/prepare_data.py $data --raw=RAW --out=data    # docs/benchmarks.md says whence RAW
+    done
     python launch/train.py --config=configs/genmask_l.py --workdir=runs/genmask_l
+    python launch/evaluate.py --checkpoint=runs/genmask_l --config=configs/evaluate_refcoco.py
 
 1.419 B parameters are trained: with AdamW and the EMA a float32 state takes 23 GB. Qwen is frozen, 15.5 GB in
 bfloat16. The mesh divides both over 8 devices (--config.mesh.fsdp=N: over N). docs/scale.md says how long it
@@ -31,7 +36,9 @@ def get_config():
             vae="weights/wan_l",
             init="weights/wan_l",
             model=DiTConfig(**DIT_SIZES["l"], remat="attention"),
-            data=DataConfig(name="stamps", path="data/stamps", size=512),
+            data=DataConfig(
+                name="refcoco_joint", generate="coco_captions", path="data", size=512, num_workers=8
+            ),
             instruction=InstructionConfig(
                 name="qwen",
                 # A picture of 512 px is 18 x 18 tokens.

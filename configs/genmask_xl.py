@@ -4,6 +4,7 @@
     python launch/import_weights.py qwen --from=Qwen2.5-VL-7B-Instruct --out=weights/qwen_7b
     python launch/train.py --config=configs/genmask_xl.py --workdir=runs/genmask_xl
 
+The data are those of genmask_l.py, which says how to prepare them.
 14.29 B parameters. With AdamW and the EMA a float32 state takes 229 GB: the mesh divides it, and Qwen,
 over 32 devices.
 """
@@ -29,7 +30,9 @@ def get_config():
             vae="weights/wan_xl",
             init="weights/wan_xl",
             model=DiTConfig(**DIT_SIZES["xl"], remat="all"),
-            data=DataConfig(name="stamps", path="data/stamps", size=512),
+            data=DataConfig(
+                name="refcoco_joint", generate="coco_captions", path="data", size=512, num_workers=8
+            ),
             instruction=InstructionConfig(
                 name="qwen",
                 # A picture of 512 px is 18 x 18 tokens.

@@ -10,18 +10,19 @@ where no --benchmark is given, of what data; another --config (its `sampler`, an
 to --workdir. Of a benchmark a line has id, expression, I, U, and the mask as launch/score.py reads it.
 """
 
+import dataclasses
 import json
 import subprocess
 from collections.abc import Sequence
 
-from absl import flags
+from absl import flags, logging
 from etils import epath
 from ml_collections import config_flags
 
 import genmask_jax
 from genmask_jax import cli, hosts
 from genmask_jax.config import EvaluationConfig, SamplerConfig, TrainConfig, from_config_dict
-from genmask_jax.data.sources import generate_source, segment_source
+from genmask_jax.data.sources import generate_source, learned_from, segment_source
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation import no_target
 from genmask_jax.evaluation.benchmarks import Benchmark, BenchmarkResult, evaluate_benchmark, parse_benchmarks
@@ -83,17 +84,18 @@ def score_benchmarks(
     if CHOOSE_NO_TARGET.value:
         no_target.need_val(benchmarks, sampler)
     reason = REASON.value or getattr(asked, "reason", False)
-    described = {}
-    if reason:  # before the run's own encoder is loaded: one of them is in memory at a time
-        described = {
-            b.name: describe_all(config, CHECKPOINT.value, b.source(1), SEED.value) for b in benchmarks
-        }
+    # Before the run's own encoder is loaded: one of them is in memory at a time.
+    described = describe(config, benchmarks) if reason else {}
     networks, _, step = load(CHECKPOINT.value, STEP.value, make_mesh(MeshConfig(fsdp=FSDP.value)))
     segmenter = Segmenter(networks, sampler, batch_size=BATCH_SIZE.value, seed=SEED.value)
     out = epath.Path(WORKDIR.value or f"{CHECKPOINT.value}/evaluation_benchmarks")
-    found = {}
+    found, learned = {}, learned_from(dataclasses.replace(config.data, path=str(root)))
     for benchmark in benchmarks:
+        known = None if learned is None else len(benchmark.pictures() & learned)
+        if known:
+            logging.warning("%s: the run learned from %d of its pictures", benchmark.name, known)
         result = evaluate_benchmark(segmenter, benchmark, described=described.get(benchmark.name), keep=24)
+        result.metrics["pictures_learned_from"] = known
         found[benchmark.name] = (benchmark.protocol, result.metrics)
         if hosts.is_first():  # each as soon as it is there
             write_benchmark(out, benchmark.name, result)

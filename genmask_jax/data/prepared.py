@@ -155,6 +155,15 @@ class Asked:
     mask: np.ndarray
 
 
+OF_COCO = ("refcoco", "refcocoplus", "refcocog", "grefcoco", "coco_captions")
+"""Data sets whose pictures are COCO's, by COCO's numbers."""
+
+
+def picture_name(data: str, image_id: str) -> str:
+    """One name for a picture that several data sets have, such as "coco:581857"."""
+    return f"{'coco' if data in OF_COCO else data}:{image_id}"
+
+
 class Items:
     """Expressions or captions of a split, in the order of its records; each is a record and a number in it.
 

@@ -10,8 +10,6 @@ from genmask_jax.errors import UserError
 
 FAMILY = ("refcoco:unc", "refcocoplus:unc", "refcocog:umd")
 """RefCOCO and its kin: pictures of one's train split are in another's val and test splits."""
-OF_COCO = ("refcoco", "refcocoplus", "refcocog", "grefcoco")
-"""Data sets whose pictures are COCO's, by COCO's numbers."""
 
 
 def segment_source(config: DataConfig, split: str, *, scored: bool = False) -> Source:
@@ -45,7 +43,7 @@ def segment_source(config: DataConfig, split: str, *, scored: bool = False) -> S
 def joint_weights(config: DataConfig) -> dict[str, float]:
     """Of refcoco_joint, by the data sets' names, such as "refcoco:unc"; those that are drawn from."""
     fields = dataclasses.asdict(config.joint)
-    names = {f: f.replace("_", ":") if f.split("_")[0] in OF_COCO else f for f in fields}
+    names = {f: f.replace("_", ":") if _of_coco(f.split("_")[0]) else f for f in fields}
     return {names[field]: weight for field, weight in fields.items() if weight}
 
 
@@ -67,7 +65,7 @@ def _need_some(items: prepared.Items, kind: str) -> None:
 
 
 def _of_coco(name: str) -> bool:
-    return name.split(":")[0] in OF_COCO
+    return name.split(":")[0] in prepared.OF_COCO
 
 
 def held_out(config: DataConfig) -> frozenset[str]:
@@ -101,6 +99,24 @@ def generate_source(config: DataConfig, split: str) -> Source:
     items = prepared.Items(prepared.find(config.path, name), split, "captions", without=without)
     _need_some(items, "captions")
     return PreparedGenerate(items, config.size)
+
+
+def learned_from(config: DataConfig) -> frozenset[str] | None:
+    """The names (`prepared.picture_name`) of the pictures in the train splits that a run draws from.
+
+    None where a data set of them is not there to say so; composed scenes have no names.
+    """
+    names = list(joint_weights(config)) if config.name == "refcoco_joint" else [config.name]
+    names = [name for name in (*names, config.generate) if name not in ("", "refershapes", "stamps")]
+    pictures: set[str] = set()
+    try:
+        without = {prepared.picture_name("refcoco", image_id) for image_id in held_out(config)}
+        for name in names:
+            index = prepared.read_index(prepared.find(config.path, name), "train")
+            pictures |= {prepared.picture_name(name.split(":")[0], image_id) for image_id in index.image_ids}
+    except UserError:
+        return None
+    return frozenset(pictures - without) if config.name == "refcoco_joint" else frozenset(pictures)
 
 
 def check(config: DataConfig) -> None:

@@ -49,6 +49,11 @@ class Benchmark:
         first_only = self.protocol == "reasonseg"
         return prepared.Items(self.directory, self.split, "expressions", first_only=first_only)
 
+    def pictures(self) -> set[str]:
+        """The names of its pictures: those of COCO begin with "coco:"."""
+        ids = prepared.read_index(self.directory, self.split).image_ids
+        return {prepared.picture_name(self.name.split(":")[0], image_id) for image_id in ids}
+
     def source(self, size: int) -> PreparedSegment:
         """Its expressions as examples to be scored, with pictures of `size` square."""
         return PreparedSegment(self.items(), size, scored=True)

@@ -1,0 +1,18 @@
+"""ReasonSeg, val and test, in the paper's two stages: Qwen describes what is asked for, then it is segmented.
+
+    python launch/evaluate.py --checkpoint=runs/genmask_l_reasonseg --config=configs/evaluate_reasonseg.py
+
+--config.reason=False segments what the question says, in one stage.
+"""
+
+from genmask_jax.config import EvaluationConfig, SamplerConfig, to_config_dict
+
+
+def get_config():
+    return to_config_dict(
+        EvaluationConfig(
+            benchmarks=("reasonseg:val", "reasonseg:test"),
+            reason=True,
+            sampler=SamplerConfig(),
+        )
+    )

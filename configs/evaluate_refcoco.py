@@ -1,0 +1,26 @@
+"""The RefCOCO family: every column that papers print, val included.
+
+    python launch/evaluate.py --checkpoint=runs/genmask_l --config=configs/evaluate_refcoco.py
+
+57,457 expressions, a forward pass each. --config.path names the data where it is not the run's own.
+"""
+
+from genmask_jax.config import EvaluationConfig, SamplerConfig, to_config_dict
+
+
+def get_config():
+    return to_config_dict(
+        EvaluationConfig(
+            benchmarks=(
+                "refcoco:unc:val",
+                "refcoco:unc:testA",
+                "refcoco:unc:testB",
+                "refcocoplus:unc:val",
+                "refcocoplus:unc:testA",
+                "refcocoplus:unc:testB",
+                "refcocog:umd:val",
+                "refcocog:umd:test",
+            ),
+            sampler=SamplerConfig(),
+        )
+    )
