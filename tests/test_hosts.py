@@ -124,7 +124,31 @@ def test_four_processes_go_on_where_one_stopped(micro_vae, alone, tmp_path):
         assert same_losses(tmp_path / "run", alone) > before
 
 
+def on_a_benchmark(run, data, folder, **options):
+    """Metrics and rows of ReasonSeg's 7 val pictures, which no number of processes divides."""
+    arguments = [f"--checkpoint={run}", "--benchmark=reasonseg:val", f"--data={data}", "--batch_size=2"]
+    (folder / "logs").mkdir(parents=True)
+    began = begin("evaluate", [*arguments, f"--workdir={folder}/out"], folder / "logs", **options)
+    codes = finish(began)
+    assert set(codes) == {0}, (folder / "logs/evaluate_0.log").read_text()[-3000:]
+    record = json.loads((folder / "out/metrics.json").read_text())["benchmarks"]["reasonseg:val"]
+    return record, (folder / "out/reasonseg_val.jsonl").read_text().splitlines()
+
+
 @pytest.mark.multidevice
+def test_two_processes_share_a_benchmark(micro_run, benchmark_data, tmp_path):
+    one = on_a_benchmark(micro_run[0], benchmark_data.out, tmp_path / "1")
+    assert on_a_benchmark(micro_run[0], benchmark_data.out, tmp_path / "2", processes=2) == one
+    assert one[0]["count"] == len(one[1]) == 7
+
+
+@pytest.mark.slow
+def test_four_processes_share_a_benchmark(micro_run, benchmark_data, tmp_path):
+    one = on_a_benchmark(micro_run[0], benchmark_data.out, tmp_path / "1")
+    assert on_a_benchmark(micro_run[0], benchmark_data.out, tmp_path / "4", processes=4) == one
+
+
+@pytest.mark.slow
 def test_two_processes_share_an_evaluation(micro_run, tmp_path):
     """Seven scenes, which two processes of two devices do not divide; SLURM's variables say who they are."""
     arguments = [f"--checkpoint={micro_run[0]}", "--count=7", "--num_pictures=3", "--batch_size=2"]
