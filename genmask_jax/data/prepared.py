@@ -165,7 +165,7 @@ def picture_name(data: str, image_id: str) -> str:
 
 
 class Items:
-    """Expressions or captions of a split, in the order of its records; each is a record and a number in it.
+    """Expressions or captions of a split; each is a record and a number in it.
 
     Args:
         directory: of the data set.
@@ -173,6 +173,8 @@ class Items:
         kind: "expressions" or "captions".
         without: pictures (their ids) whose items are left out.
         first_only: one item a picture, the first.
+        shuffled: in an order, always the same, in which the first of them are of many pictures; otherwise in
+            the order of the records.
 
     Raises:
         UserError: as `read_index`.
@@ -186,6 +188,7 @@ class Items:
         *,
         without: frozenset[str] = frozenset(),
         first_only: bool = False,
+        shuffled: bool = False,
     ):
         self.directory, self.split = str(directory), split
         index = open_split(self.directory, split).index
@@ -193,6 +196,7 @@ class Items:
         kept = np.asarray([image_id not in without for image_id in index.image_ids], bool)
         counts = np.where(kept, np.minimum(counts, 1) if first_only else counts, 0)
         self._ends, self._starts = np.cumsum(counts), np.cumsum(counts) - counts
+        self._order = np.random.default_rng(0).permutation(len(self)) if shuffled else None
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -200,6 +204,7 @@ class Items:
     def __getitem__(self, i: int) -> tuple[Mapping[str, Any], int]:
         if not 0 <= i < len(self):
             raise IndexError(i)
+        i = i if self._order is None else int(self._order[i])
         record = int(np.searchsorted(self._ends, i, side="right"))
         return open_split(self.directory, self.split).records[record], int(i - self._starts[record])
 

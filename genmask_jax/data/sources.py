@@ -50,10 +50,17 @@ def joint_weights(config: DataConfig) -> dict[str, float]:
 def prepared_segment(
     path: str, name: str, split: str, size: int, *, without: frozenset[str] | tuple = (), scored: bool = False
 ) -> PreparedSegment:
-    """One prepared data set's expressions; of ReasonSeg's, but in training, each picture's first."""
-    first_only = name == "reasonseg" and split != "train"
+    """One prepared data set's expressions; of ReasonSeg's, but in training, each picture's first.
+
+    Those to be scored are shuffled: validation looks at the first of them.
+    """
     items = prepared.Items(
-        prepared.find(path, name), split, "expressions", without=frozenset(without), first_only=first_only
+        prepared.find(path, name),
+        split,
+        "expressions",
+        without=frozenset(without),
+        first_only=name == "reasonseg" and split != "train",
+        shuffled=scored,
     )
     _need_some(items, "expressions")
     return PreparedSegment(items, size, scored=scored)

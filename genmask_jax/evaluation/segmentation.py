@@ -1,6 +1,7 @@
 """Scores a segmenter on a source: per-example evidence first, tables from it."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -81,7 +82,9 @@ def read_batches(
     batches = [(indices[: max(real, 1)], real) for indices, real in fixed_batches(count, size, part)]
     wanted = [int(i) for indices, _ in batches for i in indices]
     dataset = grain.MapDataset.source(wanted).map(source.__getitem__)
-    read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * size)
+    # Half of the cores are left to the model, which may run on them too.
+    threads = max(1, (os.cpu_count() or 1) // 2)
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * size)
     examples = iter(dataset.to_iter_dataset(read))
     for indices, real in batches:
         yield indices, real, [next(examples) for _ in indices]

@@ -107,7 +107,7 @@ class _Objects:
             raise ValueError(f"is of a picture that is missing: {self.folder / image['file_name']}")
         ann_ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
         ann_ids = tuple(i for i in ann_ids if i != NO_TARGET)
-        if bool(ref.get("no_target", False)) != (not ann_ids):
+        if "no_target" in ref and bool(ref["no_target"]) != (not ann_ids):
             raise ValueError("says both that there is no target and that there is")
         found = tuple(self._segmentation(i, image, problems) for i in ann_ids)
         return Target(ref["ref_id"], ann_ids, segmentations=found)
