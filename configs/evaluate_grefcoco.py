@@ -2,18 +2,17 @@
 
     python launch/evaluate.py --checkpoint=DIR --benchmark=grefcoco:unc:val --choose_no_target
     python launch/evaluate.py --checkpoint=DIR --config=configs/evaluate_grefcoco.py \
-        --config.sampler.no_target_area=AREA --config.sampler.no_target_score=SCORE
+        --no_target_area=AREA --no_target_score=SCORE
 
 The first prints, by gIoU on val, when a mask is best taken for none; the second scores with that.
 """
 
-from genmask_jax.config import EvaluationConfig, SamplerConfig, to_config_dict
+from genmask_jax.config import EvaluationConfig, to_config_dict
 
 
 def get_config():
     return to_config_dict(
         EvaluationConfig(
             benchmarks=("grefcoco:unc:val", "grefcoco:unc:testA", "grefcoco:unc:testB"),
-            sampler=SamplerConfig(),
         )
     )

@@ -5,7 +5,7 @@
 --config.reason=False segments what the question says, in one stage.
 """
 
-from genmask_jax.config import EvaluationConfig, SamplerConfig, to_config_dict
+from genmask_jax.config import EvaluationConfig, to_config_dict
 
 
 def get_config():
@@ -13,6 +13,5 @@ def get_config():
         EvaluationConfig(
             benchmarks=("reasonseg:val", "reasonseg:test"),
             reason=True,
-            sampler=SamplerConfig(),
         )
     )

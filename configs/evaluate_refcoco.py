@@ -5,7 +5,7 @@
 57,457 expressions, a forward pass each. --config.path names the data where it is not the run's own.
 """
 
-from genmask_jax.config import EvaluationConfig, SamplerConfig, to_config_dict
+from genmask_jax.config import EvaluationConfig, to_config_dict
 
 
 def get_config():
@@ -21,6 +21,5 @@ def get_config():
                 "refcocog:umd:val",
                 "refcocog:umd:test",
             ),
-            sampler=SamplerConfig(),
         )
     )

@@ -202,7 +202,6 @@ class EvaluationConfig:
     benchmarks: tuple[str, ...]
     path: str = ""
     reason: bool = False
-    sampler: SamplerConfig = SamplerConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,8 +241,8 @@ def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "con
     config = _build(kind, values.to_dict() if isinstance(values, ConfigDict) else values, where)
     if isinstance(config, (TrainConfig, VAETrainConfig)):
         validate(config)
-    elif isinstance(config, EvaluationConfig):
-        validate_sampler(config.sampler)
+    elif isinstance(config, EvaluationConfig) and not config.benchmarks:
+        raise UserError("config.benchmarks is empty; name some, such as reasonseg:val")
     return config
 
 

@@ -5,9 +5,10 @@
     python launch/evaluate.py --checkpoint=runs/genmask_l --config=configs/evaluate_refcoco.py
 
 --checkpoint is the --workdir of a training run. The run's own config says how masks are sampled and,
-where no --benchmark is given, of what data; another --config (its `sampler`, and its `data` or
-`benchmarks`) may say otherwise. Writes metrics.json, a line of JSON for every example and contact sheets
-to --workdir. Of a benchmark a line has id, expression, I, U, and the mask as launch/score.py reads it.
+where no --benchmark is given, of what data; a --config may name benchmarks (configs/evaluate_*.py), or be
+another training config, whose `data` and `sampler` are then used. Writes metrics.json, a line of JSON for
+every example and contact sheets to --workdir. Of a benchmark a line has id, expression, I, U, and the mask
+as launch/score.py reads it.
 """
 
 import dataclasses
@@ -21,11 +22,23 @@ from ml_collections import config_flags
 
 import genmask_jax
 from genmask_jax import cli, hosts
-from genmask_jax.config import EvaluationConfig, SamplerConfig, TrainConfig, from_config_dict
+from genmask_jax.config import (
+    EvaluationConfig,
+    SamplerConfig,
+    TrainConfig,
+    from_config_dict,
+    validate_sampler,
+)
 from genmask_jax.data.sources import generate_source, learned_from, segment_source
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation import no_target
-from genmask_jax.evaluation.benchmarks import Benchmark, BenchmarkResult, evaluate_benchmark, parse_benchmarks
+from genmask_jax.evaluation.benchmarks import (
+    Benchmark,
+    evaluate_benchmark,
+    parse_benchmarks,
+    write_benchmark,
+    write_record,
+)
 from genmask_jax.evaluation.generation import evaluate_generation
 from genmask_jax.evaluation.report import print_tables
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
@@ -57,7 +70,14 @@ BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures a batch.", lower_b
 SEED = flags.DEFINE_integer("seed", 0, "Of the noise that sampling starts from.")
 FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that the parameters are divided over.", lower_bound=1)
 hosts.define_flags()
-WORKDIR = flags.DEFINE_string("workdir", None, "Where to write; CHECKPOINT/evaluation_SPLIT when not given.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where to write; CHECKPOINT/evaluation_SPLIT or evaluation_benchmarks when not given."
+)
+MASK_THRESHOLD = flags.DEFINE_float("mask_threshold", None, "Probability above which a pixel is in the mask.")
+MASK_STEPS = flags.DEFINE_integer("mask_steps", None, "Passes for a mask.", lower_bound=1)
+MASK_SAMPLES = flags.DEFINE_integer("mask_samples", None, "Noises whose masks are averaged.", lower_bound=1)
+NO_TARGET_AREA = flags.DEFINE_float("no_target_area", None, "Masks of at most that share are none.")
+NO_TARGET_SCORE = flags.DEFINE_float("no_target_score", None, "Masks of a lower mean probability are none.")
 
 
 def main() -> None:
@@ -67,29 +87,51 @@ def main() -> None:
         kind = EvaluationConfig if "benchmarks" in CONFIG.value else TrainConfig
         asked = from_config_dict(kind, CONFIG.value)
     names = BENCHMARK.value or getattr(asked, "benchmarks", ())
+    sampler = sampler_of(asked if isinstance(asked, TrainConfig) else config)
     if names:
-        score_benchmarks(config, asked, names)
+        score_benchmarks(config, asked, names, sampler)
+    elif REASON.value or CHOOSE_NO_TARGET.value:
+        raise UserError("--reason and --choose_no_target are for benchmarks; add --benchmark")
     else:
-        score_scenes(config, asked)
+        score_scenes(config, asked, sampler)
+
+
+def sampler_of(config: TrainConfig) -> SamplerConfig:
+    """How masks are sampled: as a config says, but for what flags say."""
+    given = {
+        "mask_threshold": MASK_THRESHOLD.value,
+        "mask_steps": MASK_STEPS.value,
+        "mask_samples": MASK_SAMPLES.value,
+        "no_target_area": NO_TARGET_AREA.value,
+        "no_target_score": NO_TARGET_SCORE.value,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    sampler = dataclasses.replace(config.sampler, **given)
+    validate_sampler(sampler)
+    return sampler
 
 
 def score_benchmarks(
-    config: TrainConfig, asked: TrainConfig | EvaluationConfig, names: Sequence[str]
+    config: TrainConfig, asked: TrainConfig | EvaluationConfig, names: Sequence[str], sampler: SamplerConfig
 ) -> None:
     """One checkpoint on all benchmarks, and their tables."""
-    root = DATA.value or getattr(asked, "path", "") or config.data.path
+    theirs = asked.data.path if isinstance(asked, TrainConfig) else asked.path
+    root = DATA.value or theirs or config.data.path
     if not root:
         raise UserError("--data is missing: the directory that launch/prepare_data.py made")
-    benchmarks, sampler = parse_benchmarks(names, root), asked.sampler
+    benchmarks, reason = parse_benchmarks(names, root), REASON.value or getattr(asked, "reason", False)
     if CHOOSE_NO_TARGET.value:
         no_target.need_val(benchmarks, sampler)
-    reason = REASON.value or getattr(asked, "reason", False)
+    out = make_out(f"{CHECKPOINT.value}/evaluation_benchmarks")
     # Before the run's own encoder is loaded: one of them is in memory at a time.
     described = describe(config, benchmarks) if reason else {}
     networks, _, step = load(CHECKPOINT.value, STEP.value, make_mesh(MeshConfig(fsdp=FSDP.value)))
     segmenter = Segmenter(networks, sampler, batch_size=BATCH_SIZE.value, seed=SEED.value)
-    out = epath.Path(WORKDIR.value or f"{CHECKPOINT.value}/evaluation_benchmarks")
     found, learned = {}, learned_from(dataclasses.replace(config.data, path=str(root)))
+    if learned is None:
+        logging.warning(
+            "whether the run learned from these pictures is not known: its data are not in %s", root
+        )
     for benchmark in benchmarks:
         known = None if learned is None else len(benchmark.pictures() & learned)
         if known:
@@ -100,8 +142,9 @@ def score_benchmarks(
         if hosts.is_first():  # each as soon as it is there
             write_benchmark(out, benchmark.name, result)
             record = how(step, sampler) | {"data": str(root), "reason": reason}
-            record["benchmarks"] = {name: metrics for name, (_, metrics) in found.items()}
-            (out / "metrics.json").write_text(json.dumps(record, indent=2))
+            write_record(
+                out / "metrics.json", record, {name: metrics for name, (_, metrics) in found.items()}
+            )
             if CHOOSE_NO_TARGET.value:
                 no_target.print_choices(no_target.choose_no_target(result.rows))
     if hosts.is_first():
@@ -116,13 +159,17 @@ def describe(config: TrainConfig, benchmarks: Sequence[Benchmark]) -> dict[str, 
     return {b.name: describe_all(reasoner, b.source(config.data.size)) for b in benchmarks}
 
 
-def write_benchmark(out: epath.Path, name: str, result: BenchmarkResult) -> None:
-    """The evidence of one benchmark: a line for each expression, and a contact sheet."""
-    out.mkdir(parents=True, exist_ok=True)
-    stem = name.replace(":", "_")
-    lines = (json.dumps(row, ensure_ascii=False) for row in result.rows)
-    (out / f"{stem}.jsonl").write_text("\n".join(lines) + "\n")
-    segmentation_sheet(result.sheet, out / f"{stem}.png")
+def make_out(default: str) -> epath.Path:
+    """Where the first host writes, made before anything takes long. Raises UserError on every host."""
+    path, failed = epath.Path(WORKDIR.value or default), None
+    if hosts.is_first():
+        try:
+            cli.make_directory(path, "--workdir")
+        except UserError as error:
+            failed = error
+    if hosts.any_host(failed is not None):
+        raise failed or UserError("--workdir: the first host cannot make it")
+    return path
 
 
 def how(step: int, sampler: SamplerConfig) -> dict:
@@ -138,31 +185,30 @@ def how(step: int, sampler: SamplerConfig) -> dict:
     }
 
 
-def score_scenes(config: TrainConfig, asked: TrainConfig) -> None:
+def score_scenes(config: TrainConfig, asked: TrainConfig, sampler: SamplerConfig) -> None:
     """Masks and pictures of held-out scenes."""
     if asked.data.size != config.data.size:
         raise UserError(f"--config: data.size {asked.data.size}, but the model takes {config.data.size} px")
-    networks, _, step = load(CHECKPOINT.value, STEP.value, make_mesh(MeshConfig(fsdp=FSDP.value)))
-    out = epath.Path(WORKDIR.value or f"{CHECKPOINT.value}/evaluation_{SPLIT.value}")
     source = segment_source(asked.data, SPLIT.value, scored=True)
-    segmenter = Segmenter(networks, asked.sampler, batch_size=BATCH_SIZE.value, seed=SEED.value)
+    prompts = generate_source(asked.data, SPLIT.value)
+    out = make_out(f"{CHECKPOINT.value}/evaluation_{SPLIT.value}")
+    networks, _, step = load(CHECKPOINT.value, STEP.value, make_mesh(MeshConfig(fsdp=FSDP.value)))
+    segmenter = Segmenter(networks, sampler, batch_size=BATCH_SIZE.value, seed=SEED.value)
     result = evaluate_segmentation(segmenter, source, COUNT.value, swapped=True, keep=24)
     metrics = {"split": SPLIT.value, **result.metrics}
-    prompts = generate_source(asked.data, SPLIT.value)
-    generator = Generator(networks, asked.sampler, batch_size=BATCH_SIZE.value, seed=SEED.value)
+    generator = Generator(networks, sampler, batch_size=BATCH_SIZE.value, seed=SEED.value)
     texts = [prompts[i]["text"] for i in range(min(24, NUM_PICTURES.value, len(prompts)))]
     sheets = {"pictures": (generator(texts), texts)}
     if asked.data.name == "refershapes":
         metrics["generation"], pictures, texts = evaluate_generation(generator, prompts, NUM_PICTURES.value)
         sheets["shapes"] = (pictures[:48], texts[:48])
-    metrics |= {"data": asked.data.name, **how(step, asked.sampler)}
+    metrics |= {"data": asked.data.name, **how(step, sampler)}
     if hosts.is_first():
         write(out, metrics, result.examples, sheet_rows(result, source), sheets)
 
 
 def write(out: epath.Path, metrics: dict, examples: list, masks: list, sheets: dict[str, tuple]) -> None:
     """The files of an evaluation on scenes, and its tables on the terminal."""
-    out.mkdir(parents=True, exist_ok=True)
     segmentation_sheet(masks, out / "masks.png")
     for name, (pictures, texts) in sheets.items():
         generation_sheet(pictures, texts, out / f"{name}.png")

@@ -41,20 +41,25 @@ def main() -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Prepares what the flags say."""
     if arguments.name == "stamps":
+        if arguments.strict or arguments.num_workers or arguments.beam:
+            raise UserError("stamps: --strict, --num_workers and --beam are for the other data sets")
         stamps_prepare.prepare(arguments.out, arguments.raw)
         return
     if arguments.raw is None:
         raise UserError("--raw is missing: the folder of the publisher's files; see docs/benchmarks.md")
     if arguments.num_workers is not None and arguments.num_workers < 1:
         raise UserError(f"--num_workers={arguments.num_workers} must be positive")
-    prepare.prepare(
-        arguments.name,
-        arguments.raw,
-        arguments.out,
-        strict=arguments.strict,
-        num_workers=arguments.num_workers,
-        beam=arguments.beam,
-    )
+    try:
+        prepare.prepare(
+            arguments.name,
+            arguments.raw,
+            arguments.out,
+            strict=arguments.strict,
+            num_workers=arguments.num_workers,
+            beam=arguments.beam,
+        )
+    except KeyboardInterrupt:
+        raise UserError("stopped; the same command goes on from here") from None
 
 
 if __name__ == "__main__":

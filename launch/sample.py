@@ -21,7 +21,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.evaluation.sheets import overlay
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.load import load
-from genmask_jax.inference.pictures import read_picture, to_model_size, to_picture_size
+from genmask_jax.inference.pictures import read_picture, to_mask, to_model_size, to_picture_size
 from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.training.checkpoints import find_step, read_config
@@ -69,8 +69,8 @@ def main() -> None:
         return
     segmenter = Segmenter(networks, sampler, batch_size=1, seed=SEED.value)
     probability = segmenter(to_model_size(image, config.data.size)[None], [text])[0]
+    mask, _ = to_mask(probability, image.shape[:2], sampler)
     probability = to_picture_size(probability, image.shape[:2])
-    mask = probability > sampler.mask_threshold
     save(mask.astype(np.uint8) * 255, out / "mask.png")
     save(np.round(probability * 255).astype(np.uint8), out / "probability.png")
     save(overlay(image, mask), out / "overlay.png")

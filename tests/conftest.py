@@ -3,10 +3,10 @@
 import dataclasses
 import os
 import pathlib
+from typing import Any
 
 import jax
 import pytest
-import raw_trees
 from etils import epath
 from flax import nnx
 
@@ -32,6 +32,12 @@ from genmask_jax.training.checkpoints import load_vae, save_vae
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.loop import check_workdir, make_workdir, train
 
+# Most of the time would go into making small programs fast.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED --xla_backend_optimization_level=0 "
+    "--xla_llvm_disable_expensive_passes=true",
+)
 cli.suit_cpu()
 # Many tests compile the same small programs, in this process, the other worker's and the scripts'.
 CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
@@ -97,13 +103,15 @@ class BenchmarkData:
 
     raw: pathlib.Path
     out: pathlib.Path
-    objects: raw_trees.Objects
+    objects: Any
     reasonseg: dict
 
 
 @pytest.fixture(scope="session")
 def benchmark_data(tmp_path_factory) -> BenchmarkData:
     """All data sets of launch/prepare_data.py, small."""
+    import raw_trees  # not there where this file is imported by a process of its own
+
     raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("prepared")
     objects = raw_trees.refer_tree(raw / "refer")
     annotations = raw_trees.reasonseg_tree(raw / "reasonseg", {"train": 12, "val": 7, "test": 5})

@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from genmask_jax.config import TrainConfig, VAETrainConfig, from_config_dict, to_json
+from genmask_jax.config import EvaluationConfig, TrainConfig, VAETrainConfig, from_config_dict, to_json
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -19,13 +19,14 @@ def read(path):
 
 
 def kind(path):
-    return VAETrainConfig if path.stem.startswith("vae_") else TrainConfig
+    kinds = {"vae": VAETrainConfig, "evaluate": EvaluationConfig}
+    return kinds.get(path.stem.split("_")[0], TrainConfig)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_is_valid_and_survives_json(path):
     config = from_config_dict(kind(path), read(path))
-    assert config.name == path.stem
+    assert getattr(config, "name", path.stem) == path.stem
     assert from_config_dict(kind(path), json.loads(to_json(config))) == config
 
 

@@ -200,7 +200,8 @@ def test_the_scripts_train_in_relative_directories(tmp_path):
     assert done.returncode == 0, done.stderr
     small += ("--config.vae=vae", "--config.model.depth=1", "--config.sampler.image_steps=2")
     arguments = (f"--config={configs}/genmask_tiny.py", *small, "--workdir=run")
-    two = "--xla_force_host_platform_device_count=2"  # what works on one device works on several
+    # What works on one device works on several.
+    two = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
     done = run_script("train", *arguments, cwd=tmp_path, XLA_FLAGS=two)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/checkpoints/2").is_dir()

@@ -46,7 +46,8 @@ def begin(script, arguments, cwd, *, processes=1, devices=1, said=by_flags):
     port, started = free_port(), []
     for process in range(processes):
         flags, environment = said(process, processes, port)
-        environment |= {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+        flag = f"--xla_force_host_platform_device_count={devices}"
+        environment |= {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flag}"}
         with (cwd / f"{script}_{process}.log").open("w") as log:
             command = [sys.executable, SMALL, LAUNCH / f"{script}.py", *arguments, *flags]
             options = {"cwd": cwd, "env": os.environ | environment, "stdout": log, "stderr": log}

@@ -20,10 +20,12 @@ FEATURES = {
     "image_id": tfds.features.Text(),
     "height": np.int32,
     "width": np.int32,
+    "turned": tfds.features.Scalar(np.bool_, doc="Whether size and masks are of the picture by its EXIF."),
     "captions": tfds.features.Sequence(tfds.features.Text()),
     "targets": tfds.features.Sequence(
         {
             "ref_id": np.int64,
+            "no_target": np.bool_,
             "counts": tfds.features.Text(doc="COCO's compressed run lengths of [height, width]."),
             "ignored": tfds.features.Text(doc="The same, of pixels that do not count; or empty."),
         }
@@ -45,7 +47,7 @@ class PicturesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     VERSION = tfds.core.Version("1.0.0")
     on_beam = False
-    description = homepage = citation = ""
+    description = homepage = ""
 
     @property
     def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
@@ -60,6 +62,10 @@ class PicturesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def plan(self, raw: epath.Path) -> Plan:
+        """What is in the raw folder, in splits that have something in them. Raises UserError."""
+        return self.read(raw).without_empty_splits()
+
+    def read(self, raw: epath.Path) -> Plan:
         """What is in the raw folder. Raises UserError."""
         raise NotImplementedError
 
@@ -85,7 +91,7 @@ def readable(picture: Picture) -> Iterator[tuple[str, dict[str, Any]]]:
 class _Refer(PicturesBuilder, skip_registration=True):
     homepage = "https://github.com/lichengunc/refer"
 
-    def plan(self, raw: epath.Path) -> Plan:
+    def read(self, raw: epath.Path) -> Plan:
         return refer.read(raw, self.name, self.builder_config.name)
 
 
@@ -133,7 +139,7 @@ class ReasonSeg(PicturesBuilder, skip_registration=True):
     description = "Questions about pictures, which ask for reasoning, with masks."
     homepage = "https://github.com/dvlab-research/LISA"
 
-    def plan(self, raw: epath.Path) -> Plan:
+    def read(self, raw: epath.Path) -> Plan:
         return reasonseg.read(raw)
 
 
@@ -144,7 +150,7 @@ class CocoCaptions(PicturesBuilder, skip_registration=True):
     description = "COCO pictures of 2017 with some five captions each."
     homepage = "https://cocodataset.org"
 
-    def plan(self, raw: epath.Path) -> Plan:
+    def read(self, raw: epath.Path) -> Plan:
         return captions.read(raw)
 
 
@@ -154,7 +160,7 @@ class ImageFolder(PicturesBuilder, skip_registration=True):
     name = "image_folder"
     description = "A user's own pictures, with captions, or with expressions and masks, or with both."
 
-    def plan(self, raw: epath.Path) -> Plan:
+    def read(self, raw: epath.Path) -> Plan:
         return folder.read(raw)
 
 

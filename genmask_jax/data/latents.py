@@ -66,7 +66,6 @@ class Identity:
     vae: str
     vae_config: VAEConfig
     name: str
-    generate_name: str
     size: int
     seed: int
     dtype: str
@@ -74,6 +73,7 @@ class Identity:
     segment: int
     generate: int
     instruction: str = ""
+    generate_name: str = ""
 
 
 def fingerprint(config: VAEConfig, state: Any) -> str:

@@ -121,6 +121,8 @@ def encode_shard(
     """
     if instruction is not None and instruction.fingerprint is None:
         raise UserError("--instruction: config.instruction is trained; only a frozen encoder is cached")
+    if data.name == "refcoco_joint":
+        raise UserError("config.data.name: refcoco_joint draws by weights; cache one data set's latents")
     sources = {"segment": segment_source(data, "train"), "generate": generate_source(data, "train")}
     counts = {
         task: len(source) if count is None else min(count, len(source)) for task, source in sources.items()

@@ -3,7 +3,6 @@
 The encoding is pycocotools'. An RLE here is its `counts` alone, as ASCII text; the size goes beside it.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,8 @@ from genmask_jax.evaluation.metrics import IGNORE
 
 Size = tuple[int, int]
 """Height and width, pixels."""
+LARGEST = 2**15
+"""Coordinates of points reach up to there, in libraries that draw; a picture is not as large."""
 
 
 def encode(mask: np.ndarray) -> str:
@@ -81,8 +82,8 @@ def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
         points = len(polygon) // 2 if isinstance(polygon, list) else 0
         if points < 3 or len(polygon) % 2:
             complaints.append(f"polygon {i} has {points} points")
-        elif not all(isinstance(x, (int, float)) and math.isfinite(x) for x in polygon):
-            complaints.append(f"polygon {i} is not of finite numbers")
+        elif not all(isinstance(x, (int, float)) and abs(x) <= LARGEST for x in polygon):
+            complaints.append(f"polygon {i} has points that are no numbers, or far outside of any picture")
         else:
             good.append(tuple(polygon))
     if not good:

@@ -18,13 +18,23 @@ class PreparedSegment:
     """Expressions of a prepared data set.
 
     To be learned, a mask is 1 where the object covers half of a pixel or more; what is ignored is background.
-    To be scored, it is as it was annotated, 255 where a pixel does not count; and groups are "one object",
-    "several objects" and "no object".
+    A whole mask is as it was annotated, 255 where a pixel does not count, and comes with the expression as it
+    was read ("asked"). Groups are "one object", "several objects" and "no object".
     """
 
-    def __init__(self, items: prepared.Items, size: int, *, scored: bool = False):
-        """`items`: expressions; `size`: side of the pictures, pixels; `scored`: see `segment_source`."""
-        self.items, self.size, self.scored = items, size, scored
+    def __init__(
+        self, items: prepared.Items, size: int, *, whole_masks: bool = False, with_others: bool = False
+    ):
+        """Opens expressions.
+
+        Args:
+            items: expressions.
+            size: side of the pictures, pixels.
+            whole_masks: keep the masks' own resolution.
+            with_others: add what `SegmentExample` has for scores, the picture's other objects (whole masks).
+        """
+        self.items, self.size = items, size
+        self.whole_masks, self.with_others = whole_masks, with_others
 
     def __len__(self) -> int:
         return len(self.items)
@@ -42,16 +52,18 @@ class PreparedSegment:
         record, number = self.items[index]
         asked = prepared.read_expression(record, number)
         image = to_model_size(prepared.decode_picture(record), self.size)
-        example = {"image": image, "mask": asked.mask, "text": asked.text, "id": asked.id}
-        return example | (self._for_scores(record, asked) if self.scored else {"mask": self._fit(asked.mask)})
+        example = {"image": image, "text": asked.text, "id": asked.id}
+        if not self.whole_masks:
+            return example | {"mask": self._fit(asked.mask)}
+        example |= {"mask": asked.mask, "asked": asked}
+        return example | (self._others(record, asked) if self.with_others else {})
 
-    def _for_scores(self, record: Any, asked: prepared.Asked) -> dict[str, Any]:
+    def _others(self, record: Any, asked: prepared.Asked) -> dict[str, Any]:
         meant = sum(int(target) == asked.target for target in record["annotations"]["target"])
-        empty = not (asked.mask == 1).any()
         other = self._another(record, asked.target)
         every = range(len(record["targets"]["counts"]))
         return {
-            "group": "no object" if empty else "several objects" if meant > 1 else "one object",
+            "group": "no object" if asked.no_target else "several objects" if meant > 1 else "one object",
             "other_text": other.text if other else "",
             "other_mask": other.mask if other else np.zeros_like(asked.mask),
             "objects_mask": np.any([prepared.read_mask(record, t) == 1 for t in every], axis=0).astype(

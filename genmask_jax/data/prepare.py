@@ -21,7 +21,6 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
@@ -39,6 +38,7 @@ from genmask_jax.data.prepared import (
 from genmask_jax.data.published import PUBLISHED
 from genmask_jax.data.raw.plan import Picture, Plan
 from genmask_jax.errors import UserError
+from genmask_jax.evaluation.report import console
 from genmask_jax.evaluation.sheets import generation_sheet, overlay
 
 PICTURES_PER_SHARD = 256
@@ -80,13 +80,16 @@ def prepare(
             plan = builder.plan(raw)
             if strict:
                 _need_none(plan.problems)
-            if beam is not None:
-                problems = _by_beam(builder, plan, raw, shlex.split(beam))
-            else:
-                problems = _by_processes(builder, plan, strict, num_workers or os.cpu_count() or 1)
-            if strict:
-                _need_none(problems)
+            try:
+                if beam is not None:
+                    _by_beam(builder, plan, raw, beam)
+                else:
+                    _by_processes(builder, plan, strict, num_workers or os.cpu_count() or 1)
+            except OSError as error:
+                raise UserError(f"--out={out}: {error}; the same command goes on from here") from error
         report(builder, directory)
+        if strict:
+            _need_none((directory / PROBLEMS).read_text().splitlines())
 
 
 def is_complete(directory: epath.Path) -> bool:
@@ -100,8 +103,12 @@ def _need_none(problems: list[str]) -> None:
         raise UserError(f"--strict: {problems[0]}{more}")
 
 
-def _by_beam(builder: PicturesBuilder, plan: Plan, raw: epath.Path, options: list[str]) -> list[str]:
-    """TFDS's own way, on a cluster; returns the problems."""
+def _by_beam(builder: PicturesBuilder, plan: Plan, raw: epath.Path, flags: str) -> None:
+    """TFDS's own way, on a cluster."""
+    try:
+        options = shlex.split(flags)
+    except ValueError as error:
+        raise UserError(f"--beam={flags}: {error}") from error
     try:
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
@@ -113,11 +120,11 @@ def _by_beam(builder: PicturesBuilder, plan: Plan, raw: epath.Path, options: lis
             manual_dir=str(raw), beam_options=PipelineOptions(options), try_download_gcs=False
         )
         builder.download_and_prepare(download_config=download)
-    return _finish(directory, plan)
+    _finish(directory, plan)
 
 
-def _by_processes(builder: PicturesBuilder, plan: Plan, strict: bool, num_workers: int) -> list[str]:
-    """Shards in worker processes, into a directory that gets its name at the end; returns the problems."""
+def _by_processes(builder: PicturesBuilder, plan: Plan, strict: bool, num_workers: int) -> None:
+    """Shards in worker processes, into a directory that gets its name at the end."""
     final = epath.Path(builder.data_path)
     if final.exists():
         raise UserError(f"{final} holds something else than a complete data set; delete it")
@@ -130,28 +137,32 @@ def _by_processes(builder: PicturesBuilder, plan: Plan, strict: bool, num_worker
     for split, found in shards.items():
         paths = [path for path, _ in found]
         lengths = [ArrayRecordReader(str(path)).num_records() for path in paths]
+        if not any(lengths):
+            continue  # no picture of it can be read, and `_finish` says why
         size = sum(path.stat().length for path in paths)
         template = templates[split]
         infos.append(
             tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
         )
+    if not infos:
+        raise UserError(f"no picture can be used, of {sum(map(len, plan.splits.values()))} in the raw data")
     builder.info.set_splits(tfds.core.splits.SplitDict(infos))
     builder.info.write_to_directory(work)
-    problems = _finish(work, plan)
-    (work / MARK).unlink()
+    _finish(work, plan)
     work.rename(final)
-    return problems
 
 
 def _claim(work: epath.Path, plan: Plan) -> None:
     """Makes the directory, or finds that it was begun with the same plan. Raises UserError."""
     mark, fingerprint = work / MARK, plan.fingerprint()
-    if mark.exists() and mark.read_text() != fingerprint:
-        raise UserError(f"{work} was begun with other raw data; delete it")
     work.mkdir(parents=True, exist_ok=True)
     for leftover in work.glob("*.tmp*"):
         leftover.unlink()
-    mark.write_text(fingerprint)
+    if not any(work.iterdir()):
+        (work / f"{MARK}.tmp").write_text(fingerprint)
+        (work / f"{MARK}.tmp").rename(mark)
+    elif not mark.exists() or mark.read_text() != fingerprint:
+        raise UserError(f"{work} was begun with other raw data; delete it")
 
 
 def _template(builder: PicturesBuilder, folder: epath.Path, split: str) -> tfds.core.ShardedFileTemplate:
@@ -183,8 +194,6 @@ def _write_shards(shards: list[Shard], strict: bool, num_workers: int) -> None:
             started = [workers.submit(write_shard, str(p), pictures, strict) for p, pictures in wanted]
             for future in concurrent.futures.as_completed(started):
                 bar.update(future.result())
-    except KeyboardInterrupt:
-        raise UserError("stopped; the same command goes on from here") from None
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError(
             "a worker process was killed (memory?); the same command goes on from here, or with fewer "
@@ -230,17 +239,14 @@ def write_shard(path: str, pictures: list[Picture], strict: bool) -> int:
     return len(pictures)
 
 
-def _finish(directory: epath.Path, plan: Plan) -> list[str]:
+def _finish(directory: epath.Path, plan: Plan) -> None:
     """Reads the data set back and indexes it; notes what the plan has and it has not, and why."""
-    problems = list(plan.problems)
-    for split in splits_of(directory):
-        there = set(write_index(directory, split).image_ids)
-        for picture in plan.splits[split]:
-            if picture.image_id not in there:
-                problems.append(_explain(picture))
+    problems, written = list(plan.problems), splits_of(directory)
+    for split, pictures in plan.splits.items():
+        there = set(write_index(directory, split).image_ids) if split in written else set()
+        problems += [_explain(picture) for picture in pictures if picture.image_id not in there]
     write_sheet(directory)
     (directory / PROBLEMS).write_text("".join(f"{problem}\n" for problem in problems))
-    return problems
 
 
 def write_sheet(directory: epath.Path) -> None:
@@ -288,7 +294,7 @@ def report(builder: PicturesBuilder, directory: epath.Path) -> None:
     for split, counts in found.items():
         verdict = _compare(counts, published[split]) if split in published else "no figures"
         table.add_row(split, *(f"{counts[column]:,}" for column in columns), verdict)
-    Console(width=None if os.isatty(1) else 140).print(table)
+    console().print(table)
     problems = (directory / PROBLEMS).read_text().splitlines()
     for problem in problems[:SHOWN]:
         print(f"left out: {problem}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
-from PIL import Image
+from PIL import Image, ImageOps
 
 from genmask_jax.data import masks
 from genmask_jax.errors import UserError
@@ -73,13 +73,13 @@ def write_index(directory: epath.PathLike, split: str) -> Index:
         record = records[i]
         targets = record["expressions"]["target"]
         meant = collections.Counter(int(i) for i in record["annotations"]["target"])
-        empty = [len(masks.run_lengths(m.decode())) == 1 for m in record["targets"]["counts"]]
+        empty = record["targets"]["no_target"]
         columns["image_ids"].append(record["image_id"].decode())
         columns["expressions"].append(len(targets))
         columns["captions"].append(len(record["captions"]))
         counts["refs"] += len(record["targets"]["ref_id"])
         counts["multi-target"] += sum(meant[int(i)] > 1 for i in targets)
-        counts["no-target"] += sum(empty[int(i)] for i in targets)
+        counts["no-target"] += sum(bool(empty[int(i)]) for i in targets)
         objects.update(int(i) for i in record["annotations"]["ann_id"])
     counts["images"], counts["objects"] = len(set(columns["image_ids"])), len(objects)
     for name in ("expressions", "captions"):
@@ -99,7 +99,7 @@ def read_index(directory: epath.PathLike, split: str) -> Index:
         known = f"there are {', '.join(sorted(there))}" if there else "prepare it with launch/prepare_data.py"
         raise UserError(f"{directory}: there is no split {split!r}; {known}") from None
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it and run prepare_data.py again") from error
+        raise UserError(f"{path} is damaged ({error}); delete {directory} and prepare it again") from error
 
 
 @functools.lru_cache(maxsize=32)
@@ -108,7 +108,9 @@ def open_split(directory: str, split: str) -> Split:
     index = read_index(directory, split)
     records = open_records(directory, split)
     if len(records) != len(index.image_ids):
-        raise UserError(f"{index_path(directory, split)} is of other files; delete it and prepare again")
+        raise UserError(
+            f"{index_path(directory, split)} is of other files; delete {directory} and prepare it again"
+        )
     return Split(records, index)
 
 
@@ -142,17 +144,24 @@ def find(root: epath.PathLike, name: str, split: str | None = None) -> str:
 
 def decode_picture(record: Mapping[str, Any]) -> np.ndarray:
     """A record's picture, uint8 [H, W, 3]."""
-    return np.asarray(Image.open(io.BytesIO(record["image"])).convert("RGB"))
+    picture = Image.open(io.BytesIO(record["image"]))
+    return np.asarray((ImageOps.exif_transpose(picture) if record["turned"] else picture).convert("RGB"))
 
 
 @dataclasses.dataclass(frozen=True)
 class Asked:
-    """An expression of a record: the mask that is meant is uint8 [H, W], of 0, 1 and 255 (ignored)."""
+    """An expression of a record.
+
+    target: its number in the record.
+    mask: what is meant, uint8 [H, W], of 0, 1 and 255 (ignored).
+    no_target: whether nothing in the picture is meant.
+    """
 
     id: str
     text: str
     target: int
     mask: np.ndarray
+    no_target: bool
 
 
 OF_COCO = ("refcoco", "refcocoplus", "refcocog", "grefcoco", "coco_captions")
@@ -218,6 +227,7 @@ def read_expression(record: Mapping[str, Any], number: int) -> Asked:
         text=said["text"][number].decode(),
         target=target,
         mask=read_mask(record, target),
+        no_target=bool(record["targets"]["no_target"][target]),
     )
 
 

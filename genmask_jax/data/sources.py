@@ -63,7 +63,7 @@ def prepared_segment(
         shuffled=scored,
     )
     _need_some(items, "expressions")
-    return PreparedSegment(items, size, scored=scored)
+    return PreparedSegment(items, size, whole_masks=scored, with_others=scored)
 
 
 def _need_some(items: prepared.Items, kind: str) -> None:
@@ -120,10 +120,12 @@ def learned_from(config: DataConfig) -> frozenset[str] | None:
         without = {prepared.picture_name("refcoco", image_id) for image_id in held_out(config)}
         for name in names:
             index = prepared.read_index(prepared.find(config.path, name), "train")
-            pictures |= {prepared.picture_name(name.split(":")[0], image_id) for image_id in index.image_ids}
+            learned = {prepared.picture_name(name.split(":")[0], image_id) for image_id in index.image_ids}
+            left_out = config.name == "refcoco_joint" or name == "coco_captions"
+            pictures |= learned - without if left_out else learned
     except UserError:
         return None
-    return frozenset(pictures - without) if config.name == "refcoco_joint" else frozenset(pictures)
+    return frozenset(pictures)
 
 
 def check(config: DataConfig) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from genmask_jax.errors import UserError
+from genmask_jax.inference.pictures import UNREADABLE
 
 STAMPS = "tuxpaint-stamps-default"
 PACKAGES = {
@@ -37,7 +38,6 @@ HUES = {
 }  # fmt: skip
 """Degrees; a pixel has the nearest one's name."""
 DOMINANT = 0.55
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 # What looking at all the pictures told: which to leave out, how to call some.
 

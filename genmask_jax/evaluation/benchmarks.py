@@ -5,6 +5,7 @@ rows that are kept of every expression, so that anyone can compute them again.
 """
 
 import dataclasses
+import json
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -18,13 +19,14 @@ from genmask_jax.data.pictures import PreparedSegment
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.metrics import PROTOCOLS, Counts, count_pixels
 from genmask_jax.evaluation.segmentation import read_batches, sheet_row
+from genmask_jax.evaluation.sheets import segmentation_sheet
 from genmask_jax.hosts import gather_arrays, gather_rows
 from genmask_jax.inference.pictures import to_mask
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.sharding import part_of_batch
 
 Row = dict[str, Any]
-"""Of one expression: id, expression, I, U, areas of truth and prediction, rle; and a model's score."""
+"""Of one expression: id, expression, I, U, prediction (its area), no_target, rle; and a model's score."""
 
 PROTOCOL_OF = {"grefcoco": "grefcoco", "reasonseg": "reasonseg"}
 """By data set; the others follow RefCOCO's."""
@@ -56,7 +58,7 @@ class Benchmark:
 
     def source(self, size: int) -> PreparedSegment:
         """Its expressions as examples to be scored, with pictures of `size` square."""
-        return PreparedSegment(self.items(), size, scored=True)
+        return PreparedSegment(self.items(), size, whole_masks=True)
 
 
 def open_benchmark(root: epath.PathLike, name: str, split: str) -> Benchmark:
@@ -89,21 +91,21 @@ def parse_benchmarks(names: Sequence[str], root: epath.PathLike) -> list[Benchma
 
 def make_row(asked: prepared.Asked, prediction: np.ndarray) -> Row:
     """What is kept of one expression. `prediction`: bool [H, W] at the mask's resolution."""
-    counts = count_pixels(prediction, asked.mask)
+    counts = count_pixels(prediction, asked.mask, asked.no_target)
     return {
         "id": asked.id,
         "expression": asked.text,
         "I": counts.intersection,
         "U": counts.union,
-        "truth": counts.truth,
         "prediction": counts.prediction,
+        "no_target": counts.no_target,
         "rle": {"size": list(asked.mask.shape), "counts": masks.encode(prediction)},
     }
 
 
 def row_counts(row: Row) -> Counts:
     """The four numbers that metrics are made of."""
-    return Counts(row["I"], row["U"], row["truth"], row["prediction"])
+    return Counts(row["I"], row["U"], row["prediction"], row["no_target"])
 
 
 def summarize_rows(protocol: str, rows: Sequence[Row]) -> dict[str, Any]:
@@ -150,16 +152,33 @@ def evaluate_benchmark(
             if i < len(kept):
                 kept[i] = probabilities[n]
     rows, kept = gather_rows(scored), gather_arrays(kept)
-    sheet = [sheet_row(source, i, p, _iou(rows[i]), segmenter.sampler) for i, p in enumerate(kept)]
+    sheet = [sheet_row(source, i, p, _shown_iou(rows[i]), segmenter.sampler) for i, p in enumerate(kept)]
     return BenchmarkResult(summarize_rows(benchmark.protocol, rows), rows, sheet)
 
 
 def _score(example: Any, probability: np.ndarray, segmenter: Segmenter) -> Row:
-    asked = prepared.Asked(example["id"], example["text"], 0, example["mask"])
+    asked = example["asked"]
     mask, score = to_mask(probability, asked.mask.shape, segmenter.sampler)
     return make_row(asked, mask) | {"score": score}
 
 
-def _iou(row: Row) -> float:
-    """Of a row; 1 where there is nothing and nothing was predicted."""
+def _shown_iou(row: Row) -> float:
+    """Of a row, for people: 1 where there is nothing and nothing was predicted."""
     return row["I"] / row["U"] if row["U"] else 1.0
+
+
+def write_benchmark(out: epath.Path, name: str, result: BenchmarkResult) -> None:
+    """The evidence of one benchmark: a line for each expression, and a contact sheet."""
+    stem = name.replace(":", "_")
+    lines = (json.dumps(row, ensure_ascii=False) for row in result.rows)
+    (out / f"{stem}.jsonl").write_text("\n".join(lines) + "\n")
+    segmentation_sheet(result.sheet, out / f"{stem}.png")
+
+
+def write_record(path: epath.Path, record: dict, benchmarks: dict[str, dict]) -> None:
+    """Metrics by benchmark, beside those that were scored before in the very same way."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    kept = before.pop("benchmarks", {})
+    record = json.loads(json.dumps(record))
+    benchmarks = (kept if before == record else {}) | benchmarks
+    path.write_text(json.dumps(record | {"benchmarks": benchmarks}, indent=2))

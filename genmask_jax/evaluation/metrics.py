@@ -19,20 +19,26 @@ TARGETED_THRESHOLDS = (0.7, 0.8, 0.9)
 
 
 class Counts(NamedTuple):
-    """Pixels of an expression: in both masks, in either, in the truth, in the prediction; no ignored ones."""
+    """Pixels of an expression, in both masks, in either, and in the prediction, none of them ignored.
+
+    no_target: whether nothing in the picture is meant; an object so small that no pixel is its own is meant.
+    """
 
     intersection: int
     union: int
-    truth: int
     prediction: int
+    no_target: bool = False
 
 
-def count_pixels(prediction: Bool[np.ndarray, "H W"], truth: UInt8[np.ndarray, "H W"]) -> Counts:
+def count_pixels(
+    prediction: Bool[np.ndarray, "H W"], truth: UInt8[np.ndarray, "H W"], no_target: bool = False
+) -> Counts:
     """What is to be known of one expression.
 
     Args:
         prediction: bool `[H, W]`, at the truth's own resolution.
         truth: uint8 `[H, W]`, 1 for the object, 0 for the rest, 255 for pixels that count in no number.
+        no_target: see `Counts`.
 
     Raises:
         ValueError: the shapes differ.
@@ -41,8 +47,8 @@ def count_pixels(prediction: Bool[np.ndarray, "H W"], truth: UInt8[np.ndarray, "
         raise ValueError(f"prediction has shape {prediction.shape}, but truth has shape {truth.shape}")
     target = truth == 1
     predicted = prediction & (truth != IGNORE)
-    masks = (predicted & target, predicted | target, target, predicted)
-    return Counts(*(int(np.count_nonzero(mask)) for mask in masks))
+    masks = (predicted & target, predicted | target, predicted)
+    return Counts(*(int(np.count_nonzero(mask)) for mask in masks), no_target)
 
 
 def intersection_union(
@@ -113,8 +119,8 @@ def summarize_grefcoco(counts: Sequence[Counts]) -> dict[str, int | float | None
     Raises:
         ValueError: no expressions.
     """
-    overlap, union, truth, prediction = _columns(counts)
-    no_target, told = truth == 0, prediction == 0
+    overlap, union, prediction, no_target = _columns(counts)
+    no_target, told = no_target == 1, prediction == 0
     ious = np.where(no_target, told.astype(float), overlap / np.maximum(union, 1))
     summary = {
         "count": len(counts),

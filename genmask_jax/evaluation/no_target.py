@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from genmask_jax.config import SamplerConfig
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import Benchmark, Row, summarize_rows
+from genmask_jax.evaluation.report import console
 from genmask_jax.inference.pictures import is_no_target
 
 AREAS = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
@@ -23,7 +23,7 @@ def need_val(benchmarks: Sequence[Benchmark], sampler: SamplerConfig) -> None:
         if benchmark.protocol != "grefcoco" or benchmark.split not in ("train", "val"):
             raise UserError(f"--choose_no_target: choose on a val split of grefcoco, not on {benchmark.name}")
     if sampler.no_target_area or sampler.no_target_score:
-        raise UserError("--choose_no_target: set config.sampler.no_target_area and no_target_score to 0")
+        raise UserError("--choose_no_target: add --no_target_area=0 --no_target_score=0; the run has others")
 
 
 def choose_no_target(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -45,7 +45,8 @@ def choose_no_target(rows: Sequence[Row]) -> list[dict[str, Any]]:
 def _apply(rule: SamplerConfig, row: Row) -> Row:
     height, width = row["rle"]["size"]
     if is_no_target(row["prediction"], height * width, row["score"], rule):
-        return row | {"I": 0, "U": row["truth"], "prediction": 0}
+        # Truth and prediction together have as many pixels as their union and intersection.
+        return row | {"I": 0, "U": row["U"] + row["I"] - row["prediction"], "prediction": 0}
     return row
 
 
@@ -58,7 +59,7 @@ def print_choices(choices: Sequence[dict[str, Any]], count: int = 8) -> None:
     for choice in choices[:count]:
         values = (choice[name] for name in columns)
         table.add_row(*("-" if v is None else f"{v:.4f}" for v in values))
-    Console().print(table)
+    console().print(table)
     best = choices[0]
     fields = ("no_target_area", "no_target_score")
-    print("use it with " + " ".join(f"--config.sampler.{name}={best[name]}" for name in fields))
+    print("use it with " + " ".join(f"--{name}={best[name]}" for name in fields))

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from tqdm import tqdm
 
 from genmask_jax.data import masks, prepared
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import Benchmark, Row, make_row
+from genmask_jax.inference.pictures import UNREADABLE
 
 Predict = Callable[[masks.Size], np.ndarray]
 """The size that a mask should have to the mask, bool [H, W]. Raises UserError."""
@@ -33,7 +34,8 @@ def score_predictions(benchmark: Benchmark, path: epath.PathLike) -> list[Row]:
     predictions = read_predictions(path)
     items, rows = benchmark.items(), []
     expected = [prepared.read_id(*items[i]) for i in range(len(items))]
-    unknown = [name for name in predictions if name not in set(expected)]
+    known = set(expected)
+    unknown = [name for name in predictions if name not in known]
     if unknown:
         raise UserError(f"{path}: id {unknown[0]!r}{_more(unknown)} is not in {benchmark.name}")
     missing = [name for name in expected if name not in predictions]
@@ -76,7 +78,7 @@ def read_predictions(path: epath.PathLike) -> dict[str, Predict]:
 
 def _lines(path: epath.Path) -> Iterator[tuple[str, Any]]:
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text().split("\n")  # and at no other of Unicode's line ends
     except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"--predictions={path} is no text of JSON lines ({error})") from error
     for number, line in enumerate(lines, 1):
@@ -103,10 +105,12 @@ def _png(path: epath.Path) -> Predict:
         try:
             with path.open("rb") as file:
                 pixels = np.asarray(Image.open(file))
-        except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+        except UNREADABLE as error:
             raise UserError(f"{path} is no PNG that Pillow can read ({error})") from error
-        if pixels.ndim == 3:  # RGB, or RGBA: the same in all colours
-            pixels = pixels[..., :3].max(-1)
+        if pixels.ndim == 3:
+            channels = pixels.shape[-1]
+            # The last of two or four is transparency.
+            pixels = pixels[..., : channels - (channels % 2 == 0)].max(-1)
         if pixels.shape != size:
             shape = " x ".join(map(str, pixels.shape))
             raise UserError(f"{path} has {shape} pixels, the picture {size[0]} x {size[1]}")

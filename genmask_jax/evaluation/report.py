@@ -1,5 +1,6 @@
 """Tables for people, on the terminal."""
 
+import sys
 from typing import Any
 
 from rich import box
@@ -9,9 +10,14 @@ from rich.table import Table
 PRECISIONS = ("P@0.5", "P@0.7", "P@0.9")
 
 
+def console() -> Console:
+    """As wide as the terminal; wide enough for any table where the output goes elsewhere."""
+    return Console() if sys.stdout.isatty() else Console(width=180)
+
+
 def print_tables(metrics: dict[str, Any]) -> None:
     """What `launch/evaluate.py` found, in per cent."""
-    console = Console()
+    out = console()
     title = f"{metrics['data']} {metrics['split']}, step {metrics['checkpoint_step']}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("expressions", "count", "mIoU", "oIoU", *PRECISIONS, "every\nobject"):
@@ -20,19 +26,19 @@ def print_tables(metrics: dict[str, Any]) -> None:
     for name, group in groups.items():
         scores = [f"{100 * group[key]:.1f}" for key in ("mIoU", "oIoU", *PRECISIONS, "every_object_mIoU")]
         table.add_row(name, str(group["count"]), *scores)
-    console.print(table)
+    out.print(table)
     if "swapped" in metrics:
         swapped = metrics["swapped"]
         original, named = 100 * swapped["mIoU_original"], 100 * swapped["mIoU_named"]
-        console.print(
+        out.print(
             f"asked for another object ({swapped['count']} scenes): "
             f"mIoU {original:.1f} with the first object, {named:.1f} with the one named"
         )
     if "generation" in metrics:
         found = metrics["generation"]
         right, real = 100 * found["share_right"], 100 * found["share_right_of_real_pictures"]
-        console.print(f'"a COLOUR SHAPE" generated {found["count"]} times: {right:.1f} % right', end=" ")
-        console.print(f"(by the same rule, real pictures: {real:.1f} %)")
+        out.print(f'"a COLOUR SHAPE" generated {found["count"]} times: {right:.1f} % right', end=" ")
+        out.print(f"(by the same rule, real pictures: {real:.1f} %)")
     if metrics["seconds_per_image"]:
         milliseconds = 1000 * metrics["seconds_per_image"]
-        console.print(f"{milliseconds:.1f} ms a mask, in batches of {metrics['batch_size']}")
+        out.print(f"{milliseconds:.1f} ms a mask, in batches of {metrics['batch_size']}")

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from genmask_jax.evaluation.published import RESULTS
+from genmask_jax.evaluation.report import console
 
 OURS, NOTHING = "this", "-"
 NAMES = {"refcoco": "RefCOCO", "refcocoplus": "RefCOCO+", "refcocog": "RefCOCOg", "grefcoco": "gRefCOCO",
@@ -94,7 +94,7 @@ def print_grids(grids: list[Grid]) -> None:
             table.add_column(heading.replace(" ", "\n"), justify="right")
         for row in grid.rows:
             table.add_row(*row)
-        Console().print(table)
+        console().print(table)
 
 
 def to_latex(grid: Grid) -> str:

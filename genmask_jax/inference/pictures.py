@@ -3,24 +3,26 @@
 import numpy as np
 from etils import epath
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from genmask_jax.config import SamplerConfig
 from genmask_jax.errors import UserError
 
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises of a file that is no picture, or not whole."""
 RESIZE = "bilinear to a square; probabilities bilinear back, then thresholded"
 """The method, recorded with every score."""
 
 
 def read_picture(path: epath.PathLike) -> UInt8[np.ndarray, "H W 3"]:
-    """An image file as RGB. Raises UserError when it is missing or no image."""
+    """An image file as RGB, turned as its EXIF says. Raises UserError when it is missing or no image."""
     path = epath.Path(path)
     if not path.exists():
         raise UserError(f"--image={path}: there is no such file")
     try:
         with path.open("rb") as file:
-            return np.asarray(Image.open(file).convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+            return np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
+    except UNREADABLE as error:
         raise UserError(f"--image={path}: this is not an image that Pillow can read") from error
 
 

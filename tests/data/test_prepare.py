@@ -211,6 +211,101 @@ def test_strict_stops_at_a_broken_picture_and_keeps_what_was_done(tmp_path):
     assert not problems(out, "refcoco")
 
 
+def test_strict_holds_for_what_was_made_without_it(tmp_path):
+    raw_trees.captions_tree(tmp_path / "raw", {"train2017": 3})
+    (tmp_path / "raw" / "train2017" / f"{1001:012d}.jpg").unlink()
+    raw, out = epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out")
+    prepare("coco_captions", raw, out, num_workers=1)
+    with pytest.raises(UserError, match="--strict: a picture is missing"):
+        prepare("coco_captions", raw, out, strict=True, num_workers=1)
+
+
+def test_a_split_without_pictures_is_left_out_and_said(tmp_path):
+    raw_trees.captions_tree(tmp_path / "raw", {"train2017": 3, "val2017": 2})
+    raw, out = epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out")
+    for picture in (tmp_path / "raw" / "val2017").iterdir():
+        picture.write_bytes(b"broken")
+    prepare("coco_captions", raw, out / "1", num_workers=1)
+    assert prepared.splits_of(prepared.find(out / "1", "coco_captions")) == ["train"]
+    assert sum("it is no image" in line for line in problems(out / "1", "coco_captions")) == 2
+    shutil.rmtree(tmp_path / "raw" / "val2017")
+    prepare("coco_captions", raw, out / "2", num_workers=1)
+    assert "the split val has no picture" in problems(out / "2", "coco_captions")
+    for picture in (tmp_path / "raw" / "train2017").iterdir():
+        picture.write_bytes(b"broken")
+    with pytest.raises(UserError, match="no picture can be used"):
+        prepare("coco_captions", raw, out / "3", num_workers=1)
+    shutil.rmtree(tmp_path / "raw" / "train2017")
+    with pytest.raises(UserError, match=r"no picture that can be used; a picture is missing"):
+        prepare("coco_captions", raw, out / "4", num_workers=1)
+
+
+def test_of_several_objects_one_without_a_mask_is_left_out_alone(tmp_path):
+    objects = raw_trees.Objects(tmp_path / "raw", 8)
+    refs = raw_trees.generalized(objects, ("val", "testA", "testB"))
+    several = next(ref for ref in refs if len(ref["ann_id"]) > 2)
+    bad = next(a for a in objects.annotations if a["id"] == several["ann_id"][0])
+    bad["segmentation"] = [[1, 2, 3, 4]]
+    tiny = next(a for a in objects.annotations if a["id"] == several["ann_id"][1])
+    tiny["segmentation"] = [[5.1, 5.1, 5.2, 5.1, 5.2, 5.2]]
+    objects.write("grefcoco")
+    raw_trees.write_grefs(tmp_path / "raw", refs)
+    prepare("grefcoco", epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out"), num_workers=1)
+    found = everything(tmp_path / "out", "grefcoco")
+    rest = found[several["split"], str(several["sentences"][0]["sent_id"])]
+    assert (rest.mask == objects.truth(several["ann_id"][1:])).all()
+    (alone,) = (ref for ref in refs if ref["ann_id"] == [tiny["id"]])
+    small = found[alone["split"], str(alone["sentences"][0]["sent_id"])]
+    assert not small.mask.any()
+    assert not small.no_target
+    assert sum(asked.no_target for asked in found.values()) == 8
+
+
+def test_a_users_mistakes_are_named(tmp_path):
+    raw_trees.folder_tree(tmp_path / "raw", 4)
+    path = tmp_path / "raw" / "annotations.json"
+    content = json.loads(path.read_text())
+    good = content["annotations"][0]
+    odd = {"id": 900, "image_id": 1, "category_id": 1, "segmentation": good["segmentation"]}
+    content["annotations"] += [
+        odd | {"expressions": "a red cup"},
+        odd | {"id": 901, "expressions": ["  "]},
+        odd | {"id": "f3-aa", "expressions": ["x"]},
+        odd | {"id": 902, "expressions": ["x"], "segmentation": [[0, 0, 1e10, 0, 5, 5]]},
+        odd | {"id": 903, "image_id": 77},
+    ]
+    content["images"].append({"id": 5, "file_name": "gone.png", "height": 5, "width": 5})
+    path.write_text(json.dumps(content))
+    shapes = ({"label": "a"}, {"label": "b", "points": 5}, {"label": "c", "points": [[1, 1], [9, 1], [9, 9]]})
+    (tmp_path / "raw" / "p0.json").write_text(json.dumps({"text": "said once", "shapes": shapes}))
+    (tmp_path / "raw" / "p2.json").write_text(json.dumps({"text": 5, "shapes": shapes}))
+    (tmp_path / "raw" / "p9.txt").write_text("nothing")
+    prepare("image_folder", epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out"), num_workers=1)
+    lines = "\n".join(problems(tmp_path / "out", "image_folder"))
+    for says in (
+        "object 901: its expressions are no texts", "object f3-aa: its id is no whole number",
+        "object 902 has no mask: polygon 0 has points", "object 903 is of picture 77",
+        "its picture gone.png is missing", "shape 0 (a) has no points", "shape 1 (b) has no points",
+        "p2.json has no text", "p9.txt is an annotation without a picture",
+    ):  # fmt: skip
+        assert says in lines, says
+    texts = {asked.text for asked in everything(tmp_path / "out", "image_folder").values()}
+    assert {"a red cup", "said once"} <= texts
+
+
+def test_pictures_are_turned_as_their_exif_says_where_annotations_are_of_what_is_seen(tmp_path):
+    raw_trees.reasonseg_tree(tmp_path / "raw", {"val": 1})
+    path = tmp_path / "raw" / "val" / "0000_val.jpg"
+    picture = Image.open(path)
+    exif = picture.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    picture.save(path, exif=exif)
+    prepare("reasonseg", epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out"), num_workers=1)
+    record, number = prepared.Items(prepared.find(tmp_path / "out", "reasonseg"), "val", "expressions")[0]
+    shape = prepared.read_expression(record, number).mask.shape
+    assert shape == prepared.decode_picture(record).shape[:2] == picture.size
+
+
 def hashes(folder):
     files = [path for path in pathlib.Path(folder).rglob("*") if path.is_file()]
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}

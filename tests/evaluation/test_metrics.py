@@ -130,7 +130,7 @@ def reference(pairs):
 @pytest.mark.parametrize("seed", range(3))
 def test_all_protocols_agree_with_a_plain_reference(seed):
     pairs = list(random_pairs(4000, seed))
-    counts = [count_pixels(*pair) for pair in pairs]
+    counts = [count_pixels(p, t, no_target=not (t == 1).any()) for p, t in pairs]
     for protocol, expected in reference(pairs).items():
         summary = PROTOCOLS[protocol](counts)
         assert summary.pop("count") == 4000
@@ -140,10 +140,10 @@ def test_all_protocols_agree_with_a_plain_reference(seed):
 
 
 def test_grefcoco_by_hand():
-    told = Counts(0, 0, 0, 0)
-    invented = Counts(0, 50, 0, 50)
-    missed = Counts(0, 80, 80, 0)
-    found = Counts(60, 80, 70, 70)
+    told = Counts(0, 0, 0, no_target=True)
+    invented = Counts(0, 50, 50, no_target=True)
+    missed = Counts(0, 80, 0)
+    found = Counts(60, 80, 70)
     summary = summarize_grefcoco([told, invented, missed, found])
     assert summary["gIoU"] == pytest.approx((1 + 0 + 0 + 0.75) / 4)
     assert summary["cIoU"] == 60 / (50 + 80 + 80)
@@ -153,3 +153,6 @@ def test_grefcoco_by_hand():
     assert summarize_grefcoco([found])["N-acc"] is None
     assert summarize_grefcoco([told])["T-acc"] is None
     assert summarize_reasonseg([told])["gIoU"] == 1
+    # An object so small that it has no pixel is one all the same.
+    tiny = summarize_grefcoco([Counts(0, 0, 0), Counts(0, 9, 9)])
+    assert (tiny["gIoU"], tiny["N-acc"], tiny["T-acc"]) == (0, None, 0.5)

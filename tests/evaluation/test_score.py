@@ -63,14 +63,17 @@ def test_lines_and_pngs_score_as_the_reference_says(benchmark_data, tmp_path, da
         Image.fromarray(pixels).save(folder / f"{asked.id}.png")
     rng.shuffle(lines)
     expected = reference(pairs)[benchmark.protocol]
-    for path in (write_lines(tmp_path / "lines.jsonl", lines), folder):
-        command = [sys.executable, SCRIPT, f"--benchmark={benchmark.directory}:{split}"]
-        done = subprocess.run([*command, f"--predictions={path}"], capture_output=True, text=True, check=True)
-        printed = json.loads(done.stdout.splitlines()[-1])
-        assert printed.pop("benchmark") == f"{data}:{split}"
-        assert printed.pop("count") == len(pairs)
-        assert printed.keys() == expected.keys()
-        assert all(abs(printed[name] - value) < 1e-9 for name, value in expected.items())
+    path = write_lines(tmp_path / "lines.jsonl", lines)
+    command = [sys.executable, SCRIPT, f"--benchmark={benchmark.directory}:{split}", f"--predictions={path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    printed = json.loads(done.stdout.splitlines()[-1])
+    assert printed == {
+        "benchmark": f"{data}:{split}",
+        **summarize_rows(benchmark.protocol, score_predictions(benchmark, folder)),
+    }
+    assert printed["count"] == len(pairs)
+    assert printed.keys() - {"benchmark", "count"} == expected.keys()
+    assert all(abs(printed[name] - value) < 1e-9 for name, value in expected.items())
 
 
 def test_formats(val, tmp_path):

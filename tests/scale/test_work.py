@@ -106,7 +106,7 @@ def test_collectives_are_found_with_their_sizes():
     """On 8 pretend devices: a gather of weights in every layer, and a sum of gradients."""
     program = """
         import os, json, dataclasses
-        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+        os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
         import jax, jax.numpy as jnp
         from jax.sharding import NamedSharding, PartitionSpec as P
         from genmask_jax.scale.hlo import read_work

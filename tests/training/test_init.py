@@ -78,7 +78,7 @@ def test_imported_weights_are_restored_on_a_mesh(imported):
     """On 8 pretend devices, in a process of its own: fsdp 2 x tensor 4, without a whole copy on any."""
     program = """
         import os, sys
-        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+        os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
         import jax, numpy as np
         from flax import nnx
         from genmask_jax import sharding

@@ -80,7 +80,7 @@ def _read_split(folder: epath.Path, problems: list[str]) -> list[Picture]:
 
 def _captions(path: epath.Path, problems: list[str]) -> tuple[str, ...]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = path.read_bytes().decode("utf-8-sig").splitlines() if path.exists() else []
     except UnicodeDecodeError as error:
         problems.append(f"{path} is not utf-8 ({error})")
         return ()
@@ -100,7 +100,7 @@ def _coco_objects(folder: epath.Path, files: set[epath.Path], problems: list[str
     try:
         names = {category["id"]: category["name"] for category in content.get("categories", ())}
         sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-        found = {image["id"]: (image["file_name"], {}, {}) for image in content["images"]}
+        found = {image["id"]: (str(image["file_name"]), {}, {}) for image in content["images"]}
         for annotation in content["annotations"]:
             _add(annotation, found, sizes, names, problems)
     except (KeyError, TypeError, AttributeError) as error:
@@ -119,9 +119,18 @@ def _coco_objects(folder: epath.Path, files: set[epath.Path], problems: list[str
 
 def _add(annotation: Any, found: Any, sizes: Any, names: Any, problems: list[str]) -> None:
     """Adds an annotation's number to what is said of its picture, and its usable segmentation."""
-    where, image_id = f"{COCO}: object {annotation['id']}", annotation["image_id"]
+    number, image_id = annotation["id"], annotation["image_id"]
+    where = f"{COCO}: object {number}"
+    if not isinstance(number, int):
+        problems.append(f"{where}: its id is no whole number")
+        return
     if image_id not in found:
         problems.append(f"{where} is of picture {image_id}, which is not in the file")
+        return
+    texts = annotation.get("expressions") or [names[annotation["category_id"]]]
+    texts = [texts] if isinstance(texts, str) else texts
+    if not all(isinstance(text, str) and text.strip() for text in texts):
+        problems.append(f"{where}: its expressions are no texts")
         return
     try:
         segmentation, complaints = masks.usable(annotation["segmentation"], sizes[image_id])
@@ -130,7 +139,6 @@ def _add(annotation: Any, found: Any, sizes: Any, names: Any, problems: list[str
         return
     problems.extend(f"{where}: {complaint}" for complaint in complaints)
     _, said, segmentations = found[image_id]
-    segmentations[annotation["id"]] = segmentation
-    texts = annotation.get("expressions") or [names[annotation["category_id"]]]
+    segmentations[number] = segmentation
     for text in texts:
-        said.setdefault(text.strip().lower(), []).append(annotation["id"])
+        said.setdefault(text.strip().lower(), []).append(number)

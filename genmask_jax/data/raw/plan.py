@@ -7,13 +7,12 @@ import json
 from typing import Any
 
 from etils import epath
-from PIL import Image
+from PIL import Image, ImageOps
 
 from genmask_jax.data import masks
 from genmask_jax.data.raw import shapes
 from genmask_jax.errors import UserError
-
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+from genmask_jax.inference.pictures import UNREADABLE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +49,8 @@ class Expression:
 class Picture:
     """One picture of a split.
 
-    size: height and width that its annotations are for; None where they do not say.
+    size: height and width that its annotations are for, COCO's, of the pixels as they are stored; None where
+        annotations do not say, and are of the picture as its EXIF orientation turns it.
     """
 
     path: str
@@ -70,7 +70,8 @@ class Picture:
             content = epath.Path(self.path).read_bytes()
             with Image.open(io.BytesIO(content)) as picture:
                 picture.load()
-                height, width = picture.height, picture.width
+                turned = ImageOps.exif_transpose(picture) if self.size is None else picture
+                height, width = turned.height, turned.width
         except UNREADABLE as error:
             raise ValueError(f"{self.path}: this picture cannot be read ({_reason(error)})") from error
         if self.size not in (None, (height, width)):
@@ -84,9 +85,15 @@ class Picture:
             "image_id": self.image_id,
             "height": height,
             "width": width,
+            "turned": self.size is None,
             "captions": list(self.captions),
             "targets": [
-                {"ref_id": target.ref_id, "counts": counts, "ignored": ignored}
+                {
+                    "ref_id": target.ref_id,
+                    "no_target": not target.ann_ids and not target.shapes,
+                    "counts": counts,
+                    "ignored": ignored,
+                }
                 for target, (counts, ignored) in zip(self.targets, painted, strict=True)
             ],
             "annotations": [
@@ -101,7 +108,8 @@ class Picture:
 def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
-    return "it is no image" if "cannot identify" in str(error) else str(error).splitlines()[0]
+    lines = str(error).splitlines() or [type(error).__name__]
+    return "it is no image" if "cannot identify" in lines[0] else lines[0]
 
 
 def _paint(target: Target, size: masks.Size) -> tuple[str, str]:
@@ -120,17 +128,31 @@ class Plan:
     splits: dict[str, list[Picture]]
     problems: list[str]
 
+    def without_empty_splits(self) -> "Plan":
+        """The same, and a problem for each split that has no picture left.
+
+        Raises:
+            UserError: none has.
+        """
+        empty = [split for split, pictures in self.splits.items() if not pictures]
+        problems = [*self.problems, *(f"the split {split} has no picture" for split in empty)]
+        if len(empty) == len(self.splits):
+            raise UserError(f"--raw has no picture that can be used; {problems[0]}")
+        splits = {split: pictures for split, pictures in self.splits.items() if pictures}
+        return Plan(splits, problems)
+
     def fingerprint(self) -> str:
-        """SHA-256 of all that is planned."""
+        """SHA-256 of all that is planned, wherever the raw files are."""
         digest = hashlib.sha256()
         for split, pictures in self.splits.items():
             digest.update(split.encode())
             for picture in pictures:
-                digest.update(repr(picture).encode())
+                name = epath.Path(picture.path).name
+                digest.update(repr(dataclasses.replace(picture, path=name)).encode())
         return digest.hexdigest()
 
 
-def read_json(path: epath.Path, kind: type, encodings: tuple[str, ...] = ("utf-8",)) -> Any:
+def read_json(path: epath.Path, kind: type, encodings: tuple[str, ...] = ("utf-8-sig",)) -> Any:
     """A JSON file, whose outermost thing is a `kind`.
 
     Raises:

@@ -61,7 +61,8 @@ def read_annotation(
     problems.extend(f"{where}: {complaint}" for complaint in complaints)
     texts: Any = content.get("text")
     texts = [texts] if isinstance(texts, str) else texts
-    texts = [text.strip() for text in texts or () if isinstance(text, str) and text.strip()]
+    texts = texts if isinstance(texts, list) else []
+    texts = [text.strip() for text in texts if isinstance(text, str) and text.strip()]
     if not texts:
         raise ValueError(f"{where} has no text")
     if not painted:

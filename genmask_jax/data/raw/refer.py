@@ -109,8 +109,17 @@ class _Objects:
         ann_ids = tuple(i for i in ann_ids if i != NO_TARGET)
         if "no_target" in ref and bool(ref["no_target"]) != (not ann_ids):
             raise ValueError("says both that there is no target and that there is")
-        found = tuple(self._segmentation(i, image, problems) for i in ann_ids)
-        return Target(ref["ref_id"], ann_ids, segmentations=found)
+        found: dict[int, Any] = {}
+        for i in ann_ids:
+            try:
+                found[i] = self._segmentation(i, image, problems)
+            except ValueError as error:
+                if len(ann_ids) == 1:
+                    raise
+                problems.append(f"{where} {error}")  # the others are still meant
+        if ann_ids and not found:
+            raise ValueError(f"has none of its {len(ann_ids)} objects left")
+        return Target(ref["ref_id"], tuple(found), segmentations=tuple(found.values()))
 
     def _segmentation(self, ann_id: int, image: dict[str, Any], problems: list[str]) -> Any:
         annotation = self.annotations.get(ann_id)

@@ -11,10 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from genmask_jax.data.masks import IGNORE, Size
-
-LARGEST = 2**15
-"""OpenCV paints points up to there; a picture is not as large."""
+from genmask_jax.data.masks import IGNORE, LARGEST, Size
 
 
 def usable(shapes: Any) -> tuple[tuple[tuple[str, Any], ...], list[str]]:
@@ -37,15 +34,16 @@ def usable(shapes: Any) -> tuple[tuple[tuple[str, Any], ...], list[str]]:
 
 
 def _complaint(points: Any) -> str:
+    if not isinstance(points, list) or len(points) < 3:
+        return f"has {len(points) if isinstance(points, list) else 'no'} points"
     try:
         array = np.asarray(points, float)
     except (TypeError, ValueError):
         return "has points that are no pairs of numbers"
-    if len(array) < 3:
-        return f"has {len(array)} points" if array.ndim else "has no points"
-    if array.ndim != 2 or array.shape[1] != 2 or not np.isfinite(array).all():
+    if array.ndim != 2 or array.shape[1] != 2:
         return "has points that are no pairs of numbers"
-    return "has points far outside of any picture" if np.abs(array).max() > LARGEST else ""
+    within = np.abs(array) <= LARGEST  # False of what is not finite
+    return "" if within.all() else "has points far outside of any picture"
 
 
 def paint(shapes: Sequence[tuple[str, Any]], size: Size) -> UInt8[np.ndarray, "H W"]:

@@ -405,7 +405,7 @@ def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
     config = qwen_config(micro_vae, weights=weights[1], train_layers=1)
     program = """
         import os, sys, json
-        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+        os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
         import jax, numpy as np
         from genmask_jax import sharding
         from genmask_jax.config import TrainConfig, from_config_dict
