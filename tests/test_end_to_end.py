@@ -65,7 +65,7 @@ def test_a_crashed_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(micro_ru
     assert rows(tmp_path / "run") == rows(workdir)
 
 
-@pytest.mark.parametrize("step", [1, 3])
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_a_run_may_be_stopped_at_any_step(micro_run, tmp_path, step):
     workdir, config, expected = micro_run
     stop = at_batch(step - 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -118,6 +118,7 @@ def test_what_is_not_put_on_the_devices_stops_the_loop(micro_vae, tmp_path, monk
         start(micro_config(micro_vae), tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_profile_can_be_opened(micro_vae, tmp_path):
     """By XProf (the .xplane.pb) and Perfetto."""
     start(micro_config(micro_vae, num_steps=3), tmp_path / "run", profile=range(1, 3))
@@ -213,16 +214,13 @@ def test_bad_input_gets_one_line(micro_run, micro_vae, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     sample = ("sample", f"--checkpoint={workdir}", "--text=a star")
     one_line_error(run_script(*sample, "--image=text.jpg", cwd=tmp_path), "text.jpg", "image")
-    one_line_error(run_script(*sample, "--image=none.jpg", cwd=tmp_path), "none.jpg", "no such file")
     empty = ("sample", f"--checkpoint={workdir}", "--text= ")
     one_line_error(run_script(*empty, cwd=tmp_path), "--text", "empty")
     one_line_error(run_script("sample", "--checkpoint=no", "--text=x", cwd=tmp_path), "no", "--checkpoint")
-    one_line_error(run_script("evaluate", f"--checkpoint={micro_vae}", cwd=tmp_path), "config.json")
     config = f"--config={LAUNCH.parent}/configs/genmask_tiny.py"
     train = ("train", config, "--workdir=new")
     one_line_error(run_script(*train, "--config.model.width=3", cwd=tmp_path), "width")
     one_line_error(run_script(*train, "--config.vae=missing", cwd=tmp_path), "missing", "VAE")
-    one_line_error(run_script(*train, "--config.data.name=coco", cwd=tmp_path), "coco")
     one_line_error(
         run_script("train", "--config=no.py", "--workdir=new", cwd=tmp_path), "no.py", "no such file"
     )

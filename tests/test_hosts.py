@@ -96,9 +96,9 @@ def same_losses(workdir, other):
 
 @pytest.fixture(scope="module")
 def alone(micro_vae, tmp_path_factory):
-    """The work directory of a run on one device, stopped after some 60 steps."""
+    """The work directory of a run on one device, stopped after some 50 steps."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    train_and_stop(training(micro_vae, workdir), workdir, 60)
+    train_and_stop(training(micro_vae, workdir), workdir, 50)
     return workdir
 
 

@@ -1,6 +1,6 @@
 """Three training steps on meshes of 8 pretend devices, and checkpoints taken from one to another.
 
-    python sharded_steps.py VAE_DIRECTORY WORK_DIRECTORY
+    python sharded_steps.py VAE_DIRECTORY WORK_DIRECTORY MESH...
 
 Prints one line of JSON: of every mesh its differences from one device, and how much of the state is divided.
 """
@@ -74,7 +74,7 @@ def difference(a, b):
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs)), float(max(values))
 
 
-def main(vae, workdir):
+def main(vae, workdir, *meshes):
     config = micro_config(vae, global_batch_size=16)
     config = dataclasses.replace(
         config,
@@ -82,8 +82,8 @@ def main(vae, workdir):
         optimizer=OptimizerConfig(warmup_steps=1, learning_rate=1e-3),
     )
     said, expected, runs = {}, None, {}
-    for name, axes in MESHES.items():
-        run = runs[name] = Run(config, axes)
+    for name in meshes:
+        run = runs[name] = Run(config, MESHES[name])
         run.step()
         run.step()
         if name == "1x8":

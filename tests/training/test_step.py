@@ -74,9 +74,21 @@ def test_muon_makes_updates_of_block_matrices_orthogonal_and_leaves_the_rest_to_
 
 
 @pytest.mark.multidevice
-def test_meshes_give_the_numbers_of_one_device_and_take_each_others_checkpoints(micro_vae, tmp_path):
-    """On 8 pretend devices, in a process of its own: data 8, fsdp 8, fsdp 2 x tensor 4, and 2 x 2 x 2."""
-    command = [sys.executable, "-m", "tests.training.sharded_steps", micro_vae, str(tmp_path / "run")]
+@pytest.mark.parametrize(
+    "meshes",
+    [("1", "1x8", "2x2x2"), pytest.param(("1", "8", "1x8", "1x2x4", "2x2x2"), marks=pytest.mark.slow)],
+    ids=len,
+)
+def test_meshes_give_the_numbers_of_one_device_and_take_each_others_checkpoints(micro_vae, tmp_path, meshes):
+    """On 8 pretend devices, in a process of its own: one, data 8, fsdp 8, fsdp 2 x tensor 4, 2 x 2 x 2."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.training.sharded_steps",
+        micro_vae,
+        str(tmp_path / "run"),
+        *meshes,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     for mesh, found in json.loads(done.stdout.splitlines()[-1]).items():

@@ -59,7 +59,7 @@ def run(script, monkeypatch, *flags):
     script.main()
 
 
-@pytest.mark.parametrize("by_layer", [False, True])
+@pytest.mark.parametrize("by_layer", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_import_export_import_is_bit_exact_and_diffusers_loads_it(
     hub, tmp_path, monkeypatch, capsys, by_layer
 ):

@@ -65,7 +65,7 @@ def their_tokens(theirs, text, sizes, penalty):
     return tokens[0, inputs["input_ids"].shape[1] :].tolist()
 
 
-@pytest.mark.parametrize("penalty", [1.0, 1.05])
+@pytest.mark.parametrize("penalty", [pytest.param(1.0, marks=pytest.mark.slow), 1.05])
 def test_greedy_text_is_transformers_token_for_token(models, penalty):
     """20 prompts, with pictures and without, each kind in one padded batch."""
     theirs, ours, config = models

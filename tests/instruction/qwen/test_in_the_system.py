@@ -97,6 +97,7 @@ def run(micro_vae, tmp_path_factory):
     return workdir, config, jax.device_get(state)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_uninterrupted_one(run, tmp_path):
     _, config, expected = run
     with pytest.raises(Interrupted):
@@ -160,6 +161,7 @@ def test_imported_weights_are_what_the_model_reads_with(weights, micro_vae, tmp_
     assert not (tmp_path / "tokenizer.json").exists()  # the weights have their own
 
 
+@pytest.mark.slow
 def test_a_text_only_model_reads_the_words_alone(micro_vae, tmp_path):
     hub = epath.Path(reference.save_hub(tmp_path / "hub", reference.reference_text()))
     qwen.copy_hub_files(hub, epath.Path(tmp_path))
@@ -250,7 +252,9 @@ def test_bfloat16_is_near_float32(weights, micro_vae, tmp_path):
     assert 0 < difference < 0.05 * jnp.linalg.norm(jnp.where(mask[..., None], expected, 0))
 
 
-@pytest.mark.parametrize("changes", [{"train_layers": 1}, {"lora_rank": 2}], ids=str)
+@pytest.mark.parametrize(
+    "changes", [{"train_layers": 1}, pytest.param({"lora_rank": 2}, marks=pytest.mark.slow)], ids=str
+)
 def test_part_of_it_can_be_trained(weights, micro_vae, tmp_path, changes):
     config = qwen_config(micro_vae, weights=weights[1], **changes)
     loop = dataclasses.replace(config.loop, num_steps=3)
