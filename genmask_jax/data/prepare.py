@@ -81,8 +81,11 @@ def prepare(
             if strict:
                 _need_none(plan.problems)
             try:
-                if beam is not None:
-                    _by_beam(builder, plan, raw, beam)
+                if (directory / "dataset_info.json").exists():  # made by TFDS's own ways
+                    _finish(directory, plan)
+                elif beam is not None:
+                    _by_beam(builder, raw, beam)
+                    _finish(directory, plan)
                 else:
                     _by_processes(builder, plan, strict, num_workers or os.cpu_count() or 1)
             except OSError as error:
@@ -103,7 +106,7 @@ def _need_none(problems: list[str]) -> None:
         raise UserError(f"--strict: {problems[0]}{more}")
 
 
-def _by_beam(builder: PicturesBuilder, plan: Plan, raw: epath.Path, flags: str) -> None:
+def _by_beam(builder: PicturesBuilder, raw: epath.Path, flags: str) -> None:
     """TFDS's own way, on a cluster."""
     try:
         options = shlex.split(flags)
@@ -114,13 +117,10 @@ def _by_beam(builder: PicturesBuilder, plan: Plan, raw: epath.Path, flags: str) 
     except ImportError as error:
         raise UserError("--beam needs Apache Beam: pip install -r requirements-beam.txt") from error
     builder.on_beam = True
-    directory = epath.Path(builder.data_path)
-    if not (directory / "dataset_info.json").exists():
-        download = tfds.download.DownloadConfig(
-            manual_dir=str(raw), beam_options=PipelineOptions(options), try_download_gcs=False
-        )
-        builder.download_and_prepare(download_config=download)
-    _finish(directory, plan)
+    download = tfds.download.DownloadConfig(
+        manual_dir=str(raw), beam_options=PipelineOptions(options), try_download_gcs=False
+    )
+    builder.download_and_prepare(download_config=download)
 
 
 def _by_processes(builder: PicturesBuilder, plan: Plan, strict: bool, num_workers: int) -> None:

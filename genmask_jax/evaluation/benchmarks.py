@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
+from tqdm import tqdm
 
 from genmask_jax.data import masks, prepared
 from genmask_jax.data.pictures import PreparedSegment
@@ -20,7 +21,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.evaluation.metrics import PROTOCOLS, Counts, count_pixels
 from genmask_jax.evaluation.segmentation import read_batches, sheet_row
 from genmask_jax.evaluation.sheets import segmentation_sheet
-from genmask_jax.hosts import gather_arrays, gather_rows
+from genmask_jax.hosts import gather_arrays, gather_rows, is_first
 from genmask_jax.inference.pictures import to_mask
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.sharding import part_of_batch
@@ -133,13 +134,16 @@ def evaluate_benchmark(
         segmenter: sized for any picture.
         benchmark: what to score it on.
         described: what to segment in the stead of each expression.
-        keep: of how many expressions to show the masks.
+        keep: of how many expressions, spread over all, to show the masks.
     """
     source = benchmark.source(segmenter.networks.size)
     part, size = part_of_batch(segmenter.networks.mesh), segmenter.networks.size
     scored: dict[int, Row] = {}
-    kept = np.zeros((min(keep, len(source)), size, size), np.float16)
-    for indices, real, batch in read_batches(source, len(source), segmenter.batch_size, part):
+    shown = np.linspace(0, len(source) - 1, min(keep, len(source))).astype(int).tolist()
+    kept = np.zeros((len(shown), size, size), np.float16)
+    batches = read_batches(source, len(source), segmenter.batch_size, part)
+    count = -(-len(source) // (segmenter.batch_size * part[1]))
+    for indices, real, batch in tqdm(batches, benchmark.name, count, disable=not is_first(), unit=" batches"):
         texts = [example["text"] for example in batch]
         if described is not None:
             texts = [described[i] for i in indices]
@@ -149,10 +153,10 @@ def evaluate_benchmark(
             scored[i] = _score(batch[n], probabilities[n], segmenter)
             if described is not None:
                 scored[i]["described"] = texts[n]
-            if i < len(kept):
-                kept[i] = probabilities[n]
-    rows, kept = gather_rows(scored), gather_arrays(kept)
-    sheet = [sheet_row(source, i, p, _shown_iou(rows[i]), segmenter.sampler) for i, p in enumerate(kept)]
+            if i in shown:
+                kept[shown.index(i)] = probabilities[n]
+    rows, pairs = gather_rows(scored), zip(shown, gather_arrays(kept), strict=True)
+    sheet = [sheet_row(source, i, p, _shown_iou(rows[i]), segmenter.sampler) for i, p in pairs]
     return BenchmarkResult(summarize_rows(benchmark.protocol, rows), rows, sheet)
 
 
@@ -177,7 +181,10 @@ def write_benchmark(out: epath.Path, name: str, result: BenchmarkResult) -> None
 
 def write_record(path: epath.Path, record: dict, benchmarks: dict[str, dict]) -> None:
     """Metrics by benchmark, beside those that were scored before in the very same way."""
-    before = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        before = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        before = {}
     kept = before.pop("benchmarks", {})
     record = json.loads(json.dumps(record))
     benchmarks = (kept if before == record else {}) | benchmarks

@@ -13,11 +13,13 @@ import time
 import numpy as np
 import pytest
 import raw_trees
+import tensorflow_datasets as tfds
 from etils import epath
 from PIL import Image
 from test_shapes import reference
 
 from genmask_jax.data import prepared
+from genmask_jax.data.builders import open_builders
 from genmask_jax.data.prepare import prepare
 from genmask_jax.errors import UserError
 
@@ -389,10 +391,16 @@ assert "tensorflow" not in sys.modules
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_beam_makes_the_same_examples(benchmark_data, tmp_path):
-    pytest.importorskip("apache_beam")
+@pytest.mark.parametrize("way", ["beam", "tfds"])
+def test_tfds_own_ways_make_the_same_examples(benchmark_data, tmp_path, way):
     raw, out = epath.Path(benchmark_data.raw / "reasonseg"), epath.Path(tmp_path)
-    prepare("reasonseg", raw, out, beam="--runner=DirectRunner")
+    if way == "beam":
+        pytest.importorskip("apache_beam")
+        prepare("reasonseg", raw, out, beam="--runner=DirectRunner")
+    else:
+        (builder,) = open_builders("reasonseg", raw, out)
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=str(raw)))
+        prepare("reasonseg", raw, out)  # adds the index
     ours, theirs = everything(benchmark_data.out, "reasonseg"), everything(out, "reasonseg")
     assert ours.keys() == theirs.keys()
     for key, asked in ours.items():
