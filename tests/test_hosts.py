@@ -102,7 +102,7 @@ def alone(micro_vae, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.multidevice
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(micro_vae, alone, tmp_path):
     """Data 2 x fsdp 2 on two processes, stopped by one of them, resumed by a single process."""
     arguments = training(micro_vae, tmp_path / "run", "--config.mesh.fsdp=2")

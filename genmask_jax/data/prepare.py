@@ -66,7 +66,7 @@ def prepare(
         raw: folder of the publisher's files.
         out: data directory; what is complete there is left as it is.
         strict: end at the first thing that is wrong in the raw data, rather than leave it out.
-        num_workers: processes; as many as there are cores when None.
+        num_workers: processes; 1 works in this one, and None in as many as there are cores.
         beam: options of a Beam pipeline that is to do the work instead, such as "--runner=DataflowRunner".
 
     Raises:
@@ -185,15 +185,21 @@ def _write_shards(shards: list[Shard], strict: bool, num_workers: int) -> None:
     wanted = [(path, pictures) for path, pictures in shards if not path.exists()]
     total = sum(len(pictures) for _, pictures in shards)
     done = total - sum(len(pictures) for _, pictures in wanted)
+    with tqdm(total=total, initial=done, unit=" pictures") as bar:
+        if num_workers == 1 or len(wanted) < 2:
+            for path, pictures in wanted:
+                bar.update(write_shard(str(path), pictures, strict))
+        else:
+            _in_processes(wanted, strict, min(num_workers, len(wanted)), bar)
+
+
+def _in_processes(shards: list[Shard], strict: bool, num_workers: int, bar: tqdm) -> None:
     context = multiprocessing.get_context("spawn")  # this process has threads
-    workers = concurrent.futures.ProcessPoolExecutor(
-        min(num_workers, max(len(wanted), 1)), context, initializer=_end_with_parent
-    )
+    workers = concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=_end_with_parent)
     try:
-        with tqdm(total=total, initial=done, unit=" pictures") as bar:
-            started = [workers.submit(write_shard, str(p), pictures, strict) for p, pictures in wanted]
-            for future in concurrent.futures.as_completed(started):
-                bar.update(future.result())
+        started = [workers.submit(write_shard, str(path), pictures, strict) for path, pictures in shards]
+        for future in concurrent.futures.as_completed(started):
+            bar.update(future.result())
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError(
             "a worker process was killed (memory?); the same command goes on from here, or with fewer "

@@ -281,6 +281,7 @@ def test_part_of_it_can_be_trained(weights, micro_vae, tmp_path, changes):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
     """The same loss, and a cache that another encoder, or a trained one, refuses."""
     _, config, _ = run
@@ -403,7 +404,7 @@ def test_the_large_configs_step_fits_together(tmp_path):
     assert dict(flat_paths(params))["dit.text_embedder.linear_1.kernel"].shape == (3584, 1536)
 
 
-@pytest.mark.multidevice
+@pytest.mark.slow
 def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
     """On 8 pretend devices, in a process of its own: data 2 x fsdp 2 x tensor 2, weights read in parts."""
     config = qwen_config(micro_vae, weights=weights[1], train_layers=1)
