@@ -58,7 +58,7 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 STEP = flags.DEFINE_string("step", "last", "last, best, or a step.")
 BENCHMARK = flags.DEFINE_list("benchmark", None, "Such as refcoco:unc:testA,reasonseg:val; any number.")
-DATA = flags.DEFINE_string("data", None, "The --out of prepare_data.py; the run's data.path when not given.")
+DATA = flags.DEFINE_string("data", None, "The --out of prepare_data.py; the config's when not given.")
 CHOOSE_NO_TARGET = flags.DEFINE_bool(
     "choose_no_target", False, "Find the no-target rule that scores best on grefcoco:unc:val."
 )
@@ -142,9 +142,7 @@ def score_benchmarks(
         if hosts.is_first():  # each as soon as it is there
             write_benchmark(out, benchmark.name, result)
             record = how(step, sampler) | {"data": str(root), "reason": reason}
-            write_record(
-                out / "metrics.json", record, {name: metrics for name, (_, metrics) in found.items()}
-            )
+            write_record(out / "metrics.json", benchmark.name, {"metrics": result.metrics, "how": record})
             if CHOOSE_NO_TARGET.value:
                 no_target.print_choices(no_target.choose_no_target(result.rows))
     if hosts.is_first():
@@ -175,6 +173,7 @@ def make_out(default: str) -> epath.Path:
 def how(step: int, sampler: SamplerConfig) -> dict:
     """All that changes a score, beside the data."""
     return {
+        "checkpoint": str(epath.Path(CHECKPOINT.value).resolve()),
         "checkpoint_step": step,
         "sampler": vars(sampler),
         "seed": SEED.value,

@@ -38,6 +38,8 @@ def test_every_config_is_valid_and_survives_json(path):
         ("loop.num_steps", "many", "num_steps must be int"),
         ("loop.ema_decay", 1.0, "ema_decay"),
         ("data.name", "coco", "coco"),
+        ("data.generate", "stamps", "data.generate"),
+        ("data.name", "refcoco_joint", "data.path"),
         ("data.name", "stamps", "data.path"),
         ("compute_dtype", "float16", "float16"),
         ("sampler.method", "midpoint", "midpoint"),

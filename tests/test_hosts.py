@@ -132,7 +132,7 @@ def on_a_benchmark(run, data, folder, **options):
     began = begin("evaluate", [*arguments, f"--workdir={folder}/out"], folder / "logs", **options)
     codes = finish(began)
     assert set(codes) == {0}, (folder / "logs/evaluate_0.log").read_text()[-3000:]
-    record = json.loads((folder / "out/metrics.json").read_text())["benchmarks"]["reasonseg:val"]
+    record = json.loads((folder / "out/metrics.json").read_text())["reasonseg:val"]["metrics"]
     return record, (folder / "out/reasonseg_val.jsonl").read_text().splitlines()
 
 

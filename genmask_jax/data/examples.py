@@ -19,7 +19,8 @@ class SegmentExample(TypedDict, total=False):
     text:         the expression.
     id:           unique within the split, stable between runs.
 
-    Where it is to be scored (data/sources.py), also:
+    Where it is to be scored (data/sources.py), also what follows; and of a prepared data set `asked`, the
+    expression as it was read:
 
     group:        what kind of question this is; scores are reported per group as well.
     other_text:   an expression that names another object of the same picture; "" where there is none.

@@ -80,16 +80,16 @@ def prepare(
             plan = builder.plan(raw)
             if strict:
                 _need_none(plan.problems)
-            try:
-                if (directory / "dataset_info.json").exists():  # made by TFDS's own ways
-                    _finish(directory, plan)
-                elif beam is not None:
-                    _by_beam(builder, raw, beam)
-                    _finish(directory, plan)
-                else:
+            if (directory / "dataset_info.json").exists():  # made by TFDS's own ways
+                _finish(directory, plan)
+            elif beam is not None:
+                _by_beam(builder, raw, beam)
+                _finish(directory, plan)
+            else:
+                try:
                     _by_processes(builder, plan, strict, num_workers or os.cpu_count() or 1)
-            except OSError as error:
-                raise UserError(f"--out={out}: {error}; the same command goes on from here") from error
+                except (OSError, RuntimeError) as error:  # ArrayRecord's writer raises the latter
+                    raise UserError(f"--out={out}: {error}; the same command goes on from here") from error
         report(builder, directory)
         if strict:
             _need_none((directory / PROBLEMS).read_text().splitlines())

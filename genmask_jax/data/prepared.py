@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
-from PIL import Image, ImageOps
+from PIL import Image
 
 from genmask_jax.data import masks
 from genmask_jax.errors import UserError
+from genmask_jax.inference.pictures import upright
 
 COUNTS = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
 
@@ -145,7 +146,7 @@ def find(root: epath.PathLike, name: str, split: str | None = None) -> str:
 def decode_picture(record: Mapping[str, Any]) -> np.ndarray:
     """A record's picture, uint8 [H, W, 3]."""
     picture = Image.open(io.BytesIO(record["image"]))
-    return np.asarray((ImageOps.exif_transpose(picture) if record["turned"] else picture).convert("RGB"))
+    return np.asarray((upright(picture) if record["turned"] else picture).convert("RGB"))
 
 
 @dataclasses.dataclass(frozen=True)

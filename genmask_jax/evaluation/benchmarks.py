@@ -179,13 +179,10 @@ def write_benchmark(out: epath.Path, name: str, result: BenchmarkResult) -> None
     segmentation_sheet(result.sheet, out / f"{stem}.png")
 
 
-def write_record(path: epath.Path, record: dict, benchmarks: dict[str, dict]) -> None:
-    """Metrics by benchmark, beside those that were scored before in the very same way."""
+def write_record(path: epath.Path, name: str, record: dict[str, Any]) -> None:
+    """Adds a benchmark's metrics, and how they came about, to those that are there of other benchmarks."""
     try:
-        before = json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
-        before = {}
-    kept = before.pop("benchmarks", {})
-    record = json.loads(json.dumps(record))
-    benchmarks = (kept if before == record else {}) | benchmarks
-    path.write_text(json.dumps(record | {"benchmarks": benchmarks}, indent=2))
+        found = {}
+    path.write_text(json.dumps((found if isinstance(found, dict) else {}) | {name: record}, indent=2))

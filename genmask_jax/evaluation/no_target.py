@@ -23,7 +23,7 @@ def need_val(benchmarks: Sequence[Benchmark], sampler: SamplerConfig) -> None:
         if benchmark.protocol != "grefcoco" or benchmark.split not in ("train", "val"):
             raise UserError(f"--choose_no_target: choose on a val split of grefcoco, not on {benchmark.name}")
     if sampler.no_target_area or sampler.no_target_score:
-        raise UserError("--choose_no_target: add --no_target_area=0 --no_target_score=0; the run has others")
+        raise UserError("--choose_no_target: give --no_target_area=0 --no_target_score=0 with it")
 
 
 def choose_no_target(rows: Sequence[Row]) -> list[dict[str, Any]]:

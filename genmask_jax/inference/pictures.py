@@ -3,7 +3,7 @@
 import numpy as np
 from etils import epath
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from genmask_jax.config import SamplerConfig
 from genmask_jax.errors import UserError
@@ -14,6 +14,24 @@ RESIZE = "bilinear to a square; probabilities bilinear back, then thresholded"
 """The method, recorded with every score."""
 
 
+def upright(picture: Image.Image) -> Image.Image:
+    """A picture turned as its EXIF orientation says; as it is where there is none that can be read."""
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF raises whatever its bytes happen to say, and the pixels are good
+        return picture
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    return picture.transpose(turns[orientation]) if orientation in turns else picture
+
+
 def read_picture(path: epath.PathLike) -> UInt8[np.ndarray, "H W 3"]:
     """An image file as RGB, turned as its EXIF says. Raises UserError when it is missing or no image."""
     path = epath.Path(path)
@@ -21,7 +39,7 @@ def read_picture(path: epath.PathLike) -> UInt8[np.ndarray, "H W 3"]:
         raise UserError(f"--image={path}: there is no such file")
     try:
         with path.open("rb") as file:
-            return np.asarray(ImageOps.exif_transpose(Image.open(file)).convert("RGB"))
+            return np.asarray(upright(Image.open(file)).convert("RGB"))
     except UNREADABLE as error:
         raise UserError(f"--image={path}: this is not an image that Pillow can read") from error
 

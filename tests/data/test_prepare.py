@@ -22,6 +22,7 @@ from genmask_jax.data import prepared
 from genmask_jax.data.builders import open_builders
 from genmask_jax.data.prepare import prepare
 from genmask_jax.errors import UserError
+from genmask_jax.inference.pictures import read_picture
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "prepare_data.py"
 FAMILY = {
@@ -275,37 +276,60 @@ def test_a_users_mistakes_are_named(tmp_path):
         odd | {"id": "f3-aa", "expressions": ["x"]},
         odd | {"id": 902, "expressions": ["x"], "segmentation": [[0, 0, 1e10, 0, 5, 5]]},
         odd | {"id": 903, "image_id": 77},
+        odd | {"id": 904, "expressions": ["Blue cup", "blue cup", ""]},
+        odd | {"id": 904, "expressions": ["again"]},
     ]
     content["images"].append({"id": 5, "file_name": "gone.png", "height": 5, "width": 5})
     path.write_text(json.dumps(content))
     shapes = ({"label": "a"}, {"label": "b", "points": 5}, {"label": "c", "points": [[1, 1], [9, 1], [9, 9]]})
-    (tmp_path / "raw" / "p0.json").write_text(json.dumps({"text": "said once", "shapes": shapes}))
+    said = json.dumps({"text": "said once", "shapes": shapes})
+    (tmp_path / "raw" / "p0.json").write_bytes(said.encode("utf-8-sig"))
     (tmp_path / "raw" / "p2.json").write_text(json.dumps({"text": 5, "shapes": shapes}))
     (tmp_path / "raw" / "p9.txt").write_text("nothing")
     prepare("image_folder", epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out"), num_workers=1)
     lines = "\n".join(problems(tmp_path / "out", "image_folder"))
     for says in (
-        "object 901: its expressions are no texts", "object f3-aa: its id is no whole number",
+        "object 901: some of its expressions are no texts", "object 904: some of its expressions",
+        "object 904 occurs twice",
+        "object f3-aa: its id is no whole number",
         "object 902 has no mask: polygon 0 has points", "object 903 is of picture 77",
         "its picture gone.png is missing", "shape 0 (a) has no points", "shape 1 (b) has no points",
         "p2.json has no text", "p9.txt is an annotation without a picture",
     ):  # fmt: skip
         assert says in lines, says
     texts = {asked.text for asked in everything(tmp_path / "out", "image_folder").values()}
-    assert {"a red cup", "said once"} <= texts
+    assert {"a red cup", "said once", "blue cup"} <= texts
+    assert not texts & {"", "again"}
 
 
-def test_pictures_are_turned_as_their_exif_says_where_annotations_are_of_what_is_seen(tmp_path):
+@pytest.mark.parametrize(("orientation", "turned"), [(6, (1, 0)), (3, (2, 0)), (5, (1, 1))])
+def test_pictures_are_turned_as_their_exif_says_where_annotations_are_of_what_is_seen(
+    tmp_path, orientation, turned
+):
     raw_trees.reasonseg_tree(tmp_path / "raw", {"val": 1})
-    path = tmp_path / "raw" / "val" / "0000_val.jpg"
-    picture = Image.open(path)
-    exif = picture.getexif()
-    exif[0x0112] = 6  # to be turned by a quarter
-    picture.save(path, exif=exif)
-    prepare("reasonseg", epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out"), num_workers=1)
+    raw_trees.captions_tree(tmp_path / "raw", {"val2017": 1})
+    stored = {}
+    for path in (
+        tmp_path / "raw" / "val" / "0000_val.jpg",
+        tmp_path / "raw" / "val2017" / f"{1000:012d}.jpg",
+    ):
+        picture = Image.open(path)
+        exif = picture.getexif()
+        exif[0x0112] = orientation
+        picture.save(path, exif=exif)
+        stored[path.parent.name] = np.asarray(Image.open(path))
+    for name in ("reasonseg", "coco_captions"):
+        prepare(name, epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out"), num_workers=1)
     record, number = prepared.Items(prepared.find(tmp_path / "out", "reasonseg"), "val", "expressions")[0]
-    shape = prepared.read_expression(record, number).mask.shape
-    assert shape == prepared.decode_picture(record).shape[:2] == picture.size
+    quarters, mirrored = turned
+    expected = np.rot90(stored["val"], -quarters)
+    expected = expected[:, ::-1] if mirrored else expected
+    assert (prepared.decode_picture(record) == expected).all()
+    assert (read_picture(tmp_path / "raw" / "val" / "0000_val.jpg") == expected).all()
+    assert prepared.read_expression(record, number).mask.shape == expected.shape[:2]
+    # COCO's annotations are of the pixels as they are stored.
+    record, _ = prepared.Items(prepared.find(tmp_path / "out", "coco_captions"), "val", "captions")[0]
+    assert (prepared.decode_picture(record) == stored["val2017"]).all()
 
 
 def hashes(folder):

@@ -129,9 +129,9 @@ def _add(annotation: Any, found: Any, sizes: Any, names: Any, problems: list[str
         return
     texts = annotation.get("expressions") or [names[annotation["category_id"]]]
     texts = [texts] if isinstance(texts, str) else texts
-    if not all(isinstance(text, str) and text.strip() for text in texts):
-        problems.append(f"{where}: its expressions are no texts")
-        return
+    good = {text.strip().lower() for text in texts if isinstance(text, str) and text.strip()}
+    if len(good) < len(texts):
+        problems.append(f"{where}: some of its expressions are no texts, or the same")
     try:
         segmentation, complaints = masks.usable(annotation["segmentation"], sizes[image_id])
     except ValueError as error:
@@ -139,6 +139,9 @@ def _add(annotation: Any, found: Any, sizes: Any, names: Any, problems: list[str
         return
     problems.extend(f"{where}: {complaint}" for complaint in complaints)
     _, said, segmentations = found[image_id]
+    if number in segmentations:
+        problems.append(f"{where} occurs twice")
+        return
     segmentations[number] = segmentation
-    for text in texts:
-        said.setdefault(text.strip().lower(), []).append(number)
+    for text in sorted(good):
+        said.setdefault(text, []).append(number)

@@ -7,12 +7,12 @@ import json
 from typing import Any
 
 from etils import epath
-from PIL import Image, ImageOps
+from PIL import Image
 
 from genmask_jax.data import masks
 from genmask_jax.data.raw import shapes
 from genmask_jax.errors import UserError
-from genmask_jax.inference.pictures import UNREADABLE
+from genmask_jax.inference.pictures import UNREADABLE, upright
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Picture:
             content = epath.Path(self.path).read_bytes()
             with Image.open(io.BytesIO(content)) as picture:
                 picture.load()
-                turned = ImageOps.exif_transpose(picture) if self.size is None else picture
+                turned = upright(picture) if self.size is None else picture
                 height, width = turned.height, turned.width
         except UNREADABLE as error:
             raise ValueError(f"{self.path}: this picture cannot be read ({_reason(error)})") from error
@@ -137,7 +137,7 @@ class Plan:
         empty = [split for split, pictures in self.splits.items() if not pictures]
         problems = [*self.problems, *(f"the split {split} has no picture" for split in empty)]
         if len(empty) == len(self.splits):
-            raise UserError(f"--raw has no picture that can be used; {problems[0]}")
+            raise UserError(f"--raw has no picture that can be used; {(problems or ['nothing is said'])[0]}")
         splits = {split: pictures for split, pictures in self.splits.items() if pictures}
         return Plan(splits, problems)
 

@@ -9,7 +9,7 @@ from genmask_jax.data.raw.plan import Expression, Picture, Plan, Target, read_js
 from genmask_jax.errors import UserError
 
 SPLITS = ("train", "val", "test")
-ENCODINGS = ("utf-8", "cp1252")
+ENCODINGS = ("utf-8-sig", "cp1252")
 
 
 def read(raw: epath.Path) -> Plan:
