@@ -11,11 +11,10 @@ import concurrent.futures
 import multiprocessing
 import multiprocessing.connection
 import os
-import pathlib
 import shlex
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
@@ -171,7 +170,7 @@ def _template(builder: PicturesBuilder, folder: epath.Path, split: str) -> tfds.
     )
 
 
-Shard = tuple[pathlib.Path, list[Picture]]
+Shard = tuple[epath.Path, list[Picture]]
 
 
 def _shards(template: tfds.core.ShardedFileTemplate, pictures: list[Picture]) -> Iterator[Shard]:
@@ -310,7 +309,7 @@ def report(builder: PicturesBuilder, directory: epath.Path) -> None:
         print("nothing was left out")
 
 
-def _total(indices: Iterator[Index]) -> dict[str, int]:
+def _total(indices: Iterable[Index]) -> dict[str, int]:
     """Over splits, none of which shares a picture with another."""
     indices = list(indices)
     return {column: sum(index.counts[column] for index in indices) for column in COUNTS}
