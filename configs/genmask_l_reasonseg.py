@@ -1,6 +1,6 @@
 """GenMask L as in genmask_l.py, with ReasonSeg's 239 training pictures as well: one mask in 32 is theirs.
 
-    python launch/prepare_data.py reasonseg --raw=RAW --out=data    # and what genmask_l.py names
+    python launch/prepare_data.py reasonseg --raw=REASONSEG --out=data    # and what genmask_l.py names
     python launch/train.py --config=configs/genmask_l_reasonseg.py --workdir=runs/genmask_l_reasonseg
     python launch/evaluate.py --checkpoint=runs/genmask_l_reasonseg --config=configs/evaluate_reasonseg.py
 

@@ -340,6 +340,14 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     validate_sampler(sampler)
 
 
+def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
+    """The sampler with the fields that flags give (those that are not None). Raises UserError."""
+    fields = {name: value for name, value in given.items() if value is not None}
+    sampler = dataclasses.replace(sampler, **fields)
+    validate_sampler(sampler)
+    return sampler
+
+
 def validate_sampler(sampler: SamplerConfig) -> None:
     """Raises UserError when a field of `config.sampler` is out of its range."""
 

@@ -27,7 +27,7 @@ from genmask_jax.config import (
     SamplerConfig,
     TrainConfig,
     from_config_dict,
-    validate_sampler,
+    with_given,
 )
 from genmask_jax.data.sources import generate_source, learned_from, segment_source
 from genmask_jax.errors import UserError
@@ -98,17 +98,14 @@ def main() -> None:
 
 def sampler_of(config: TrainConfig) -> SamplerConfig:
     """How masks are sampled: as a config says, but for what flags say."""
-    given = {
-        "mask_threshold": MASK_THRESHOLD.value,
-        "mask_steps": MASK_STEPS.value,
-        "mask_samples": MASK_SAMPLES.value,
-        "no_target_area": NO_TARGET_AREA.value,
-        "no_target_score": NO_TARGET_SCORE.value,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    sampler = dataclasses.replace(config.sampler, **given)
-    validate_sampler(sampler)
-    return sampler
+    return with_given(
+        config.sampler,
+        mask_threshold=MASK_THRESHOLD.value,
+        mask_steps=MASK_STEPS.value,
+        mask_samples=MASK_SAMPLES.value,
+        no_target_area=NO_TARGET_AREA.value,
+        no_target_score=NO_TARGET_SCORE.value,
+    )
 
 
 def score_benchmarks(

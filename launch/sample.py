@@ -8,15 +8,13 @@ With --image: writes mask.png, probability.png and overlay.png, at the picture's
 Without: picture.png.
 """
 
-import dataclasses
-
 import numpy as np
 from absl import flags
 from etils import epath
 from PIL import Image
 
 from genmask_jax import cli
-from genmask_jax.config import TrainConfig
+from genmask_jax.config import TrainConfig, with_given
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.sheets import overlay
 from genmask_jax.inference.generator import Generator
@@ -55,14 +53,13 @@ def main() -> None:
     out = cli.make_directory(OUT.value, "--out")
     text = describe(image) if REASON.value else TEXT.value
     networks, config, _ = load(CHECKPOINT.value, STEP.value)
-    given = {
-        "mask_steps": MASK_STEPS.value,
-        "mask_samples": MASK_SAMPLES.value,
-        "image_steps": IMAGE_STEPS.value,
-        "guidance_scale": GUIDANCE_SCALE.value,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    sampler = dataclasses.replace(config.sampler, **given)
+    sampler = with_given(
+        config.sampler,
+        mask_steps=MASK_STEPS.value,
+        mask_samples=MASK_SAMPLES.value,
+        image_steps=IMAGE_STEPS.value,
+        guidance_scale=GUIDANCE_SCALE.value,
+    )
     if image is None:
         generator = Generator(networks, sampler, batch_size=1, seed=SEED.value)
         save(generator([TEXT.value])[0], out / "picture.png")
