@@ -7,7 +7,8 @@
 The first prints, by gIoU on val, when a mask is best taken for none; the second scores with that.
 """
 
-from genmask_jax.config import EvaluationConfig, to_config_dict
+from genmask_jax.config import EvaluationConfig
+from genmask_jax.fields import to_config_dict
 
 
 def get_config():

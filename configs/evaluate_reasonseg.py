@@ -5,7 +5,8 @@
 --config.reason=False segments what the question says, in one stage.
 """
 
-from genmask_jax.config import EvaluationConfig, to_config_dict
+from genmask_jax.config import EvaluationConfig
+from genmask_jax.fields import to_config_dict
 
 
 def get_config():

@@ -5,7 +5,8 @@
 57,457 expressions, a forward pass each. --config.path names the data where it is not the run's own.
 """
 
-from genmask_jax.config import EvaluationConfig, to_config_dict
+from genmask_jax.config import EvaluationConfig
+from genmask_jax.fields import to_config_dict
 
 
 def get_config():

@@ -15,15 +15,9 @@ bfloat16. The mesh divides both over 8 devices (--config.mesh.fsdp=N: over N). d
 takes on what; fewer devices want --config.loop.grad_accumulation_steps.
 """
 
-from genmask_jax.config import (
-    DIT_SIZES,
-    DataConfig,
-    InstructionConfig,
-    LoopConfig,
-    OptimizerConfig,
-    TrainConfig,
-    to_config_dict,
-)
+from genmask_jax.config import DIT_SIZES, DataConfig, LoopConfig, OptimizerConfig, TrainConfig
+from genmask_jax.fields import to_config_dict
+from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import QwenInstructionConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.sharding import MeshConfig

@@ -7,16 +7,9 @@
 Questions are learned as they stand; at evaluation the language model describes what they ask for first.
 """
 
-from genmask_jax.config import (
-    DIT_SIZES,
-    DataConfig,
-    InstructionConfig,
-    JointConfig,
-    LoopConfig,
-    OptimizerConfig,
-    TrainConfig,
-    to_config_dict,
-)
+from genmask_jax.config import DIT_SIZES, DataConfig, JointConfig, LoopConfig, OptimizerConfig, TrainConfig
+from genmask_jax.fields import to_config_dict
+from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import QwenInstructionConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.sharding import MeshConfig

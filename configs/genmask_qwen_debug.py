@@ -11,14 +11,14 @@ scenes (0.681 / 0.679 with --config.instruction.qwen.train_layers=2).
 from genmask_jax.config import (
     DIT_SIZES,
     DataConfig,
-    InstructionConfig,
     LoopConfig,
     OptimizerConfig,
     SamplerConfig,
     TimestepsConfig,
     TrainConfig,
-    to_config_dict,
 )
+from genmask_jax.fields import to_config_dict
+from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import (
     QwenConfig,
     QwenInstructionConfig,

@@ -9,14 +9,14 @@ name 0.556 / 0.617).
 from genmask_jax.config import (
     DIT_SIZES,
     DataConfig,
-    InstructionConfig,
     LoopConfig,
     OptimizerConfig,
     SamplerConfig,
     TimestepsConfig,
     TrainConfig,
-    to_config_dict,
 )
+from genmask_jax.fields import to_config_dict
+from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.timesteps import Law
 

@@ -9,15 +9,9 @@ The data are those of genmask_l.py, which says how to prepare them.
 over 32 devices.
 """
 
-from genmask_jax.config import (
-    DIT_SIZES,
-    DataConfig,
-    InstructionConfig,
-    LoopConfig,
-    OptimizerConfig,
-    TrainConfig,
-    to_config_dict,
-)
+from genmask_jax.config import DIT_SIZES, DataConfig, LoopConfig, OptimizerConfig, TrainConfig
+from genmask_jax.fields import to_config_dict
+from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import QwenInstructionConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.sharding import MeshConfig

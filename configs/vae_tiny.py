@@ -9,7 +9,8 @@ All its convolutions work on the 8 x 8 grid, where XLA is fast on CPUs, and what
 DiT: on 16 x 16 latents of 4 channels the same DiT needs more than twice the examples for the same masks.
 """
 
-from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, VAETrainConfig, to_config_dict
+from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, VAETrainConfig
+from genmask_jax.fields import to_config_dict
 from genmask_jax.models.vae import VAEConfig
 
 

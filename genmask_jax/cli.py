@@ -79,15 +79,6 @@ def _need_config_file() -> None:
             raise UserError(f"--config={config.config_filename}: there is no such file; see configs/")
 
 
-def make_directory(path: epath.PathLike, flag: str) -> epath.Path:
-    """The directory that a flag names, made if it is not there. Raises UserError when it cannot be."""
-    try:
-        epath.Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{flag}={path} cannot be made: {error.strerror}") from error
-    return epath.Path(path)
-
-
 def fail(message: str) -> None:
     """Prints one line and ends the process with status 1."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)

@@ -6,16 +6,15 @@ scripts sees the dataclass only.
 """
 
 import dataclasses
-import json
-import types
-import typing
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ml_collections import ConfigDict
 
 from genmask_jax.errors import UserError
-from genmask_jax.instruction.qwen.config import QwenInstructionConfig, need_valid
-from genmask_jax.instruction.tiny import TinyTextConfig
+from genmask_jax.fields import from_dict
+from genmask_jax.instruction.config import InstructionConfig
+from genmask_jax.instruction.factory import ENCODERS
+from genmask_jax.instruction.qwen.config import need_valid
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.layers import REMAT
 from genmask_jax.models.vae import VAEConfig
@@ -29,11 +28,6 @@ DIT_SIZES: dict[str, dict[str, int]] = {
     "l": {"hidden_size": 1536, "depth": 30, "num_heads": 12, "ffn_size": 8960},  # Wan 2.1 1.3B
     "xl": {"hidden_size": 5120, "depth": 40, "num_heads": 40, "ffn_size": 13824},  # Wan 2.1 14B
 }
-
-
-SEGMENT_SETS = ("refershapes", "stamps", "refcoco_joint", "refcoco", "refcocoplus", "refcocog", "grefcoco",
-                "reasonseg", "image_folder")  # fmt: skip
-GENERATE_SETS = ("refershapes", "coco_captions", "image_folder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +73,6 @@ class DataConfig:
     size: int = 64
     seed: int = 0
     num_workers: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class InstructionConfig:
-    """Which instruction encoder: "tiny" (trained with the DiT), "minilm" (frozen) or "qwen"."""
-
-    name: str = "tiny"
-    tiny: TinyTextConfig = TinyTextConfig()
-    minilm_max_tokens: int = 24
-    qwen: QwenInstructionConfig = QwenInstructionConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,54 +211,18 @@ class VAETrainConfig:
 C = TypeVar("C")
 
 
-def to_config_dict(config: Any) -> ConfigDict:
-    """A dataclass as a (locked) ConfigDict, for `get_config()` in configs/*.py."""
-    return ConfigDict(dataclasses.asdict(config))
-
-
 def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "config") -> C:
     """A ConfigDict, or a dictionary read from JSON, as the dataclass `kind`, validated.
 
     Raises:
         UserError: a field is unknown, missing, of another type, or does not fit the others.
     """
-    config = _build(kind, values.to_dict() if isinstance(values, ConfigDict) else values, where)
+    config = from_dict(kind, values, where)
     if isinstance(config, (TrainConfig, VAETrainConfig)):
         validate(config)
     elif isinstance(config, EvaluationConfig) and not config.benchmarks:
         raise UserError("config.benchmarks is empty; name some, such as reasonseg:val")
     return config
-
-
-def _build(kind: Any, values: Any, where: str) -> Any:
-    if not dataclasses.is_dataclass(kind):
-        return _coerce(kind, values, where)
-    if not isinstance(values, dict):
-        raise UserError(f"{where} must be a group of fields, not {values!r}")
-    fields, hints = {f.name: f for f in dataclasses.fields(kind)}, typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(fields))
-    if unknown:
-        raise UserError(f"{where}.{unknown[0]}: no such field; there are {', '.join(sorted(fields))}")
-    missing = [n for n, f in fields.items() if n not in values and not _has_default(f)]
-    if missing:
-        raise UserError(f"{where}.{missing[0]} is missing")
-    return kind(**{n: _build(hints[n], v, f"{where}.{n}") for n, v in values.items()})
-
-
-def _has_default(field: dataclasses.Field) -> bool:
-    return (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
-
-
-def _coerce(kind: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(kind) or kind
-    if origin is tuple and isinstance(value, (list, tuple)):
-        one = (typing.get_args(kind) or (object,))[0]
-        return tuple(_coerce(one, item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(origin, types.UnionType) or not isinstance(value, origin):
-        raise UserError(f"{where} must be {getattr(kind, '__name__', kind)}, not {value!r}")
-    return value
 
 
 def validate(config: TrainConfig | VAETrainConfig) -> None:
@@ -285,11 +233,6 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         if not condition:
             raise UserError(f"config.{complaint}")
 
-    known, generate = ", ".join(SEGMENT_SETS), ", ".join(GENERATE_SETS)
-    need(data.name.split(":")[0] in SEGMENT_SETS, f"data.name: {data.name!r} is not {known}")
-    need(data.name == "refershapes" or bool(data.path), "data.path: name the prepared directory")
-    need(data.generate in ("", *GENERATE_SETS), f"data.generate: {data.generate!r} is not {generate}")
-    need(data.generate in ("", "refershapes") or bool(data.path), "data.path: name the prepared directory")
     weights = dataclasses.asdict(data.joint)
     need(all(w >= 0 for w in weights.values()), "data.joint: weights must not be negative")
     if data.name == "refcoco_joint":
@@ -321,8 +264,6 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
             f"data.size {data.size} is no multiple of the VAE's stride {config.vae.stride}",
         )
         return
-    own = data.name in ("refershapes", "stamps", "image_folder")
-    need(own or bool(data.generate), f"data.generate: {data.name} has no prompts; name {generate}")
     model, sampler = config.model, config.sampler
     need(
         model.hidden_size % (2 * model.num_heads) == 0,
@@ -332,8 +273,8 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     need(config.segment_weight > 0, "segment_weight must be positive")
     need(0 <= config.condition_dropout < 1, "condition_dropout must be in [0, 1)")
     need(
-        config.instruction.name in ("tiny", "minilm", "qwen"),
-        f"instruction.name: {config.instruction.name!r} is not tiny, minilm or qwen",
+        config.instruction.name in ENCODERS,
+        f"instruction.name: {config.instruction.name!r} is not {', '.join(ENCODERS)}",
     )
     if config.instruction.name == "qwen":
         need_valid(config.instruction.qwen, "config.instruction.qwen")
@@ -363,17 +304,3 @@ def validate_sampler(sampler: SamplerConfig) -> None:
         need(getattr(sampler, field) > 0, f"{field} must be positive")
     for field in ("no_target_area", "no_target_score"):
         need(0 <= getattr(sampler, field) < 1, f"{field} must be in [0, 1)")
-
-
-def to_json(config: Any) -> str:
-    """A dataclass as indented JSON: what is kept beside checkpoints."""
-    return json.dumps(dataclasses.asdict(config), indent=2)
-
-
-def config_difference(old: Any, new: Any, where: str = "config") -> str:
-    """The first field in which two configs of one kind differ, as "config.seed 0 -> 1"; "" if none does."""
-    if not dataclasses.is_dataclass(old):
-        return "" if old == new else f"{where} {old!r} -> {new!r}"
-    names = [field.name for field in dataclasses.fields(old)]
-    pairs = ((getattr(old, name), getattr(new, name), f"{where}.{name}") for name in names)
-    return next(filter(None, (config_difference(*pair) for pair in pairs)), "")

@@ -24,7 +24,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
 from genmask_jax.errors import UserError
-from genmask_jax.weights.layout import parameter_name
+from genmask_jax.parameters.names import parameter_name
 
 FSDP_MIN_BYTES = 4 * 2**20
 """Smaller parameters are replicated: gathering them costs more than they take."""

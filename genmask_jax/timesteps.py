@@ -6,6 +6,7 @@ the form `(key, shape, **parameters) -> t`, float32 in [0, 1].
 """
 
 import dataclasses
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -75,13 +76,10 @@ class Law:
             raise UserError(f"timesteps: low_share={self.low_share} must be in [0, 1]")
 
     def draw(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
-        parameters = {
-            "uniform": {},
-            "logit_normal": {"mean": self.mean, "std": self.std},
-            "long_tail": {"a": self.a},
-            "bimodal": {"a": self.a, "low_share": self.low_share},
-        }[self.name]
-        return LAWS[self.name](key, shape, **parameters)
+        """Timesteps of this shape."""
+        law = LAWS[self.name]
+        names = list(inspect.signature(law).parameters)[2:]
+        return law(key, shape, **{name: getattr(self, name) for name in names})
 
 
 def draw_timesteps(

@@ -17,12 +17,12 @@ from ml_collections import config_flags
 
 from genmask_jax import cli, hosts
 from genmask_jax.config import TrainConfig, from_config_dict
-from genmask_jax.data.latents_encode import encode_shard
+from genmask_jax.data.latents.encode import encode_shard
 from genmask_jax.data.sources import texts
 from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
-from genmask_jax.training.checkpoints import load_vae
-from genmask_jax.weights.files import DTYPES
+from genmask_jax.parameters.files import DTYPES
+from genmask_jax.runs import load_vae
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A file configs/genmask_*.py."

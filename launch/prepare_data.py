@@ -17,8 +17,9 @@ import argparse
 from etils import epath
 
 from genmask_jax import cli
-from genmask_jax.data import prepare, stamps_prepare
-from genmask_jax.data.builders import BUILDERS
+from genmask_jax.data.prepared.builders import BUILDERS
+from genmask_jax.data.prepared.prepare import prepare
+from genmask_jax.data.stamps.prepare import prepare as prepare_stamps
 from genmask_jax.errors import UserError
 
 
@@ -43,14 +44,14 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.name == "stamps":
         if arguments.strict or arguments.num_workers or arguments.beam:
             raise UserError("stamps: --strict, --num_workers and --beam are for the other data sets")
-        stamps_prepare.prepare(arguments.out, arguments.raw)
+        prepare_stamps(arguments.out, arguments.raw)
         return
     if arguments.raw is None:
         raise UserError("--raw is missing: the folder of the publisher's files; see docs/benchmarks.md")
     if arguments.num_workers is not None and arguments.num_workers < 1:
         raise UserError(f"--num_workers={arguments.num_workers} must be positive")
     try:
-        prepare.prepare(
+        prepare(
             arguments.name,
             arguments.raw,
             arguments.out,

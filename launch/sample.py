@@ -16,13 +16,15 @@ from PIL import Image
 from genmask_jax import cli
 from genmask_jax.config import TrainConfig, with_given
 from genmask_jax.errors import UserError
-from genmask_jax.evaluation.sheets import overlay
+from genmask_jax.images import read_picture, to_model_size
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.load import load
-from genmask_jax.inference.pictures import read_picture, to_mask, to_model_size, to_picture_size
+from genmask_jax.inference.masks import to_mask, to_picture_size
 from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.inference.segmenter import Segmenter
-from genmask_jax.training.checkpoints import find_step, read_config
+from genmask_jax.paths import make_directory
+from genmask_jax.runs import find_step, read_config
+from genmask_jax.sheets import overlay
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Directory of a training run.", required=True)
 TEXT = flags.DEFINE_string("text", None, "What to segment or to draw.", required=True)
@@ -50,7 +52,7 @@ def main() -> None:
     if REASON.value and image is None:
         raise UserError("--reason describes something in a picture; give --image")
     find_step(CHECKPOINT.value, STEP.value)  # before anything takes long
-    out = cli.make_directory(OUT.value, "--out")
+    out = make_directory(OUT.value, "--out")
     text = describe(image) if REASON.value else TEXT.value
     networks, config, _ = load(CHECKPOINT.value, STEP.value)
     sampler = with_given(

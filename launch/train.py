@@ -12,15 +12,16 @@ from ml_collections import config_flags
 
 from genmask_jax import cli, hosts
 from genmask_jax.config import TrainConfig, from_config_dict
-from genmask_jax.data.latents import need_same, need_same_instruction
+from genmask_jax.data.latents.store import need_same, need_same_instruction
 from genmask_jax.data.sources import check as check_data
 from genmask_jax.data.sources import texts
 from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
-from genmask_jax.models.genmask import make_networks
+from genmask_jax.runs import load_vae, save_vae
 from genmask_jax.sharding import make_mesh
-from genmask_jax.training.checkpoints import find_dit, load_vae, save_vae
+from genmask_jax.system import make_networks
 from genmask_jax.training.genmask import GenMaskTask
+from genmask_jax.training.init import find_dit
 from genmask_jax.training.loop import check_batch, check_workdir, make_workdir, train
 
 CONFIG = config_flags.DEFINE_config_file(

@@ -12,8 +12,8 @@ from ml_collections import config_flags
 from genmask_jax import cli, hosts
 from genmask_jax.config import VAETrainConfig, from_config_dict
 from genmask_jax.data.sources import segment_source
+from genmask_jax.runs import save_vae
 from genmask_jax.sharding import make_mesh
-from genmask_jax.training.checkpoints import save_vae
 from genmask_jax.training.loop import check_batch, check_workdir, make_workdir, train
 from genmask_jax.training.vae import VAETask
 

@@ -11,24 +11,18 @@ from etils import epath
 from flax import nnx
 
 from genmask_jax import cli
-from genmask_jax.config import (
-    DataConfig,
-    InstructionConfig,
-    LoopConfig,
-    OptimizerConfig,
-    SamplerConfig,
-    TrainConfig,
-)
-from genmask_jax.data.builders import BUILDERS
-from genmask_jax.data.prepare import prepare
+from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, SamplerConfig, TrainConfig
+from genmask_jax.data.prepared.builders import BUILDERS
+from genmask_jax.data.prepared.prepare import prepare
 from genmask_jax.data.sources import texts
 from genmask_jax.instruction import factory
+from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.tiny import TinyTextConfig
 from genmask_jax.models.dit import DiTConfig
-from genmask_jax.models.genmask import make_networks
 from genmask_jax.models.vae import VAE, VAEConfig
+from genmask_jax.runs import load_vae, save_vae
 from genmask_jax.sharding import make_mesh
-from genmask_jax.training.checkpoints import load_vae, save_vae
+from genmask_jax.system import make_networks
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.loop import check_workdir, make_workdir, train
 

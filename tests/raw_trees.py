@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco
 
-from genmask_jax.data.refershapes import ReferShapesSegment
+from genmask_jax.data.refershapes.source import ReferShapesSegment
 
 SIZES = ((96, 128), (128, 96), (100, 100), (75, 120))
 """Heights and widths that pictures are cut to, in turn."""

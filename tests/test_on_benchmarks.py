@@ -115,7 +115,7 @@ def test_the_scripts_score_a_checkpoint_on_many_benchmarks(joint_run, benchmark_
             cwd=tmp_path,
         )
         assert scored.returncode == 0, scored.stderr
-        assert metrics.pop("pictures_learned_from") == 0
+        assert metrics.pop("images_learned_from") == 0
         assert json.loads(scored.stdout.splitlines()[-1]) == {"benchmark": name, **metrics}
 
 
@@ -126,13 +126,13 @@ def test_it_is_said_when_a_run_learned_from_what_it_is_scored_on(benchmark_data)
     )
     captions = {f"coco:{1000 + i}" for i in range(30)}
     assert learned_from(config) & captions
-    assert not learned_from(config) & own.pictures()
-    assert not learned_from(dataclasses.replace(config, generate="")) & own.pictures()
-    assert learned_from(config) & kin.pictures()
-    assert not learned_from(config) & other.pictures()
+    assert not learned_from(config) & own.images()
+    assert not learned_from(dataclasses.replace(config, generate="")) & own.images()
+    assert learned_from(config) & kin.images()
+    assert not learned_from(config) & other.images()
     joint = dataclasses.replace(config, name="refcoco_joint")
     assert learned_from(joint)
-    assert not learned_from(joint) & (own.pictures() | kin.pictures())
+    assert not learned_from(joint) & (own.images() | kin.images())
 
 
 def test_evaluation_configs_and_mistakes(joint_run, benchmark_data, tmp_path):

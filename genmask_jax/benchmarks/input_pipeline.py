@@ -23,13 +23,13 @@ from genmask_jax.benchmarks.timing import time_in_turns
 from genmask_jax.config import TrainConfig, from_config_dict
 from genmask_jax.data.examples import Source
 from genmask_jax.data.pipeline import batches_of, training_batches
-from genmask_jax.data.refershapes import ReferShapesSegment
+from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.data.sources import texts
 from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
-from genmask_jax.models.genmask import make_networks
+from genmask_jax.runs import load_vae
 from genmask_jax.sharding import make_mesh, part_of_batch, to_devices
-from genmask_jax.training.checkpoints import load_vae
+from genmask_jax.system import make_networks
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.state import init_state, make_init

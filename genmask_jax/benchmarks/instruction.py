@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from genmask_jax.benchmarks.random_weights import random_weights
 from genmask_jax.benchmarks.timing import Stages, report_stages
-from genmask_jax.inference.batching import stack_inputs
+from genmask_jax.instruction.base import stack_inputs
 from genmask_jax.instruction.qwen.config import SIZES, QwenConfig, QwenInstructionConfig, WriteConfig
 from genmask_jax.instruction.qwen.decoding import write
 from genmask_jax.instruction.qwen.encoder import Qwen, embed

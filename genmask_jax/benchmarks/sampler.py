@@ -10,21 +10,15 @@ from flax import nnx
 
 from genmask_jax.benchmarks.random_weights import random_weights
 from genmask_jax.benchmarks.timing import Stages, report_stages
-from genmask_jax.config import (
-    DIT_SIZES,
-    DataConfig,
-    InstructionConfig,
-    SamplerConfig,
-    TrainConfig,
-    validate,
-)
-from genmask_jax.inference.batching import stack_inputs
+from genmask_jax.config import DIT_SIZES, DataConfig, SamplerConfig, TrainConfig, validate
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.instruction import factory
+from genmask_jax.instruction.base import stack_inputs
+from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.models.dit import DiTConfig
-from genmask_jax.models.genmask import GenMask, Networks, make_networks
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.sharding import tracing_on
+from genmask_jax.system import GenMask, Networks, make_networks
 
 TEXT = "the dog on the left"
 

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from pycocotools import mask as coco
 
-from genmask_jax.evaluation.metrics import IGNORE
-
 Size = tuple[int, int]
 """Height and width, pixels."""
+IGNORE = 255
+"""In a mask: a pixel that counts neither for nor against a prediction."""
 LARGEST = 2**15
 """Coordinates of points reach up to there, in libraries that draw; a picture is not as large."""
 

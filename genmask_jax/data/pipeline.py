@@ -23,7 +23,7 @@ import numpy as np
 
 from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import Mixture, Source
-from genmask_jax.data.latents import CachedLatents
+from genmask_jax.data.latents.store import CachedLatents
 from genmask_jax.data.sources import generate_source, segment_source
 from genmask_jax.instruction.base import Preparer
 

@@ -1,49 +1,124 @@
-"""Data sets by name: the one place that knows them all."""
+"""Datasets by name: the one place that knows them all."""
 
 import dataclasses
+from collections.abc import Callable
 
 from genmask_jax.config import DataConfig
-from genmask_jax.data import prepared, refershapes, stamps
 from genmask_jax.data.examples import Mixture, Source
-from genmask_jax.data.pictures import PreparedGenerate, PreparedSegment
+from genmask_jax.data.prepared import records
+from genmask_jax.data.prepared.builders import BUILDERS, of_coco, picture_name
+from genmask_jax.data.prepared.source import PreparedGenerate, PreparedSegment
+from genmask_jax.data.refershapes.source import ReferShapesGenerate, ReferShapesSegment
+from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
 from genmask_jax.errors import UserError
 
 FAMILY = ("refcoco:unc", "refcocoplus:unc", "refcocog:umd")
-"""RefCOCO and its kin: pictures of one's train split are in another's val and test splits."""
+"""RefCOCO and its kin: images of one's train split are in another's val and test splits."""
 
 
-def segment_source(config: DataConfig, split: str, *, scored: bool = False) -> Source:
-    """Pictures with expressions and masks (`SegmentExample`) of a split.
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """How a dataset is read.
 
-    Args:
-        config: of the data.
-        split: train, val or test; of the RefCOCO family testA and testB as well.
-        scored: whether masks are to be scored: they keep their own resolution, and what scores need beside
-            them comes along. Otherwise pictures and masks are `config.size` square.
-
-    Raises:
-        UserError: the data set, or the split, is not there.
+    segment: (config, split, whether masks are to be scored) -> images with expressions and masks; None if it
+        has none.
+    generate: (config, split) -> images with prompts; None if it has none.
+    embedded: whether it needs no `config.path`.
     """
-    if config.name == "refershapes":
-        return refershapes.ReferShapesSegment(split, config.size, config.seed)
-    if config.name == "stamps":
-        return stamps.StampsSegment(config.path, split, config.size, config.seed)
-    if config.name != "refcoco_joint":
-        return prepared_segment(config.path, config.name, split, config.size, scored=scored)
+
+    segment: Callable[[DataConfig, str, bool], Source] | None = None
+    generate: Callable[[DataConfig, str], Source] | None = None
+    embedded: bool = False
+
+
+def _joint_segment(config: DataConfig, split: str, scored: bool) -> Source:
     if split != "train":
         return prepared_segment(config.path, FAMILY[0], split, config.size, scored=scored)
     weights, without = joint_weights(config), held_out(config)
     parts = [
-        prepared_segment(config.path, name, split, config.size, without=without if _of_coco(name) else ())
+        prepared_segment(config.path, name, split, config.size, without=without if of_coco(name) else ())
         for name in weights
     ]
     return Mixture(parts, list(weights.values()))
 
 
+def _prepared_segment(config: DataConfig, split: str, scored: bool) -> Source:
+    return prepared_segment(config.path, config.name, split, config.size, scored=scored)
+
+
+def _prepared_generate(config: DataConfig, split: str) -> Source:
+    name = config.generate or config.name
+    without = held_out(config) if name == "coco_captions" and split == "train" else frozenset()
+    items = records.Items(records.find(config.path, name), split, "captions", without=without)
+    _need_some(items, "captions")
+    return PreparedGenerate(items, config.size)
+
+
+DATASETS: dict[str, Dataset] = {
+    "refershapes": Dataset(
+        lambda config, split, scored: ReferShapesSegment(split, config.size, config.seed),
+        lambda config, split: ReferShapesGenerate(split, config.size, config.seed),
+        embedded=True,
+    ),
+    "stamps": Dataset(
+        lambda config, split, scored: StampsSegment(config.path, split, config.size, config.seed),
+        lambda config, split: StampsGenerate(config.path, split, config.size, config.seed),
+    ),
+    "refcoco_joint": Dataset(_joint_segment),
+    **{
+        name: Dataset(
+            _prepared_segment if builder.has_expressions else None,
+            _prepared_generate if builder.has_captions else None,
+        )
+        for name, builder in BUILDERS.items()
+    },
+}
+
+
+def segment_source(config: DataConfig, split: str, *, scored: bool = False) -> Source:
+    """Images with expressions and masks (`SegmentExample`) of a split.
+
+    Args:
+        config: of the data.
+        split: train, val or test; of the RefCOCO family testA and testB as well.
+        scored: whether masks are to be scored: they keep their own resolution, and what scores need beside
+            them comes along. Otherwise images and masks are `config.size` square.
+
+    Raises:
+        UserError: the dataset, or the split, is not there.
+    """
+    dataset = DATASETS.get(config.name.split(":")[0])
+    if dataset is None or dataset.segment is None:
+        known = ", ".join(name for name, one in DATASETS.items() if one.segment)
+        raise UserError(f"config.data.name: {config.name!r} has no masks to learn; choose one of {known}")
+    _need_path(config, dataset)
+    return dataset.segment(config, split, scored)
+
+
+def generate_source(config: DataConfig, split: str) -> Source:
+    """Images with prompts (`GenerateExample`) of a split: train or val; test where there is one.
+
+    Raises:
+        UserError: as `segment_source`.
+    """
+    name = config.generate or config.name
+    dataset = DATASETS.get(name.split(":")[0])
+    if dataset is None or dataset.generate is None:
+        known = ", ".join(name for name, one in DATASETS.items() if one.generate)
+        raise UserError(f"config.data.generate: {name!r} has no prompts; choose one of {known}")
+    _need_path(config, dataset)
+    return dataset.generate(config, split)
+
+
+def _need_path(config: DataConfig, dataset: Dataset) -> None:
+    if not dataset.embedded and not config.path:
+        raise UserError("config.data.path is empty; give the --out of launch/prepare_data.py")
+
+
 def joint_weights(config: DataConfig) -> dict[str, float]:
     """Of refcoco_joint, by the data sets' names, such as "refcoco:unc"; those that are drawn from."""
     fields = dataclasses.asdict(config.joint)
-    names = {f: f.replace("_", ":") if _of_coco(f.split("_")[0]) else f for f in fields}
+    names = {f: f.replace("_", ":") if of_coco(f.split("_")[0]) else f for f in fields}
     return {names[field]: weight for field, weight in fields.items() if weight}
 
 
@@ -54,8 +129,8 @@ def prepared_segment(
 
     Those to be scored are shuffled: validation looks at the first of them.
     """
-    items = prepared.Items(
-        prepared.find(path, name),
+    items = records.Items(
+        records.find(path, name),
         split,
         "expressions",
         without=frozenset(without),
@@ -66,13 +141,9 @@ def prepared_segment(
     return PreparedSegment(items, size, whole_masks=scored, with_others=scored)
 
 
-def _need_some(items: prepared.Items, kind: str) -> None:
+def _need_some(items: records.Items, kind: str) -> None:
     if not len(items):
         raise UserError(f"{items.directory}: the split {items.split} has no {kind} that may be used")
-
-
-def _of_coco(name: str) -> bool:
-    return name.split(":")[0] in prepared.OF_COCO
 
 
 def held_out(config: DataConfig) -> frozenset[str]:
@@ -82,45 +153,32 @@ def held_out(config: DataConfig) -> frozenset[str]:
         UserError: a data set that says so is not prepared.
     """
     if config.name == "refcoco_joint":
-        names = {*FAMILY, *filter(_of_coco, joint_weights(config))}
+        names = {*FAMILY, *filter(of_coco, joint_weights(config))}
     else:
-        names = {config.name} if _of_coco(config.name) else set()
-    directories = [prepared.find(config.path, name) for name in sorted(names)]
+        names = {config.name} if of_coco(config.name) else set()
+    directories = [records.find(config.path, name) for name in sorted(names)]
     return frozenset(
         image_id
         for directory in directories
-        for split in prepared.splits_of(directory)
+        for split in records.splits_of(directory)
         if split != "train"
-        for image_id in prepared.read_index(directory, split).image_ids
+        for image_id in records.read_index(directory, split).image_ids
     )
 
 
-def generate_source(config: DataConfig, split: str) -> Source:
-    """Pictures with prompts (`GenerateExample`) of a split: train or val; test where there is one."""
-    name = config.generate or config.name
-    if name == "refershapes":
-        return refershapes.ReferShapesGenerate(split, config.size, config.seed)
-    if name == "stamps":
-        return stamps.StampsGenerate(config.path, split, config.size, config.seed)
-    without = held_out(config) if name == "coco_captions" and split == "train" else frozenset()
-    items = prepared.Items(prepared.find(config.path, name), split, "captions", without=without)
-    _need_some(items, "captions")
-    return PreparedGenerate(items, config.size)
-
-
 def learned_from(config: DataConfig) -> frozenset[str] | None:
-    """The names (`prepared.picture_name`) of the pictures in the train splits that a run draws from.
+    """The names (`builders.picture_name`) of the pictures in the train splits that a run draws from.
 
     None where a data set of them is not there to say so; composed scenes have no names.
     """
     names = list(joint_weights(config)) if config.name == "refcoco_joint" else [config.name]
-    names = [name for name in (*names, config.generate) if name not in ("", "refershapes", "stamps")]
+    names = [name for name in (*names, config.generate) if name.split(":")[0] in BUILDERS]
     pictures: set[str] = set()
     try:
-        without = {prepared.picture_name("refcoco", image_id) for image_id in held_out(config)}
+        without = {picture_name("refcoco", image_id) for image_id in held_out(config)}
         for name in names:
-            index = prepared.read_index(prepared.find(config.path, name), "train")
-            learned = {prepared.picture_name(name.split(":")[0], image_id) for image_id in index.image_ids}
+            index = records.read_index(records.find(config.path, name), "train")
+            learned = {picture_name(name.split(":")[0], image_id) for image_id in index.image_ids}
             left_out = config.name == "refcoco_joint" or name == "coco_captions"
             pictures |= learned - without if left_out else learned
     except UserError:

@@ -15,22 +15,21 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tqdm import tqdm
 
-from genmask_jax.data import masks, prepared
-from genmask_jax.data.pictures import PreparedSegment
+from genmask_jax.data import masks
+from genmask_jax.data.prepared import records
+from genmask_jax.data.prepared.builders import BUILDERS, PicturesBuilder, picture_name
+from genmask_jax.data.prepared.source import PreparedSegment
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.metrics import PROTOCOLS, Counts, count_pixels
 from genmask_jax.evaluation.segmentation import read_batches, sheet_row
-from genmask_jax.evaluation.sheets import segmentation_sheet
 from genmask_jax.hosts import gather_arrays, gather_rows, is_first
-from genmask_jax.inference.pictures import to_mask
+from genmask_jax.inference.masks import to_mask
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.sharding import part_of_batch
+from genmask_jax.sheets import segmentation_sheet
 
 Row = dict[str, Any]
 """Of one expression: id, expression, I, U, prediction (its area), no_target, rle; and a model's score."""
-
-PROTOCOL_OF = {"grefcoco": "grefcoco", "reasonseg": "reasonseg"}
-"""By data set; the others follow RefCOCO's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +46,15 @@ class Benchmark:
     directory: str
     split: str
 
-    def items(self) -> prepared.Items:
+    def items(self) -> records.Items:
         """Its expressions: all of them, but of ReasonSeg the first of each picture."""
         first_only = self.protocol == "reasonseg"
-        return prepared.Items(self.directory, self.split, "expressions", first_only=first_only)
+        return records.Items(self.directory, self.split, "expressions", first_only=first_only)
 
-    def pictures(self) -> set[str]:
+    def images(self) -> set[str]:
         """The names of its pictures: those of COCO begin with "coco:"."""
-        ids = prepared.read_index(self.directory, self.split).image_ids
-        return {prepared.picture_name(self.name.split(":")[0], image_id) for image_id in ids}
+        ids = records.read_index(self.directory, self.split).image_ids
+        return {picture_name(self.name.split(":")[0], image_id) for image_id in ids}
 
     def source(self, size: int) -> PreparedSegment:
         """Its expressions as examples to be scored, with pictures of `size` square."""
@@ -68,12 +67,13 @@ def open_benchmark(root: epath.PathLike, name: str, split: str) -> Benchmark:
     Raises:
         UserError: it is not there, or has no expressions.
     """
-    directory = prepared.find(root, name, split)
+    directory = records.find(root, name, split)
     builder = tfds.builder_from_directory(directory)
     config = builder.builder_config
     parts = [builder.name, *([config.name] if config and config.name != "default" else []), split]
-    protocol = PROTOCOL_OF.get(builder.name, "refcoco")
-    benchmark = Benchmark(":".join(parts), protocol, directory, split)
+    benchmark = Benchmark(
+        ":".join(parts), BUILDERS.get(builder.name, PicturesBuilder).protocol, directory, split
+    )
     if not len(benchmark.items()):
         raise UserError(f"{directory}: the split {split} has no expressions")
     return benchmark
@@ -90,7 +90,7 @@ def parse_benchmarks(names: Sequence[str], root: epath.PathLike) -> list[Benchma
     return found
 
 
-def make_row(asked: prepared.Asked, prediction: np.ndarray) -> Row:
+def make_row(asked: records.Asked, prediction: np.ndarray) -> Row:
     """What is kept of one expression. `prediction`: bool [H, W] at the mask's resolution."""
     counts = count_pixels(prediction, asked.mask, asked.no_target)
     return {

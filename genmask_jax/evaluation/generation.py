@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from genmask_jax.data.examples import Source
-from genmask_jax.data.refershapes import COLOURS, KINDS
+from genmask_jax.data.refershapes.scene import COLOURS, KINDS
 from genmask_jax.evaluation.shape_rule import contains
 from genmask_jax.inference.generator import Generator
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, UInt8
 
-IGNORE = 255
+from genmask_jax.data.masks import IGNORE
+
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 TARGETED_THRESHOLDS = (0.7, 0.8, 0.9)
 """Of gRefCOCO."""

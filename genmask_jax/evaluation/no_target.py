@@ -7,10 +7,10 @@ from rich import box
 from rich.table import Table
 
 from genmask_jax.config import SamplerConfig
+from genmask_jax.console import console
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import Benchmark, Row, summarize_rows
-from genmask_jax.evaluation.report import console
-from genmask_jax.inference.pictures import is_no_target
+from genmask_jax.inference.masks import is_no_target
 
 AREAS = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 """Shares of the picture."""

@@ -15,10 +15,11 @@ from etils import epath
 from PIL import Image
 from tqdm import tqdm
 
-from genmask_jax.data import masks, prepared
+from genmask_jax.data import masks
+from genmask_jax.data.prepared import records
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import Benchmark, Row, make_row
-from genmask_jax.inference.pictures import UNREADABLE
+from genmask_jax.images import UNREADABLE
 
 Predict = Callable[[masks.Size], np.ndarray]
 """The size that a mask should have to the mask, bool [H, W]. Raises UserError."""
@@ -33,7 +34,7 @@ def score_predictions(benchmark: Benchmark, path: epath.PathLike) -> list[Row]:
     """
     predictions = read_predictions(path)
     items, rows = benchmark.items(), []
-    expected = [prepared.read_id(*items[i]) for i in range(len(items))]
+    expected = [records.read_id(*items[i]) for i in range(len(items))]
     known = set(expected)
     unknown = [name for name in predictions if name not in known]
     if unknown:
@@ -42,7 +43,7 @@ def score_predictions(benchmark: Benchmark, path: epath.PathLike) -> list[Row]:
     if missing:
         raise UserError(f"{path}: id {missing[0]!r}{_more(missing)} of {benchmark.name} is missing")
     for i in tqdm(range(len(items)), unit=" expressions", leave=False):
-        asked = prepared.read_expression(*items[i])
+        asked = records.read_expression(*items[i])
         rows.append(make_row(asked, predictions[asked.id](asked.mask.shape)))
     return rows
 

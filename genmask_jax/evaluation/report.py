@@ -1,18 +1,13 @@
 """Tables for people, on the terminal."""
 
-import sys
 from typing import Any
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from genmask_jax.console import console
+
 PRECISIONS = ("P@0.5", "P@0.7", "P@0.9")
-
-
-def console() -> Console:
-    """As wide as the terminal; wide enough for any table where the output goes elsewhere."""
-    return Console() if sys.stdout.isatty() else Console(width=180)
 
 
 def print_tables(metrics: dict[str, Any]) -> None:

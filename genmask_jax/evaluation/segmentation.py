@@ -14,7 +14,7 @@ from genmask_jax.data.examples import Source
 from genmask_jax.evaluation.metrics import intersection_union, summarize
 from genmask_jax.hosts import gather_arrays, gather_rows
 from genmask_jax.inference.batching import fixed_batches
-from genmask_jax.inference.pictures import to_mask, to_picture_size
+from genmask_jax.inference.masks import to_mask, to_picture_size
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.sharding import part_of_batch
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from scipy import ndimage
 
-from genmask_jax.data.refershapes import COLOURS, KINDS, coverage
+from genmask_jax.data.refershapes.scene import COLOURS, KINDS, coverage
 
 MAX_COLOUR_DISTANCE = 75.0
 """Furthest that a pixel may be from the named colour, in RGB of 0..255."""

@@ -1,7 +1,6 @@
 """Fixed-size batches for jitted samplers: the last one is filled up, so that nothing is compiled twice."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -38,11 +37,6 @@ def own_rows(output: Array) -> np.ndarray:
     """This host's rows of a batch that is divided over hosts and devices."""
     shards = {shard.index[0].start or 0: shard.data for shard in output.addressable_shards}
     return np.concatenate(jax.device_get([shards[start] for start in sorted(shards)]))
-
-
-def stack_inputs(rows: Sequence[Any]) -> Any:
-    """Rows of one structure as arrays with a leading batch axis."""
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
 
 
 def example_keys(seed: int, indices: np.ndarray) -> np.ndarray:

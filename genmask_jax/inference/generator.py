@@ -17,10 +17,10 @@ from genmask_jax.inference.batching import (
     fixed_batches,
     host_batch_size,
     own_rows,
-    stack_inputs,
 )
-from genmask_jax.models.genmask import Networks
+from genmask_jax.instruction.base import stack_inputs
 from genmask_jax.sharding import constrain_batch, part_of_batch, to_devices, tracing_on
+from genmask_jax.system import Networks
 
 
 class Generator:

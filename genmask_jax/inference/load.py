@@ -6,8 +6,8 @@ from jax.sharding import Mesh
 
 from genmask_jax.config import TrainConfig
 from genmask_jax.instruction import factory
-from genmask_jax.models.genmask import Networks, make_networks
-from genmask_jax.training.checkpoints import find_step, load_vae, read_config, restore_ema
+from genmask_jax.runs import find_step, load_vae, read_config, restore_ema
+from genmask_jax.system import Networks, make_networks
 
 
 def load(

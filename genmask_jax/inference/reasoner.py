@@ -10,11 +10,10 @@ from etils import epath
 from flax import nnx
 from jaxtyping import Array, Int, UInt8, UInt32
 
-from genmask_jax.config import InstructionConfig
-from genmask_jax.data.pictures import PreparedSegment
 from genmask_jax.errors import UserError
-from genmask_jax.hosts import gather_rows
-from genmask_jax.inference.batching import example_keys, fixed_batches, stack_inputs
+from genmask_jax.inference.batching import example_keys, fixed_batches
+from genmask_jax.instruction.base import stack_inputs
+from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.decoding import write
 from genmask_jax.instruction.qwen.encoder import Qwen
 from genmask_jax.instruction.qwen.files import stop_ids
@@ -91,18 +90,3 @@ class Reasoner:
                 for i, row in zip(batch[:real], tokens[:real], strict=True):
                     answers[indices[i]] = self.maker.tokenizer.decode(row.tolist()).strip()
         return answers
-
-
-def describe_all(reasoner: Reasoner, source: PreparedSegment) -> list[str]:
-    """What each of a source's expressions asks for, in plain words; hosts share the work.
-
-    Where nothing is written, it is the expression itself.
-    """
-    own = range(jax.process_index(), len(source), jax.process_count())
-    written: dict[int, str] = {}
-    for start in range(0, len(own), reasoner.batch_size):
-        numbers = own[start : start + reasoner.batch_size]
-        questions = [source.text(i) for i in numbers]
-        answers = reasoner([source.picture(i) for i in numbers], questions, numbers)
-        written |= {i: a or q for i, a, q in zip(numbers, answers, questions, strict=True)}
-    return gather_rows(written)

@@ -17,10 +17,11 @@ from genmask_jax.inference.batching import (
     fixed_batches,
     host_batch_size,
     own_rows,
-    stack_inputs,
 )
-from genmask_jax.models.genmask import Networks, rgb_to_probability, to_signed
+from genmask_jax.instruction.base import stack_inputs
+from genmask_jax.pixels import rgb_to_probability, to_signed
 from genmask_jax.sharding import constrain_batch, to_devices, tracing_on
+from genmask_jax.system import Networks
 
 
 class Segmenter:

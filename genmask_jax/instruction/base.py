@@ -7,14 +7,17 @@ the DiT; the others are frozen. The empty text is the null instruction of classi
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import jax
 import numpy as np
 from etils import epath
 from flax import nnx
 from jaxtyping import Array, Bool, Float
+
+from genmask_jax.parameters.names import parameter_name
+from genmask_jax.sharding import placed
 
 Inputs = dict[str, np.ndarray]
 Targets = dict[str, jax.ShapeDtypeStruct]
@@ -76,3 +79,17 @@ class Instruction:
     fingerprint: Callable[[], str] | None = None
     save: Callable[[epath.Path], None] | None = None
     needs_picture: bool = False
+
+
+def with_loaded(state: Any, instruction: Instruction) -> Any:
+    """A state of the instruction encoder (or its shapes) with the parameters that the encoder brings."""
+    if instruction.load is None:
+        return state
+    leaves = {parameter_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(state)}
+    loaded = instruction.load({name: placed(leaf, leaf.sharding) for name, leaf in leaves.items()})
+    return jax.tree.map_with_path(lambda keys, leaf: loaded.get(parameter_name(keys), leaf), state)
+
+
+def stack_inputs(rows: Sequence[Any]) -> Any:
+    """Rows of one structure as arrays with a leading batch axis."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)

@@ -19,10 +19,11 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from genmask_jax.errors import UserError
-from genmask_jax.instruction.base import InstructionEncoder, Targets
+from genmask_jax.instruction.base import Instruction, InstructionEncoder, Targets
 from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import MLP, exact_gelu, layer_norm, scan_blocks, stack
-from genmask_jax.weights.layout import LINEAR, SAME, Entry, complaints, flat_paths, make_entry
+from genmask_jax.parameters.layout import LINEAR, SAME, Entry, complaints, make_entry
+from genmask_jax.parameters.names import flat_paths
 
 WIDTH, DEPTH, NUM_HEADS, MLP_WIDTH = 384, 6, 12, 1536
 VOCAB_SIZE, MAX_POSITIONS, NUM_TOKEN_TYPES = 30522, 512, 2
@@ -205,3 +206,19 @@ def _package_file(name: str) -> Path:
     if not path.exists():
         raise UserError(f"{path}: missing from the installed package; install it again: {INSTALL}")
     return path
+
+
+def build(max_tokens: int) -> Instruction:
+    """The frozen encoder, for texts of at most `max_tokens` word pieces.
+
+    Raises:
+        UserError: the weights' package is not installed.
+    """
+    return Instruction(
+        preparer=MiniLMPreparer(max_tokens),
+        make=lambda rngs, dtype: MiniLM(rngs=rngs),  # small enough to stay in float32
+        text_dim=MiniLM.text_dim,
+        trained=lambda name: False,
+        load=load_parameters,
+        fingerprint=lambda: fingerprint(max_tokens),
+    )

@@ -14,7 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from genmask_jax.errors import UserError
-from genmask_jax.instruction.base import InstructionEncoder
+from genmask_jax.instruction.base import Instruction, InstructionEncoder
 from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import MLP, Linear, gelu, layer_norm, scan_blocks, stack, xavier
 
@@ -124,3 +124,16 @@ class TinyTextEncoder(InstructionEncoder):
         x = (self.embedding[...][inputs["input_ids"]] + self.positions[...]).astype(self.dtype)
         (x,) = scan_blocks(self.blocks, (x, mask), unroll=True)
         return layer_norm(x), mask
+
+
+def build(config: TinyTextConfig, directory: epath.PathLike, texts: Iterable[str] = ()) -> Instruction:
+    """The encoder, trained with the DiT; for the arguments see `factory.build`."""
+    texts = list(texts)
+    tokenizer = learn_tokenizer(texts, config.vocab_size) if texts else load_tokenizer(directory)
+    return Instruction(
+        preparer=TinyTextPreparer(tokenizer, config.max_tokens),
+        make=lambda rngs, dtype: TinyTextEncoder(config, dtype=dtype, rngs=rngs),
+        text_dim=config.hidden_size,
+        trained=lambda name: True,
+        save=lambda directory: save_tokenizer(tokenizer, directory),
+    )

@@ -1,6 +1,7 @@
 """The programs of a run, lowered for a mesh of devices that need not be there: nothing is allocated."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,15 +9,16 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
-from genmask_jax.config import InstructionConfig, TrainConfig
+from genmask_jax.config import TrainConfig
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.base import Instruction
+from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import SIZES
-from genmask_jax.models.genmask import Networks, abstract_networks
 from genmask_jax.models.vae import VAEConfig
+from genmask_jax.runs import read_config
 from genmask_jax.scale.flops import count_flops
 from genmask_jax.sharding import batch_sharding, need_rows, placed, state_shardings
-from genmask_jax.training.checkpoints import read_config
+from genmask_jax.system import Networks, abstract_networks
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.state import make_init
@@ -107,23 +109,23 @@ def _mask_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
     return params, run.networks.frozen, *_rows(example, batch_size, run.mesh)
 
 
-def picture_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
+def image_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
     """The sampler of pictures, with the parameters where training has them."""
     generator = GenMaskTask(run.networks, run.config).generator
-    return jax.jit(generator.trace).lower(*_picture_arguments(run, batch_size))
+    return jax.jit(generator.trace).lower(*_image_arguments(run, batch_size))
 
 
-def _picture_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
+def _image_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
     preparer = run.networks.preparer
     example = (preparer(TEXT, None), preparer("", None), np.zeros(2, np.uint32))
     params = run.networks.abstract_params()
     return params, run.networks.frozen, *_rows(example, batch_size, run.mesh)
 
 
-def picture_flops(run: Described, batch_size: int) -> float:
+def image_flops(run: Described, batch_size: int) -> float:
     """Operations of a batch of pictures, on all devices."""
     generator = GenMaskTask(run.networks, run.config).generator
-    return count_flops(generator.pictures, *_picture_arguments(run, batch_size))
+    return count_flops(generator.pictures, *_image_arguments(run, batch_size))
 
 
 def train_flops(run: Described) -> float:
@@ -142,3 +144,14 @@ def mask_flops(run: Described, batch_size: int) -> float:
     """Operations of a batch of masks, on all devices."""
     segmenter = GenMaskTask(run.networks, run.config).segmenter
     return count_flops(segmenter.probabilities, *_mask_arguments(run, batch_size))
+
+
+Lower = Callable[[Described, int], jax.stages.Lowered]
+CountFlops = Callable[[Described, int], float]
+
+PROGRAMS: dict[str, tuple[Lower, CountFlops]] = {
+    "train_step": (lambda run, batch_size: train_step(run), lambda run, batch_size: train_flops(run)),
+    "mask_sampler": (mask_sampler, mask_flops),
+    "image_sampler": (image_sampler, image_flops),
+}
+"""By name: (run, batch size of a sampler) -> the lowered program, and its model FLOPs on all devices."""

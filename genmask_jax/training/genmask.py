@@ -13,14 +13,15 @@ from genmask_jax.config import TrainConfig
 from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generate_source, segment_source
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
-from genmask_jax.evaluation.sheets import generation_sheet, segmentation_sheet
 from genmask_jax.hosts import is_first
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.segmenter import Segmenter
-from genmask_jax.instruction.base import Embedded
-from genmask_jax.models.genmask import GenMask, Networks, mask_to_rgb, to_signed, with_loaded
+from genmask_jax.instruction.base import Embedded, with_loaded
+from genmask_jax.pixels import mask_to_rgb, to_signed
+from genmask_jax.sheets import generation_sheet, segmentation_sheet
+from genmask_jax.system import GenMask, Networks
 from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
-from genmask_jax.training.checkpoints import restore_dit
+from genmask_jax.training.init import restore_dit
 
 METRICS = ("loss", "loss_segment", "loss_generate", "grad_norm")
 

@@ -19,11 +19,14 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
-from genmask_jax import cli, hosts
-from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig, config_difference, to_json
+from genmask_jax import hosts
+from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
 from genmask_jax.errors import UserError
+from genmask_jax.fields import difference, to_json
+from genmask_jax.paths import make_directory
+from genmask_jax.runs import read_config
 from genmask_jax.sharding import log_shardings, need_rows, part_of_batch, to_devices
-from genmask_jax.training.checkpoints import Checkpoints, read_config
+from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from genmask_jax.training.reporting import Reporter
 from genmask_jax.training.state import TrainState, init_state, make_init
@@ -73,7 +76,7 @@ def check_workdir(workdir: str, *, resume: bool, overwrite: bool, config: Any) -
     if path.is_file():
         raise UserError(f"--workdir={workdir} is a file; give a directory")
     if used and resume:
-        changed = config_difference(read_config(type(config), path), config)
+        changed = difference(read_config(type(config), path), config)
         if changed:
             raise UserError(f"{workdir}: --resume with another config than the run began with: {changed}")
     elif not (used and overwrite) and path.exists() and any(path.iterdir()):
@@ -99,7 +102,7 @@ def make_workdir(path: epath.Path, config: Any, *, overwrite: bool) -> None:
         try:
             if overwrite and path.exists():
                 path.rmtree()
-            cli.make_directory(path, "--workdir")
+            make_directory(path, "--workdir")
             (path / "config.json").write_text(to_json(config))
         except (UserError, OSError) as error:
             failed = error

@@ -12,10 +12,10 @@ from genmask_jax.config import VAETrainConfig
 from genmask_jax.data.pipeline import picture_batches
 from genmask_jax.data.sources import segment_source
 from genmask_jax.evaluation.metrics import intersection_union, summarize
-from genmask_jax.evaluation.sheets import generation_sheet
 from genmask_jax.hosts import is_first, on_every_host
-from genmask_jax.models.genmask import mask_to_rgb, to_signed
 from genmask_jax.models.vae import VAE, sample_posterior
+from genmask_jax.pixels import mask_to_rgb, to_signed
+from genmask_jax.sheets import generation_sheet
 
 METRICS = ("loss", "loss_picture", "loss_mask", "kl", "grad_norm")
 

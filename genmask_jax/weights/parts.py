@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from etils import epath
 
-from genmask_jax.config import to_json
 from genmask_jax.errors import UserError
-from genmask_jax.weights.files import TensorFiles, write_tensors
-from genmask_jax.weights.layout import Entry, complaints
-from genmask_jax.weights.streaming import ParameterReader, Streamed, nested, save_streamed
+from genmask_jax.fields import to_json
+from genmask_jax.parameters.files import TensorFiles, write_tensors
+from genmask_jax.parameters.layout import Entry, complaints
+from genmask_jax.parameters.streaming import ParameterReader, Streamed, nested, save_streamed
 
 MAX_COMPLAINTS = 20
 
@@ -100,18 +100,6 @@ def need_complete(part: Part, source: epath.Path) -> None:
     if lines:
         more = f"; and {len(lines) - MAX_COMPLAINTS} more" if len(lines) > MAX_COMPLAINTS else ""
         raise UserError(f"--from={source}: {part.name}: {'; '.join(lines[:MAX_COMPLAINTS])}{more}")
-
-
-def read_json(path: epath.Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: not there; it is needed beside the weights") from error
-    except ValueError as error:  # no JSON, or no text
-        raise UserError(f"{path}: this is no JSON ({error}); download it again") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: fields are wanted, not {type(values).__name__}; download it again")
-    return values
 
 
 def write_part(part: Part, out: epath.Path, progress: Callable[[int], None]) -> None:

@@ -11,15 +11,14 @@ from etils import epath
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.config import QwenConfig, QwenInstructionConfig, need_shape
 from genmask_jax.instruction.qwen.files import load_chat_template, load_tokenizer
+from genmask_jax.instruction.qwen.imported import HUB, NAME, find_qwen, open_parameters
 from genmask_jax.instruction.qwen.prompts import IMAGE, PromptMaker, QwenPreparer
 from genmask_jax.instruction.qwen.vision import IMAGE_MEAN, IMAGE_STD
-from genmask_jax.training.checkpoints import read_config
+from genmask_jax.parameters.files import find_pickles, find_tensors, read_json, refuse_pickle
 from genmask_jax.weights import qwen_names
-from genmask_jax.weights.files import find_pickles, find_tensors, refuse_pickle
-from genmask_jax.weights.parts import Part, need_complete, read_json, write_public
-from genmask_jax.weights.streaming import ParameterReader
+from genmask_jax.weights.parts import Part, need_complete, write_public
 
-NAME, HUB, STEM = "qwen", "hub", "model"
+STEM = "model"
 HUB_FILES = (
     "config.json",
     "generation_config.json",
@@ -93,42 +92,6 @@ def copy_hub_files(source: epath.Path, out: epath.Path) -> None:
     for name in HUB_FILES:
         if (source / name).exists():
             (hub / name).write_text((source / name).read_text())
-
-
-def find_qwen(directory: epath.PathLike, what: str) -> tuple[QwenConfig, epath.Path]:
-    """The config and the folder (params/, hub/) of imported weights.
-
-    Args:
-        directory: made by `launch/import_weights.py qwen`.
-        what: the field or flag that names it, for the complaint.
-
-    Raises:
-        UserError: there are none.
-    """
-    folder = epath.Path(directory) / NAME
-    if not (folder / "config.json").exists():
-        raise UserError(f"{what}={directory}: no Qwen here; make it with launch/import_weights.py qwen")
-    config = read_config(QwenConfig, folder)
-    need_shape(config, str(folder / "config.json"))
-    return config, folder
-
-
-def open_parameters(config: QwenConfig, folder: epath.Path) -> ParameterReader:
-    """The parameters in a folder of `find_qwen`. Raises UserError unless they are those of the config."""
-    reader = ParameterReader(folder / "params")
-    wanted = {entry.path: entry.shape for entry in qwen_names.entries(config)}
-    for name in sorted(wanted.keys() | reader.shapes.keys()):
-        there, here = reader.shapes.get(name, "absent"), wanted.get(name, "absent")
-        if there != here:
-            raise UserError(
-                f"{folder}: {name} is {there}, and by its config.json {here}; import the weights again"
-            )
-    return reader
-
-
-def digest(folder: epath.Path) -> str:
-    """SHA-256 of imported weights, as their import has noted it."""
-    return read_json(folder / "import.json")["sha256"]
 
 
 def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], None]) -> str:

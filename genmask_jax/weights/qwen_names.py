@@ -3,14 +3,14 @@
 import re
 from typing import Any
 
-from flax import nnx
 from huggingface_hub.errors import StrictDataclassError
 from transformers import Qwen2_5_VLConfig, Qwen2Config
 
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.config import QwenConfig, QwenTextConfig, QwenVisionConfig
-from genmask_jax.instruction.qwen.encoder import Qwen
-from genmask_jax.weights.layout import LINEAR, SAME, Entry, Layout, flat_paths, make_entry, public_name
+from genmask_jax.instruction.qwen.encoder import abstract_state
+from genmask_jax.parameters.layout import LINEAR, SAME, Entry, Layout, make_entry, public_name
+from genmask_jax.parameters.names import flat_paths
 
 NAMES = {
     "vision.patch_embed": "visual.patch_embed.proj",
@@ -108,11 +108,6 @@ def config_from_public(values: dict[str, Any], where: str) -> QwenConfig:
 def _need(where: str, name: str, value: Any, wanted: Any) -> None:
     if value != wanted:
         raise UserError(f"{where}: {name} is {value!r}; the Qwen2.5 that is known here has {wanted!r}")
-
-
-def abstract_state(config: QwenConfig) -> nnx.State:
-    """Shapes of all parameters; nothing is allocated."""
-    return nnx.eval_shape(lambda: nnx.state(Qwen(config, rngs=nnx.Rngs(0))))
 
 
 def entries(config: QwenConfig) -> list[Entry]:

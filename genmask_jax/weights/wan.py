@@ -14,11 +14,11 @@ from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAEConfig
-from genmask_jax.training.checkpoints import find_step, read_config
+from genmask_jax.parameters.files import TensorFiles, find_pickles, find_tensors, read_json, refuse_pickle
+from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.runs import find_step, read_config
 from genmask_jax.weights import wan_dit, wan_vae
-from genmask_jax.weights.files import TensorFiles, find_pickles, find_tensors, refuse_pickle
-from genmask_jax.weights.parts import Part, need_complete, read_json, write_public
-from genmask_jax.weights.streaming import ParameterReader
+from genmask_jax.weights.parts import Part, need_complete, write_public
 
 PARTS = ("dit", "vae")
 FOLDERS = {"dit": "transformer", "vae": "vae"}

@@ -7,16 +7,16 @@ from flax import nnx
 
 from genmask_jax.errors import UserError
 from genmask_jax.models.dit import DiT, DiTConfig
-from genmask_jax.weights.layout import (
+from genmask_jax.parameters.layout import (
     LINEAR,
     SAME,
     TABLE,
     Entry,
-    flat_paths,
     make_entry,
     patch_projection,
     public_name,
 )
+from genmask_jax.parameters.names import flat_paths
 
 TEXT_PROJECTION = "text_embedder.linear_1"
 """Of ours: starts fresh when the instruction encoder's width is not that of the public weights."""

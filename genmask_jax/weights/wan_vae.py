@@ -8,16 +8,16 @@ from flax import nnx
 
 from genmask_jax.errors import UserError
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.weights.layout import (
+from genmask_jax.parameters.layout import (
     CHANNELS_2D,
     CHANNELS_3D,
     CONV_2D,
     SAME,
     Entry,
     causal_conv,
-    flat_paths,
     make_entry,
 )
+from genmask_jax.parameters.names import flat_paths
 
 LATENTS_MEAN = (
     -0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,

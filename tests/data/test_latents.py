@@ -11,15 +11,16 @@ from etils import epath
 from flax import nnx
 
 from genmask_jax.config import DataConfig
-from genmask_jax.data import latents
-from genmask_jax.data.latents_encode import encode_shard
+from genmask_jax.data.latents import store
+from genmask_jax.data.latents.encode import encode_shard
 from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generate_source, segment_source, texts
 from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
-from genmask_jax.models.genmask import make_networks, mask_to_rgb, to_signed
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.training.checkpoints import load_vae
+from genmask_jax.pixels import mask_to_rgb, to_signed
+from genmask_jax.runs import load_vae
+from genmask_jax.system import make_networks
 from genmask_jax.training.genmask import GenMaskTask
 from tests.conftest import micro_config, start
 
@@ -54,7 +55,7 @@ def own_encoder(vae):
 
 def test_examples_are_the_sources_in_its_order(cache, vae):
     model = own_encoder(vae)
-    cached, source = latents.CachedLatents(cache, "segment"), segment_source(DATA, "train")
+    cached, source = store.CachedLatents(cache, "segment"), segment_source(DATA, "train")
     assert len(cached) == COUNT
     for i in range(COUNT):
         here, there = cached[i], source[i]
@@ -66,7 +67,7 @@ def test_examples_are_the_sources_in_its_order(cache, vae):
         np.testing.assert_allclose(
             here["mask_latents"], model(mask_to_rgb(there["mask"][None]))[0], atol=1e-5
         )
-    cached, source = latents.CachedLatents(cache, "generate"), generate_source(DATA, "train")
+    cached, source = store.CachedLatents(cache, "generate"), generate_source(DATA, "train")
     for i in range(COUNT):
         assert cached[i]["text"] == source[i]["text"]
         assert "mask_latents" not in cached[i]
@@ -78,7 +79,7 @@ def test_examples_are_the_sources_in_its_order(cache, vae):
 
 def test_the_number_of_shards_changes_nothing(cache, vae, tmp_path):
     encode(tmp_path, vae, [0], num_shards=1)
-    many, one = latents.CachedLatents(cache, "segment"), latents.CachedLatents(tmp_path, "segment")
+    many, one = store.CachedLatents(cache, "segment"), store.CachedLatents(tmp_path, "segment")
     for i in range(COUNT):
         assert many[i]["text"] == one[i]["text"]
         np.testing.assert_allclose(many[i]["mask_latents"], one[i]["mask_latents"], atol=1e-5)
@@ -86,12 +87,12 @@ def test_the_number_of_shards_changes_nothing(cache, vae, tmp_path):
 
 def test_bfloat16_halves_the_files_and_rounds(cache, vae, tmp_path):
     encode(tmp_path, vae, [0], num_shards=1, dtype="bfloat16")
-    half, full = latents.CachedLatents(tmp_path, "segment")[3], latents.CachedLatents(cache, "segment")[3]
+    half, full = store.CachedLatents(tmp_path, "segment")[3], store.CachedLatents(cache, "segment")[3]
     np.testing.assert_allclose(half["mask_latents"], full["mask_latents"], rtol=2**-8)
     assert np.any(half["mask_latents"] != full["mask_latents"])
     assert half["mask_latents"].dtype == np.float32
     example = {"text": "é", "image_latents": np.zeros((8, 8, 16), np.float32)}
-    assert len(latents.pack(example, "bfloat16")) < 0.55 * len(latents.pack(example, "float32"))
+    assert len(store.pack(example, "bfloat16")) < 0.55 * len(store.pack(example, "float32"))
 
 
 def test_batches_and_loss_are_those_of_pictures(cache, vae, micro_vae, tmp_path):
@@ -117,9 +118,9 @@ def test_batches_and_loss_are_those_of_pictures(cache, vae, micro_vae, tmp_path)
             ("generate", generate_source(DATA, "train")),
         )
     }
-    cached = {task: latents.CachedLatents(cache, task) for task in latents.TASKS}
-    pictures = {task: dict(batch[task]) for task in latents.TASKS}
-    for task in latents.TASKS:
+    cached = {task: store.CachedLatents(cache, task) for task in store.TASKS}
+    pictures = {task: dict(batch[task]) for task in store.TASKS}
+    for task in store.TASKS:
         found = []
         for row in rows:
             distance = [
@@ -152,17 +153,17 @@ def test_training_reads_the_cache(cache, micro_vae, tmp_path):
 def test_a_complete_shard_is_left_alone_and_an_unfinished_one_made_anew(vae, tmp_path, capsys):
     encode(tmp_path, vae)
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    name = latents.shard_name(1, SHARDS)
+    name = store.shard_name(1, SHARDS)
     (tmp_path / f"shard-{name}.json").unlink()
     with pytest.raises(
         UserError, match=r"shard 1 of 3 is missing or was interrupted; .*--shard=1 --num_shards=3"
     ):
-        latents.read_identity(tmp_path)
+        store.read_identity(tmp_path)
     capsys.readouterr()
     encode(tmp_path, vae)
     assert capsys.readouterr().out.count("is complete already") == 2
     assert {path.name for path in files} == {path.name for path in tmp_path.iterdir()}
-    assert latents.read_identity(tmp_path).segment == COUNT
+    assert store.read_identity(tmp_path).segment == COUNT
 
 
 def other_vae():
@@ -172,40 +173,40 @@ def other_vae():
 
 def test_a_cache_by_another_vae_is_refused(cache, vae):
     data = dataclasses.replace(DATA, latents=str(cache))
-    latents.need_same(data, *vae)
+    store.need_same(data, *vae)
     with pytest.raises(UserError, match=r"was made by another VAE .*of the same shape.*encode again"):
-        latents.need_same(data, *other_vae())
+        store.need_same(data, *other_vae())
     config = dataclasses.replace(vae[0], num_res_blocks=2)
     state = nnx.state(VAE(config, rngs=nnx.Rngs(0)))
     with pytest.raises(UserError, match=r"its vae.num_res_blocks 1 -> 2"):
-        latents.need_same(data, config, state)
+        store.need_same(data, config, state)
     # One number in the latent statistics is another VAE as well.
     state = jax.tree.map(jnp.copy, vae[1])
     state["latents_std"][...] = state["latents_std"][...] * 1.001
     with pytest.raises(UserError, match="was made by another VAE"):
-        latents.need_same(data, vae[0], state)
+        store.need_same(data, vae[0], state)
 
 
 @pytest.mark.parametrize(("field", "value"), [("size", 64), ("seed", 3), ("name", "stamps")])
 def test_a_cache_of_other_data_is_refused(cache, vae, field, value):
     data = dataclasses.replace(DATA, latents=str(cache), **{field: value})
     with pytest.raises(UserError, match=f"is of data.{field} "):
-        latents.need_same(data, *vae)
+        store.need_same(data, *vae)
 
 
 def test_mixed_and_damaged_caches(cache, vae, tmp_path):
     with pytest.raises(UserError, match="no latents here; make them with"):
-        latents.read_identity(tmp_path / "nowhere")
+        store.read_identity(tmp_path / "nowhere")
     encode(tmp_path, vae)
     with pytest.raises(UserError, match=r"holds other latents .*its field.vae "):
         encode(tmp_path, other_vae())
     with pytest.raises(UserError, match="there are only 7 examples; use fewer"):
         encode(tmp_path, vae, [0], num_shards=8)
-    path = tmp_path / f"shard-{latents.shard_name(2, SHARDS)}.json"
+    path = tmp_path / f"shard-{store.shard_name(2, SHARDS)}.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"vae": "0" * 64}))
     with pytest.raises(UserError, match=r"are of different caches: its field.vae"):
-        latents.read_identity(tmp_path)
+        store.read_identity(tmp_path)
     path.write_text("{")
     with pytest.raises(UserError, match="this is no JSON"):
-        latents.read_identity(tmp_path)
+        store.read_identity(tmp_path)

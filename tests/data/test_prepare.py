@@ -18,11 +18,11 @@ from etils import epath
 from PIL import Image
 from test_shapes import reference
 
-from genmask_jax.data import prepared
-from genmask_jax.data.builders import open_builders
-from genmask_jax.data.prepare import prepare
+from genmask_jax.data.prepared import records
+from genmask_jax.data.prepared.builders import open_builders
+from genmask_jax.data.prepared.prepare import prepare
 from genmask_jax.errors import UserError
-from genmask_jax.inference.pictures import read_picture
+from genmask_jax.images import read_picture
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "prepare_data.py"
 FAMILY = {
@@ -36,19 +36,19 @@ FAMILY = {
 
 def everything(out, name, **options):
     """Every expression of every split, by split and id."""
-    directory = prepared.find(out, name)
+    directory = records.find(out, name)
     found = {}
-    for split in prepared.splits_of(directory):
-        items = prepared.Items(directory, split, "expressions", **options)
+    for split in records.splits_of(directory):
+        items = records.Items(directory, split, "expressions", **options)
         for i in range(len(items)):
-            asked = prepared.read_expression(*items[i])
+            asked = records.read_expression(*items[i])
             assert (split, asked.id) not in found
             found[split, asked.id] = asked
     return found
 
 
 def problems(out, name):
-    return (pathlib.Path(prepared.find(out, name)) / "problems.txt").read_text().splitlines()
+    return (pathlib.Path(records.find(out, name)) / "problems.txt").read_text().splitlines()
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -78,8 +78,8 @@ def test_grefcoco_has_unions_and_empty_masks(benchmark_data):
             assert not mask.any()
         else:
             assert (mask == objects.truth(ref["ann_id"])).all()
-    directory = prepared.find(benchmark_data.out, "grefcoco")
-    counts = [prepared.read_index(directory, split).counts for split in prepared.splits_of(directory)]
+    directory = records.find(benchmark_data.out, "grefcoco")
+    counts = [records.read_index(directory, split).counts for split in records.splits_of(directory)]
     assert sum(c["no-target"] for c in counts) == sum(ref["no_target"] for ref in refs)
     assert sum(c["multi-target"] for c in counts) == sum(len(ref["ann_id"]) > 1 for ref in refs)
     assert sum(c["objects"] for c in counts) == len(objects.annotations)
@@ -105,8 +105,8 @@ def test_reasonseg_comes_back_pixel_by_pixel(benchmark_data):
 
 
 def test_pictures_are_the_publishers_own_files_and_captions_are_theirs(benchmark_data):
-    directory = prepared.find(benchmark_data.out, "coco_captions")
-    items = prepared.Items(directory, "train", "captions")
+    directory = records.find(benchmark_data.out, "coco_captions")
+    items = records.Items(directory, "train", "captions")
     assert len(items) == 60
     raw = json.loads((benchmark_data.raw / "coco" / "annotations" / "captions_train2017.json").read_text())
     said = {(str(a["image_id"]), a["caption"].strip()) for a in raw["annotations"]}
@@ -134,7 +134,7 @@ def test_an_image_folder_has_captions_and_both_kinds_of_masks(benchmark_data):
             meant = [a for a in own if "expressions" not in a]
             masks = [raw_trees.union(a["segmentation"], size[a["image_id"]]) for a in meant]
             assert (asked.mask == np.any(masks, axis=0)).all()
-    assert prepared.read_index(prepared.find(benchmark_data.out, "image_folder"), "val").counts["images"] == 2
+    assert records.read_index(records.find(benchmark_data.out, "image_folder"), "val").counts["images"] == 2
 
 
 def odd_tree(raw):
@@ -229,7 +229,7 @@ def test_a_split_without_pictures_is_left_out_and_said(tmp_path):
     for picture in (tmp_path / "raw" / "val2017").iterdir():
         picture.write_bytes(b"broken")
     prepare("coco_captions", raw, out / "1", num_workers=1)
-    assert prepared.splits_of(prepared.find(out / "1", "coco_captions")) == ["train"]
+    assert records.splits_of(records.find(out / "1", "coco_captions")) == ["train"]
     assert sum("it is no image" in line for line in problems(out / "1", "coco_captions")) == 2
     shutil.rmtree(tmp_path / "raw" / "val2017")
     prepare("coco_captions", raw, out / "2", num_workers=1)
@@ -320,16 +320,16 @@ def test_pictures_are_turned_as_their_exif_says_where_annotations_are_of_what_is
         stored[path.parent.name] = np.asarray(Image.open(path))
     for name in ("reasonseg", "coco_captions"):
         prepare(name, epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out"), num_workers=1)
-    record, number = prepared.Items(prepared.find(tmp_path / "out", "reasonseg"), "val", "expressions")[0]
+    record, number = records.Items(records.find(tmp_path / "out", "reasonseg"), "val", "expressions")[0]
     quarters, mirrored = turned
     expected = np.rot90(stored["val"], -quarters)
     expected = expected[:, ::-1] if mirrored else expected
-    assert (prepared.decode_picture(record) == expected).all()
+    assert (records.decode_picture(record) == expected).all()
     assert (read_picture(tmp_path / "raw" / "val" / "0000_val.jpg") == expected).all()
-    assert prepared.read_expression(record, number).mask.shape == expected.shape[:2]
+    assert records.read_expression(record, number).mask.shape == expected.shape[:2]
     # COCO's annotations are of the pixels as they are stored.
-    record, _ = prepared.Items(prepared.find(tmp_path / "out", "coco_captions"), "val", "captions")[0]
-    assert (prepared.decode_picture(record) == stored["val2017"]).all()
+    record, _ = records.Items(records.find(tmp_path / "out", "coco_captions"), "val", "captions")[0]
+    assert (records.decode_picture(record) == stored["val2017"]).all()
 
 
 def hashes(folder):

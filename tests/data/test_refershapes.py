@@ -9,16 +9,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from genmask_jax.data.refershapes import (
-    COLOURS,
-    KINDS,
-    MIN_VISIBLE,
-    SPLITS,
-    ReferShapesGenerate,
-    ReferShapesSegment,
-    Scene,
-    coverage,
-)
+from genmask_jax.data.refershapes.scene import COLOURS, KINDS, Scene, coverage
+from genmask_jax.data.refershapes.source import MIN_VISIBLE, SPLITS, ReferShapesGenerate, ReferShapesSegment
 from genmask_jax.errors import UserError
 
 SIZE = 64

@@ -109,3 +109,23 @@ def test_what_is_missing_is_said_before_training(config, tmp_path):
         segment_source(dataclasses.replace(config, name="reasonseg"), "testA")
     with pytest.raises(UserError, match="the split train has no captions"):
         generate_source(dataclasses.replace(config, name="reasonseg", generate=""), "train")
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"name": "coco"}, "config.data.name: 'coco' has no masks"),
+        ({"name": "coco_captions"}, "config.data.name: 'coco_captions' has no masks"),
+        ({"name": "refershapes", "generate": "grefcoco"}, "config.data.generate: 'grefcoco' has no prompts"),
+        ({"name": "refcoco_joint", "path": ""}, "config.data.path is empty"),
+        ({"name": "stamps"}, "config.data.path is empty"),
+    ],
+)
+def test_mistakes_are_named(fields, complaint):
+    with pytest.raises(UserError, match=complaint):
+        check(DataConfig(**fields))
+
+
+def test_masks_of_a_dataset_without_captions_need_another_to_generate_from(config):
+    with pytest.raises(UserError, match="'refcoco_joint' has no prompts"):
+        check(dataclasses.replace(config, generate=""))

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genmask_jax.data import stamps_prepare
-from genmask_jax.data.stamps import StampsGenerate, StampsSegment
-from genmask_jax.data.stamps_scene import load
-from genmask_jax.data.stamps_words import ambiguous
+from genmask_jax.data.stamps import prepare
+from genmask_jax.data.stamps.scene import load
+from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
+from genmask_jax.data.stamps.words import ambiguous
 from genmask_jax.errors import UserError
 
 SIZE = 64
@@ -53,7 +53,7 @@ def write(path, content):
 def packages(tmp_path_factory):
     """A folder of "packages": directories called like .deb files, which the imitated dpkg-deb copies."""
     raw = tmp_path_factory.mktemp("raw")
-    share = {name: raw / f"{name}_1.0_all.deb" / "usr/share" for name in stamps_prepare.PACKAGES}
+    share = {name: raw / f"{name}_1.0_all.deb" / "usr/share" for name in packages.PACKAGES}
     tree = share["tuxpaint-stamps-default"] / "tuxpaint/stamps"
     for path, (description, colour) in OBJECTS.items():
         write(tree / f"{path}.png", stamp_picture(colour))
@@ -101,19 +101,17 @@ def tools(tmp_path_factory):
 @pytest.fixture
 def debian(monkeypatch, tools):
     monkeypatch.setenv("PATH", str(tools))
-    monkeypatch.setattr(stamps_prepare, "_installed", lambda name: [])
+    monkeypatch.setattr(prepare, "_installed", lambda name: [])
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, packages, tools):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(tools))
-        patch.setattr(stamps_prepare, "_installed", lambda name: [])
-        patch.setattr(
-            stamps_prepare, "is_seen", lambda name: name.split()[-1] not in ("penguin", "bin", "ball")
-        )
+        patch.setattr(prepare, "_installed", lambda name: [])
+        patch.setattr(prepare, "is_seen", lambda name: name.split()[-1] not in ("penguin", "bin", "ball"))
         out = tmp_path_factory.mktemp("data") / "stamps"
-        stamps_prepare.prepare(out, packages)
+        prepare.prepare(out, packages)
     return out
 
 
@@ -158,7 +156,7 @@ def test_grounds_are_split_without_copies_and_licensed(prepared):
 
 
 def test_broken_pictures_are_named_and_counted(debian, tmp_path, packages, capsys):
-    stamps_prepare.prepare(tmp_path / "out", packages)
+    prepare.prepare(tmp_path / "out", packages)
     said = capsys.readouterr().out
     assert "skipped broken.png" in said
     assert "1 broken files skipped" in said
@@ -169,7 +167,7 @@ def test_broken_pictures_are_named_and_counted(debian, tmp_path, packages, capsy
 
 def test_a_complete_directory_is_left_alone(prepared, tmp_path, capsys):
     before = (prepared / "index.json").stat().st_mtime_ns
-    index = stamps_prepare.prepare(prepared, tmp_path)
+    index = prepare.prepare(prepared, tmp_path)
     assert "prepared already" in capsys.readouterr().out
     assert len(index["objects"]) == len(OBJECTS)
     assert (prepared / "index.json").stat().st_mtime_ns == before
@@ -178,7 +176,7 @@ def test_a_complete_directory_is_left_alone(prepared, tmp_path, capsys):
 def test_another_directory_is_refused(debian, tmp_path, packages):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="--out="):
-        stamps_prepare.prepare(tmp_path, packages)
+        prepare.prepare(tmp_path, packages)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -187,17 +185,17 @@ def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(debian, tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(stamps_prepare, "make_grounds", interrupt)
+        patch.setattr(prepare, "make_grounds", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            stamps_prepare.prepare(tmp_path / "out", packages)
+            prepare.prepare(tmp_path / "out", packages)
     assert list(tmp_path.iterdir()) == []
-    stamps_prepare.prepare(tmp_path / "out", packages)
+    prepare.prepare(tmp_path / "out", packages)
 
 
 def test_packages_in_the_output_directory_are_kept(debian, tmp_path, packages):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/packages").symlink_to(packages)
-    stamps_prepare.prepare(tmp_path / "out", None)
+    prepare.prepare(tmp_path / "out", None)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "packages", "objects", "grounds", "index.json", "LICENSES.txt"
     }  # fmt: skip
@@ -208,19 +206,19 @@ def test_no_debian_tool(debian, tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"no apt-get/dpkg-deb; copy the \.deb files named tuxpaint"
     ) as caught:
-        stamps_prepare.prepare(tmp_path / "out", tmp_path / "debs")
+        prepare.prepare(tmp_path / "out", tmp_path / "debs")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
 def test_no_network(debian, tmp_path):
     with pytest.raises(UserError, match=r"cannot fetch tuxpaint-stamps-default.*no network"):
-        stamps_prepare.prepare(tmp_path / "out", tmp_path / "debs")
+        prepare.prepare(tmp_path / "out", tmp_path / "debs")
 
 
 def test_the_script_says_one_line(tmp_path):
     (tmp_path / "x").write_text("")
-    script = Path(stamps_prepare.__file__).parents[2] / "launch/prepare_data.py"
+    script = Path(prepare.__file__).parents[2] / "launch/prepare_data.py"
     command = [sys.executable, str(script), "stamps", f"--out={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
@@ -242,13 +240,13 @@ def test_the_script_says_one_line(tmp_path):
     ],
 )
 def test_noun_phrases(description, name):
-    assert stamps_prepare.noun_phrase(description) == name
+    assert prepare.noun_phrase(description) == name
 
 
 def test_about_a_tenth_of_names_is_unseen_and_kin_stay_together():
-    share = np.mean([not stamps_prepare.is_seen(f"word{i}") for i in range(2000)])
+    share = np.mean([not prepare.is_seen(f"word{i}") for i in range(2000)])
     assert 0.08 < share < 0.13
-    assert stamps_prepare.is_seen("little penguin") == stamps_prepare.is_seen("penguin")
+    assert prepare.is_seen("little penguin") == prepare.is_seen("penguin")
 
 
 # --- composing

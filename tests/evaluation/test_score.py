@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from test_metrics import reference
 
-from genmask_jax.data import prepared
+from genmask_jax.data.prepared import records
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import open_benchmark, summarize_rows
 from genmask_jax.evaluation.predictions import score_predictions
@@ -21,7 +21,7 @@ SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "score.py"
 
 def truths(benchmark):
     items = benchmark.items()
-    return [prepared.read_expression(*items[i]) for i in range(len(items))]
+    return [records.read_expression(*items[i]) for i in range(len(items))]
 
 
 def guess(asked, rng):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from genmask_jax.data.refershapes import COLOURS, KINDS, ReferShapesGenerate
+from genmask_jax.data.refershapes.scene import COLOURS, KINDS
+from genmask_jax.data.refershapes.source import ReferShapesGenerate
 from genmask_jax.evaluation.shape_rule import contains
 
 COUNT = 120

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genmask_jax.evaluation.sheets import generation_sheet, overlay, segmentation_sheet
+from genmask_jax.sheets import generation_sheet, overlay, segmentation_sheet
 
 TEAL = (10, 130, 140)
 

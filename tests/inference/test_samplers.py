@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from genmask_jax.config import DataConfig, SamplerConfig
-from genmask_jax.data.refershapes import ReferShapesSegment
+from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.errors import UserError
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.load import load

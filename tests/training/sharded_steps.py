@@ -20,9 +20,10 @@ from genmask_jax.config import OptimizerConfig
 from genmask_jax.data.sources import texts
 from genmask_jax.instruction import factory
 from genmask_jax.models.dit import DiTConfig
-from genmask_jax.models.genmask import make_networks
+from genmask_jax.runs import load_vae
 from genmask_jax.scale.hlo import read_work
-from genmask_jax.training.checkpoints import Checkpoints, load_vae
+from genmask_jax.system import make_networks
+from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.state import init_state, make_init

@@ -12,9 +12,9 @@ from etils import epath
 from flax import nnx
 
 from genmask_jax.errors import UserError
+from genmask_jax.parameters.names import flat_paths
 from genmask_jax.training import checkpoints
 from genmask_jax.weights import wan
-from genmask_jax.weights.layout import flat_paths
 from genmask_jax.weights.parts import write_part
 from tests.conftest import micro_config, start
 from tests.weights.reference import in_memory, reference_dit, save

@@ -11,9 +11,9 @@ from flax import nnx
 
 from genmask_jax.models.dit import DiT
 from genmask_jax.models.vae import VAE
+from genmask_jax.parameters.streaming import ParameterReader, Streamed
 from genmask_jax.weights import wan
 from genmask_jax.weights.parts import Part
-from genmask_jax.weights.streaming import ParameterReader, Streamed
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:

@@ -13,9 +13,10 @@ from etils import epath
 
 from genmask_jax.instruction.qwen.config import SIZES
 from genmask_jax.models.dit import DiTConfig
-from genmask_jax.weights import qwen_names, streaming, wan_dit
-from genmask_jax.weights.files import write_tensors
-from genmask_jax.weights.layout import Entry
+from genmask_jax.parameters import streaming
+from genmask_jax.parameters.files import write_tensors
+from genmask_jax.parameters.layout import Entry
+from genmask_jax.weights import qwen_names, wan_dit
 from tests.instruction.qwen import reference
 from tests.instruction.qwen.published import SEVEN, THREE
 

@@ -15,9 +15,10 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Q
 
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.load import restore_layers
-from genmask_jax.weights import files, qwen, qwen_names
-from genmask_jax.weights.layout import complaints
-from genmask_jax.weights.streaming import ParameterReader
+from genmask_jax.parameters import files
+from genmask_jax.parameters.layout import complaints
+from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.weights import qwen, qwen_names
 from launch import export_weights, import_weights
 from tests.instruction.qwen import reference
 from tests.instruction.qwen.published import SEVEN, TEXT_SEVEN, THREE

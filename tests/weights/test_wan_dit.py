@@ -13,8 +13,8 @@ from flax import nnx
 from genmask_jax.config import DIT_SIZES
 from genmask_jax.models.dit import DiTConfig, patchify
 from genmask_jax.models.layers import rotary_table, sinusoid
+from genmask_jax.parameters.names import flat_paths
 from genmask_jax.weights import wan_dit
-from genmask_jax.weights.layout import flat_paths
 from tests.weights.reference import import_dit, normal, record, reference_dit, to_numpy, to_torch
 
 

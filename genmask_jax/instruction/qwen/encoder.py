@@ -114,3 +114,8 @@ class Qwen(nnx.Module):
         """Logits at every token."""
         x = embed(self.text, self.vision, inputs)
         return self.logits(self.text(x, inputs["positions"], inputs["attention_mask"]))
+
+
+def abstract_state(config: QwenConfig) -> nnx.State:
+    """Shapes of all parameters; nothing is allocated."""
+    return nnx.eval_shape(lambda: nnx.state(Qwen(config, rngs=nnx.Rngs(0))))

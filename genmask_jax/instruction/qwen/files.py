@@ -7,7 +7,7 @@ from etils import epath
 
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, IMAGE, VISION_END, VISION_START
-from genmask_jax.weights.parts import read_json
+from genmask_jax.parameters.files import read_json
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 SPECIAL = (PAD, START, END, VISION_START, VISION_END, IMAGE)

@@ -12,26 +12,24 @@ from etils import epath
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from genmask_jax.config import to_json
 from genmask_jax.errors import UserError
+from genmask_jax.fields import to_json
 from genmask_jax.instruction.base import Instruction, Targets
 from genmask_jax.instruction.qwen.config import QwenConfig, QwenInstructionConfig, WriteConfig, need_layer
 from genmask_jax.instruction.qwen.encoder import Qwen, QwenEncoder
 from genmask_jax.instruction.qwen.files import TOKENIZER, learn_tokenizer, load_chat_template, load_tokenizer
+from genmask_jax.instruction.qwen.imported import HUB, NAME, digest, find_qwen, open_parameters
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, PromptMaker, QwenPreparer
+from genmask_jax.parameters.files import read_json
+from genmask_jax.parameters.names import flat_paths, parameter_name
+from genmask_jax.parameters.streaming import ParameterReader
 from genmask_jax.sharding import placed
-from genmask_jax.weights.layout import flat_paths, parameter_name
-from genmask_jax.weights.parts import read_json
-from genmask_jax.weights.qwen import HUB, NAME, digest, find_qwen, open_parameters
-from genmask_jax.weights.streaming import ParameterReader
 
 KEPT = "weights.json"
 """In a run's directory: what its weights are."""
 
 
-def build_qwen(
-    config: QwenInstructionConfig, directory: epath.PathLike, texts: Iterable[str] = ()
-) -> Instruction:
+def build(config: QwenInstructionConfig, directory: epath.PathLike, texts: Iterable[str] = ()) -> Instruction:
     """Qwen as the config says.
 
     Args:
@@ -90,7 +88,7 @@ def _is_trained(name: str) -> bool:
 def open_model(
     config: QwenInstructionConfig, directory: epath.PathLike, texts: Iterable[str] = ()
 ) -> tuple[QwenConfig, PromptMaker]:
-    """The shape of the model and its prompts; for the arguments see `build_qwen`."""
+    """The shape of the model and its prompts; for the arguments see `build`."""
     if config.weights:
         shape, folder = find_qwen(config.weights, "config.instruction.qwen.weights")
         _need_kept(config.weights, folder, epath.Path(directory))

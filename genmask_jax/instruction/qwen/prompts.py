@@ -10,7 +10,6 @@ import jinja2
 import numpy as np
 import tokenizers
 from jaxtyping import Bool, Int, UInt8
-from transformers import PreTrainedTokenizerFast
 
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.config import QwenInstructionConfig, QwenVisionConfig
@@ -63,6 +62,8 @@ class PromptMaker:
         config: QwenInstructionConfig,
     ):
         # The wrapper knows chat templates; its bookkeeping takes longer than the encoding itself.
+        from transformers import PreTrainedTokenizerFast  # 1.4 s that runs without a Qwen need not wait for
+
         self._chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=chat_template)
         self.tokenizer, self.vision, self.config = tokenizer, vision, config
         self.image_id = tokenizer.token_to_id(IMAGE)

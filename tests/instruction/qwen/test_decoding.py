@@ -7,7 +7,8 @@ import pytest
 import torch
 from flax import nnx
 
-from genmask_jax.inference.batching import example_keys, stack_inputs
+from genmask_jax.inference.batching import example_keys
+from genmask_jax.instruction.base import stack_inputs
 from genmask_jax.instruction.qwen.config import WriteConfig
 from genmask_jax.instruction.qwen.decoding import choose, write
 from genmask_jax.instruction.qwen.files import END, stop_ids

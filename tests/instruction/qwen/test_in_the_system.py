@@ -18,14 +18,16 @@ from etils import epath
 from flax import nnx
 from PIL import Image
 
-from genmask_jax.config import InstructionConfig, TrainConfig, from_config_dict, to_json, validate
-from genmask_jax.data import latents
-from genmask_jax.data.latents_encode import encode_shard
+from genmask_jax.config import TrainConfig, from_config_dict, validate
+from genmask_jax.data.latents import store
+from genmask_jax.data.latents.encode import encode_shard
 from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generate_source, segment_source, texts
 from genmask_jax.errors import UserError
+from genmask_jax.fields import to_json
 from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.instruction import factory
+from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import (
     SIZES,
     Prompts,
@@ -35,12 +37,12 @@ from genmask_jax.instruction.qwen.config import (
     QwenVisionConfig,
     WriteConfig,
 )
-from genmask_jax.models.genmask import abstract_networks, make_networks
 from genmask_jax.models.vae import VAEConfig
-from genmask_jax.training.checkpoints import load_vae
+from genmask_jax.parameters.names import flat_paths
+from genmask_jax.runs import load_vae
+from genmask_jax.system import abstract_networks, make_networks
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.weights import qwen
-from genmask_jax.weights.layout import flat_paths
 from genmask_jax.weights.parts import write_part
 from tests.conftest import micro_config, start
 from tests.instruction.qwen import reference
@@ -289,13 +291,13 @@ def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
     encoder = factory.build(config.instruction, tmp_path / "instruction", texts(data))
     encode(data, vae, tmp_path, instruction=encoder, count=8)
     cached = dataclasses.replace(data, latents=str(tmp_path))
-    latents.need_same_instruction(tmp_path, encoder)
+    store.need_same_instruction(tmp_path, encoder)
     networks = make_networks(config, *vae, encoder)
     model = networks.merge(networks.init_params(jax.random.key(0)), networks.frozen)
     embed = jax.jit(model.instruction)
     source = {"segment": segment_source(data, "train"), "generate": generate_source(data, "train")}
-    for task in latents.TASKS:
-        for i, example in enumerate(latents.CachedLatents(str(tmp_path), task)[i] for i in range(8)):
+    for task in store.TASKS:
+        for i, example in enumerate(store.CachedLatents(str(tmp_path), task)[i] for i in range(8)):
             words = {"text": example["text"]} | ({"null": ""} if task == "generate" else {})
             for name, text in words.items():
                 image = source[task][i]["image"] if task == "segment" else None
@@ -316,7 +318,7 @@ def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
     def refused(**changes):
         other = factory.build(qwen_config(micro_vae, **changes).instruction, tmp_path, texts(data))
         with pytest.raises(UserError) as raised:
-            latents.need_same_instruction(tmp_path, other)
+            store.need_same_instruction(tmp_path, other)
         return str(raised.value)
 
     assert "another config.instruction" in refused(layer=1)
@@ -328,9 +330,9 @@ def test_a_cache_without_instructions_is_refused_where_pictures_are_looked_at(ru
     encode(config.data, load_vae(micro_vae), tmp_path, count=4)
     encoder = factory.build(config.instruction, run[0] / "instruction")
     with pytest.raises(UserError, match=r"encode again with launch/encode_latents\.py --instruction"):
-        latents.need_same_instruction(tmp_path, encoder)
+        store.need_same_instruction(tmp_path, encoder)
     tiny = factory.build(micro_config(micro_vae).instruction, tmp_path / "tiny", texts(config.data, 100))
-    latents.need_same_instruction(tmp_path, tiny)
+    store.need_same_instruction(tmp_path, tiny)
 
 
 def shaped(**changes) -> QwenConfig:

@@ -8,7 +8,7 @@ import torch
 from flax import nnx
 
 from genmask_jax.instruction.qwen.encoder import QwenEncoder, embed
-from genmask_jax.weights.layout import flat_paths
+from genmask_jax.parameters.names import flat_paths
 from tests.instruction.qwen import reference
 from tests.instruction.qwen.reference import TEXTS, photograph
 

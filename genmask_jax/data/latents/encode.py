@@ -1,0 +1,177 @@
+"""Writes one shard of a cache of latents (see `latents.py`)."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordWriter
+from etils import epath
+from flax import nnx
+from tqdm import tqdm
+
+from genmask_jax.config import DataConfig
+from genmask_jax.data.examples import Source
+from genmask_jax.data.latents.store import Identity, LatentExample, fingerprint, pack, read_shard, shard_name
+from genmask_jax.data.sources import generate_source, segment_source
+from genmask_jax.errors import UserError
+from genmask_jax.fields import difference, to_json
+from genmask_jax.instruction.base import Instruction, stack_inputs, with_loaded
+from genmask_jax.models.vae import VAE, VAEConfig
+from genmask_jax.pixels import mask_to_rgb, to_signed
+from genmask_jax.sharding import local_batch_sharding, placed
+
+
+class Encoder:
+    """Jitted encoders of pictures, masks and instructions, in batches of one size on this host's devices."""
+
+    def __init__(
+        self,
+        config: VAEConfig,
+        state: Any,
+        instruction: Instruction | None = None,
+        *,
+        dtype: str,
+        batch_size: int,
+    ):
+        """The VAE and, where it is to be cached, the instruction encoder; a copy on each device.
+
+        Raises UserError when the batch cannot be divided over the devices.
+        """
+        devices = jax.local_device_count()
+        if batch_size % devices:
+            raise UserError(f"--batch_size={batch_size} is no multiple of this host's {devices} devices")
+        self.batch_size = batch_size
+        self._batches, everywhere = local_batch_sharding()
+        graph = nnx.split(nnx.eval_shape(lambda: VAE(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))))[0]
+        self._state = jax.device_put(state, everywhere)
+        self._pictures = jax.jit(lambda state, x: nnx.merge(graph, state).encode(to_signed(x)))
+        self._masks = jax.jit(lambda state, x: nnx.merge(graph, state).encode(mask_to_rgb(x)))
+        self._instruction = instruction
+        if instruction is not None:
+            make = lambda: instruction.make(nnx.Rngs(0), jnp.dtype(dtype))  # noqa: E731
+            text_graph, shapes = nnx.split(nnx.eval_shape(make))
+            self._text_state = with_loaded(jax.tree.map(lambda x: placed(x, everywhere), shapes), instruction)
+            self._embed = jax.jit(lambda state, x: nnx.merge(text_graph, state)(x))
+
+    def __call__(self, examples: list[dict]) -> Iterator[LatentExample]:
+        """At most `batch_size` examples as latents; a batch that is not full is filled up."""
+        full = examples + examples[-1:] * (self.batch_size - len(examples))
+        latents = {"image_latents": self._run(self._pictures, [x["image"] for x in full])}
+        if "mask" in examples[0]:
+            latents["mask_latents"] = self._run(self._masks, [x["mask"] for x in full])
+        if self._instruction is not None:
+            latents |= self._instructions(full)
+        for i, example in enumerate(examples):
+            yield {"text": example["text"], **{name: values[i] for name, values in latents.items()}}
+
+    def _run(self, function: Any, pictures: list[np.ndarray]) -> np.ndarray:
+        return jax.device_get(function(self._state, jax.device_put(np.stack(pictures), self._batches)))
+
+    def _instructions(self, examples: list[dict]) -> dict[str, np.ndarray]:
+        segment = "mask" in examples[0]
+        texts = {"text": [x["text"] for x in examples]}
+        if not segment:  # some prompts are dropped in training
+            texts["null"] = [""] * len(examples)
+        found = {}
+        for name, words in texts.items():
+            pairs = zip(words, examples, strict=True)
+            rows = [self._instruction.preparer(text, x["image"] if segment else None) for text, x in pairs]
+            inputs = jax.device_put(stack_inputs(rows), self._batches)
+            embeds, mask = jax.device_get(self._embed(self._text_state, inputs))
+            found |= {f"{name}_embeds": embeds, f"{name}_mask": mask}
+        return found
+
+
+def encode_shard(
+    data: DataConfig,
+    vae: tuple[VAEConfig, Any],
+    out: epath.Path,
+    *,
+    instruction: Instruction | None = None,
+    compute_dtype: str,
+    dtype: str,
+    count: int | None,
+    shard: int,
+    num_shards: int,
+    batch_size: int,
+) -> Identity:
+    """Encodes every `num_shards`-th example of the train split, from `shard` on.
+
+    Args:
+        data: the data set.
+        vae: its config and its state.
+        out: directory of the cache; a shard that is complete there is left as it is.
+        instruction: the encoder whose embeddings are cached as well; None if they are not.
+        compute_dtype: of the encoders' products.
+        dtype: in which latents and embeddings are stored.
+        count: examples of each task over all shards; None for all.
+        shard, num_shards: which part.
+        batch_size: pictures at a time.
+
+    Returns:
+        What the shard says of itself.
+
+    Raises:
+        UserError: the directory holds a cache of something else, or its files cannot be written; or the
+            instruction encoder is trained.
+    """
+    if instruction is not None and instruction.fingerprint is None:
+        raise UserError("--instruction: config.instruction is trained; only a frozen encoder is cached")
+    if data.name == "refcoco_joint":
+        raise UserError("config.data.name: refcoco_joint draws by weights; cache one data set's latents")
+    sources = {"segment": segment_source(data, "train"), "generate": generate_source(data, "train")}
+    counts = {
+        task: len(source) if count is None else min(count, len(source)) for task, source in sources.items()
+    }
+    config, state = vae
+    identity = Identity(
+        vae=fingerprint(config, state),
+        vae_config=config,
+        name=data.name,
+        generate_name=data.generate,
+        size=data.size,
+        seed=data.seed,
+        dtype=dtype,
+        num_shards=num_shards,
+        **counts,
+        instruction=instruction.fingerprint() if instruction is not None else "",
+    )
+    if min(counts.values()) < num_shards:
+        raise UserError(
+            f"--num_shards={num_shards}: there are only {min(counts.values())} examples; use fewer"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    for path in out.glob("shard-*.json"):
+        changed = difference(read_shard(path), identity, "its field")
+        if changed:
+            raise UserError(f"--out={out} holds other latents ({path.name}: {changed}); give a new directory")
+    name = shard_name(shard, num_shards)
+    if (out / f"shard-{name}.json").exists():
+        print(f"{out}: shard {name} is complete already; nothing done")
+        return identity
+    encoder = Encoder(config, state, instruction, dtype=compute_dtype, batch_size=batch_size)
+    for task, source in sources.items():
+        indices = range(shard, counts[task], num_shards)
+        _write(encoder, source, indices, out / f"{task}-{name}.arrayrecord", dtype, f"{task} {name}")
+    (out / f"shard-{name}.json").write_text(to_json(identity))
+    return identity
+
+
+def _write(
+    encoder: Encoder, source: Source, indices: range, path: epath.Path, dtype: str, title: str
+) -> None:
+    """One file; what an interrupted run left there is written over."""
+    dataset = grain.MapDataset.source(source)[indices.start : indices.stop : indices.step]
+    read = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * encoder.batch_size)
+    examples = iter(dataset.to_iter_dataset(read))
+    writer = ArrayRecordWriter(str(path), "group_size:1")  # read at random
+    with tqdm(total=len(indices), desc=title, unit="example") as bar:
+        while batch := list(itertools.islice(examples, encoder.batch_size)):
+            for example in encoder(batch):
+                writer.write(pack(example, dtype))
+            bar.update(len(batch))
+    writer.close()

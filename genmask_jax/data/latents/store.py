@@ -1,0 +1,228 @@
+"""A cache of VAE latents, and of a frozen instruction encoder's embeddings where they were asked for.
+
+What it holds, how it is read in training, and when it is refused.
+
+    SHARD = "00000-of-00004"
+    segment-SHARD.arrayrecord    picture and mask as latents, and the expression, of every n-th example
+    generate-SHARD.arrayrecord   picture as latents, and the prompt
+    shard-SHARD.json             an `Identity`: written last, so that a shard without it was interrupted
+
+A record is a safetensors blob. `launch/encode_latents.py` writes the shards, each on a host of its own.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from typing import Any, TypedDict
+
+import grain
+import jax
+import ml_dtypes
+import numpy as np
+import safetensors.numpy
+from etils import epath
+
+from genmask_jax.config import DataConfig
+from genmask_jax.data.examples import Source
+from genmask_jax.errors import UserError
+from genmask_jax.fields import difference, read_dataclass
+from genmask_jax.instruction.base import Instruction
+from genmask_jax.models.vae import VAEConfig
+from genmask_jax.parameters.files import DTYPES
+
+TASKS = ("segment", "generate")
+
+
+class LatentExample(TypedDict, total=False):
+    """An example of a cache: latents float32 `[h, w, c]`, normalised as `VAE.encode` returns them.
+
+    mask_latents: of the mask as an RGB picture; in the segment task only.
+    text_embeds, text_mask: float32 `[K, D]` and bool `[K]`, where the instruction is cached.
+    null_embeds, null_mask: of the empty text; there in the generate task only.
+    """
+
+    image_latents: np.ndarray
+    mask_latents: np.ndarray
+    text: str
+    text_embeds: np.ndarray
+    text_mask: np.ndarray
+    null_embeds: np.ndarray
+    null_mask: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Identity:
+    """Of what a cache was made, and by whom.
+
+    vae: `fingerprint` of the VAE.
+    vae_config: its shape, for people.
+    name, size, seed: of the data, as in `DataConfig`; generate_name: its `generate`.
+    dtype: in which latents and embeddings are stored.
+    num_shards: of how many shards the cache consists.
+    segment, generate: examples of each task, over all shards.
+    instruction: `fingerprint` of the instruction encoder; empty if the instructions are not cached.
+    """
+
+    vae: str
+    vae_config: VAEConfig
+    name: str
+    size: int
+    seed: int
+    dtype: str
+    num_shards: int
+    segment: int
+    generate: int
+    instruction: str = ""
+    generate_name: str = ""
+
+
+def fingerprint(config: VAEConfig, state: Any) -> str:
+    """SHA-256 of a VAE: its shape, and all weights and latent statistics as float32 by name."""
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
+    for keys, leaf in jax.tree.leaves_with_path(state):
+        digest.update(jax.tree_util.keystr(keys).encode())
+        digest.update(np.ascontiguousarray(jax.device_get(leaf), np.float32).tobytes())
+    return digest.hexdigest()
+
+
+def shard_name(shard: int, num_shards: int) -> str:
+    """As "00000-of-00004"."""
+    return f"{shard:05d}-of-{num_shards:05d}"
+
+
+def pack(example: LatentExample, dtype: str) -> bytes:
+    """An example as a record."""
+    kept = {name: x for name, x in example.items() if name.endswith("latents")}
+    masks = {name: np.asarray(x, bool) for name, x in example.items() if name.endswith("_mask")}
+    for name, mask in masks.items():  # padding is left out
+        embeds = name.replace("mask", "embeds")
+        kept[embeds] = example[embeds][mask]
+    arrays = {name: np.asarray(x, DTYPES[dtype]) for name, x in kept.items()}
+    if dtype == "bfloat16":  # which safetensors writes but cannot load from bytes
+        arrays = {name: value.view(np.uint16) for name, value in arrays.items()}
+    text = np.frombuffer(example["text"].encode(), np.uint8)
+    return safetensors.numpy.save({**arrays, **masks, "text": text})
+
+
+def unpack(record: bytes) -> LatentExample:
+    """The inverse of `pack`, up to the rounding of the dtype."""
+    arrays = safetensors.numpy.load(record)
+    text = arrays.pop("text").tobytes().decode()
+    masks = {name: arrays.pop(name) for name in list(arrays) if name.endswith("_mask")}
+    for name, value in arrays.items():
+        stored = value.view(ml_dtypes.bfloat16) if value.dtype == np.uint16 else value
+        arrays[name] = stored.astype(np.float32)
+    for name, mask in masks.items():
+        embeds = name.replace("mask", "embeds")
+        padded = np.zeros((len(mask), arrays[embeds].shape[1]), np.float32)
+        padded[mask] = arrays[embeds]
+        arrays[embeds] = padded
+    return {"text": text, **arrays, **masks}
+
+
+def read_identity(directory: epath.PathLike) -> Identity:
+    """What a complete cache is of.
+
+    Raises:
+        UserError: there is no cache, a shard is missing, or its shards do not belong together.
+    """
+    directory = epath.Path(directory)
+    found = sorted(directory.glob("shard-*.json")) if directory.is_dir() else []
+    if not found:
+        raise UserError(f"{directory}: no latents here; make them with launch/encode_latents.py")
+    identities = [read_shard(path) for path in found]
+    for path, identity in zip(found, identities, strict=True):
+        changed = difference(identities[0], identity, "its field")
+        if changed:
+            raise UserError(f"{path} and {found[0].name} are of different caches: {changed}; delete one")
+    count = identities[0].num_shards
+    for shard in range(count):
+        if not (directory / f"shard-{shard_name(shard, count)}.json").exists():
+            raise UserError(
+                f"{directory}: shard {shard} of {count} is missing or was interrupted; run "
+                f"launch/encode_latents.py again with --shard={shard} --num_shards={count}"
+            )
+    return identities[0]
+
+
+def read_shard(path: epath.Path) -> Identity:
+    """The identity that one shard gives. Raises UserError when the file is damaged."""
+    try:
+        return read_dataclass(Identity, path)
+    except UserError as error:
+        raise UserError(f"{error}; delete it and encode the shard again") from error
+
+
+def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None:
+    """Refuses a cache (`config.latents`) of other data, or by another VAE. Raises UserError."""
+    identity = read_identity(config.latents)
+    fields = {"name": "name", "generate_name": "generate", "size": "size", "seed": "seed"}
+    for kept, field in fields.items():
+        there, here = getattr(identity, kept), getattr(config, field)
+        if there != here:
+            raise UserError(
+                f"config.data.latents={config.latents} is of data.{field} {there!r}, not {here!r}"
+            )
+    here = fingerprint(vae_config, vae_state)
+    if identity.vae != here:
+        shapes = difference(identity.vae_config, vae_config, "its vae") or "of the same shape"
+        raise UserError(
+            f"config.data.latents={config.latents} was made by another VAE ({identity.vae[:12]}, not "
+            f"{here[:12]}; {shapes}); encode again with launch/encode_latents.py, or set config.vae to it"
+        )
+
+
+def need_same_instruction(directory: epath.PathLike, encoder: Instruction) -> None:
+    """Refuses a cache of another encoder's embeddings, or one without those that need pictures.
+
+    Raises:
+        UserError: one line on what stands in the way.
+    """
+    cached = read_identity(directory).instruction
+    if not cached:
+        if encoder.needs_picture:
+            raise UserError(
+                f"config.data.latents={directory} has no instructions, and the encoder needs the pictures; "
+                "encode again with launch/encode_latents.py --instruction"
+            )
+        return
+    if encoder.fingerprint is None:
+        raise UserError(
+            f"config.data.latents={directory} has the embeddings of a frozen encoder, and config.instruction "
+            "is trained; encode again without --instruction"
+        )
+    here = encoder.fingerprint()
+    if here != cached:
+        raise UserError(
+            f"config.data.latents={directory} has the embeddings of another config.instruction "
+            f"({cached[:12]}, not {here[:12]}); encode again with launch/encode_latents.py --instruction"
+        )
+
+
+@functools.lru_cache(maxsize=4)
+def _open(directory: str, task: str, num_shards: int) -> grain.sources.ArrayRecordDataSource:
+    names = [f"{directory}/{task}-{shard_name(i, num_shards)}.arrayrecord" for i in range(num_shards)]
+    return grain.sources.ArrayRecordDataSource(names)
+
+
+class CachedLatents(Source):
+    """A task's examples in the order of the source they were made from: example i is in shard i mod n."""
+
+    def __init__(self, directory: str, task: str):
+        """Opens a cache. Raises UserError as `read_identity` does."""
+        identity = read_identity(directory)
+        self.directory, self.task, self.num_shards = str(directory), task, identity.num_shards
+        self.length = getattr(identity, task)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> LatentExample:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        shard, position = index % self.num_shards, index // self.num_shards
+        # Shards before this one have one example more than it as long as the remainder lasts.
+        whole, remainder = divmod(self.length, self.num_shards)
+        before = shard * whole + min(shard, remainder)
+        return unpack(_open(self.directory, self.task, self.num_shards)[before + position])

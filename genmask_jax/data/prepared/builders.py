@@ -1,0 +1,206 @@
+"""The data sets that `launch/prepare_data.py` makes, as builders of tensorflow-datasets.
+
+All have the same features: a record is a picture with all that is said of it. `data/prepare.py` drives them
+over the cores of one machine; over a cluster, TFDS's own Beam path does. Nothing here needs TensorFlow.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+
+from genmask_jax.data.prepared.raw import captions, folder, reasonseg, refer
+from genmask_jax.data.prepared.raw.plan import Picture, Plan
+from genmask_jax.errors import UserError
+
+FEATURES = {
+    "image": tfds.features.Image(doc="The publisher's own file."),
+    "image_id": tfds.features.Text(),
+    "height": np.int32,
+    "width": np.int32,
+    "turned": tfds.features.Scalar(np.bool_, doc="Whether size and masks are of the picture by its EXIF."),
+    "captions": tfds.features.Sequence(tfds.features.Text()),
+    "targets": tfds.features.Sequence(
+        {
+            "ref_id": np.int64,
+            "no_target": np.bool_,
+            "counts": tfds.features.Text(doc="COCO's compressed run lengths of [height, width]."),
+            "ignored": tfds.features.Text(doc="The same, of pixels that do not count; or empty."),
+        }
+    ),
+    "annotations": tfds.features.Sequence({"target": np.int32, "ann_id": np.int64}),
+    "expressions": tfds.features.Sequence(
+        {
+            "id": tfds.features.Text(),
+            "text": tfds.features.Text(),
+            "target": np.int32,
+            "is_sentence": np.bool_,
+        }
+    ),
+}
+
+
+class PicturesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """What all data sets share.
+
+    protocol: how it is scored, of `evaluation.metrics.PROTOCOLS`.
+    of_coco: whether its images are COCO's, by COCO's numbers.
+    has_expressions, has_captions: whether it may be learned from for masks, for images.
+    on_beam: makes `download_and_prepare` a Beam pipeline.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    protocol, of_coco, on_beam = "refcoco", False, False
+    has_expressions, has_captions = True, False
+    description = homepage = ""
+
+    @property
+    def MANUAL_DOWNLOAD_INSTRUCTIONS(self) -> str:
+        return f"See docs/benchmarks.md; {self.homepage}"
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(FEATURES),
+            description=self.description,
+            homepage=self.homepage,
+        )
+
+    def plan(self, raw: epath.Path) -> Plan:
+        """What is in the raw folder, in splits that have something in them. Raises UserError."""
+        return self.read(raw).without_empty_splits()
+
+    def read(self, raw: epath.Path) -> Plan:
+        """What is in the raw folder. Raises UserError."""
+        raise NotImplementedError
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        plan = self.plan(epath.Path(dl_manager.manual_dir))
+        return {split: self._generate_examples(pictures) for split, pictures in plan.splits.items()}
+
+    def _generate_examples(self, pictures: list[Picture]) -> Any:
+        if self.on_beam:
+            beam = tfds.core.lazy_imports.apache_beam
+            return beam.Create(pictures) | beam.FlatMap(readable)
+        return (example for picture in pictures for example in readable(picture))
+
+
+def readable(picture: Picture) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The picture's key and example, unless the picture cannot be used."""
+    try:
+        yield picture.image_id, picture.example()
+    except ValueError:
+        return
+
+
+class _Refer(PicturesBuilder, skip_registration=True):
+    of_coco = True
+    homepage = "https://github.com/lichengunc/refer"
+
+    def read(self, raw: epath.Path) -> Plan:
+        return refer.read(raw, self.name, self.builder_config.name)
+
+
+def _split_by(*names: str) -> list[tfds.core.BuilderConfig]:
+    return [tfds.core.BuilderConfig(name=name, description=f"Splits by {name}.") for name in names]
+
+
+class RefCoco(_Refer, skip_registration=True):
+    """RefCOCO (Yu et al., 2016)."""
+
+    name = "refcoco"
+    BUILDER_CONFIGS = _split_by("unc", "google")
+    description = "Expressions for objects in COCO pictures, from a game of two players."
+
+
+class RefCocoPlus(_Refer, skip_registration=True):
+    """RefCOCO+ (Yu et al., 2016)."""
+
+    name = "refcocoplus"
+    BUILDER_CONFIGS = _split_by("unc")
+    description = "As RefCOCO, without words of place."
+
+
+class RefCocoG(_Refer, skip_registration=True):
+    """RefCOCOg (Mao et al., 2016)."""
+
+    name = "refcocog"
+    BUILDER_CONFIGS = _split_by("umd", "google")
+    description = "Longer expressions for objects in COCO pictures."
+
+
+class GRefCoco(_Refer, skip_registration=True):
+    """gRefCOCO (Liu et al., 2023)."""
+
+    name, protocol = "grefcoco", "grefcoco"
+    BUILDER_CONFIGS = _split_by("unc")
+    description = "Expressions for one object, several or none in COCO pictures."
+    homepage = "https://github.com/henghuiding/gRefCOCO"
+
+
+class ReasonSeg(PicturesBuilder, skip_registration=True):
+    """ReasonSeg (Lai et al., 2024)."""
+
+    name, protocol = "reasonseg", "reasonseg"
+    description = "Questions about pictures, which ask for reasoning, with masks."
+    homepage = "https://github.com/dvlab-research/LISA"
+
+    def read(self, raw: epath.Path) -> Plan:
+        return reasonseg.read(raw)
+
+
+class CocoCaptions(PicturesBuilder, skip_registration=True):
+    """COCO's captions of 2017."""
+
+    name, of_coco = "coco_captions", True
+    has_expressions, has_captions = False, True
+    description = "COCO pictures of 2017 with some five captions each."
+    homepage = "https://cocodataset.org"
+
+    def read(self, raw: epath.Path) -> Plan:
+        return captions.read(raw)
+
+
+class ImageFolder(PicturesBuilder, skip_registration=True):
+    """A user's own pictures."""
+
+    name, has_captions = "image_folder", True
+    description = "A user's own pictures, with captions, or with expressions and masks, or with both."
+
+    def read(self, raw: epath.Path) -> Plan:
+        return folder.read(raw)
+
+
+BUILDERS: dict[str, type[PicturesBuilder]] = {
+    builder.name: builder
+    for builder in (RefCoco, RefCocoPlus, RefCocoG, GRefCoco, ReasonSeg, CocoCaptions, ImageFolder)
+}
+
+
+def open_builders(name: str, raw: epath.Path, out: epath.Path) -> list[PicturesBuilder]:
+    """A data set's builders, one for each way in which the raw files split it.
+
+    Raises:
+        UserError: the raw folder has none of them, or one that nobody published.
+    """
+    make, options = BUILDERS[name], {"data_dir": str(out), "file_format": "array_record"}
+    if not make.BUILDER_CONFIGS:
+        return [make(**options)]
+    known, found = [config.name for config in make.BUILDER_CONFIGS], refer.split_bys(raw, name)
+    unknown = sorted(set(found) - set(known))
+    if unknown:
+        raise UserError(f"--raw={raw}: {name} has no splits by {unknown[0]}; there are {', '.join(known)}")
+    return [make(config=split_by, **options) for split_by in found]
+
+
+def of_coco(name: str) -> bool:
+    """Whether the images of a data set, such as "refcoco:unc", are COCO's."""
+    builder = BUILDERS.get(name.split(":")[0])
+    return builder is not None and builder.of_coco
+
+
+def picture_name(data: str, image_id: str) -> str:
+    """One name for a picture that several data sets have, such as "coco:581857"."""
+    return f"{'coco' if of_coco(data) else data}:{image_id}"

@@ -1,0 +1,322 @@
+"""Raw data to prepared data sets: over the cores of this machine, shard by shard, or over a cluster by Beam.
+
+    OUT/refcoco/unc/1.0.0                 TFDS's layout: ArrayRecord shards, dataset_info.json, features.json,
+                                          with an index of each split and what was left out (problems.txt)
+    OUT/refcoco/unc/1.0.0.incomplete      while it is made; what is finished there is not made again
+
+A shard's bytes depend on the raw data alone, and a shard has its name once it is whole.
+"""
+
+import concurrent.futures
+import multiprocessing
+import multiprocessing.connection
+import os
+import shlex
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+from etils import epath
+from rich import box
+from rich.table import Table
+from tqdm import tqdm
+
+from genmask_jax.console import console
+from genmask_jax.data.prepared.builders import FEATURES, PicturesBuilder, open_builders
+from genmask_jax.data.prepared.raw.plan import Picture, Plan
+from genmask_jax.data.prepared.records import (
+    COUNTS,
+    Index,
+    Items,
+    decode_picture,
+    read_expression,
+    read_index,
+    splits_of,
+    write_index,
+)
+from genmask_jax.errors import UserError
+from genmask_jax.published import PUBLISHED
+from genmask_jax.sheets import generation_sheet, overlay
+
+PICTURES_PER_SHARD = 256
+PROBLEMS = "problems.txt"
+MARK = "plan.sha256"
+"""Of what an incomplete data set is."""
+SHOWN = 20
+"""Problems on the terminal; problems.txt has all."""
+ON_SHEET = 24
+
+
+def prepare(
+    name: str,
+    raw: epath.Path,
+    out: epath.Path,
+    *,
+    strict: bool = False,
+    num_workers: int | None = None,
+    beam: str | None = None,
+) -> None:
+    """Makes a data set in every way in which the raw folder splits it, and prints what it holds.
+
+    Args:
+        name: of `builders.BUILDERS`.
+        raw: folder of the publisher's files.
+        out: data directory; what is complete there is left as it is.
+        strict: end at the first thing that is wrong in the raw data, rather than leave it out.
+        num_workers: processes; 1 works in this one, and None in as many as there are cores.
+        beam: options of a Beam pipeline that is to do the work instead, such as "--runner=DataflowRunner".
+
+    Raises:
+        UserError: the raw files are not there or not what they should be, or `out` holds something else.
+    """
+    for builder in open_builders(name, raw, out):
+        directory = epath.Path(builder.data_path)
+        if is_complete(directory):
+            print(f"{directory} is prepared already; nothing done (delete it to make it anew)")
+        else:
+            plan = builder.plan(raw)
+            if strict:
+                _need_none(plan.problems)
+            if (directory / "dataset_info.json").exists():  # made by TFDS's own ways
+                _finish(directory, plan)
+            elif beam is not None:
+                _by_beam(builder, raw, beam)
+                _finish(directory, plan)
+            else:
+                try:
+                    _by_processes(builder, plan, strict, num_workers or os.cpu_count() or 1)
+                except (OSError, RuntimeError) as error:  # ArrayRecord's writer raises the latter
+                    raise UserError(f"--out={out}: {error}; the same command goes on from here") from error
+        report(builder, directory)
+        if strict:
+            _need_none((directory / PROBLEMS).read_text().splitlines())
+
+
+def is_complete(directory: epath.Path) -> bool:
+    """Whether a data set is there, with all that belongs to it."""
+    return (directory / PROBLEMS).exists()
+
+
+def _need_none(problems: list[str]) -> None:
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise UserError(f"--strict: {problems[0]}{more}")
+
+
+def _by_beam(builder: PicturesBuilder, raw: epath.Path, flags: str) -> None:
+    """TFDS's own way, on a cluster."""
+    try:
+        options = shlex.split(flags)
+    except ValueError as error:
+        raise UserError(f"--beam={flags}: {error}") from error
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError("--beam needs Apache Beam: pip install -r requirements-beam.txt") from error
+    builder.on_beam = True
+    download = tfds.download.DownloadConfig(
+        manual_dir=str(raw), beam_options=PipelineOptions(options), try_download_gcs=False
+    )
+    builder.download_and_prepare(download_config=download)
+
+
+def _by_processes(builder: PicturesBuilder, plan: Plan, strict: bool, num_workers: int) -> None:
+    """Shards in worker processes, into a directory that gets its name at the end."""
+    final = epath.Path(builder.data_path)
+    if final.exists():
+        raise UserError(f"{final} holds something else than a complete data set; delete it")
+    work = final.with_name(f"{final.name}.incomplete")
+    _claim(work, plan)
+    templates = {split: _template(builder, work, split) for split in plan.splits}
+    shards = {split: list(_shards(templates[split], pictures)) for split, pictures in plan.splits.items()}
+    _write_shards([shard for split in shards.values() for shard in split], strict, num_workers)
+    infos = []
+    for split, found in shards.items():
+        paths = [path for path, _ in found]
+        lengths = [ArrayRecordReader(str(path)).num_records() for path in paths]
+        if not any(lengths):
+            continue  # no picture of it can be read, and `_finish` says why
+        size = sum(path.stat().length for path in paths)
+        template = templates[split]
+        infos.append(
+            tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
+        )
+    if not infos:
+        raise UserError(f"no picture can be used, of {sum(map(len, plan.splits.values()))} in the raw data")
+    builder.info.set_splits(tfds.core.splits.SplitDict(infos))
+    builder.info.write_to_directory(work)
+    _finish(work, plan)
+    work.rename(final)
+
+
+def _claim(work: epath.Path, plan: Plan) -> None:
+    """Makes the directory, or finds that it was begun with the same plan. Raises UserError."""
+    mark, fingerprint = work / MARK, plan.fingerprint()
+    work.mkdir(parents=True, exist_ok=True)
+    for leftover in work.glob("*.tmp*"):
+        leftover.unlink()
+    if not any(work.iterdir()):
+        (work / f"{MARK}.tmp").write_text(fingerprint)
+        (work / f"{MARK}.tmp").rename(mark)
+    elif not mark.exists() or mark.read_text() != fingerprint:
+        raise UserError(f"{work} was begun with other raw data; delete it")
+
+
+def _template(builder: PicturesBuilder, folder: epath.Path, split: str) -> tfds.core.ShardedFileTemplate:
+    return tfds.core.ShardedFileTemplate(
+        data_dir=folder, dataset_name=builder.name, split=split, filetype_suffix="array_record"
+    )
+
+
+Shard = tuple[epath.Path, list[Picture]]
+
+
+def _shards(template: tfds.core.ShardedFileTemplate, pictures: list[Picture]) -> Iterator[Shard]:
+    """Files and what belongs into each."""
+    parts = [pictures[i : i + PICTURES_PER_SHARD] for i in range(0, len(pictures), PICTURES_PER_SHARD)]
+    return zip(template.sharded_filepaths(num_shards=len(parts)), parts, strict=True)
+
+
+def _write_shards(shards: list[Shard], strict: bool, num_workers: int) -> None:
+    """All that are not there yet, with progress."""
+    wanted = [(path, pictures) for path, pictures in shards if not path.exists()]
+    total = sum(len(pictures) for _, pictures in shards)
+    done = total - sum(len(pictures) for _, pictures in wanted)
+    with tqdm(total=total, initial=done, unit=" pictures") as bar:
+        if num_workers == 1 or len(wanted) < 2:
+            for path, pictures in wanted:
+                bar.update(write_shard(str(path), pictures, strict))
+        else:
+            _in_processes(wanted, strict, min(num_workers, len(wanted)), bar)
+
+
+def _in_processes(shards: list[Shard], strict: bool, num_workers: int, bar: tqdm) -> None:
+    context = multiprocessing.get_context("spawn")  # this process has threads
+    workers = concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=_end_with_parent)
+    try:
+        started = [workers.submit(write_shard, str(path), pictures, strict) for path, pictures in shards]
+        for future in concurrent.futures.as_completed(started):
+            bar.update(future.result())
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise UserError(
+            "a worker process was killed (memory?); the same command goes on from here, or with fewer "
+            "--num_workers"
+        ) from error
+    finally:
+        workers.shutdown(cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Ctrl-C is for the parent to answer; and when it is killed, its workers do not stay."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def write_shard(path: str, pictures: list[Picture], strict: bool) -> int:
+    """Writes the records of one file and returns how many pictures were looked at.
+
+    Raises:
+        UserError: `strict`, and a picture cannot be used.
+    """
+    features = tfds.features.FeaturesDict(FEATURES)
+    serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+    temporary = f"{path}.tmp{os.getpid()}"
+    writer = ArrayRecordWriter(temporary, "group_size:1")  # read at random
+    for picture in pictures:
+        try:
+            example = picture.example()
+        except ValueError as error:
+            if strict:
+                raise UserError(f"--strict: {error}") from error
+            continue
+        encoded = serializer.get_tf_example(features.encode_example(example))
+        writer.write(encoded.SerializeToString(deterministic=True))
+    writer.close()
+    os.replace(temporary, path)
+    return len(pictures)
+
+
+def _finish(directory: epath.Path, plan: Plan) -> None:
+    """Reads the data set back and indexes it; notes what the plan has and it has not, and why."""
+    problems, written = list(plan.problems), splits_of(directory)
+    for split, pictures in plan.splits.items():
+        there = set(write_index(directory, split).image_ids) if split in written else set()
+        problems += [_explain(picture) for picture in pictures if picture.image_id not in there]
+    write_sheet(directory)
+    (directory / PROBLEMS).write_text("".join(f"{problem}\n" for problem in problems))
+
+
+def write_sheet(directory: epath.Path) -> None:
+    """Some of the first split's pictures with what is said of them; what is not meant is grey."""
+    split = splits_of(directory)[0]
+    index = read_index(directory, split)
+    kind = "expressions" if index.counts["expressions"] else "captions"
+    items = Items(str(directory), split, kind)
+    pictures, texts = [], []
+    for i in range(0, len(items), max(1, len(items) // ON_SHEET))[:ON_SHEET]:
+        record, number = items[i]
+        picture = decode_picture(record)
+        if kind == "expressions":
+            asked = read_expression(record, number)
+            pictures.append(overlay(picture, asked.mask == 1))
+            texts.append(asked.text)
+        else:
+            pictures.append(picture)
+            texts.append(record["captions"][number].decode())
+    generation_sheet(pictures, texts, directory / "examples.png")
+
+
+def _explain(picture: Picture) -> str:
+    try:
+        picture.example()
+    except ValueError as error:
+        return str(error)
+    return f"{picture.path}: could be read now but not before; delete the data set and prepare it again"
+
+
+def report(builder: PicturesBuilder, directory: epath.Path) -> None:
+    """Prints what a data set holds beside what its publishers say, and what was left out."""
+    name = "/".join(filter(None, (builder.name, builder.builder_config and builder.builder_config.name)))
+    indices = {split: read_index(directory, split) for split in splits_of(directory)}
+    published = PUBLISHED.get(name, {})
+    found = {split: index.counts for split, index in indices.items()}
+    if "all" in published:
+        found["all"] = _total(indices.values())
+    for split in published:
+        found.setdefault(split, dict.fromkeys(COUNTS, 0))
+    columns = [column for column in COUNTS if any(counts[column] for counts in found.values())]
+    table = Table(title=f"{directory}", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("split", *columns, "published"):
+        table.add_column(column, justify="left" if column in ("split", "published") else "right")
+    for split, counts in found.items():
+        verdict = _compare(counts, published[split]) if split in published else "no figures"
+        table.add_row(split, *(f"{counts[column]:,}" for column in columns), verdict)
+    console().print(table)
+    problems = (directory / PROBLEMS).read_text().splitlines()
+    for problem in problems[:SHOWN]:
+        print(f"left out: {problem}")
+    if problems:
+        print(f"{len(problems)} things were left out; all of them: {directory / PROBLEMS}")
+    else:
+        print("nothing was left out")
+
+
+def _total(indices: Iterable[Index]) -> dict[str, int]:
+    """Over splits, none of which shares a picture with another."""
+    indices = list(indices)
+    return {column: sum(index.counts[column] for index in indices) for column in COUNTS}
+
+
+def _compare(found: dict[str, int], published: dict[str, int]) -> str:
+    """ "exact match", or what is missing or too much."""
+    differences = {name: found[name] - count for name, count in published.items() if found[name] != count}
+    lines = (f"{abs(n):,} {name} {'missing' if n < 0 else 'too many'}" for name, n in differences.items())
+    return ", ".join(lines) or "exact match"

@@ -1,0 +1,173 @@
+"""What is to be prepared: pictures, each with what is known of it, and what was found wrong on the way."""
+
+import dataclasses
+import hashlib
+import io
+import json
+from typing import Any
+
+from etils import epath
+from PIL import Image
+
+from genmask_jax.data import masks
+from genmask_jax.data.prepared.raw import shapes
+from genmask_jax.errors import UserError
+from genmask_jax.images import UNREADABLE, upright
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What one or more expressions mean: some annotated objects together, none, or shapes painted in turn.
+
+    ref_id: the publisher's number of it.
+    ann_ids: of the objects; empty where nothing in the picture is meant.
+    segmentations: theirs, as COCO has them, checked by `masks.usable`.
+    shapes: (label, points) in ReasonSeg's way, instead of segmentations.
+    """
+
+    ref_id: int
+    ann_ids: tuple[int, ...] = ()
+    segmentations: tuple[Any, ...] = ()
+    shapes: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Expression:
+    """What is said: the `target`-th Target of the picture is meant.
+
+    id: by which predictions are matched; unique in a split.
+    is_sentence: whether it is a whole sentence or question rather than a phrase.
+    """
+
+    id: str
+    text: str
+    target: int
+    is_sentence: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """One picture of a split.
+
+    size: height and width that its annotations are for, COCO's, of the pixels as they are stored; None where
+        annotations do not say, and are of the picture as its EXIF orientation turns it.
+    """
+
+    path: str
+    image_id: str
+    size: masks.Size | None = None
+    captions: tuple[str, ...] = ()
+    targets: tuple[Target, ...] = ()
+    expressions: tuple[Expression, ...] = ()
+
+    def example(self) -> dict[str, Any]:
+        """Its record, as `builders.FEATURES` has it: the picture's own file, and masks as run lengths.
+
+        Raises:
+            ValueError: the picture cannot be read whole, or is of another size than its annotations.
+        """
+        try:
+            content = epath.Path(self.path).read_bytes()
+            with Image.open(io.BytesIO(content)) as picture:
+                picture.load()
+                turned = upright(picture) if self.size is None else picture
+                height, width = turned.height, turned.width
+        except UNREADABLE as error:
+            raise ValueError(f"{self.path}: this picture cannot be read ({_reason(error)})") from error
+        if self.size not in (None, (height, width)):
+            raise ValueError(
+                f"{self.path}: the picture has {height} x {width} pixels, its annotations are for "
+                f"{self.size[0]} x {self.size[1]}"
+            )
+        painted = [_paint(target, (height, width)) for target in self.targets]
+        return {
+            "image": content,
+            "image_id": self.image_id,
+            "height": height,
+            "width": width,
+            "turned": self.size is None,
+            "captions": list(self.captions),
+            "targets": [
+                {
+                    "ref_id": target.ref_id,
+                    "no_target": not target.ann_ids and not target.shapes,
+                    "counts": counts,
+                    "ignored": ignored,
+                }
+                for target, (counts, ignored) in zip(self.targets, painted, strict=True)
+            ],
+            "annotations": [
+                {"target": i, "ann_id": ann_id}
+                for i, target in enumerate(self.targets)
+                for ann_id in target.ann_ids
+            ],
+            "expressions": [dataclasses.asdict(expression) for expression in self.expressions],
+        }
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    lines = str(error).splitlines() or [type(error).__name__]
+    return "it is no image" if "cannot identify" in lines[0] else lines[0]
+
+
+def _paint(target: Target, size: masks.Size) -> tuple[str, str]:
+    """Counts of the object and of what is ignored, the latter "" where nothing is."""
+    if target.shapes:
+        painted = shapes.paint(target.shapes, size)
+        ignored = painted == masks.IGNORE
+        return masks.encode(painted == 1), masks.encode(ignored) if ignored.any() else ""
+    return masks.union([masks.from_coco(s, size) for s in target.segmentations], size), ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Pictures by split, in the order in which they are written, and complaints about what was left out."""
+
+    splits: dict[str, list[Picture]]
+    problems: list[str]
+
+    def without_empty_splits(self) -> "Plan":
+        """The same, and a problem for each split that has no picture left.
+
+        Raises:
+            UserError: none has.
+        """
+        empty = [split for split, pictures in self.splits.items() if not pictures]
+        problems = [*self.problems, *(f"the split {split} has no picture" for split in empty)]
+        if len(empty) == len(self.splits):
+            raise UserError(f"--raw has no picture that can be used; {(problems or ['nothing is said'])[0]}")
+        splits = {split: pictures for split, pictures in self.splits.items() if pictures}
+        return Plan(splits, problems)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that is planned, wherever the raw files are."""
+        digest = hashlib.sha256()
+        for split, pictures in self.splits.items():
+            digest.update(split.encode())
+            for picture in pictures:
+                name = epath.Path(picture.path).name
+                digest.update(repr(dataclasses.replace(picture, path=name)).encode())
+        return digest.hexdigest()
+
+
+def read_json(path: epath.Path, kind: type, encodings: tuple[str, ...] = ("utf-8-sig",)) -> Any:
+    """A JSON file, whose outermost thing is a `kind`.
+
+    Raises:
+        UserError: it is missing, no JSON, or something else.
+    """
+    for encoding in encodings:
+        try:
+            content = json.loads(path.read_bytes().decode(encoding))
+        except UnicodeDecodeError as error:
+            problem = f"is not {' or '.join(encodings)} ({error})"
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read as JSON: {error}") from error
+        else:
+            if isinstance(content, kind):
+                return content
+            problem = f"holds no {kind.__name__}"
+            break
+    raise UserError(f"{path} {problem}")

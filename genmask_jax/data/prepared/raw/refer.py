@@ -1,0 +1,156 @@
+"""REFER's layout: RefCOCO, RefCOCO+, RefCOCOg, and gRefCOCO, which has the same with several objects or none.
+
+RAW/refcoco/instances.json          objects, as COCO has them
+RAW/refcoco/refs(unc).p             expressions: a pickle; gRefCOCO has grefs(unc).json
+RAW/images/mscoco/images/train2014  pictures
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+from genmask_jax.data import masks
+from genmask_jax.data.prepared.raw.pickles import load_plain
+from genmask_jax.data.prepared.raw.plan import Expression, Picture, Plan, Target, read_json
+from genmask_jax.errors import UserError
+
+FOLDERS = {"refcoco": "refcoco", "refcocoplus": "refcoco+", "refcocog": "refcocog", "grefcoco": "grefcoco"}
+PICTURES = epath.Path("images", "mscoco", "images", "train2014")
+NO_TARGET = -1
+"""Stands in gRefCOCO's lists of objects where there is none."""
+
+
+def split_bys(raw: epath.Path, name: str) -> list[str]:
+    """By whom the splits that are there were made: of unc, google, umd, in the order of their names.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = raw / FOLDERS[name]
+    found = sorted(path.name.split("(")[1].split(")")[0] for path in folder.glob(_refs_file(name, "*")))
+    if not found:
+        raise UserError(
+            f"--raw={raw}: there is no {FOLDERS[name]}/{_refs_file(name, 'unc')}; give the folder that holds "
+            f"{FOLDERS[name]}/ and {PICTURES.parts[0]}/"
+        )
+    return found
+
+
+def _refs_file(name: str, split_by: str) -> str:
+    return f"grefs({split_by}).json" if name == "grefcoco" else f"refs({split_by}).p"
+
+
+def read(raw: epath.Path, name: str, split_by: str) -> Plan:
+    """Every sentence of every ref as an expression, lower-cased.
+
+    Raises:
+        UserError: a file is missing or is not what it should be.
+    """
+    folder = raw / FOLDERS[name]
+    path = folder / _refs_file(name, split_by)
+    refs = read_json(path, list) if name == "grefcoco" else load_plain(path)
+    objects = _Objects(folder / "instances.json", raw / PICTURES)
+    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
+        raise UserError(f"{path} holds no list of refs")
+    problems: list[str] = []
+    grouped: dict[str, dict[int, list[tuple[Target, list]]]] = {}
+    seen: set[tuple[str, Any]] = set()
+    for ref in refs:
+        where = f"{path.name}: ref {ref.get('ref_id')}"
+        try:
+            split, image_id = ref["split"], ref["image_id"]
+            target = objects.target(ref, problems, where)
+            sentences = [(s["sent_id"], s["sent"].lower()) for s in ref["sentences"]]
+            good = list(_good(sentences, split, seen, problems, where))
+        except (KeyError, TypeError, AttributeError) as error:
+            problems.append(f"{where} lacks or mistakes {error}")
+        except ValueError as error:
+            problems.append(f"{where} {error}")
+        else:
+            grouped.setdefault(split, {}).setdefault(image_id, []).append((target, good))
+    return Plan({split: objects.pictures(grouped[split]) for split in sorted(grouped)}, problems)
+
+
+def _good(sentences: list, split: str, seen: set, problems: list[str], where: str) -> Iterator[tuple]:
+    for number, text in sentences:
+        if not text.strip():
+            problems.append(f"{where}: sentence {number} is empty")
+        elif (split, number) in seen:
+            problems.append(f"{where}: sentence {number} occurs twice in {split}")
+        else:
+            seen.add((split, number))
+            yield number, text
+
+
+class _Objects:
+    """The pictures and annotated objects of an instances.json."""
+
+    def __init__(self, path: epath.Path, folder: epath.Path):
+        content = read_json(path, dict)
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder; COCO's train2014 pictures belong there")
+        try:
+            self.images = {image["id"]: image for image in content["images"]}
+            self.annotations = {annotation["id"]: annotation for annotation in content["annotations"]}
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} is not in COCO's format: it lacks {error}") from error
+        self.folder, self.files = folder, {file.name for file in folder.iterdir()}
+        self._usable: dict[int, Any] = {}
+
+    def target(self, ref: dict[str, Any], problems: list[str], where: str) -> Target:
+        """What a ref means. Raises ValueError when it cannot be had."""
+        image = self.images.get(ref["image_id"])
+        if image is None:
+            raise ValueError(f"is of picture {ref['image_id']}, which instances.json does not have")
+        if image["file_name"] not in self.files:
+            raise ValueError(f"is of a picture that is missing: {self.folder / image['file_name']}")
+        ann_ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
+        ann_ids = tuple(i for i in ann_ids if i != NO_TARGET)
+        if "no_target" in ref and bool(ref["no_target"]) != (not ann_ids):
+            raise ValueError("says both that there is no target and that there is")
+        found: dict[int, Any] = {}
+        for i in ann_ids:
+            try:
+                found[i] = self._segmentation(i, image, problems)
+            except ValueError as error:
+                if len(ann_ids) == 1:
+                    raise
+                problems.append(f"{where} {error}")  # the others are still meant
+        if ann_ids and not found:
+            raise ValueError(f"has none of its {len(ann_ids)} objects left")
+        return Target(ref["ref_id"], tuple(found), segmentations=tuple(found.values()))
+
+    def _segmentation(self, ann_id: int, image: dict[str, Any], problems: list[str]) -> Any:
+        annotation = self.annotations.get(ann_id)
+        if annotation is None:
+            raise ValueError(f"means object {ann_id}, which instances.json does not have")
+        if annotation["image_id"] != image["id"]:
+            raise ValueError(f"means object {ann_id}, which is in another picture, {annotation['image_id']}")
+        if ann_id not in self._usable:
+            size = (image["height"], image["width"])
+            try:
+                self._usable[ann_id], complaints = masks.usable(annotation["segmentation"], size)
+            except ValueError as error:
+                raise ValueError(f"means object {ann_id}, which has no mask: {error}") from error
+            problems.extend(f"instances.json: object {ann_id}: {complaint}" for complaint in complaints)
+        return self._usable[ann_id]
+
+    def pictures(self, refs: dict[int, list[tuple[Target, list]]]) -> list[Picture]:
+        """By their numbers; of each, targets and expressions in the order of the file."""
+        return [self._picture(image_id, refs[image_id]) for image_id in sorted(refs)]
+
+    def _picture(self, image_id: int, refs: list[tuple[Target, list]]) -> Picture:
+        image = self.images[image_id]
+        said = [
+            Expression(str(number), text, i)
+            for i, (_, sentences) in enumerate(refs)
+            for number, text in sentences
+        ]
+        return Picture(
+            path=str(self.folder / image["file_name"]),
+            image_id=str(image_id),
+            size=(image["height"], image["width"]),
+            targets=tuple(target for target, _ in refs),
+            expressions=tuple(said),
+        )

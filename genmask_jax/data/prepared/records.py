@@ -1,0 +1,234 @@
+"""Prepared data sets, read: TFDS's data sources of ArrayRecord files, without TensorFlow.
+
+A record is a picture; the tasks want expressions and captions. Beside TFDS's files lies an index of each
+split that says how many of them each record holds, and what there is in all.
+"""
+
+import collections
+import dataclasses
+import functools
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from PIL import Image
+
+from genmask_jax.data import masks
+from genmask_jax.errors import UserError
+from genmask_jax.images import upright
+
+COUNTS = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """A split at a glance.
+
+    image_ids: of each record.
+    expressions, captions: how many each record has.
+    counts: of COUNTS, in all.
+    """
+
+    image_ids: list[str]
+    expressions: list[int]
+    captions: list[int]
+    counts: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """A split's records, undecoded, and its index."""
+
+    records: Any
+    index: Index
+
+
+def index_path(directory: epath.PathLike, split: str) -> epath.Path:
+    """Where a split's index lies."""
+    return epath.Path(directory) / f"index_{split}.json"
+
+
+def splits_of(directory: epath.PathLike) -> list[str]:
+    """The names of the splits that were prepared, train first, then val."""
+    order = ("train", "val")
+    names = tfds.builder_from_directory(directory).info.splits
+    return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+def open_records(directory: epath.PathLike, split: str) -> Any:
+    """A split's records in the order in which they lie; pictures are bytes."""
+    builder = tfds.builder_from_directory(directory)
+    return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+def write_index(directory: epath.PathLike, split: str) -> Index:
+    """Reads all records of a split back and notes what they hold."""
+    records = open_records(directory, split)
+    columns: dict[str, list] = {"image_ids": [], "expressions": [], "captions": []}
+    counts, objects = collections.Counter(dict.fromkeys(COUNTS, 0)), set()
+    for i in range(len(records)):
+        record = records[i]
+        targets = record["expressions"]["target"]
+        meant = collections.Counter(int(i) for i in record["annotations"]["target"])
+        empty = record["targets"]["no_target"]
+        columns["image_ids"].append(record["image_id"].decode())
+        columns["expressions"].append(len(targets))
+        columns["captions"].append(len(record["captions"]))
+        counts["refs"] += len(record["targets"]["ref_id"])
+        counts["multi-target"] += sum(meant[int(i)] > 1 for i in targets)
+        counts["no-target"] += sum(bool(empty[int(i)]) for i in targets)
+        objects.update(int(i) for i in record["annotations"]["ann_id"])
+    counts["images"], counts["objects"] = len(set(columns["image_ids"])), len(objects)
+    for name in ("expressions", "captions"):
+        counts[name] = sum(columns[name])
+    index = Index(**columns, counts=dict(counts))
+    index_path(directory, split).write_text(json.dumps(dataclasses.asdict(index)))
+    return index
+
+
+def read_index(directory: epath.PathLike, split: str) -> Index:
+    """Raises UserError when the split is not there or was not finished."""
+    path = index_path(directory, split)
+    try:
+        return Index(**json.loads(path.read_text()))
+    except FileNotFoundError:
+        there = [p.name[len("index_") : -len(".json")] for p in epath.Path(directory).glob("index_*.json")]
+        known = f"there are {', '.join(sorted(there))}" if there else "prepare it with launch/prepare_data.py"
+        raise UserError(f"{directory}: there is no split {split!r}; {known}") from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete {directory} and prepare it again") from error
+
+
+@functools.lru_cache(maxsize=32)
+def open_split(directory: str, split: str) -> Split:
+    """Opened once a process. Raises UserError as `read_index` does."""
+    index = read_index(directory, split)
+    records = open_records(directory, split)
+    if len(records) != len(index.image_ids):
+        raise UserError(
+            f"{index_path(directory, split)} is of other files; delete {directory} and prepare it again"
+        )
+    return Split(records, index)
+
+
+def find(root: epath.PathLike, name: str, split: str | None = None) -> str:
+    """The directory of a data set under the --out of prepare_data.py.
+
+    Args:
+        root: that directory, or one below it.
+        name: as "reasonseg" or, where it is split in several ways, "refcoco:unc"; the way may be left out
+            where only one is prepared. "" for whatever is there.
+        split: that it must have, where there are several.
+
+    Raises:
+        UserError: there is none, or more than one.
+    """
+    folder = epath.Path(root) / name.replace(":", "/")
+    found: list[epath.Path] = []
+    level = [folder]
+    for _ in range(4):  # name / config / version
+        found += [path for path in level if (path / "dataset_info.json").exists()]
+        level = [p for path in level if path.is_dir() and path not in found for p in sorted(path.iterdir())]
+    found = [path for path in found if not path.name.endswith(".incomplete")]
+    if not found:
+        raise UserError(f"{folder}: no data set is prepared there; make it with launch/prepare_data.py")
+    if len(found) > 1 and split:
+        found = [path for path in found if index_path(path, split).exists()] or found
+    if len(found) > 1:
+        raise UserError(f"{folder} holds several data sets; name one: {', '.join(map(str, found))}")
+    return str(found[0])
+
+
+def decode_picture(record: Mapping[str, Any]) -> np.ndarray:
+    """A record's picture, uint8 [H, W, 3]."""
+    picture = Image.open(io.BytesIO(record["image"]))
+    return np.asarray((upright(picture) if record["turned"] else picture).convert("RGB"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """An expression of a record.
+
+    target: its number in the record.
+    mask: what is meant, uint8 [H, W], of 0, 1 and 255 (ignored).
+    no_target: whether nothing in the picture is meant.
+    """
+
+    id: str
+    text: str
+    target: int
+    mask: np.ndarray
+    no_target: bool
+
+
+class Items:
+    """Expressions or captions of a split; each is a record and a number in it.
+
+    Args:
+        directory: of the data set.
+        split: of it.
+        kind: "expressions" or "captions".
+        without: pictures (their ids) whose items are left out.
+        first_only: one item a picture, the first.
+        shuffled: in an order, always the same, in which the first of them are of many pictures; otherwise in
+            the order of the records.
+
+    Raises:
+        UserError: as `read_index`.
+    """
+
+    def __init__(
+        self,
+        directory: str,
+        split: str,
+        kind: str,
+        *,
+        without: frozenset[str] = frozenset(),
+        first_only: bool = False,
+        shuffled: bool = False,
+    ):
+        self.directory, self.split = str(directory), split
+        index = open_split(self.directory, split).index
+        counts = np.asarray(getattr(index, kind), int)
+        kept = np.asarray([image_id not in without for image_id in index.image_ids], bool)
+        counts = np.where(kept, np.minimum(counts, 1) if first_only else counts, 0)
+        self._ends, self._starts = np.cumsum(counts), np.cumsum(counts) - counts
+        self._order = np.random.default_rng(0).permutation(len(self)) if shuffled else None
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, i: int) -> tuple[Mapping[str, Any], int]:
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        i = i if self._order is None else int(self._order[i])
+        record = int(np.searchsorted(self._ends, i, side="right"))
+        return open_split(self.directory, self.split).records[record], int(i - self._starts[record])
+
+
+def read_expression(record: Mapping[str, Any], number: int) -> Asked:
+    """The `number`-th expression of a record."""
+    said = record["expressions"]
+    target = int(said["target"][number])
+    return Asked(
+        id=read_id(record, number),
+        text=said["text"][number].decode(),
+        target=target,
+        mask=read_mask(record, target),
+        no_target=bool(record["targets"]["no_target"][target]),
+    )
+
+
+def read_id(record: Mapping[str, Any], number: int) -> str:
+    """The id of a record's `number`-th expression."""
+    return record["expressions"]["id"][number].decode()
+
+
+def read_mask(record: Mapping[str, Any], target: int) -> np.ndarray:
+    """The mask of a record's target, uint8 [H, W], of 0, 1 and 255."""
+    counts, ignored = (record["targets"][name][target].decode() for name in ("counts", "ignored"))
+    return masks.with_ignored(counts, ignored, (int(record["height"]), int(record["width"])))

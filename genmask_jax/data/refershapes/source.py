@@ -1,0 +1,101 @@
+"""ReferShapes: the embedded data set, drawn as it is read. No download, no files.
+
+A scene holds a few shapes on a muted, textured ground. A referring expression names some of an object's size,
+colour, kind and place, and is only used when it singles out exactly one object: attributes that no other
+object shares, or a place that is extreme, by a clear margin, among the objects that share them. Splits differ
+in their random seeds.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from genmask_jax.data.examples import GenerateExample, SegmentExample
+from genmask_jax.data.refershapes.scene import Scene, draw_scene
+from genmask_jax.data.refershapes.words import say
+from genmask_jax.errors import UserError
+
+MIN_VISIBLE = 0.85
+SPLITS = {"train": 1_000_000, "val": 4096, "test": 4096}
+
+
+class Composition(NamedTuple):
+    """A scene, the indices of two of its shapes, an expression for each, and the first one's group."""
+
+    scene: Scene
+    target: int
+    other: int
+    text: str
+    other_text: str
+    group: str
+
+
+class _Shapes:
+    """Length, index check and the random generator of an example."""
+
+    task = 0
+
+    def __init__(self, split: str, size: int, seed: int = 0):
+        """`split`: train, val or test; `size`: side of the pictures, pixels. Raises UserError."""
+        if split not in SPLITS:
+            raise UserError(f"refershapes: no split {split!r}; there are {', '.join(SPLITS)}")
+        self.split, self.size, self.seed = split, size, seed
+
+    def __len__(self) -> int:
+        return SPLITS[self.split]
+
+    def _rng(self, index: int) -> np.random.Generator:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return np.random.default_rng((self.seed, list(SPLITS).index(self.split), self.task, index))
+
+
+class ReferShapesSegment(_Shapes):
+    """Scenes of 2-5 shapes with an expression and the mask of the one shape that it names."""
+
+    def compose(self, index: int) -> Composition:
+        """The scene behind an example, with the two shapes that are named and how."""
+        rng = self._rng(index)
+        while True:
+            scene = draw_scene(rng, int(rng.integers(2, 6)), self.size)
+            if len(scene.shapes) < 2 or scene.visible.min() < MIN_VISIBLE:
+                continue
+            target, other = (int(i) for i in rng.permutation(len(scene.shapes))[:2])
+            said = [say(rng, i, scene.shapes, self.size) for i in (target, other)]
+            if said[0] is None or said[1] is None:
+                continue
+            noun = ("object", "thing")[rng.integers(2)]
+            texts = (said[0].phrase(noun), said[1].phrase(noun))
+            return Composition(scene, target, other, *texts, said[0].group)
+
+    def __getitem__(self, index: int) -> SegmentExample:
+        made = self.compose(index)
+        masks = made.scene.masks
+        return {
+            "image": made.scene.image,
+            "mask": masks[made.target].astype(np.uint8),
+            "text": made.text,
+            "id": f"{self.split}-{index}",
+            "group": made.group,
+            "other_text": made.other_text,
+            "other_mask": masks[made.other].astype(np.uint8),
+            "objects_mask": masks.any(0).astype(np.uint8),
+        }
+
+
+class ReferShapesGenerate(_Shapes):
+    """One shape with a prompt such as "a red star", or two or three with a prompt that lists them all."""
+
+    task = 1
+
+    def __getitem__(self, index: int) -> GenerateExample:
+        rng = self._rng(index)
+        count = 1 if rng.random() < 0.5 else int(rng.integers(2, 4))
+        scene = draw_scene(rng, count, self.size)
+        names = []
+        for shape in scene.shapes:
+            size = f"{shape.size} " if rng.random() < 0.5 else ""
+            article = "an" if not size and shape.colour == "orange" else "a"
+            names.append(f"{article} {size}{shape.colour} {shape.kind}")
+        text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+        return {"image": scene.image, "text": text, "id": f"{self.split}-{index}"}

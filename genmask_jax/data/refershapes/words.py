@@ -1,0 +1,73 @@
+"""What is said of a shape: expressions that single out exactly one."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+
+from genmask_jax.data.refershapes.scene import Shape
+
+PLACES: dict[str, tuple[int, int]] = {
+    "on the left": (0, -1),
+    "on the right": (0, 1),
+    "at the top": (1, -1),
+    "at the bottom": (1, 1),
+}
+"""Axis (0 across, 1 down) and direction in which the object is furthest among those that match."""
+
+
+PLACE_MARGIN = 0.12
+"""How much further, as a share of the side, than the next object."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Expression:
+    """What is said of an object; None is left unsaid."""
+
+    size: str | None = None
+    colour: str | None = None
+    kind: str | None = None
+    place: str | None = None
+
+    @property
+    def group(self) -> str:
+        """Which attributes are named, such as "colour+kind"."""
+        return "+".join(name for name, value in dataclasses.asdict(self).items() if value)
+
+    def phrase(self, noun: str = "object") -> str:
+        """ "the small red star on the left"; `noun` stands for an unnamed kind."""
+        words = ("the", self.size, self.colour, self.kind or noun, self.place)
+        return " ".join(word for word in words if word)
+
+
+def _furthest(fits: list[int], place: str, shapes: tuple[Shape, ...], size: int) -> int | None:
+    """Which of at least two shapes is furthest towards a place; None where the margin is not kept."""
+    axis, sign = PLACES[place]
+    reach = sorted((sign * shapes[i].centre[axis], i) for i in fits)
+    return reach[-1][1] if reach[-1][0] - reach[-2][0] >= PLACE_MARGIN * size else None
+
+
+def expressions_for(target: int, shapes: tuple[Shape, ...], size: int) -> tuple[list, list]:
+    """All expressions that single out one shape: those without and those with a place."""
+    shape = shapes[target]
+    plain, placed = [], []
+    for keep in itertools.product((False, True), repeat=3):
+        named = (shape.size, shape.colour, shape.kind)
+        said = tuple(value if kept else None for value, kept in zip(named, keep, strict=True))
+        fits = [
+            i
+            for i, s in enumerate(shapes)
+            if said[0] in (None, s.size) and said[1] in (None, s.colour) and said[2] in (None, s.kind)
+        ]
+        if len(fits) > 1:
+            places = (place for place in PLACES if _furthest(fits, place, shapes, size) == target)
+            placed += [Expression(*said, place) for place in places]
+        elif any(keep):
+            plain.append(Expression(*said))
+    return plain, placed
+
+
+def say(rng: np.random.Generator, target: int, shapes: tuple[Shape, ...], size: int) -> Expression | None:
+    plain, placed = expressions_for(target, shapes, size)
+    options = placed if placed and (not plain or rng.random() < 0.35) else plain
+    return options[rng.integers(len(options))] if options else None

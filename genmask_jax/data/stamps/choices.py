@@ -1,0 +1,40 @@
+"""What looking at all images of the packages told: which to leave out, and how to call some."""
+
+# Stamps that are drawings, no single thing, or copies of another stamp; patterns of folder/name.
+DRAWINGS = """
+symbols/* */cartoon/* *_mirror *_flip animals/insects/bee animals/mammals/hedgehog clothes/* food/pizza
+medical/tooth military/final-roll-call naturalforces/* people/body_parts/* seasonal/christmas/Santa
+seasonal/christmas/candy_cane seasonal/christmas/star seasonal/christmas/tree seasonal/easter/*
+seasonal/halloween/jackolantern* seasonal/hanukkah/* seasonal/newyears/* space/planets/0_sun town/flags/*
+town/monuments/inukshuk-outline vehicles/emergency/sedan_police
+"""
+
+
+# Wallpapers that are no grounds; patterns of folder/name. First what is no photograph, then those of flowers
+# and animals (things that are named), then those of some other thing ("the red thing" could mean it).
+NO_GROUNDS = """
+abstract/* desktop/* */umang_by_* */Fossa_by_* */Painting-Colors_by_* images/Autumn images/Flow
+images/Honeywave images/PastelHills images/SafeLanding images/Shell
+*/Dragonfly_by_* */Kleiber_by_* */free_by_* */seeding_by_* nature/FreshFlower nature/Garden nature/LadyBird
+nature/TwoWings nature/YellowFlower
+*/Picture_0B_by_* */Picture_1A_by_* */Wine_by_* */friends_by_* */greentock_by_* images/ColorfulCups
+images/EveningGlow
+"""
+
+
+# File name and noun phrase, where neither the description nor the file name is a good one.
+NAMES = dict(
+    line.split("=")
+    for line in """
+bluegroper=blue groper,lionfish=lionfish,gnu-baby=baby gnu,gnu-baby-stand=baby gnu,sheep_lamb=lamb,hen=hen
+edward_bear=teddy bear,mountaingoat=mountain goat,avocado=avocado,cherimoya=cherimoya,grannysmith=rag doll
+bradley=tank,infantry-stryker=armoured vehicle,f22_raptor=fighter jet,adeenia=desert rose,xanthia=moth
+anemone_red=anemone,anthoorium=anthurium,appooppanthady=milkweed,bolsom=balsam,chemparathi=hibiscus
+flower10=hibiscus,flower4=purple flowers,flower7=orange flowers,chuvanna_plastic_poo=plastic flower
+eggplant=eggplant,lavender=lavender,cep-2=cep,birch=birch,rambutan=rambutan,German_Christmas_toy=wooden toy
+grave-c=stone cross,moon_3qt=moon,apollo_lander=lunar lander,spacewalk=astronaut,voyager2=space probe
+stop=stop sign,yield=yield sign,uk_post_box=post box,indycar=race car,chineseJunk=sailing ship,7spoke256=wheel
+""".strip()
+    .replace("\n", ",")
+    .split(",")
+)

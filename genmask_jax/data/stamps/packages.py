@@ -1,0 +1,62 @@
+"""The Debian packages that Stamps is made of: found, fetched, unpacked."""
+
+import pathlib
+import shutil
+import subprocess
+
+from tqdm import tqdm
+
+from genmask_jax.errors import UserError
+
+STAMPS = "tuxpaint-stamps-default"
+
+
+PACKAGES = {
+    STAMPS: "GPL-2",
+    "plasma-workspace-wallpapers": "GPL-2+",
+    "mate-backgrounds": "GPL-2+",
+    "lomiri-wallpapers-16.04": "CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0",
+    "lomiri-wallpapers-20.04": "CC-BY-SA-3.0",
+}
+"""What is fetched, and the licence of what has none of its own in the package's copyright file."""
+
+
+def find_packages(raw: pathlib.Path, unpacked: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """The files of each package: as it is installed, else unpacked from a .deb in `raw` (or fetched there).
+
+    Raises:
+        UserError: there is no Debian tool, no network, no such package, or a damaged file.
+    """
+    files = {name: _installed(name) for name in PACKAGES}
+    wanted = [name for name in PACKAGES if not files[name]]
+    missing = [name for name in wanted if not list(raw.glob(f"{name}_*.deb"))]
+    tools = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
+    if ("dpkg-deb" in tools and wanted) or ("apt-get" in tools and missing):
+        raise UserError(
+            f"stamps: this machine has no {'/'.join(tools)}; copy the .deb files named {', '.join(wanted)} "
+            f"into --raw={raw} and install dpkg-deb, or copy a directory that was prepared on Debian"
+        )
+    for name in tqdm(missing, desc="fetching packages", unit="package", disable=not missing):
+        raw.mkdir(parents=True, exist_ok=True)
+        complaint = f"apt-get cannot fetch {name}; run apt-get update, or put its .deb into --raw={raw}"
+        _call(["apt-get", "download", name], raw, complaint)
+    for name in tqdm(wanted, desc="unpacking", unit="package", disable=not wanted):
+        deb, place = sorted(raw.glob(f"{name}_*.deb"))[-1], unpacked / name
+        place.mkdir(parents=True)
+        complaint = f"{deb} cannot be unpacked; delete it and run again"
+        _call(["dpkg-deb", "-x", str(deb), str(place)], raw, complaint)
+        files[name] = sorted(path for path in place.rglob("*") if path.is_file())
+    return files
+
+
+def _installed(name: str) -> list[pathlib.Path]:
+    listed = pathlib.Path(f"/var/lib/dpkg/info/{name}.list")
+    paths = listed.read_text(encoding="utf-8").splitlines() if listed.exists() else []
+    return [path for path in map(pathlib.Path, paths) if path.is_file()]
+
+
+def _call(command: list[str], folder: pathlib.Path, complaint: str) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"stamps: {complaint} ({reason})")

@@ -1,0 +1,211 @@
+"""Makes the Stamps data set: photographic cut-outs with exact mattes, and photographs to put them on.
+
+Both come from Debian packages that anyone may fetch; nothing of them is part of this project. A prepared
+directory holds objects/*.png (RGBA), grounds/*.jpg, index.json and LICENSES.txt.
+"""
+
+import fnmatch
+import hashlib
+import json
+import pathlib
+import re
+import tempfile
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from genmask_jax.data.stamps.choices import DRAWINGS, NAMES, NO_GROUNDS
+from genmask_jax.data.stamps.names import colours, from_file_name, is_seen, noun_phrase, read_descriptions
+from genmask_jax.data.stamps.packages import PACKAGES, STAMPS, find_packages
+from genmask_jax.errors import UserError
+from genmask_jax.images import UNREADABLE
+
+MIN_SIDE, OBJECT_SIDE, GROUND_SIDE = 128, 256, 640
+SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
+
+# What looking at all the pictures told: which to leave out, how to call some.
+
+
+def prepare(out: pathlib.Path, raw: pathlib.Path | None) -> dict[str, Any]:
+    """Finds or fetches the packages and writes the data set; prints counts, skipped files and licences.
+
+    Args:
+        out: the directory to make; one that is complete already is left as it is.
+        raw: where .deb files are looked for, or downloaded to; OUT/packages when None.
+
+    Returns:
+        The index: `objects` and `grounds`, a list of entries each.
+
+    Raises:
+        UserError: no Debian tools, a package that cannot be had, or `out` holds something else.
+    """
+    out = out.resolve()
+    if (out / "index.json").exists():
+        print(f"{out} is prepared already; nothing done (delete it to make it anew)")
+        return json.loads((out / "index.json").read_text(encoding="utf-8"))
+    if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {"packages"}):
+        raise UserError(
+            f"--out={out} holds something else than a complete Stamps data set; give a new directory"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    # Made aside and renamed at the end: an interrupted run leaves nothing half done.
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as aside:
+        files = find_packages((raw or out / "packages").resolve(), pathlib.Path(aside) / "unpacked")
+        work = pathlib.Path(aside) / "made"
+        work.mkdir()
+        skipped: list[str] = []
+        index = {"objects": make_objects(files, work, skipped), "grounds": make_grounds(files, work, skipped)}
+        _write_licences(files, work)
+        (work / "index.json").write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
+        if out.exists():
+            for path in out.iterdir():
+                path.rename(work / path.name)
+            out.rmdir()
+        work.rename(out)
+    _report(out, index, skipped)
+    return index
+
+
+def _report(out: pathlib.Path, index: dict[str, Any], skipped: list[str]) -> None:
+    for line in skipped:
+        print(f"skipped {line}")
+    seen = sum(entry["seen"] for entry in index["objects"])
+    names = len({entry["name"] for entry in index["objects"]})
+    splits = [entry["split"] for entry in index["grounds"]]
+    print(
+        f"{out}: {len(index['objects'])} objects with {names} names ({seen} for training, "
+        f"{len(index['objects']) - seen} unseen); {len(splits)} grounds "
+        f"({', '.join(f'{splits.count(split)} {split}' for split in SHARES)}); "
+        f"{len(skipped)} broken files skipped"
+    )
+    licences = "; ".join(f"{name} {licence}" for name, licence in PACKAGES.items())
+    print(f"licences: {licences}; more in {out / 'LICENSES.txt'}")
+
+
+def make_objects(
+    files: dict[str, list[pathlib.Path]], out: pathlib.Path, skipped: list[str]
+) -> list[dict[str, Any]]:
+    """Writes objects/*.png, cropped to their mattes; a file that cannot be read is added to `skipped`."""
+    (out / "objects").mkdir()
+    objects = []
+    paths = [path for path in files[STAMPS] if path.suffix == ".png" and "stamps" in path.parts]
+    for path in tqdm(paths, desc="cut-outs", unit="file"):
+        parts = path.parts[path.parts.index("stamps") + 1 :]
+        key = "/".join(parts).removesuffix(".png")
+        if any(fnmatch.fnmatch(key, pattern) for pattern in DRAWINGS.split()):
+            continue
+        try:
+            with Image.open(path) as picture:
+                cut = cut_out(picture.convert("RGBA"))
+        except UNREADABLE as error:
+            skipped.append(f"{path.name}: {' '.join(str(error).split())}")
+            continue
+        if cut is None:
+            continue
+        descriptions = read_descriptions(path.with_suffix(".txt"))
+        name = NAMES.get(path.stem) or noun_phrase(descriptions.get("en", "")) or from_file_name(path.stem)
+        file = f"objects/{key.replace('/', '-')}.png"
+        cut.save(out / file)
+        colour, shares = colours(cut)
+        objects.append(
+            {
+                "name": name,
+                "file": file,
+                "category": parts[0],
+                "colour": colour,
+                "colour_shares": shares,
+                "seen": is_seen(name),
+                "descriptions": descriptions,
+            }
+        )
+    if not objects:
+        raise UserError(f"stamps: the package {STAMPS} holds no usable cut-out; fetch it again")
+    return objects
+
+
+def make_grounds(
+    files: dict[str, list[pathlib.Path]], out: pathlib.Path, skipped: list[str]
+) -> list[dict[str, Any]]:
+    """Writes grounds/*.jpg, reduced: one for each photograph, however many sizes of it there are.
+
+    Splits: in the order of a hash of their names, the first 70 % train, then 10 % val, 20 % test.
+    """
+    (out / "grounds").mkdir()
+    entries: dict[str, dict[str, Any]] = {}
+    for package in list(PACKAGES)[1:]:
+        terms = _own_licences(files[package])
+        for key, path in sorted(_photographs(files[package]).items()):
+            try:
+                with Image.open(path) as picture:
+                    picture.draft("RGB", (2 * GROUND_SIDE, 2 * GROUND_SIDE))  # a JPEG is decoded smaller
+                    picture = picture.convert("RGB")
+            except UNREADABLE as error:
+                skipped.append(f"{path.name}: {' '.join(str(error).split())}")
+                continue
+            picture.thumbnail((GROUND_SIDE, GROUND_SIDE))
+            file = f"grounds/{key}.jpg"
+            picture.save(out / file, quality=92)
+            licence = terms.get(path.name, PACKAGES[package])
+            entries[key] = {"file": file, "package": package, "licence": licence}
+    if len(entries) < len(SHARES):
+        raise UserError(
+            f"stamps: only {len(entries)} photographs to put things on; fetch {list(PACKAGES)[1]} again"
+        )
+    keys = sorted(entries, key=lambda key: hashlib.sha256(key.encode()).digest())
+    last = max(1, round(SHARES["train"] * len(keys)))
+    middle = last + max(1, round(SHARES["val"] * len(keys)))
+    for split, chosen in zip(SHARES, (keys[:last], keys[last:middle], keys[middle:]), strict=True):
+        for key in chosen:
+            entries[key]["split"] = split
+    return [entries[key] for key in sorted(entries)]
+
+
+def _photographs(files: list[pathlib.Path]) -> dict[str, pathlib.Path]:
+    """The largest file of each photograph that may be a ground, by its name (in Plasma, its folder's)."""
+    found: dict[str, pathlib.Path] = {}
+    for path in files:
+        plasma = "contents" in path.parts
+        if (
+            path.suffix not in (".jpg", ".jpeg")
+            or path.is_symlink()
+            or (plasma and path.parent.name != "images")
+        ):
+            continue
+        key = path.parents[2].name if plasma else re.sub(r"_\d+x\d+$", "", path.stem)
+        if any(fnmatch.fnmatch(f"{path.parent.name}/{key}", pattern) for pattern in NO_GROUNDS.split()):
+            continue
+        if key not in found or path.stat().st_size > found[key].stat().st_size:
+            found[key] = path
+    return found
+
+
+def _own_licences(files: list[pathlib.Path]) -> dict[str, str]:
+    """File name to licence, from the stanzas of a package's machine-readable copyright file."""
+    terms = {}
+    for path in (path for path in files if path.name == "copyright"):
+        for stanza in re.split(r"\n\s*\n", path.read_text(encoding="utf-8", errors="replace")):
+            match = re.search(r"^Files:(.*?)^\w[\w-]*:.*?^License: *(\S+)", stanza, re.DOTALL | re.MULTILINE)
+            if match:
+                terms.update({name.rsplit("/", 1)[-1]: match[2] for name in match[1].split()})
+    return terms
+
+
+def _write_licences(files: dict[str, list[pathlib.Path]], out: pathlib.Path) -> None:
+    lines = [f"{name}: {licence}" for name, licence in PACKAGES.items()]
+    for name, paths in files.items():
+        for path in (path for path in paths if path.name == "copyright"):
+            lines += ["", f"==== {name} ====", path.read_text(encoding="utf-8", errors="replace")]
+    (out / "LICENSES.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def cut_out(picture: Image.Image) -> Image.Image | None:
+    """The picture cropped to where it is opaque; None if it is small or has no matte to speak of."""
+    opaque = np.asarray(picture)[..., 3] > 127
+    box = Image.fromarray(opaque.astype(np.uint8)).getbbox()
+    if box is None or max(picture.size) < MIN_SIDE or opaque.mean() > 0.98:
+        return None
+    picture = picture.crop(box)
+    picture.thumbnail((OBJECT_SIDE, OBJECT_SIDE))
+    return picture

@@ -1,0 +1,167 @@
+"""Stamps: scenes composed of photographic cut-outs on photographic grounds, as they are read.
+
+`launch/prepare_data.py stamps` makes the directory. An expression names an object, or its colour, place or
+size, and is only used when it singles out exactly one object of the scene. In training only *seen* objects
+occur; in val and test every second scene asks for an *unseen* one, never by its bare name, which could not
+be known. Grounds are disjoint between the splits.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from genmask_jax.data.examples import GenerateExample, SegmentExample
+from genmask_jax.data.stamps.scene import SPLITS, Scene, Stamp, lay_out, load, paint
+from genmask_jax.data.stamps.words import KINDS, Expression, ambiguous, expressions_for
+from genmask_jax.errors import UserError
+
+MIN_VISIBLE, MIN_AREA = 0.6, 0.015
+"""Least share of the target that is visible, and least share of the picture that it takes."""
+TRIES = 1000
+"""How many scenes are composed for one example before giving up; 1.4 is the mean."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """A scene, the object that is asked for (`said` of `target`), and another one where there is one."""
+
+    scene: Scene
+    target: int
+    said: Expression
+    other: int | None = None
+    other_said: Expression | None = None
+
+
+@functools.lru_cache(maxsize=8)
+def pool_of(path: str, split: str) -> tuple[Stamp, ...]:
+    """The stamps that may occur in a split: seen ones in train, all in the others."""
+    return tuple(stamp for stamp in load(path)[0] if stamp.seen or split != "train")
+
+
+class _Stamps:
+    """Length, files and the random generator of an example."""
+
+    task = 0
+
+    def __init__(self, path: str, split: str, size: int, seed: int = 0, length: int | None = None):
+        """Opens a prepared directory.
+
+        Args:
+            path: the directory.
+            split: train, val or test.
+            size: side of the pictures, pixels.
+            seed: of all that is drawn.
+            length: how many examples; the split's own number (SPLITS) when None.
+
+        Raises:
+            UserError: no such split, or no prepared directory.
+        """
+        if split not in SPLITS:
+            raise UserError(f"stamps: no split {split!r}; there are {', '.join(SPLITS)}")
+        load(path)  # complains now rather than in a worker process
+        self.path, self.split, self.size, self.seed = path, split, size, seed
+        self.length = SPLITS[split] if length is None else length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def _rng(self, index: int) -> np.random.Generator:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        return np.random.default_rng((self.seed, list(SPLITS).index(self.split), self.task, index))
+
+    def _scene(self, rng: np.random.Generator, count: int, first: list[Stamp]) -> Scene:
+        """`first` and others, none of whose names could be mistaken for another's, in random order."""
+        pool, chosen = pool_of(self.path, self.split), list(first)
+        for _ in range(20):
+            if len(chosen) >= count:
+                break
+            stamp = pool[rng.integers(len(pool))]
+            if not any(ambiguous(stamp.name, other.name) for other in chosen):
+                chosen.append(stamp)
+        chosen = [chosen[i] for i in rng.permutation(len(chosen))]
+        return lay_out(rng, chosen, self.size)
+
+    def _paint(self, rng: np.random.Generator, scene: Scene) -> np.ndarray:
+        return paint(rng, scene, load(self.path)[1][self.split])
+
+
+class StampsSegment(_Stamps):
+    """Scenes of 1-5 objects with an expression and the visible part of the object that it names.
+
+    Groups read "seen name", "unseen place" and so on: whether the target is a seen object, and what is said.
+    """
+
+    def question(self, index: int) -> Question:
+        """What example `index` asks."""
+        return self._question(self._rng(index), index)
+
+    def _question(self, rng: np.random.Generator, index: int) -> Question:
+        # What kind of thing is said of whom is drawn first, then scenes until one allows it: the shares hold.
+        seen = self.split == "train" or index % 2 == 0
+        shares = {kind: share for kind, share in KINDS.items() if seen or kind != "name"}
+        kind = rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values()))
+        targets = [
+            s for s in pool_of(self.path, self.split) if s.seen == seen and (s.colour or kind != "colour")
+        ]
+        for _ in range(TRIES):
+            first = [targets[rng.integers(len(targets))]] if targets else []
+            if kind == "name" and rng.random() < 0.2:  # the same twice, told apart by place
+                first *= 2
+            scene = self._scene(rng, int(rng.integers(2 if kind in ("place", "size") else 1, 6)), first)
+            order = [int(i) for i in rng.permutation(len(scene.stamps))]
+            asked = ((i, self._say(rng, scene, i, kind)) for i in order if scene.stamps[i].seen == seen)
+            target, said = next(((i, said) for i, said in asked if said), (None, None))
+            if target is None or said is None:
+                continue
+            if len(scene.stamps) == 1:
+                return Question(scene, target, said)
+            others = ((i, self._say(rng, scene, i)) for i in order if i != target)
+            other, other_said = next(((i, said) for i, said in others if said), (None, None))
+            if other is not None:
+                return Question(scene, target, said, other, other_said)
+        raise UserError(
+            f"config.data.path={self.path}: none of {TRIES} scenes lets one object be told by "
+            f"its {kind}; prepare it anew, or use larger pictures than {self.size} pixels"
+        )
+
+    def _say(
+        self, rng: np.random.Generator, scene: Scene, target: int, kind: str | None = None
+    ) -> Expression | None:
+        """An expression, of a kind if one is given, for an object that is visible enough."""
+        area = scene.areas[target]
+        if area < MIN_AREA * self.size**2 or area < MIN_VISIBLE * scene.whole[target]:
+            return None
+        options = expressions_for(target, scene, kind)
+        return options[rng.integers(len(options))] if options else None
+
+    def __getitem__(self, index: int) -> SegmentExample:
+        rng = self._rng(index)
+        asked = self._question(rng, index)
+        masks = asked.scene.masks.astype(np.uint8)
+        noun = ("object", "thing")[rng.integers(2)]
+        seen = "seen" if asked.scene.stamps[asked.target].seen else "unseen"
+        return {
+            "image": self._paint(rng, asked.scene),
+            "mask": masks[asked.target],
+            "text": asked.said.phrase(noun),
+            "id": f"{self.split}-{index}",
+            "group": f"{seen} {asked.said.kind}",
+            "other_text": asked.other_said.phrase(noun) if asked.other_said else "",
+            "other_mask": np.zeros_like(masks[0]) if asked.other is None else masks[asked.other],
+            "objects_mask": masks.max(0),
+        }
+
+
+class StampsGenerate(_Stamps):
+    """One or two objects on a ground, with a prompt: "a photo of a frog", "a frog and an orca"."""
+
+    task = 1
+
+    def __getitem__(self, index: int) -> GenerateExample:
+        rng = self._rng(index)
+        scene = self._scene(rng, int(rng.integers(1, 3)), [])
+        names = [f"{'an' if s.name[0] in 'aeio' else 'a'} {s.name}" for s in scene.stamps]
+        text = " and ".join(names) if len(names) > 1 else f"a photo of {names[0]}"
+        return {"image": self._paint(rng, scene), "text": text, "id": f"{self.split}-{index}"}

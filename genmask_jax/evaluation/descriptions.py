@@ -1,0 +1,22 @@
+"""What a source's expressions ask for, in the words of a language model."""
+
+import jax
+
+from genmask_jax.data.prepared.source import PreparedSegment
+from genmask_jax.hosts import gather_rows
+from genmask_jax.inference.reasoner import Reasoner
+
+
+def describe_all(reasoner: Reasoner, source: PreparedSegment) -> list[str]:
+    """What each of a source's expressions asks for, in plain words; hosts share the work.
+
+    Where nothing is written, it is the expression itself.
+    """
+    own = range(jax.process_index(), len(source), jax.process_count())
+    written: dict[int, str] = {}
+    for start in range(0, len(own), reasoner.batch_size):
+        numbers = own[start : start + reasoner.batch_size]
+        questions = [source.text(i) for i in numbers]
+        answers = reasoner([source.picture(i) for i in numbers], questions, numbers)
+        written |= {i: a or q for i, a, q in zip(numbers, answers, questions, strict=True)}
+    return gather_rows(written)

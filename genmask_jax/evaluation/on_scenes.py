@@ -1,0 +1,59 @@
+"""A checkpoint on held-out examples of the data it was trained on: masks, and generated images."""
+
+import json
+from typing import Any
+
+from etils import epath
+
+from genmask_jax import hosts
+from genmask_jax.config import DataConfig
+from genmask_jax.data.sources import generate_source, segment_source
+from genmask_jax.evaluation.generation import evaluate_generation
+from genmask_jax.evaluation.report import print_tables
+from genmask_jax.evaluation.scoring import Scoring
+from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
+from genmask_jax.inference.generator import Generator
+from genmask_jax.sheets import generation_sheet, segmentation_sheet
+
+ON_SHEET = 24
+"""Examples on a contact sheet."""
+
+
+def score_scenes(scoring: Scoring, data: DataConfig, split: str, *, count: int, num_images: int) -> None:
+    """Scores masks and generated images, prints tables and writes metrics, examples and contact sheets.
+
+    Args:
+        scoring: of which checkpoint, and how.
+        data: the dataset, at the size that the model was trained at.
+        split: val or test.
+        count: how many examples of it.
+        num_images: how many images to generate.
+
+    Raises:
+        UserError: the data or the checkpoint is not there.
+    """
+    source, prompts = segment_source(data, split, scored=True), generate_source(data, split)
+    out = scoring.make_out(f"evaluation_{split}")
+    networks, segmenter, record = scoring.open()
+    result = evaluate_segmentation(segmenter, source, count, swapped=True, keep=ON_SHEET)
+    metrics = {"split": split, **result.metrics}
+    generator = Generator(networks, scoring.sampler, batch_size=scoring.batch_size, seed=scoring.seed)
+    texts = [prompts[i]["text"] for i in range(min(ON_SHEET, num_images, len(prompts)))]
+    sheets = {"images": (generator(texts), texts)}
+    if data.name == "refershapes":
+        metrics["generation"], images, texts = evaluate_generation(generator, prompts, num_images)
+        sheets["shapes"] = (images[: 2 * ON_SHEET], texts[: 2 * ON_SHEET])
+    metrics |= {"data": data.name, **record}
+    if hosts.is_first():
+        segmentation_sheet(sheet_rows(result, source), out / "masks.png")
+        _write(out, metrics, result.examples, sheets)
+
+
+def _write(out: epath.Path, metrics: dict[str, Any], examples: list, sheets: dict[str, tuple]) -> None:
+    for name, (images, texts) in sheets.items():
+        generation_sheet(images, texts, out / f"{name}.png")
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    lines = (json.dumps(example) for example in examples)
+    (out / "examples.jsonl").write_text("\n".join(lines) + "\n")
+    print_tables(metrics)
+    print(f"wrote metrics.json, examples.jsonl and contact sheets to {out}")

@@ -1,0 +1,89 @@
+"""How a checkpoint is scored, and where the scores go: what evaluations on scenes and on benchmarks share."""
+
+import dataclasses
+import subprocess
+from typing import Any
+
+from etils import epath
+
+import genmask_jax
+from genmask_jax import hosts
+from genmask_jax.config import SamplerConfig
+from genmask_jax.errors import UserError
+from genmask_jax.inference.load import load
+from genmask_jax.inference.masks import RESIZE
+from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.paths import make_directory
+from genmask_jax.sharding import MeshConfig, make_mesh
+from genmask_jax.system import Networks
+
+
+@dataclasses.dataclass(frozen=True)
+class Scoring:
+    """One checkpoint and how it is sampled.
+
+    checkpoint: directory of a training run.
+    step: "last", "best" or a number.
+    sampler: how masks and images are sampled.
+    batch_size: images per batch.
+    seed: of the noise that sampling starts from.
+    fsdp: devices that the parameters are sharded over.
+    workdir: where to write; a directory in `checkpoint` when empty.
+    """
+
+    checkpoint: str
+    step: str
+    sampler: SamplerConfig
+    batch_size: int
+    seed: int
+    fsdp: int
+    workdir: str
+
+    def open(self) -> tuple[Networks, Segmenter, dict[str, Any]]:
+        """The networks, a segmenter, and the record of everything but the data that changes a score.
+
+        Raises:
+            UserError: there is no such checkpoint.
+        """
+        networks, _, step = load(self.checkpoint, self.step, make_mesh(MeshConfig(fsdp=self.fsdp)))
+        segmenter = Segmenter(networks, self.sampler, batch_size=self.batch_size, seed=self.seed)
+        return networks, segmenter, self._record(step)
+
+    def make_out(self, default: str) -> epath.Path:
+        """Makes the directory to write to, on the first host, before anything takes long.
+
+        Args:
+            default: its name in `checkpoint` when `workdir` is empty.
+
+        Raises:
+            UserError: on every host, when it cannot be made.
+        """
+        path, failed = epath.Path(self.workdir or f"{self.checkpoint}/{default}"), None
+        if hosts.is_first():
+            try:
+                make_directory(path, "--workdir")
+            except UserError as error:
+                failed = error
+        if hosts.any_host(failed is not None):
+            raise failed or UserError("--workdir: the first host cannot make it")
+        return path
+
+    def _record(self, step: int) -> dict[str, Any]:
+        return {
+            "checkpoint": str(epath.Path(self.checkpoint).resolve()),
+            "checkpoint_step": step,
+            "sampler": vars(self.sampler),
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            "resize": RESIZE,
+            "weights": "ema",
+            "version": _version(),
+        }
+
+
+def _version() -> str:
+    """The package's version, with the commit when it runs from a checkout."""
+    folder = epath.Path(__file__).parent
+    command = ["git", "describe", "--always", "--dirty"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    return f"{genmask_jax.__version__} {done.stdout.strip()}".strip()

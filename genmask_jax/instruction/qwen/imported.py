@@ -1,0 +1,50 @@
+"""Imported Qwen weights (`launch/import_weights.py qwen`), found and opened."""
+
+from etils import epath
+
+from genmask_jax.errors import UserError
+from genmask_jax.fields import read_dataclass
+from genmask_jax.instruction.qwen.config import QwenConfig, need_shape
+from genmask_jax.instruction.qwen.encoder import abstract_state
+from genmask_jax.parameters.files import read_json
+from genmask_jax.parameters.names import flat_paths
+from genmask_jax.parameters.streaming import ParameterReader
+
+NAME, HUB = "qwen", "hub"
+"""Names of the folder of imported weights, and in it of the folder with what a hub has beside them."""
+
+
+def find_qwen(directory: epath.PathLike, what: str) -> tuple[QwenConfig, epath.Path]:
+    """The config and the folder (params/, hub/) of imported weights.
+
+    Args:
+        directory: made by `launch/import_weights.py qwen`.
+        what: the field or flag that names it, for the complaint.
+
+    Raises:
+        UserError: there are none.
+    """
+    folder = epath.Path(directory) / NAME
+    if not (folder / "config.json").exists():
+        raise UserError(f"{what}={directory}: no Qwen here; make it with launch/import_weights.py qwen")
+    config = read_dataclass(QwenConfig, folder / "config.json")
+    need_shape(config, str(folder / "config.json"))
+    return config, folder
+
+
+def open_parameters(config: QwenConfig, folder: epath.Path) -> ParameterReader:
+    """The parameters in a folder of `find_qwen`. Raises UserError unless they are those of the config."""
+    reader = ParameterReader(folder / "params")
+    wanted = {path: leaf.shape for path, leaf in flat_paths(abstract_state(config))}
+    for name in sorted(wanted.keys() | reader.shapes.keys()):
+        there, here = reader.shapes.get(name, "absent"), wanted.get(name, "absent")
+        if there != here:
+            raise UserError(
+                f"{folder}: {name} is {there}, and by its config.json {here}; import the weights again"
+            )
+    return reader
+
+
+def digest(folder: epath.Path) -> str:
+    """SHA-256 of imported weights, as their import has noted it."""
+    return read_json(folder / "import.json")["sha256"]

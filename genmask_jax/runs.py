@@ -1,0 +1,112 @@
+"""What a run's directory holds, for whoever reads one.
+
+    config.json            what was trained
+    instruction/           a tokenizer that was learned; or which imported weights the encoder has
+    vae/                   config.json and weights of the (frozen) VAE
+    checkpoints/STEP/      train (state without EMA), ema_params, data (position), metrics
+
+so that the directory is enough to resume, evaluate and sample; only a Qwen's weights stay where they are.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from flax import nnx
+
+from genmask_jax import hosts
+from genmask_jax.config import from_config_dict
+from genmask_jax.errors import UserError
+from genmask_jax.fields import read_dataclass, to_json
+from genmask_jax.models.vae import VAE, VAEConfig
+from genmask_jax.parameters.names import parameter_name
+from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.sharding import one_device, placed, state_shardings
+
+
+def find_step(workdir: epath.PathLike, which: str) -> int:
+    """The step to read: "last", "best" (by the validation score) or a number.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
+    directory = epath.Path(workdir) / "checkpoints"
+    steps = sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit()) if directory.exists() else []
+    if not steps:
+        raise UserError(f"{workdir}: no checkpoint here; --checkpoint is the --workdir of a training run")
+    if which == "last":
+        return steps[-1]
+    if which == "best":
+        return max(steps, key=lambda step: _metric(directory / str(step)))
+    if which.isdigit() and int(which) in steps:
+        return int(which)
+    raise UserError(f"{workdir}: no checkpoint {which!r}; there are last, best, {', '.join(map(str, steps))}")
+
+
+def _metric(directory: epath.Path) -> float:
+    path = directory / "metrics" / "metrics"
+    return json.loads(path.read_text())["score"] if path.exists() else float("-inf")
+
+
+def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
+    """The EMA parameters of one checkpoint, in the dtypes and shardings of `abstract`.
+
+    Raises:
+        UserError: the checkpoint is of another model.
+    """
+    return _restore(epath.Path(workdir) / "checkpoints" / str(step) / "ema_params", abstract)
+
+
+def _restore(path: epath.Path, targets: Any) -> Any:
+    """The arrays in `path`; shapes are compared before any is read."""
+    here = {parameter_name(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(targets)}
+    need_same(path, ParameterReader(path).shapes, here)
+    with ocp.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(path.resolve(), targets)
+
+
+def need_same(path: epath.Path, there: dict, here: dict, but: Iterable[str] = ()) -> None:
+    """Compares shapes by name, in a checkpoint and in the model. Raises UserError at the first difference."""
+    for name in sorted((here.keys() | there.keys()) - set(but)):
+        old, new = there.get(name, "absent"), here.get(name, "absent")
+        if old != new:
+            raise UserError(f"{path}: this checkpoint is of another model: {name} is {old}, not {new}")
+
+
+def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:
+    """Writes a VAE's shape and weights (with latent statistics) to WORKDIR/vae."""
+    directory = (epath.Path(workdir) / "vae").resolve()
+    with ocp.StandardCheckpointer() as checkpointer:
+        # As NumPy arrays, which the first host writes for all.
+        checkpointer.save(directory / "params", jax.device_get(state), force=True)
+    if hosts.is_first():
+        (directory / "config.json").write_text(to_json(config))
+    hosts.wait("VAE saved")
+
+
+def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
+    """Reads what `save_vae` wrote.
+
+    Raises:
+        UserError: there is no VAE in WORKDIR/vae.
+    """
+    directory = (epath.Path(workdir) / "vae").resolve()
+    if not (directory / "config.json").exists():
+        raise UserError(
+            f"{workdir}: no trained VAE here; config.vae is the --workdir of a finished launch/train_vae.py"
+        )
+    config = read_config(VAEConfig, directory)
+    shapes = nnx.eval_shape(lambda: nnx.state(VAE(config, rngs=nnx.Rngs(0))))
+    shardings = state_shardings(shapes, one_device())
+    return config, _restore(directory / "params", jax.tree.map(placed, shapes, shardings))
+
+
+def read_config(kind: Any, workdir: epath.PathLike) -> Any:
+    """The config.json of a run as its dataclass. Raises UserError when it is not there or not of `kind`."""
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        raise UserError(f"{workdir}: no config.json here; give the --workdir of a training run")
+    return read_dataclass(kind, path, from_config_dict)

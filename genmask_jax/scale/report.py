@@ -1,0 +1,54 @@
+"""Estimates as tables."""
+
+from rich.console import Console
+from rich.table import Table
+
+from genmask_jax.scale.estimate import Estimate
+from genmask_jax.scale.search import Found
+
+
+def verdict(found: Estimate) -> str:
+    """An estimate in half a line."""
+    used = f"{found.hbm_bytes_per_device / 2**30:.2f} of {found.hbm_limit_bytes / 2**30:.0f} GiB"
+    if not found.fits:
+        return f"does not fit, {used}"
+    return f"{used}, {found.estimated_step_seconds:.3f} s, MFU {100 * found.estimated_mfu:.0f} %"
+
+
+def print_search(title: str, found: list[Found]) -> None:
+    """One row for each mesh, in the order given."""
+    table = Table(title=f"{title}: the best first")
+    for column in ("mesh and remat", ""):
+        table.add_column(column)
+    for one in found:
+        table.add_row(one.name, verdict(one.estimate))
+    Console().print(table)
+
+
+def print_estimate(title: str, found: Estimate, count: int) -> None:
+    """One estimate, for each of `count` devices, and what to change when it does not fit."""
+    table = Table(title=f"{title}: {count} devices")
+    table.add_column("per device")
+    table.add_column("", justify="right")
+    limit = found.hbm_limit_bytes
+    room = 100 * (1 - found.hbm_bytes_per_device / limit)
+    table.add_row("HBM", f"{found.hbm_bytes_per_device / 2**30:.2f} of {limit / 2**30:.0f} GiB")
+    table.add_row("fits", f"yes, {room:.0f} % free" if found.fits else f"no, {-room:.0f} % too much")
+    if found.fits:
+        table.add_row("model FLOPs", f"{found.model_flops_per_device / 1e12:.1f} TFLOP")
+        table.add_row("FLOPs of the compiled program", f"{found.flops_per_device / 1e12:.1f} TFLOP")
+        table.add_row("HBM traffic", f"{found.bytes_accessed_per_device / 1e9:.0f} GB")
+        for row in found.collectives[:6]:
+            name = f"{row['kind']} over {row['group']} devices, {row['count']:.0f} times"
+            table.add_row(name, f"{row['bytes'] / 1e9:.2f} GB")
+        table.add_row("compute, at peak FLOP/s or HBM bandwidth", f"{found.compute_seconds:.3f} s")
+        table.add_row("communication", f"{found.communication_seconds:.3f} s")
+        seconds, mfu = found.estimated_step_seconds, 100 * found.estimated_mfu
+        table.add_row("estimated time and MFU", f"{seconds:.3f} s, {mfu:.0f} %")
+    table.add_row("compile time", f"{found.compile_seconds:.0f} s")
+    Console().print(table)
+    if not found.fits:
+        print(
+            "to make it fit: config.loop.global_batch_size smaller or grad_accumulation_steps above 1, "
+            "config.model.remat=all, or config.mesh.fsdp larger"
+        )
