@@ -24,7 +24,7 @@ quickstart: $(VENV)/installed
 	  --workdir=$(RUNS)/genmask --overwrite
 	$(BIN)/python launch/evaluate.py --checkpoint=$(RUNS)/genmask --split=test --count=512
 	@echo
-	@echo "Look at   $(RUNS)/genmask/evaluation_test/{masks,pictures,shapes}.png"
+	@echo "Look at   $(RUNS)/genmask/evaluation_test/{masks,images,shapes}.png"
 	@echo "Curves:   $(BIN)/tensorboard --logdir=$(RUNS)"
 	@echo "Draw:     $(BIN)/python launch/sample.py --checkpoint=$(RUNS)/genmask --text='a red star' --out=$(RUNS)/drawn"
 	@echo "Photos:   $(BIN)/python launch/prepare_data.py stamps --out=data/stamps   (then see the README)"

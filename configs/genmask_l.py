@@ -1,6 +1,6 @@
 """GenMask L, the paper's run: DiT and VAE of Wan 2.1 1.3B (30 layers of 1536), instructions by Qwen2.5-VL-7B,
 8,000 steps of 1,024 examples at 512 px: RefCOCO, RefCOCO+ and RefCOCOg together, and COCO's captions, 1 : 1.
-Pictures that any of the three holds out for evaluation are in neither half.
+Images that any of the three holds out for evaluation are in neither half.
 
     python launch/import_weights.py wan --from=Wan2.1-T2V-1.3B-Diffusers --out=weights/wan_l --text_dim=3584
     python launch/import_weights.py qwen --from=Qwen2.5-VL-7B-Instruct --out=weights/qwen_7b
@@ -35,7 +35,7 @@ def get_config():
             ),
             instruction=InstructionConfig(
                 name="qwen",
-                # A picture of 512 px is 18 x 18 tokens.
+                # An image of 512 px is 18 x 18 tokens.
                 qwen=QwenInstructionConfig(weights="weights/qwen_7b", image_token_budgets=(324,)),
             ),
             compute_dtype="bfloat16",

@@ -1,4 +1,4 @@
-"""GenMask L as in genmask_l.py, with ReasonSeg's 239 training pictures as well: one mask in 32 is theirs.
+"""GenMask L as in genmask_l.py, with ReasonSeg's 239 training images as well: one mask in 32 is theirs.
 
     python launch/prepare_data.py reasonseg --raw=REASONSEG --out=data    # and what genmask_l.py names
     python launch/train.py --config=configs/genmask_l_reasonseg.py --workdir=runs/genmask_l_reasonseg
@@ -32,7 +32,7 @@ def get_config():
             ),
             instruction=InstructionConfig(
                 name="qwen",
-                # A picture of 512 px is 18 x 18 tokens.
+                # An image of 512 px is 18 x 18 tokens.
                 qwen=QwenInstructionConfig(weights="weights/qwen_7b", image_token_budgets=(324,)),
             ),
             compute_dtype="bfloat16",

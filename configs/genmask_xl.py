@@ -29,7 +29,7 @@ def get_config():
             ),
             instruction=InstructionConfig(
                 name="qwen",
-                # A picture of 512 px is 18 x 18 tokens.
+                # An image of 512 px is 18 x 18 tokens.
                 qwen=QwenInstructionConfig(weights="weights/qwen_7b", image_token_budgets=(324,)),
             ),
             compute_dtype="bfloat16",

@@ -32,10 +32,10 @@ DIT_SIZES: dict[str, dict[str, int]] = {
 
 @dataclasses.dataclass(frozen=True)
 class JointConfig:
-    """How often "refcoco_joint" draws from the train split of each data set, relative to one another.
+    """How often "refcoco_joint" draws from the train split of each dataset, relative to one another.
 
-    With 0 it is left out. Pictures that are in a val or test split of RefCOCO, RefCOCO+ (unc) or RefCOCOg
-    (umd), or of another COCO data set that is drawn from, are left out of all.
+    With 0 it is left out. Images that are in a val or test split of RefCOCO, RefCOCO+ (unc) or RefCOCOg
+    (umd), or of another COCO dataset that is drawn from, are left out of all.
     """
 
     refcoco_unc: float = 1.0
@@ -52,15 +52,15 @@ class JointConfig:
 class DataConfig:
     """What is learned from.
 
-    name: the data set of pictures with masks: "refershapes" (embedded), or made by launch/prepare_data.py:
+    name: the dataset of images with masks: "refershapes" (embedded), or made by launch/prepare_data.py:
         "stamps", "refcoco_joint" (several, by the weights of `joint`), or one such as "refcoco:unc",
         "reasonseg", "image_folder".
-    generate: the data set of pictures with prompts, "coco_captions", "image_folder" or "refershapes"; empty
+    generate: the dataset of images with prompts, "coco_captions", "image_folder" or "refershapes"; empty
         where `name` has its own.
-    path: the --out of launch/prepare_data.py; empty for an embedded data set.
-    latents: directory of its latents (launch/encode_latents.py), read in training in place of pictures; empty
-        to encode pictures in every step.
-    size: side of the square pictures, pixels.
+    path: the --out of launch/prepare_data.py; empty for an embedded dataset.
+    latents: directory of its latents (launch/encode_latents.py), read in training in place of images; empty
+        to encode images in every step.
+    size: side of the square images, pixels.
     seed: of the scenes that are composed.
     num_workers: processes that make batches; 0 makes them in threads of this one.
     """
@@ -110,9 +110,9 @@ class SamplerConfig:
     mask_samples: noises whose masks are averaged.
     mask_threshold: a pixel is in the mask if its probability is above. 0.5 is the middle between black and
         white; a model in doubt between two objects gives each less, and a threshold chosen on val is better.
-    no_target_area, no_target_score: a mask of at most that share of the picture, or whose pixels' mean
-        probability is below, is taken for empty: nothing in the picture is meant. 0 takes masks as they are.
-    image_steps, method, guidance_scale, shift: of picture generation.
+    no_target_area, no_target_score: a mask of at most that share of the image, or whose pixels' mean
+        probability is below, is taken for empty: nothing in the image is meant. 0 takes masks as they are.
+    image_steps, method, guidance_scale, shift: of image generation.
     """
 
     mask_steps: int = 1
@@ -131,7 +131,7 @@ class SamplerConfig:
 class LoopConfig:
     """What the training loops share.
 
-    eval_every_steps counts validation, with sample pictures; a checkpoint is written with each, and
+    eval_every_steps counts validation, with sample images; a checkpoint is written with each, and
     every checkpoint_every_steps.
     """
 
@@ -153,7 +153,7 @@ class TrainConfig:
     init: directory of imported DiT weights to start from; empty to start from random ones.
     model: the DiT; `channels` and `text_dim` are set from the VAE and the instruction encoder.
     compute_dtype: of the matrix products; parameters, norms, softmax and loss are float32.
-    segment_weight: of the masks' loss beside the pictures'; 1 is the one objective of the paper.
+    segment_weight: of the masks' loss beside the images'; 1 is the one objective of the paper.
     condition_dropout: share of generation prompts replaced by the null instruction.
     """
 
@@ -178,7 +178,7 @@ class TrainConfig:
 class EvaluationConfig:
     """What launch/evaluate.py scores a run on.
 
-    benchmarks: data set, way of splitting, split: "refcoco:unc:testA", "reasonseg:val".
+    benchmarks: dataset, way of splitting, split: "refcoco:unc:testA", "reasonseg:val".
     path: the --out of launch/prepare_data.py; the run's own `data.path` if empty.
     reason: let the run's Qwen first write what each question is after, and segment that.
     """
@@ -190,9 +190,9 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VAETrainConfig:
-    """Training of a VAE on pictures and on masks as RGB, half of the batch each.
+    """Training of a VAE on images and on masks as RGB, half of the batch each.
 
-    mask_weight: of the masks' reconstruction error beside the pictures'.
+    mask_weight: of the masks' reconstruction error beside the images'.
     kl_weight: of the KL divergence (nats a latent) beside them.
     """
 
@@ -237,7 +237,7 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     need(all(w >= 0 for w in weights.values()), "data.joint: weights must not be negative")
     if data.name == "refcoco_joint":
         need(any(weights.values()), "data.joint: all weights are 0")
-        need(not data.latents, "data.latents: refcoco_joint draws by weights; cache one data set's latents")
+        need(not data.latents, "data.latents: refcoco_joint draws by weights; cache one dataset's latents")
     need(data.size > 0, "data.size must be positive")
     need(data.num_workers >= 0, "data.num_workers must not be negative")
     for field in ("num_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps"):

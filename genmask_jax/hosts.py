@@ -50,7 +50,7 @@ def connect() -> None:
 
 
 def is_first() -> bool:
-    """Whether this is the host that writes logs, tables and pictures."""
+    """Whether this is the host that writes logs, tables and images."""
     return jax.process_index() == 0
 
 

@@ -8,15 +8,15 @@ from PIL import ExifTags, Image
 from genmask_jax.errors import UserError
 
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises of a file that is no picture, or not whole."""
+"""What Pillow raises of a file that is no image, or not whole."""
 
 
-def upright(picture: Image.Image) -> Image.Image:
-    """A picture turned as its EXIF orientation says; as it is where there is none that can be read."""
+def upright(image: Image.Image) -> Image.Image:
+    """An image turned as its EXIF orientation says; as it is where there is none that can be read."""
     try:
-        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF raises whatever its bytes happen to say, and the pixels are good
-        return picture
+        return image
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -26,10 +26,10 @@ def upright(picture: Image.Image) -> Image.Image:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }
-    return picture.transpose(turns[orientation]) if orientation in turns else picture
+    return image.transpose(turns[orientation]) if orientation in turns else image
 
 
-def read_picture(path: epath.PathLike) -> UInt8[np.ndarray, "H W 3"]:
+def read_image(path: epath.PathLike) -> UInt8[np.ndarray, "H W 3"]:
     """An image file as RGB, turned as its EXIF says. Raises UserError when it is missing or no image."""
     path = epath.Path(path)
     if not path.exists():
@@ -42,5 +42,5 @@ def read_picture(path: epath.PathLike) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def to_model_size(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """A picture stretched to the square that the model was trained at."""
+    """An image stretched to the square that the model was trained at."""
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))

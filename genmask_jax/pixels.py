@@ -5,16 +5,16 @@ from jaxtyping import Array, Float, UInt8
 
 
 def to_signed(images: UInt8[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
-    """Pictures from [0, 255] to [-1, 1]."""
+    """Images from [0, 255] to [-1, 1]."""
     return images.astype(jnp.float32) / 127.5 - 1
 
 
 def mask_to_rgb(masks: UInt8[Array, "B H W"]) -> Float[Array, "B H W 3"]:
-    """Masks from {0, 1} to black-and-white pictures of -1 and +1."""
+    """Masks from {0, 1} to black-and-white images of -1 and +1."""
     signed = masks.astype(jnp.float32) * 2 - 1
     return jnp.broadcast_to(signed[..., None], (*masks.shape, 3))
 
 
-def rgb_to_probability(pictures: Float[Array, "B H W 3"]) -> Float[Array, "B H W"]:
+def rgb_to_probability(images: Float[Array, "B H W 3"]) -> Float[Array, "B H W"]:
     """Decoded masks to [0, 1]: the mean of the channels, clipped."""
-    return jnp.clip((pictures.mean(-1) + 1) / 2, 0.0, 1.0)
+    return jnp.clip((images.mean(-1) + 1) / 2, 0.0, 1.0)

@@ -13,9 +13,9 @@ PREDICTION_COLOUR = (255, 0, 200)
 IGNORE_GREY = 128
 INK, FAINT, GOOD, BAD, PAPER = "#202020", "#808080", "#00783c", "#be1e1e", "#ffffff"
 
-MIN_SIDE, MAX_SIDE = 128, 256  # of a picture's long side on a sheet, in pixels
+MIN_SIDE, MAX_SIDE = 128, 256  # of an image's long side on a sheet, in pixels
 TEXT_WIDTH, FONT_SIZE, LINE, GAP, MARGIN = 160, 15, 20, 6, 20
-HEADINGS = ("expression", "picture", "truth", "probability", "prediction")
+HEADINGS = ("expression", "image", "truth", "probability", "prediction")
 
 
 def overlay(
@@ -23,7 +23,7 @@ def overlay(
     mask: Bool[np.ndarray, "H W"],
     colour: tuple[int, int, int] = PREDICTION_COLOUR,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The picture with all outside the mask in dark grey, and the mask's border in `colour` (RGB, 0 to 255).
+    """The image with all outside the mask in dark grey, and the mask's border in `colour` (RGB, 0 to 255).
 
     A tint would not show on objects of the tint's own colour.
     """
@@ -35,7 +35,7 @@ def overlay(
 
 
 def segmentation_sheet(rows: Sequence[Mapping[str, Any]], path: epath.PathLike, columns: int = 2) -> None:
-    """Writes a PNG that shows of each example: expression, IoU, picture, truth, probability, prediction.
+    """Writes a PNG that shows of each example: expression, IoU, image, truth, probability, prediction.
 
     Args:
         rows: one or more examples, whose sizes may differ: `image` uint8 `[H, W, 3]`, `text`, `mask` uint8
@@ -48,13 +48,13 @@ def segmentation_sheet(rows: Sequence[Mapping[str, Any]], path: epath.PathLike, 
     panels = [_panels(row) for row in rows]
     width = max(panel.width for row in panels for panel in row)
     cards = [_heading_card(width)] * columns
-    for row, pictures in zip(rows, panels, strict=True):
+    for row, images in zip(rows, panels, strict=True):
         score = (f"IoU {row['iou']:.2f}", GOOD if row["iou"] >= 0.5 else BAD)
         lines = [(line, INK) for line in _wrap(row["text"], TEXT_WIDTH)]
-        card = _paper(_panel_left(4, width), max(pictures[0].height, LINE * (len(lines) + 1)))
+        card = _paper(_panel_left(4, width), max(images[0].height, LINE * (len(lines) + 1)))
         _write(card, 0, 0, [*lines, score])
-        for i, picture in enumerate(pictures):
-            card.paste(picture, (_panel_left(i, width), 0))
+        for i, image in enumerate(images):
+            card.paste(image, (_panel_left(i, width), 0))
         cards.append(card)
     _save_grid(cards, columns, path)
 
@@ -65,27 +65,27 @@ def generation_sheet(
     path: epath.PathLike,
     columns: int = 6,
 ) -> None:
-    """Writes a PNG of one or more pictures (uint8 `[H, W, 3]` each), every one above its prompt.
+    """Writes a PNG of one or more images (uint8 `[H, W, 3]` each), every one above its prompt.
 
     Args:
-        images: pictures, whose sizes may differ.
+        images: images, whose sizes may differ.
         prompts: as many texts.
         path: of the PNG, in a directory that exists.
-        columns: pictures side by side.
+        columns: images side by side.
     """
     cards = []
     for image, prompt in zip(images, prompts, strict=True):
-        picture = Image.fromarray(_resize(image))
-        lines = _wrap(prompt, picture.width)
-        card = _paper(picture.width, picture.height + GAP + LINE * len(lines))
-        card.paste(picture, (0, 0))
-        _write(card, 0, picture.height + GAP, [(line, INK) for line in lines])
+        panel = Image.fromarray(_resize(image))
+        lines = _wrap(prompt, panel.width)
+        card = _paper(panel.width, panel.height + GAP + LINE * len(lines))
+        card.paste(panel, (0, 0))
+        _write(card, 0, panel.height + GAP, [(line, INK) for line in lines])
         cards.append(card)
     _save_grid(cards, min(columns, len(cards)), path)
 
 
 def _panels(row: Mapping[str, Any]) -> list[Image.Image]:
-    """Picture, truth, probability and prediction, at the size they have on the sheet."""
+    """Image, truth, probability and prediction, at the size they have on the sheet."""
     image = _resize(row["image"])
     truth = np.select([row["mask"] == 1, row["mask"] == 255], [255, IGNORE_GREY], 0).astype(np.uint8)
     probability = np.round(255 * np.asarray(row["probability"], np.float32)).astype(np.uint8)
@@ -95,7 +95,7 @@ def _panels(row: Mapping[str, Any]) -> list[Image.Image]:
 
 
 def _resize(image: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-    """Small pictures by a whole number, pixel by pixel; large ones reduced; to MIN_SIDE..MAX_SIDE."""
+    """Small images by a whole number, pixel by pixel; large ones reduced; to MIN_SIDE..MAX_SIDE."""
     height, width = image.shape[:2]
     side = max(height, width)
     if side <= MAX_SIDE:

@@ -30,7 +30,7 @@ class GenMask(nnx.Module):
         text: Embedded,
         image_latents: Float[Array, "B h w c"] | None = None,
     ) -> Float[Array, "B h w c"]:
-        """Velocity of the noisy target. The clean picture, when given, is frame 1, with timestep 0."""
+        """Velocity of the noisy target. The clean image, when given, is frame 1, with timestep 0."""
         return self.velocities((x_t, t, text, image_latents))[0]
 
     def velocities(self, *inputs: tuple[Any, ...]) -> list[Float[Array, "B h w c"]]:
@@ -53,7 +53,7 @@ class Networks:
     params: what is trained, the DiT and a trainable instruction encoder; None until initialised or restored.
     frozen: the VAE, and a frozen instruction encoder.
     preparer: the host side of the instruction encoder.
-    size: side of the pictures, pixels.
+    size: side of the images, pixels.
     mesh: where all of it lives, and batches are divided over.
     """
 
@@ -82,7 +82,7 @@ class Networks:
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        """(h, w, c) of one picture's latents."""
+        """(h, w, c) of one image's latents."""
         side = self.size // self.vae_config.stride
         return side, side, self.vae_config.channels
 
@@ -117,7 +117,7 @@ def abstract_networks(
         mesh: where the weights are to live; this process's first device when None.
 
     Raises:
-        UserError: the picture size does not fit the VAE's stride and the DiT's patches.
+        UserError: the image size does not fit the VAE's stride and the DiT's patches.
     """
     step = vae_config.stride * config.model.patch_size
     if config.data.size % step:

@@ -1,6 +1,6 @@
-"""Where timesteps are drawn: one law for pictures, another for masks (t = 1 is pure noise, see `flow.py`).
+"""Where timesteps are drawn: one law for images, another for masks (t = 1 is pure noise, see `flow.py`).
 
-Masks survive noise that destroys a picture, so that moderate noise teaches little about *which* pixels
+Masks survive noise that destroys an image, so that moderate noise teaches little about *which* pixels
 belong to an object: they are trained at the extremes (GenMask, section on timestep sampling). Every law has
 the form `(key, shape, **parameters) -> t`, float32 in [0, 1].
 """
@@ -26,7 +26,7 @@ def uniform(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
 def logit_normal(
     key: PRNGKeyArray, shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0
 ) -> Float[Array, "..."]:
-    """t = sigmoid(n), n ~ N(mean, std): moderate noise, for pictures (Esser et al. 2024)."""
+    """t = sigmoid(n), n ~ N(mean, std): moderate noise, for images (Esser et al. 2024)."""
     return jax.nn.sigmoid(mean + std * jax.random.normal(key, shape))
 
 

@@ -8,7 +8,7 @@
 
 train_step: seconds for forward, backward and AdamW of the DiT alone, beside a peer's.
 instruction: Qwen2.5-VL with its whole vision tower and as many layers of its language model as asked for,
-with random weights: a picture and a text read, and text written.
+with random weights: an image and a text read, and text written.
 sampler: masks end to end (VAE encoder, one pass of the DiT, VAE decoder) with random bfloat16 weights.
 vae: Wan 2.1's VAE alone, with random weights.
 input_pipeline: examples a second that a config's data makes, beside those that its training step takes, and

@@ -1,10 +1,10 @@
-"""Encodes a data set's pictures and masks by the VAE once, so that training need not do it in every step.
+"""Encodes a dataset's images and masks by the VAE once, so that training need not do it in every step.
 
     python launch/encode_latents.py --config=configs/genmask_stamps.py --out=data/stamps_latents
     python launch/train.py --config=configs/genmask_stamps.py --config.data.latents=data/stamps_latents ...
 
 The config says which data and which VAE. A cache is tied to both: training refuses one that another VAE made.
-With --instruction, what a frozen instruction encoder (Qwen, MiniLM) makes of the texts, and of the pictures
+With --instruction, what a frozen instruction encoder (Qwen, MiniLM) makes of the texts, and of the images
 that they are about, is cached too, and the cache is tied to that encoder.
 Several machines divide the work: --num_shards=4 and --shard=0, 1, 2, 3, or, where JAX runs as one program
 over processes, one shard each. A shard that is complete is left alone: an interrupted run may be repeated.
@@ -33,7 +33,7 @@ COUNT = flags.DEFINE_integer(
 )
 INSTRUCTION = flags.DEFINE_bool("instruction", False, "Cache the frozen instruction encoder's output too.")
 DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "In which latents and embeddings are stored.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Pictures at a time, on this host.", lower_bound=1)
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images at a time, on this host.", lower_bound=1)
 NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "Parts; one a process when not given.", lower_bound=1)
 SHARD = flags.DEFINE_integer("shard", None, "Which part; this process's when not given.", lower_bound=0)
 hosts.define_flags()
@@ -64,7 +64,7 @@ def main() -> None:
         batch_size=BATCH_SIZE.value,
     )
     print(
-        f"{OUT.value}: {identity.segment} masks with their pictures, {identity.generate} pictures, "
+        f"{OUT.value}: {identity.segment} masks with their images, {identity.generate} images, "
         f"in {identity.num_shards} shard(s), by VAE {identity.vae[:12]}; "
         f"launch/train.py takes it by --config.data.latents={OUT.value}"
     )

@@ -5,7 +5,7 @@
 
 wan: diffusers' folders transformer/ and vae/, for WanTransformer3DModel and AutoencoderKLWan. --from is a
 training run (its EMA parameters and its VAE) or a directory made by launch/import_weights.py. The VAE is that
-of single pictures: what it would do between frames is zeros.
+of single images: what it would do between frames is zeros.
 qwen: a model hub's folder, for transformers, from a directory made by launch/import_weights.py.
 """
 

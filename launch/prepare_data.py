@@ -1,11 +1,11 @@
-"""Prepares a data set for training and evaluation.
+"""Prepares a dataset for training and evaluation.
 
     python launch/prepare_data.py stamps --out=data/stamps
     python launch/prepare_data.py refcoco --raw=raw --out=data
-    python launch/prepare_data.py image_folder --raw=my_pictures --out=data
+    python launch/prepare_data.py image_folder --raw=my_images --out=data
 
-stamps: photographic cut-outs on photographic grounds, from Debian packages: as they are installed, else from
-.deb files in --raw, else fetched there with apt-get download (never installed; no root needed).
+stamps: photographic cut-outs on photographic backgrounds, from Debian packages: as they are installed, else
+from .deb files in --raw, else fetched there with apt-get download (never installed; no root needed).
 
 refcoco, refcocoplus, refcocog, grefcoco, reasonseg, coco_captions, image_folder: from the publisher's files
 in --raw (docs/benchmarks.md says where they come from and how they lie), to OUT/NAME. It ends with a table of
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("name", choices=["stamps", *BUILDERS], help="which data set")
+    parser.add_argument("name", choices=["stamps", *BUILDERS], help="which dataset")
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to make")
     parser.add_argument(
         "--raw", type=epath.Path, help="where the publisher's files are (stamps: OUT/packages)"
@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Prepares what the flags say."""
     if arguments.name == "stamps":
         if arguments.strict or arguments.num_workers or arguments.beam:
-            raise UserError("stamps: --strict, --num_workers and --beam are for the other data sets")
+            raise UserError("stamps: --strict, --num_workers and --beam are for the other datasets")
         prepare_stamps(arguments.out, arguments.raw)
         return
     if arguments.raw is None:

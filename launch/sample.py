@@ -1,11 +1,11 @@
-"""Segments what a sentence names in a picture, or draws what a sentence describes.
+"""Segments what a sentence names in an image, or draws what a sentence describes.
 
     python launch/sample.py --checkpoint=runs/tiny --image=scene.png --text="the red star" --out=out
     python launch/sample.py --checkpoint=runs/tiny --text="a red star" --out=out
     python launch/sample.py --checkpoint=runs/l --image=park.jpg --text="Which of these can fly?" --reason
 
-With --image: writes mask.png, probability.png and overlay.png, at the picture's own size.
-Without: picture.png.
+With --image: writes mask.png, probability.png and overlay.png, at the image's own size.
+Without: image.png.
 """
 
 import numpy as np
@@ -16,10 +16,10 @@ from PIL import Image
 from genmask_jax import cli
 from genmask_jax.config import TrainConfig, with_given
 from genmask_jax.errors import UserError
-from genmask_jax.images import read_picture, to_model_size
+from genmask_jax.images import read_image, to_model_size
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.load import load
-from genmask_jax.inference.masks import to_mask, to_picture_size
+from genmask_jax.inference.masks import to_image_size, to_mask
 from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.paths import make_directory
@@ -33,7 +33,7 @@ REASON = flags.DEFINE_bool(
     False,
     "Let the run's Qwen describe what --text asks for, and segment that.",
 )
-IMAGE = flags.DEFINE_string("image", None, "Picture to segment; without it a picture is generated.")
+IMAGE = flags.DEFINE_string("image", None, "Image to segment; without it an image is generated.")
 OUT = flags.DEFINE_string("out", "samples", "Directory to write to.")
 STEP = flags.DEFINE_string("step", "last", "last, best, or a step.")
 SEED = flags.DEFINE_integer("seed", 0, "Of the noise.")
@@ -41,16 +41,16 @@ MASK_STEPS = flags.DEFINE_integer(
     "mask_steps", None, "Passes for a mask: 1, or more to refine it.", lower_bound=1
 )
 MASK_SAMPLES = flags.DEFINE_integer("mask_samples", None, "Noises whose masks are averaged.", lower_bound=1)
-IMAGE_STEPS = flags.DEFINE_integer("image_steps", None, "Steps for a picture.", lower_bound=1)
+IMAGE_STEPS = flags.DEFINE_integer("image_steps", None, "Steps for an image.", lower_bound=1)
 GUIDANCE_SCALE = flags.DEFINE_float("guidance_scale", None, "Of classifier-free guidance; 1 is none.")
 
 
 def main() -> None:
     if not TEXT.value.strip():
         raise UserError("--text is empty; say what to segment or to draw, such as 'the red star'")
-    image = read_picture(IMAGE.value) if IMAGE.value else None
+    image = read_image(IMAGE.value) if IMAGE.value else None
     if REASON.value and image is None:
-        raise UserError("--reason describes something in a picture; give --image")
+        raise UserError("--reason describes something in an image; give --image")
     find_step(CHECKPOINT.value, STEP.value)  # before anything takes long
     out = make_directory(OUT.value, "--out")
     text = describe(image) if REASON.value else TEXT.value
@@ -64,16 +64,16 @@ def main() -> None:
     )
     if image is None:
         generator = Generator(networks, sampler, batch_size=1, seed=SEED.value)
-        save(generator([TEXT.value])[0], out / "picture.png")
+        save(generator([TEXT.value])[0], out / "image.png")
         return
     segmenter = Segmenter(networks, sampler, batch_size=1, seed=SEED.value)
     probability = segmenter(to_model_size(image, config.data.size)[None], [text])[0]
     mask, _ = to_mask(probability, image.shape[:2], sampler)
-    probability = to_picture_size(probability, image.shape[:2])
+    probability = to_image_size(probability, image.shape[:2])
     save(mask.astype(np.uint8) * 255, out / "mask.png")
     save(np.round(probability * 255).astype(np.uint8), out / "probability.png")
     save(overlay(image, mask), out / "overlay.png")
-    print(f"{100 * mask.mean():.1f} % of the picture is {text!r}")
+    print(f"{100 * mask.mean():.1f} % of the image is {text!r}")
 
 
 def describe(image: np.ndarray) -> str:

@@ -4,8 +4,8 @@
     python launch/score.py --benchmark=data/reasonseg:val --predictions=masks --format=latex
 
 --predictions: a file of lines {"id": ..., "rle": {"size": [H, W], "counts": "..."}}, or a folder of
-ID.png, not 0 where the mask is. Masks have the picture's own resolution; an empty one says "no target".
-Ids: the sent_id in the RefCOCO family and gRefCOCO, the picture's stem in ReasonSeg. The last line is
+ID.png, not 0 where the mask is. Masks have the image's own resolution; an empty one says "no target".
+Ids: the sent_id in the RefCOCO family and gRefCOCO, the image's stem in ReasonSeg. The last line is
 JSON: the metrics, as fractions.
 """
 
@@ -19,7 +19,7 @@ from genmask_jax.evaluation.benchmarks import open_benchmark, summarize_rows
 from genmask_jax.evaluation.predictions import score_predictions
 from genmask_jax.evaluation.tables import make_grids, print_grids, to_latex
 
-BENCHMARK = flags.DEFINE_string("benchmark", None, "DIR:SPLIT; DIR is a prepared data set.", required=True)
+BENCHMARK = flags.DEFINE_string("benchmark", None, "DIR:SPLIT; DIR is a prepared dataset.", required=True)
 PREDICTIONS = flags.DEFINE_string("predictions", None, "JSON lines or a folder of PNGs.", required=True)
 FORMAT = flags.DEFINE_enum("format", "papers", ["papers", "json", "latex"], "Of the table.")
 

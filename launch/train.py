@@ -1,10 +1,10 @@
-"""Trains GenMask: masks and pictures, one model, one objective.
+"""Trains GenMask: masks and images, one model, one objective.
 
     python launch/train.py --config=configs/genmask_tiny.py --workdir=runs/tiny
 
 Any field of the config can be set: --config.optimizer.learning_rate=3e-4. On a pod, run the same command on
 every host. A stopped run (Ctrl-C, SIGTERM, a crash) goes on with --resume. Writes to the work directory:
-checkpoints/, samples/ (validation pictures), metrics.jsonl and TensorBoard events.
+checkpoints/, samples/ (validation images), metrics.jsonl and TensorBoard events.
 """
 
 from absl import flags, logging

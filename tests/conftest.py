@@ -103,7 +103,7 @@ class BenchmarkData:
 
 @pytest.fixture(scope="session")
 def benchmark_data(tmp_path_factory) -> BenchmarkData:
-    """All data sets of launch/prepare_data.py, small."""
+    """All datasets of launch/prepare_data.py, small."""
     import raw_trees  # not there where this file is imported by a process of its own
 
     raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("prepared")

@@ -1,4 +1,4 @@
-"""Raw data in the public layouts, small: ReferShapes pictures with polygons, and every oddity that occurs."""
+"""Raw data in the public layouts, small: ReferShapes images with polygons, and every oddity that occurs."""
 
 import io
 import json
@@ -13,11 +13,11 @@ from pycocotools import mask as coco
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 
 SIZES = ((96, 128), (128, 96), (100, 100), (75, 120))
-"""Heights and widths that pictures are cut to, in turn."""
+"""Heights and widths that images are cut to, in turn."""
 
 
 def scene(i: int):
-    """Picture uint8 [H, W, 3] and, of each shape in it that is seen, mask bool [H, W] and name."""
+    """Image uint8 [H, W, 3] and, of each shape in it that is seen, mask bool [H, W] and name."""
     source = ReferShapesSegment("train", 128, seed=7)
     made = source.compose(i)
     height, width = SIZES[i % len(SIZES)]
@@ -52,7 +52,7 @@ def union(segmentation, size) -> np.ndarray:
 
 
 class Objects:
-    """COCO's objects of so many pictures, in RAW/images/mscoco/images/train2014."""
+    """COCO's objects of so many images, in RAW/images/mscoco/images/train2014."""
 
     def __init__(self, raw: pathlib.Path, count: int):
         self.raw, self.images, self.annotations = raw, [], []
@@ -87,7 +87,7 @@ class Objects:
         return [a for a in self.annotations if a["image_id"] == image_id]
 
     def truth(self, ann_ids) -> np.ndarray:
-        """The union of some objects of one picture."""
+        """The union of some objects of one image."""
         found = [a for a in self.annotations if a["id"] in ann_ids]
         image = self.images[found[0]["image_id"] - 1000]
         size = (image["height"], image["width"])
@@ -111,13 +111,13 @@ def as_crowd(mask: np.ndarray, *, listed: bool) -> dict:
 
 
 def split_of(i: int, names: tuple[str, ...], shift: int = 0) -> str:
-    """Six of ten pictures for training, the others in turn."""
+    """Six of ten images for training, the others in turn."""
     place = (i + shift) % 10
     return "train" if place < 6 else names[(place - 6) % len(names)]
 
 
 def refs_of(objects: Objects, held_out: tuple[str, ...], shift: int = 0) -> list[dict]:
-    """Two sentences for every object of every picture."""
+    """Two sentences for every object of every image."""
     refs = []
     for image in objects.images:
         for annotation in objects.of(image["id"]):
@@ -155,7 +155,7 @@ def write_grefs(raw: pathlib.Path, refs: list[dict]) -> None:
 
 
 def generalized(objects: Objects, held_out: tuple[str, ...]) -> list[dict]:
-    """gRefCOCO's refs: of every picture each object, all objects, and nothing."""
+    """gRefCOCO's refs: of every image each object, all objects, and nothing."""
     refs = []
     for image in objects.images:
         ids = [a["id"] for a in objects.of(image["id"])]
@@ -196,7 +196,7 @@ def refer_tree(raw: pathlib.Path, count: int = 40) -> Objects:
 
 
 def reasonseg_tree(raw: pathlib.Path, counts: dict[str, int]) -> dict[str, dict]:
-    """Pictures and annotations; returns the latter by split and stem."""
+    """Images and annotations; returns the latter by split and stem."""
     written, i = {}, 0
     for split, count in counts.items():
         for n in range(count):
@@ -225,7 +225,7 @@ def reasonseg_tree(raw: pathlib.Path, counts: dict[str, int]) -> dict[str, dict]
 
 
 def captions_tree(raw: pathlib.Path, counts: dict[str, int], first: int = 1000) -> None:
-    """Pictures with two captions each, numbered as those of `refer_tree` are."""
+    """Images with two captions each, numbered as those of `refer_tree` are."""
     i = 0
     for name, count in counts.items():
         content = {"images": [], "annotations": []}
@@ -236,7 +236,7 @@ def captions_tree(raw: pathlib.Path, counts: dict[str, int], first: int = 1000) 
             height, width = image.shape[:2]
             content["images"].append({"id": first + i, "file_name": file, "height": height, "width": width})
             words = " and ".join(f"a {w}" for _, w in shapes) or "a ground"
-            for k, text in enumerate((words, f" A picture of {words}. ")):
+            for k, text in enumerate((words, f" An image of {words}. ")):
                 content["annotations"].append({"id": 2 * i + k, "image_id": first + i, "caption": text})
             i += 1
         path = raw / "annotations" / f"captions_{name}.json"
@@ -245,7 +245,7 @@ def captions_tree(raw: pathlib.Path, counts: dict[str, int], first: int = 1000) 
 
 
 def folder_tree(raw: pathlib.Path, count: int) -> None:
-    """A user's folder: captions beside all pictures, ReasonSeg's form for some, COCO's for others."""
+    """A user's folder: captions beside all images, ReasonSeg's form for some, COCO's for others."""
     content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "Shape"}]}
     for i in range(count):
         image, shapes = scene(i)

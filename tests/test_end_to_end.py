@@ -159,7 +159,7 @@ def one_line_error(done, *words):
 def test_evaluate_writes_what_it_says(micro_run, tmp_path):
     workdir, _, _ = micro_run
     done = run_script(
-        "evaluate", f"--checkpoint={workdir}", "--count=6", "--num_pictures=3", f"--workdir={tmp_path}",
+        "evaluate", f"--checkpoint={workdir}", "--count=6", "--num_images=3", f"--workdir={tmp_path}",
         "--batch_size=4", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -172,7 +172,7 @@ def test_evaluate_writes_what_it_says(micro_run, tmp_path):
     assert len(examples) == 6
     intersection, union = (sum(e[key] for e in examples) for key in ("intersection", "union"))
     assert metrics["oIoU"] == pytest.approx(intersection / union)
-    for name in ("masks", "pictures", "shapes"):
+    for name in ("masks", "images", "shapes"):
         assert Image.open(tmp_path / f"{name}.png").width > 100
 
 
@@ -186,7 +186,7 @@ def test_sample_segments_and_draws(micro_run, tmp_path):
     assert set(np.unique(np.asarray(Image.open(tmp_path / "out/mask.png")))) <= {0, 255}
     done = run_script("sample", *shared, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path / "out/picture.png").size == (32, 32)
+    assert Image.open(tmp_path / "out/image.png").size == (32, 32)
 
 
 def test_the_scripts_train_in_relative_directories(tmp_path):

@@ -126,7 +126,7 @@ def test_four_processes_go_on_where_one_stopped(micro_vae, alone, tmp_path):
 
 
 def on_a_benchmark(run, data, folder, **options):
-    """Metrics and rows of ReasonSeg's 7 val pictures, which no number of processes divides."""
+    """Metrics and rows of ReasonSeg's 7 val images, which no number of processes divides."""
     arguments = [f"--checkpoint={run}", "--benchmark=reasonseg:val", f"--data={data}", "--batch_size=2"]
     (folder / "logs").mkdir(parents=True)
     began = begin("evaluate", [*arguments, f"--workdir={folder}/out"], folder / "logs", **options)
@@ -152,7 +152,7 @@ def test_four_processes_share_a_benchmark(micro_run, benchmark_data, tmp_path):
 @pytest.mark.slow
 def test_two_processes_share_an_evaluation(micro_run, tmp_path):
     """Seven scenes, which two processes of two devices do not divide; SLURM's variables say who they are."""
-    arguments = [f"--checkpoint={micro_run[0]}", "--count=7", "--num_pictures=3", "--batch_size=2"]
+    arguments = [f"--checkpoint={micro_run[0]}", "--count=7", "--num_images=3", "--batch_size=2"]
     here = begin("evaluate", [*arguments, "--workdir=one"], tmp_path)
     assert finish(here) == [0], (tmp_path / "evaluate_0.log").read_text()
     divided, options = ["--workdir=two", "--fsdp=2"], {"processes": 2, "devices": 2, "said": by_slurm}

@@ -1,4 +1,4 @@
-"""Each data set through training, evaluation and scoring, as a user does it."""
+"""Each dataset through training, evaluation and scoring, as a user does it."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ KIN = {
 
 
 def run_on(data, micro_vae, out, workdir):
-    """Two steps of training on a data set, and its segmenter."""
+    """Two steps of training on a dataset, and its segmenter."""
     generate = "" if data == "image_folder" else "coco_captions"
     config = micro_config(micro_vae, num_steps=2)
     config = dataclasses.replace(

@@ -36,11 +36,11 @@ from genmask_jax.training.state import init_state, make_init
 from genmask_jax.training.step import make_train_step
 
 JPEGS = 64
-"""Different pictures in the set of JPEGs; decoding one takes as long as decoding another."""
+"""Different images in the set of JPEGs; decoding one takes as long as decoding another."""
 
 
 class JpegSource(Source):
-    """Pictures as JPEG and masks as PNG in an ArrayRecord, decoded when they are read."""
+    """Images as JPEG and masks as PNG in an ArrayRecord, decoded when they are read."""
 
     def __init__(self, path: str, *, masks: bool):
         self.records, self.masks = grain.sources.ArrayRecordDataSource(path), masks

@@ -29,8 +29,8 @@ class EncoderWorkload:
 
     size: in SIZES.
     layers: of the language model; all of the vision tower's are there.
-    image_size: side of the pictures, pixels.
-    batch_size: pictures, each with a short text.
+    image_size: side of the images, pixels.
+    batch_size: images, each with a short text.
     dtype: of weights and products.
     """
 
@@ -47,20 +47,20 @@ class EncoderWorkload:
         return dataclasses.replace(whole, text=dataclasses.replace(whole.text, depth=depth))
 
     def preparer(self) -> QwenPreparer:
-        """Of prompts with such a picture; the vocabulary is a small one."""
+        """Of prompts with such an image; the vocabulary is a small one."""
         budget = max(1, round(self.image_size / self.config.vision.token_size)) ** 2
         instruction = QwenInstructionConfig(image_token_budgets=(budget,), min_image_tokens=1)
         tokenizer = learn_tokenizer([TEXT], 300)
         return QwenPreparer(PromptMaker(tokenizer, CHAT_TEMPLATE, self.config.vision, instruction))
 
     def inputs(self) -> dict[str, np.ndarray]:
-        """Prepared prompts with pictures of noise."""
+        """Prepared prompts with images of noise."""
         prepare = self.preparer()
         return stack_inputs([prepare(TEXT, noise(self.image_size, seed)) for seed in range(self.batch_size)])
 
 
 def noise(size: int, seed: int) -> UInt8[np.ndarray, "size size 3"]:
-    """A picture."""
+    """An image."""
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
 
 
@@ -74,7 +74,7 @@ def our_stages(workload: EncoderWorkload) -> tuple[Stages, int]:
     prepared = workload.inputs()
     inputs = jax.device_put(prepared)
     x = jax.device_put(np.ones((*prepared["input_ids"].shape, config.text.hidden_size), dtype))
-    picture = [inputs[name][:, 0] for name in ("patches", "patch_positions", "windows", "order")]
+    image = [inputs[name][:, 0] for name in ("patches", "patch_positions", "windows", "order")]
     keys = jax.random.split(jax.random.key(0), workload.batch_size)
     options = WriteConfig(max_new_tokens=NEW_TOKENS)
 
@@ -88,7 +88,7 @@ def our_stages(workload: EncoderWorkload) -> tuple[Stages, int]:
 
     layers, tokens = config.text.depth, x.shape[1]
     stages = {
-        f"vision tower, {picture[0].shape[1]} patches": stage(lambda model, *p: model.vision(*p), *picture),
+        f"vision tower, {image[0].shape[1]} patches": stage(lambda model, *p: model.vision(*p), *image),
         f"language model, {layers} layer(s), {tokens} tokens": stage(
             lambda model, x: model.text(x, inputs["positions"], inputs["attention_mask"]), x
         ),
@@ -98,7 +98,7 @@ def our_stages(workload: EncoderWorkload) -> tuple[Stages, int]:
         ),
     }
     prepare, one = workload.preparer(), noise(workload.image_size, 0)
-    stages["preparing one picture and its prompt, on the host"] = lambda: prepare(TEXT, one)
+    stages["preparing one image and its prompt, on the host"] = lambda: prepare(TEXT, one)
     return stages, sum(leaf.size for leaf in jax.tree.leaves(state))
 
 

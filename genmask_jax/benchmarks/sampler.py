@@ -66,18 +66,18 @@ def stages(networks: Networks, batch_size: int) -> Stages:
         return lambda: jax.block_until_ready(compiled(networks.params, networks.frozen, *arguments))
 
     def one_pass(
-        model: GenMask, x: jax.Array, t: jax.Array, picture: jax.Array, instruction: Any
+        model: GenMask, x: jax.Array, t: jax.Array, latents: jax.Array, instruction: Any
     ) -> jax.Array:
-        return model.velocity(x, t, model.instruction(instruction), picture)
+        return model.velocity(x, t, model.instruction(instruction), latents)
 
     segmenter = Segmenter(networks, SamplerConfig(), batch_size=batch_size)
-    pictures = np.random.default_rng(0).integers(0, 256, (batch_size, side, side, 3), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (batch_size, side, side, 3), np.uint8)
     tokens = 2 * height * width // networks.config.model.patch_size**2
     return {
         "VAE encoder": stage(lambda model, x: model.vae.encode(x), image),
         f"DiT, one pass over {tokens} tokens": stage(one_pass, latents, t, latents, instruction),
         "VAE decoder": stage(lambda model, x: model.vae.decode(x), latents),
-        "masks, all of it (Segmenter)": lambda: segmenter(pictures, [TEXT] * batch_size),
+        "masks, all of it (Segmenter)": lambda: segmenter(images, [TEXT] * batch_size),
     }
 
 

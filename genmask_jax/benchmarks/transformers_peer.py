@@ -18,7 +18,7 @@ def make_stages(
     Args:
         config: the shape.
         inputs: prepared prompts; only their shapes count.
-        image_size: side of the pictures, pixels; whole tokens are taken of it.
+        image_size: side of the images, pixels; whole tokens are taken of it.
         dtype: of weights and products.
 
     Raises:

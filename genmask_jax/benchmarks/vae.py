@@ -25,12 +25,12 @@ def measure(image_size: int, batch_size: int, dtype: str, repeats: int) -> dict[
     graph, shapes = nnx.split(nnx.eval_shape(lambda: VAE(config, dtype=kind, rngs=nnx.Rngs(0))))
     state = random_weights(shapes, kind)
     side = image_size // config.stride
-    pictures = jax.device_put(np.zeros((batch_size, image_size, image_size, 3), np.float32))
+    images = jax.device_put(np.zeros((batch_size, image_size, image_size, 3), np.float32))
     latents = jax.device_put(np.ones((batch_size, side, side, config.channels), np.float32))
     encode = jax.jit(lambda state, x: nnx.merge(graph, state).encode(x))
     decode = jax.jit(lambda state, x: nnx.merge(graph, state).decode(x))
     stages = {
-        "encoder": lambda: jax.block_until_ready(encode(state, pictures)),
+        "encoder": lambda: jax.block_until_ready(encode(state, images)),
         "decoder": lambda: jax.block_until_ready(decode(state, latents)),
     }
     title = f"VAE of Wan 2.1, {batch_size} of {image_size} px, {dtype}"

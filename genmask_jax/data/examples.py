@@ -11,7 +11,7 @@ import numpy as np
 
 
 class SegmentExample(TypedDict, total=False):
-    """A picture, an expression that singles something out in it, and its mask.
+    """An image, an expression that singles something out in it, and its mask.
 
     image:        uint8 [H, W, 3], RGB.
     mask:         uint8 [H, W], 1 where the *visible* part of the named object is, else 0. To be scored, masks
@@ -19,13 +19,13 @@ class SegmentExample(TypedDict, total=False):
     text:         the expression.
     id:           unique within the split, stable between runs.
 
-    Where it is to be scored (data/sources.py), also what follows; and of a prepared data set `asked`, the
+    Where it is to be scored (data/sources.py), also what follows; and of a prepared dataset `asked`, the
     expression as it was read:
 
     group:        what kind of question this is; scores are reported per group as well.
-    other_text:   an expression that names another object of the same picture; "" where there is none.
+    other_text:   an expression that names another object of the same image; "" where there is none.
     other_mask:   uint8 [H, W], the mask of that other object.
-    objects_mask: uint8 [H, W], the union of all objects in the picture.
+    objects_mask: uint8 [H, W], the union of all objects in the image.
     """
 
     image: np.ndarray
@@ -39,7 +39,7 @@ class SegmentExample(TypedDict, total=False):
 
 
 class GenerateExample(TypedDict):
-    """A picture (uint8 [H, W, 3], RGB) and a prompt that describes it."""
+    """An image (uint8 [H, W, 3], RGB) and a prompt that describes it."""
 
     image: np.ndarray
     text: str

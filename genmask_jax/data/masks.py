@@ -1,4 +1,4 @@
-"""Masks as run lengths, at a picture's own resolution: COCO's annotations in, compressed RLE kept.
+"""Masks as run lengths, at an image's own resolution: COCO's annotations in, compressed RLE kept.
 
 The encoding is pycocotools'. An RLE here is its `counts` alone, as ASCII text; the size goes beside it.
 """
@@ -15,7 +15,7 @@ Size = tuple[int, int]
 IGNORE = 255
 """In a mask: a pixel that counts neither for nor against a prediction."""
 LARGEST = 2**15
-"""Coordinates of points reach up to there, in libraries that draw; a picture is not as large."""
+"""Coordinates of points reach up to there, in libraries that draw; an image is not as large."""
 
 
 def encode(mask: np.ndarray) -> str:
@@ -67,7 +67,7 @@ def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
     Args:
         segmentation: polygons [[x, y, x, y, ...], ...], of which the union is meant; or a crowd's RLE,
             {"size", "counts"}, compressed or as a list.
-        size: of the picture.
+        size: of the image.
 
     Raises:
         ValueError: nothing of it is usable.
@@ -83,7 +83,7 @@ def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
         if points < 3 or len(polygon) % 2:
             complaints.append(f"polygon {i} has {points} points")
         elif not all(isinstance(x, (int, float)) and abs(x) <= LARGEST for x in polygon):
-            complaints.append(f"polygon {i} has points that are no numbers, or far outside of any picture")
+            complaints.append(f"polygon {i} has points that are no numbers, or far outside of any image")
         else:
             good.append(tuple(polygon))
     if not good:
@@ -102,7 +102,7 @@ def from_coco(segmentation: Any, size: Size) -> str:
 def _from_rle(rle: dict[str, Any], size: Size) -> str:
     height_width = tuple(rle.get("size", ()))
     if height_width != tuple(size):
-        raise ValueError(f"a mask of {_times(height_width)} pixels for a picture of {_times(size)}")
+        raise ValueError(f"a mask of {_times(height_width)} pixels for an image of {_times(size)}")
     counts = rle.get("counts")
     if isinstance(counts, list):
         if not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]:

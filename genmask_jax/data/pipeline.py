@@ -1,12 +1,12 @@
 """From sources to batches, all of it Grain: shuffled, repeated, prepared, divided over hosts, batched.
 
-A training batch has two static halves, masks and pictures 1 : 1:
+A training batch has two static halves, masks and images 1 : 1:
 
     {"segment":  {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W], "instruction": {...}},
      "generate": {"images" uint8 [B/2, H, W, 3],                            "instruction": {...}}}
 
-Where the data set's latents are cached (`config.latents`), "image_latents" and "mask_latents" float32
-[B/2, h, w, c] stand in for pictures and masks; where its instructions are, "text_embeds" float32 [B/2, K, D]
+Where the dataset's latents are cached (`config.latents`), "image_latents" and "mask_latents" float32
+[B/2, h, w, c] stand in for images and masks; where its instructions are, "text_embeds" float32 [B/2, K, D]
 and "text_mask" bool [B/2, K] for what the encoder would be given.
 
 Each task is a `MapDataset` that is divided over the hosts and batched on its own, and the two are zipped. (A
@@ -105,7 +105,7 @@ def training_batches(
     """An endless, resumable iterator over this host's batches.
 
     Args:
-        config: the data set.
+        config: the dataset.
         preparer: of the instruction encoder.
         batch_size: examples of both tasks together, on all hosts.
         part: this host's of every batch, as `part_of_batch` has it.
@@ -129,7 +129,7 @@ def training_batches(
 
 def batches_of(
     segments: Source,
-    pictures: Source,
+    images: Source,
     preparer: Preparer,
     *,
     batch_size: int,
@@ -138,12 +138,12 @@ def batches_of(
     seed: int,
     num_workers: int,
 ) -> grain.DatasetIterator:
-    """As `training_batches`, of any `segments` with masks and any `pictures`."""
+    """As `training_batches`, of any `segments` with masks and any `images`."""
     half = batch_size // 2 // part[1]
     segment = _endless(segments, seed).map(PrepareSegment(preparer))
-    generate = _endless(pictures, seed + 1)
+    generate = _endless(images, seed + 1)
     generate = generate.random_map(PrepareGenerate(preparer, condition_dropout))
-    # Without drop_remainder, Grain overflows on the length of an endless data set in batches of one.
+    # Without drop_remainder, Grain overflows on the length of an endless dataset in batches of one.
     tasks = [PartOfBatches(task, half, part) for task in (segment, generate)]
     halves = [task.batch(half, drop_remainder=True) for task in tasks]
     batches = grain.experimental.ZipMapDataset(halves)
@@ -154,17 +154,17 @@ def _name_halves(halves: tuple[Any, Any]) -> dict[str, Any]:
     return {"segment": halves[0], "generate": halves[1]}
 
 
-def picture_batches(
+def image_batches(
     config: DataConfig, *, batch_size: int, part: tuple[int, int], seed: int
 ) -> grain.DatasetIterator:
     """As `training_batches`, for a VAE: {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W]}."""
     half = batch_size // 2 // part[1]
-    dataset = _endless(segment_source(config, "train"), seed).map(_picture_and_mask)
+    dataset = _endless(segment_source(config, "train"), seed).map(_image_and_mask)
     dataset = PartOfBatches(dataset, half, part).batch(half, drop_remainder=True)
     return _iterate(dataset, config.num_workers)
 
 
-def _picture_and_mask(example: Any) -> dict[str, np.ndarray]:
+def _image_and_mask(example: Any) -> dict[str, np.ndarray]:
     return {"images": example["image"], "masks": example["mask"]}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import Mixture, Source
 from genmask_jax.data.prepared import records
-from genmask_jax.data.prepared.builders import BUILDERS, of_coco, picture_name
+from genmask_jax.data.prepared.builders import BUILDERS, image_name, of_coco
 from genmask_jax.data.prepared.source import PreparedGenerate, PreparedSegment
 from genmask_jax.data.refershapes.source import ReferShapesGenerate, ReferShapesSegment
 from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
@@ -116,7 +116,7 @@ def _need_path(config: DataConfig, dataset: Dataset) -> None:
 
 
 def joint_weights(config: DataConfig) -> dict[str, float]:
-    """Of refcoco_joint, by the data sets' names, such as "refcoco:unc"; those that are drawn from."""
+    """Of refcoco_joint, by the datasets' names, such as "refcoco:unc"; those that are drawn from."""
     fields = dataclasses.asdict(config.joint)
     names = {f: f.replace("_", ":") if of_coco(f.split("_")[0]) else f for f in fields}
     return {names[field]: weight for field, weight in fields.items() if weight}
@@ -125,7 +125,7 @@ def joint_weights(config: DataConfig) -> dict[str, float]:
 def prepared_segment(
     path: str, name: str, split: str, size: int, *, without: frozenset[str] | tuple = (), scored: bool = False
 ) -> PreparedSegment:
-    """One prepared data set's expressions; of ReasonSeg's, but in training, each picture's first.
+    """One prepared dataset's expressions; of ReasonSeg's, but in training, each image's first.
 
     Those to be scored are shuffled: validation looks at the first of them.
     """
@@ -147,10 +147,10 @@ def _need_some(items: records.Items, kind: str) -> None:
 
 
 def held_out(config: DataConfig) -> frozenset[str]:
-    """COCO's numbers of the pictures that nothing may be learned from: those that are evaluated on.
+    """COCO's numbers of the images that nothing may be learned from: those that are evaluated on.
 
     Raises:
-        UserError: a data set that says so is not prepared.
+        UserError: a dataset that says so is not prepared.
     """
     if config.name == "refcoco_joint":
         names = {*FAMILY, *filter(of_coco, joint_weights(config))}
@@ -167,23 +167,23 @@ def held_out(config: DataConfig) -> frozenset[str]:
 
 
 def learned_from(config: DataConfig) -> frozenset[str] | None:
-    """The names (`builders.picture_name`) of the pictures in the train splits that a run draws from.
+    """The names (`builders.image_name`) of the images in the train splits that a run draws from.
 
-    None where a data set of them is not there to say so; composed scenes have no names.
+    None where a dataset of them is not there to say so; composed scenes have no names.
     """
     names = list(joint_weights(config)) if config.name == "refcoco_joint" else [config.name]
     names = [name for name in (*names, config.generate) if name.split(":")[0] in BUILDERS]
-    pictures: set[str] = set()
+    images: set[str] = set()
     try:
-        without = {picture_name("refcoco", image_id) for image_id in held_out(config)}
+        without = {image_name("refcoco", image_id) for image_id in held_out(config)}
         for name in names:
             index = records.read_index(records.find(config.path, name), "train")
-            learned = {picture_name(name.split(":")[0], image_id) for image_id in index.image_ids}
+            learned = {image_name(name.split(":")[0], image_id) for image_id in index.image_ids}
             left_out = config.name == "refcoco_joint" or name == "coco_captions"
-            pictures |= learned - without if left_out else learned
+            images |= learned - without if left_out else learned
     except UserError:
         return None
-    return frozenset(pictures)
+    return frozenset(images)
 
 
 def check(config: DataConfig) -> None:

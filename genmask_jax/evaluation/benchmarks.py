@@ -1,6 +1,6 @@
 """Benchmarks: prepared splits with the protocol that scores them, by a model or by anyone's predictions.
 
-A prediction is a mask at the picture's own resolution. All scores are made of `Counts`, and all tables of the
+A prediction is a mask at the image's own resolution. All scores are made of `Counts`, and all tables of the
 rows that are kept of every expression, so that anyone can compute them again.
 """
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared import records
-from genmask_jax.data.prepared.builders import BUILDERS, PicturesBuilder, picture_name
+from genmask_jax.data.prepared.builders import BUILDERS, ImagesBuilder, image_name
 from genmask_jax.data.prepared.source import PreparedSegment
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.metrics import PROTOCOLS, Counts, count_pixels
@@ -34,7 +34,7 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-    """One split of a prepared data set.
+    """One split of a prepared dataset.
 
     name: as "refcoco:unc:testA".
     protocol: of `metrics.PROTOCOLS`.
@@ -47,22 +47,22 @@ class Benchmark:
     split: str
 
     def items(self) -> records.Items:
-        """Its expressions: all of them, but of ReasonSeg the first of each picture."""
+        """Its expressions: all of them, but of ReasonSeg the first of each image."""
         first_only = self.protocol == "reasonseg"
         return records.Items(self.directory, self.split, "expressions", first_only=first_only)
 
     def images(self) -> set[str]:
-        """The names of its pictures: those of COCO begin with "coco:"."""
+        """The names of its images: those of COCO begin with "coco:"."""
         ids = records.read_index(self.directory, self.split).image_ids
-        return {picture_name(self.name.split(":")[0], image_id) for image_id in ids}
+        return {image_name(self.name.split(":")[0], image_id) for image_id in ids}
 
     def source(self, size: int) -> PreparedSegment:
-        """Its expressions as examples to be scored, with pictures of `size` square."""
+        """Its expressions as examples to be scored, with images of `size` square."""
         return PreparedSegment(self.items(), size, whole_masks=True)
 
 
 def open_benchmark(root: epath.PathLike, name: str, split: str) -> Benchmark:
-    """A split of the data set `name` (or of the only one there) under `root`.
+    """A split of the dataset `name` (or of the only one there) under `root`.
 
     Raises:
         UserError: it is not there, or has no expressions.
@@ -72,7 +72,7 @@ def open_benchmark(root: epath.PathLike, name: str, split: str) -> Benchmark:
     config = builder.builder_config
     parts = [builder.name, *([config.name] if config and config.name != "default" else []), split]
     benchmark = Benchmark(
-        ":".join(parts), BUILDERS.get(builder.name, PicturesBuilder).protocol, directory, split
+        ":".join(parts), BUILDERS.get(builder.name, ImagesBuilder).protocol, directory, split
     )
     if not len(benchmark.items()):
         raise UserError(f"{directory}: the split {split} has no expressions")
@@ -85,7 +85,7 @@ def parse_benchmarks(names: Sequence[str], root: epath.PathLike) -> list[Benchma
     for name in names:
         data, _, split = name.rpartition(":")
         if not data or not split:
-            raise UserError(f"--benchmark={name}: name the data set and the split, such as reasonseg:val")
+            raise UserError(f"--benchmark={name}: name the dataset and the split, such as reasonseg:val")
         found.append(open_benchmark(root, data, split))
     return found
 
@@ -131,7 +131,7 @@ def evaluate_benchmark(
     An expression's noise is numbered by its id, so that the order of the records does not matter.
 
     Args:
-        segmenter: sized for any picture.
+        segmenter: sized for any image.
         benchmark: what to score it on.
         described: what to segment in the stead of each expression.
         keep: of how many expressions, spread over all, to show the masks.

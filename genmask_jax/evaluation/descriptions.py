@@ -17,6 +17,6 @@ def describe_all(reasoner: Reasoner, source: PreparedSegment) -> list[str]:
     for start in range(0, len(own), reasoner.batch_size):
         numbers = own[start : start + reasoner.batch_size]
         questions = [source.text(i) for i in numbers]
-        answers = reasoner([source.picture(i) for i in numbers], questions, numbers)
+        answers = reasoner([source.image(i) for i in numbers], questions, numbers)
         written |= {i: a or q for i, a, q in zip(numbers, answers, questions, strict=True)}
     return gather_rows(written)

@@ -1,4 +1,4 @@
-"""Scores generated ReferShapes pictures by the rule of `shape_rule.py`."""
+"""Scores generated ReferShapes images by the rule of `shape_rule.py`."""
 
 import itertools
 from typing import Any
@@ -19,29 +19,29 @@ def shape_prompts(count: int) -> list[tuple[str, str]]:
 def evaluate_generation(
     generator: Generator, source: Source, count: int
 ) -> tuple[dict[str, Any], np.ndarray, list[str]]:
-    """Share of pictures for "a COLOUR KIND" that hold that colour in that kind of shape.
+    """Share of images for "a COLOUR KIND" that hold that colour in that kind of shape.
 
     Args:
         generator: sized for ReferShapes.
-        source: of `GenerateExample`s, whose real pictures of one shape are scored by the same rule.
-        count: how many pictures of each.
+        source: of `GenerateExample`s, whose real images of one shape are scored by the same rule.
+        count: how many images of each.
 
     Returns:
-        Metrics, the generated pictures uint8 [N, H, W, 3] and their prompts.
+        Metrics, the generated images uint8 [N, H, W, 3] and their prompts.
     """
     pairs = shape_prompts(count)
     prompts = [f"{'an' if colour == 'orange' else 'a'} {colour} {kind}" for colour, kind in pairs]
-    pictures = generator(prompts)
-    hits = [contains(picture, *pair) for picture, pair in zip(pictures, pairs, strict=True)]
+    images = generator(prompts)
+    hits = [contains(image, *pair) for image, pair in zip(images, pairs, strict=True)]
     other = [KINDS[(KINDS.index(kind) + 1) % len(KINDS)] for _, kind in pairs]
-    wrong = [contains(p, c, k) for p, (c, _), k in zip(pictures, pairs, other, strict=True)]
+    wrong = [contains(p, c, k) for p, (c, _), k in zip(images, pairs, other, strict=True)]
     metrics = {
         "count": count,
         "share_right": float(np.mean(hits)),
         "share_right_of_another_kind": float(np.mean(wrong)),
-        "share_right_of_real_pictures": float(np.mean(_score_real(source, count))),
+        "share_right_of_real_images": float(np.mean(_score_real(source, count))),
     }
-    return metrics, pictures, prompts
+    return metrics, images, prompts
 
 
 def _score_real(source: Source, count: int) -> list[bool]:

@@ -22,7 +22,7 @@ TARGETED_THRESHOLDS = (0.7, 0.8, 0.9)
 class Counts(NamedTuple):
     """Pixels of an expression, in both masks, in either, and in the prediction, none of them ignored.
 
-    no_target: whether nothing in the picture is meant; an object so small that no pixel is its own is meant.
+    no_target: whether nothing in the image is meant; an object so small that no pixel is its own is meant.
     """
 
     intersection: int

@@ -1,4 +1,4 @@
-"""When a mask is none: thresholds of "nothing in the picture is meant", chosen on a val split of gRefCOCO."""
+"""When a mask is none: thresholds of "nothing in the image is meant", chosen on a val split of gRefCOCO."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from genmask_jax.evaluation.benchmarks import Benchmark, Row, summarize_rows
 from genmask_jax.inference.masks import is_no_target
 
 AREAS = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
-"""Shares of the picture."""
+"""Shares of the image."""
 SCORES = (0.0, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 

@@ -3,7 +3,7 @@
     {"id": "123", "rle": {"size": [480, 640], "counts": "..."}}     a line of a JSON-lines file
     123.png                                                         or a file of a folder
 
-Masks have the picture's own resolution; an empty one says "no target".
+Masks have the image's own resolution; an empty one says "no target".
 """
 
 import json
@@ -114,7 +114,7 @@ def _png(path: epath.Path) -> Predict:
             pixels = pixels[..., : channels - (channels % 2 == 0)].max(-1)
         if pixels.shape != size:
             shape = " x ".join(map(str, pixels.shape))
-            raise UserError(f"{path} has {shape} pixels, the picture {size[0]} x {size[1]}")
+            raise UserError(f"{path} has {shape} pixels, the image {size[0]} x {size[1]}")
         values = set(np.unique(pixels).tolist()) - {0}
         if len(values) > 1:
             raise UserError(f"{path} is no mask: beside 0 it has {len(values)} values, not one")

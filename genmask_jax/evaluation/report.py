@@ -31,9 +31,9 @@ def print_tables(metrics: dict[str, Any]) -> None:
         )
     if "generation" in metrics:
         found = metrics["generation"]
-        right, real = 100 * found["share_right"], 100 * found["share_right_of_real_pictures"]
+        right, real = 100 * found["share_right"], 100 * found["share_right_of_real_images"]
         out.print(f'"a COLOUR SHAPE" generated {found["count"]} times: {right:.1f} % right', end=" ")
-        out.print(f"(by the same rule, real pictures: {real:.1f} %)")
+        out.print(f"(by the same rule, real images: {real:.1f} %)")
     if metrics["seconds_per_image"]:
         milliseconds = 1000 * metrics["seconds_per_image"]
         out.print(f"{milliseconds:.1f} ms a mask, in batches of {metrics['batch_size']}")

@@ -14,7 +14,7 @@ from genmask_jax.data.examples import Source
 from genmask_jax.evaluation.metrics import intersection_union, summarize
 from genmask_jax.hosts import gather_arrays, gather_rows
 from genmask_jax.inference.batching import fixed_batches
-from genmask_jax.inference.masks import to_mask, to_picture_size
+from genmask_jax.inference.masks import to_image_size, to_mask
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.sharding import part_of_batch
 
@@ -41,10 +41,10 @@ def evaluate_segmentation(
     """Scores the first `count` examples. Hosts share them, and each gets the whole result.
 
     Args:
-        segmenter: sized for the source's pictures.
+        segmenter: sized for the source's images.
         source: of `SegmentExample`s to be scored; masks are scored at their own resolution.
         count: how many.
-        swapped: also ask for another object of each picture, and score that mask against the object first
+        swapped: also ask for another object of each image, and score that mask against the object first
             meant (words that are not listened to would score well) and against the one then named.
         keep: of how many examples to keep the probabilities.
     """
@@ -156,10 +156,10 @@ def sheet_row(
     shape = example["mask"].shape
     prediction, _ = to_mask(probability, shape, sampler)
     return {
-        "image": source.picture(i) if example["image"].shape[:2] != shape else example["image"],
+        "image": source.image(i) if example["image"].shape[:2] != shape else example["image"],
         "text": example["text"],
         "mask": example["mask"],
-        "probability": to_picture_size(probability, shape),
+        "probability": to_image_size(probability, shape),
         "prediction": prediction,
         "iou": iou,
     }

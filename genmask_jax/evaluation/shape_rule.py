@@ -1,6 +1,6 @@
-"""A rule that looks for "a COLOUR KIND" in a picture: how generated ReferShapes pictures are scored.
+"""A rule that looks for "a COLOUR KIND" in an image: how generated ReferShapes images are scored.
 
-It takes the largest blob of the named colour and asks which kind of shape covers it best. On real pictures of
+It takes the largest blob of the named colour and asks which kind of shape covers it best. On real images of
 the test split it says yes to the prompt's own colour and kind in over 95 % (see `tests/evaluation`).
 """
 
@@ -15,14 +15,14 @@ from genmask_jax.data.refershapes.scene import COLOURS, KINDS, coverage
 MAX_COLOUR_DISTANCE = 75.0
 """Furthest that a pixel may be from the named colour, in RGB of 0..255."""
 AREA = (0.012, 0.2)
-"""Least and greatest area of the blob, as shares of the picture; real shapes have 0.02 to 0.14."""
+"""Least and greatest area of the blob, as shares of the image; real shapes have 0.02 to 0.14."""
 MIN_IOU = 0.7
 """Least overlap of the blob with the best template."""
 ANGLES = np.linspace(-0.2, 0.2, 5)
 
 
 def contains(image: UInt8[np.ndarray, "S S 3"], colour: str, kind: str) -> bool:
-    """Whether a picture holds that colour in a blob of that kind of shape."""
+    """Whether an image holds that colour in a blob of that kind of shape."""
     blob = largest_blob(image, colour)
     if not AREA[0] <= blob.mean() <= AREA[1]:
         return False

@@ -1,4 +1,4 @@
-"""Prompts to pictures: the flow integrated from noise to data, with classifier-free guidance."""
+"""Prompts to images: the flow integrated from noise to data, with classifier-free guidance."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +24,7 @@ from genmask_jax.system import Networks
 
 
 class Generator:
-    """A jitted sampler of pictures with a fixed batch size; compiled once, at its first call."""
+    """A jitted sampler of images with a fixed batch size; compiled once, at its first call."""
 
     def __init__(self, networks: Networks, sampler: SamplerConfig, *, batch_size: int, seed: int = 0):
         """`networks.params` may change between calls (as in training); the rest may not.
@@ -37,20 +37,20 @@ class Generator:
         self._sample = jax.jit(self.trace)
 
     def __call__(self, prompts: Sequence[str]) -> UInt8[np.ndarray, "N H W 3"]:
-        """A picture for every prompt; the n-th prompt's noise depends on the seed and n alone.
+        """An image for every prompt; the n-th prompt's noise depends on the seed and n alone.
 
-        Where the mesh spans hosts, they share the work, and each gets all pictures.
+        Where the mesh spans hosts, they share the work, and each gets all images.
         """
         networks = self.networks
         side = networks.size
-        pictures = np.zeros((len(prompts), side, side, 3), np.uint8)
+        images = np.zeros((len(prompts), side, side, 3), np.uint8)
         for batch, real in fixed_batches(len(prompts), self.batch_size, part_of_batch(networks.mesh)):
             inputs = stack_inputs([networks.preparer(prompts[i], None) for i in batch])
             rows = (inputs, self._null, example_keys(self.seed, batch))
             output = self._sample(networks.params, networks.frozen, *to_devices(rows, networks.mesh))
             levels = np.clip(own_rows(output)[:real] * 127.5 + 127.5, 0, 255)
-            pictures[batch[:real]] = np.round(levels).astype(np.uint8)
-        return gather_arrays(pictures)
+            images[batch[:real]] = np.round(levels).astype(np.uint8)
+        return gather_arrays(images)
 
     def trace(
         self,
@@ -60,11 +60,11 @@ class Generator:
         null: dict[str, Array],
         seeds: UInt32[Array, "B 2"],
     ) -> Float[Array, "B H W 3"]:
-        """The sampler's program: pictures of a batch; `null` is the empty prompt, prepared, for each."""
+        """The sampler's program: images of a batch; `null` is the empty prompt, prepared, for each."""
         with tracing_on(self.networks.mesh):
-            return constrain_batch(self.pictures(params, frozen, instruction, null, seeds))
+            return constrain_batch(self.images(params, frozen, instruction, null, seeds))
 
-    def pictures(self, params, frozen, instruction, null, seeds):
+    def images(self, params, frozen, instruction, null, seeds):
         """As `trace`, wherever it runs."""
         model, sampler = self.networks.merge(params, frozen), self.sampler
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), instruction, null)

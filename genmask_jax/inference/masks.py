@@ -1,4 +1,4 @@
-"""Pictures of any size to what the model takes, and masks back to the picture's size."""
+"""Images of any size to what the model takes, and masks back to the image's size."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -10,24 +10,24 @@ RESIZE = "bilinear to a square; probabilities bilinear back, then thresholded"
 """The method, recorded with every score."""
 
 
-def to_picture_size(
+def to_image_size(
     probability: Float[np.ndarray, "size size"], shape: tuple[int, int]
 ) -> Float[np.ndarray, "H W"]:
-    """Probabilities at a picture's own (height, width); thresholded afterwards."""
+    """Probabilities at an image's own (height, width); thresholded afterwards."""
     if probability.shape == shape:
         return probability
-    picture = Image.fromarray(probability.astype(np.float32))
-    return np.asarray(picture.resize(shape[::-1], Image.Resampling.BILINEAR))
+    image = Image.fromarray(probability.astype(np.float32))
+    return np.asarray(image.resize(shape[::-1], Image.Resampling.BILINEAR))
 
 
 def to_mask(
     probability: Float[np.ndarray, "size size"], shape: tuple[int, int], sampler: SamplerConfig
 ) -> tuple[Bool[np.ndarray, "H W"], float]:
-    """The mask at a picture's own (height, width), and its score: the mean probability of its pixels.
+    """The mask at an image's own (height, width), and its score: the mean probability of its pixels.
 
-    It is empty where `is_no_target` says that nothing in the picture is meant.
+    It is empty where `is_no_target` says that nothing in the image is meant.
     """
-    probability = to_picture_size(probability, shape)
+    probability = to_image_size(probability, shape)
     mask = probability > sampler.mask_threshold
     score = float(probability[mask].mean(dtype=np.float64)) if mask.any() else 0.0
     if is_no_target(int(np.count_nonzero(mask)), mask.size, score, sampler):
@@ -40,7 +40,7 @@ def is_no_target(area: int, pixels: int, score: float, sampler: SamplerConfig) -
 
     Args:
         area: pixels of the mask.
-        pixels: of the picture.
+        pixels: of the image.
         score: mean probability of the mask's pixels; 0 if there are none.
         sampler: its `no_target_area` and `no_target_score`, which are best chosen on val.
     """

@@ -1,4 +1,4 @@
-"""Questions about pictures to descriptions of what they ask for: stage one of reasoning segmentation."""
+"""Questions about images to descriptions of what they ask for: stage one of reasoning segmentation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ from genmask_jax.instruction.qwen.load import load_whole, open_model
 
 
 class Reasoner:
-    """A jitted writer with a fixed batch size; compiled once for each token budget that pictures need."""
+    """A jitted writer with a fixed batch size; compiled once for each token budget that images need."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Reasoner:
             )
         shape, self.maker = open_model(instruction.qwen, directory)
         if not shape.vision.depth:
-            raise UserError("--reason: the run's Qwen reads words alone; it takes one that looks at pictures")
+            raise UserError("--reason: the run's Qwen reads words alone; it takes one that looks at images")
         self.batch_size, self.seed = batch_size, seed
         (self._prompt,) = self.maker.render([instruction.qwen.prompts.reason], 1)
         make = lambda rngs: Qwen(shape, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype), rngs=rngs)  # noqa: E731
@@ -70,7 +70,7 @@ class Reasoner:
         questions: Sequence[str],
         numbers: Sequence[int] | None = None,
     ) -> list[str]:
-        """A description for every question about a picture of any size.
+        """A description for every question about an image of any size.
 
         What is drawn for a question depends on the seed and its number alone; 0, 1, ... when None.
         """

@@ -1,4 +1,4 @@
-"""Pictures and expressions to masks: one pass from pure noise, optionally refined or averaged."""
+"""Images and expressions to masks: one pass from pure noise, optionally refined or averaged."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -83,16 +83,16 @@ class Segmenter:
     def probabilities(self, params, frozen, images, instruction, seeds):
         """As `trace`, wherever it runs."""
         model = self.networks.merge(params, frozen)
-        picture = model.vae.encode(to_signed(images))
+        image_latents = model.vae.encode(to_signed(images))
         text = model.instruction(instruction)
 
         def one_mask(sample: jax.Array) -> jax.Array:
             def predict(x_t, t):
                 t = jnp.full(len(images), t)
-                return flow.predict_x0(x_t, model.velocity(x_t, t, text, picture), t)
+                return flow.predict_x0(x_t, model.velocity(x_t, t, text, image_latents), t)
 
             def noise(step):
-                return example_noise(seeds, sample * self.sampler.mask_steps + step, picture.shape[1:])
+                return example_noise(seeds, sample * self.sampler.mask_steps + step, image_latents.shape[1:])
 
             x0 = predict(noise(0), 1.0)
             for step in range(1, self.sampler.mask_steps):

@@ -1,1 +1,1 @@
-"""Instruction encoders: words (and pictures) to embeddings."""
+"""Instruction encoders: words (and images) to embeddings."""

@@ -1,7 +1,7 @@
 """What every instruction encoder is: a preparer on the host and a module on the device.
 
 The *preparer* runs in the data pipeline (it may be sent to worker processes) and turns a text, and for
-segmentation the picture, into arrays of fixed shape. The *encoder* runs inside the jitted step and turns a
+segmentation the image, into arrays of fixed shape. The *encoder* runs inside the jitted step and turns a
 batch of those into embeddings that the DiT attends to. All, some or none of its parameters are trained with
 the DiT; the others are frozen. The empty text is the null instruction of classifier-free guidance.
 """
@@ -25,10 +25,10 @@ Targets = dict[str, jax.ShapeDtypeStruct]
 
 
 class Preparer(Protocol):
-    """Text (and picture) to the encoder's inputs, on the host."""
+    """Text (and image) to the encoder's inputs, on the host."""
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> Inputs:
-        """Arrays of one example; the same shapes for every text, and for every picture of one size.
+        """Arrays of one example; the same shapes for every text, and for every image of one size.
 
         Args:
             text: the expression or prompt; empty for the null instruction.
@@ -67,7 +67,7 @@ class Instruction:
         none do.
     fingerprint: identifies the embeddings; None if they change in training.
     save: (directory) -> keeps, in a new run's directory, what `load` and the preparer cannot do without.
-    needs_picture: whether the preparer cannot do without an expression's picture, to look at it or to know
+    needs_image: whether the preparer cannot do without an expression's image, to look at it or to know
         that it is to segment.
     """
 
@@ -78,7 +78,7 @@ class Instruction:
     load: Callable[[Targets], dict[str, jax.Array]] | None = None
     fingerprint: Callable[[], str] | None = None
     save: Callable[[epath.Path], None] | None = None
-    needs_picture: bool = False
+    needs_image: bool = False
 
 
 def with_loaded(state: Any, instruction: Instruction) -> Any:

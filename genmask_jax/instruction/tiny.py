@@ -1,6 +1,6 @@
 """The small instruction encoder that is trained with the DiT, and its tokenizer.
 
-The tokenizer's sub-words are learned from the data set's own texts; it is saved with the model.
+The tokenizer's sub-words are learned from the dataset's own texts; it is saved with the model.
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """The diffusion transformer of Wan 2.1 (`WanTransformer3DModel` in diffusers), in Flax NNX.
 
-Frames lie on the token axis: frame 0 is the noisy target; for segmentation frame 1 is the clean picture.
+Frames lie on the token axis: frame 0 is the noisy target; for segmentation frame 1 is the clean image.
 Every run of tokens has a timestep of its own, so that the clean frame can say that it is clean (t = 0).
 """
 

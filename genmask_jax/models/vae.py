@@ -2,7 +2,7 @@
 
 For one frame every temporal convolution of the video VAE is skipped or reduces to its last tap, so that this
 2-D network is exact. An optional pixel-unshuffle in front of it (`patch_size`, as in newer Wan VAEs) makes a
-small VAE cheap. Pictures are `[B, H, W, 3]` in [-1, 1]; a mask is an RGB picture that is -1 or +1.
+small VAE cheap. Images are `[B, H, W, 3]` in [-1, 1]; a mask is an RGB image that is -1 or +1.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class VAEConfig:
 
     base_dim, decoder_base_dim: channels at full resolution, of the encoder and the decoder.
     channels: of the latents.
-    multipliers: channel multiplier of each resolution; every one but the last halves the picture.
+    multipliers: channel multiplier of each resolution; every one but the last halves the image.
     num_res_blocks: residual blocks a resolution (the decoder has one more).
     patch_size: side of the pixel-unshuffle before the encoder; 1 for none.
     """
@@ -191,7 +191,7 @@ class Decoder(nnx.Module):
 
 
 class VAE(nnx.Module):
-    """Pictures to normalised latents and back."""
+    """Images to normalised latents and back."""
 
     def __init__(self, config: VAEConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
         """Parameters are float32; `dtype` is that of the convolutions. Latent statistics start at 0 and 1."""
@@ -216,11 +216,11 @@ class VAE(nnx.Module):
         return (self.moments(images)[0] - self.latents_mean[...]) / self.latents_std[...]
 
     def decode(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Normalised latents to pictures, float32, about [-1, 1] and not clipped."""
+        """Normalised latents to images, float32, about [-1, 1] and not clipped."""
         return self.decode_raw(latents * self.latents_std[...] + self.latents_mean[...])
 
     def decode_raw(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Latents as the posterior has them, before normalisation, to pictures."""
+        """Latents as the posterior has them, before normalisation, to images."""
         x = self.decoder(self.post_quant_conv(latents.astype(self.dtype)))
         return _shuffle(x.astype(jnp.float32), self.config.patch_size)
 

@@ -67,7 +67,7 @@ def _encoder(config: InstructionConfig, assumed: list[str]) -> Instruction:
 
 
 def train_step(run: Described) -> jax.stages.Lowered:
-    """The training step, as `training/loop.py` runs it, with pictures in the batch."""
+    """The training step, as `training/loop.py` runs it, with images in the batch."""
     config, mesh = run.config, run.mesh
     task = GenMaskTask(run.networks, config)
     tx = make_optimizer(config.optimizer, config.loop)
@@ -79,10 +79,10 @@ def train_step(run: Described) -> jax.stages.Lowered:
 
 def _batch(run: Described) -> Any:
     size, half = run.config.data.size, run.config.loop.global_batch_size // 2
-    picture = np.zeros((size, size, 3), np.uint8)
+    image = np.zeros((size, size, 3), np.uint8)
     preparer = run.networks.preparer
-    segment = {"images": picture, "masks": picture[..., 0], "instruction": preparer(TEXT, picture)}
-    generate = {"images": picture, "instruction": preparer(TEXT, None)}
+    segment = {"images": image, "masks": image[..., 0], "instruction": preparer(TEXT, image)}
+    generate = {"images": image, "instruction": preparer(TEXT, None)}
     return _rows({"segment": segment, "generate": generate}, half, run.mesh)
 
 
@@ -103,14 +103,14 @@ def mask_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
 
 def _mask_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
     size = run.config.data.size
-    picture = np.zeros((size, size, 3), np.uint8)
+    image = np.zeros((size, size, 3), np.uint8)
     params = run.networks.abstract_params()
-    example = (picture, run.networks.preparer(TEXT, picture), np.zeros(2, np.uint32))
+    example = (image, run.networks.preparer(TEXT, image), np.zeros(2, np.uint32))
     return params, run.networks.frozen, *_rows(example, batch_size, run.mesh)
 
 
 def image_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
-    """The sampler of pictures, with the parameters where training has them."""
+    """The sampler of images, with the parameters where training has them."""
     generator = GenMaskTask(run.networks, run.config).generator
     return jax.jit(generator.trace).lower(*_image_arguments(run, batch_size))
 
@@ -123,9 +123,9 @@ def _image_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
 
 
 def image_flops(run: Described, batch_size: int) -> float:
-    """Operations of a batch of pictures, on all devices."""
+    """Operations of a batch of images, on all devices."""
     generator = GenMaskTask(run.networks, run.config).generator
-    return count_flops(generator.pictures, *_image_arguments(run, batch_size))
+    return count_flops(generator.images, *_image_arguments(run, batch_size))
 
 
 def train_flops(run: Described) -> float:

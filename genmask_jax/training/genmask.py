@@ -27,7 +27,7 @@ METRICS = ("loss", "loss_segment", "loss_generate", "grad_norm")
 
 
 class GenMaskTask:
-    """Flow matching on masks and pictures, 1 : 1 in every batch, for `training/loop.py`."""
+    """Flow matching on masks and images, 1 : 1 in every batch, for `training/loop.py`."""
 
     metric_names = METRICS
 
@@ -65,13 +65,13 @@ class GenMaskTask:
     def loss(self, params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
         """Mean squared error of the velocity over both halves, the masks' `segment_weight` times.
 
-        The batch is that of `data/pipeline.py`. Pictures and masks go through the same VAE; timesteps are
-        drawn per example by its task; a mask's clean picture goes along as the second frame.
+        The batch is that of `data/pipeline.py`. Images and masks go through the same VAE; timesteps are
+        drawn per example by its task; a mask's clean image goes along as the second frame.
         """
         model = self.networks.merge(params, frozen)
         segment, generate = batch["segment"], batch["generate"]
-        picture_latents, x0 = _encode(model, segment, generate)
-        half = len(picture_latents)
+        image_latents, x0 = _encode(model, segment, generate)
+        half = len(image_latents)
         task = jnp.repeat(jnp.array([SEGMENT, GENERATE]), half, total_repeat_length=2 * half)
         t_key, noise_key = jax.random.split(key)
         laws = self.config.timesteps
@@ -79,11 +79,11 @@ class GenMaskTask:
         noise = jax.random.normal(noise_key, x0.shape)
         x_t, target = flow.add_noise(x0, noise, t), flow.velocity_target(x0, noise)
         texts = _embed(model, segment["instruction"], generate["instruction"])
-        mask_velocity, picture_velocity = model.velocities(
-            (x_t[:half], t[:half], texts[0], picture_latents), (x_t[half:], t[half:], texts[1], None)
+        mask_velocity, image_velocity = model.velocities(
+            (x_t[:half], t[:half], texts[0], image_latents), (x_t[half:], t[half:], texts[1], None)
         )
         loss_segment = jnp.square(mask_velocity - target[:half]).mean()
-        loss_generate = jnp.square(picture_velocity - target[half:]).mean()
+        loss_generate = jnp.square(image_velocity - target[half:]).mean()
         weight = self.config.segment_weight
         loss = (weight * loss_segment + loss_generate) / (weight + 1)
         return loss, {"loss": loss, "loss_segment": loss_segment, "loss_generate": loss_generate}
@@ -96,10 +96,10 @@ class GenMaskTask:
         result = evaluate_segmentation(self.segmenter, source, count, swapped=False, keep=16)
         prompts = generate_source(self.config.data, "val")
         prompts = [prompts[i]["text"] for i in range(min(16, len(prompts)))]
-        pictures = self.generator(prompts)
+        images = self.generator(prompts)
         if is_first():
             segmentation_sheet(sheet_rows(result, source), directory / f"masks_{step:06d}.png")
-            generation_sheet(pictures, prompts, directory / f"pictures_{step:06d}.png")
+            generation_sheet(images, prompts, directory / f"images_{step:06d}.png")
         # By what the best checkpoint is found, an empty mask where nothing is meant is right.
         score = np.mean([row["iou"] if row["union"] else 1.0 for row in result.examples])
         return {name: result.metrics[name] for name in ("mIoU", "oIoU", "P@0.5")} | {"score": float(score)}
@@ -113,12 +113,12 @@ def _embed(model: GenMask, *instructions: Any) -> list[Embedded]:
 
 
 def _encode(model: GenMask, segment: Any, generate: Any) -> tuple[jax.Array, jax.Array]:
-    """Latents of the segment half's pictures, and of what is noised: its masks, then the other half."""
+    """Latents of the segment half's images, and of what is noised: its masks, then the other half."""
     if "image_latents" in segment:  # cached
         return segment["image_latents"], jnp.concatenate([segment["mask_latents"], generate["image_latents"]])
-    pictures = jnp.concatenate(
+    rgb = jnp.concatenate(
         [to_signed(segment["images"]), mask_to_rgb(segment["masks"]), to_signed(generate["images"])]
     )
-    latents = jax.lax.stop_gradient(model.vae.encode(pictures))
+    latents = jax.lax.stop_gradient(model.vae.encode(rgb))
     half = len(segment["images"])
     return latents[:half], latents[half:]

@@ -16,7 +16,7 @@ from genmask_jax.hosts import is_first
 
 
 class Reporter:
-    """Writes scalars and pictures; on hosts other than the first it only checks them."""
+    """Writes scalars and images; on hosts other than the first it only checks them."""
 
     def __init__(self, workdir: epath.Path, loop: LoopConfig, step: int):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # clu's writers bring TensorFlow
@@ -91,8 +91,8 @@ class Reporter:
 
         for path in (self.workdir / "samples").glob(f"*_{step:06d}.png"):
             with path.open("rb") as file:
-                picture = np.asarray(Image.open(file).convert("RGB"))
-            self.writer.write_images(step, {path.name.rsplit("_", 1)[0]: picture[None]})
+                image = np.asarray(Image.open(file).convert("RGB"))
+            self.writer.write_images(step, {path.name.rsplit("_", 1)[0]: image[None]})
 
     def _append(self, row: dict[str, Any]) -> None:
         if self.first:

@@ -1,4 +1,4 @@
-"""What training a VAE means: reconstruction and KL on pictures and on masks as RGB, half and half."""
+"""What training a VAE means: reconstruction and KL on images and on masks as RGB, half and half."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from etils import epath
 from flax import nnx
 
 from genmask_jax.config import VAETrainConfig
-from genmask_jax.data.pipeline import picture_batches
+from genmask_jax.data.pipeline import image_batches
 from genmask_jax.data.sources import segment_source
 from genmask_jax.evaluation.metrics import intersection_union, summarize
 from genmask_jax.hosts import is_first, on_every_host
@@ -17,7 +17,7 @@ from genmask_jax.models.vae import VAE, sample_posterior
 from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.sheets import generation_sheet
 
-METRICS = ("loss", "loss_picture", "loss_mask", "kl", "grad_norm")
+METRICS = ("loss", "loss_image", "loss_mask", "kl", "grad_norm")
 
 
 class VAETask:
@@ -43,8 +43,8 @@ class VAETask:
         return params
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
-        """This host's part of endless batches of pictures and their masks."""
-        return picture_batches(self.config.data, batch_size=batch_size, part=part, seed=self.config.seed)
+        """This host's part of endless batches of images and their masks."""
+        return image_batches(self.config.data, batch_size=batch_size, part=part, seed=self.config.seed)
 
     def loss(self, params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
         """L1 + L2 reconstruction error a channel, and the KL divergence to N(0, 1) a latent.
@@ -53,23 +53,23 @@ class VAETask:
         """
         del frozen
         model = nnx.merge(self.graph, params, self.statistics)
-        pictures = jnp.concatenate([to_signed(batch["images"]), mask_to_rgb(batch["masks"])])
-        mean, log_variance = model.moments(pictures)
-        error = model.decode_raw(sample_posterior(key, mean, log_variance)) - pictures
+        rgb = jnp.concatenate([to_signed(batch["images"]), mask_to_rgb(batch["masks"])])
+        mean, log_variance = model.moments(rgb)
+        error = model.decode_raw(sample_posterior(key, mean, log_variance)) - rgb
         errors = (jnp.abs(error) + jnp.square(error)).mean((1, 2, 3))
         half = len(batch["images"])
-        picture, mask = errors[:half].mean(), errors[half:].mean()
+        image, mask = errors[:half].mean(), errors[half:].mean()
         kl = 0.5 * (jnp.square(mean) + jnp.exp(log_variance) - 1 - log_variance).mean()
-        loss = picture + self.config.mask_weight * mask + self.config.kl_weight * kl
-        return loss, {"loss": loss, "loss_picture": picture, "loss_mask": mask, "kl": kl}
+        loss = image + self.config.mask_weight * mask + self.config.kl_weight * kl
+        return loss, {"loss": loss, "loss_image": image, "loss_mask": mask, "kl": kl}
 
     def _trace_reconstruct(self, params: Any, images: jax.Array, masks: jax.Array) -> tuple:
         model = nnx.merge(self.graph, params, self.statistics)
-        pictures = jnp.concatenate([to_signed(images), mask_to_rgb(masks)])
-        return pictures, model.decode(model.encode(pictures))
+        rgb = jnp.concatenate([to_signed(images), mask_to_rgb(masks)])
+        return rgb, model.decode(model.encode(rgb))
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
-        """How well masks (mIoU) and pictures (PSNR, dB) of the val split come back; on every host alike."""
+        """How well masks (mIoU) and images (PSNR, dB) of the val split come back; on every host alike."""
         ema_params = on_every_host(ema_params)
         source, half = segment_source(self.config.data, "val"), 32
         scores, squared = [], []
@@ -85,14 +85,14 @@ class VAETask:
                 self._write_sheet(truth, output, directory / f"reconstructions_{step:06d}.png")
         metrics = summarize([i for i, _ in scores], [u for _, u in scores])
         psnr = float(np.mean(10 * np.log10(4 / np.concatenate(squared))))
-        return {"mask_mIoU": metrics["mIoU"], "picture_psnr": psnr, "score": metrics["mIoU"]}
+        return {"mask_mIoU": metrics["mIoU"], "image_psnr": psnr, "score": metrics["mIoU"]}
 
     def _write_sheet(self, truth: np.ndarray, output: np.ndarray, path: epath.Path) -> None:
         half = len(truth) // 2
         rows = [*range(4), *range(half, half + 4)]
         pairs = np.stack([truth[rows], output[rows]], axis=1).reshape(-1, *truth.shape[1:])
-        pictures = np.clip(pairs * 127.5 + 127.5, 0, 255).astype(np.uint8)
-        generation_sheet(pictures, ["original", "reconstruction"] * len(rows), path)
+        shown = np.clip(pairs * 127.5 + 127.5, 0, 255).astype(np.uint8)
+        generation_sheet(shown, ["original", "reconstruction"] * len(rows), path)
 
     def finish(self, ema_params: Any, num_batches: int = 32) -> Any:
         """The trained VAE's state, with its latents' mean and standard deviation a channel measured."""

@@ -54,7 +54,7 @@ def open_qwen(source: epath.Path) -> Part:
     config = qwen_names.config_from_public(read_json(source / "config.json"), str(source / "config.json"))
     tokenizer = load_tokenizer(source)
     if config.vision.depth:
-        _need_pictures(source, config, tokenizer)
+        _need_images(source, config, tokenizer)
     need_shape(config, str(source / "config.json"))
     template = load_chat_template(source)
     try:  # the prompts of a run, before anything is written
@@ -68,7 +68,7 @@ def open_qwen(source: epath.Path) -> Part:
     return part
 
 
-def _need_pictures(source: epath.Path, config: QwenConfig, tokenizer) -> None:
+def _need_images(source: epath.Path, config: QwenConfig, tokenizer) -> None:
     if tokenizer.token_to_id(IMAGE) is None:
         raise UserError(f"{source / 'tokenizer.json'}: {IMAGE} is not in it; it is not this model's")
     path, vision = source / "preprocessor_config.json", config.vision

@@ -92,7 +92,7 @@ def test_an_encoder_is_reported(capsys, monkeypatch, peer):
         "language model",
         "both",
         "both",
-        "preparing one picture and its prompt",
+        "preparing one image and its prompt",
     ]
     assert len(said["seconds"].get("transformers", {})) == (2 if peer else 0)
     parameters = sum(x.size for x in jax.tree.leaves(qwen_names.abstract_state(workload.config)))

@@ -95,8 +95,8 @@ def test_bfloat16_halves_the_files_and_rounds(cache, vae, tmp_path):
     assert len(store.pack(example, "bfloat16")) < 0.55 * len(store.pack(example, "float32"))
 
 
-def test_batches_and_loss_are_those_of_pictures(cache, vae, micro_vae, tmp_path):
-    """The same examples, as pictures and from the cache, give the same loss."""
+def test_batches_and_loss_are_those_of_images(cache, vae, micro_vae, tmp_path):
+    """The same examples, as images and from the cache, give the same loss."""
     config = micro_config(micro_vae)
     encoder = factory.build(config.instruction, tmp_path, texts(config.data, 400))
     networks = make_networks(config, *vae, encoder)
@@ -119,7 +119,7 @@ def test_batches_and_loss_are_those_of_pictures(cache, vae, micro_vae, tmp_path)
         )
     }
     cached = {task: store.CachedLatents(cache, task) for task in store.TASKS}
-    pictures = {task: dict(batch[task]) for task in store.TASKS}
+    images = {task: dict(batch[task]) for task in store.TASKS}
     for task in store.TASKS:
         found = []
         for row in rows:
@@ -129,16 +129,16 @@ def test_batches_and_loss_are_those_of_pictures(cache, vae, micro_vae, tmp_path)
             ]
             found.append(by_text[task][cached[task][int(np.argmin(distance))]["text"]])
             assert min(distance) == 0
-        pictures[task] = {
+        images[task] = {
             "images": np.stack([x["image"] for x in found]),
             "instruction": batch[task]["instruction"],
         }
         if task == "segment":
-            pictures[task]["masks"] = np.stack([x["mask"] for x in found])
+            images[task]["masks"] = np.stack([x["mask"] for x in found])
     task = GenMaskTask(networks, config)
     params = networks.init_params(jax.random.key(0))
     loss = jax.jit(lambda batch: task.loss(params, networks.frozen, batch, jax.random.key(1))[0])
-    np.testing.assert_allclose(loss(batch), loss(pictures), rtol=1e-4)
+    np.testing.assert_allclose(loss(batch), loss(images), rtol=1e-4)
 
 
 def test_training_reads_the_cache(cache, micro_vae, tmp_path):
@@ -147,7 +147,7 @@ def test_training_reads_the_cache(cache, micro_vae, tmp_path):
     state, scores = start(config, tmp_path / "run")
     assert int(state.step) == 2
     assert np.isfinite(float(state.metrics["loss"]))
-    assert 0 <= scores["mIoU"] <= 1  # validation goes on with pictures
+    assert 0 <= scores["mIoU"] <= 1  # validation goes on with images
 
 
 def test_a_complete_shard_is_left_alone_and_an_unfinished_one_made_anew(vae, tmp_path, capsys):

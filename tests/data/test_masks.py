@@ -50,7 +50,7 @@ def test_polygons_are_a_union_and_lists_of_runs_are_read():
         ([[1, 1, 5, 5]], "2 points"),
         ([[0, 0, 1, 1, float("nan"), 3]], "no numbers"),
         (["abcdef"], "0 points"),
-        ({"size": [3, 2], "counts": [6]}, "3 x 2 pixels for a picture of 2 x 3"),
+        ({"size": [3, 2], "counts": [6]}, "3 x 2 pixels for an image of 2 x 3"),
         ({"size": [2, 3], "counts": [5]}, "do not add up"),
         ({"size": [2, 3], "counts": [8, -2]}, "do not add up"),
         ({"size": [2, 3], "counts": "0"}, "do not add up"),

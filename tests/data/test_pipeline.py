@@ -57,7 +57,7 @@ def test_position_can_be_saved_and_restored():
         same(batch, next(fresh))
 
 
-def test_dropout_empties_prompts_of_pictures_only():
+def test_dropout_empties_prompts_of_images_only():
     empty = 0
     iterator = batches(dropout=0.5, size=8)
     for _ in range(16):

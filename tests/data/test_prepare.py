@@ -22,7 +22,7 @@ from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.builders import open_builders
 from genmask_jax.data.prepared.prepare import prepare
 from genmask_jax.errors import UserError
-from genmask_jax.images import read_picture
+from genmask_jax.images import read_image
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "prepare_data.py"
 FAMILY = {
@@ -104,7 +104,7 @@ def test_reasonseg_comes_back_pixel_by_pixel(benchmark_data):
     assert sorted(first) == sorted(key for key in found if "#" not in key[1])
 
 
-def test_pictures_are_the_publishers_own_files_and_captions_are_theirs(benchmark_data):
+def test_images_are_the_publishers_own_files_and_captions_are_theirs(benchmark_data):
     directory = records.find(benchmark_data.out, "coco_captions")
     items = records.Items(directory, "train", "captions")
     assert len(items) == 60
@@ -141,38 +141,38 @@ def odd_tree(raw):
     """RefCOCO with one of everything that can be wrong; returns what must be said of it."""
     objects = raw_trees.Objects(raw, 14)
     refs = raw_trees.refs_of(objects, ("val", "testA", "testB"))
-    by_picture = {}
+    by_image = {}
     for ref in refs:
-        by_picture.setdefault(ref["image_id"], ref)
+        by_image.setdefault(ref["image_id"], ref)
     said = []
 
     def wrong(image_id, says):
         said.append(says)
-        return by_picture[image_id]
+        return by_image[image_id]
 
     (objects.folder / objects.images[0]["file_name"]).unlink()
     wrong(1000, f"missing: {objects.folder / objects.images[0]['file_name']}")
     path = objects.folder / objects.images[1]["file_name"]
     path.write_bytes(path.read_bytes()[:700])
-    wrong(1001, f"{path}: this picture cannot be read")
+    wrong(1001, f"{path}: this image cannot be read")
     objects.images[2]["height"] += 1
-    wrong(1002, "the picture has")
+    wrong(1002, "the image has")
     path = objects.folder / objects.images[4]["file_name"]
     path.write_bytes(b"<html>not found</html>")
-    wrong(1004, f"{path}: this picture cannot be read (it is no image)")
+    wrong(1004, f"{path}: this image cannot be read (it is no image)")
     wrong(1005, "means object 1, which instances.json does not have")["ann_id"] = 1
-    wrong(1006, "is of picture 9, which instances.json does not have")["image_id"] = 9
+    wrong(1006, "is of image 9, which instances.json does not have")["image_id"] = 9
     by_id = {annotation["id"]: annotation for annotation in objects.annotations}
     ref = wrong(1007, "has no mask: polygon 0 has 2 points")
     by_id[ref["ann_id"]]["segmentation"] = [[1, 2, 3, 4]]
     ref = wrong(1008, "a mask of 5 x 5 pixels")
     by_id[ref["ann_id"]]["segmentation"] = {"size": [5, 5], "counts": [25]}
-    number = by_picture[1013]["sentences"][0]["sent_id"]
+    number = by_image[1013]["sentences"][0]["sent_id"]
     wrong(1009, f"sentence {number} occurs twice in train")["sentences"][0]["sent_id"] = number
-    by_picture[1009]["split"] = "train"
+    by_image[1009]["split"] = "train"
     wrong(1010, "is empty")["sentences"][0]["sent"] = "  "
     del wrong(1011, "lacks or mistakes 'split'")["split"]
-    wrong(1012, "which is in another picture")["ann_id"] = by_picture[1013]["ann_id"]
+    wrong(1012, "which is in another image")["ann_id"] = by_image[1013]["ann_id"]
     wrong(1003, "lacks or mistakes")["sentences"] = None
     objects.write("refcoco")
     raw_trees.write_refs(raw, "refcoco", "unc", refs)
@@ -196,7 +196,7 @@ def test_whatever_is_wrong_is_named_and_left_out_or_fatal(tmp_path, capsys):
     assert all(text.strip() for text in texts)
 
 
-def test_strict_stops_at_a_broken_picture_and_keeps_what_was_done(tmp_path):
+def test_strict_stops_at_a_broken_image_and_keeps_what_was_done(tmp_path):
     objects = raw_trees.Objects(tmp_path / "raw", 3)
     for a in objects.annotations:
         if isinstance(a["segmentation"], list):
@@ -207,7 +207,7 @@ def test_strict_stops_at_a_broken_picture_and_keeps_what_was_done(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:500])
     raw, out = epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out")
-    with pytest.raises(UserError, match=f"--strict: {path}: this picture cannot be read"):
+    with pytest.raises(UserError, match=f"--strict: {path}: this image cannot be read"):
         prepare("refcoco", raw, out, strict=True, num_workers=1)
     path.write_bytes(whole)
     prepare("refcoco", raw, out, strict=True, num_workers=1)
@@ -219,27 +219,27 @@ def test_strict_holds_for_what_was_made_without_it(tmp_path):
     (tmp_path / "raw" / "train2017" / f"{1001:012d}.jpg").unlink()
     raw, out = epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out")
     prepare("coco_captions", raw, out, num_workers=1)
-    with pytest.raises(UserError, match="--strict: a picture is missing"):
+    with pytest.raises(UserError, match="--strict: an image is missing"):
         prepare("coco_captions", raw, out, strict=True, num_workers=1)
 
 
-def test_a_split_without_pictures_is_left_out_and_said(tmp_path):
+def test_a_split_without_images_is_left_out_and_said(tmp_path):
     raw_trees.captions_tree(tmp_path / "raw", {"train2017": 3, "val2017": 2})
     raw, out = epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out")
-    for picture in (tmp_path / "raw" / "val2017").iterdir():
-        picture.write_bytes(b"broken")
+    for image in (tmp_path / "raw" / "val2017").iterdir():
+        image.write_bytes(b"broken")
     prepare("coco_captions", raw, out / "1", num_workers=1)
     assert records.splits_of(records.find(out / "1", "coco_captions")) == ["train"]
     assert sum("it is no image" in line for line in problems(out / "1", "coco_captions")) == 2
     shutil.rmtree(tmp_path / "raw" / "val2017")
     prepare("coco_captions", raw, out / "2", num_workers=1)
-    assert "the split val has no picture" in problems(out / "2", "coco_captions")
-    for picture in (tmp_path / "raw" / "train2017").iterdir():
-        picture.write_bytes(b"broken")
-    with pytest.raises(UserError, match="no picture can be used"):
+    assert "the split val has no image" in problems(out / "2", "coco_captions")
+    for image in (tmp_path / "raw" / "train2017").iterdir():
+        image.write_bytes(b"broken")
+    with pytest.raises(UserError, match="no image can be used"):
         prepare("coco_captions", raw, out / "3", num_workers=1)
     shutil.rmtree(tmp_path / "raw" / "train2017")
-    with pytest.raises(UserError, match=r"no picture that can be used; a picture is missing"):
+    with pytest.raises(UserError, match=r"no image that can be used; an image is missing"):
         prepare("coco_captions", raw, out / "4", num_workers=1)
 
 
@@ -292,9 +292,9 @@ def test_a_users_mistakes_are_named(tmp_path):
         "object 901: some of its expressions are no texts", "object 904: some of its expressions",
         "object 904 occurs twice",
         "object f3-aa: its id is no whole number",
-        "object 902 has no mask: polygon 0 has points", "object 903 is of picture 77",
-        "its picture gone.png is missing", "shape 0 (a) has no points", "shape 1 (b) has no points",
-        "p2.json has no text", "p9.txt is an annotation without a picture",
+        "object 902 has no mask: polygon 0 has points", "object 903 is of image 77",
+        "its image gone.png is missing", "shape 0 (a) has no points", "shape 1 (b) has no points",
+        "p2.json has no text", "p9.txt is an annotation without an image",
     ):  # fmt: skip
         assert says in lines, says
     texts = {asked.text for asked in everything(tmp_path / "out", "image_folder").values()}
@@ -303,7 +303,7 @@ def test_a_users_mistakes_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(("orientation", "turned"), [(6, (1, 0)), (3, (2, 0)), (5, (1, 1))])
-def test_pictures_are_turned_as_their_exif_says_where_annotations_are_of_what_is_seen(
+def test_images_are_turned_as_their_exif_says_where_annotations_are_of_what_is_seen(
     tmp_path, orientation, turned
 ):
     raw_trees.reasonseg_tree(tmp_path / "raw", {"val": 1})
@@ -313,10 +313,10 @@ def test_pictures_are_turned_as_their_exif_says_where_annotations_are_of_what_is
         tmp_path / "raw" / "val" / "0000_val.jpg",
         tmp_path / "raw" / "val2017" / f"{1000:012d}.jpg",
     ):
-        picture = Image.open(path)
-        exif = picture.getexif()
+        image = Image.open(path)
+        exif = image.getexif()
         exif[0x0112] = orientation
-        picture.save(path, exif=exif)
+        image.save(path, exif=exif)
         stored[path.parent.name] = np.asarray(Image.open(path))
     for name in ("reasonseg", "coco_captions"):
         prepare(name, epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out"), num_workers=1)
@@ -324,12 +324,12 @@ def test_pictures_are_turned_as_their_exif_says_where_annotations_are_of_what_is
     quarters, mirrored = turned
     expected = np.rot90(stored["val"], -quarters)
     expected = expected[:, ::-1] if mirrored else expected
-    assert (records.decode_picture(record) == expected).all()
-    assert (read_picture(tmp_path / "raw" / "val" / "0000_val.jpg") == expected).all()
+    assert (records.decode_image(record) == expected).all()
+    assert (read_image(tmp_path / "raw" / "val" / "0000_val.jpg") == expected).all()
     assert records.read_expression(record, number).mask.shape == expected.shape[:2]
     # COCO's annotations are of the pixels as they are stored.
     record, _ = records.Items(records.find(tmp_path / "out", "coco_captions"), "val", "captions")[0]
-    assert (records.decode_picture(record) == stored["val2017"]).all()
+    assert (records.decode_image(record) == stored["val2017"]).all()
 
 
 def hashes(folder):
@@ -339,7 +339,7 @@ def hashes(folder):
 
 @pytest.fixture
 def long_tree(tmp_path):
-    """Some 1,500 pictures, most of them links, in six shards."""
+    """Some 1,500 images, most of them links, in six shards."""
     raw_trees.captions_tree(tmp_path / "raw", {"train2017": 4})
     folder, path = (
         tmp_path / "raw" / "train2017",
@@ -394,7 +394,7 @@ def test_what_was_begun_with_other_raw_data_is_not_gone_on_with(tmp_path):
         ("grefcoco", r"there is no grefcoco/grefs\(unc\)\.json"),
         ("reasonseg", "there is no train, val, test"),
         ("coco_captions", r"there is no annotations/captions_train2017\.json"),
-        ("image_folder", "there is no picture with a caption"),
+        ("image_folder", "there is no image with a caption"),
     ],
 )
 def test_an_empty_raw_folder_gets_one_line(tmp_path, name, says):

@@ -88,10 +88,10 @@ def test_examples_depend_on_index_split_and_seed_alone(source):
     assert all((other["image"] != first[11]["image"]).any() for other in others)
 
 
-def test_no_picture_is_in_two_splits_or_tasks_or_twice():
+def test_no_image_is_in_two_splits_or_tasks_or_twice():
     sources = [task(split, SIZE) for task in (ReferShapesSegment, ReferShapesGenerate) for split in SPLITS]
-    pictures = [source[i]["image"].tobytes() for source in sources for i in range(300)]
-    assert len(set(pictures)) == len(pictures)
+    images = [source[i]["image"].tobytes() for source in sources for i in range(300)]
+    assert len(set(images)) == len(images)
 
 
 def test_masks_are_disjoint_and_mostly_visible():
@@ -106,7 +106,7 @@ def test_masks_are_disjoint_and_mostly_visible():
 
 
 def test_masks_are_what_is_drawn():
-    """Within a mask the picture has its object's colour, and away from all masks no object's colour."""
+    """Within a mask the image has its object's colour, and away from all masks no object's colour."""
     source = ReferShapesSegment("val", SIZE)
     palette = np.array(list(COLOURS.values()), float)
     for i in range(200):
@@ -114,8 +114,8 @@ def test_masks_are_what_is_drawn():
         for shape, mask in zip(scene.shapes, scene.masks, strict=True):
             core = ndimage.binary_erosion(mask, iterations=2)
             assert np.abs(scene.image[core] - shape.rgb).max() <= 1
-        ground = scene.image[~ndimage.binary_dilation(scene.masks.any(0), iterations=2)]
-        assert np.linalg.norm(ground[:, None] - palette, axis=-1).min() > 30
+        background = scene.image[~ndimage.binary_dilation(scene.masks.any(0), iterations=2)]
+        assert np.linalg.norm(background[:, None] - palette, axis=-1).min() > 30
 
 
 def test_example_holds_the_masks_of_the_named_objects():
@@ -161,7 +161,7 @@ def test_coverage_has_the_area_of_the_shape_at_any_angle(kind):
 
 
 def test_prompts_list_every_object():
-    """Each colour of the prompt is in the picture, over the area of a shape, and no other colour is."""
+    """Each colour of the prompt is in the image, over the area of a shape, and no other colour is."""
     source = ReferShapesGenerate("test", SIZE)
     palette = np.array(list(COLOURS.values()), float)
     counts = []

@@ -18,12 +18,12 @@ def config(benchmark_data):
     return DataConfig(name="refcoco_joint", generate="coco_captions", path=str(benchmark_data.out), size=32)
 
 
-def pictures(source):
-    """Numbers of the pictures that a source reads."""
+def images(source):
+    """Numbers of the images that a source reads."""
     return {source.items[i][0]["image_id"].decode() for i in range(len(source))}
 
 
-def test_no_picture_of_a_val_or_test_split_of_the_family_is_learned_from(config):
+def test_no_image_of_a_val_or_test_split_of_the_family_is_learned_from(config):
     evaluated = {
         str(1000 + i)
         for i in range(40)
@@ -32,23 +32,23 @@ def test_no_picture_of_a_val_or_test_split_of_the_family_is_learned_from(config)
     assert held_out(config) == evaluated
     joint = segment_source(config, "train")
     assert len(joint.parts) == 3
-    everywhere = [pictures(part) for part in joint.parts]
+    everywhere = [images(part) for part in joint.parts]
     learned = {str(1000 + i) for i in range(40)} - evaluated
     assert everywhere == [learned] * 3
     assert 0 < len(learned) < 24
-    captions = pictures(generate_source(config, "train"))
+    captions = images(generate_source(config, "train"))
     assert captions
     assert not captions & evaluated
     google = dataclasses.replace(config, joint=JointConfig(refcoco_google=1.0))
     assert held_out(google) > evaluated
 
 
-def test_other_data_sets_may_join_and_keep_their_pictures(config):
+def test_other_data_sets_may_join_and_keep_their_images(config):
     config = dataclasses.replace(config, joint=JointConfig(grefcoco_unc=0.5, reasonseg=2.0, image_folder=1))
     joint = segment_source(config, "train")
     assert joint.weights == [1, 1, 1, 0.5, 2, 1]
-    assert len(pictures(joint.parts[4])) == 12
-    assert not pictures(joint.parts[3]) & held_out(config)
+    assert len(images(joint.parts[4])) == 12
+    assert not images(joint.parts[3]) & held_out(config)
     assert len(joint) == sum(map(len, joint.parts))
     first, second, *_, last = joint.parts
     ids = [joint[i]["id"] for i in (0, len(first), len(joint) - 1)]
@@ -81,7 +81,7 @@ def test_batches_keep_the_weights_and_are_the_same_on_any_number_of_hosts(config
     assert seen[True] / seen.total() == pytest.approx(0.25, abs=0.02)
 
 
-def test_masks_to_learn_are_as_large_as_pictures_and_masks_to_score_as_they_were(config):
+def test_masks_to_learn_are_as_large_as_images_and_masks_to_score_as_they_were(config):
     learned, scored = segment_source(config, "train")[0], segment_source(config, "val", scored=True)[0]
     assert learned["image"].shape == (32, 32, 3)
     assert learned["mask"].shape == (32, 32)
@@ -101,9 +101,9 @@ def test_masks_to_learn_are_as_large_as_pictures_and_masks_to_score_as_they_were
 
 def test_what_is_missing_is_said_before_training(config, tmp_path):
     check(config)
-    with pytest.raises(UserError, match=r"no data set is prepared there.*prepare_data\.py"):
+    with pytest.raises(UserError, match=r"no dataset is prepared there.*prepare_data\.py"):
         check(dataclasses.replace(config, path=str(tmp_path)))
-    with pytest.raises(UserError, match="several data sets"):
+    with pytest.raises(UserError, match="several datasets"):
         check(dataclasses.replace(config, name="refcoco"))
     with pytest.raises(UserError, match="no split 'testA'; there are"):
         segment_source(dataclasses.replace(config, name="reasonseg"), "testA")

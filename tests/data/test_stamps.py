@@ -32,7 +32,7 @@ OBJECTS = {
 }
 
 
-def stamp_picture(colour, size=(160, 140)):
+def stamp_image(colour, size=(160, 140)):
     """A disc with a transparent margin; striped in red and blue when `colour` is None."""
     y, x = np.mgrid[: size[1], : size[0]]
     inside = ((x - size[0] / 2) / (size[0] * 0.45)) ** 2 + ((y - size[1] / 2) / (size[1] * 0.45)) ** 2 < 1
@@ -56,7 +56,7 @@ def packages(tmp_path_factory):
     share = {name: raw / f"{name}_1.0_all.deb" / "usr/share" for name in packages.PACKAGES}
     tree = share["tuxpaint-stamps-default"] / "tuxpaint/stamps"
     for path, (description, colour) in OBJECTS.items():
-        write(tree / f"{path}.png", stamp_picture(colour))
+        write(tree / f"{path}.png", stamp_image(colour))
         write(tree / f"{path}.txt", f"{description}\nde.utf8=Ein Ding: {path}\nsr@latin.utf8=Stvar.\n")
     for left_out in (
         "symbols/sign",
@@ -64,10 +64,10 @@ def packages(tmp_path_factory):
         "animals/birds/penguin_mirror",
         "plants/leaf_flip",
     ):
-        write(tree / f"{left_out}.png", stamp_picture("red"))
-    write(tree / "food/fruit/raisin.png", stamp_picture("red", (100, 90)))
+        write(tree / f"{left_out}.png", stamp_image("red"))
+    write(tree / "food/fruit/raisin.png", stamp_image("red", (100, 90)))
     write(tree / "food/fruit/pear.svg", "<svg/>")
-    write(tree / "animals/broken.png", "no picture")
+    write(tree / "animals/broken.png", "no image")
     rng = np.random.default_rng(0)
     grey = [Image.fromarray(np.full((200, 320, 3), 90 + 5 * i, np.uint8)) for i in range(10)]
     for i in range(8):
@@ -134,28 +134,28 @@ def test_objects_are_named_and_described(prepared):
 
 
 def test_cut_outs_are_cropped_to_their_matte(prepared):
-    picture = np.asarray(Image.open(prepared / by_name(prepared)["leaf"]["file"]))
-    assert picture.shape[2] == 4
-    assert max(picture.shape) <= 256
-    assert all((picture[edge][..., 3] > 127).any() for edge in (0, -1, np.s_[:, 0], np.s_[:, -1]))
+    image = np.asarray(Image.open(prepared / by_name(prepared)["leaf"]["file"]))
+    assert image.shape[2] == 4
+    assert max(image.shape) <= 256
+    assert all((image[edge][..., 3] > 127).any() for edge in (0, -1, np.s_[:, 0], np.s_[:, -1]))
 
 
-def test_grounds_are_split_without_copies_and_licensed(prepared):
-    grounds = json.loads((prepared / "index.json").read_text())["grounds"]
-    names = [Path(entry["file"]).stem for entry in grounds]
+def test_backgrounds_are_split_without_copies_and_licensed(prepared):
+    backgrounds = json.loads((prepared / "index.json").read_text())["backgrounds"]
+    names = [Path(entry["file"]).stem for entry in backgrounds]
     assert sorted(names) == sorted(
         [f"View{i}" for i in range(8)] + ["Lake", "lomiri-wallpapers-16.04", "lomiri-wallpapers-20.04"]
     )
-    splits = [entry["split"] for entry in grounds]
+    splits = [entry["split"] for entry in backgrounds]
     assert (splits.count("train"), splits.count("val"), splits.count("test")) == (8, 1, 2)
-    licences = dict(zip(names, (entry["licence"] for entry in grounds), strict=True))
+    licences = dict(zip(names, (entry["licence"] for entry in backgrounds), strict=True))
     assert licences["View2"] == "CC0-1.0"
     assert licences["View3"] == "GPL-2+"
     assert "View2.jpg" in (prepared / "LICENSES.txt").read_text()
-    assert Image.open(prepared / "grounds/Lake.jpg").size == (640, 400)  # the larger of the two
+    assert Image.open(prepared / "backgrounds/Lake.jpg").size == (640, 400)  # the larger of the two
 
 
-def test_broken_pictures_are_named_and_counted(debian, tmp_path, packages, capsys):
+def test_broken_images_are_named_and_counted(debian, tmp_path, packages, capsys):
     prepare.prepare(tmp_path / "out", packages)
     said = capsys.readouterr().out
     assert "skipped broken.png" in said
@@ -185,7 +185,7 @@ def test_an_interrupted_run_leaves_nothing_and_can_be_repeated(debian, tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(prepare, "make_grounds", interrupt)
+        patch.setattr(prepare, "make_backgrounds", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare.prepare(tmp_path / "out", packages)
     assert list(tmp_path.iterdir()) == []
@@ -197,7 +197,7 @@ def test_packages_in_the_output_directory_are_kept(debian, tmp_path, packages):
     (tmp_path / "out/packages").symlink_to(packages)
     prepare.prepare(tmp_path / "out", None)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "packages", "objects", "grounds", "index.json", "LICENSES.txt"
+        "packages", "objects", "backgrounds", "index.json", "LICENSES.txt"
     }  # fmt: skip
 
 
@@ -284,7 +284,7 @@ def test_masks_are_the_visible_parts(prepared):
     assert hidden > 0
 
 
-def test_the_picture_shows_the_object_where_its_mask_is(prepared):
+def test_the_image_shows_the_object_where_its_mask_is(prepared):
     source, checked = StampsSegment(str(prepared), "train", SIZE), 0
     for i in range(60):
         asked, example = source.question(i), source[i]
@@ -410,9 +410,9 @@ def test_prompts(prepared):
     assert not any(" a adelaide" in text for text in texts)
 
 
-def test_splits_have_their_own_grounds(prepared):
-    _, grounds = load(str(prepared))
-    assert [len(grounds[split]) for split in ("train", "val", "test")] == [8, 1, 2]
+def test_splits_have_their_own_backgrounds(prepared):
+    _, backgrounds = load(str(prepared))
+    assert [len(backgrounds[split]) for split in ("train", "val", "test")] == [8, 1, 2]
 
 
 def test_errors(prepared, tmp_path):

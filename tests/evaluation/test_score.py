@@ -139,16 +139,16 @@ def test_files_that_are_no_predictions_get_one_line(val, tmp_path):
     with pytest.raises(UserError, match=rf"{asked.id}\.png is no mask"):
         score_predictions(val, folder)
     Image.fromarray(grey[:-1]).save(folder / f"{asked.id}.png")
-    with pytest.raises(UserError, match=rf"{asked.id}\.png has .* pixels, the picture"):
+    with pytest.raises(UserError, match=rf"{asked.id}\.png has .* pixels, the image"):
         score_predictions(val, folder)
-    (folder / f"{asked.id}.png").write_bytes(b"no picture")
+    (folder / f"{asked.id}.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=rf"{asked.id}\.png is no PNG"):
         score_predictions(val, folder)
 
 
 def test_a_benchmark_is_found_by_its_split_or_named(benchmark_data):
     assert open_benchmark(benchmark_data.out, "refcoco", "testA").name == "refcoco:unc:testA"
-    with pytest.raises(UserError, match="several data sets"):
+    with pytest.raises(UserError, match="several datasets"):
         open_benchmark(benchmark_data.out, "refcoco", "val")
     with pytest.raises(UserError, match="no split 'testC'; there are testA, testB, train, val"):
         open_benchmark(benchmark_data.out, "refcoco:unc", "testC")

@@ -1,4 +1,4 @@
-"""The rule that scores generated pictures: right on real ones, wrong on wrong names and on no shape."""
+"""The rule that scores generated images: right on real ones, wrong on wrong names and on no shape."""
 
 import numpy as np
 import pytest
@@ -12,8 +12,8 @@ COUNT = 120
 
 
 @pytest.fixture(scope="module")
-def pictures():
-    """(picture, colour, kind) of test pictures of one shape."""
+def images():
+    """(image, colour, kind) of test images of one shape."""
     source, found = ReferShapesGenerate("test", 64), []
     for i in range(len(source)):
         example = source[i]
@@ -28,27 +28,27 @@ def soften(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.7])
-def test_real_pictures_hold_their_prompt(pictures, sigma):
-    hits = [contains(soften(image, sigma), colour, kind) for image, colour, kind in pictures]
+def test_real_images_hold_their_prompt(images, sigma):
+    hits = [contains(soften(image, sigma), colour, kind) for image, colour, kind in images]
     assert np.mean(hits) >= 0.95
 
 
 @pytest.mark.parametrize("sigma", [0.0, 0.7])
-def test_real_pictures_do_not_hold_another_kind(pictures, sigma):
-    wrong = [KINDS[(KINDS.index(kind) + 1 + i % 5) % 6] for i, (_, _, kind) in enumerate(pictures)]
-    hits = [contains(soften(p, sigma), c, kind) for (p, c, _), kind in zip(pictures, wrong, strict=True)]
+def test_real_images_do_not_hold_another_kind(images, sigma):
+    wrong = [KINDS[(KINDS.index(kind) + 1 + i % 5) % 6] for i, (_, _, kind) in enumerate(images)]
+    hits = [contains(soften(p, sigma), c, kind) for (p, c, _), kind in zip(images, wrong, strict=True)]
     assert np.mean(hits) <= 0.05
 
 
-def test_real_pictures_do_not_hold_another_colour(pictures):
+def test_real_images_do_not_hold_another_colour(images):
     names = list(COLOURS)
-    wrong = [names[(names.index(c) + 1 + i % 7) % 8] for i, (_, c, _) in enumerate(pictures)]
-    hits = [contains(soften(p, 0.7), colour, k) for (p, _, k), colour in zip(pictures, wrong, strict=True)]
+    wrong = [names[(names.index(c) + 1 + i % 7) % 8] for i, (_, c, _) in enumerate(images)]
+    hits = [contains(soften(p, 0.7), colour, k) for (p, _, k), colour in zip(images, wrong, strict=True)]
     assert np.mean(hits) <= 0.05
 
 
-def test_a_picture_is_of_at_most_one_kind(pictures):
-    for image, colour, kind in pictures[:20]:
+def test_a_image_is_of_at_most_one_kind(images):
+    for image, colour, kind in images[:20]:
         assert [name for name in KINDS if contains(image, colour, name)] in ([], [kind])
 
 

@@ -55,7 +55,7 @@ def test_overlay_of_everything_and_nothing():
     assert (drawn[1:3, 1:3] == 255).all()
 
 
-def test_a_segmentation_sheet_shows_all_four_pictures_enlarged(tmp_path):
+def test_a_segmentation_sheet_shows_all_four_images_enlarged(tmp_path):
     row = example(64, 64)
     segmentation_sheet([row], tmp_path / "sheet.png")
     truth = np.select([row["mask"] == 1, row["mask"] == 255], [255, 128], 0).astype(np.uint8)
@@ -86,13 +86,13 @@ def test_examples_of_every_size_and_length_find_a_place(tmp_path, count):
         assert max(sheet.size) < 3000
 
 
-def test_a_large_picture_is_reduced_with_its_proportions(tmp_path):
+def test_a_large_image_is_reduced_with_its_proportions(tmp_path):
     generation_sheet([np.full((300, 600, 3), TEAL, np.uint8)], ["wide"], tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert np.count_nonzero((sheet == TEAL).all(-1)) == 128 * 256
 
 
-def test_a_generation_sheet_shows_every_picture_and_its_prompt(tmp_path):
+def test_a_generation_sheet_shows_every_image_and_its_prompt(tmp_path):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
     generation_sheet(images, ["a star"] * 7, tmp_path / "a.png", columns=3)

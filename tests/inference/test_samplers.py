@@ -48,7 +48,7 @@ def test_averaging_and_refining_change_the_mask(networks, scenes):
         assert np.abs(other - one).max() > 1e-4
 
 
-def test_pictures_depend_on_seed_prompt_and_guidance(networks):
+def test_images_depend_on_seed_prompt_and_guidance(networks):
     sampler = SamplerConfig(image_steps=2)
     first = Generator(networks, sampler, batch_size=2)(["a red star", "a blue circle", "a red star"])
     assert first.shape == (3, 32, 32, 3)

@@ -49,7 +49,7 @@ def test_unshuffle_is_undone_and_ordered_as_published():
     )  # (C, column, row)
 
 
-def test_encoding_does_not_see_beyond_the_picture_size():
+def test_encoding_does_not_see_beyond_the_image_size():
     vae = VAE(SMALL, rngs=nnx.Rngs(0))
     images = jax.random.uniform(jax.random.key(0), (3, 16, 16, 3), minval=-1)
     np.testing.assert_allclose(vae.encode(images)[1:2], vae.encode(images[1:2]), atol=1e-5)

@@ -15,7 +15,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from genmask_jax.benchmarks.transformers_peer import peer_configs
 from genmask_jax.instruction.qwen.config import SIZES
 from genmask_jax.instruction.qwen.encoder import QwenEncoder
-from genmask_jax.instruction.qwen.pictures import fit, prepare_picture
+from genmask_jax.instruction.qwen.images import fit, prepare_image
 from genmask_jax.weights import qwen_names
 from tests.instruction.qwen.reference import photograph
 from tests.weights.reference import randomise
@@ -41,14 +41,14 @@ def test_vision_tower_and_one_layer_at_full_width():
 
     fitted = fit(photograph(640, 427), config.vision, 4, 324)
     rows, columns = (side // 28 for side in fitted.shape[:2])
-    prepared = jax.tree.map(lambda x: jnp.asarray(x[None]), prepare_picture(fitted, config.vision, 324))
+    prepared = jax.tree.map(lambda x: jnp.asarray(x[None]), prepare_image(fitted, config.vision, 324))
     arguments = (prepared[name] for name in ("patches", "patch_positions", "windows", "order"))
-    mine = np.asarray(nnx.jit(lambda model, *picture: model.vision(*picture))(ours, *arguments))
+    mine = np.asarray(nnx.jit(lambda model, *image: model.vision(*image))(ours, *arguments))
     mine = mine[0, : rows * columns]
     with torch.no_grad():
         processor = Qwen2VLImageProcessorPil(size={"shortest_edge": 3136, "longest_edge": 324 * 784})
-        picture = processor(images=[photograph(640, 427)], return_tensors="pt")
-        expected = vision(picture["pixel_values"], grid_thw=picture["image_grid_thw"]).pooler_output.numpy()
+        image = processor(images=[photograph(640, 427)], return_tensors="pt")
+        expected = vision(image["pixel_values"], grid_thw=image["image_grid_thw"]).pooler_output.numpy()
     difference = np.abs(mine - expected).max() / np.abs(expected).max()
     print(f"vision tower: {rows} x {columns} tokens differ by {difference:.1e} of the largest")
     assert difference < 1e-4

@@ -32,8 +32,8 @@ CASES = {
     "one layer, one head, one frame": Case(
         {"num_layers": 1, "num_attention_heads": 1}, (1, 1, 8, 8), 5, "example"
     ),
-    "wide picture": Case({"num_layers": 2}, (2, 1, 4, 14), 2, "example"),
-    "picture of the full size": Case({"num_layers": 1}, (1, 1, 64, 64), 3, "example"),
+    "wide image": Case({"num_layers": 2}, (2, 1, 4, 14), 2, "example"),
+    "image of the full size": Case({"num_layers": 1}, (1, 1, 64, 64), 3, "example"),
     "two frames (t, 0)": Case({"num_layers": 3, "num_attention_heads": 4}, (2, 2, 10, 6), 7, "frame"),
     "two frames, one timestep": Case({}, (3, 2, 6, 8), 12, "example"),
     "a timestep a token": Case({}, (2, 2, 4, 6), 9, "token"),

@@ -91,12 +91,12 @@ def test_import_export_import_is_bit_exact_and_diffusers_loads_it(
             {"decoder_base_dim": (4, None)},  # None stands for base_dim
         )
     latents, text = to_torch(normal(1, 1, 2, 4, 6, 4)), torch.from_numpy(normal(2, 1, 5, 20))
-    picture = torch.from_numpy(normal(3, 1, 3, 1, 16, 24))
+    image = torch.from_numpy(normal(3, 1, 3, 1, 16, 24))
     with torch.no_grad():
         for kind, folder, call in (
             (WanTransformer3DModel, "transformer", lambda m: m(latents, torch.tensor([300.0]), text).sample),
-            (AutoencoderKLWan, "vae", lambda m: m.encode(picture).latent_dist.parameters),
-            (AutoencoderKLWan, "vae", lambda m: m(picture).sample),
+            (AutoencoderKLWan, "vae", lambda m: m.encode(image).latent_dist.parameters),
+            (AutoencoderKLWan, "vae", lambda m: m(image).sample),
         ):
             models = [kind.from_pretrained(place / folder).eval() for place in (hub, out)]
             assert torch.equal(*(call(model) for model in models))

@@ -26,7 +26,7 @@ from genmask_jax.sharding import local_batch_sharding, placed
 
 
 class Encoder:
-    """Jitted encoders of pictures, masks and instructions, in batches of one size on this host's devices."""
+    """Jitted encoders of images, masks and instructions, in batches of one size on this host's devices."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Encoder:
         self._batches, everywhere = local_batch_sharding()
         graph = nnx.split(nnx.eval_shape(lambda: VAE(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))))[0]
         self._state = jax.device_put(state, everywhere)
-        self._pictures = jax.jit(lambda state, x: nnx.merge(graph, state).encode(to_signed(x)))
+        self._images = jax.jit(lambda state, x: nnx.merge(graph, state).encode(to_signed(x)))
         self._masks = jax.jit(lambda state, x: nnx.merge(graph, state).encode(mask_to_rgb(x)))
         self._instruction = instruction
         if instruction is not None:
@@ -60,7 +60,7 @@ class Encoder:
     def __call__(self, examples: list[dict]) -> Iterator[LatentExample]:
         """At most `batch_size` examples as latents; a batch that is not full is filled up."""
         full = examples + examples[-1:] * (self.batch_size - len(examples))
-        latents = {"image_latents": self._run(self._pictures, [x["image"] for x in full])}
+        latents = {"image_latents": self._run(self._images, [x["image"] for x in full])}
         if "mask" in examples[0]:
             latents["mask_latents"] = self._run(self._masks, [x["mask"] for x in full])
         if self._instruction is not None:
@@ -68,8 +68,8 @@ class Encoder:
         for i, example in enumerate(examples):
             yield {"text": example["text"], **{name: values[i] for name, values in latents.items()}}
 
-    def _run(self, function: Any, pictures: list[np.ndarray]) -> np.ndarray:
-        return jax.device_get(function(self._state, jax.device_put(np.stack(pictures), self._batches)))
+    def _run(self, function: Any, images: list[np.ndarray]) -> np.ndarray:
+        return jax.device_get(function(self._state, jax.device_put(np.stack(images), self._batches)))
 
     def _instructions(self, examples: list[dict]) -> dict[str, np.ndarray]:
         segment = "mask" in examples[0]
@@ -102,7 +102,7 @@ def encode_shard(
     """Encodes every `num_shards`-th example of the train split, from `shard` on.
 
     Args:
-        data: the data set.
+        data: the dataset.
         vae: its config and its state.
         out: directory of the cache; a shard that is complete there is left as it is.
         instruction: the encoder whose embeddings are cached as well; None if they are not.
@@ -110,7 +110,7 @@ def encode_shard(
         dtype: in which latents and embeddings are stored.
         count: examples of each task over all shards; None for all.
         shard, num_shards: which part.
-        batch_size: pictures at a time.
+        batch_size: images at a time.
 
     Returns:
         What the shard says of itself.
@@ -122,7 +122,7 @@ def encode_shard(
     if instruction is not None and instruction.fingerprint is None:
         raise UserError("--instruction: config.instruction is trained; only a frozen encoder is cached")
     if data.name == "refcoco_joint":
-        raise UserError("config.data.name: refcoco_joint draws by weights; cache one data set's latents")
+        raise UserError("config.data.name: refcoco_joint draws by weights; cache one dataset's latents")
     sources = {"segment": segment_source(data, "train"), "generate": generate_source(data, "train")}
     counts = {
         task: len(source) if count is None else min(count, len(source)) for task, source in sources.items()

@@ -3,8 +3,8 @@
 What it holds, how it is read in training, and when it is refused.
 
     SHARD = "00000-of-00004"
-    segment-SHARD.arrayrecord    picture and mask as latents, and the expression, of every n-th example
-    generate-SHARD.arrayrecord   picture as latents, and the prompt
+    segment-SHARD.arrayrecord    image and mask as latents, and the expression, of every n-th example
+    generate-SHARD.arrayrecord   image as latents, and the prompt
     shard-SHARD.json             an `Identity`: written last, so that a shard without it was interrupted
 
 A record is a safetensors blob. `launch/encode_latents.py` writes the shards, each on a host of its own.
@@ -37,7 +37,7 @@ TASKS = ("segment", "generate")
 class LatentExample(TypedDict, total=False):
     """An example of a cache: latents float32 `[h, w, c]`, normalised as `VAE.encode` returns them.
 
-    mask_latents: of the mask as an RGB picture; in the segment task only.
+    mask_latents: of the mask as an RGB image; in the segment task only.
     text_embeds, text_mask: float32 `[K, D]` and bool `[K]`, where the instruction is cached.
     null_embeds, null_mask: of the empty text; there in the generate task only.
     """
@@ -174,16 +174,16 @@ def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None
 
 
 def need_same_instruction(directory: epath.PathLike, encoder: Instruction) -> None:
-    """Refuses a cache of another encoder's embeddings, or one without those that need pictures.
+    """Refuses a cache of another encoder's embeddings, or one without those that need images.
 
     Raises:
         UserError: one line on what stands in the way.
     """
     cached = read_identity(directory).instruction
     if not cached:
-        if encoder.needs_picture:
+        if encoder.needs_image:
             raise UserError(
-                f"config.data.latents={directory} has no instructions, and the encoder needs the pictures; "
+                f"config.data.latents={directory} has no instructions, and the encoder needs the images; "
                 "encode again with launch/encode_latents.py --instruction"
             )
         return

@@ -1,6 +1,6 @@
-"""The data sets that `launch/prepare_data.py` makes, as builders of tensorflow-datasets.
+"""The datasets that `launch/prepare_data.py` makes, as builders of tensorflow-datasets.
 
-All have the same features: a record is a picture with all that is said of it. `data/prepare.py` drives them
+All have the same features: a record is an image with all that is said of it. `data/prepare.py` drives them
 over the cores of one machine; over a cluster, TFDS's own Beam path does. Nothing here needs TensorFlow.
 """
 
@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from genmask_jax.data.prepared.raw import captions, folder, reasonseg, refer
-from genmask_jax.data.prepared.raw.plan import Picture, Plan
+from genmask_jax.data.prepared.raw.plan import Plan, PlannedImage
 from genmask_jax.errors import UserError
 
 FEATURES = {
@@ -20,7 +20,7 @@ FEATURES = {
     "image_id": tfds.features.Text(),
     "height": np.int32,
     "width": np.int32,
-    "turned": tfds.features.Scalar(np.bool_, doc="Whether size and masks are of the picture by its EXIF."),
+    "turned": tfds.features.Scalar(np.bool_, doc="Whether size and masks are of the image by its EXIF."),
     "captions": tfds.features.Sequence(tfds.features.Text()),
     "targets": tfds.features.Sequence(
         {
@@ -42,8 +42,8 @@ FEATURES = {
 }
 
 
-class PicturesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What all data sets share.
+class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """What all datasets share.
 
     protocol: how it is scored, of `evaluation.metrics.PROTOCOLS`.
     of_coco: whether its images are COCO's, by COCO's numbers.
@@ -78,24 +78,24 @@ class PicturesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         plan = self.plan(epath.Path(dl_manager.manual_dir))
-        return {split: self._generate_examples(pictures) for split, pictures in plan.splits.items()}
+        return {split: self._generate_examples(images) for split, images in plan.splits.items()}
 
-    def _generate_examples(self, pictures: list[Picture]) -> Any:
+    def _generate_examples(self, images: list[PlannedImage]) -> Any:
         if self.on_beam:
             beam = tfds.core.lazy_imports.apache_beam
-            return beam.Create(pictures) | beam.FlatMap(readable)
-        return (example for picture in pictures for example in readable(picture))
+            return beam.Create(images) | beam.FlatMap(readable)
+        return (example for image in images for example in readable(image))
 
 
-def readable(picture: Picture) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The picture's key and example, unless the picture cannot be used."""
+def readable(image: PlannedImage) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The image's key and example, unless the image cannot be used."""
     try:
-        yield picture.image_id, picture.example()
+        yield image.image_id, image.example()
     except ValueError:
         return
 
 
-class _Refer(PicturesBuilder, skip_registration=True):
+class _Refer(ImagesBuilder, skip_registration=True):
     of_coco = True
     homepage = "https://github.com/lichengunc/refer"
 
@@ -112,7 +112,7 @@ class RefCoco(_Refer, skip_registration=True):
 
     name = "refcoco"
     BUILDER_CONFIGS = _split_by("unc", "google")
-    description = "Expressions for objects in COCO pictures, from a game of two players."
+    description = "Expressions for objects in COCO images, from a game of two players."
 
 
 class RefCocoPlus(_Refer, skip_registration=True):
@@ -128,7 +128,7 @@ class RefCocoG(_Refer, skip_registration=True):
 
     name = "refcocog"
     BUILDER_CONFIGS = _split_by("umd", "google")
-    description = "Longer expressions for objects in COCO pictures."
+    description = "Longer expressions for objects in COCO images."
 
 
 class GRefCoco(_Refer, skip_registration=True):
@@ -136,51 +136,51 @@ class GRefCoco(_Refer, skip_registration=True):
 
     name, protocol = "grefcoco", "grefcoco"
     BUILDER_CONFIGS = _split_by("unc")
-    description = "Expressions for one object, several or none in COCO pictures."
+    description = "Expressions for one object, several or none in COCO images."
     homepage = "https://github.com/henghuiding/gRefCOCO"
 
 
-class ReasonSeg(PicturesBuilder, skip_registration=True):
+class ReasonSeg(ImagesBuilder, skip_registration=True):
     """ReasonSeg (Lai et al., 2024)."""
 
     name, protocol = "reasonseg", "reasonseg"
-    description = "Questions about pictures, which ask for reasoning, with masks."
+    description = "Questions about images, which ask for reasoning, with masks."
     homepage = "https://github.com/dvlab-research/LISA"
 
     def read(self, raw: epath.Path) -> Plan:
         return reasonseg.read(raw)
 
 
-class CocoCaptions(PicturesBuilder, skip_registration=True):
+class CocoCaptions(ImagesBuilder, skip_registration=True):
     """COCO's captions of 2017."""
 
     name, of_coco = "coco_captions", True
     has_expressions, has_captions = False, True
-    description = "COCO pictures of 2017 with some five captions each."
+    description = "COCO images of 2017 with some five captions each."
     homepage = "https://cocodataset.org"
 
     def read(self, raw: epath.Path) -> Plan:
         return captions.read(raw)
 
 
-class ImageFolder(PicturesBuilder, skip_registration=True):
-    """A user's own pictures."""
+class ImageFolder(ImagesBuilder, skip_registration=True):
+    """A user's own images."""
 
     name, has_captions = "image_folder", True
-    description = "A user's own pictures, with captions, or with expressions and masks, or with both."
+    description = "A user's own images, with captions, or with expressions and masks, or with both."
 
     def read(self, raw: epath.Path) -> Plan:
         return folder.read(raw)
 
 
-BUILDERS: dict[str, type[PicturesBuilder]] = {
+BUILDERS: dict[str, type[ImagesBuilder]] = {
     builder.name: builder
     for builder in (RefCoco, RefCocoPlus, RefCocoG, GRefCoco, ReasonSeg, CocoCaptions, ImageFolder)
 }
 
 
-def open_builders(name: str, raw: epath.Path, out: epath.Path) -> list[PicturesBuilder]:
-    """A data set's builders, one for each way in which the raw files split it.
+def open_builders(name: str, raw: epath.Path, out: epath.Path) -> list[ImagesBuilder]:
+    """A dataset's builders, one for each way in which the raw files split it.
 
     Raises:
         UserError: the raw folder has none of them, or one that nobody published.
@@ -196,11 +196,11 @@ def open_builders(name: str, raw: epath.Path, out: epath.Path) -> list[PicturesB
 
 
 def of_coco(name: str) -> bool:
-    """Whether the images of a data set, such as "refcoco:unc", are COCO's."""
+    """Whether the images of a dataset, such as "refcoco:unc", are COCO's."""
     builder = BUILDERS.get(name.split(":")[0])
     return builder is not None and builder.of_coco
 
 
-def picture_name(data: str, image_id: str) -> str:
-    """One name for a picture that several data sets have, such as "coco:581857"."""
+def image_name(data: str, image_id: str) -> str:
+    """One name for an image that several datasets have, such as "coco:581857"."""
     return f"{'coco' if of_coco(data) else data}:{image_id}"

@@ -1,4 +1,4 @@
-"""Raw data to prepared data sets: over the cores of this machine, shard by shard, or over a cluster by Beam.
+"""Raw data to prepared datasets: over the cores of this machine, shard by shard, or over a cluster by Beam.
 
     OUT/refcoco/unc/1.0.0                 TFDS's layout: ArrayRecord shards, dataset_info.json, features.json,
                                           with an index of each split and what was left out (problems.txt)
@@ -24,13 +24,13 @@ from rich.table import Table
 from tqdm import tqdm
 
 from genmask_jax.console import console
-from genmask_jax.data.prepared.builders import FEATURES, PicturesBuilder, open_builders
-from genmask_jax.data.prepared.raw.plan import Picture, Plan
+from genmask_jax.data.prepared.builders import FEATURES, ImagesBuilder, open_builders
+from genmask_jax.data.prepared.raw.plan import Plan, PlannedImage
 from genmask_jax.data.prepared.records import (
     COUNTS,
     Index,
     Items,
-    decode_picture,
+    decode_image,
     read_expression,
     read_index,
     splits_of,
@@ -40,10 +40,10 @@ from genmask_jax.errors import UserError
 from genmask_jax.published import PUBLISHED
 from genmask_jax.sheets import generation_sheet, overlay
 
-PICTURES_PER_SHARD = 256
+IMAGES_PER_SHARD = 256
 PROBLEMS = "problems.txt"
 MARK = "plan.sha256"
-"""Of what an incomplete data set is."""
+"""Of what an incomplete dataset is."""
 SHOWN = 20
 """Problems on the terminal; problems.txt has all."""
 ON_SHEET = 24
@@ -58,7 +58,7 @@ def prepare(
     num_workers: int | None = None,
     beam: str | None = None,
 ) -> None:
-    """Makes a data set in every way in which the raw folder splits it, and prints what it holds.
+    """Makes a dataset in every way in which the raw folder splits it, and prints what it holds.
 
     Args:
         name: of `builders.BUILDERS`.
@@ -95,7 +95,7 @@ def prepare(
 
 
 def is_complete(directory: epath.Path) -> bool:
-    """Whether a data set is there, with all that belongs to it."""
+    """Whether a dataset is there, with all that belongs to it."""
     return (directory / PROBLEMS).exists()
 
 
@@ -105,7 +105,7 @@ def _need_none(problems: list[str]) -> None:
         raise UserError(f"--strict: {problems[0]}{more}")
 
 
-def _by_beam(builder: PicturesBuilder, raw: epath.Path, flags: str) -> None:
+def _by_beam(builder: ImagesBuilder, raw: epath.Path, flags: str) -> None:
     """TFDS's own way, on a cluster."""
     try:
         options = shlex.split(flags)
@@ -122,29 +122,29 @@ def _by_beam(builder: PicturesBuilder, raw: epath.Path, flags: str) -> None:
     builder.download_and_prepare(download_config=download)
 
 
-def _by_processes(builder: PicturesBuilder, plan: Plan, strict: bool, num_workers: int) -> None:
+def _by_processes(builder: ImagesBuilder, plan: Plan, strict: bool, num_workers: int) -> None:
     """Shards in worker processes, into a directory that gets its name at the end."""
     final = epath.Path(builder.data_path)
     if final.exists():
-        raise UserError(f"{final} holds something else than a complete data set; delete it")
+        raise UserError(f"{final} holds something else than a complete dataset; delete it")
     work = final.with_name(f"{final.name}.incomplete")
     _claim(work, plan)
     templates = {split: _template(builder, work, split) for split in plan.splits}
-    shards = {split: list(_shards(templates[split], pictures)) for split, pictures in plan.splits.items()}
+    shards = {split: list(_shards(templates[split], images)) for split, images in plan.splits.items()}
     _write_shards([shard for split in shards.values() for shard in split], strict, num_workers)
     infos = []
     for split, found in shards.items():
         paths = [path for path, _ in found]
         lengths = [ArrayRecordReader(str(path)).num_records() for path in paths]
         if not any(lengths):
-            continue  # no picture of it can be read, and `_finish` says why
+            continue  # no image of it can be read, and `_finish` says why
         size = sum(path.stat().length for path in paths)
         template = templates[split]
         infos.append(
             tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
         )
     if not infos:
-        raise UserError(f"no picture can be used, of {sum(map(len, plan.splits.values()))} in the raw data")
+        raise UserError(f"no image can be used, of {sum(map(len, plan.splits.values()))} in the raw data")
     builder.info.set_splits(tfds.core.splits.SplitDict(infos))
     builder.info.write_to_directory(work)
     _finish(work, plan)
@@ -164,30 +164,30 @@ def _claim(work: epath.Path, plan: Plan) -> None:
         raise UserError(f"{work} was begun with other raw data; delete it")
 
 
-def _template(builder: PicturesBuilder, folder: epath.Path, split: str) -> tfds.core.ShardedFileTemplate:
+def _template(builder: ImagesBuilder, folder: epath.Path, split: str) -> tfds.core.ShardedFileTemplate:
     return tfds.core.ShardedFileTemplate(
         data_dir=folder, dataset_name=builder.name, split=split, filetype_suffix="array_record"
     )
 
 
-Shard = tuple[epath.Path, list[Picture]]
+Shard = tuple[epath.Path, list[PlannedImage]]
 
 
-def _shards(template: tfds.core.ShardedFileTemplate, pictures: list[Picture]) -> Iterator[Shard]:
+def _shards(template: tfds.core.ShardedFileTemplate, images: list[PlannedImage]) -> Iterator[Shard]:
     """Files and what belongs into each."""
-    parts = [pictures[i : i + PICTURES_PER_SHARD] for i in range(0, len(pictures), PICTURES_PER_SHARD)]
+    parts = [images[i : i + IMAGES_PER_SHARD] for i in range(0, len(images), IMAGES_PER_SHARD)]
     return zip(template.sharded_filepaths(num_shards=len(parts)), parts, strict=True)
 
 
 def _write_shards(shards: list[Shard], strict: bool, num_workers: int) -> None:
     """All that are not there yet, with progress."""
-    wanted = [(path, pictures) for path, pictures in shards if not path.exists()]
-    total = sum(len(pictures) for _, pictures in shards)
-    done = total - sum(len(pictures) for _, pictures in wanted)
-    with tqdm(total=total, initial=done, unit=" pictures") as bar:
+    wanted = [(path, images) for path, images in shards if not path.exists()]
+    total = sum(len(images) for _, images in shards)
+    done = total - sum(len(images) for _, images in wanted)
+    with tqdm(total=total, initial=done, unit=" images") as bar:
         if num_workers == 1 or len(wanted) < 2:
-            for path, pictures in wanted:
-                bar.update(write_shard(str(path), pictures, strict))
+            for path, images in wanted:
+                bar.update(write_shard(str(path), images, strict))
         else:
             _in_processes(wanted, strict, min(num_workers, len(wanted)), bar)
 
@@ -196,7 +196,7 @@ def _in_processes(shards: list[Shard], strict: bool, num_workers: int, bar: tqdm
     context = multiprocessing.get_context("spawn")  # this process has threads
     workers = concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=_end_with_parent)
     try:
-        started = [workers.submit(write_shard, str(path), pictures, strict) for path, pictures in shards]
+        started = [workers.submit(write_shard, str(path), images, strict) for path, images in shards]
         for future in concurrent.futures.as_completed(started):
             bar.update(future.result())
     except concurrent.futures.process.BrokenProcessPool as error:
@@ -220,19 +220,19 @@ def _end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def write_shard(path: str, pictures: list[Picture], strict: bool) -> int:
-    """Writes the records of one file and returns how many pictures were looked at.
+def write_shard(path: str, images: list[PlannedImage], strict: bool) -> int:
+    """Writes the records of one file and returns how many images were looked at.
 
     Raises:
-        UserError: `strict`, and a picture cannot be used.
+        UserError: `strict`, and an image cannot be used.
     """
     features = tfds.features.FeaturesDict(FEATURES)
     serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
     temporary = f"{path}.tmp{os.getpid()}"
     writer = ArrayRecordWriter(temporary, "group_size:1")  # read at random
-    for picture in pictures:
+    for image in images:
         try:
-            example = picture.example()
+            example = image.example()
         except ValueError as error:
             if strict:
                 raise UserError(f"--strict: {error}") from error
@@ -241,49 +241,49 @@ def write_shard(path: str, pictures: list[Picture], strict: bool) -> int:
         writer.write(encoded.SerializeToString(deterministic=True))
     writer.close()
     os.replace(temporary, path)
-    return len(pictures)
+    return len(images)
 
 
 def _finish(directory: epath.Path, plan: Plan) -> None:
-    """Reads the data set back and indexes it; notes what the plan has and it has not, and why."""
+    """Reads the dataset back and indexes it; notes what the plan has and it has not, and why."""
     problems, written = list(plan.problems), splits_of(directory)
-    for split, pictures in plan.splits.items():
+    for split, images in plan.splits.items():
         there = set(write_index(directory, split).image_ids) if split in written else set()
-        problems += [_explain(picture) for picture in pictures if picture.image_id not in there]
+        problems += [_explain(image) for image in images if image.image_id not in there]
     write_sheet(directory)
     (directory / PROBLEMS).write_text("".join(f"{problem}\n" for problem in problems))
 
 
 def write_sheet(directory: epath.Path) -> None:
-    """Some of the first split's pictures with what is said of them; what is not meant is grey."""
+    """Some of the first split's images with what is said of them; what is not meant is grey."""
     split = splits_of(directory)[0]
     index = read_index(directory, split)
     kind = "expressions" if index.counts["expressions"] else "captions"
     items = Items(str(directory), split, kind)
-    pictures, texts = [], []
+    images, texts = [], []
     for i in range(0, len(items), max(1, len(items) // ON_SHEET))[:ON_SHEET]:
         record, number = items[i]
-        picture = decode_picture(record)
+        image = decode_image(record)
         if kind == "expressions":
             asked = read_expression(record, number)
-            pictures.append(overlay(picture, asked.mask == 1))
+            images.append(overlay(image, asked.mask == 1))
             texts.append(asked.text)
         else:
-            pictures.append(picture)
+            images.append(image)
             texts.append(record["captions"][number].decode())
-    generation_sheet(pictures, texts, directory / "examples.png")
+    generation_sheet(images, texts, directory / "examples.png")
 
 
-def _explain(picture: Picture) -> str:
+def _explain(image: PlannedImage) -> str:
     try:
-        picture.example()
+        image.example()
     except ValueError as error:
         return str(error)
-    return f"{picture.path}: could be read now but not before; delete the data set and prepare it again"
+    return f"{image.path}: could be read now but not before; delete the dataset and prepare it again"
 
 
-def report(builder: PicturesBuilder, directory: epath.Path) -> None:
-    """Prints what a data set holds beside what its publishers say, and what was left out."""
+def report(builder: ImagesBuilder, directory: epath.Path) -> None:
+    """Prints what a dataset holds beside what its publishers say, and what was left out."""
     name = "/".join(filter(None, (builder.name, builder.builder_config and builder.builder_config.name)))
     indices = {split: read_index(directory, split) for split in splits_of(directory)}
     published = PUBLISHED.get(name, {})
@@ -310,7 +310,7 @@ def report(builder: PicturesBuilder, directory: epath.Path) -> None:
 
 
 def _total(indices: Iterable[Index]) -> dict[str, int]:
-    """Over splits, none of which shares a picture with another."""
+    """Over splits, none of which shares an image with another."""
     indices = list(indices)
     return {column: sum(index.counts[column] for index in indices) for column in COUNTS}
 

@@ -1,6 +1,6 @@
-"""Prepared data sets, read: TFDS's data sources of ArrayRecord files, without TensorFlow.
+"""Prepared datasets, read: TFDS's data sources of ArrayRecord files, without TensorFlow.
 
-A record is a picture; the tasks want expressions and captions. Beside TFDS's files lies an index of each
+A record is an image; the tasks want expressions and captions. Beside TFDS's files lies an index of each
 split that says how many of them each record holds, and what there is in all.
 """
 
@@ -60,7 +60,7 @@ def splits_of(directory: epath.PathLike) -> list[str]:
 
 
 def open_records(directory: epath.PathLike, split: str) -> Any:
-    """A split's records in the order in which they lie; pictures are bytes."""
+    """A split's records in the order in which they lie; images are bytes."""
     builder = tfds.builder_from_directory(directory)
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
@@ -116,7 +116,7 @@ def open_split(directory: str, split: str) -> Split:
 
 
 def find(root: epath.PathLike, name: str, split: str | None = None) -> str:
-    """The directory of a data set under the --out of prepare_data.py.
+    """The directory of a dataset under the --out of prepare_data.py.
 
     Args:
         root: that directory, or one below it.
@@ -135,18 +135,18 @@ def find(root: epath.PathLike, name: str, split: str | None = None) -> str:
         level = [p for path in level if path.is_dir() and path not in found for p in sorted(path.iterdir())]
     found = [path for path in found if not path.name.endswith(".incomplete")]
     if not found:
-        raise UserError(f"{folder}: no data set is prepared there; make it with launch/prepare_data.py")
+        raise UserError(f"{folder}: no dataset is prepared there; make it with launch/prepare_data.py")
     if len(found) > 1 and split:
         found = [path for path in found if index_path(path, split).exists()] or found
     if len(found) > 1:
-        raise UserError(f"{folder} holds several data sets; name one: {', '.join(map(str, found))}")
+        raise UserError(f"{folder} holds several datasets; name one: {', '.join(map(str, found))}")
     return str(found[0])
 
 
-def decode_picture(record: Mapping[str, Any]) -> np.ndarray:
-    """A record's picture, uint8 [H, W, 3]."""
-    picture = Image.open(io.BytesIO(record["image"]))
-    return np.asarray((upright(picture) if record["turned"] else picture).convert("RGB"))
+def decode_image(record: Mapping[str, Any]) -> np.ndarray:
+    """A record's image, uint8 [H, W, 3]."""
+    image = Image.open(io.BytesIO(record["image"]))
+    return np.asarray((upright(image) if record["turned"] else image).convert("RGB"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ class Asked:
 
     target: its number in the record.
     mask: what is meant, uint8 [H, W], of 0, 1 and 255 (ignored).
-    no_target: whether nothing in the picture is meant.
+    no_target: whether nothing in the image is meant.
     """
 
     id: str
@@ -169,12 +169,12 @@ class Items:
     """Expressions or captions of a split; each is a record and a number in it.
 
     Args:
-        directory: of the data set.
+        directory: of the dataset.
         split: of it.
         kind: "expressions" or "captions".
-        without: pictures (their ids) whose items are left out.
-        first_only: one item a picture, the first.
-        shuffled: in an order, always the same, in which the first of them are of many pictures; otherwise in
+        without: images (their ids) whose items are left out.
+        first_only: one item an image, the first.
+        shuffled: in an order, always the same, in which the first of them are of many images; otherwise in
             the order of the records.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Prepared data sets as sources of examples: pictures stretched to the model's square, and their masks.
+"""Prepared datasets as sources of examples: images stretched to the model's square, and their masks.
 
 Masks are stretched with it to be learned, and keep their own resolution to be scored.
 """
@@ -15,7 +15,7 @@ from genmask_jax.images import to_model_size
 
 
 class PreparedSegment:
-    """Expressions of a prepared data set.
+    """Expressions of a prepared dataset.
 
     To be learned, a mask is 1 where the object covers half of a pixel or more; what is ignored is background.
     A whole mask is as it was annotated, 255 where a pixel does not count, and comes with the expression as it
@@ -29,9 +29,9 @@ class PreparedSegment:
 
         Args:
             items: expressions.
-            size: side of the pictures, pixels.
+            size: side of the images, pixels.
             whole_masks: keep the masks' own resolution.
-            with_others: add what `SegmentExample` has for scores, the picture's other objects (whole masks).
+            with_others: add what `SegmentExample` has for scores, the image's other objects (whole masks).
         """
         self.items, self.size = items, size
         self.whole_masks, self.with_others = whole_masks, with_others
@@ -39,19 +39,19 @@ class PreparedSegment:
     def __len__(self) -> int:
         return len(self.items)
 
-    def picture(self, index: int) -> np.ndarray:
-        """The example's picture as it is, uint8 [H, W, 3]."""
-        return records.decode_picture(self.items[index][0])
+    def image(self, index: int) -> np.ndarray:
+        """The example's image as it is, uint8 [H, W, 3]."""
+        return records.decode_image(self.items[index][0])
 
     def text(self, index: int) -> str:
-        """The example's expression, without its picture and mask."""
+        """The example's expression, without its image and mask."""
         record, number = self.items[index]
         return record["expressions"]["text"][number].decode()
 
     def __getitem__(self, index: int) -> SegmentExample:
         record, number = self.items[index]
         asked = records.read_expression(record, number)
-        image = to_model_size(records.decode_picture(record), self.size)
+        image = to_model_size(records.decode_image(record), self.size)
         example = {"image": image, "text": asked.text, "id": asked.id}
         if not self.whole_masks:
             return example | {"mask": self._fit(asked.mask)}
@@ -72,7 +72,7 @@ class PreparedSegment:
         }
 
     def _another(self, record: Any, target: int) -> records.Asked | None:
-        """The first expression that means something else in the picture."""
+        """The first expression that means something else in the image."""
         others = (i for i, t in enumerate(record["expressions"]["target"]) if int(t) != target)
         number = next(others, None)
         return None if number is None else records.read_expression(record, number)
@@ -85,10 +85,10 @@ class PreparedSegment:
 
 
 class PreparedGenerate:
-    """Captions of a prepared data set, each with its picture."""
+    """Captions of a prepared dataset, each with its image."""
 
     def __init__(self, items: records.Items, size: int):
-        """`items`: captions; `size`: side of the pictures, pixels."""
+        """`items`: captions; `size`: side of the images, pixels."""
         self.items, self.size = items, size
 
     def __len__(self) -> int:
@@ -97,7 +97,7 @@ class PreparedGenerate:
     def __getitem__(self, index: int) -> GenerateExample:
         record, number = self.items[index]
         return {
-            "image": to_model_size(records.decode_picture(record), self.size),
+            "image": to_model_size(records.decode_image(record), self.size),
             "text": record["captions"][number].decode(),
             "id": f"{record['image_id'].decode()}#{number}",
         }

@@ -21,7 +21,7 @@ KINDS = ("circle", "square", "triangle", "star", "diamond", "cross")
 
 
 SIZES: dict[str, tuple[float, float]] = {"small": (0.14, 0.16), "large": (0.215, 0.245)}
-"""Radius of the circumscribed circle, as a range of shares of the picture's side."""
+"""Radius of the circumscribed circle, as a range of shares of the image's side."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A picture uint8 [S, S, 3], its shapes, and the visible part of each, bool [N, S, S].
+    """An image uint8 [S, S, 3], its shapes, and the visible part of each, bool [N, S, S].
 
     `areas` int [N] counts the pixels of each shape, hidden ones included.
     """
@@ -83,7 +83,7 @@ def coverage(kind: str, centre: tuple[float, float], radius: float, angle: float
     """Share of each pixel that a shape covers, in its bounding box.
 
     Returns:
-        (rows, columns) slices of the picture and float32 coverage in [0, 1] there.
+        (rows, columns) slices of the image and float32 coverage in [0, 1] there.
     """
     (x0, y0), reach = centre, int(np.ceil(radius)) + 2
     columns = slice(max(0, int(x0) - reach), min(size, int(x0) + reach + 1))
@@ -112,8 +112,8 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
         pattern = np.sin(2 * np.pi * pitch * along + phase[0])
     else:
         pattern = np.zeros_like(along)
-    ground = first + (second - first) * along[..., None]
-    return ground + (rng.uniform(4, 12) * pattern[..., None]).astype(np.float32)
+    plain = first + (second - first) * along[..., None]
+    return plain + (rng.uniform(4, 12) * pattern[..., None]).astype(np.float32)
 
 
 def _place_shapes(rng: np.random.Generator, count: int, size: int) -> list[Shape]:

@@ -1,9 +1,9 @@
-"""ReferShapes: the embedded data set, drawn as it is read. No download, no files.
+"""ReferShapes: the embedded dataset, drawn as it is read. No download, no files.
 
-A scene holds a few shapes on a muted, textured ground. A referring expression names some of an object's size,
-colour, kind and place, and is only used when it singles out exactly one object: attributes that no other
-object shares, or a place that is extreme, by a clear margin, among the objects that share them. Splits differ
-in their random seeds.
+A scene holds a few shapes on a muted, textured background. A referring expression names some of an object's
+size, colour, kind and place, and is only used when it singles out exactly one object: attributes that no
+other object shares, or a place that is extreme, by a clear margin, among the objects that share them. Splits
+differ in their random seeds.
 """
 
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class _Shapes:
     task = 0
 
     def __init__(self, split: str, size: int, seed: int = 0):
-        """`split`: train, val or test; `size`: side of the pictures, pixels. Raises UserError."""
+        """`split`: train, val or test; `size`: side of the images, pixels. Raises UserError."""
         if split not in SPLITS:
             raise UserError(f"refershapes: no split {split!r}; there are {', '.join(SPLITS)}")
         self.split, self.size, self.seed = split, size, seed

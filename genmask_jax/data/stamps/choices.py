@@ -10,9 +10,9 @@ town/monuments/inukshuk-outline vehicles/emergency/sedan_police
 """
 
 
-# Wallpapers that are no grounds; patterns of folder/name. First what is no photograph, then those of flowers
-# and animals (things that are named), then those of some other thing ("the red thing" could mean it).
-NO_GROUNDS = """
+# Wallpapers that are no backgrounds; patterns of folder/name. First what is no photograph, then those of
+# flowers and animals (things that are named), then those of some other thing ("the red thing" could mean it).
+NO_BACKGROUNDS = """
 abstract/* desktop/* */umang_by_* */Fossa_by_* */Painting-Colors_by_* images/Autumn images/Flow
 images/Honeywave images/PastelHills images/SafeLanding images/Shell
 */Dragonfly_by_* */Kleiber_by_* */free_by_* */seeding_by_* nature/FreshFlower nature/Garden nature/LadyBird

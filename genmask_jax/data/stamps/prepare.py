@@ -1,7 +1,7 @@
-"""Makes the Stamps data set: photographic cut-outs with exact mattes, and photographs to put them on.
+"""Makes the Stamps dataset: photographic cut-outs with exact mattes, and photographs to put them on.
 
 Both come from Debian packages that anyone may fetch; nothing of them is part of this project. A prepared
-directory holds objects/*.png (RGBA), grounds/*.jpg, index.json and LICENSES.txt.
+directory holds objects/*.png (RGBA), backgrounds/*.jpg, index.json and LICENSES.txt.
 """
 
 import fnmatch
@@ -16,27 +16,27 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from genmask_jax.data.stamps.choices import DRAWINGS, NAMES, NO_GROUNDS
+from genmask_jax.data.stamps.choices import DRAWINGS, NAMES, NO_BACKGROUNDS
 from genmask_jax.data.stamps.names import colours, from_file_name, is_seen, noun_phrase, read_descriptions
 from genmask_jax.data.stamps.packages import PACKAGES, STAMPS, find_packages
 from genmask_jax.errors import UserError
 from genmask_jax.images import UNREADABLE
 
-MIN_SIDE, OBJECT_SIDE, GROUND_SIDE = 128, 256, 640
+MIN_SIDE, OBJECT_SIDE, BACKGROUND_SIDE = 128, 256, 640
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 
-# What looking at all the pictures told: which to leave out, how to call some.
+# What looking at all the images told: which to leave out, how to call some.
 
 
 def prepare(out: pathlib.Path, raw: pathlib.Path | None) -> dict[str, Any]:
-    """Finds or fetches the packages and writes the data set; prints counts, skipped files and licences.
+    """Finds or fetches the packages and writes the dataset; prints counts, skipped files and licences.
 
     Args:
         out: the directory to make; one that is complete already is left as it is.
         raw: where .deb files are looked for, or downloaded to; OUT/packages when None.
 
     Returns:
-        The index: `objects` and `grounds`, a list of entries each.
+        The index: `objects` and `backgrounds`, a list of entries each.
 
     Raises:
         UserError: no Debian tools, a package that cannot be had, or `out` holds something else.
@@ -47,7 +47,7 @@ def prepare(out: pathlib.Path, raw: pathlib.Path | None) -> dict[str, Any]:
         return json.loads((out / "index.json").read_text(encoding="utf-8"))
     if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {"packages"}):
         raise UserError(
-            f"--out={out} holds something else than a complete Stamps data set; give a new directory"
+            f"--out={out} holds something else than a complete Stamps dataset; give a new directory"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     # Made aside and renamed at the end: an interrupted run leaves nothing half done.
@@ -56,7 +56,10 @@ def prepare(out: pathlib.Path, raw: pathlib.Path | None) -> dict[str, Any]:
         work = pathlib.Path(aside) / "made"
         work.mkdir()
         skipped: list[str] = []
-        index = {"objects": make_objects(files, work, skipped), "grounds": make_grounds(files, work, skipped)}
+        index = {
+            "objects": make_objects(files, work, skipped),
+            "backgrounds": make_backgrounds(files, work, skipped),
+        }
         _write_licences(files, work)
         (work / "index.json").write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
         if out.exists():
@@ -73,10 +76,10 @@ def _report(out: pathlib.Path, index: dict[str, Any], skipped: list[str]) -> Non
         print(f"skipped {line}")
     seen = sum(entry["seen"] for entry in index["objects"])
     names = len({entry["name"] for entry in index["objects"]})
-    splits = [entry["split"] for entry in index["grounds"]]
+    splits = [entry["split"] for entry in index["backgrounds"]]
     print(
         f"{out}: {len(index['objects'])} objects with {names} names ({seen} for training, "
-        f"{len(index['objects']) - seen} unseen); {len(splits)} grounds "
+        f"{len(index['objects']) - seen} unseen); {len(splits)} backgrounds "
         f"({', '.join(f'{splits.count(split)} {split}' for split in SHARES)}); "
         f"{len(skipped)} broken files skipped"
     )
@@ -97,8 +100,8 @@ def make_objects(
         if any(fnmatch.fnmatch(key, pattern) for pattern in DRAWINGS.split()):
             continue
         try:
-            with Image.open(path) as picture:
-                cut = cut_out(picture.convert("RGBA"))
+            with Image.open(path) as image:
+                cut = cut_out(image.convert("RGBA"))
         except UNREADABLE as error:
             skipped.append(f"{path.name}: {' '.join(str(error).split())}")
             continue
@@ -125,28 +128,30 @@ def make_objects(
     return objects
 
 
-def make_grounds(
+def make_backgrounds(
     files: dict[str, list[pathlib.Path]], out: pathlib.Path, skipped: list[str]
 ) -> list[dict[str, Any]]:
-    """Writes grounds/*.jpg, reduced: one for each photograph, however many sizes of it there are.
+    """Writes backgrounds/*.jpg, reduced: one for each photograph, however many sizes of it there are.
 
     Splits: in the order of a hash of their names, the first 70 % train, then 10 % val, 20 % test.
     """
-    (out / "grounds").mkdir()
+    (out / "backgrounds").mkdir()
     entries: dict[str, dict[str, Any]] = {}
     for package in list(PACKAGES)[1:]:
         terms = _own_licences(files[package])
         for key, path in sorted(_photographs(files[package]).items()):
             try:
-                with Image.open(path) as picture:
-                    picture.draft("RGB", (2 * GROUND_SIDE, 2 * GROUND_SIDE))  # a JPEG is decoded smaller
-                    picture = picture.convert("RGB")
+                with Image.open(path) as image:
+                    image.draft(
+                        "RGB", (2 * BACKGROUND_SIDE, 2 * BACKGROUND_SIDE)
+                    )  # a JPEG is decoded smaller
+                    image = image.convert("RGB")
             except UNREADABLE as error:
                 skipped.append(f"{path.name}: {' '.join(str(error).split())}")
                 continue
-            picture.thumbnail((GROUND_SIDE, GROUND_SIDE))
-            file = f"grounds/{key}.jpg"
-            picture.save(out / file, quality=92)
+            image.thumbnail((BACKGROUND_SIDE, BACKGROUND_SIDE))
+            file = f"backgrounds/{key}.jpg"
+            image.save(out / file, quality=92)
             licence = terms.get(path.name, PACKAGES[package])
             entries[key] = {"file": file, "package": package, "licence": licence}
     if len(entries) < len(SHARES):
@@ -163,7 +168,7 @@ def make_grounds(
 
 
 def _photographs(files: list[pathlib.Path]) -> dict[str, pathlib.Path]:
-    """The largest file of each photograph that may be a ground, by its name (in Plasma, its folder's)."""
+    """The largest file of each photograph that may be a background, by its name (in Plasma, its folder's)."""
     found: dict[str, pathlib.Path] = {}
     for path in files:
         plasma = "contents" in path.parts
@@ -174,7 +179,7 @@ def _photographs(files: list[pathlib.Path]) -> dict[str, pathlib.Path]:
         ):
             continue
         key = path.parents[2].name if plasma else re.sub(r"_\d+x\d+$", "", path.stem)
-        if any(fnmatch.fnmatch(f"{path.parent.name}/{key}", pattern) for pattern in NO_GROUNDS.split()):
+        if any(fnmatch.fnmatch(f"{path.parent.name}/{key}", pattern) for pattern in NO_BACKGROUNDS.split()):
             continue
         if key not in found or path.stat().st_size > found[key].stat().st_size:
             found[key] = path
@@ -200,12 +205,12 @@ def _write_licences(files: dict[str, list[pathlib.Path]], out: pathlib.Path) -> 
     (out / "LICENSES.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def cut_out(picture: Image.Image) -> Image.Image | None:
-    """The picture cropped to where it is opaque; None if it is small or has no matte to speak of."""
-    opaque = np.asarray(picture)[..., 3] > 127
+def cut_out(image: Image.Image) -> Image.Image | None:
+    """The image cropped to where it is opaque; None if it is small or has no matte to speak of."""
+    opaque = np.asarray(image)[..., 3] > 127
     box = Image.fromarray(opaque.astype(np.uint8)).getbbox()
-    if box is None or max(picture.size) < MIN_SIDE or opaque.mean() > 0.98:
+    if box is None or max(image.size) < MIN_SIDE or opaque.mean() > 0.98:
         return None
-    picture = picture.crop(box)
-    picture.thumbnail((OBJECT_SIDE, OBJECT_SIDE))
-    return picture
+    image = image.crop(box)
+    image.thumbnail((OBJECT_SIDE, OBJECT_SIDE))
+    return image

@@ -1,4 +1,4 @@
-"""Scenes of Stamps: the prepared pictures, where they lie, and the composition painted."""
+"""Scenes of Stamps: the prepared images, where they lie, and the composition painted."""
 
 import dataclasses
 import functools
@@ -12,26 +12,26 @@ from PIL import Image
 from genmask_jax.errors import UserError
 
 SPLITS = {"train": 1_000_000, "val": 2048, "test": 4096}
-STAMP_SIDES, GROUND_SIDES = (192, 80), (640, 280)
-"""The sizes that pictures are kept in (long side, pixels), so that composing shrinks them little."""
+STAMP_SIDES, BACKGROUND_SIDES = (192, 80), (640, 280)
+"""The sizes that images are kept in (long side, pixels), so that composing shrinks them little."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stamp:
-    """One cut-out: its name, colour word, shares of colours, and picture (RGB times alpha, and alpha)."""
+    """One cut-out: its name, colour word, shares of colours, and image (RGB times alpha, and alpha)."""
 
     name: str
     colour: str | None
     shares: dict[str, float]
     seen: bool
-    pictures: tuple[Image.Image, ...]
+    images: tuple[Image.Image, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
     """Stamps from back to front, and where they are.
 
-    masks: bool [N, S, S], the visible parts. whole: float [N], how many pixels each has (within the picture)
+    masks: bool [N, S, S], the visible parts. whole: float [N], how many pixels each has (within the image)
     with nothing in front of it. layers: rows, columns and pixels (uint8, RGB times alpha, and alpha) of each.
     """
 
@@ -54,12 +54,12 @@ class Scene:
         return moments / self.areas[:, None]
 
 
-Ground = tuple[Image.Image, ...]  # one photograph, RGB, in two sizes
+Background = tuple[Image.Image, ...]  # one photograph, RGB, in two sizes
 
 
 @functools.lru_cache(maxsize=2)
-def load(path: str) -> tuple[tuple[Stamp, ...], dict[str, list[Ground]]]:
-    """Stamps, and grounds by split, of a prepared directory; read once in a process.
+def load(path: str) -> tuple[tuple[Stamp, ...], dict[str, list[Background]]]:
+    """Stamps, and backgrounds by split, of a prepared directory; read once in a process.
 
     Raises:
         UserError: the directory is not there or was not made by launch/prepare_data.py.
@@ -71,23 +71,23 @@ def load(path: str) -> tuple[tuple[Stamp, ...], dict[str, list[Ground]]]:
             Stamp(e["name"], e["colour"], e["colour_shares"], e["seen"], _sizes(folder / e["file"], "RGBa"))
             for e in index["objects"]
         )
-        grounds: dict[str, list[Ground]] = {split: [] for split in SPLITS}
-        for entry in index["grounds"]:
-            grounds[entry["split"]].append(_sizes(folder / entry["file"], "RGB"))
+        backgrounds: dict[str, list[Background]] = {split: [] for split in SPLITS}
+        for entry in index["backgrounds" if "backgrounds" in index else "grounds"]:  # as they were called
+            backgrounds[entry["split"]].append(_sizes(folder / entry["file"], "RGB"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"config.data.path={path} holds no Stamps data set ({type(error).__name__}); make one with "
+            f"config.data.path={path} holds no Stamps dataset ({type(error).__name__}); make one with "
             f"python launch/prepare_data.py stamps --out=DIR"
         ) from error
-    return stamps, grounds
+    return stamps, backgrounds
 
 
 def _sizes(path: epath.Path, mode: str) -> tuple[Image.Image, ...]:
     with path.open("rb") as file:
-        picture, sizes = Image.open(file).convert(mode), []
-    for side in STAMP_SIDES if mode == "RGBa" else GROUND_SIDES:
-        picture.thumbnail((side, side))
-        sizes.append(picture.copy())
+        image, sizes = Image.open(file).convert(mode), []
+    for side in STAMP_SIDES if mode == "RGBa" else BACKGROUND_SIDES:
+        image.thumbnail((side, side))
+        sizes.append(image.copy())
     return tuple(sizes)
 
 
@@ -96,10 +96,10 @@ def lay_out(rng: np.random.Generator, stamps: list[Stamp], size: int) -> Scene:
     masks, whole, layers = np.zeros((len(stamps), size, size), bool), np.zeros(len(stamps)), []
     for i, stamp in enumerate(stamps):
         side = size * rng.uniform(0.25, 0.6 if len(stamps) < 4 else 0.5)
-        picture = _smallest(stamp.pictures, side)
-        scale = side / max(picture.size)
-        width, height = (max(1, round(n * scale)) for n in picture.size)
-        pixels = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+        image = _smallest(stamp.images, side)
+        scale = side / max(image.size)
+        width, height = (max(1, round(n * scale)) for n in image.size)
+        pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
         if rng.random() < 0.5:
             pixels = pixels[:, ::-1]
         # Up to a tenth of an object may lie beyond the border.
@@ -114,15 +114,15 @@ def lay_out(rng: np.random.Generator, stamps: list[Stamp], size: int) -> Scene:
     return Scene(tuple(stamps), masks, whole, tuple(layers))
 
 
-def paint(rng: np.random.Generator, scene: Scene, grounds: list[Ground]) -> np.ndarray:
-    """The scene on a random crop of a ground with slightly changed light, uint8 [S, S, 3]."""
-    size, ground = scene.masks.shape[1], grounds[rng.integers(len(grounds))]
+def paint(rng: np.random.Generator, scene: Scene, backgrounds: list[Background]) -> np.ndarray:
+    """The scene on a random crop of a background with slightly changed light, uint8 [S, S, 3]."""
+    size, background = scene.masks.shape[1], backgrounds[rng.integers(len(backgrounds))]
     share = rng.uniform(0.4, 1.0)
-    picture = _smallest(ground, size / share * max(ground[0].size) / min(ground[0].size))
-    side = min(picture.size) * share
-    left, top = (rng.uniform(0, n - side) for n in picture.size)
+    photo = _smallest(background, size / share * max(background[0].size) / min(background[0].size))
+    side = min(photo.size) * share
+    left, top = (rng.uniform(0, n - side) for n in photo.size)
     box = (left, top, left + side, top + side)
-    image = np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR, box=box), np.float32)
+    image = np.asarray(photo.resize((size, size), Image.Resampling.BILINEAR, box=box), np.float32)
     if rng.random() < 0.5:
         image = image[:, ::-1]
     light = rng.uniform(0.85, 1.12, 3), rng.uniform(-12, 12)
@@ -133,6 +133,6 @@ def paint(rng: np.random.Generator, scene: Scene, grounds: list[Ground]) -> np.n
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 
-def _smallest(pictures: Sequence[Image.Image], side: float) -> Image.Image:
-    """Of a picture's sizes, largest first, the smallest with a long side of at least `side`, if any has."""
-    return next((picture for picture in reversed(pictures) if max(picture.size) >= side), pictures[0])
+def _smallest(images: Sequence[Image.Image], side: float) -> Image.Image:
+    """Of an image's sizes, largest first, the smallest with a long side of at least `side`, if any has."""
+    return next((image for image in reversed(images) if max(image.size) >= side), images[0])

@@ -1,9 +1,9 @@
-"""Stamps: scenes composed of photographic cut-outs on photographic grounds, as they are read.
+"""Stamps: scenes composed of photographic cut-outs on photographic backgrounds, as they are read.
 
 `launch/prepare_data.py stamps` makes the directory. An expression names an object, or its colour, place or
 size, and is only used when it singles out exactly one object of the scene. In training only *seen* objects
 occur; in val and test every second scene asks for an *unseen* one, never by its bare name, which could not
-be known. Grounds are disjoint between the splits.
+be known. Backgrounds are disjoint between the splits.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from genmask_jax.data.stamps.words import KINDS, Expression, ambiguous, expressi
 from genmask_jax.errors import UserError
 
 MIN_VISIBLE, MIN_AREA = 0.6, 0.015
-"""Least share of the target that is visible, and least share of the picture that it takes."""
+"""Least share of the target that is visible, and least share of the image that it takes."""
 TRIES = 1000
 """How many scenes are composed for one example before giving up; 1.4 is the mean."""
 
@@ -50,7 +50,7 @@ class _Stamps:
         Args:
             path: the directory.
             split: train, val or test.
-            size: side of the pictures, pixels.
+            size: side of the images, pixels.
             seed: of all that is drawn.
             length: how many examples; the split's own number (SPLITS) when None.
 
@@ -123,7 +123,7 @@ class StampsSegment(_Stamps):
                 return Question(scene, target, said, other, other_said)
         raise UserError(
             f"config.data.path={self.path}: none of {TRIES} scenes lets one object be told by "
-            f"its {kind}; prepare it anew, or use larger pictures than {self.size} pixels"
+            f"its {kind}; prepare it anew, or use larger images than {self.size} pixels"
         )
 
     def _say(
@@ -155,7 +155,7 @@ class StampsSegment(_Stamps):
 
 
 class StampsGenerate(_Stamps):
-    """One or two objects on a ground, with a prompt: "a photo of a frog", "a frog and an orca"."""
+    """One or two objects on a background, with a prompt: "a photo of a frog", "a frog and an orca"."""
 
     task = 1
 

@@ -1,1 +1,1 @@
-"""Qwen2.5-VL, which reads an instruction, and the picture it is about, for the DiT."""
+"""Qwen2.5-VL, which reads an instruction, and the image it is about, for the DiT."""

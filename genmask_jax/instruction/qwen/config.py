@@ -34,7 +34,7 @@ class QwenVisionConfig:
 
     merge_size: of the side of a square of patches that become one token.
     window_size: side of an attention window, pixels.
-    full_attention: blocks that attend to the whole picture.
+    full_attention: blocks that attend to the whole image.
     """
 
     depth: int = 32
@@ -126,14 +126,14 @@ class QwenInstructionConfig:
     """Qwen as an instruction encoder.
 
     weights: directory made by `launch/import_weights.py qwen`; empty for random weights of `shape`.
-    shape: of the model without `weights`, whose vocabulary is learned from the data set's texts.
+    shape: of the model without `weights`, whose vocabulary is learned from the dataset's texts.
     layer: whose hidden states are handed out: 1 is the first, `depth` (or -1) the last, which alone is
         normed; counted as transformers counts `hidden_states`.
-    image_token_budgets: a picture keeps its size if the largest holds it, and is shrunk to it otherwise; it
+    image_token_budgets: an image keeps its size if the largest holds it, and is shrunk to it otherwise; it
         is then padded to the smallest that holds it. One program is compiled for each that is met.
-    min_image_tokens: smaller pictures are enlarged.
+    min_image_tokens: smaller images are enlarged.
     max_text_tokens: longer texts are cut.
-    drop_template: hand out the states of the picture, of the text and of the prompt's last token only.
+    drop_template: hand out the states of the image, of the text and of the prompt's last token only.
     train_layers: how many of the last layers are trained along, from the weights; 0 is none.
     lora_rank: of trained low-rank adapters (Hu et al. 2021) on all of the language model's projections; 0 is
         none.

@@ -46,7 +46,7 @@ def write(
     present = present.at[row[:, None], inputs["input_ids"]].max(mask)
     token = choose(model.logits(last), present, _fold(keys, 0), config)
     tokens = jnp.full((batch, config.max_new_tokens), stop_ids[-1]).at[:, 0].set(token)
-    # A picture's positions count fewer than its tokens.
+    # An image's positions count fewer than its tokens.
     following = jnp.where(mask[..., None], inputs["positions"], -1).max((1, 2))
 
     def goes_on(carry: Any) -> Array:

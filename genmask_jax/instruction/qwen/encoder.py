@@ -8,9 +8,9 @@ Both take what `prompts.py` prepares:
     output_index     int32 [B, K]           whose states are handed out
     output_mask      bool  [B, K]           False where there is nothing to hand out
 
-and for a prompt with P pictures
+and for a prompt with P images
 
-    image_index      int32 [B, L]           which token of its pictures stands here; -1 for words
+    image_index      int32 [B, L]           which token of its images stands here; -1 for words
     patches          uint8 [B, P, S, 588]   for the rest see `QwenVision`
     patch_positions  int32 [B, P, S, 2]
     windows          int32 [B, P, S]
@@ -37,20 +37,20 @@ def _vision(config: QwenConfig, **options) -> QwenVision | None:
 
 
 def embed(text: QwenText, vision: QwenVision | None, inputs: Inputs) -> Float[Array, "B L D"]:
-    """Words by their embeddings, pictures by their tokens."""
+    """Words by their embeddings, images by their tokens."""
     x = text.embed(inputs["input_ids"])
     if "patches" not in inputs:
         return x
-    batch, pictures = inputs["patches"].shape[:2]
+    batch, images = inputs["patches"].shape[:2]
     names = ("patches", "patch_positions", "windows", "order")
-    parts = (inputs[name].reshape(batch * pictures, *inputs[name].shape[2:]) for name in names)
+    parts = (inputs[name].reshape(batch * images, *inputs[name].shape[2:]) for name in names)
     tokens = vision(*parts).reshape(batch, -1, x.shape[-1])
     index = inputs["image_index"][..., None]
     return jnp.where(index >= 0, jnp.take_along_axis(tokens, jnp.maximum(index, 0), axis=1), x)
 
 
 class QwenEncoder(InstructionEncoder):
-    """Prompts, with pictures, to the hidden states of one layer; what is above that layer is not there."""
+    """Prompts, with images, to the hidden states of one layer; what is above that layer is not there."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class QwenEncoder(InstructionEncoder):
         return self.together(inputs)[0]
 
     def together(self, *batches: Inputs) -> list[Embedded]:
-        """As `__call__`, for batches of different lengths, with pictures and without."""
+        """As `__call__`, for batches of different lengths, with images and without."""
         names = ("positions", "attention_mask")
         states = self.text.together(
             *((embed(self.text, self.vision, b), *(b[name] for name in names)) for b in batches)

@@ -77,7 +77,7 @@ def build(config: QwenInstructionConfig, directory: epath.PathLike, texts: Itera
         load=load,
         fingerprint=None if config.train_layers or config.lora_rank else lambda: fingerprint(config, maker),
         save=save,
-        needs_picture=True,
+        needs_image=True,
     )
 
 

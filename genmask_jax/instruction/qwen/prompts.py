@@ -1,4 +1,4 @@
-"""Texts and pictures to what `encoder.py` takes, on the host.
+"""Texts and images to what `encoder.py` takes, on the host.
 
 Reference: transformers' `Qwen2_5_VLProcessor` (chat template, image tokens) and `get_rope_index`.
 """
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int, UInt8
 
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.config import QwenInstructionConfig, QwenVisionConfig
-from genmask_jax.instruction.qwen.pictures import fit, prepare_picture
+from genmask_jax.instruction.qwen.images import fit, prepare_image
 
 VISION_START, IMAGE, VISION_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
 TEXT_MARK = "\x00text\x00"
@@ -35,7 +35,7 @@ CHAT_TEMPLATE = """\
 class Rendered:
     """A prompt around a text.
 
-    before, after: what stands before and after it, with one IMAGE token a picture.
+    before, after: what stands before and after it, with one IMAGE token an image.
     room: tokens of both, or of a longer prompt that is used in the same batches.
     """
 
@@ -45,12 +45,12 @@ class Rendered:
 
 
 class PromptMaker:
-    """Chat prompts around texts, with pictures, as token ids with their positions.
+    """Chat prompts around texts, with images, as token ids with their positions.
 
     Args:
         tokenizer: the model's.
         chat_template: the model's, in Jinja.
-        vision: shape of the vision tower; pictures are left out where there is none.
+        vision: shape of the vision tower; images are left out where there is none.
         config: prompts and limits.
     """
 
@@ -70,21 +70,21 @@ class PromptMaker:
         added = tokenizer.get_added_tokens_decoder().values()
         self._special = [token.content for token in added if token.special]
 
-    def render(self, prompts: Sequence[str], pictures: int) -> list[Rendered]:
-        """Prompts for the same batches, each holding {text}, as the user's message after so many pictures.
+    def render(self, prompts: Sequence[str], images: int) -> list[Rendered]:
+        """Prompts for the same batches, each holding {text}, as the user's message after so many images.
 
         Raises:
-            UserError: the chat template fails, or leaves out the text or a picture.
+            UserError: the chat template fails, or leaves out the text or an image.
         """
-        rendered = [self._render(prompt, pictures) for prompt in prompts]
+        rendered = [self._render(prompt, images) for prompt in prompts]
         room = max(len(self._ids(before + after)) for before, after in rendered)
         return [Rendered(before, after, room) for before, after in rendered]
 
-    def _render(self, prompt: str, pictures: int) -> tuple[str, str]:
+    def _render(self, prompt: str, images: int) -> tuple[str, str]:
         words = prompt.replace("{text}", TEXT_MARK)
-        content = [{"type": "image"}] * pictures + [{"type": "text", "text": words}]
+        content = [{"type": "image"}] * images + [{"type": "text", "text": words}]
         messages = [{"role": "user", "content": content}]
-        if not pictures:  # templates of text-only models take nothing else
+        if not images:  # templates of text-only models take nothing else
             messages[0]["content"] = content[0]["text"]
         if self.config.prompts.system:
             messages.insert(0, {"role": "system", "content": self.config.prompts.system})
@@ -93,36 +93,36 @@ class PromptMaker:
         except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
             raise UserError(f"the chat template fails ({error}); is it that of this model?") from error
         before, mark, after = str(rendered).partition(TEXT_MARK)
-        if not mark or before.count(IMAGE) != pictures or IMAGE in after:
-            raise UserError("the chat template leaves out the text or a picture; is it that of this model?")
+        if not mark or before.count(IMAGE) != images or IMAGE in after:
+            raise UserError("the chat template leaves out the text or an image; is it that of this model?")
         return before, after
 
     def __call__(
-        self, rendered: Rendered, text: str, pictures: Sequence[UInt8[np.ndarray, "H W 3"]] = ()
+        self, rendered: Rendered, text: str, images: Sequence[UInt8[np.ndarray, "H W 3"]] = ()
     ) -> dict[str, np.ndarray]:
         """The arrays of one prompt, see `encoder.py`; their shapes depend on its room and the budget alone.
 
         Args:
-            rendered: with as many pictures.
+            rendered: with as many images.
             text: longer ones are cut; the model's special tokens are taken out of it.
-            pictures: of any size.
+            images: of any size.
 
         Raises:
-            UserError: a picture is too long and narrow.
+            UserError: an image is too long and narrow.
         """
         config, size = self.config, self.vision.token_size
         bounds = (config.min_image_tokens, config.image_token_budgets[-1])
-        pictures = [fit(picture, self.vision, *bounds) for picture in pictures]
-        grids = [(picture.shape[0] // size, picture.shape[1] // size) for picture in pictures]
+        images = [fit(image, self.vision, *bounds) for image in images]
+        grids = [(image.shape[0] // size, image.shape[1] // size) for image in images]
         budget = self._budget(grids)
-        length = rendered.room + config.max_text_tokens + len(pictures) * (budget - 1)
+        length = rendered.room + config.max_text_tokens + len(images) * (budget - 1)
         ids, is_text = self._encode(rendered, text, grids, length)
-        is_image = (ids == self.image_id) & bool(pictures)
+        is_image = (ids == self.image_id) & bool(images)
         positions = rope_positions(is_image, grids)
         output, room = np.arange(len(ids)), length
         if config.drop_template:
             output = np.flatnonzero(is_text | is_image | (output == len(ids) - 1))
-            room = config.max_text_tokens + 1 + budget * len(pictures)
+            room = config.max_text_tokens + 1 + budget * len(images)
         inputs = {
             "input_ids": _pad(ids, length),
             "attention_mask": np.arange(length) < len(ids),
@@ -130,13 +130,13 @@ class PromptMaker:
             "output_index": _pad(output, room),
             "output_mask": np.arange(room) < len(output),
         }
-        if pictures:
+        if images:
             counts = [rows * columns for rows, columns in grids]
             index = np.full(length, -1, np.int32)
             index[: len(ids)][is_image] = np.concatenate(
                 [i * budget + np.arange(n) for i, n in enumerate(counts)]
             )
-            rows = [prepare_picture(picture, self.vision, budget) for picture in pictures]
+            rows = [prepare_image(image, self.vision, budget) for image in images]
             inputs |= {
                 "image_index": index,
                 **{name: np.stack([row[name] for row in rows]) for name in rows[0]},
@@ -149,7 +149,7 @@ class PromptMaker:
             if most <= budget:
                 return budget
         raise UserError(
-            f"a picture of {most} tokens is too long and narrow: image_token_budgets ends at {budget}; cut it"
+            f"an image of {most} tokens is too long and narrow: image_token_budgets ends at {budget}; cut it"
         )
 
     def _encode(
@@ -181,16 +181,16 @@ class PromptMaker:
 def rope_positions(
     is_image: Bool[np.ndarray, "N"], grids: Sequence[tuple[int, int]]
 ) -> Int[np.ndarray, "N 3"]:
-    """Frame, row and column of each token: alike for words, which count on; a picture's begin at its place.
+    """Frame, row and column of each token: alike for words, which count on; an image's begin at its place.
 
     Args:
-        is_image: of each token; a picture's are together, and two pictures' apart.
-        grids: (rows, columns) of each picture's tokens.
+        is_image: of each token; an image's are together, and two images' apart.
+        grids: (rows, columns) of each image's tokens.
     """
     positions = np.zeros((len(is_image), 3), np.int32)
-    place, following, pictures = 0, 0, iter(grids)
+    place, following, images = 0, 0, iter(grids)
     while place < len(is_image):
-        rows, columns = next(pictures) if is_image[place] else (1, 1)
+        rows, columns = next(images) if is_image[place] else (1, 1)
         row, column = np.indices((rows, columns)).reshape(2, -1)
         positions[place : place + rows * columns] = np.stack([0 * row, row, column], axis=1) + following
         place, following = place + rows * columns, following + max(rows, columns)
@@ -202,12 +202,12 @@ def _pad(x: np.ndarray, length: int) -> np.ndarray:
 
 
 class QwenPreparer:
-    """The `Preparer` of Qwen: the prompt of the config that fits, around the text, after the picture."""
+    """The `Preparer` of Qwen: the prompt of the config that fits, around the text, after the image."""
 
     def __init__(self, maker: PromptMaker):
         prompts, self.maker = maker.config.prompts, maker
-        self._pictures = int(maker.vision.depth > 0)
-        self._phrase, self._sentence = maker.render((prompts.phrase, prompts.sentence), self._pictures)
+        self._images = int(maker.vision.depth > 0)
+        self._phrase, self._sentence = maker.render((prompts.phrase, prompts.sentence), self._images)
         (self._generate,) = maker.render([prompts.generate], 0)
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -215,4 +215,4 @@ class QwenPreparer:
         if image is None:
             return self.maker(self._generate, text)
         is_sentence = text.rstrip().endswith((".", "?", "!"))
-        return self.maker(self._sentence if is_sentence else self._phrase, text, [image][: self._pictures])
+        return self.maker(self._sentence if is_sentence else self._phrase, text, [image][: self._images])

@@ -1,8 +1,8 @@
-"""The vision tower of Qwen2.5-VL: patches of pictures to tokens for the language model.
+"""The vision tower of Qwen2.5-VL: patches of images to tokens for the language model.
 
-Reference: transformers' `Qwen2_5_VisionTransformerPretrainedModel`. There the patches of all pictures are one
-long sequence whose parts attend to themselves. Here each picture is a row of fixed length: its patches,
-window by window (`pictures.py` puts them so), and padding.
+Reference: transformers' `Qwen2_5_VisionTransformerPretrainedModel`. There the patches of all images are one
+long sequence whose parts attend to themselves. Here each image is a row of fixed length: its patches,
+window by window (`images.py` puts them so), and padding.
 """
 
 import jax
@@ -25,7 +25,7 @@ from genmask_jax.models.layers import RMSNorm, exact_gelu, scan_blocks, stack
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's, with which pictures are normalised."""
+"""CLIP's, with which images are normalised."""
 THETA = 1e4
 """Base of the rotary frequencies."""
 
@@ -38,7 +38,7 @@ def normalise(patches: UInt8[Array, "... 3*p*p"]) -> Float[Array, "... 3*p*p"]:
 
 
 class VisionBlock(nnx.Module):
-    """Attention, within windows or over the picture, and a gated MLP, both pre-normed."""
+    """Attention, within windows or over the image, and a gated MLP, both pre-normed."""
 
     def __init__(self, config: QwenVisionConfig, *, linear):
         size = config.hidden_size
@@ -73,12 +73,12 @@ def attend_windows(
     """Attention among tokens of the same window, which are neighbours and at most `size`; `size` divides S.
 
     Whatever the windows' lengths, one that begins in a stretch of `size` tokens ends in the next: each
-    stretch attends to itself and to the two beside it. That is the shape of the work for any picture.
+    stretch attends to itself and to the two beside it. That is the shape of the work for any image.
     """
-    pictures, length = windows.shape
+    images, length = windows.shape
 
     def stretches(x: Array) -> Array:
-        return x.reshape(pictures, length // size, size, *x.shape[2:])
+        return x.reshape(images, length // size, size, *x.shape[2:])
 
     def beside(x: Array, fill: int) -> Array:
         ends = [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 1)
@@ -128,7 +128,7 @@ class QwenVision(nnx.Module):
         windows: Int[Array, "P S"],
         order: Int[Array, "P T"],
     ) -> Float[Array, "P T E"]:
-        """Tokens of each picture, row by row (whatever stands in the padding).
+        """Tokens of each image, row by row (whatever stands in the padding).
 
         Args:
             patches: pixels, channel by channel; squares of `merge_size` patches are together.
@@ -145,7 +145,7 @@ class QwenVision(nnx.Module):
         return jnp.take_along_axis(self.merger(x), order[..., None], axis=1)
 
     def _embed(self, patches: UInt8[Array, "P S 3*p*p"]) -> Float[Array, "P S D"]:
-        # A still picture is all frames of a patch of video alike: the weights of the frames add up.
+        # A still image is all frames of a patch of video alike: the weights of the frames add up.
         frames, area = self.config.temporal_patch_size, self.config.patch_size**2
         kernel = self.patch_embed.kernel[...].astype(jnp.float32).reshape(3, frames, area, -1).sum(1)
         return normalise(patches).astype(self.dtype) @ kernel.reshape(3 * area, -1).astype(self.dtype)

@@ -137,7 +137,7 @@ def maker(config: QwenConfig, **changes) -> PromptMaker:
 
 
 def photograph(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """A smooth, coloured picture."""
+    """A smooth, coloured image."""
     noise = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), np.uint8)
     return np.asarray(Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC))
 

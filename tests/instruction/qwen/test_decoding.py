@@ -16,8 +16,8 @@ from tests.instruction.qwen import reference
 from tests.instruction.qwen.reference import TEXTS, photograph, tokenizer
 
 NEW = 64
-PICTURES = [[], [(64, 64)], [(50, 37)], [(140, 20)], [(17, 41)]]
-PROMPTS = [(text, sizes) for text in TEXTS for sizes in PICTURES]  # 20
+IMAGES = [[], [(64, 64)], [(50, 37)], [(140, 20)], [(17, 41)]]
+PROMPTS = [(text, sizes) for text in TEXTS for sizes in IMAGES]  # 20
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def models(tmp_path_factory):
 def prepared(config, sizes_of=PROMPTS):
     maker = reference.maker(config, image_token_budgets=(64,))
     for text, sizes in sizes_of:
-        pictures = [photograph(*size, i) for i, size in enumerate(sizes)]
-        yield maker(*maker.render(["{text}"], len(pictures)), text, pictures)
+        images = [photograph(*size, i) for i, size in enumerate(sizes)]
+        yield maker(*maker.render(["{text}"], len(images)), text, images)
 
 
 def writer(config, **changes):
@@ -54,13 +54,13 @@ def seeds(count, seed=0):
 
 
 def their_tokens(theirs, text, sizes, penalty):
-    pictures = [photograph(*size, i) for i, size in enumerate(sizes)]
-    content = [{"type": "image"}] * len(pictures) + [{"type": "text", "text": text}]
+    images = [photograph(*size, i) for i, size in enumerate(sizes)]
+    content = [{"type": "image"}] * len(images) + [{"type": "text", "text": text}]
     processor = reference.processor()
     whole = processor.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
     )
-    inputs = processor(text=[whole], images=pictures or None, return_tensors="pt")
+    inputs = processor(text=[whole], images=images or None, return_tensors="pt")
     with torch.no_grad():
         tokens = theirs.generate(**inputs, max_new_tokens=NEW, do_sample=False, repetition_penalty=penalty)
     return tokens[0, inputs["input_ids"].shape[1] :].tolist()
@@ -68,13 +68,13 @@ def their_tokens(theirs, text, sizes, penalty):
 
 @pytest.mark.parametrize("penalty", [pytest.param(1.0, marks=pytest.mark.slow), 1.05])
 def test_greedy_text_is_transformers_token_for_token(models, penalty):
-    """20 prompts, with pictures and without, each kind in one padded batch."""
+    """20 prompts, with images and without, each kind in one padded batch."""
     theirs, ours, config = models
     state, run = nnx.state(ours), writer(config, repetition_penalty=penalty)
     rows = list(prepared(config))
     stop, lengths = stop_ids(tokenizer()), []
-    for pictured in (False, True):
-        kind = [i for i, (_, sizes) in enumerate(PROMPTS) if bool(sizes) == pictured]
+    for imaged in (False, True):
+        kind = [i for i, (_, sizes) in enumerate(PROMPTS) if bool(sizes) == imaged]
         tokens = np.asarray(run(state, stack_inputs([rows[i] for i in kind]), seeds(len(kind))))
         for i, mine in zip(kind, tokens.tolist(), strict=True):
             expected = their_tokens(theirs, *PROMPTS[i], penalty)
@@ -89,9 +89,9 @@ def test_greedy_text_is_transformers_token_for_token(models, penalty):
 def test_one_program_and_nothing_from_the_host(models):
     _, ours, config = models
     state, run = nnx.state(ours), writer(config)
-    pictured = [row for row in prepared(config) if "patches" in row]
+    imaged = [row for row in prepared(config) if "patches" in row]
     keys = jax.device_put(seeds(1))
-    for row in pictured:
+    for row in imaged:
         inputs = jax.device_put(stack_inputs([row]))
         with jax.transfer_guard("disallow"):
             run(state, inputs, keys).block_until_ready()

@@ -112,7 +112,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(run, tmp_path):
 def test_scripts_score_and_sample(run, tmp_path):
     workdir, _, _ = run
     done = run_script(
-        "evaluate", f"--checkpoint={workdir}", "--count=4", "--num_pictures=2", f"--workdir={tmp_path}",
+        "evaluate", f"--checkpoint={workdir}", "--count=4", "--num_images=2", f"--workdir={tmp_path}",
         "--batch_size=4", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -127,7 +127,7 @@ def test_scripts_score_and_sample(run, tmp_path):
     assert Image.open(tmp_path / "out/mask.png").size == (50, 40)
 
 
-def test_reasoning_without_a_model_that_writes_or_a_picture(run, micro_run, tmp_path):
+def test_reasoning_without_a_model_that_writes_or_a_image(run, micro_run, tmp_path):
     Image.fromarray(reference.photograph(50, 40)).save(tmp_path / "photo.png")
     asked = ("--text=Which one is hot?", "--reason")
     done = run_script("sample", f"--checkpoint={micro_run[0]}", "--image=photo.png", *asked, cwd=tmp_path)
@@ -144,8 +144,8 @@ def test_imported_weights_are_what_the_model_reads_with(weights, micro_vae, tmp_
     config = qwen_config(micro_vae, weights=weights[1], layer=2)
     encoder = factory.build(config.instruction, tmp_path)
     networks = make_networks(config, *load_vae(micro_vae), encoder)
-    picture, text = reference.photograph(32, 32), "the red star"
-    row = jax.tree.map(lambda x: x[None], encoder.preparer(text, picture))
+    image, text = reference.photograph(32, 32), "the red star"
+    row = jax.tree.map(lambda x: x[None], encoder.preparer(text, image))
     model = networks.merge(networks.init_params(jax.random.key(0)), networks.frozen)
     embeds, mask = model.instruction(row)
     prompt = config.instruction.qwen.prompts.phrase.format(text=text)
@@ -156,7 +156,7 @@ def test_imported_weights_are_what_the_model_reads_with(weights, micro_vae, tmp_
     )
     theirs = reference.Qwen2_5_VLForConditionalGeneration.from_pretrained(weights[0]).eval()
     with torch.no_grad():
-        inputs = processor(text=[whole], images=[picture], return_tensors="pt")
+        inputs = processor(text=[whole], images=[image], return_tensors="pt")
         expected = theirs(**inputs, output_hidden_states=True).hidden_states[2][0].numpy()
     expected = expected[row["output_index"][0][np.asarray(mask[0])]]
     assert np.abs(np.asarray(embeds[0])[mask[0]] - expected).max() <= 1e-4 * np.abs(expected).max()
@@ -170,7 +170,7 @@ def test_a_text_only_model_reads_the_words_alone(micro_vae, tmp_path):
     write_part(qwen.open_qwen(hub), epath.Path(tmp_path), lambda nbytes: None)
     config = qwen_config(micro_vae, weights=str(tmp_path))
     encoder = factory.build(config.instruction, tmp_path)
-    assert encoder.needs_picture  # which tells it that it is to segment
+    assert encoder.needs_image  # which tells it that it is to segment
     one, two = (encoder.preparer("the red star", reference.photograph(size, 32)) for size in (32, 50))
     jax.tree.map(np.testing.assert_array_equal, one, two)
     assert one.keys() == encoder.preparer("the red star").keys()
@@ -200,15 +200,13 @@ def test_the_reasoner_answers_a_batch_of_any_shapes_and_lets_the_weights_go(weig
     import gc
 
     config = qwen_config(micro_vae, weights=weights[1], image_token_budgets=(16, 64))
-    pictures = [reference.photograph(*size) for size in ((32, 32), (70, 50), (20, 60), (64, 64), (60, 20))]
+    images = [reference.photograph(*size) for size in ((32, 32), (70, 50), (20, 60), (64, 64), (60, 20))]
     questions = [f"Which is number {i}?" for i in range(5)]
     gc.collect()
     before = {id(x) for x in jax.live_arrays()}
     reasoner = Reasoner(config.instruction, tmp_path, dtype="float32", batch_size=2)
-    together = reasoner(pictures, questions)
-    alone = [
-        reasoner([picture], [question])[0] for picture, question in zip(pictures, questions, strict=True)
-    ]
+    together = reasoner(images, questions)
+    alone = [reasoner([image], [question])[0] for image, question in zip(images, questions, strict=True)]
     assert together == alone
     assert len(set(together)) > 1
     gc.disable()  # nothing is to wait for it
@@ -325,7 +323,7 @@ def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
     assert "config.instruction is trained" in refused(lora_rank=2)
 
 
-def test_a_cache_without_instructions_is_refused_where_pictures_are_looked_at(run, micro_vae, tmp_path):
+def test_a_cache_without_instructions_is_refused_where_images_are_looked_at(run, micro_vae, tmp_path):
     _, config, _ = run
     encode(config.data, load_vae(micro_vae), tmp_path, count=4)
     encoder = factory.build(config.instruction, run[0] / "instruction")
@@ -387,15 +385,15 @@ def test_the_large_configs_step_fits_together(tmp_path):
     encoder_config = dataclasses.replace(config.instruction.qwen, weights=str(tmp_path))
     encoder = factory.build(dataclasses.replace(config.instruction, qwen=encoder_config), tmp_path)
     networks = abstract_networks(config, VAEConfig(), encoder)
-    picture = np.zeros((512, 512, 3), np.uint8)
+    image = np.zeros((512, 512, 3), np.uint8)
 
-    def half(inputs, **pictures):
-        rows = {"instruction": inputs, "images": picture, **pictures}
+    def half(inputs, **images):
+        rows = {"instruction": inputs, "images": image, **images}
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), rows)
 
-    segment, generate = encoder.preparer("a dog", picture), encoder.preparer("a dog")
+    segment, generate = encoder.preparer("a dog", image), encoder.preparer("a dog")
     assert segment["patches"].shape == (1, 1344, 588)  # 4 x 324 patches, to whole windows
-    batch = {"segment": half(segment, masks=picture[..., 0]), "generate": half(generate)}
+    batch = {"segment": half(segment, masks=image[..., 0]), "generate": half(generate)}
     params, loss = networks.abstract_params(), GenMaskTask(networks, config).loss
     assert jax.eval_shape(loss, params, networks.frozen, batch, jax.random.key(0))[0].shape == ()
     frozen = {name: x.get_value() for name, x in flat_paths(networks.frozen["instruction"])}

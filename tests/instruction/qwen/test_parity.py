@@ -38,19 +38,19 @@ def theirs_inputs(rows, config):
     """What transformers' processor gives for (text, photographs) rows, padded on the right."""
     processor = reference.processor()
     prompts = []
-    for text, pictures in rows:
-        content = [{"type": "image"}] * len(pictures) + [{"type": "text", "text": text}]
+    for text, images in rows:
+        content = [{"type": "image"}] * len(images) + [{"type": "text", "text": text}]
         messages = [{"role": "user", "content": content}]
         prompts.append(processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    pictures = [picture for _, pictures in rows for picture in pictures]
+    images = [image for _, images in rows for image in images]
     return processor(
-        text=prompts, images=pictures or None, padding=True, padding_side="right", return_tensors="pt"
+        text=prompts, images=images or None, padding=True, padding_side="right", return_tensors="pt"
     )
 
 
 def ours_inputs(rows, config, **changes):
     maker = reference.maker(config, drop_template=False, **changes)
-    prepared = [maker(*maker.render(["{text}"], len(pictures)), text, pictures) for text, pictures in rows]
+    prepared = [maker(*maker.render(["{text}"], len(images)), text, images) for text, images in rows]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *prepared)
 
 
@@ -101,15 +101,15 @@ def encoder_of(ours, config, layer):
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
-def test_pictures(models, name):
+def test_images(models, name):
     theirs, ours, config = models
-    pictures = [photograph(*size, seed) for seed, size in enumerate(PHOTOGRAPHS[name])]
-    found = compare([(TEXTS[2], pictures)], theirs, ours, config)
+    images = [photograph(*size, seed) for seed, size in enumerate(PHOTOGRAPHS[name])]
+    found = compare([(TEXTS[2], images)], theirs, ours, config)
     print(name, {key: f"{value:.1e}" for key, value in found.items()})
     assert max(found.values()) < LIMIT
 
 
-def test_a_padded_batch_of_pictures_of_many_shapes(models):
+def test_a_padded_batch_of_images_of_many_shapes(models):
     theirs, ours, config = models
     sizes = [(64, 64), (50, 37), (140, 20), (17, 41)]
     rows = [(text, [photograph(*size)]) for text, size in zip(TEXTS, sizes, strict=True)]

@@ -1,4 +1,4 @@
-"""Pictures and prompts against transformers' processor."""
+"""Images and prompts against transformers' processor."""
 
 import itertools
 import json
@@ -11,7 +11,7 @@ import pytest
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.config import Prompts, QwenConfig, QwenTextConfig, QwenVisionConfig
 from genmask_jax.instruction.qwen.files import load_chat_template
-from genmask_jax.instruction.qwen.pictures import fit, prepare_picture, resized_shape
+from genmask_jax.instruction.qwen.images import fit, prepare_image, resized_shape
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, IMAGE, PromptMaker, QwenPreparer
 from genmask_jax.instruction.qwen.vision import normalise
 from tests.instruction.qwen import reference
@@ -35,13 +35,13 @@ def in_their_order(row: dict, config: QwenVisionConfig, tokens: int) -> np.ndarr
     ("width", "height"), [(640, 480), (480, 640), (333, 500), (1000, 211), (30, 41), (56, 56), (2400, 1800)]
 )
 def test_pixels_are_the_processors(width, height):
-    picture = photograph(width, height)
+    image = photograph(width, height)
     processor = reference.Qwen2VLImageProcessorPil(size={"shortest_edge": 4 * 784, "longest_edge": 324 * 784})
-    expected = processor(images=[picture], return_tensors="np")
-    fitted = fit(picture, PUBLISHED, 4, 324)
+    expected = processor(images=[image], return_tensors="np")
+    fitted = fit(image, PUBLISHED, 4, 324)
     rows, columns = (side // 28 for side in fitted.shape[:2])
     assert expected["image_grid_thw"].tolist() == [[1, 2 * rows, 2 * columns]]
-    row = prepare_picture(fitted, PUBLISHED, 324)
+    row = prepare_image(fitted, PUBLISHED, 324)
     ours = in_their_order(row, PUBLISHED, rows * columns)
     difference = np.abs(ours - expected["pixel_values"]).max()
     print(f"{width} x {height}: {rows} x {columns} tokens, pixels differ by {difference:.1e}")
@@ -66,19 +66,19 @@ def make(**changes) -> PromptMaker:
     return PromptMaker(tokenizer(), CHAT_TEMPLATE, SMALL.vision, config)
 
 
-@pytest.mark.parametrize("pictures", [0, 1, 2])
-def test_prompts_are_the_processors(pictures):
+@pytest.mark.parametrize("num_images", [0, 1, 2])
+def test_prompts_are_the_processors(num_images):
     maker = make(prompts=Prompts(system="You see."))
-    images = [photograph(70, 40, i) for i in range(pictures)]
+    images = [photograph(70, 40, i) for i in range(num_images)]
     for text, prompt in itertools.product(
         [*TEXTS, "", " É  ✓\n"], ["{text}", "{text} please.", "Segment: {text}"]
     ):
-        content = [{"type": "image"}] * pictures + [{"type": "text", "text": prompt.format(text=text)}]
+        content = [{"type": "image"}] * num_images + [{"type": "text", "text": prompt.format(text=text)}]
         messages = [{"role": "system", "content": "You see."}, {"role": "user", "content": content}]
         processor = reference.processor()
         whole = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         expected = processor(text=[whole], images=images or None)["input_ids"][0]
-        ours = maker(*maker.render([prompt], pictures), text, images)
+        ours = maker(*maker.render([prompt], images), text, images)
         assert ours["input_ids"][ours["attention_mask"]].tolist() == list(expected)
 
 
@@ -129,9 +129,9 @@ def test_which_prompt_is_used():
         return tokenizer().decode(prepared["input_ids"][prepared["attention_mask"]].tolist())
 
     image = photograph(32, 32)
-    assert "Segment in this picture: the star" in prompt("the star", image)
-    assert "Who barks? Segment in this picture what is asked for." in prompt("Who barks?", image)
-    assert "Draw a picture of: a star." in prompt("a star.")
+    assert "Segment in this image: the star" in prompt("the star", image)
+    assert "Who barks? Segment in this image what is asked for." in prompt("Who barks?", image)
+    assert "Draw an image of: a star." in prompt("a star.")
 
 
 def test_words_cannot_pose_as_the_template():
@@ -145,22 +145,22 @@ def test_words_cannot_pose_as_the_template():
         np.testing.assert_array_equal(prepared["input_ids"], plain["input_ids"])
 
 
-def test_prompts_may_hold_braces_and_templates_must_hold_the_picture():
+def test_prompts_may_hold_braces_and_templates_must_hold_the_image():
     maker = make(prompts=Prompts(phrase='as {"label": 1}: {text} }'))
     prepared = QwenPreparer(maker)("the {star}", photograph(32, 32))
     said = tokenizer().decode(prepared["input_ids"].tolist())
     assert 'as {"label": 1}: the {star} }' in said
     for template, words in (
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "leaves out the text or a picture|fails"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "leaves out the text or an image|fails"),
         ("{% for m in messages %}", "the chat template fails"),
-        ("nothing", "leaves out the text or a picture"),
+        ("nothing", "leaves out the text or an image"),
     ):
         maker = PromptMaker(tokenizer(), template, SMALL.vision, reference.instruction_config())
         with pytest.raises(UserError, match=words):
             QwenPreparer(maker)
 
 
-def test_pictures_that_no_budget_holds_are_named():
+def test_images_that_no_budget_holds_are_named():
     with pytest.raises(UserError, match="too long and narrow"):
         QwenPreparer(make())("a star", photograph(1900, 10))
 

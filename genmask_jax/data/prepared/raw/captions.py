@@ -1,15 +1,15 @@
-"""COCO's layout of captions: RAW/annotations/captions_train2017.json, and pictures in RAW/train2017."""
+"""COCO's layout of captions: RAW/annotations/captions_train2017.json, and images in RAW/train2017."""
 
 from etils import epath
 
-from genmask_jax.data.prepared.raw.plan import Picture, Plan, read_json
+from genmask_jax.data.prepared.raw.plan import Plan, PlannedImage, read_json
 from genmask_jax.errors import UserError
 
 SPLITS = {"train": "train2017", "val": "val2017"}
 
 
 def read(raw: epath.Path) -> Plan:
-    """Pictures with some five captions each.
+    """Images with some five captions each.
 
     Raises:
         UserError: there is no split, or a file is not what it should be.
@@ -21,7 +21,7 @@ def read(raw: epath.Path) -> Plan:
             f"--raw={raw}: there is no annotations/captions_train2017.json; give the folder that holds "
             "annotations/ and train2017/"
         )
-    splits: dict[str, list[Picture]] = {}
+    splits: dict[str, list[PlannedImage]] = {}
     problems: list[str] = []
     for split, path in files.items():
         content, folder = read_json(path, dict), raw / SPLITS[split]
@@ -30,7 +30,7 @@ def read(raw: epath.Path) -> Plan:
             said: dict[int, list[str]] = {image["id"]: [] for image in content["images"]}
             for annotation in content["annotations"]:
                 if annotation["image_id"] not in said:
-                    problems.append(f"{path.name}: caption {annotation['id']} is of no picture in the file")
+                    problems.append(f"{path.name}: caption {annotation['id']} is of no image in the file")
                 elif annotation["caption"].strip():
                     said[annotation["image_id"]].append(annotation["caption"].strip())
                 else:
@@ -39,12 +39,12 @@ def read(raw: epath.Path) -> Plan:
             kept = []
             for image in images:
                 if image["file_name"] not in present:
-                    problems.append(f"a picture is missing: {folder / image['file_name']}")
+                    problems.append(f"an image is missing: {folder / image['file_name']}")
                 elif not said[image["id"]]:
-                    problems.append(f"{path.name}: picture {image['id']} has no caption")
+                    problems.append(f"{path.name}: image {image['id']} has no caption")
                 else:
                     file, size = str(folder / image["file_name"]), (image["height"], image["width"])
-                    kept.append(Picture(file, str(image["id"]), size, tuple(said[image["id"]])))
+                    kept.append(PlannedImage(file, str(image["id"]), size, tuple(said[image["id"]])))
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is not in COCO's format of captions: {error!r}") from error
         splits[split] = kept

@@ -1,9 +1,9 @@
-"""A user's own pictures: RAW/{train,val,test}, or RAW alone, holds them, and beside a picture X.jpg any of
+"""A user's own images: RAW/{train,val,test}, or RAW alone, holds them, and beside an image X.jpg any of
 
 X.txt               captions, one a line
 X.json              an expression and labelled shapes, as ReasonSeg has them
-annotations.json    objects of all pictures, as COCO has them; an annotation's "expressions" (a list) say
-                    what singles it out, else its category's name means all of that kind in the picture
+annotations.json    objects of all images, as COCO has them; an annotation's "expressions" (a list) say
+                    what singles it out, else its category's name means all of that kind in the image
 """
 
 from typing import Any
@@ -11,19 +11,19 @@ from typing import Any
 from etils import epath
 
 from genmask_jax.data import masks
-from genmask_jax.data.prepared.raw.plan import Expression, Picture, Plan, Target, read_json
+from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target, read_json
 from genmask_jax.data.prepared.raw.reasonseg import SPLITS, read_annotation
 from genmask_jax.errors import UserError
 
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 COCO = "annotations.json"
 
 
 def read(raw: epath.Path) -> Plan:
-    """Pictures with a caption or an expression, or both.
+    """Images with a caption or an expression, or both.
 
     Raises:
-        UserError: there is no picture, or annotations.json is not what it should be.
+        UserError: there is no image, or annotations.json is not what it should be.
     """
     if not raw.is_dir():
         raise UserError(f"--raw={raw}: there is no such folder")
@@ -31,29 +31,29 @@ def read(raw: epath.Path) -> Plan:
     problems: list[str] = []
     splits = {split: _read_split(folder, problems) for split, folder in folders.items()}
     if "all" in splits:
-        pictures = splits["all"]
-        held_out = set(range(len(pictures) - 1, 0, -10))
+        images = splits["all"]
+        held_out = set(range(len(images) - 1, 0, -10))
         splits = {
-            "train": [picture for i, picture in enumerate(pictures) if i not in held_out],
-            "val": [pictures[i] for i in sorted(held_out)],
+            "train": [image for i, image in enumerate(images) if i not in held_out],
+            "val": [images[i] for i in sorted(held_out)],
         }
     if not any(splits.values()):
         raise UserError(
-            f"--raw={raw}: there is no picture with a caption (X.txt) or an annotation (X.json, {COCO}) "
+            f"--raw={raw}: there is no image with a caption (X.txt) or an annotation (X.json, {COCO}) "
             f"beside it{'; ' + problems[0] if problems else ''}"
         )
     return Plan(splits, problems)
 
 
-def _read_split(folder: epath.Path, problems: list[str]) -> list[Picture]:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+def _read_split(folder: epath.Path, problems: list[str]) -> list[PlannedImage]:
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
     by_stem: dict[str, epath.Path] = {}
     for path in files:
         if path.stem in by_stem:
-            problems.append(f"{path}: another picture has that name, {by_stem[path.stem].name}")
+            problems.append(f"{path}: another image has that name, {by_stem[path.stem].name}")
         by_stem.setdefault(path.stem, path)
     objects = _coco_objects(folder, set(files), problems)
-    pictures = []
+    images = []
     for path in by_stem.values():
         size, targets, said = objects.get(path.name, (None, [], []))
         targets, said = list(targets), list(said)
@@ -69,13 +69,13 @@ def _read_split(folder: epath.Path, problems: list[str]) -> list[Picture]:
             Expression(path.stem if i == 0 else f"{path.stem}#{i}", *one) for i, one in enumerate(said)
         )
         if captions or expressions:
-            pictures.append(Picture(str(path), path.stem, size, captions, tuple(targets), expressions))
+            images.append(PlannedImage(str(path), path.stem, size, captions, tuple(targets), expressions))
         else:
-            problems.append(f"{path} is a picture without a caption or an annotation")
+            problems.append(f"{path} is an image without a caption or an annotation")
     for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.txt")):
         if path.stem not in by_stem and path.name != COCO:
-            problems.append(f"{path} is an annotation without a picture")
-    return pictures
+            problems.append(f"{path} is an annotation without an image")
+    return images
 
 
 def _captions(path: epath.Path, problems: list[str]) -> tuple[str, ...]:
@@ -88,11 +88,11 @@ def _captions(path: epath.Path, problems: list[str]) -> tuple[str, ...]:
 
 
 Objects = tuple[masks.Size, list[Target], list[tuple[str, int, bool]]]
-"""A picture's size, its targets, and what is said: text, target, whether it is a sentence."""
+"""An image's size, its targets, and what is said: text, target, whether it is a sentence."""
 
 
 def _coco_objects(folder: epath.Path, files: set[epath.Path], problems: list[str]) -> dict[str, Objects]:
-    """By the picture's file name."""
+    """By the image's file name."""
     path = folder / COCO
     if not path.exists():
         return {}
@@ -108,7 +108,7 @@ def _coco_objects(folder: epath.Path, files: set[epath.Path], problems: list[str
     objects: dict[str, Objects] = {}
     for image_id, (file, said, segmentations) in found.items():
         if folder / file not in files:
-            problems.append(f"{path}: its picture {file} is missing")
+            problems.append(f"{path}: its image {file} is missing")
             continue
         targets = [
             Target(i, tuple(ids), tuple(segmentations[j] for j in ids)) for i, ids in enumerate(said.values())
@@ -118,14 +118,14 @@ def _coco_objects(folder: epath.Path, files: set[epath.Path], problems: list[str
 
 
 def _add(annotation: Any, found: Any, sizes: Any, names: Any, problems: list[str]) -> None:
-    """Adds an annotation's number to what is said of its picture, and its usable segmentation."""
+    """Adds an annotation's number to what is said of its image, and its usable segmentation."""
     number, image_id = annotation["id"], annotation["image_id"]
     where = f"{COCO}: object {number}"
     if not isinstance(number, int):
         problems.append(f"{where}: its id is no whole number")
         return
     if image_id not in found:
-        problems.append(f"{where} is of picture {image_id}, which is not in the file")
+        problems.append(f"{where} is of image {image_id}, which is not in the file")
         return
     texts = annotation.get("expressions") or [names[annotation["category_id"]]]
     texts = [texts] if isinstance(texts, str) else texts

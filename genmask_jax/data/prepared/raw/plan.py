@@ -1,4 +1,4 @@
-"""What is to be prepared: pictures, each with what is known of it, and what was found wrong on the way."""
+"""What is to be prepared: images, each with what is known of it, and what was found wrong on the way."""
 
 import dataclasses
 import hashlib
@@ -20,7 +20,7 @@ class Target:
     """What one or more expressions mean: some annotated objects together, none, or shapes painted in turn.
 
     ref_id: the publisher's number of it.
-    ann_ids: of the objects; empty where nothing in the picture is meant.
+    ann_ids: of the objects; empty where nothing in the image is meant.
     segmentations: theirs, as COCO has them, checked by `masks.usable`.
     shapes: (label, points) in ReasonSeg's way, instead of segmentations.
     """
@@ -33,7 +33,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """What is said: the `target`-th Target of the picture is meant.
+    """What is said: the `target`-th Target of the image is meant.
 
     id: by which predictions are matched; unique in a split.
     is_sentence: whether it is a whole sentence or question rather than a phrase.
@@ -46,11 +46,11 @@ class Expression:
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """One picture of a split.
+class PlannedImage:
+    """One image of a split.
 
     size: height and width that its annotations are for, COCO's, of the pixels as they are stored; None where
-        annotations do not say, and are of the picture as its EXIF orientation turns it.
+        annotations do not say, and are of the image as its EXIF orientation turns it.
     """
 
     path: str
@@ -61,22 +61,22 @@ class Picture:
     expressions: tuple[Expression, ...] = ()
 
     def example(self) -> dict[str, Any]:
-        """Its record, as `builders.FEATURES` has it: the picture's own file, and masks as run lengths.
+        """Its record, as `builders.FEATURES` has it: the image's own file, and masks as run lengths.
 
         Raises:
-            ValueError: the picture cannot be read whole, or is of another size than its annotations.
+            ValueError: the image cannot be read whole, or is of another size than its annotations.
         """
         try:
             content = epath.Path(self.path).read_bytes()
-            with Image.open(io.BytesIO(content)) as picture:
-                picture.load()
-                turned = upright(picture) if self.size is None else picture
+            with Image.open(io.BytesIO(content)) as image:
+                image.load()
+                turned = upright(image) if self.size is None else image
                 height, width = turned.height, turned.width
         except UNREADABLE as error:
-            raise ValueError(f"{self.path}: this picture cannot be read ({_reason(error)})") from error
+            raise ValueError(f"{self.path}: this image cannot be read ({_reason(error)})") from error
         if self.size not in (None, (height, width)):
             raise ValueError(
-                f"{self.path}: the picture has {height} x {width} pixels, its annotations are for "
+                f"{self.path}: the image has {height} x {width} pixels, its annotations are for "
                 f"{self.size[0]} x {self.size[1]}"
             )
         painted = [_paint(target, (height, width)) for target in self.targets]
@@ -123,32 +123,32 @@ def _paint(target: Target, size: masks.Size) -> tuple[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Pictures by split, in the order in which they are written, and complaints about what was left out."""
+    """Images by split, in the order in which they are written, and complaints about what was left out."""
 
-    splits: dict[str, list[Picture]]
+    splits: dict[str, list[PlannedImage]]
     problems: list[str]
 
     def without_empty_splits(self) -> "Plan":
-        """The same, and a problem for each split that has no picture left.
+        """The same, and a problem for each split that has no image left.
 
         Raises:
             UserError: none has.
         """
-        empty = [split for split, pictures in self.splits.items() if not pictures]
-        problems = [*self.problems, *(f"the split {split} has no picture" for split in empty)]
+        empty = [split for split, images in self.splits.items() if not images]
+        problems = [*self.problems, *(f"the split {split} has no image" for split in empty)]
         if len(empty) == len(self.splits):
-            raise UserError(f"--raw has no picture that can be used; {(problems or ['nothing is said'])[0]}")
-        splits = {split: pictures for split, pictures in self.splits.items() if pictures}
+            raise UserError(f"--raw has no image that can be used; {(problems or ['nothing is said'])[0]}")
+        splits = {split: images for split, images in self.splits.items() if images}
         return Plan(splits, problems)
 
     def fingerprint(self) -> str:
         """SHA-256 of all that is planned, wherever the raw files are."""
         digest = hashlib.sha256()
-        for split, pictures in self.splits.items():
+        for split, images in self.splits.items():
             digest.update(split.encode())
-            for picture in pictures:
-                name = epath.Path(picture.path).name
-                digest.update(repr(dataclasses.replace(picture, path=name)).encode())
+            for image in images:
+                name = epath.Path(image.path).name
+                digest.update(repr(dataclasses.replace(image, path=name)).encode())
         return digest.hexdigest()
 
 

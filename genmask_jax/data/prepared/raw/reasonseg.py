@@ -5,7 +5,7 @@ from typing import Any
 from etils import epath
 
 from genmask_jax.data.prepared.raw import shapes
-from genmask_jax.data.prepared.raw.plan import Expression, Picture, Plan, Target, read_json
+from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target, read_json
 from genmask_jax.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -13,7 +13,7 @@ ENCODINGS = ("utf-8-sig", "cp1252")
 
 
 def read(raw: epath.Path) -> Plan:
-    """Every text of every picture as an expression: the first has the picture's stem as its id.
+    """Every text of every image as an expression: the first has the image's stem as its id.
 
     Raises:
         UserError: there is no split.
@@ -27,10 +27,10 @@ def read(raw: epath.Path) -> Plan:
         annotated = {path.stem: path for path in sorted(folder.glob("*.json"))}
         name = folder.name
         problems += [
-            f"{name}/{s}.json is an annotation without a picture" for s in annotated if s not in stems
+            f"{name}/{s}.json is an annotation without an image" for s in annotated if s not in stems
         ]
         problems += [
-            f"{name}/{path.name} is a picture without an annotation"
+            f"{name}/{path.name} is an image without an annotation"
             for stem, path in stems.items()
             if stem not in annotated
         ]
@@ -41,8 +41,8 @@ def read(raw: epath.Path) -> Plan:
             except (UserError, ValueError) as error:
                 problems.append(str(error))
             else:
-                picture = Picture(str(stems[stem]), stem, targets=targets, expressions=expressions)
-                splits[name].append(picture)
+                image = PlannedImage(str(stems[stem]), stem, targets=targets, expressions=expressions)
+                splits[name].append(image)
     return Plan(splits, problems)
 
 

@@ -2,7 +2,7 @@
 
 RAW/refcoco/instances.json          objects, as COCO has them
 RAW/refcoco/refs(unc).p             expressions: a pickle; gRefCOCO has grefs(unc).json
-RAW/images/mscoco/images/train2014  pictures
+RAW/images/mscoco/images/train2014  images
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,11 @@ from etils import epath
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared.raw.pickles import load_plain
-from genmask_jax.data.prepared.raw.plan import Expression, Picture, Plan, Target, read_json
+from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target, read_json
 from genmask_jax.errors import UserError
 
 FOLDERS = {"refcoco": "refcoco", "refcocoplus": "refcoco+", "refcocog": "refcocog", "grefcoco": "grefcoco"}
-PICTURES = epath.Path("images", "mscoco", "images", "train2014")
+IMAGES = epath.Path("images", "mscoco", "images", "train2014")
 NO_TARGET = -1
 """Stands in gRefCOCO's lists of objects where there is none."""
 
@@ -32,7 +32,7 @@ def split_bys(raw: epath.Path, name: str) -> list[str]:
     if not found:
         raise UserError(
             f"--raw={raw}: there is no {FOLDERS[name]}/{_refs_file(name, 'unc')}; give the folder that holds "
-            f"{FOLDERS[name]}/ and {PICTURES.parts[0]}/"
+            f"{FOLDERS[name]}/ and {IMAGES.parts[0]}/"
         )
     return found
 
@@ -50,7 +50,7 @@ def read(raw: epath.Path, name: str, split_by: str) -> Plan:
     folder = raw / FOLDERS[name]
     path = folder / _refs_file(name, split_by)
     refs = read_json(path, list) if name == "grefcoco" else load_plain(path)
-    objects = _Objects(folder / "instances.json", raw / PICTURES)
+    objects = _Objects(folder / "instances.json", raw / IMAGES)
     if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
         raise UserError(f"{path} holds no list of refs")
     problems: list[str] = []
@@ -69,7 +69,7 @@ def read(raw: epath.Path, name: str, split_by: str) -> Plan:
             problems.append(f"{where} {error}")
         else:
             grouped.setdefault(split, {}).setdefault(image_id, []).append((target, good))
-    return Plan({split: objects.pictures(grouped[split]) for split in sorted(grouped)}, problems)
+    return Plan({split: objects.planned(grouped[split]) for split in sorted(grouped)}, problems)
 
 
 def _good(sentences: list, split: str, seen: set, problems: list[str], where: str) -> Iterator[tuple]:
@@ -84,12 +84,12 @@ def _good(sentences: list, split: str, seen: set, problems: list[str], where: st
 
 
 class _Objects:
-    """The pictures and annotated objects of an instances.json."""
+    """The images and annotated objects of an instances.json."""
 
     def __init__(self, path: epath.Path, folder: epath.Path):
         content = read_json(path, dict)
         if not folder.is_dir():
-            raise UserError(f"{folder}: there is no such folder; COCO's train2014 pictures belong there")
+            raise UserError(f"{folder}: there is no such folder; COCO's train2014 images belong there")
         try:
             self.images = {image["id"]: image for image in content["images"]}
             self.annotations = {annotation["id"]: annotation for annotation in content["annotations"]}
@@ -102,9 +102,9 @@ class _Objects:
         """What a ref means. Raises ValueError when it cannot be had."""
         image = self.images.get(ref["image_id"])
         if image is None:
-            raise ValueError(f"is of picture {ref['image_id']}, which instances.json does not have")
+            raise ValueError(f"is of image {ref['image_id']}, which instances.json does not have")
         if image["file_name"] not in self.files:
-            raise ValueError(f"is of a picture that is missing: {self.folder / image['file_name']}")
+            raise ValueError(f"is of an image that is missing: {self.folder / image['file_name']}")
         ann_ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
         ann_ids = tuple(i for i in ann_ids if i != NO_TARGET)
         if "no_target" in ref and bool(ref["no_target"]) != (not ann_ids):
@@ -126,7 +126,7 @@ class _Objects:
         if annotation is None:
             raise ValueError(f"means object {ann_id}, which instances.json does not have")
         if annotation["image_id"] != image["id"]:
-            raise ValueError(f"means object {ann_id}, which is in another picture, {annotation['image_id']}")
+            raise ValueError(f"means object {ann_id}, which is in another image, {annotation['image_id']}")
         if ann_id not in self._usable:
             size = (image["height"], image["width"])
             try:
@@ -136,18 +136,18 @@ class _Objects:
             problems.extend(f"instances.json: object {ann_id}: {complaint}" for complaint in complaints)
         return self._usable[ann_id]
 
-    def pictures(self, refs: dict[int, list[tuple[Target, list]]]) -> list[Picture]:
+    def planned(self, refs: dict[int, list[tuple[Target, list]]]) -> list[PlannedImage]:
         """By their numbers; of each, targets and expressions in the order of the file."""
-        return [self._picture(image_id, refs[image_id]) for image_id in sorted(refs)]
+        return [self._image(image_id, refs[image_id]) for image_id in sorted(refs)]
 
-    def _picture(self, image_id: int, refs: list[tuple[Target, list]]) -> Picture:
+    def _image(self, image_id: int, refs: list[tuple[Target, list]]) -> PlannedImage:
         image = self.images[image_id]
         said = [
             Expression(str(number), text, i)
             for i, (_, sentences) in enumerate(refs)
             for number, text in sentences
         ]
-        return Picture(
+        return PlannedImage(
             path=str(self.folder / image["file_name"]),
             image_id=str(image_id),
             size=(image["height"], image["width"]),

@@ -43,7 +43,7 @@ def _complaint(points: Any) -> str:
     if array.ndim != 2 or array.shape[1] != 2:
         return "has points that are no pairs of numbers"
     within = np.abs(array) <= LARGEST  # False of what is not finite
-    return "" if within.all() else "has points far outside of any picture"
+    return "" if within.all() else "has points far outside of any image"
 
 
 def paint(shapes: Sequence[tuple[str, Any]], size: Size) -> UInt8[np.ndarray, "H W"]:
@@ -51,7 +51,7 @@ def paint(shapes: Sequence[tuple[str, Any]], size: Size) -> UInt8[np.ndarray, "H
 
     Args:
         shapes: (label, points (x, y)) as `usable` gives them.
-        size: of the picture.
+        size: of the image.
     """
     areas = [int(np.count_nonzero(_draw(np.zeros(size, np.uint8), points, 1))) for _, points in shapes]
     mask = np.zeros(size, np.uint8)

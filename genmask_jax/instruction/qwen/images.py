@@ -1,7 +1,7 @@
-"""Pictures to the patches that Qwen2.5-VL looks at, on the host.
+"""Images to the patches that Qwen2.5-VL looks at, on the host.
 
 Reference: transformers' `Qwen2VLImageProcessorPil`, `get_vision_window_index` and `get_vision_position_ids`.
-Pixels stay uint8 here, and a still picture's two frames one: the device does the rest (`vision.py`).
+Pixels stay uint8 here, and a still image's two frames one: the device does the rest (`vision.py`).
 """
 
 import functools
@@ -20,7 +20,7 @@ MAX_ASPECT = 200
 def resized_shape(
     height: int, width: int, token_size: int, min_tokens: int, max_tokens: int
 ) -> tuple[int, int]:
-    """(height, width) in tokens, of a picture whose sides are rounded to whole tokens.
+    """(height, width) in tokens, of an image whose sides are rounded to whole tokens.
 
     The aspect is kept as well as whole tokens allow, and their number brought between the two bounds.
 
@@ -33,7 +33,7 @@ def resized_shape(
         UserError: one side is more than 200 times the other.
     """
     if max(height, width) > MAX_ASPECT * min(height, width):
-        raise UserError(f"a picture of {width} x {height}: Qwen takes sides of at most 1 to {MAX_ASPECT}")
+        raise UserError(f"an image of {width} x {height}: Qwen takes sides of at most 1 to {MAX_ASPECT}")
     rows, columns = round(height / token_size), round(width / token_size)
     area = token_size**2
     if rows * columns > max_tokens:
@@ -48,7 +48,7 @@ def resized_shape(
 def fit(
     image: UInt8[np.ndarray, "H W 3"], config: QwenVisionConfig, min_tokens: int, max_tokens: int
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The picture at the size of `resized_shape`, bicubic."""
+    """The image at the size of `resized_shape`, bicubic."""
     shape = resized_shape(*image.shape[:2], config.token_size, min_tokens, max_tokens)
     height, width = (side * config.token_size for side in shape)
     if image.shape[:2] == (height, width):
@@ -56,10 +56,10 @@ def fit(
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def prepare_picture(
+def prepare_image(
     fitted: UInt8[np.ndarray, "h w 3"], config: QwenVisionConfig, budget: int
 ) -> dict[str, np.ndarray]:
-    """A picture whose sides are whole tokens, as the vision tower's row, padded to `budget` tokens.
+    """An image whose sides are whole tokens, as the vision tower's row, padded to `budget` tokens.
 
     Returns:
         `patches`, `patch_positions`, `windows` and `order`, see `QwenVision`.
@@ -76,7 +76,7 @@ def prepare_picture(
 
 @functools.lru_cache(maxsize=1024)
 def _layout(rows: int, columns: int, config: QwenVisionConfig, budget: int) -> dict[str, np.ndarray]:
-    """Where the patches of a picture of rows x columns tokens go.
+    """Where the patches of an image of rows x columns tokens go.
 
     sequence: of each place, the patch (numbered token by token, and row by row within one).
     patch_positions, windows, order: see `QwenVision`; padded.
