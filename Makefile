@@ -35,6 +35,8 @@ test: $(VENV)/installed-test lint
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
 
 format: $(VENV)/installed-test
 	$(BIN)/ruff format .
