@@ -4,7 +4,7 @@
     python launch/evaluate.py --checkpoint=DIR --config=configs/evaluate_grefcoco.py \
         --no_target_area=AREA --no_target_score=SCORE
 
-The first prints, by gIoU on val, when a mask is best taken for none; the second scores with that.
+The first finds the no-target thresholds with the best gIoU on val; the second scores with them.
 """
 
 from genmask_jax.config import EvaluationConfig

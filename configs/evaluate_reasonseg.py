@@ -1,8 +1,8 @@
-"""ReasonSeg, val and test, in the paper's two stages: Qwen describes what is asked for, then it is segmented.
+"""ReasonSeg, val and test, in the paper's two stages: Qwen describes the target, then GenMask segments it.
 
     python launch/evaluate.py --checkpoint=runs/genmask_l_reasonseg --config=configs/evaluate_reasonseg.py
 
---config.reason=False segments what the question says, in one stage.
+--config.reason=False segments from the question directly, in one stage.
 """
 
 from genmask_jax.config import EvaluationConfig

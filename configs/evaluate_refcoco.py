@@ -1,8 +1,8 @@
-"""The RefCOCO family: every column that papers print, val included.
+"""The RefCOCO family: all splits that papers report, including val.
 
     python launch/evaluate.py --checkpoint=runs/genmask_l --config=configs/evaluate_refcoco.py
 
-57,457 expressions, a forward pass each. --config.path names the data where it is not the run's own.
+57,457 expressions, one forward pass each. --config.path is for data elsewhere than the run's own.
 """
 
 from genmask_jax.config import EvaluationConfig

@@ -1,18 +1,18 @@
-"""GenMask L, the paper's run: DiT and VAE of Wan 2.1 1.3B (30 layers of 1536), instructions by Qwen2.5-VL-7B,
-8,000 steps of 1,024 examples at 512 px: RefCOCO, RefCOCO+ and RefCOCOg together, and COCO's captions, 1 : 1.
-Images that any of the three holds out for evaluation are in neither half.
+"""GenMask L, the paper's run: DiT and VAE of Wan 2.1 1.3B (30 layers, width 1536), instructions by
+Qwen2.5-VL-7B, 8,000 steps at 512 px and batch size 1,024: RefCOCO, RefCOCO+ and RefCOCOg together, and COCO
+captions, 1 : 1. Neither half contains images that any of the three holds out for evaluation.
 
     python launch/import_weights.py wan --from=Wan2.1-T2V-1.3B-Diffusers --out=weights/wan_l --text_dim=3584
     python launch/import_weights.py qwen --from=Qwen2.5-VL-7B-Instruct --out=weights/qwen_7b
     for data in refcoco refcocoplus refcocog coco_captions; do
-        python launch/prepare_data.py $data --raw=RAW --out=data    # docs/benchmarks.md says whence RAW
+        python launch/prepare_data.py $data --raw=RAW --out=data    # RAW: see docs/benchmarks.md
     done
     python launch/train.py --config=configs/genmask_l.py --workdir=runs/genmask_l
     python launch/evaluate.py --checkpoint=runs/genmask_l --config=configs/evaluate_refcoco.py
 
-1.419 B parameters are trained: with AdamW and the EMA a float32 state takes 23 GB. Qwen is frozen, 15.5 GB in
-bfloat16. The mesh divides both over 8 devices (--config.mesh.fsdp=N: over N). docs/scale.md says how long it
-takes on what; fewer devices want --config.loop.grad_accumulation_steps.
+1.419 B parameters are trained: with AdamW and EMA, the float32 state takes 23 GB. Qwen is frozen and takes
+15.5 GB in bfloat16. The mesh shards both over 8 devices (N with --config.mesh.fsdp=N). docs/scale.md
+estimates the training time on various devices; fewer devices need --config.loop.grad_accumulation_steps.
 """
 
 from genmask_jax.config import DIT_SIZES, DataConfig, LoopConfig, OptimizerConfig, TrainConfig

@@ -1,10 +1,10 @@
-"""GenMask L as in genmask_l.py, with ReasonSeg's 239 training images as well: one mask in 32 is theirs.
+"""GenMask L as in genmask_l.py, plus ReasonSeg's 239 training images, which give one mask in 32.
 
-    python launch/prepare_data.py reasonseg --raw=REASONSEG --out=data    # and what genmask_l.py names
+    python launch/prepare_data.py reasonseg --raw=REASONSEG --out=data    # and the data of genmask_l.py
     python launch/train.py --config=configs/genmask_l_reasonseg.py --workdir=runs/genmask_l_reasonseg
     python launch/evaluate.py --checkpoint=runs/genmask_l_reasonseg --config=configs/evaluate_reasonseg.py
 
-Questions are learned as they stand; at evaluation the language model describes what they ask for first.
+Training uses the questions as they are; at evaluation the language model first describes the target.
 """
 
 from genmask_jax.config import DIT_SIZES, DataConfig, JointConfig, LoopConfig, OptimizerConfig, TrainConfig

@@ -3,9 +3,9 @@
     python launch/train.py --config=configs/genmask_qwen_debug.py --config.vae=runs/vae_tiny \\
         --workdir=runs/qwen_debug
 
-It has a few layers and random weights, which stay as they are, and looks at the image as well as at the
-words: all that genmask_l does with the real one, on a laptop. One-pass mIoU 0.572, oIoU 0.555 on 512 test
-scenes (0.681 / 0.679 with --config.instruction.qwen.train_layers=2).
+It has a few layers with frozen random weights, and reads the image as well as the words: everything that
+genmask_l does with the real one, on a laptop. One-pass mIoU 0.572, oIoU 0.555 on 512 test scenes (0.681 /
+0.679 with --config.instruction.qwen.train_layers=2).
 """
 
 from genmask_jax.config import (

@@ -1,8 +1,8 @@
-"""Photographic cut-outs named in words (open vocabulary by MiniLM), 96 px.
+"""Stamps at 96 px: photographic cut-outs, referred to in open vocabulary (MiniLM).
 
     python launch/train.py --config=configs/genmask_stamps.py --workdir=runs/genmask_stamps
 
-On two CPU cores (Zen 5), in 45 minutes: one-pass mIoU 0.481, oIoU 0.512 on 2,048 test scenes (seen objects by
+45 minutes on two CPU cores (Zen 5): one-pass mIoU 0.481, oIoU 0.512 on 2,048 test scenes (seen objects by
 name 0.556 / 0.617).
 """
 

@@ -1,12 +1,12 @@
-"""GenMask XL: DiT (40 layers of 5120) and VAE of Wan 2.1 14B, instructions by Qwen2.5-VL-7B, 512 px.
+"""GenMask XL: DiT (40 layers, width 5120) and VAE of Wan 2.1 14B, instructions by Qwen2.5-VL-7B, 512 px.
 
     python launch/import_weights.py wan --from=Wan2.1-T2V-14B-Diffusers --out=weights/wan_xl --text_dim=3584
     python launch/import_weights.py qwen --from=Qwen2.5-VL-7B-Instruct --out=weights/qwen_7b
     python launch/train.py --config=configs/genmask_xl.py --workdir=runs/genmask_xl
 
-The data are those of genmask_l.py, which says how to prepare them.
-14.29 B parameters. With AdamW and the EMA a float32 state takes 229 GB: the mesh divides it, and Qwen,
-over 32 devices.
+The data are the same as for genmask_l.py, which shows how to prepare them.
+14.29 B parameters. With AdamW and EMA, the float32 state takes 229 GB. The mesh shards it, and Qwen, over 32
+devices.
 """
 
 from genmask_jax.config import DIT_SIZES, DataConfig, LoopConfig, OptimizerConfig, TrainConfig

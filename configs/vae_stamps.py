@@ -2,8 +2,8 @@
 
     python launch/train_vae.py --config=configs/vae_stamps.py --workdir=runs/vae_stamps
 
-On two CPU cores (Zen 5), in 3 min 43 s, masks come back with a mIoU of 0.913
-and images at 24.0 dB (256 val scenes).
+3 min 43 s on two CPU cores (Zen 5): reconstructs masks with mIoU 0.913 and images with PSNR 24.0 dB (256 val
+scenes).
 """
 
 from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, VAETrainConfig

@@ -1,4 +1,4 @@
-"""What the scripts in `launch/` share: flags, one-line complaints, the compilation cache."""
+"""Shared by the scripts in `launch/`: flags, one-line errors, the compilation cache."""
 
 import ctypes
 import os
@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from genmask_jax import hosts
 from genmask_jax.errors import UserError
 
-# transformers says at its import that there is no PyTorch; its tokenizers do not need it. TensorFlow, which
-# writes TensorBoard's events, says what it would do if it computed something.
+# transformers warns at import that PyTorch is missing, which its tokenizers do not need. TensorFlow, which
+# only writes TensorBoard events here, logs the CPU features that it could use.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -42,7 +42,7 @@ def run(main: Callable[[], None]) -> None:
 
 
 def guard(main: Callable[[], None]) -> None:
-    """Runs `main`; bad input ends in one line on stderr and status 1. Libraries' small talk is left out."""
+    """Runs `main`; bad input ends in one line on stderr and status 1. Drops libraries' info logs."""
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_is_ours)
     try:
@@ -52,14 +52,14 @@ def guard(main: Callable[[], None]) -> None:
 
 
 def _is_ours(record: Any) -> bool:
-    """Drops the libraries' informational lines, and Orbax's warnings: both come by the dozen a checkpoint."""
+    """Drops libraries' info logs, and Orbax's warnings: each checkpoint causes dozens of both."""
     folders = set(pathlib.Path(record.pathname).parts)
     ours = not folders.isdisjoint(("genmask_jax", "launch", "clu"))
     return ours or record.levelno >= (ERROR if "orbax" in folders else WARNING)
 
 
 def _parse(arguments: list[str]) -> list[str]:
-    """absl's flags; an unknown config field or a wrong value becomes one line."""
+    """Parses absl's flags; an unknown config field or a wrong value becomes a one-line error."""
     try:
         rest = flags.FLAGS(arguments)
         _need_config_file()
@@ -72,7 +72,7 @@ def _parse(arguments: list[str]) -> list[str]:
 
 
 def _need_config_file() -> None:
-    """ml_collections itself complains about a missing file once the config is used, in many lines."""
+    """Checks that the config file exists; ml_collections itself raises only on use, with many lines."""
     if "config" in flags.FLAGS:
         config = flags.FLAGS["config"]
         if config.value is not None and not isinstance(config.value, ConfigDict):
@@ -80,17 +80,17 @@ def _need_config_file() -> None:
 
 
 def fail(message: str) -> None:
-    """Prints one line and ends the process with status 1."""
+    """Prints one line to stderr and exits with status 1."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(1)
 
 
 def suit_cpu() -> None:
-    """Makes XLA on a CPU a third faster; to be called before the first array is made, and harmless elsewhere.
+    """Makes XLA on CPU a third faster. Call it before the first array is created; harmless on accelerators.
 
-    XLA takes hundreds of megabytes for every step and gives them back; with glibc's defaults a third of the
-    time goes into mapping them anew, so the process keeps what is below 2 GiB (the buffers of a large
-    model are above, and not worth keeping). Independent operations run side by side.
+    XLA allocates and frees hundreds of megabytes in every step. With glibc's defaults, a third of the time
+    goes into mapping them again, so the process keeps allocations below 2 GiB (the buffers of a large model
+    are larger, and not worth keeping). Independent operations run concurrently.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc

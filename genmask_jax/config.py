@@ -1,8 +1,8 @@
 """The configuration: typed, frozen, and checked in one place.
 
-A file in `configs/` builds a `TrainConfig` or `VAETrainConfig` and hands it out as a ConfigDict (which the
-command line may override); `from_config_dict` turns that back into the dataclass, and everything behind the
-scripts sees the dataclass only.
+A file in `configs/` builds a `TrainConfig`, `VAETrainConfig` or `EvaluationConfig` and returns it as a
+ConfigDict, which the command line may override. `from_config_dict` converts that back to the dataclass; all
+code below the scripts sees only the dataclass.
 """
 
 import dataclasses
@@ -32,10 +32,10 @@ DIT_SIZES: dict[str, dict[str, int]] = {
 
 @dataclasses.dataclass(frozen=True)
 class JointConfig:
-    """How often "refcoco_joint" draws from the train split of each dataset, relative to one another.
+    """Relative weights with which "refcoco_joint" samples the train split of each dataset.
 
-    With 0 it is left out. Images that are in a val or test split of RefCOCO, RefCOCO+ (unc) or RefCOCOg
-    (umd), or of another COCO dataset that is drawn from, are left out of all.
+    A weight of 0 leaves the dataset out. Images in a val or test split of RefCOCO, RefCOCO+ (unc) or RefCOCOg
+    (umd), or of another COCO dataset in the mixture, are excluded from all of them.
     """
 
     refcoco_unc: float = 1.0
@@ -50,19 +50,19 @@ class JointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What is learned from.
+    """Training data.
 
-    name: the dataset of images with masks: "refershapes" (embedded), or made by launch/prepare_data.py:
-        "stamps", "refcoco_joint" (several, by the weights of `joint`), or one such as "refcoco:unc",
+    name: dataset of images with masks: "refershapes" (built in), or one made by launch/prepare_data.py:
+        "stamps", "refcoco_joint" (a mixture, weighted by `joint`), or a single one such as "refcoco:unc",
         "reasonseg", "image_folder".
-    generate: the dataset of images with prompts, "coco_captions", "image_folder" or "refershapes"; empty
-        where `name` has its own.
-    path: the --out of launch/prepare_data.py; empty for an embedded dataset.
-    latents: directory of its latents (launch/encode_latents.py), read in training in place of images; empty
-        to encode images in every step.
+    generate: dataset of images with prompts: "coco_captions", "image_folder" or "refershapes"; empty if
+        `name` has prompts of its own.
+    path: the --out of launch/prepare_data.py; empty for a built-in dataset.
+    latents: directory of cached latents (launch/encode_latents.py) to train on instead of images; empty to
+        encode images in every step.
     size: side of the square images, pixels.
-    seed: of the scenes that are composed.
-    num_workers: processes that make batches; 0 makes them in threads of this one.
+    seed: for composing scenes.
+    num_workers: processes that prepare batches; 0 uses threads of the main process.
     """
 
     name: str = "refershapes"
@@ -77,7 +77,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TimestepsConfig:
-    """The laws by which noise levels are drawn in training (see `genmask_jax/timesteps.py`)."""
+    """Distributions of the timesteps in training (see `genmask_jax/timesteps.py`)."""
 
     segment: Law = Law("bimodal")
     generate: Law = Law("logit_normal")
@@ -88,7 +88,7 @@ class OptimizerConfig:
     """The optimiser, with linear warm-up, cosine decay to zero and clipping by the gradient's global norm.
 
     name: "adamw", or "muon": Muon for the matrices of transformer blocks and Adam for the rest.
-    instruction_lr_scale: times the learning rate, that of an instruction encoder that is trained along.
+    instruction_lr_scale: factor on the learning rate for an instruction encoder that is trained with the DiT.
     """
 
     name: str = "adamw"
@@ -103,16 +103,16 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-    """How validation and the scripts sample.
+    """Sampling in validation and in the scripts.
 
-    mask_steps: 1 is one pass from pure noise; more refine the mask at low noise.
-    refine_t: noise level at which a mask is refined.
-    mask_samples: noises whose masks are averaged.
-    mask_threshold: a pixel is in the mask if its probability is above. 0.5 is the middle between black and
-        white; a model in doubt between two objects gives each less, and a threshold chosen on val is better.
-    no_target_area, no_target_score: a mask of at most that share of the image, or whose pixels' mean
-        probability is below, is taken for empty: nothing in the image is meant. 0 takes masks as they are.
-    image_steps, method, guidance_scale, shift: of image generation.
+    mask_steps: 1 is one pass from pure noise; further passes refine the mask at low noise.
+    refine_t: timestep at which a mask is refined.
+    mask_samples: number of noise samples whose masks are averaged.
+    mask_threshold: a pixel is in the mask if its probability is above this. 0.5 is halfway between black and
+        white; a model in doubt between two objects gives each less, so a threshold chosen on val is better.
+    no_target_area, no_target_score: a mask that covers at most this fraction of the image, or whose pixels'
+        mean probability is below this, is replaced by an empty one (no target). 0 keeps masks as they are.
+    image_steps, method, guidance_scale, shift: for image generation.
     """
 
     mask_steps: int = 1
@@ -129,10 +129,10 @@ class SamplerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """What the training loops share.
+    """Settings of the training loop.
 
-    eval_every_steps counts validation, with sample images; a checkpoint is written with each, and
-    every checkpoint_every_steps.
+    eval_every_steps: interval of validation, which also writes sample images and a checkpoint.
+    checkpoint_every_steps: interval of checkpoints without validation.
     """
 
     num_steps: int = 2000
@@ -150,11 +150,11 @@ class TrainConfig:
     """Training of GenMask itself.
 
     vae: directory of a VAE, trained (launch/train_vae.py) or imported (launch/import_weights.py).
-    init: directory of imported DiT weights to start from; empty to start from random ones.
+    init: directory of imported DiT weights to start from; empty for random initialisation.
     model: the DiT; `channels` and `text_dim` are set from the VAE and the instruction encoder.
     compute_dtype: of the matrix products; parameters, norms, softmax and loss are float32.
-    segment_weight: of the masks' loss beside the images'; 1 is the one objective of the paper.
-    condition_dropout: share of generation prompts replaced by the null instruction.
+    segment_weight: weight of the masks' loss relative to the images'; 1 is the paper's objective.
+    condition_dropout: fraction of generation prompts that are replaced by the null instruction.
     """
 
     name: str
@@ -176,11 +176,11 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """What launch/evaluate.py scores a run on.
+    """Benchmarks that launch/evaluate.py scores a run on.
 
-    benchmarks: dataset, way of splitting, split: "refcoco:unc:testA", "reasonseg:val".
+    benchmarks: each as DATASET:SPLIT_BY:SPLIT or DATASET:SPLIT, such as "refcoco:unc:testA", "reasonseg:val".
     path: the --out of launch/prepare_data.py; the run's own `data.path` if empty.
-    reason: let the run's Qwen first write what each question is after, and segment that.
+    reason: let the run's Qwen first describe what each question asks for, and segment that.
     """
 
     benchmarks: tuple[str, ...]
@@ -192,8 +192,8 @@ class EvaluationConfig:
 class VAETrainConfig:
     """Training of a VAE on images and on masks as RGB, half of the batch each.
 
-    mask_weight: of the masks' reconstruction error beside the images'.
-    kl_weight: of the KL divergence (nats a latent) beside them.
+    mask_weight: weight of the masks' reconstruction error relative to the images'.
+    kl_weight: weight of the KL divergence (nats per latent value).
     """
 
     name: str
@@ -212,10 +212,10 @@ C = TypeVar("C")
 
 
 def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "config") -> C:
-    """A ConfigDict, or a dictionary read from JSON, as the dataclass `kind`, validated.
+    """Converts a ConfigDict, or a dictionary read from JSON, to the dataclass `kind`, and validates it.
 
     Raises:
-        UserError: a field is unknown, missing, of another type, or does not fit the others.
+        UserError: a field is unknown, missing, of the wrong type, or inconsistent with the others.
     """
     config = from_dict(kind, values, where)
     if isinstance(config, (TrainConfig, VAETrainConfig)):
@@ -226,7 +226,7 @@ def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "con
 
 
 def validate(config: TrainConfig | VAETrainConfig) -> None:
-    """Every complaint about a config that can be made without data or weights. Raises UserError."""
+    """Checks everything that can be checked without data or weights. Raises UserError."""
     loop, data = config.loop, config.data
 
     def need(condition: bool, complaint: str):
@@ -261,7 +261,7 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         need(optimizer.name == "adamw", "optimizer.name: a VAE has no transformer blocks; use adamw")
         need(
             data.size % config.vae.stride == 0,
-            f"data.size {data.size} is no multiple of the VAE's stride {config.vae.stride}",
+            f"data.size {data.size} is not a multiple of the VAE's stride {config.vae.stride}",
         )
         return
     model, sampler = config.model, config.sampler
@@ -282,7 +282,7 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
 
 
 def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
-    """The sampler with the fields that flags give (those that are not None). Raises UserError."""
+    """The sampler with the given fields replaced, except those that are None. Raises UserError."""
     fields = {name: value for name, value in given.items() if value is not None}
     sampler = dataclasses.replace(sampler, **fields)
     validate_sampler(sampler)
@@ -290,7 +290,7 @@ def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
 
 
 def validate_sampler(sampler: SamplerConfig) -> None:
-    """Raises UserError when a field of `config.sampler` is out of its range."""
+    """Raises UserError if a field of `config.sampler` is out of range."""
 
     def need(condition: bool, complaint: str):
         if not condition:

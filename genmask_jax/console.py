@@ -1,4 +1,4 @@
-"""The terminal that tables are printed on."""
+"""The console that tables are printed on."""
 
 import sys
 
@@ -6,5 +6,5 @@ from rich.console import Console
 
 
 def console() -> Console:
-    """As wide as the terminal; wide enough for any table where the output goes elsewhere."""
+    """A console as wide as the terminal, or wide enough for any table if the output is redirected."""
     return Console() if sys.stdout.isatty() else Console(width=180)

@@ -1,4 +1,4 @@
-"""Dataclasses to and from ConfigDicts and JSON; every complaint names the field."""
+"""Dataclasses to and from ConfigDicts and JSON; every error names the field."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ def from_dict(kind: type[C], values: ConfigDict | dict, where: str = "config") -
     """A ConfigDict, or a dictionary read from JSON, as the dataclass `kind`.
 
     Raises:
-        UserError: a field is unknown, missing or of another type.
+        UserError: a field is unknown, missing or of the wrong type.
     """
     return _build(kind, values.to_dict() if isinstance(values, ConfigDict) else values, where)
 
@@ -33,7 +33,7 @@ def read_dataclass(kind: type[C], path: epath.Path, parse: Callable[..., C] = fr
     """A JSON file as the dataclass `kind`; `parse` takes the arguments of `from_dict`.
 
     Raises:
-        UserError: the file is no JSON, or as `from_dict`.
+        UserError: the file is not JSON, or as in `from_dict`.
     """
     try:
         values = json.loads(path.read_text())
@@ -74,7 +74,7 @@ def _coerce(kind: Any, value: Any, where: str) -> Any:
 
 
 def to_json(config: Any) -> str:
-    """A dataclass as indented JSON: what is kept beside checkpoints."""
+    """A dataclass as indented JSON, as stored beside checkpoints."""
     return json.dumps(dataclasses.asdict(config), indent=2)
 
 

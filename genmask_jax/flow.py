@@ -1,14 +1,14 @@
-"""Flow matching on a straight path between data and noise: the mathematics, once.
+"""Flow matching on a straight path between data and noise: all its formulas.
 
 The noise level t is 0 for clean data and **1 for pure noise**:
 
     x_t = (1 - t) x0 + t noise,        velocity = d x_t / d t = noise - x0,
     x0  = x_t - t velocity,            noise = x_t + (1 - t) velocity.
 
-This is the sign of the public Wan 2.1 weights. The GenMask paper writes the velocity as x0 - noise, so
-that its one-pass mask reads x0 = noise + v(noise, 1); ours is x0 = noise - velocity(noise, t = 1).
+This is the sign convention of the public Wan 2.1 weights. The GenMask paper writes the velocity as
+x0 - noise, so its one-pass mask is x0 = noise + v(noise, 1); ours is x0 = noise - velocity(noise, t = 1).
 
-Noise levels `t` are `[B]` float32 and are broadcast over the trailing axes of `[B, ...]` arrays.
+Noise levels `t` are `[B]` float32 and broadcast over the trailing axes of `[B, ...]` arrays.
 """
 
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def guide(
 
 
 def sampling_timesteps(num_steps: int, shift: float = 1.0) -> Float[Array, "num_steps+1"]:
-    """Noise levels from 1 to 0. `shift` > 1 spends more of the steps at high noise (Esser et al. 2024)."""
+    """Noise levels from 1 to 0. `shift` > 1 spends more steps at high noise (Esser et al. 2024)."""
     t = jnp.linspace(1.0, 0.0, num_steps + 1)
     return shift * t / (1 + (shift - 1) * t)
 
@@ -65,8 +65,8 @@ def integrate(
     Args:
         velocity: (x_t, t [B]) -> velocity.
         noise: the start, `[B, ...]`.
-        timesteps: falling noise levels.
-        method: "euler" (one evaluation a step) or "heun" (two; the last step to t = 0 is Euler's, as in
+        timesteps: decreasing noise levels.
+        method: "euler" (one evaluation per step) or "heun" (two; the last step, to t = 0, is Euler's, as in
             Karras et al. 2022).
     """
     batch = noise.shape[0]

@@ -1,6 +1,6 @@
-"""Several hosts: how they find one another, wait for one another, and bring together what each has.
+"""Several hosts: connecting them, waiting for all of them, and gathering what each of them has.
 
-A host is a JAX process: a worker of a TPU slice, a task of SLURM, or one of several processes on one machine.
+A host is a JAX process: a worker of a TPU slice, a SLURM task, or one of several processes on one machine.
 """
 
 import json
@@ -17,20 +17,20 @@ from genmask_jax.errors import UserError
 
 
 def define_flags() -> None:
-    """Flags that say who is who; only where neither a TPU slice nor SLURM says so."""
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, where processes are started by hand.")
-    flags.DEFINE_integer("num_processes", None, "How many processes there are.", lower_bound=1)
-    flags.DEFINE_integer("process_id", None, "Which of them this is.", lower_bound=0)
+    """Flags to connect processes by hand; not needed on a TPU slice or under SLURM."""
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if processes are started by hand.")
+    flags.DEFINE_integer("num_processes", None, "Number of processes.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", lower_bound=0)
 
 
 def connect() -> None:
-    """Joins the processes of a run: those of the flags, else of the environment; alone where there are none.
+    """Connects the processes given by the flags, or else by the environment; if neither, there is only one.
 
-    JAX itself knows TPU slices, SLURM and Open MPI by their environment. To be called before the first array
-    is made.
+    JAX recognises TPU slices, SLURM and Open MPI by their environment. Call this before the first array is
+    made.
 
     Raises:
-        UserError: some of the flags are given and others are not, or the processes do not meet.
+        UserError: only some of the flags are given, or the processes cannot connect.
     """
     given = {name: flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id")}
     missing = [name for name, value in given.items() if value is None]
@@ -44,8 +44,8 @@ def connect() -> None:
     except (ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
         if missing and "coordinator_address should be defined" in line:
-            return  # nobody says that there are others
-        raise UserError(f"the processes that {who} speaks of do not meet: {line}") from error
+            return  # a single process
+        raise UserError(f"cannot connect to the processes given by {who}: {line}") from error
     logging.info("process %d of %d", jax.process_index(), jax.process_count())
 
 
@@ -55,25 +55,25 @@ def is_first() -> bool:
 
 
 def wait(name: str) -> None:
-    """Returns once all hosts are here; `name` says where that is."""
+    """Waits until all hosts have called this; `name` identifies the call."""
     multihost_utils.sync_global_devices(name)
 
 
 def any_host(flag: bool) -> bool:
-    """Whether it is true on one of the hosts; all of them must ask."""
+    """Whether `flag` is true on any host; all hosts must call this."""
     return bool(flag) if jax.process_count() == 1 else bool(_all(np.asarray(flag)).any())
 
 
 def reached_stop(step: int) -> bool:
-    """Whether a host has been asked to stop (SIGTERM) and this is the step that all agreed on."""
+    """Whether a host has been asked to stop (SIGTERM) and all hosts agreed to stop at this step."""
     return multihost_utils.reached_preemption_sync_point(step)
 
 
 def gather_rows(rows: dict[int, Any]) -> list[Any]:
-    """Every host's rows, in the order of their numbers, each number once, on every host.
+    """Gathers every host's rows on every host, sorted by number and without duplicates.
 
     Args:
-        rows: what JSON can say of each example, by its number.
+        rows: one JSON value per example, by its number.
     """
     if jax.process_count() > 1:
         text = np.frombuffer(json.dumps(list(rows.items())).encode(), np.uint8)
@@ -86,7 +86,7 @@ def gather_rows(rows: dict[int, Any]) -> list[Any]:
 
 
 def gather_arrays(x: np.ndarray) -> np.ndarray:
-    """One array from every host's, alike in shape, whose elements are 0 but on hosts that have them."""
+    """Combines the hosts' arrays, which have one shape and are 0 where a host has no value, into one."""
     if jax.process_count() == 1:
         return x
     one_each = {device.process_index: device for device in reversed(jax.devices())}
@@ -97,10 +97,10 @@ def gather_arrays(x: np.ndarray) -> np.ndarray:
 
 
 def on_every_host(tree: Any) -> Any:
-    """Arrays that may be divided over the hosts, whole on each of them; NumPy's where there are several."""
+    """Arrays that may be sharded over the hosts, whole on each host; as NumPy arrays if there are several."""
     return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
 
 
 def _all(x: np.ndarray) -> np.ndarray:
-    """Every host's, one below the other."""
+    """Every host's array, stacked along a new first axis."""
     return np.asarray(multihost_utils.process_allgather(x)).reshape(jax.process_count(), *x.shape)

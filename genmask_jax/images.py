@@ -1,4 +1,4 @@
-"""Image files to RGB pixels: read, turned upright, resized."""
+"""Reads image files as RGB pixels, turns them upright and resizes them."""
 
 import numpy as np
 from etils import epath
@@ -8,14 +8,14 @@ from PIL import ExifTags, Image
 from genmask_jax.errors import UserError
 
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises of a file that is no image, or not whole."""
+"""What Pillow raises for a file that is not an image or is truncated."""
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """An image turned as its EXIF orientation says; as it is where there is none that can be read."""
+    """An image turned by its EXIF orientation; unchanged if it has none that can be read."""
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF raises whatever its bytes happen to say, and the pixels are good
+    except Exception:  # damaged EXIF can raise anything, and the pixels are still good
         return image
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -30,7 +30,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def read_image(path: epath.PathLike) -> UInt8[np.ndarray, "H W 3"]:
-    """An image file as RGB, turned as its EXIF says. Raises UserError when it is missing or no image."""
+    """Reads an image file as RGB, turned by its EXIF. Raises UserError if it is missing or not an image."""
     path = epath.Path(path)
     if not path.exists():
         raise UserError(f"--image={path}: there is no such file")
@@ -42,5 +42,5 @@ def read_image(path: epath.PathLike) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def to_model_size(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
-    """An image stretched to the square that the model was trained at."""
+    """Stretches an image to the square size that the model was trained at."""
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))

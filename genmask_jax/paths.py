@@ -1,4 +1,4 @@
-"""Paths that flags name."""
+"""Paths given by flags."""
 
 from etils import epath
 
@@ -6,9 +6,9 @@ from genmask_jax.errors import UserError
 
 
 def make_directory(path: epath.PathLike, flag: str) -> epath.Path:
-    """The directory that a flag names, made if it is not there. Raises UserError when it cannot be."""
+    """The directory given by a flag, created if it is missing. Raises UserError if it cannot be created."""
     try:
         epath.Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{flag}={path} cannot be made: {error.strerror}") from error
+        raise UserError(f"{flag}={path} cannot be created: {error.strerror}") from error
     return epath.Path(path)

@@ -1,4 +1,4 @@
-"""What the publishers say that their datasets hold, to compare with what was prepared.
+"""Published sizes of the datasets, to compare with what was prepared, and published results.
 
 RefCOCO's family: Yu et al. (2016), Mao et al. (2016), Nagaraja et al. (2016), as REFER's files count them;
 gRefCOCO: Liu et al. (2023); ReasonSeg: Lai et al. (2024); captions: COCO's files of 2017.
@@ -51,7 +51,7 @@ PUBLISHED: dict[str, dict[str, Counts]] = {
         "val": {"images": 5_000, "captions": 25_014},
     },
 }
-"""By dataset and its way of splitting; "all" is over all splits."""
+"""Counts by dataset and its way of splitting; "all" is over all splits."""
 
 
 RESULTS: dict[str, dict[str, float]] = {
@@ -88,4 +88,7 @@ RESULTS: dict[str, dict[str, float]] = {
         "reasonseg:test:cIoU": 45.8,
     },
 }
-"""By model and benchmark (oIoU), or benchmark and metric. Source: the tables of GenMask (2603.23906)."""
+"""Scores in per cent, by model and benchmark (oIoU) or benchmark and metric.
+
+Source: the tables of GenMask (2603.23906).
+"""

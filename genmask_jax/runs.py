@@ -1,11 +1,11 @@
-"""What a run's directory holds, for whoever reads one.
+"""Reads a run's directory, which contains
 
-    config.json            what was trained
-    instruction/           a tokenizer that was learned; or which imported weights the encoder has
+    config.json            the training config
+    instruction/           the learned tokenizer, or the digest of the encoder's imported weights
     vae/                   config.json and weights of the (frozen) VAE
     checkpoints/STEP/      train (state without EMA), ema_params, data (position), metrics
 
-so that the directory is enough to resume, evaluate and sample; only a Qwen's weights stay where they are.
+This is enough to resume, evaluate and sample; only Qwen's imported weights are not copied into it.
 """
 
 import json
@@ -55,13 +55,13 @@ def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
     """The EMA parameters of one checkpoint, in the dtypes and shardings of `abstract`.
 
     Raises:
-        UserError: the checkpoint is of another model.
+        UserError: the checkpoint belongs to another model.
     """
     return _restore(epath.Path(workdir) / "checkpoints" / str(step) / "ema_params", abstract)
 
 
 def _restore(path: epath.Path, targets: Any) -> Any:
-    """The arrays in `path`; shapes are compared before any is read."""
+    """The arrays in `path`; all shapes are compared before any array is read."""
     here = {parameter_name(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(targets)}
     need_same(path, ParameterReader(path).shapes, here)
     with ocp.StandardCheckpointer() as checkpointer:
@@ -69,7 +69,7 @@ def _restore(path: epath.Path, targets: Any) -> Any:
 
 
 def need_same(path: epath.Path, there: dict, here: dict, but: Iterable[str] = ()) -> None:
-    """Compares shapes by name, in a checkpoint and in the model. Raises UserError at the first difference."""
+    """Compares the shapes of a checkpoint and the model by name. Raises UserError at the first difference."""
     for name in sorted((here.keys() | there.keys()) - set(but)):
         old, new = there.get(name, "absent"), here.get(name, "absent")
         if old != new:
@@ -77,10 +77,10 @@ def need_same(path: epath.Path, there: dict, here: dict, but: Iterable[str] = ()
 
 
 def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:
-    """Writes a VAE's shape and weights (with latent statistics) to WORKDIR/vae."""
+    """Writes a VAE's config and weights (with latent statistics) to WORKDIR/vae."""
     directory = (epath.Path(workdir) / "vae").resolve()
     with ocp.StandardCheckpointer() as checkpointer:
-        # As NumPy arrays, which the first host writes for all.
+        # As NumPy arrays, which the first host writes for all hosts.
         checkpointer.save(directory / "params", jax.device_get(state), force=True)
     if hosts.is_first():
         (directory / "config.json").write_text(to_json(config))
@@ -105,7 +105,7 @@ def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
 
 
 def read_config(kind: Any, workdir: epath.PathLike) -> Any:
-    """The config.json of a run as its dataclass. Raises UserError when it is not there or not of `kind`."""
+    """The config.json of a run, as its dataclass. Raises UserError if it is missing or not of `kind`."""
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{workdir}: no config.json here; give the --workdir of a training run")

@@ -1,7 +1,7 @@
-"""Where arrays live: the mesh, and the rule that gives every parameter and batch its sharding.
+"""The device mesh, and the rules that shard every parameter and batch over it.
 
-Mesh axes: `data` (replicas), `fsdp` (parameters and batch divided) and `tensor` (matrices divided by
-output or input features). Parameters, their EMA and the optimiser's moments follow one rule.
+Mesh axes: `data` (replicas), `fsdp` (parameters and batch are sharded) and `tensor` (matrices are sharded by
+output or input features). Parameters, their EMA and the optimiser's moments follow the same rule.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.parameters.names import parameter_name
 
 FSDP_MIN_BYTES = 4 * 2**20
-"""Smaller parameters are replicated: gathering them costs more than they take."""
+"""Smaller parameters are replicated: gathering them costs more than storing them."""
 
 COLUMN_PARALLEL = re.compile(
     r"\.(to_q|to_k|to_v|ffn\.linear_1|q_proj|k_proj|v_proj|gate_proj|up_proj)\.kernel$"
@@ -37,7 +37,7 @@ ROW_PARALLEL = re.compile(r"\.(to_out|ffn\.linear_2|o_proj|down_proj)\.kernel$")
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; -1 for data means all that the other axes leave."""
+    """Devices along each axis; data = -1 uses all devices that the other axes leave."""
 
     data: int = -1
     fsdp: int = 1
@@ -45,28 +45,29 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """The mesh over all devices or those given.
+    """The mesh over the given devices, or over all.
 
-    `data` is the outermost axis: parameters are divided over neighbours (fsdp within a node, a slice or an
+    `data` is the outermost axis: parameters are sharded over neighbours (fsdp within a node, a slice or an
     axis of a torus) and replicated across the rest, and only gradients travel between slices.
 
     Raises:
-        UserError: the axes do not make the number of devices, or data is no multiple of the slices.
+        UserError: the axes do not multiply to the device count, or data is not a multiple of the slices.
     """
     devices = jax.devices() if devices is None else devices
     count, inner = len(devices), config.fsdp * config.tensor
     data = count // inner if config.data == -1 else config.data
     if data * inner != count:
         raise UserError(
-            f"mesh: data {data} x fsdp {config.fsdp} x tensor {config.tensor} is not the {count} devices here"
+            f"mesh: data {data} x fsdp {config.fsdp} x tensor {config.tensor} does not match the {count} "
+            "devices here"
         )
     shape, names = (data, config.fsdp, config.tensor), ("data", "fsdp", "tensor")
-    # Other devices number their nodes so, over which parameters may be divided.
+    # Other platforms number nodes this way; parameters may be sharded across nodes.
     tpu = devices[0].platform == "tpu"
     slices = len({getattr(device, "slice_index", 0) for device in devices}) if tpu else 1
     if data % slices:
-        raise UserError(f"config.mesh.data {data} is no multiple of the {slices} slices")
-    split = {"allow_split_physical_axes": True}  # as fsdp 32 on a torus of 16 x 16
+        raise UserError(f"config.mesh.data {data} is not a multiple of the {slices} slices")
+    split = {"allow_split_physical_axes": True}  # for example fsdp 32 on a 16 x 16 torus
     if slices == 1:
         grid = mesh_utils.create_device_mesh(shape, devices, **split)
     else:
@@ -76,7 +77,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
 
 
 def parameter_spec(path: str, shape: tuple[int, ...], itemsize: int, mesh: Mesh) -> P:
-    """How one parameter is divided: tensor axis by name, then fsdp over the largest dimension it divides."""
+    """How one parameter is sharded: tensor by name, then fsdp over the largest dimension that it divides."""
     axes: list[str | None] = [None] * len(shape)
     tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
     if tensor > 1:
@@ -96,14 +97,14 @@ def state_shardings(tree: Any, mesh: Mesh) -> Any:
     """A NamedSharding for every leaf of a train state, or of its shapes."""
 
     def leaf(path, x):
-        name = parameter_name(path)  # the optimiser's moments carry the parameter's
+        name = parameter_name(path)  # ends in the parameter's name for the optimiser's moments too
         return NamedSharding(mesh, parameter_spec(name, x.shape, x.dtype.itemsize, mesh))
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
 
 
 def log_shardings(tree: Any, mesh: Mesh) -> None:
-    """Logs a table of what is divided and how, and what of the rest every device has a copy of."""
+    """Logs a table of the sharded arrays, and the number and size of the replicated ones."""
     lines, copied, count = [], 0, 0
     for path, x in jax.tree.leaves_with_path(tree):
         spec, whole = x.sharding.spec, x.nbytes / 2**20
@@ -114,8 +115,8 @@ def log_shardings(tree: Any, mesh: Mesh) -> None:
         else:
             copied, count = copied + whole, count + 1
     if mesh.size > 1:
-        heading = f"{'':90} {'divided':40} {'':9} {'MiB':>9} {'a device':>9}"
-        lines = [heading, *lines, f"{count} arrays, on every device {copied:52.1f}"]
+        heading = f"{'':90} {'sharded':40} {'':9} {'MiB':>9} {'per dev.':>9}"
+        lines = [heading, *lines, f"{count} replicated arrays {copied:52.1f}"]
         logging.info("shardings on %s:\n%s", dict(mesh.shape), "\n".join(lines))
 
 
@@ -128,7 +129,7 @@ _tracing_on: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh"
 
 @contextlib.contextmanager
 def tracing_on(mesh: Mesh) -> Iterator[None]:
-    """Inside, `gather_layer` and `constrain_batch` know the mesh of the program that is being traced."""
+    """Sets the mesh of the program that is traced, for `gather_layer`, `constrain_batch` and attention."""
     token = _tracing_on.set(mesh)
     try:
         yield
@@ -137,14 +138,14 @@ def tracing_on(mesh: Mesh) -> Iterator[None]:
 
 
 def gather_layer(layer: Any, stacked: Any, dtype: Any) -> Any:
-    """One layer's parameters, whole but for the tensor axis: what FSDP gathers before it is computed.
+    """All-gathers one layer's parameters over fsdp before the layer is computed; tensor stays sharded.
 
-    Matrices travel in the dtype that they are multiplied in, gradients in the parameters', back to the
-    devices that hold them. Left to itself, the compiler may divide activations by channels where a weight is
-    divided so, or sum a layer's gradient whole on every device.
+    Matrices travel in the dtype in which they are multiplied. Gradients travel in the parameters' dtype, back
+    to the devices that hold them. Without these constraints, the compiler may shard activations by channels
+    where a weight is sharded that way, or sum a layer's whole gradient on every device.
 
     Args:
-        layer: a state, its parameters without the axis of layers.
+        layer: the state of one layer, without the layer axis.
         stacked: the state of all layers.
         dtype: of the matrix products.
     """
@@ -180,9 +181,9 @@ _gather.defvjp(_gather_forward, _gather_backward)
 
 
 def constrain_batch(x: jax.Array) -> jax.Array:
-    """Says that an array is divided by examples, its first axis, however the weights are that it has met.
+    """Shards an array by examples (its first axis), whatever the sharding of the weights applied to it.
 
-    Left alone where the examples do not divide over the devices.
+    The array is left alone if the examples do not divide evenly over the devices.
     """
     mesh = _tracing_on.get()
     if mesh is None or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
@@ -191,7 +192,7 @@ def constrain_batch(x: jax.Array) -> jax.Array:
 
 
 def tracing_for() -> str:
-    """The platform that a program is being traced for: cpu, gpu or tpu."""
+    """The platform of the program that is traced: cpu, gpu or tpu."""
     mesh = _tracing_on.get()
     return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
 
@@ -199,14 +200,16 @@ def tracing_for() -> str:
 def over_examples_and_heads(
     attend: Callable[..., Array], shape: tuple[int, ...]
 ) -> Callable[..., Array] | None:
-    """An attention that each device computes for its own examples and heads: kernels are not divided for us.
+    """Wraps an attention kernel so that each device computes its own examples and heads.
+
+    The compiler does not partition custom kernels by itself.
 
     Args:
         attend: (query, key, value, mask), the first three `[B, N, H, D]`, the mask `[B, M]` or None.
         shape: of the queries.
 
     Returns:
-        The same function of arrays on the whole mesh; None where they do not divide over it.
+        The same function of arrays on the whole mesh; None if they do not divide evenly over it.
     """
     mesh = _tracing_on.get()
     if mesh is None or mesh.size == 1:
@@ -219,22 +222,22 @@ def over_examples_and_heads(
 
 
 def placed(x: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of an array that is to live there."""
+    """The shape and dtype of an array, with the sharding that it will have."""
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Batches are divided over data and fsdp along their first axis."""
+    """Batches are sharded over data and fsdp along their first axis."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
 def part_of_batch(mesh: Mesh) -> tuple[int, int]:
-    """(index, count): which part of every batch this host brings, of how many equal ones.
+    """(index, count): which of `count` equal parts of every batch this host loads.
 
-    Hosts whose devices share a tensor axis bring the same.
+    Hosts whose devices share a tensor axis load the same part.
 
     Raises:
-        UserError: the mesh divides a batch unequally over the hosts.
+        UserError: the mesh shards batches unequally over the hosts.
     """
     devices = mesh.devices.reshape(-1, mesh.shape["tensor"])
     rows: dict[int, set[int]] = {}
@@ -243,15 +246,15 @@ def part_of_batch(mesh: Mesh) -> tuple[int, int]:
             rows.setdefault(device.process_index, set()).add(row)
     parts = sorted({tuple(sorted(found)) for found in rows.values()})
     if sum(map(len, parts)) != len(devices) or len(set(map(len, parts))) > 1:
-        raise UserError(f"config.mesh {dict(mesh.shape)} divides batches unequally over the hosts")
+        raise UserError(f"config.mesh {dict(mesh.shape)} shards batches unequally over the hosts")
     return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
 
 
 def need_rows(count: int, mesh: Mesh, what: str) -> None:
-    """Raises UserError when `count` rows of a batch cannot be divided over the mesh; `what` says whose."""
+    """Raises UserError if `count` rows do not divide evenly over the mesh; `what` names them."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if count % parts:
-        raise UserError(f"{what}: {count} rows cannot be divided over data x fsdp = {parts} devices")
+        raise UserError(f"{what}: {count} rows do not divide evenly over data x fsdp = {parts} devices")
 
 
 def one_device() -> Mesh:
@@ -260,13 +263,13 @@ def one_device() -> Mesh:
 
 
 def local_batch_sharding() -> tuple[NamedSharding, NamedSharding]:
-    """For work that each host does alone: batches divided over its own devices, and one copy on each."""
+    """For work that each host does alone: batches sharded over its own devices, and replicated on them."""
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     return NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
 
 
 def to_devices(batch: Any, mesh: Mesh) -> Any:
-    """This host's part of a batch of NumPy arrays, as global arrays: the one way that data enters."""
+    """This host's part of a batch of NumPy arrays, as global arrays: the only way that data enters."""
     sharding = batch_sharding(mesh)
-    with jax.transfer_guard_host_to_device("allow"):  # this transfer is meant
+    with jax.transfer_guard_host_to_device("allow"):  # this transfer is intended
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)

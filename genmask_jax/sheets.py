@@ -1,4 +1,4 @@
-"""Contact sheets: what a model segmented or drew, for people to look at."""
+"""Contact sheets of segmented and generated images."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def overlay(
     mask: Bool[np.ndarray, "H W"],
     colour: tuple[int, int, int] = PREDICTION_COLOUR,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The image with all outside the mask in dark grey, and the mask's border in `colour` (RGB, 0 to 255).
+    """The image, dark grey outside the mask, with the mask's border in `colour` (RGB, 0 to 255).
 
     A tint would not show on objects of the tint's own colour.
     """
@@ -35,7 +35,7 @@ def overlay(
 
 
 def segmentation_sheet(rows: Sequence[Mapping[str, Any]], path: epath.PathLike, columns: int = 2) -> None:
-    """Writes a PNG that shows of each example: expression, IoU, image, truth, probability, prediction.
+    """Writes a PNG that shows, for each example, expression, IoU, image, truth, probability, prediction.
 
     Args:
         rows: one or more examples, whose sizes may differ: `image` uint8 `[H, W, 3]`, `text`, `mask` uint8
@@ -65,11 +65,11 @@ def generation_sheet(
     path: epath.PathLike,
     columns: int = 6,
 ) -> None:
-    """Writes a PNG of one or more images (uint8 `[H, W, 3]` each), every one above its prompt.
+    """Writes a PNG of one or more images (uint8 `[H, W, 3]` each), each above its prompt.
 
     Args:
         images: images, whose sizes may differ.
-        prompts: as many texts.
+        prompts: one text per image.
         path: of the PNG, in a directory that exists.
         columns: images side by side.
     """
@@ -85,7 +85,7 @@ def generation_sheet(
 
 
 def _panels(row: Mapping[str, Any]) -> list[Image.Image]:
-    """Image, truth, probability and prediction, at the size they have on the sheet."""
+    """Image, truth, probability and prediction, at their size on the sheet."""
     image = _resize(row["image"])
     truth = np.select([row["mask"] == 1, row["mask"] == 255], [255, IGNORE_GREY], 0).astype(np.uint8)
     probability = np.round(255 * np.asarray(row["probability"], np.float32)).astype(np.uint8)
@@ -95,7 +95,7 @@ def _panels(row: Mapping[str, Any]) -> list[Image.Image]:
 
 
 def _resize(image: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-    """Small images by a whole number, pixel by pixel; large ones reduced; to MIN_SIDE..MAX_SIDE."""
+    """Resizes to MIN_SIDE..MAX_SIDE: repeats the pixels of small images, shrinks large ones."""
     height, width = image.shape[:2]
     side = max(height, width)
     if side <= MAX_SIDE:
@@ -121,14 +121,14 @@ def _paper(width: int, height: int) -> Image.Image:
 
 
 def _write(card: Image.Image, x: int, y: int, lines: Sequence[tuple[str, str]]) -> None:
-    """Lines of (text, colour), one below the other."""
+    """Writes lines of (text, colour), one below the other."""
     draw, font = ImageDraw.Draw(card), _font()
     for i, (text, colour) in enumerate(lines):
         draw.text((x, y + i * LINE), text, fill=colour, font=font)
 
 
 def _wrap(text: str, width: int) -> list[str]:
-    """The text in lines of at most `width` pixels, broken at spaces; a longer word stands on its own."""
+    """Breaks a text at spaces into lines of at most `width` pixels; a longer word gets its own line."""
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
@@ -145,7 +145,7 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _save_grid(cards: Sequence[Image.Image], columns: int, path: epath.PathLike) -> None:
-    """Cards in rows of `columns`; each row as high as its highest card, each column as wide as the widest."""
+    """Saves cards in rows of `columns`, each row as high as its highest card, each column as the widest."""
     width = max(card.width for card in cards)
     lines = [cards[i : i + columns] for i in range(0, len(cards), columns)]
     heights = [max(card.height for card in line) for line in lines]

@@ -1,4 +1,4 @@
-"""GenMask: the DiT, the VAE and the instruction encoder under one roof, and which of them is trained."""
+"""GenMask: the DiT, the VAE and the instruction encoder in one model, and which parameters are trained."""
 
 import dataclasses
 from typing import Any
@@ -30,16 +30,16 @@ class GenMask(nnx.Module):
         text: Embedded,
         image_latents: Float[Array, "B h w c"] | None = None,
     ) -> Float[Array, "B h w c"]:
-        """Velocity of the noisy target. The clean image, when given, is frame 1, with timestep 0."""
+        """Velocity of the noisy target. If given, the clean image is frame 1, with timestep 0."""
         return self.velocities((x_t, t, text, image_latents))[0]
 
     def velocities(self, *inputs: tuple[Any, ...]) -> list[Float[Array, "B h w c"]]:
-        """As `velocity`, for batches of different shapes whose four arguments these are."""
+        """Like `velocity`, for batches of different shapes: one tuple of the four arguments each."""
         return [v[:, 0] for v in self.dit.together(*(_frames(*arguments) for arguments in inputs))]
 
 
 def _frames(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -> tuple[Array, ...]:
-    """What the DiT takes."""
+    """The arguments of the DiT."""
     if image_latents is None:
         return x_t[:, None], t[:, None], *text
     return jnp.stack([x_t, image_latents], axis=1), jnp.stack([t, jnp.zeros_like(t)], axis=1), *text
@@ -47,14 +47,14 @@ def _frames(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -
 
 @dataclasses.dataclass
 class Networks:
-    """The model taken apart for jit: `graph` is static, the states are pytrees.
+    """The model, split for jit: `graph` is static, the states are pytrees.
 
-    graph: merges with (params, frozen) to a `GenMask`.
-    params: what is trained, the DiT and a trainable instruction encoder; None until initialised or restored.
-    frozen: the VAE, and a frozen instruction encoder.
+    graph: merges with (params, frozen) into a `GenMask`.
+    params: trained parameters (DiT, instruction encoder); None until initialised or restored.
+    frozen: frozen parameters (VAE, instruction encoder).
     preparer: the host side of the instruction encoder.
-    size: side of the images, pixels.
-    mesh: where all of it lives, and batches are divided over.
+    size: side of the images, in pixels.
+    mesh: devices that hold the parameters and that batches are sharded over.
     """
 
     graph: Any
@@ -68,11 +68,11 @@ class Networks:
     mesh: Mesh
 
     def merge(self, params: Any, frozen: Any) -> GenMask:
-        """The model itself, inside a traced function."""
+        """The model itself, for use inside a traced function."""
         return nnx.merge(self.graph, params, frozen)
 
     def init_params(self, key: jax.Array) -> Any:
-        """Fresh parameters; to be traced under jit, where what is frozen costs nothing."""
+        """Newly initialised trained parameters. Call this under jit, where the frozen ones cost nothing."""
         return _split(_make(self.config, self.vae_config, self.instruction, key), self.instruction)[1]
 
     def abstract_params(self) -> Any:
@@ -108,21 +108,21 @@ def _split(model: GenMask, instruction: Instruction) -> tuple[Any, Any, Any]:
 def abstract_networks(
     config: TrainConfig, vae_config: VAEConfig, instruction: Instruction, mesh: Mesh | None = None
 ) -> Networks:
-    """The model that a config describes, with the shapes and shardings of the frozen weights in their place.
+    """The model that a config describes, with only shapes and shardings for the frozen weights.
 
     Args:
-        config: of the run.
-        vae_config: of the VAE.
-        instruction: the encoder.
-        mesh: where the weights are to live; this process's first device when None.
+        config: the run's.
+        vae_config: the VAE's.
+        instruction: the instruction encoder.
+        mesh: devices that will hold the weights; this process's first device if None.
 
     Raises:
-        UserError: the image size does not fit the VAE's stride and the DiT's patches.
+        UserError: the image size is not a multiple of the VAE's stride times the DiT's patch size.
     """
     step = vae_config.stride * config.model.patch_size
     if config.data.size % step:
         raise UserError(
-            f"config.data.size {config.data.size} is no multiple of VAE stride x patch size = {step}"
+            f"config.data.size {config.data.size} is not a multiple of VAE stride x patch size = {step}"
         )
     graph, _, frozen = nnx.eval_shape(
         lambda: _split(_make(config, vae_config, instruction, jax.random.key(0)), instruction)
@@ -141,14 +141,14 @@ def make_networks(
     instruction: Instruction,
     mesh: Mesh | None = None,
 ) -> Networks:
-    """`abstract_networks` with the frozen weights in place, and no trained ones.
+    """`abstract_networks` with the frozen weights loaded, and without trained ones.
 
     Raises:
-        UserError: as there, or the encoder's weights are not there.
+        UserError: as in `abstract_networks`, or the encoder's weights are missing.
     """
     networks = abstract_networks(config, vae_config, instruction, mesh)
     frozen = networks.frozen
-    # Through the host: an array of one process's device cannot be spread over other processes'.
+    # Via the host: an array on one process's device cannot be sharded over those of other processes.
     vae = jax.device_get(vae_state)
     frozen["vae"] = jax.device_put(vae, jax.tree.map(lambda x: x.sharding, frozen["vae"]))
     if "instruction" in frozen:

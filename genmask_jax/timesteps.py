@@ -1,8 +1,8 @@
-"""Where timesteps are drawn: one law for images, another for masks (t = 1 is pure noise, see `flow.py`).
+"""Timestep sampling: one distribution for images, one for masks (t = 1 is pure noise, see `flow.py`).
 
-Masks survive noise that destroys an image, so that moderate noise teaches little about *which* pixels
-belong to an object: they are trained at the extremes (GenMask, section on timestep sampling). Every law has
-the form `(key, shape, **parameters) -> t`, float32 in [0, 1].
+Masks survive noise that destroys an image, so moderate noise teaches little about *which* pixels belong to
+an object. Masks are therefore trained at the extremes (GenMask, section on timestep sampling). Every
+distribution ("law") has the form `(key, shape, **parameters) -> t`, float32 in [0, 1].
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ def logit_normal(
 
 
 def long_tail(key: PRNGKeyArray, shape: tuple[int, ...], a: float = 0.05) -> Float[Array, "..."]:
-    """The paper's law for masks: t = 1 - s with s = min(1, a sqrt(u / (1 - u))), u ~ U(0, 1).
+    """The paper's distribution for masks: t = 1 - s with s = min(1, a sqrt(u / (1 - u))), u ~ U(0, 1).
 
     s, the distance from pure noise, has density 2 a^2 s / (s^2 + a^2)^2 and median a. The tail beyond s = 1
     (0.25 % of draws at a = 0.05) is clipped to clean data.
@@ -45,7 +45,7 @@ def bimodal(
 ) -> Float[Array, "..."]:
     """Both extremes: `long_tail`, mirrored to t = s with probability `low_share`.
 
-    A share of 0 is the paper's law; what others do is measured in docs/measurements.md.
+    0 gives the paper's distribution; docs/measurements.md measures other values.
     """
     t_key, side_key = jax.random.split(key)
     t = long_tail(t_key, shape, a)
@@ -57,7 +57,7 @@ LAWS = {law.__name__: law for law in (uniform, logit_normal, long_tail, bimodal)
 
 @dataclasses.dataclass(frozen=True)
 class Law:
-    """A law by name; each law reads the parameters that it has and leaves the others alone."""
+    """A distribution by name; parameters that it does not have are ignored."""
 
     name: str
     mean: float = 0.0
@@ -68,7 +68,7 @@ class Law:
     def __post_init__(self):
         if self.name not in LAWS:
             raise UserError(
-                f"timesteps: no law is called {self.name!r}; use one of {', '.join(sorted(LAWS))}"
+                f"timesteps: unknown distribution {self.name!r}; use one of {', '.join(sorted(LAWS))}"
             )
         if self.a <= 0 or self.std <= 0:
             raise UserError(f"timesteps: a={self.a} and std={self.std} must be positive")
@@ -76,7 +76,7 @@ class Law:
             raise UserError(f"timesteps: low_share={self.low_share} must be in [0, 1]")
 
     def draw(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
-        """Timesteps of this shape."""
+        """Draws timesteps of this shape."""
         law = LAWS[self.name]
         names = list(inspect.signature(law).parameters)[2:]
         return law(key, shape, **{name: getattr(self, name) for name in names})
@@ -85,7 +85,7 @@ class Law:
 def draw_timesteps(
     key: PRNGKeyArray, task: Int[Array, "B"], segment: Law, generate: Law
 ) -> Float[Array, "B"]:
-    """Timesteps `[B]` of a batch, each by the law of its example's task (SEGMENT or GENERATE)."""
+    """Timesteps `[B]` of a batch, each from the distribution of its example's task (SEGMENT or GENERATE)."""
     segment_key, generate_key = jax.random.split(key)
     return jnp.where(
         task == SEGMENT, segment.draw(segment_key, task.shape), generate.draw(generate_key, task.shape)

@@ -1,4 +1,4 @@
-"""Measures speed and memory, on the machine that it runs on.
+"""Measures speed and memory on this machine.
 
     python launch/benchmark.py train_step --size=8x384 --peer=diffusers
     python launch/benchmark.py sampler --size=l --image_size=256
@@ -6,14 +6,14 @@
     python launch/benchmark.py input_pipeline --config=configs/genmask_tiny.py --vae=runs/quickstart/vae
     python launch/benchmark.py instruction --size=vl_7b --layers=1 --peer=transformers
 
-train_step: seconds for forward, backward and AdamW of the DiT alone, beside a peer's.
-instruction: Qwen2.5-VL with its whole vision tower and as many layers of its language model as asked for,
-with random weights: an image and a text read, and text written.
-sampler: masks end to end (VAE encoder, one pass of the DiT, VAE decoder) with random bfloat16 weights.
+train_step: seconds for forward, backward and AdamW of the DiT alone, compared with a peer.
+instruction: Qwen2.5-VL with its whole vision tower and --layers layers of its language model, with random
+weights: reading an image and a text, and writing text.
+sampler: masks end to end (VAE encoder, one pass of the DiT, VAE decoder), with random bfloat16 weights.
 vae: Wan 2.1's VAE alone, with random weights.
-input_pipeline: examples a second that a config's data makes, beside those that its training step takes, and
-those of a set of JPEGs in ArrayRecords.
-Each prints a table and, last, one line of JSON.
+input_pipeline: examples per second of a config's input pipeline, compared with its training step, and with
+reading JPEGs from ArrayRecords.
+Each benchmark prints a table and, last, one line of JSON.
 """
 
 import argparse
@@ -32,40 +32,40 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    step = commands.add_parser("train_step", help="seconds a training step", allow_abbrev=False)
+    step = commands.add_parser("train_step", help="seconds per training step", allow_abbrev=False)
     step.add_argument("--size", default="8x384", help="tiny, s, b, l, xl, or DEPTHxWIDTH (default: 8x384)")
-    step.add_argument("--peer", choices=["diffusers"], help="whom to compare with (requirements-test.txt)")
+    step.add_argument("--peer", choices=["diffusers"], help="peer to compare with (requirements-test.txt)")
     step.add_argument("--batch_size", type=positive, default=4)
     step.add_argument("--frames", type=positive, choices=[1, 2], default=1, help="2: timesteps (t, 0)")
     step.add_argument("--height", type=positive, default=32, help="of the latents (default: 32)")
     step.add_argument("--width", type=positive, default=64, help="of the latents (default: 64)")
     step.add_argument("--text_tokens", type=positive, default=128)
     step.add_argument("--text_dim", type=positive, default=384)
-    step.add_argument("--rounds", type=positive, default=4, help="turns of three steps each")
+    step.add_argument("--rounds", type=positive, default=4, help="number of turns of three steps each")
     step.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     step.add_argument("--remat", default="none", choices=REMAT, help="see config.model.remat")
     one = commands.add_parser("sampler", help="seconds and memory for masks", allow_abbrev=False)
     one.add_argument("--size", default="l", choices=["tiny", "s", "b", "l", "xl"])
-    one.add_argument("--image_size", type=positive, default=256, help="pixels a side")
+    one.add_argument("--image_size", type=positive, default=256, help="side in pixels")
     one.add_argument("--batch_size", type=positive, default=1)
     one.add_argument("--repeats", type=positive, default=3)
     latents = commands.add_parser("vae", help="seconds and memory for the VAE", allow_abbrev=False)
-    latents.add_argument("--image_size", type=positive, default=256, help="pixels a side")
+    latents.add_argument("--image_size", type=positive, default=256, help="side in pixels")
     latents.add_argument("--batch_size", type=positive, default=1)
     latents.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     latents.add_argument("--repeats", type=positive, default=3)
-    data = commands.add_parser("input_pipeline", help="examples a second", allow_abbrev=False)
+    data = commands.add_parser("input_pipeline", help="examples per second", allow_abbrev=False)
     data.add_argument("--config", required=True, help="a file configs/genmask_*.py")
-    data.add_argument("--vae", help="instead of the config's: directory of a VAE")
-    data.add_argument("--jpeg_size", type=positive, default=512, help="pixels a side (default: 512)")
-    data.add_argument("--seconds", type=positive, default=10, help="to read for, each (default: 10)")
+    data.add_argument("--vae", help="directory of a VAE, instead of the config's")
+    data.add_argument("--jpeg_size", type=positive, default=512, help="side in pixels (default: 512)")
+    data.add_argument("--seconds", type=positive, default=10, help="to read each source for (default: 10)")
     read = commands.add_parser("instruction", help="seconds and memory for Qwen", allow_abbrev=False)
     read.add_argument("--size", default="vl_7b", choices=SIZES)
-    read.add_argument("--layers", type=positive, default=1, help="of the language model (default: 1)")
-    read.add_argument("--image_size", type=positive, default=504, help="pixels a side (default: 504)")
+    read.add_argument("--layers", type=positive, default=1, help="layers of the language model (default: 1)")
+    read.add_argument("--image_size", type=positive, default=504, help="side in pixels (default: 504)")
     read.add_argument("--batch_size", type=positive, default=1)
     read.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
-    read.add_argument("--peer", choices=["transformers"], help="whom to compare with (requirements-test.txt)")
+    read.add_argument("--peer", choices=["transformers"], help="peer to compare with (requirements-test.txt)")
     read.add_argument("--repeats", type=positive, default=3)
     arguments = parser.parse_args()
     cli.suit_cpu()
@@ -75,7 +75,7 @@ def main() -> None:
 
 def positive(text: str) -> int:
     if not text.isdigit() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no positive whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
 
 

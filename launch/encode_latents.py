@@ -1,13 +1,13 @@
-"""Encodes a dataset's images and masks by the VAE once, so that training need not do it in every step.
+"""Encodes a dataset's images and masks with the VAE once, so that training need not do it in every step.
 
     python launch/encode_latents.py --config=configs/genmask_stamps.py --out=data/stamps_latents
     python launch/train.py --config=configs/genmask_stamps.py --config.data.latents=data/stamps_latents ...
 
-The config says which data and which VAE. A cache is tied to both: training refuses one that another VAE made.
-With --instruction, what a frozen instruction encoder (Qwen, MiniLM) makes of the texts, and of the images
-that they are about, is cached too, and the cache is tied to that encoder.
-Several machines divide the work: --num_shards=4 and --shard=0, 1, 2, 3, or, where JAX runs as one program
-over processes, one shard each. A shard that is complete is left alone: an interrupted run may be repeated.
+The config names the data and the VAE. A cache belongs to both: training rejects one made by another VAE.
+With --instruction, the output of a frozen instruction encoder (Qwen, MiniLM) for the texts and their images
+is cached too, and the cache then also belongs to that encoder.
+Several machines can split the work: --num_shards=4 and --shard=0, 1, 2, 3; with several JAX processes, each
+encodes one shard. Complete shards are skipped, so an interrupted run can be repeated.
 """
 
 import jax
@@ -29,13 +29,13 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 OUT = flags.DEFINE_string("out", None, "Directory to write to.", required=True)
 COUNT = flags.DEFINE_integer(
-    "count", None, "Examples of each task, from the first; all when not given.", lower_bound=1
+    "count", None, "Examples of each task, from the first; all by default.", lower_bound=1
 )
 INSTRUCTION = flags.DEFINE_bool("instruction", False, "Cache the frozen instruction encoder's output too.")
-DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "In which latents and embeddings are stored.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images at a time, on this host.", lower_bound=1)
-NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "Parts; one a process when not given.", lower_bound=1)
-SHARD = flags.DEFINE_integer("shard", None, "Which part; this process's when not given.", lower_bound=0)
+DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Of the stored latents and embeddings.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per batch, on this host.", lower_bound=1)
+NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "Shards; one per process by default.", lower_bound=1)
+SHARD = flags.DEFINE_integer("shard", None, "Shard to encode; the process index by default.", lower_bound=0)
 hosts.define_flags()
 
 
@@ -45,7 +45,7 @@ def main() -> None:
         raise UserError("--shard and --num_shards: give both, or neither")
     if SHARD.value is not None and SHARD.value >= NUM_SHARDS.value:
         raise UserError(
-            f"--shard={SHARD.value} counts from 0 and must be below --num_shards={NUM_SHARDS.value}"
+            f"--shard={SHARD.value} counts from 0 and must be less than --num_shards={NUM_SHARDS.value}"
         )
     alone = SHARD.value is None
     encoder = None
@@ -66,7 +66,7 @@ def main() -> None:
     print(
         f"{OUT.value}: {identity.segment} masks with their images, {identity.generate} images, "
         f"in {identity.num_shards} shard(s), by VAE {identity.vae[:12]}; "
-        f"launch/train.py takes it by --config.data.latents={OUT.value}"
+        f"train on it with launch/train.py --config.data.latents={OUT.value}"
     )
 
 

@@ -1,12 +1,12 @@
-"""Writes a model as others load it.
+"""Exports a model to the formats of other libraries.
 
     python launch/export_weights.py wan --from=runs/genmask_l --out=exported
     python launch/export_weights.py qwen --from=weights/qwen_7b --out=exported_qwen
 
 wan: diffusers' folders transformer/ and vae/, for WanTransformer3DModel and AutoencoderKLWan. --from is a
-training run (its EMA parameters and its VAE) or a directory made by launch/import_weights.py. The VAE is that
-of single images: what it would do between frames is zeros.
-qwen: a model hub's folder, for transformers, from a directory made by launch/import_weights.py.
+training run (its EMA parameters and its VAE) or a directory made by launch/import_weights.py. The VAE is for
+single images: weights that act across frames are zeros.
+qwen: a model hub folder for transformers, from a directory made by launch/import_weights.py.
 """
 
 import argparse
@@ -24,13 +24,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("name", choices=["wan", "qwen"], help="in whose layout")
+    parser.add_argument("name", choices=["wan", "qwen"], help="format to write")
     parser.add_argument(
-        "--from", dest="source", type=epath.Path, required=True, help="run, or imported weights"
+        "--from", dest="source", type=epath.Path, required=True, help="training run, or imported weights"
     )
-    parser.add_argument("--out", type=epath.Path, required=True, help="directory to make")
-    parser.add_argument("--step", default="last", help="of a run: last, best, or a step")
-    parser.add_argument("--only", choices=wan.PARTS, help="of wan: leave out the other part")
+    parser.add_argument("--out", type=epath.Path, required=True, help="directory to create")
+    parser.add_argument("--step", default="last", help="checkpoint of a run: last, best, or a step")
+    parser.add_argument("--only", choices=wan.PARTS, help="wan: only this part")
     arguments = parser.parse_args()
     cli.guard(lambda: export(arguments))
 

@@ -1,14 +1,14 @@
-"""Reads public weights (safetensors) into a directory that training can start from.
+"""Imports public weights (safetensors) into a directory that training can start from.
 
     python launch/import_weights.py wan --from=Wan2.1-T2V-1.3B-Diffusers --out=weights/wan_l
     python launch/import_weights.py qwen --from=Qwen2.5-VL-7B-Instruct --out=weights/qwen_7b
 
 wan: the Wan 2.1 text-to-video DiT and its VAE, in diffusers' layout (transformer/, vae/) or in Wan's original
-one. Then --config.init=OUT --config.vae=OUT of launch/train.py starts from them.
-qwen: Qwen2.5-VL of any size, or a text-only Qwen2.5, as the model hubs have it; with its tokenizer and chat
-template. Then --config.instruction.qwen.weights=OUT of launch/train.py reads instructions with it.
+one. Start from them with launch/train.py --config.init=OUT --config.vae=OUT.
+qwen: Qwen2.5-VL of any size, or a text-only Qwen2.5, in the layout of the model hubs, with its tokenizer and
+chat template. Use it with launch/train.py --config.instruction.qwen.weights=OUT.
 
-Tensors are streamed: a model may be larger than the memory. Any mesh can restore what is written.
+Tensors are streamed: a model may be larger than memory. The result can be restored on any mesh.
 """
 
 import argparse
@@ -29,18 +29,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("name", choices=["wan", "qwen"], help="whose weights")
+    parser.add_argument("name", choices=["wan", "qwen"], help="which weights")
     parser.add_argument("--from", dest="source", type=epath.Path, required=True, help="folder of the weights")
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to write to")
-    parser.add_argument("--dtype", choices=DTYPES, help="to write; the source's when not given")
-    parser.add_argument("--only", choices=wan.PARTS, help="of wan: leave out the other part")
+    parser.add_argument("--dtype", choices=DTYPES, help="to write; the source's by default")
+    parser.add_argument("--only", choices=wan.PARTS, help="wan: only this part")
     parser.add_argument(
         "--text_dim",
         type=int,
-        help="of wan: channels of the instruction encoder; when they are not the weights' (4096), the first "
-        "projection of the text is left out and starts fresh",
+        help="wan: width of the instruction encoder; if it is not the weights' (4096), the first text "
+        "projection is left out and starts from random values",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace parts that --out already holds")
     arguments = parser.parse_args()
     cli.guard(lambda: {"wan": import_wan, "qwen": import_qwen}[arguments.name](arguments))
 
@@ -53,7 +53,7 @@ def import_wan(arguments: argparse.Namespace) -> None:
         write(part, arguments)
     fields = {"dit": "init", "vae": "vae"}
     flags = " ".join(f"--config.{fields[part]}={arguments.out}" for part in parts)
-    print(f"wrote {arguments.out}; launch/train.py takes it by {flags}")
+    print(f"wrote {arguments.out}; use it with launch/train.py {flags}")
 
 
 def import_qwen(arguments: argparse.Namespace) -> None:
@@ -67,8 +67,8 @@ def import_qwen(arguments: argparse.Namespace) -> None:
     write(part, arguments)
     width = part.config.text.hidden_size
     print(
-        f"wrote {arguments.out}; launch/train.py takes it by --config.instruction.name=qwen "
-        f"--config.instruction.qwen.weights={arguments.out}; import wan for it with --text_dim={width}"
+        f"wrote {arguments.out}; use it with launch/train.py --config.instruction.name=qwen "
+        f"--config.instruction.qwen.weights={arguments.out}; for it, import wan with --text_dim={width}"
     )
 
 

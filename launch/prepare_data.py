@@ -4,12 +4,12 @@
     python launch/prepare_data.py refcoco --raw=raw --out=data
     python launch/prepare_data.py image_folder --raw=my_images --out=data
 
-stamps: photographic cut-outs on photographic backgrounds, from Debian packages: as they are installed, else
-from .deb files in --raw, else fetched there with apt-get download (never installed; no root needed).
+stamps: photographic cut-outs on photographic backgrounds, from Debian packages: from installed ones, else
+from .deb files in --raw, else downloaded there with apt-get download (never installed; no root needed).
 
 refcoco, refcocoplus, refcocog, grefcoco, reasonseg, coco_captions, image_folder: from the publisher's files
-in --raw (docs/benchmarks.md says where they come from and how they lie), to OUT/NAME. It ends with a table of
-what there is beside what should be there. When it is stopped, the same command goes on.
+in --raw (docs/benchmarks.md lists their sources and the folder layout), to OUT/NAME. Prints a table that
+compares the result with the published sizes. After an interruption, repeat the command to continue.
 """
 
 import argparse
@@ -28,22 +28,22 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("name", choices=["stamps", *BUILDERS], help="which dataset")
-    parser.add_argument("--out", type=epath.Path, required=True, help="directory to make")
+    parser.add_argument("--out", type=epath.Path, required=True, help="directory to create")
     parser.add_argument(
-        "--raw", type=epath.Path, help="where the publisher's files are (stamps: OUT/packages)"
+        "--raw", type=epath.Path, help="folder of the publisher's files (stamps: OUT/packages)"
     )
-    parser.add_argument("--strict", action="store_true", help="end at the first thing that is wrong")
-    parser.add_argument("--num_workers", type=int, help="processes (default: one a core)")
-    parser.add_argument("--beam", help="work on a cluster instead: options of Apache Beam's pipeline")
+    parser.add_argument("--strict", action="store_true", help="stop at the first problem in the data")
+    parser.add_argument("--num_workers", type=int, help="number of processes (default: one per core)")
+    parser.add_argument("--beam", help="run on a cluster instead: Apache Beam pipeline options")
     arguments = parser.parse_args()
     cli.guard(lambda: run(arguments))
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prepares what the flags say."""
+    """Prepares the dataset that the flags name."""
     if arguments.name == "stamps":
         if arguments.strict or arguments.num_workers or arguments.beam:
-            raise UserError("stamps: --strict, --num_workers and --beam are for the other datasets")
+            raise UserError("--strict, --num_workers and --beam do not apply to stamps; leave them out")
         prepare_stamps(arguments.out, arguments.raw)
         return
     if arguments.raw is None:
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
             beam=arguments.beam,
         )
     except KeyboardInterrupt:
-        raise UserError("stopped; the same command goes on from here") from None
+        raise UserError("stopped; repeat the command to continue") from None
 
 
 if __name__ == "__main__":

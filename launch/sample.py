@@ -1,11 +1,11 @@
-"""Segments what a sentence names in an image, or draws what a sentence describes.
+"""Segments the object that --text names in an image, or generates an image from --text.
 
     python launch/sample.py --checkpoint=runs/tiny --image=scene.png --text="the red star" --out=out
     python launch/sample.py --checkpoint=runs/tiny --text="a red star" --out=out
     python launch/sample.py --checkpoint=runs/l --image=park.jpg --text="Which of these can fly?" --reason
 
 With --image: writes mask.png, probability.png and overlay.png, at the image's own size.
-Without: image.png.
+Without: writes image.png.
 """
 
 import numpy as np
@@ -27,7 +27,7 @@ from genmask_jax.runs import find_step, read_config
 from genmask_jax.sheets import overlay
 
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Directory of a training run.", required=True)
-TEXT = flags.DEFINE_string("text", None, "What to segment or to draw.", required=True)
+TEXT = flags.DEFINE_string("text", None, "What to segment or to generate.", required=True)
 REASON = flags.DEFINE_bool(
     "reason",
     False,
@@ -36,22 +36,22 @@ REASON = flags.DEFINE_bool(
 IMAGE = flags.DEFINE_string("image", None, "Image to segment; without it an image is generated.")
 OUT = flags.DEFINE_string("out", "samples", "Directory to write to.")
 STEP = flags.DEFINE_string("step", "last", "last, best, or a step.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the noise.")
+SEED = flags.DEFINE_integer("seed", 0, "Of the initial noise.")
 MASK_STEPS = flags.DEFINE_integer(
-    "mask_steps", None, "Passes for a mask: 1, or more to refine it.", lower_bound=1
+    "mask_steps", None, "Passes per mask: 1, or more to refine it.", lower_bound=1
 )
 MASK_SAMPLES = flags.DEFINE_integer("mask_samples", None, "Noises whose masks are averaged.", lower_bound=1)
-IMAGE_STEPS = flags.DEFINE_integer("image_steps", None, "Steps for an image.", lower_bound=1)
-GUIDANCE_SCALE = flags.DEFINE_float("guidance_scale", None, "Of classifier-free guidance; 1 is none.")
+IMAGE_STEPS = flags.DEFINE_integer("image_steps", None, "Sampling steps per image.", lower_bound=1)
+GUIDANCE_SCALE = flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance scale; 1 is none.")
 
 
 def main() -> None:
     if not TEXT.value.strip():
-        raise UserError("--text is empty; say what to segment or to draw, such as 'the red star'")
+        raise UserError("--text is empty; say what to segment or to generate, such as 'the red star'")
     image = read_image(IMAGE.value) if IMAGE.value else None
     if REASON.value and image is None:
         raise UserError("--reason describes something in an image; give --image")
-    find_step(CHECKPOINT.value, STEP.value)  # before anything takes long
+    find_step(CHECKPOINT.value, STEP.value)  # fail early
     out = make_directory(OUT.value, "--out")
     text = describe(image) if REASON.value else TEXT.value
     networks, config, _ = load(CHECKPOINT.value, STEP.value)
@@ -77,10 +77,10 @@ def main() -> None:
 
 
 def describe(image: np.ndarray) -> str:
-    """What the question --text is after, in plain words.
+    """Describes in plain words what the question --text asks for.
 
-    The language model is loaded before the run's own encoder, and let go again: one of them is in memory at a
-    time.
+    The language model is loaded before the run's own encoder, and freed again, so that only one of them is in
+    memory at a time.
     """
     config = read_config(TrainConfig, CHECKPOINT.value)
     directory = epath.Path(CHECKPOINT.value) / "instruction"
@@ -89,12 +89,12 @@ def describe(image: np.ndarray) -> str:
     (text,) = reasoner([image], [TEXT.value])
     print(f"{TEXT.value!r} asks for: {text!r}")
     if not text:
-        raise UserError("--reason: the language model wrote nothing; ask in other words, or without --reason")
+        raise UserError("--reason: the language model wrote nothing; rephrase --text, or leave out --reason")
     return text
 
 
 def save(pixels: np.ndarray, path: epath.Path) -> None:
-    """Writes uint8 pixels as PNG and says so."""
+    """Writes uint8 pixels as PNG and prints the path."""
     with path.open("wb") as file:
         Image.fromarray(pixels).save(file, format="PNG")
     print(f"wrote {path}")

@@ -1,12 +1,12 @@
-"""Scores anyone's predictions on a benchmark, by the benchmark's own protocol.
+"""Scores the predictions of any model on a benchmark, by the benchmark's own protocol.
 
     python launch/score.py --benchmark=data/refcoco/unc:testA --predictions=testA.jsonl
     python launch/score.py --benchmark=data/reasonseg:val --predictions=masks --format=latex
 
---predictions: a file of lines {"id": ..., "rle": {"size": [H, W], "counts": "..."}}, or a folder of
-ID.png, not 0 where the mask is. Masks have the image's own resolution; an empty one says "no target".
-Ids: the sent_id in the RefCOCO family and gRefCOCO, the image's stem in ReasonSeg. The last line is
-JSON: the metrics, as fractions.
+--predictions: a file of lines {"id": ..., "rle": {"size": [H, W], "counts": "..."}}, or a folder of ID.png,
+nonzero inside the mask. Masks have the image's own resolution; an empty mask means "no target". The id is the
+sent_id in the RefCOCO family and gRefCOCO, and the image file's stem in ReasonSeg. Prints a table and, last,
+one line of JSON with the metrics as fractions.
 """
 
 import json

@@ -1,9 +1,9 @@
-"""Trains GenMask: masks and images, one model, one objective.
+"""Trains GenMask: masks and images with one model and one objective.
 
     python launch/train.py --config=configs/genmask_tiny.py --workdir=runs/tiny
 
 Any field of the config can be set: --config.optimizer.learning_rate=3e-4. On a pod, run the same command on
-every host. A stopped run (Ctrl-C, SIGTERM, a crash) goes on with --resume. Writes to the work directory:
+every host. A stopped run (Ctrl-C, SIGTERM, a crash) resumes with --resume. Writes to the work directory:
 checkpoints/, samples/ (validation images), metrics.jsonl and TensorBoard events.
 """
 
@@ -28,20 +28,20 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A file configs/genmask_*.py."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
-RESUME = flags.DEFINE_bool("resume", False, "Go on with the run in --workdir.")
+RESUME = flags.DEFINE_bool("resume", False, "Resume the run in --workdir.")
 PROFILE = flags.DEFINE_string(
     "profile",
     None,
-    "START:STOP, the steps of which to write a trace to WORKDIR/profile, for XProf and Perfetto.",
+    "START:STOP, steps to trace to WORKDIR/profile, for XProf and Perfetto.",
 )
 hosts.define_flags()
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and begin anew.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and start again.")
 
 
 def main() -> None:
     config = from_config_dict(TrainConfig, CONFIG.value)
     profile = parse_range(PROFILE.value, config.loop.num_steps)
-    # What can be wrong is found before --overwrite deletes anything.
+    # Check everything before --overwrite deletes anything.
     workdir = check_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
     vae_config, vae_state = load_vae(config.vae)
     check_data(config.data)
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def parse_range(text: str | None, num_steps: int) -> range:
-    """START:STOP as a range of steps. Raises UserError when it is none, or the run has no such steps."""
+    """START:STOP as a range of steps. Raises UserError if it is invalid, or the run has no such steps."""
     if text is None:
         return range(0)
     start, _, stop = text.partition(":")

@@ -2,7 +2,7 @@
 
     python launch/train_vae.py --config=configs/vae_tiny.py --workdir=runs/vae_tiny
 
-Writes to the work directory: vae/ (what config.vae of launch/train.py asks for), checkpoints/, samples/
+Writes to the work directory: vae/ (for config.vae of launch/train.py), checkpoints/, samples/
 (reconstructions), metrics.jsonl and TensorBoard events.
 """
 
@@ -19,16 +19,16 @@ from genmask_jax.training.vae import VAETask
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file configs/vae_*.py.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
-RESUME = flags.DEFINE_bool("resume", False, "Go on with the run in --workdir.")
+RESUME = flags.DEFINE_bool("resume", False, "Resume the run in --workdir.")
 hosts.define_flags()
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and begin anew.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and start again.")
 
 
 def main() -> None:
     config = from_config_dict(VAETrainConfig, CONFIG.value)
     workdir = check_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
     for split in ("train", "val"):
-        segment_source(config.data, split)  # or complains
+        segment_source(config.data, split)  # raises if it is missing
     task, mesh = VAETask(config), make_mesh(config.mesh)
     check_batch(config.loop, mesh)
     make_workdir(workdir, config, overwrite=OVERWRITE.value)

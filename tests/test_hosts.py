@@ -81,7 +81,7 @@ def train_and_stop(arguments, workdir, until, **options):
     codes = finish(started)
     logs = "\n".join(path.read_text()[-1500:] for path in workdir.parent.glob("train_*.log"))
     assert codes == [1] * len(started), logs
-    assert "go on with --resume" in logs, logs
+    assert "continue with --resume" in logs, logs
 
 
 def same_losses(workdir, other):

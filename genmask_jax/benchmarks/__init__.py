@@ -1,1 +1,1 @@
-"""What launch/benchmark.py measures."""
+"""The benchmarks of launch/benchmark.py."""

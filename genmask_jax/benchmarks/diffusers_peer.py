@@ -1,4 +1,4 @@
-"""The same step by diffusers and PyTorch, eager and compiled."""
+"""The same training step in diffusers and PyTorch, eager and compiled."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ from genmask_jax.weights import wan_dit
 
 
 def load() -> tuple[Any, Any]:
-    """The modules torch and diffusers. Raises UserError where they are not installed."""
+    """The modules torch and diffusers. Raises UserError if they are not installed."""
     try:
         import diffusers
         import torch
@@ -44,9 +44,9 @@ def our_params(model: Any, workload: Workload) -> nnx.State:
 
 
 def make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[], float]:
-    """A function that takes one step (forward, backward, AdamW) and returns its loss; on a GPU where one is.
+    """Returns a function that runs one step (forward, backward, AdamW; on a GPU if any) and returns the loss.
 
-    With one frame the model gets a timestep an example, with two a timestep a token, as it wants them.
+    The model expects one timestep per example if there is one frame, and one per token if there are two.
     """
     torch, _ = load()
     device = "cuda" if torch.cuda.is_available() else "cpu"

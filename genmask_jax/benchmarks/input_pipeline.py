@@ -1,4 +1,4 @@
-"""Examples a second that are read and prepared, beside those that a training step takes."""
+"""Examples per second of the input pipeline, compared with those that a training step consumes."""
 
 import dataclasses
 import functools
@@ -36,11 +36,11 @@ from genmask_jax.training.state import init_state, make_init
 from genmask_jax.training.step import make_train_step
 
 JPEGS = 64
-"""Different images in the set of JPEGs; decoding one takes as long as decoding another."""
+"""Number of different images in the set of JPEGs; all take equally long to decode."""
 
 
 class JpegSource(Source):
-    """Images as JPEG and masks as PNG in an ArrayRecord, decoded when they are read."""
+    """Images as JPEG and masks as PNG in an ArrayRecord, decoded on read."""
 
     def __init__(self, path: str, *, masks: bool):
         self.records, self.masks = grain.sources.ArrayRecordDataSource(path), masks
@@ -56,7 +56,7 @@ class JpegSource(Source):
 
 
 def write_jpegs(path: epath.Path, size: int) -> None:
-    """Scenes with grain, which photographs have too and which makes decoding as slow as theirs."""
+    """Writes scenes with added noise, so that they decode as slowly as photographs, which have noise too."""
     scenes, rng = ReferShapesSegment("train", size, 0), np.random.default_rng(0)
     writer = ArrayRecordWriter(str(path), "group_size:1")
     for i in range(JPEGS):
@@ -72,7 +72,7 @@ def write_jpegs(path: epath.Path, size: int) -> None:
 
 
 def read_config(path: str, vae: str | None) -> TrainConfig:
-    """A file of configs/. Raises UserError when it is not there or not valid."""
+    """Reads a file of configs/. Raises UserError if it is missing or invalid."""
     spec = importlib.util.spec_from_file_location("config", path)
     if spec is None or not epath.Path(path).exists():
         raise UserError(f"--config={path}: there is no such file; see configs/")
@@ -83,7 +83,7 @@ def read_config(path: str, vae: str | None) -> TrainConfig:
 
 
 def examples_per_second(batches: Any, batch_size: int, duration: float) -> float:
-    """Reads batches for so many seconds, after the first few."""
+    """Reads batches for `duration` seconds, after a few for warm-up."""
     for _ in range(4):
         next(batches)
     began, count = time.perf_counter(), 0
@@ -94,7 +94,7 @@ def examples_per_second(batches: Any, batch_size: int, duration: float) -> float
 
 
 def step_seconds(config: TrainConfig, encoder: Any, batch: Any) -> float:
-    """Median of a training step's, on a batch that is at hand."""
+    """Median seconds of a training step, on a batch that is already loaded."""
     mesh, loop = make_mesh(config.mesh), config.loop
     task = GenMaskTask(make_networks(config, *load_vae(config.vae), encoder, mesh), config)
     tx = make_optimizer(config.optimizer, loop)
@@ -109,10 +109,10 @@ def step_seconds(config: TrainConfig, encoder: Any, batch: Any) -> float:
 
 
 def measure(path: str, vae: str | None, jpeg_size: int, duration: float) -> dict[str, Any]:
-    """Runs the benchmark, prints a table, and last one line of JSON, which it returns.
+    """Runs the benchmark, prints a table and, last, one line of JSON, which it also returns.
 
     Raises:
-        UserError: the config or its VAE is not there.
+        UserError: the config or its VAE is missing.
     """
     config = read_config(path, vae)
     load_vae(config.vae)
@@ -131,11 +131,11 @@ def measure(path: str, vae: str | None, jpeg_size: int, duration: float) -> dict
     rates["step"] = size / step_seconds(config, encoder, next(read()))
     table = Table(title=f"{config.name}: batches of {size}")
     table.add_column("")
-    table.add_column("examples a second", justify="right")
-    table.add_row(f"read: {config.data.name}, {config.data.size} px", f"{rates['data']:.0f}")
-    table.add_row(f"read: ArrayRecord of JPEGs, {jpeg_size} px", f"{rates['jpegs']:.0f}")
-    table.add_row("taken by a training step", f"{rates['step']:.0f}")
-    table.add_row("read / taken", f"{rates['data'] / rates['step']:.1f}")
+    table.add_column("examples/s", justify="right")
+    table.add_row(f"input pipeline: {config.data.name}, {config.data.size} px", f"{rates['data']:.0f}")
+    table.add_row(f"input pipeline: ArrayRecord of JPEGs, {jpeg_size} px", f"{rates['jpegs']:.0f}")
+    table.add_row("training step", f"{rates['step']:.0f}")
+    table.add_row("input pipeline / training step", f"{rates['data'] / rates['step']:.1f}")
     Console().print(table)
     line = {f"{name}_examples_per_second": rate for name, rate in rates.items()}
     line |= {"ratio": rates["data"] / rates["step"], "jpeg_size": jpeg_size, "batch_size": size}

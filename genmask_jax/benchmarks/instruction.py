@@ -1,4 +1,4 @@
-"""Seconds and memory for Qwen as an instruction encoder, at full width with as many layers as fit."""
+"""Time and memory of Qwen as an instruction encoder, at full width with as many layers as fit."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,13 +25,13 @@ NEW_TOKENS = 16
 
 @dataclasses.dataclass(frozen=True)
 class EncoderWorkload:
-    """What is run.
+    """Model and inputs to measure.
 
-    size: in SIZES.
-    layers: of the language model; all of the vision tower's are there.
+    size: a key of SIZES.
+    layers: number of layers of the language model; the vision tower is complete.
     image_size: side of the images, pixels.
-    batch_size: images, each with a short text.
-    dtype: of weights and products.
+    batch_size: number of images, each with a short text.
+    dtype: of weights and matrix products.
     """
 
     size: str
@@ -47,25 +47,25 @@ class EncoderWorkload:
         return dataclasses.replace(whole, text=dataclasses.replace(whole.text, depth=depth))
 
     def preparer(self) -> QwenPreparer:
-        """Of prompts with such an image; the vocabulary is a small one."""
+        """A preparer of prompts with an image of this size, with a small vocabulary."""
         budget = max(1, round(self.image_size / self.config.vision.token_size)) ** 2
         instruction = QwenInstructionConfig(image_token_budgets=(budget,), min_image_tokens=1)
         tokenizer = learn_tokenizer([TEXT], 300)
         return QwenPreparer(PromptMaker(tokenizer, CHAT_TEMPLATE, self.config.vision, instruction))
 
     def inputs(self) -> dict[str, np.ndarray]:
-        """Prepared prompts with images of noise."""
+        """Prepared prompts with noise images."""
         prepare = self.preparer()
         return stack_inputs([prepare(TEXT, noise(self.image_size, seed)) for seed in range(self.batch_size)])
 
 
 def noise(size: int, seed: int) -> UInt8[np.ndarray, "size size 3"]:
-    """An image."""
+    """A noise image."""
     return np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
 
 
 def our_stages(workload: EncoderWorkload) -> tuple[Stages, int]:
-    """The parts by name, and the number of parameters."""
+    """Our stages by name, and the number of parameters."""
     config, dtype = workload.config, jnp.dtype(workload.dtype)
     graph, shapes = nnx.split(
         nnx.eval_shape(lambda: Qwen(config, dtype=dtype, param_dtype=dtype, rngs=nnx.Rngs(0)))
@@ -103,7 +103,7 @@ def our_stages(workload: EncoderWorkload) -> tuple[Stages, int]:
 
 
 def peer_stages(workload: EncoderWorkload) -> Stages:
-    """The first two stages by transformers. Raises UserError when PyTorch is not installed."""
+    """The first two stages in transformers. Raises UserError if PyTorch is not installed."""
     from genmask_jax.benchmarks.transformers_peer import make_stages
 
     prepared = workload.inputs()
@@ -111,7 +111,7 @@ def peer_stages(workload: EncoderWorkload) -> Stages:
 
 
 def measure(workload: EncoderWorkload, *, peer: str | None, repeats: int) -> dict[str, Any]:
-    """Runs the benchmark, prints a table, and last one line of JSON, which it returns."""
+    """Runs the benchmark, prints a table and, last, one line of JSON, which it also returns."""
     stages, parameters = our_stages(workload)
     columns = {"ours": stages} | ({peer: peer_stages(workload)} if peer else {})
     title = f"Qwen {workload.size}, {parameters / 1e9:.3f} B parameters, {workload.dtype}"

@@ -1,4 +1,4 @@
-"""Weights of noise, for what is measured at sizes whose published weights are not at hand."""
+"""Random weights, for benchmarks at sizes whose published weights are not available."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def random_weights(shapes: Any, dtype: Any) -> Any:
-    """Noise that keeps signals' size, made on the host layer by layer; vectors are ones."""
+    """Noise scaled to preserve activations' variance, drawn on the host per layer; vectors are ones."""
     rng = np.random.default_rng(0)
 
     def leaf(x: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Seconds and memory for masks at a published size, with random bfloat16 weights."""
+"""Time and memory of mask sampling at a published size, with random bfloat16 weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +24,7 @@ TEXT = "the dog on the left"
 
 
 def make_random_networks(size: str, image_size: int) -> Networks:
-    """GenMask at one of DIT_SIZES with Wan's VAE, all of it random bfloat16 but the text encoder (MiniLM).
+    """GenMask at one of DIT_SIZES with Wan's VAE, in random bfloat16 except the text encoder (MiniLM).
 
     Raises:
         UserError: the image size does not fit, or MiniLM is not installed.
@@ -48,7 +48,7 @@ def make_random_networks(size: str, image_size: int) -> Networks:
 
 
 def stages(networks: Networks, batch_size: int) -> Stages:
-    """The parts of a batch of masks by name."""
+    """The stages of sampling a batch of masks, by name."""
     height, width, channels = networks.latent_shape
     side = networks.size
     image = jax.device_put(np.zeros((batch_size, side, side, 3), np.float32))
@@ -82,11 +82,11 @@ def stages(networks: Networks, batch_size: int) -> Stages:
 
 
 def measure(size: str, image_size: int, batch_size: int, repeats: int) -> dict[str, Any]:
-    """Runs the benchmark, prints a table, and last one line of JSON, which it returns."""
+    """Runs the benchmark, prints a table and, last, one line of JSON, which it also returns."""
     networks = make_random_networks(size, image_size)
     jax.block_until_ready((networks.params, networks.frozen))
     count = sum(x.size for x in jax.tree.leaves(networks.params))
-    title = f"DiT of {count / 1e9:.3f} B parameters, {batch_size} of {image_size} px, bfloat16"
+    title = f"DiT of {count / 1e9:.3f} B parameters, batch {batch_size} at {image_size} px, bfloat16"
     columns = {"ours": stages(networks, batch_size)}
     said = {"parameters": count, "image_size": image_size, "batch_size": batch_size}
     return report_stages(title, columns, repeats, said)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing in turns, the machine's peak, memory, and the table of stages."""
+"""Shared by the benchmarks: timing in turns, measured peak FLOP/s, memory, and the table of stages."""
 
 import dataclasses
 import json
@@ -14,15 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 MATMUL = 2048
-"""Side of the matrices whose product is the machine's peak; 4 times that on accelerators."""
+"""Side of the square matrices whose product measures peak FLOP/s; 4 times that on accelerators."""
 
 Stages = dict[str, Callable[[], Any]]
-"""Parts of the work by name, each a function that runs it to its end."""
+"""Stages by name, each a function that runs it to completion."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds of the first call, which compiles, and of those after it."""
+    """Seconds of the first call, which compiles, and of all later calls."""
 
     first: float
     later: tuple[float, ...]
@@ -33,7 +33,7 @@ class Timing:
 
 
 def seconds(function: Callable[[], object], count: int) -> list[float]:
-    """Of each of `count` calls."""
+    """Seconds of each of `count` calls."""
     taken = []
     for _ in range(count):
         began = time.perf_counter()
@@ -43,7 +43,7 @@ def seconds(function: Callable[[], object], count: int) -> list[float]:
 
 
 def time_in_turns(runs: Stages, repeats: int) -> dict[str, Timing]:
-    """A machine's speed drifts; what is to be compared takes its turns."""
+    """Times the functions in turns, so that drift in the machine's speed affects all of them alike."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
@@ -61,7 +61,7 @@ def matmul_peak(dtype: Any = jnp.float32) -> float:
 
 
 def peak_memory() -> dict[str, int]:
-    """Bytes: of the process, and of its first device where it says so."""
+    """Peak bytes of the process, and of its first device if it reports them."""
     peak = {"peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
     device = jax.local_devices()[0].memory_stats() or {}
     return peak | (
@@ -72,16 +72,17 @@ def peak_memory() -> dict[str, int]:
 def report_stages(
     title: str, columns: dict[str, Stages], repeats: int, said: dict[str, Any]
 ) -> dict[str, Any]:
-    """Times stages, ours and others' that stand in the same order, prints a table and last a line of JSON.
+    """Times our stages and a peer's, in the same order; prints a table and, last, one line of JSON.
 
     Args:
         title: of the table.
-        columns: stages by who runs them; others may leave out the last ones.
-        repeats: calls of each after the first.
-        said: goes into the line.
+        columns: stages by implementation; a peer may leave out the last ones.
+        repeats: calls of each stage after the first.
+        said: further entries of the JSON line.
 
     Returns:
-        What the line says: medians and first calls by who and stage, memory, device, and `said`.
+        The entries of the JSON line: medians and first calls by implementation and stage, memory, device, and
+        `said`.
     """
     table = Table(title=title)
     for column in ("", *(f"{who}{part}" for who in columns for part in ("", ": range", ": first call"))):

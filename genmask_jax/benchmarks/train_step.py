@@ -1,4 +1,4 @@
-"""Seconds a training step, ours and a peer's, in turns: a machine's speed drifts, their ratio does not."""
+"""Seconds per training step, ours and a peer's, in turns: the machine's speed drifts, the ratio does not."""
 
 import copy
 import json
@@ -21,15 +21,15 @@ COMPILED = "diffusers, torch.compile"
 
 
 def measure(workload: Workload, *, peer: str | None, rounds: int) -> dict:
-    """Runs the benchmark, prints a table, and last one line of JSON.
+    """Runs the benchmark, prints a table and, last, one line of JSON.
 
     Args:
-        workload: what a step is.
+        workload: the step to measure.
         peer: "diffusers", or None for ours alone.
-        rounds: how often each takes its turn of STEPS steps.
+        rounds: number of turns of STEPS steps each.
 
     Returns:
-        What the line of JSON says.
+        The entries of the JSON line.
     """
     runs, losses = {}, {}
     if peer:
@@ -49,7 +49,7 @@ def measure(workload: Workload, *, peer: str | None, rounds: int) -> dict:
             losses[name] = [run()]
             first[name] = time.perf_counter() - began
             losses[name] += [run() for _ in range(WARMUP - 1)]
-        except Exception as error:  # torch.compile wants a C++ compiler, and does not work everywhere
+        except Exception as error:  # torch.compile needs a C++ compiler, and does not work everywhere
             if name != COMPILED:
                 raise
             failed[name] = type(error).__name__
@@ -58,7 +58,7 @@ def measure(workload: Workload, *, peer: str | None, rounds: int) -> dict:
     peaks = [matmul_peak(workload.dtype)]
     for _ in range(rounds):
         for name, run in runs.items():
-            run()  # the one before leaves caches, and threads that still spin
+            run()  # warm-up: the previous one leaves its caches, and threads that still spin
             taken[name] += seconds(run, STEPS)
         peaks.append(matmul_peak(workload.dtype))
     return _report(workload, taken, first, losses, failed, max(peaks))
@@ -67,7 +67,7 @@ def measure(workload: Workload, *, peer: str | None, rounds: int) -> dict:
 def _report(workload: Workload, taken: dict, first: dict, losses: dict, failed: dict, peak: float) -> dict:
     medians = {name: statistics.median(values) for name, values in taken.items()}
     table = Table(title=_title(workload))
-    for column in ("", "seconds a step", "range", "first step", "samples/s", "GFLOP/s", "of peak", "loss"):
+    for column in ("", "s/step", "range", "first step", "samples/s", "GFLOP/s", "MFU", "loss"):
         table.add_column(column, justify="right" if column else "left")
     for name, values in taken.items():
         rate = workload.flops / medians[name]
@@ -82,8 +82,8 @@ def _report(workload: Workload, taken: dict, first: dict, losses: dict, failed: 
             f"{losses[name][-1]:.6f}",
         )
     for name, why in failed.items():
-        table.add_row(name, f"does not work here: {why}")
-    table.caption = f"peak: a product of square matrices, {peak / 1e9:.0f} GFLOP/s"
+        table.add_row(name, f"failed: {why}")
+    table.caption = f"MFU relative to the peak of a square matrix product, {peak / 1e9:.0f} GFLOP/s"
     Console(width=max(110, Console().width)).print(table)
     peers = {name: value for name, value in medians.items() if name != "ours"}
     line = {
@@ -108,6 +108,6 @@ def _report(workload: Workload, taken: dict, first: dict, losses: dict, failed: 
 def _title(workload: Workload) -> str:
     m, b = workload.model, workload.batch_size
     return (
-        f"{m.depth} layers of {m.hidden_size}, batch {b}, {workload.frames} x "
-        f"{workload.tokens // workload.frames} tokens, {workload.text_tokens} of text, {workload.dtype}"
+        f"{m.depth} layers of width {m.hidden_size}, batch {b}, {workload.frames} x "
+        f"{workload.tokens // workload.frames} tokens, {workload.text_tokens} text tokens, {workload.dtype}"
     )

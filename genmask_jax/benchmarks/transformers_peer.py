@@ -1,4 +1,4 @@
-"""Qwen's towers by transformers and PyTorch."""
+"""Qwen's vision tower and language model in transformers and PyTorch."""
 
 import os
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from genmask_jax.instruction.qwen.config import QwenConfig
 def make_stages(
     config: QwenConfig, inputs: dict[str, np.ndarray], image_size: int, dtype: str
 ) -> dict[str, Callable[[], Any]]:
-    """The vision tower and the language model, with weights as transformers initialises them.
+    """The vision tower and the language model, with transformers' random initialisation.
 
     Args:
         config: the shape.
-        inputs: prepared prompts; only their shapes count.
-        image_size: side of the images, pixels; whole tokens are taken of it.
-        dtype: of weights and products.
+        inputs: prepared prompts; only their shapes and positions are used.
+        image_size: side of the images, pixels; rounded to whole tokens.
+        dtype: of weights and matrix products.
 
     Raises:
         UserError: PyTorch is not installed.

@@ -1,4 +1,4 @@
-"""Seconds and memory for Wan 2.1's VAE, with random weights."""
+"""Time and memory of Wan 2.1's VAE, with random weights."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from genmask_jax.models.vae import VAE, VAEConfig
 
 
 def measure(image_size: int, batch_size: int, dtype: str, repeats: int) -> dict[str, Any]:
-    """Runs the benchmark, prints a table, and last one line of JSON, which it returns.
+    """Runs the benchmark, prints a table and, last, one line of JSON, which it also returns.
 
     Raises:
         UserError: the image size does not fit the VAE.
     """
     config, kind = VAEConfig(), jnp.dtype(dtype)
     if image_size % config.stride:
-        raise UserError(f"--image_size={image_size} is no multiple of the VAE's stride {config.stride}")
+        raise UserError(f"--image_size={image_size} is not a multiple of the VAE's stride {config.stride}")
     graph, shapes = nnx.split(nnx.eval_shape(lambda: VAE(config, dtype=kind, rngs=nnx.Rngs(0))))
     state = random_weights(shapes, kind)
     side = image_size // config.stride
@@ -33,6 +33,6 @@ def measure(image_size: int, batch_size: int, dtype: str, repeats: int) -> dict[
         "encoder": lambda: jax.block_until_ready(encode(state, images)),
         "decoder": lambda: jax.block_until_ready(decode(state, latents)),
     }
-    title = f"VAE of Wan 2.1, {batch_size} of {image_size} px, {dtype}"
+    title = f"Wan 2.1 VAE, batch {batch_size} at {image_size} px, {dtype}"
     said = {"image_size": image_size, "batch_size": batch_size, "dtype": dtype}
     return report_stages(title, {"ours": stages}, repeats, said)

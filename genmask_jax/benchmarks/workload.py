@@ -1,4 +1,4 @@
-"""A training step of the DiT alone, on noise: its shapes, its operations, and our side of it."""
+"""A training step of the DiT alone, on noise: its shapes, its FLOPs, and our implementation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Workload:
     """Shapes of one step.
 
     model: the DiT.
-    batch_size: examples.
+    batch_size: number of examples.
     frames: 1, or 2 with timesteps (t, 0).
     latents: height and width of a frame.
     text_tokens: length of the instruction.
@@ -37,13 +37,13 @@ class Workload:
 
     @property
     def tokens(self) -> int:
-        """Of one example."""
+        """Number of tokens of one example."""
         height, width = self.latents
         return self.frames * (height // self.model.patch_size) * (width // self.model.patch_size)
 
     @property
     def flops(self) -> float:
-        """Of the matrix products of one step: forward, and twice that backward (2 for a multiply-add)."""
+        """FLOPs of one step's matrix products: forward, and twice that backward (2 per multiply-add)."""
         m, n, text = self.model, self.tokens, self.text_tokens
         size, runs = m.hidden_size, self.frames
         block = n * (6 * size**2 + 2 * size * m.ffn_size) + text * 2 * size**2 + 2 * size * n * (n + text)
@@ -68,7 +68,7 @@ class Workload:
 
 
 def parse_size(size: str, text_dim: int) -> DiTConfig:
-    """A name in DIT_SIZES, or DEPTHxWIDTH with heads of 64 and a feed-forward of four times the width.
+    """Parses a name in DIT_SIZES, or DEPTHxWIDTH (head size 64, feed-forward of four times the width).
 
     Raises:
         UserError: it is neither.
@@ -86,7 +86,7 @@ def parse_size(size: str, text_dim: int) -> DiTConfig:
 
 
 def make_ours(workload: Workload, params: nnx.State) -> Callable[[], float]:
-    """A function that takes one step (forward, backward, AdamW) and returns its loss."""
+    """Returns a function that runs one step (forward, backward, AdamW) and returns the loss."""
     dtype = jnp.dtype(workload.dtype)
     graph = nnx.split(nnx.eval_shape(lambda: DiT(workload.model, dtype=dtype, rngs=nnx.Rngs(0))))[0]
     tx = optax.adamw(LEARNING_RATE, weight_decay=WEIGHT_DECAY)

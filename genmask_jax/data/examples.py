@@ -11,19 +11,19 @@ import numpy as np
 
 
 class SegmentExample(TypedDict, total=False):
-    """An image, an expression that singles something out in it, and its mask.
+    """An image, an expression that refers to something in it, and the mask of the referred object.
 
     image:        uint8 [H, W, 3], RGB.
-    mask:         uint8 [H, W], 1 where the *visible* part of the named object is, else 0. To be scored, masks
-                  may be of another size than `image`, and 255 where a pixel does not count.
+    mask:         uint8 [H, W], 1 where the *visible* part of the referred object is, else 0. Masks to be
+                  scored may differ in size from `image`, and are 255 at ignored pixels.
     text:         the expression.
     id:           unique within the split, stable between runs.
 
-    Where it is to be scored (data/sources.py), also what follows; and of a prepared dataset `asked`, the
-    expression as it was read:
+    Examples to be scored (see data/sources.py) also have the fields below; those of a prepared dataset also
+    have `asked`, the expression as it was read (`records.Asked`):
 
-    group:        what kind of question this is; scores are reported per group as well.
-    other_text:   an expression that names another object of the same image; "" where there is none.
+    group:        the kind of question; scores are also reported per group.
+    other_text:   an expression that refers to another object of the same image; "" if there is none.
     other_mask:   uint8 [H, W], the mask of that other object.
     objects_mask: uint8 [H, W], the union of all objects in the image.
     """
@@ -55,10 +55,10 @@ class Source(Protocol):
 
 
 class Mixture:
-    """Sources one after the other, to look at; in training they are drawn from by their weights."""
+    """Several sources. Indexing concatenates them; training samples them by weight."""
 
     def __init__(self, parts: Sequence[Source], weights: Sequence[float]):
-        """`weights`: of each part's examples in a long run, relative to one another; positive."""
+        """`weights`: the relative share of examples that training draws from each part; positive."""
         self.parts, self.weights = list(parts), list(weights)
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
-"""Masks as run lengths, at an image's own resolution: COCO's annotations in, compressed RLE kept.
+"""Masks as run-length encodings (RLE) at the image's own resolution, converted from COCO annotations.
 
-The encoding is pycocotools'. An RLE here is its `counts` alone, as ASCII text; the size goes beside it.
+The encoding is that of pycocotools. Here an RLE is only its `counts`, as ASCII text; the size is kept
+separately.
 """
 
 from collections.abc import Sequence
@@ -13,13 +14,13 @@ from pycocotools import mask as coco
 Size = tuple[int, int]
 """Height and width, pixels."""
 IGNORE = 255
-"""In a mask: a pixel that counts neither for nor against a prediction."""
+"""Mask value of ignored pixels, which count neither for nor against a prediction."""
 LARGEST = 2**15
-"""Coordinates of points reach up to there, in libraries that draw; an image is not as large."""
+"""Largest coordinate that the drawing libraries accept; no image is that large."""
 
 
 def encode(mask: np.ndarray) -> str:
-    """A mask [H, W], true or not 0 where the object is, as counts."""
+    """Encodes a mask [H, W], nonzero where the object is, as counts."""
     return coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
 
 
@@ -27,18 +28,18 @@ def decode(counts: str, size: Size) -> Bool[np.ndarray, "H W"]:
     """The inverse of `encode`.
 
     Raises:
-        ValueError: the counts are no RLE of that size.
+        ValueError: the counts are not a valid RLE of that size.
     """
-    if sum(run_lengths(counts)) != size[0] * size[1]:  # of which pycocotools would leave memory as it was
+    if sum(run_lengths(counts)) != size[0] * size[1]:  # pycocotools would return uninitialised memory
         raise ValueError(f"its runs do not add up to {size[0]} x {size[1]} pixels")
     return coco.decode({"size": list(size), "counts": counts.encode()}).astype(bool)
 
 
 def run_lengths(counts: str) -> list[int]:
-    """The lengths that COCO's compressed counts stand for, written as differences from the last but one.
+    """Decodes COCO's compressed counts, which store each run length as its difference from the last but one.
 
     Raises:
-        ValueError: a character that does not occur in counts, an unfinished number, or a negative length.
+        ValueError: an invalid character, an unfinished number, or a negative length.
     """
     lengths: list[int] = []
     value = shift = 0
@@ -62,15 +63,18 @@ def run_lengths(counts: str) -> list[int]:
 
 
 def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
-    """An annotation's `segmentation` as `from_coco` takes it, and complaints about parts that are left out.
+    """Checks an annotation's `segmentation`.
 
     Args:
-        segmentation: polygons [[x, y, x, y, ...], ...], of which the union is meant; or a crowd's RLE,
+        segmentation: polygons [[x, y, x, y, ...], ...], whose union is the mask; or a crowd's RLE,
             {"size", "counts"}, compressed or as a list.
-        size: of the image.
+        size: (height, width) of the image.
+
+    Returns:
+        The segmentation as `from_coco` takes it, and an error message for each part that is left out.
 
     Raises:
-        ValueError: nothing of it is usable.
+        ValueError: no part of it is usable.
     """
     if isinstance(segmentation, dict):
         return _from_rle(segmentation, size), []
@@ -78,12 +82,12 @@ def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
         raise ValueError("no segmentation")
     good, complaints = [], []
     for i, polygon in enumerate(segmentation):
-        # Of four numbers pycocotools makes a box.
+        # pycocotools reads four numbers as a box.
         points = len(polygon) // 2 if isinstance(polygon, list) else 0
         if points < 3 or len(polygon) % 2:
             complaints.append(f"polygon {i} has {points} points")
         elif not all(isinstance(x, (int, float)) and abs(x) <= LARGEST for x in polygon):
-            complaints.append(f"polygon {i} has points that are no numbers, or far outside of any image")
+            complaints.append(f"polygon {i} has points that are not numbers, or far outside any image")
         else:
             good.append(tuple(polygon))
     if not good:
@@ -92,7 +96,7 @@ def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
 
 
 def from_coco(segmentation: Any, size: Size) -> str:
-    """Counts of the union of polygons, or of an RLE's counts, that `usable` has found good."""
+    """The counts of polygons (their union) or of an RLE, as returned by `usable`."""
     if isinstance(segmentation, str):
         return segmentation
     polygons = [[float(x) for x in polygon] for polygon in segmentation]
@@ -110,7 +114,7 @@ def _from_rle(rle: dict[str, Any], size: Size) -> str:
         counts = coco.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"].decode()
     if not isinstance(counts, str):
         raise ValueError("no counts")
-    return encode(decode(counts, size))  # checked, and in the form that others have
+    return encode(decode(counts, size))  # validates the counts and normalises their form
 
 
 def _times(size: Sequence[int]) -> str:
@@ -118,14 +122,14 @@ def _times(size: Sequence[int]) -> str:
 
 
 def union(masks: Sequence[str], size: Size) -> str:
-    """Counts of all masks together; of an empty mask where there are none."""
+    """Counts of the union of the masks; of an empty mask if there are none."""
     if not masks:
         return encode(np.zeros(size, np.uint8))
     return coco.merge([{"size": list(size), "counts": m.encode()} for m in masks])["counts"].decode()
 
 
 def with_ignored(counts: str, ignored: str, size: Size) -> UInt8[np.ndarray, "H W"]:
-    """A mask of 1 for the object, 255 for pixels that do not count, and 0; `ignored` may be ""."""
+    """A mask with 1 for the object, 255 for ignored pixels and 0 elsewhere; `ignored` may be ""."""
     mask = decode(counts, size).astype(np.uint8)
     if ignored:
         mask[decode(ignored, size)] = IGNORE

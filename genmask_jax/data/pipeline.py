@@ -1,18 +1,17 @@
-"""From sources to batches, all of it Grain: shuffled, repeated, prepared, divided over hosts, batched.
+"""From sources to batches with Grain: shuffle, repeat, preprocess, shard over hosts, batch.
 
-A training batch has two static halves, masks and images 1 : 1:
+A training batch has two halves of static shape, masks and images 1 : 1:
 
     {"segment":  {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W], "instruction": {...}},
      "generate": {"images" uint8 [B/2, H, W, 3],                            "instruction": {...}}}
 
-Where the dataset's latents are cached (`config.latents`), "image_latents" and "mask_latents" float32
-[B/2, h, w, c] stand in for images and masks; where its instructions are, "text_embeds" float32 [B/2, K, D]
-and "text_mask" bool [B/2, K] for what the encoder would be given.
+If the dataset's latents are cached (`config.latents`), "image_latents" and "mask_latents" float32
+[B/2, h, w, c] replace images and masks. If its instructions are cached as well, "text_embeds" float32
+[B/2, K, D] and "text_mask" bool [B/2, K] replace the inputs of the encoder.
 
-Each task is a `MapDataset` that is divided over the hosts and batched on its own, and the two are zipped. (A
-mixture that is sliced after mixing would give hosts of one task only.) Everything is a function of index and
-seed, and batches are the same however many hosts share them, so that the position of the iterator is all that
-there is to save.
+Each task is a `MapDataset` that is sharded over the hosts and batched on its own; then the two are zipped.
+(Sharding after mixing could give a host only one of the tasks.) Everything is a function of index and seed,
+and global batches do not depend on the number of hosts, so the iterator's position is its only state.
 """
 
 import dataclasses
@@ -30,7 +29,7 @@ from genmask_jax.instruction.base import Preparer
 
 @dataclasses.dataclass(frozen=True)
 class PrepareSegment:
-    """A SegmentExample (or a LatentExample) as the arrays of one row of the batch."""
+    """Turns a SegmentExample (or a LatentExample) into the arrays of one row of the batch."""
 
     preparer: Preparer
 
@@ -41,7 +40,7 @@ class PrepareSegment:
 
 @dataclasses.dataclass(frozen=True)
 class PrepareGenerate(grain.transforms.RandomMap):
-    """A GenerateExample as a row of the batch; its prompt is dropped with probability `dropout`."""
+    """Turns a GenerateExample into a row of the batch; drops its prompt with probability `dropout`."""
 
     preparer: Preparer
     dropout: float
@@ -54,11 +53,11 @@ class PrepareGenerate(grain.transforms.RandomMap):
 
 
 NAMES = {"image": "images", "mask": "masks", "image_latents": "image_latents", "mask_latents": "mask_latents"}
-"""Of an example's arrays -> of the batch's."""
+"""Array names in an example -> array names in a batch."""
 
 
 def _cached(example: Any, name: str) -> dict[str, np.ndarray] | None:
-    """The embeddings of the text, or of the empty one ("null"), where they are cached."""
+    """The cached embeddings of the text, or of the empty text ("null"); None if there are none."""
     if "text_embeds" not in example:
         return None
     return {"text_embeds": example[f"{name}_embeds"], "text_mask": example[f"{name}_mask"]}
@@ -69,10 +68,10 @@ def _arrays(example: Any) -> dict[str, np.ndarray]:
 
 
 class PartOfBatches(grain.MapDataset):
-    """This host's rows of every batch; together the hosts' are those that one host would read."""
+    """This host's rows of every batch; all hosts together read the same rows as a single host would."""
 
     def __init__(self, parent: grain.MapDataset, rows: int, part: tuple[int, int]):
-        """`rows` a batch on this host, and its `part_of_batch`."""
+        """`rows`: rows per batch on this host; `part`: this host's `part_of_batch`."""
         super().__init__(parent)
         self.rows, (self.index, self.count) = rows, part
 
@@ -85,9 +84,9 @@ class PartOfBatches(grain.MapDataset):
 
 
 def _endless(source: Source, seed: int) -> grain.MapDataset:
-    """A source, shuffled anew in every epoch, without end; a mixture's parts so each, in turn by weight."""
+    """Repeats a source forever, reshuffled every epoch; a mixture's parts each so, sampled by weight."""
     if isinstance(source, Mixture):
-        # Neither part nor the other task of a batch has another's order.
+        # Distinct seeds: no two parts, nor the two tasks of a batch, share an order.
         parts = [_endless(part, seed + 1000 * (i + 1)) for i, part in enumerate(source.parts)]
         return grain.MapDataset.mix(parts, source.weights)
     return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
@@ -106,11 +105,11 @@ def training_batches(
 
     Args:
         config: the dataset.
-        preparer: of the instruction encoder.
-        batch_size: examples of both tasks together, on all hosts.
-        part: this host's of every batch, as `part_of_batch` has it.
-        condition_dropout: share of generation prompts that are replaced by the empty one.
-        seed: of shuffling and dropout.
+        preparer: the instruction encoder's preparer.
+        batch_size: global batch size, both tasks together.
+        part: this host's part of every batch, from `part_of_batch`.
+        condition_dropout: probability of replacing a generation prompt by the empty one.
+        seed: seed for shuffling and dropout.
     """
     if config.latents:
         sources = [CachedLatents(config.latents, task) for task in ("segment", "generate")]
@@ -138,12 +137,12 @@ def batches_of(
     seed: int,
     num_workers: int,
 ) -> grain.DatasetIterator:
-    """As `training_batches`, of any `segments` with masks and any `images`."""
+    """Like `training_batches`, for any source of `segments` (with masks) and any source of `images`."""
     half = batch_size // 2 // part[1]
     segment = _endless(segments, seed).map(PrepareSegment(preparer))
     generate = _endless(images, seed + 1)
     generate = generate.random_map(PrepareGenerate(preparer, condition_dropout))
-    # Without drop_remainder, Grain overflows on the length of an endless dataset in batches of one.
+    # Without drop_remainder, Grain overflows on the length of an endless dataset at batch size 1.
     tasks = [PartOfBatches(task, half, part) for task in (segment, generate)]
     halves = [task.batch(half, drop_remainder=True) for task in tasks]
     batches = grain.experimental.ZipMapDataset(halves)
@@ -157,7 +156,7 @@ def _name_halves(halves: tuple[Any, Any]) -> dict[str, Any]:
 def image_batches(
     config: DataConfig, *, batch_size: int, part: tuple[int, int], seed: int
 ) -> grain.DatasetIterator:
-    """As `training_batches`, for a VAE: {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W]}."""
+    """Like `training_batches`, for a VAE: {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W]}."""
     half = batch_size // 2 // part[1]
     dataset = _endless(segment_source(config, "train"), seed).map(_image_and_mask)
     dataset = PartOfBatches(dataset, half, part).batch(half, drop_remainder=True)

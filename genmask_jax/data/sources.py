@@ -1,4 +1,4 @@
-"""Datasets by name: the one place that knows them all."""
+"""The registry of all datasets, by name."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
 from genmask_jax.errors import UserError
 
 FAMILY = ("refcoco:unc", "refcocoplus:unc", "refcocog:umd")
-"""RefCOCO and its kin: images of one's train split are in another's val and test splits."""
+"""The RefCOCO family: images in the train split of one are in the val and test splits of another."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Dataset:
     segment: (config, split, whether masks are to be scored) -> images with expressions and masks; None if it
         has none.
     generate: (config, split) -> images with prompts; None if it has none.
-    embedded: whether it needs no `config.path`.
+    embedded: whether it works without `config.path`.
     """
 
     segment: Callable[[DataConfig, str, bool], Source] | None = None
@@ -79,13 +79,13 @@ def segment_source(config: DataConfig, split: str, *, scored: bool = False) -> S
     """Images with expressions and masks (`SegmentExample`) of a split.
 
     Args:
-        config: of the data.
-        split: train, val or test; of the RefCOCO family testA and testB as well.
-        scored: whether masks are to be scored: they keep their own resolution, and what scores need beside
-            them comes along. Otherwise images and masks are `config.size` square.
+        config: the data config.
+        split: train, val or test; the RefCOCO family also has testA and testB.
+        scored: whether masks are to be scored: they then keep their own resolution, and examples have the
+            extra fields that scores need. Otherwise images and masks are `config.size` square.
 
     Raises:
-        UserError: the dataset, or the split, is not there.
+        UserError: the dataset or the split does not exist.
     """
     dataset = DATASETS.get(config.name.split(":")[0])
     if dataset is None or dataset.segment is None:
@@ -99,7 +99,7 @@ def generate_source(config: DataConfig, split: str) -> Source:
     """Images with prompts (`GenerateExample`) of a split: train or val; test where there is one.
 
     Raises:
-        UserError: as `segment_source`.
+        UserError: see `segment_source`.
     """
     name = config.generate or config.name
     dataset = DATASETS.get(name.split(":")[0])
@@ -116,7 +116,7 @@ def _need_path(config: DataConfig, dataset: Dataset) -> None:
 
 
 def joint_weights(config: DataConfig) -> dict[str, float]:
-    """Of refcoco_joint, by the datasets' names, such as "refcoco:unc"; those that are drawn from."""
+    """The nonzero sampling weights of refcoco_joint, by dataset name, such as "refcoco:unc"."""
     fields = dataclasses.asdict(config.joint)
     names = {f: f.replace("_", ":") if of_coco(f.split("_")[0]) else f for f in fields}
     return {names[field]: weight for field, weight in fields.items() if weight}
@@ -125,9 +125,9 @@ def joint_weights(config: DataConfig) -> dict[str, float]:
 def prepared_segment(
     path: str, name: str, split: str, size: int, *, without: frozenset[str] | tuple = (), scored: bool = False
 ) -> PreparedSegment:
-    """One prepared dataset's expressions; of ReasonSeg's, but in training, each image's first.
+    """The expressions of one prepared dataset; outside training, only the first of each ReasonSeg image.
 
-    Those to be scored are shuffled: validation looks at the first of them.
+    Expressions to be scored are shuffled, because validation uses the first ones.
     """
     items = records.Items(
         records.find(path, name),
@@ -147,10 +147,10 @@ def _need_some(items: records.Items, kind: str) -> None:
 
 
 def held_out(config: DataConfig) -> frozenset[str]:
-    """COCO's numbers of the images that nothing may be learned from: those that are evaluated on.
+    """COCO ids of the images that must not be trained on, because they are in evaluation splits.
 
     Raises:
-        UserError: a dataset that says so is not prepared.
+        UserError: a dataset whose splits must be known is not prepared.
     """
     if config.name == "refcoco_joint":
         names = {*FAMILY, *filter(of_coco, joint_weights(config))}
@@ -167,9 +167,9 @@ def held_out(config: DataConfig) -> frozenset[str]:
 
 
 def learned_from(config: DataConfig) -> frozenset[str] | None:
-    """The names (`builders.image_name`) of the images in the train splits that a run draws from.
+    """The names (`builders.image_name`) of the images in the train splits that a run samples from.
 
-    None where a dataset of them is not there to say so; composed scenes have no names.
+    None if one of the datasets is not prepared. Composed scenes have no names.
     """
     names = list(joint_weights(config)) if config.name == "refcoco_joint" else [config.name]
     names = [name for name in (*names, config.generate) if name.split(":")[0] in BUILDERS]
@@ -187,13 +187,13 @@ def learned_from(config: DataConfig) -> frozenset[str] | None:
 
 
 def check(config: DataConfig) -> None:
-    """Raises UserError when training on the data would miss something, now or at the first validation."""
+    """Raises UserError if the data lacks something that training or the first validation needs."""
     for split in ("train", "val"):
         segment_source(config, split)
         generate_source(config, split)
 
 
 def texts(config: DataConfig, count: int = 4000) -> list[str]:
-    """Texts of both tasks, from the start of the train split, to learn a vocabulary from."""
+    """Texts of both tasks, from the start of the train split, for learning a vocabulary."""
     sources = (segment_source(config, "train"), generate_source(config, "train"))
     return [source[i]["text"] for source in sources for i in range(min(count // 2, len(source)))]

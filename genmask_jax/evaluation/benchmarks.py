@@ -1,7 +1,7 @@
-"""Benchmarks: prepared splits with the protocol that scores them, by a model or by anyone's predictions.
+"""Benchmarks: prepared splits with the protocol that scores them, for a model or for given predictions.
 
-A prediction is a mask at the image's own resolution. All scores are made of `Counts`, and all tables of the
-rows that are kept of every expression, so that anyone can compute them again.
+A prediction is a mask at the image's own resolution. All scores are computed from `Counts`, and all tables
+from the rows that are saved, one per expression, so that anyone can recompute them.
 """
 
 import dataclasses
@@ -29,15 +29,15 @@ from genmask_jax.sharding import part_of_batch
 from genmask_jax.sheets import segmentation_sheet
 
 Row = dict[str, Any]
-"""Of one expression: id, expression, I, U, prediction (its area), no_target, rle; and a model's score."""
+"""One expression: id, expression, I, U, prediction (its area), no_target, rle; and a model's score."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
     """One split of a prepared dataset.
 
-    name: as "refcoco:unc:testA".
-    protocol: of `metrics.PROTOCOLS`.
+    name: such as "refcoco:unc:testA".
+    protocol: a key of `metrics.PROTOCOLS`.
     directory, split: where it is.
     """
 
@@ -47,7 +47,7 @@ class Benchmark:
     split: str
 
     def items(self) -> records.Items:
-        """Its expressions: all of them, but of ReasonSeg the first of each image."""
+        """Its expressions: all of them, but for ReasonSeg only the first of each image."""
         first_only = self.protocol == "reasonseg"
         return records.Items(self.directory, self.split, "expressions", first_only=first_only)
 
@@ -57,15 +57,15 @@ class Benchmark:
         return {image_name(self.name.split(":")[0], image_id) for image_id in ids}
 
     def source(self, size: int) -> PreparedSegment:
-        """Its expressions as examples to be scored, with images of `size` square."""
+        """Its expressions as examples to be scored, with square images of side `size`."""
         return PreparedSegment(self.items(), size, whole_masks=True)
 
 
 def open_benchmark(root: epath.PathLike, name: str, split: str) -> Benchmark:
-    """A split of the dataset `name` (or of the only one there) under `root`.
+    """Opens a split of the dataset `name` (or of the only one there) under `root`.
 
     Raises:
-        UserError: it is not there, or has no expressions.
+        UserError: it does not exist or has no expressions.
     """
     directory = records.find(root, name, split)
     builder = tfds.builder_from_directory(directory)
@@ -80,7 +80,7 @@ def open_benchmark(root: epath.PathLike, name: str, split: str) -> Benchmark:
 
 
 def parse_benchmarks(names: Sequence[str], root: epath.PathLike) -> list[Benchmark]:
-    """Of names such as "refcoco:unc:testA" or "reasonseg:val". Raises UserError."""
+    """Opens benchmarks by names such as "refcoco:unc:testA" or "reasonseg:val". Raises UserError."""
     found = []
     for name in names:
         data, _, split = name.rpartition(":")
@@ -91,7 +91,7 @@ def parse_benchmarks(names: Sequence[str], root: epath.PathLike) -> list[Benchma
 
 
 def make_row(asked: records.Asked, prediction: np.ndarray) -> Row:
-    """What is kept of one expression. `prediction`: bool [H, W] at the mask's resolution."""
+    """The row of one expression. `prediction`: bool [H, W] at the mask's resolution."""
     counts = count_pixels(prediction, asked.mask, asked.no_target)
     return {
         "id": asked.id,
@@ -105,7 +105,7 @@ def make_row(asked: records.Asked, prediction: np.ndarray) -> Row:
 
 
 def row_counts(row: Row) -> Counts:
-    """The four numbers that metrics are made of."""
+    """The four numbers that metrics are computed from."""
     return Counts(row["I"], row["U"], row["prediction"], row["no_target"])
 
 
@@ -116,7 +116,7 @@ def summarize_rows(protocol: str, rows: Sequence[Row]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkResult:
-    """Metrics, a row for every expression, and rows of a contact sheet."""
+    """Metrics, one row per expression, and the rows of a contact sheet."""
 
     metrics: dict[str, Any]
     rows: list[Row]
@@ -126,15 +126,15 @@ class BenchmarkResult:
 def evaluate_benchmark(
     segmenter: Segmenter, benchmark: Benchmark, *, described: Sequence[str] | None = None, keep: int = 0
 ) -> BenchmarkResult:
-    """Scores a model. Hosts share the expressions, and each gets the whole result.
+    """Scores a model. Hosts share the expressions, and each returns the whole result.
 
-    An expression's noise is numbered by its id, so that the order of the records does not matter.
+    An expression's noise depends on its id, so that the order of the records does not matter.
 
     Args:
-        segmenter: sized for any image.
+        segmenter: the model; images are resized to its size.
         benchmark: what to score it on.
-        described: what to segment in the stead of each expression.
-        keep: of how many expressions, spread over all, to show the masks.
+        described: texts to segment instead of the expressions.
+        keep: how many expressions, evenly spaced, to show on the contact sheet.
     """
     source = benchmark.source(segmenter.networks.size)
     part, size = part_of_batch(segmenter.networks.mesh), segmenter.networks.size
@@ -167,12 +167,12 @@ def _score(example: Any, probability: np.ndarray, segmenter: Segmenter) -> Row:
 
 
 def _shown_iou(row: Row) -> float:
-    """Of a row, for people: 1 where there is nothing and nothing was predicted."""
+    """A row's IoU for display: 1 if both masks are empty."""
     return row["I"] / row["U"] if row["U"] else 1.0
 
 
 def write_benchmark(out: epath.Path, name: str, result: BenchmarkResult) -> None:
-    """The evidence of one benchmark: a line for each expression, and a contact sheet."""
+    """Writes the evidence of one benchmark: one line per expression, and a contact sheet."""
     stem = name.replace(":", "_")
     lines = (json.dumps(row, ensure_ascii=False) for row in result.rows)
     (out / f"{stem}.jsonl").write_text("\n".join(lines) + "\n")
@@ -180,7 +180,7 @@ def write_benchmark(out: epath.Path, name: str, result: BenchmarkResult) -> None
 
 
 def write_record(path: epath.Path, name: str, record: dict[str, Any]) -> None:
-    """Adds a benchmark's metrics, and how they came about, to those that are there of other benchmarks."""
+    """Adds a benchmark's metrics, and how they were computed, to those of other benchmarks in the file."""
     try:
         found = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""What a source's expressions ask for, in the words of a language model."""
+"""Descriptions of what a source's expressions ask for, written by a language model."""
 
 import jax
 
@@ -8,9 +8,9 @@ from genmask_jax.inference.reasoner import Reasoner
 
 
 def describe_all(reasoner: Reasoner, source: PreparedSegment) -> list[str]:
-    """What each of a source's expressions asks for, in plain words; hosts share the work.
+    """Describes in plain words what each of a source's expressions asks for; hosts share the work.
 
-    Where nothing is written, it is the expression itself.
+    If the model writes nothing, the expression itself is returned.
     """
     own = range(jax.process_index(), len(source), jax.process_count())
     written: dict[int, str] = {}

@@ -12,19 +12,19 @@ from genmask_jax.inference.generator import Generator
 
 
 def shape_prompts(count: int) -> list[tuple[str, str]]:
-    """`count` pairs (colour, kind), going round all of them."""
+    """`count` pairs (colour, kind), cycling through all of them."""
     return list(itertools.islice(itertools.cycle(itertools.product(COLOURS, KINDS)), count))
 
 
 def evaluate_generation(
     generator: Generator, source: Source, count: int
 ) -> tuple[dict[str, Any], np.ndarray, list[str]]:
-    """Share of images for "a COLOUR KIND" that hold that colour in that kind of shape.
+    """Share of images generated for "a COLOUR KIND" that hold a shape of that colour and kind.
 
     Args:
-        generator: sized for ReferShapes.
-        source: of `GenerateExample`s, whose real images of one shape are scored by the same rule.
-        count: how many images of each.
+        generator: the model, at a size for ReferShapes.
+        source: `GenerateExample`s, whose real images of one shape are scored by the same rule.
+        count: how many generated and how many real images to score.
 
     Returns:
         Metrics, the generated images uint8 [N, H, W, 3] and their prompts.

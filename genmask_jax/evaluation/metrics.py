@@ -1,9 +1,8 @@
-"""The metrics of referring segmentation, exactly: pixels are counted in integers and divided once.
+"""Exact metrics of referring segmentation: pixels are counted as integers and divided once.
 
-Three protocols, each as the tables that are published under it were made: RefCOCO, RefCOCO+ and RefCOCOg as
-in LAVT's evaluation (Yang et al., 2022), ReasonSeg as in LISA's (Lai et al., 2024), gRefCOCO as in ReLA's
-(Liu et al., 2023). All that they need of an expression is four numbers (`Counts`), so whoever keeps those can
-compute any table anew.
+There are three protocols, each as used for the published tables: RefCOCO, RefCOCO+ and RefCOCOg as in LAVT's
+evaluation (Yang et al., 2022), ReasonSeg as in LISA's (Lai et al., 2024), gRefCOCO as in ReLA's (Liu et al.,
+2023). They need only four numbers per expression (`Counts`), from which any table can be recomputed.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,13 +15,13 @@ from genmask_jax.data.masks import IGNORE
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 TARGETED_THRESHOLDS = (0.7, 0.8, 0.9)
-"""Of gRefCOCO."""
+"""Thresholds of gRefCOCO."""
 
 
 class Counts(NamedTuple):
-    """Pixels of an expression, in both masks, in either, and in the prediction, none of them ignored.
+    """Pixel counts of one expression: in both masks, in either, in the prediction; without ignored pixels.
 
-    no_target: whether nothing in the image is meant; an object so small that no pixel is its own is meant.
+    no_target: whether the expression refers to nothing; False for an object too small to cover any pixel.
     """
 
     intersection: int
@@ -34,11 +33,11 @@ class Counts(NamedTuple):
 def count_pixels(
     prediction: Bool[np.ndarray, "H W"], truth: UInt8[np.ndarray, "H W"], no_target: bool = False
 ) -> Counts:
-    """What is to be known of one expression.
+    """Counts the pixels of one expression.
 
     Args:
         prediction: bool `[H, W]`, at the truth's own resolution.
-        truth: uint8 `[H, W]`, 1 for the object, 0 for the rest, 255 for pixels that count in no number.
+        truth: uint8 `[H, W]`, 1 for the object, 0 for the rest, 255 for ignored pixels.
         no_target: see `Counts`.
 
     Raises:
@@ -55,7 +54,7 @@ def count_pixels(
 def intersection_union(
     prediction: Bool[np.ndarray, "H W"], truth: UInt8[np.ndarray, "H W"]
 ) -> tuple[int, int]:
-    """Pixels in both masks and pixels in either, as `count_pixels` has them."""
+    """Pixels in both masks and pixels in either, as counted by `count_pixels`."""
     counts = count_pixels(prediction, truth)
     return counts.intersection, counts.union
 
@@ -64,20 +63,20 @@ def summarize(intersections: Sequence[int], unions: Sequence[int]) -> dict[str, 
     """Metrics of a set of expressions, all but the count in [0, 1].
 
     Args:
-        intersections: `[N]` pixels in both masks, one an expression.
+        intersections: `[N]` pixels in both masks, one count per expression.
         unions: `[N]` pixels in either mask.
 
     Returns:
-        `count` = N; `mIoU`, the mean of the expressions' IoUs, where an empty union gives 0; `oIoU` (cIoU by
-        another name), the sum of intersections over that of unions; `P@X`, the share with IoU >= X.
+        `count` = N; `mIoU`, the mean IoU over expressions, where an empty union gives 0; `oIoU` (also called
+        cIoU), the sum of intersections over the sum of unions; `P@X`, the share with IoU >= X.
 
     Raises:
-        ValueError: no expressions, or lists of different length.
+        ValueError: no expressions, or lists of different lengths.
     """
     overlap, union = np.asarray(intersections, np.int64), np.asarray(unions, np.int64)
     if overlap.shape != union.shape or not union.size:
         raise ValueError(f"need as many intersections as unions, one at least: {overlap.size}, {union.size}")
-    # Where the union is empty so is the intersection: 0 / 1 gives the 0 of the convention.
+    # If the union is empty, so is the intersection: 0 / 1 gives 0, as is the convention.
     ious = overlap / np.maximum(union, 1)
     return {
         "count": int(union.size),
@@ -88,7 +87,7 @@ def summarize(intersections: Sequence[int], unions: Sequence[int]) -> dict[str, 
 
 
 def summarize_refcoco(counts: Sequence[Counts]) -> dict[str, int | float]:
-    """`summarize`, with its oIoU under the name `cIoU` too, as papers have either."""
+    """`summarize`, with its oIoU also under the name `cIoU`, since papers use either."""
     summary = summarize([c.intersection for c in counts], [c.union for c in counts])
     return summary | {"cIoU": summary["oIoU"]}
 
@@ -109,13 +108,14 @@ def summarize_reasonseg(counts: Sequence[Counts]) -> dict[str, int | float]:
 
 
 def summarize_grefcoco(counts: Sequence[Counts]) -> dict[str, int | float | None]:
-    """The metrics of expressions that may have no target, where an empty prediction says "no target".
+    """The metrics of expressions that may have no target; an empty prediction means "no target".
 
     Returns:
         `count`; `gIoU`, the mean IoU, where an expression without a target gives 1 if the prediction is empty
-        and 0 if not; `cIoU`, sum of I / sum of U, to which a prediction for no target adds its area; `N-acc`,
-        the share of expressions without a target that were told so; `T-acc`, the share of the others that
-        were not; `Pr@X`, the share of the others with IoU >= X. Shares of nothing are None.
+        and 0 if not; `cIoU`, sum of I / sum of U, where a prediction for no target adds its area to U;
+        `N-acc`, the share of expressions without a target with an empty prediction; `T-acc`, the share of the
+        others with a nonempty one; `Pr@X`, the share of the others with IoU >= X. A share of an empty set is
+        None.
 
     Raises:
         ValueError: no expressions.
@@ -148,4 +148,4 @@ PROTOCOLS: dict[str, Callable[[Sequence[Counts]], dict[str, Any]]] = {
     "reasonseg": summarize_reasonseg,
     "grefcoco": summarize_grefcoco,
 }
-"""What is made of a benchmark's counts, by the benchmark's protocol."""
+"""Functions from a benchmark's counts to its metrics, by protocol."""

@@ -1,4 +1,4 @@
-"""When a mask is none: thresholds of "nothing in the image is meant", chosen on a val split of gRefCOCO."""
+"""Chooses the thresholds at which a mask counts as "no target", on a val split of gRefCOCO."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -27,10 +27,10 @@ def need_val(benchmarks: Sequence[Benchmark], sampler: SamplerConfig) -> None:
 
 
 def choose_no_target(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """What the metrics would be with each pair of thresholds, the best gIoU first.
+    """The metrics with each pair of thresholds, the best gIoU first.
 
     Args:
-        rows: of a split that thresholds may be chosen on, scored without any.
+        rows: those of a split that thresholds may be chosen on, scored without thresholds.
     """
     found = []
     for area in AREAS:
@@ -38,20 +38,20 @@ def choose_no_target(rows: Sequence[Row]) -> list[dict[str, Any]]:
             rule = SamplerConfig(no_target_area=area, no_target_score=score)
             summary = summarize_rows("grefcoco", [_apply(rule, row) for row in rows])
             found.append({"no_target_area": area, "no_target_score": score, **summary})
-    # Of equals the plainer rule.
+    # Break ties by the lower thresholds.
     return sorted(found, key=lambda x: (-x["gIoU"], x["no_target_area"], x["no_target_score"]))
 
 
 def _apply(rule: SamplerConfig, row: Row) -> Row:
     height, width = row["rle"]["size"]
     if is_no_target(row["prediction"], height * width, row["score"], rule):
-        # Truth and prediction together have as many pixels as their union and intersection.
+        # The prediction becomes empty, so the union is the truth: |truth| = U + I - |prediction|.
         return row | {"I": 0, "U": row["U"] + row["I"] - row["prediction"], "prediction": 0}
     return row
 
 
 def print_choices(choices: Sequence[dict[str, Any]], count: int = 8) -> None:
-    """The best of them, and how to say so."""
+    """Prints the best choices, and the flags that set the best one."""
     columns = ("no_target_area", "no_target_score", "gIoU", "cIoU", "N-acc", "T-acc")
     table = Table(title="no-target rules by gIoU", title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:

@@ -1,4 +1,4 @@
-"""A checkpoint on any list of benchmarks, and the tables of its scores."""
+"""Scores a checkpoint on a list of benchmarks, and prints tables of its scores."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -35,15 +35,15 @@ def score_benchmarks(
     """Scores all benchmarks, prints their tables and writes metrics, masks and contact sheets.
 
     Args:
-        scoring: of which checkpoint, and how.
-        config: of the run.
-        names: of the benchmarks, such as "refcoco:unc:testA".
+        scoring: which checkpoint to score, and how.
+        config: the run's config.
+        names: names of benchmarks, such as "refcoco:unc:testA".
         root: the --out of launch/prepare_data.py.
         reason: whether the run's Qwen first describes what each expression asks for.
         choose_no_target: whether to find the no-target rule with the best gIoU.
 
     Raises:
-        UserError: a benchmark or the checkpoint is not there, or is not one to choose a rule on.
+        UserError: a benchmark or the checkpoint does not exist, or a rule may not be chosen on a benchmark.
     """
     benchmarks = parse_benchmarks(names, root)
     if choose_no_target:
@@ -64,7 +64,7 @@ def score_benchmarks(
         result = evaluate_benchmark(segmenter, benchmark, described=described.get(benchmark.name), keep=24)
         result.metrics["images_learned_from"] = known
         found[benchmark.name] = (benchmark.protocol, result.metrics)
-        if hosts.is_first():  # each as soon as it is there
+        if hosts.is_first():  # write each as soon as it is done
             write_benchmark(out, benchmark.name, result)
             how = record | {"data": root, "reason": reason}
             write_record(out / "metrics.json", benchmark.name, {"metrics": result.metrics, "how": how})
@@ -72,11 +72,11 @@ def score_benchmarks(
                 no_target.print_choices(no_target.choose_no_target(result.rows))
     if hosts.is_first():
         print_grids(make_grids(found))
-        print(f"wrote metrics.json, a file of every example for each benchmark, and contact sheets to {out}")
+        print(f"wrote metrics.json, and a .jsonl file and a contact sheet for each benchmark, to {out}")
 
 
 def _describe(scoring: Scoring, config: TrainConfig, benchmarks: Sequence[Benchmark]) -> dict[str, list[str]]:
-    """By benchmark, what its questions are after, in the words of the run's Qwen."""
+    """By benchmark, what its expressions ask for, as described by the run's Qwen."""
     reasoner = Reasoner(
         config.instruction,
         epath.Path(scoring.checkpoint) / "instruction",

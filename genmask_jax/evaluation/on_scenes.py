@@ -1,4 +1,4 @@
-"""A checkpoint on held-out examples of the data it was trained on: masks, and generated images."""
+"""Scores a checkpoint on held-out examples of its training dataset: masks and generated images."""
 
 import json
 from typing import Any
@@ -16,21 +16,21 @@ from genmask_jax.inference.generator import Generator
 from genmask_jax.sheets import generation_sheet, segmentation_sheet
 
 ON_SHEET = 24
-"""Examples on a contact sheet."""
+"""Number of examples on a contact sheet."""
 
 
 def score_scenes(scoring: Scoring, data: DataConfig, split: str, *, count: int, num_images: int) -> None:
     """Scores masks and generated images, prints tables and writes metrics, examples and contact sheets.
 
     Args:
-        scoring: of which checkpoint, and how.
+        scoring: which checkpoint to score, and how.
         data: the dataset, at the size that the model was trained at.
         split: val or test.
-        count: how many examples of it.
+        count: how many of its examples to score.
         num_images: how many images to generate.
 
     Raises:
-        UserError: the data or the checkpoint is not there.
+        UserError: the data or the checkpoint does not exist.
     """
     source, prompts = segment_source(data, split, scored=True), generate_source(data, split)
     out = scoring.make_out(f"evaluation_{split}")

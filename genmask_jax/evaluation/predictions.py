@@ -1,9 +1,9 @@
-"""Anyone's predictions: read, checked against a benchmark, and scored by its protocol.
+"""Reads predictions of any model, checks them against a benchmark, and scores them by its protocol.
 
     {"id": "123", "rle": {"size": [480, 640], "counts": "..."}}     a line of a JSON-lines file
     123.png                                                         or a file of a folder
 
-Masks have the image's own resolution; an empty one says "no target".
+Masks have the image's own resolution; an empty one means "no target".
 """
 
 import json
@@ -22,15 +22,15 @@ from genmask_jax.evaluation.benchmarks import Benchmark, Row, make_row
 from genmask_jax.images import UNREADABLE
 
 Predict = Callable[[masks.Size], np.ndarray]
-"""The size that a mask should have to the mask, bool [H, W]. Raises UserError."""
+"""From the size that a mask should have to the mask, bool [H, W]. Raises UserError."""
 
 
 def score_predictions(benchmark: Benchmark, path: epath.PathLike) -> list[Row]:
-    """A row for every expression of the benchmark, in its order.
+    """One row per expression of the benchmark, in its order.
 
     Raises:
-        UserError: an id is missing, occurs twice, or is none of the benchmark's; or a mask is of another size
-            or no mask. The line names it.
+        UserError: an id is missing, occurs twice or is not in the benchmark, or a mask is invalid or of
+            another size. The message names it.
     """
     predictions = read_predictions(path)
     items, rows = benchmark.items(), []
@@ -53,7 +53,7 @@ def _more(ids: list[str]) -> str:
 
 
 def read_predictions(path: epath.PathLike) -> dict[str, Predict]:
-    """By id; masks are decoded when they are asked for. Raises UserError."""
+    """Reads predictions, by id; masks are decoded on demand. Raises UserError."""
     path = epath.Path(path)
     if path.is_dir():
         found = {file.stem: _png(file) for file in path.iterdir() if file.suffix.lower() == ".png"}
@@ -79,15 +79,15 @@ def read_predictions(path: epath.PathLike) -> dict[str, Predict]:
 
 def _lines(path: epath.Path) -> Iterator[tuple[str, Any]]:
     try:
-        lines = path.read_text().split("\n")  # and at no other of Unicode's line ends
+        lines = path.read_text().split("\n")  # splitlines would also split at other Unicode line ends
     except (UnicodeDecodeError, OSError) as error:
-        raise UserError(f"--predictions={path} is no text of JSON lines ({error})") from error
+        raise UserError(f"--predictions={path} is not a JSON-lines file ({error})") from error
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 yield f"{path}:{number}", json.loads(line)
             except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number} is no JSON ({error})") from error
+                raise UserError(f"{path}:{number} is not JSON ({error})") from error
 
 
 def _rle(rle: dict[str, Any], where: str) -> Predict:
@@ -107,17 +107,17 @@ def _png(path: epath.Path) -> Predict:
             with path.open("rb") as file:
                 pixels = np.asarray(Image.open(file))
         except UNREADABLE as error:
-            raise UserError(f"{path} is no PNG that Pillow can read ({error})") from error
+            raise UserError(f"{path} is not a PNG that Pillow can read ({error})") from error
         if pixels.ndim == 3:
             channels = pixels.shape[-1]
-            # The last of two or four is transparency.
+            # With two or four channels, the last is alpha.
             pixels = pixels[..., : channels - (channels % 2 == 0)].max(-1)
         if pixels.shape != size:
             shape = " x ".join(map(str, pixels.shape))
             raise UserError(f"{path} has {shape} pixels, the image {size[0]} x {size[1]}")
         values = set(np.unique(pixels).tolist()) - {0}
         if len(values) > 1:
-            raise UserError(f"{path} is no mask: beside 0 it has {len(values)} values, not one")
+            raise UserError(f"{path} is not a mask: besides 0 it has {len(values)} values, not one")
         return pixels > 0
 
     return predict

@@ -1,4 +1,4 @@
-"""Tables for people, on the terminal."""
+"""Prints tables of scores on the terminal."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ PRECISIONS = ("P@0.5", "P@0.7", "P@0.9")
 
 
 def print_tables(metrics: dict[str, Any]) -> None:
-    """What `launch/evaluate.py` found, in per cent."""
+    """Prints the scores of `launch/evaluate.py`, in per cent."""
     out = console()
     title = f"{metrics['data']} {metrics['split']}, step {metrics['checkpoint_step']}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
@@ -36,4 +36,4 @@ def print_tables(metrics: dict[str, Any]) -> None:
         out.print(f"(by the same rule, real images: {real:.1f} %)")
     if metrics["seconds_per_image"]:
         milliseconds = 1000 * metrics["seconds_per_image"]
-        out.print(f"{milliseconds:.1f} ms a mask, in batches of {metrics['batch_size']}")
+        out.print(f"{milliseconds:.1f} ms per mask, in batches of {metrics['batch_size']}")

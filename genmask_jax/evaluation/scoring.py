@@ -1,4 +1,4 @@
-"""How a checkpoint is scored, and where the scores go: what evaluations on scenes and on benchmarks share."""
+"""What evaluations on scenes and on benchmarks share: how a checkpoint is scored, and where scores go."""
 
 import dataclasses
 import subprocess
@@ -26,8 +26,8 @@ class Scoring:
     step: "last", "best" or a number.
     sampler: how masks and images are sampled.
     batch_size: images per batch.
-    seed: of the noise that sampling starts from.
-    fsdp: devices that the parameters are sharded over.
+    seed: seed of the noise that sampling starts from.
+    fsdp: number of devices that the parameters are sharded over.
     workdir: where to write; a directory in `checkpoint` when empty.
     """
 
@@ -40,7 +40,7 @@ class Scoring:
     workdir: str
 
     def open(self) -> tuple[Networks, Segmenter, dict[str, Any]]:
-        """The networks, a segmenter, and the record of everything but the data that changes a score.
+        """The networks, a segmenter, and a record of everything, except the data, that affects a score.
 
         Raises:
             UserError: there is no such checkpoint.
@@ -50,7 +50,7 @@ class Scoring:
         return networks, segmenter, self._record(step)
 
     def make_out(self, default: str) -> epath.Path:
-        """Makes the directory to write to, on the first host, before anything takes long.
+        """Makes the output directory on the first host, before any slow work starts.
 
         Args:
             default: its name in `checkpoint` when `workdir` is empty.

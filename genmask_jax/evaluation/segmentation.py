@@ -23,10 +23,10 @@ from genmask_jax.sharding import part_of_batch
 class SegmentationResult:
     """Scores and their evidence.
 
-    metrics: of all examples, as `summarize` names them, and what else was asked for.
-    examples: per example id, text, group, I, U and IoU (and those of the swapped expression).
-    probabilities: float16 [N, H, W], of as many examples as were to be kept.
-    sampler: how masks were made of probabilities.
+    metrics: over all examples, named as in `summarize`, and any others that were requested.
+    examples: id, text, group, I, U and IoU of each example (and those of the swapped expression).
+    probabilities: float16 [N, H, W], of the first N examples, as many as were to be kept.
+    sampler: how masks were made from probabilities.
     """
 
     metrics: dict[str, Any]
@@ -38,15 +38,15 @@ class SegmentationResult:
 def evaluate_segmentation(
     segmenter: Segmenter, source: Source, count: int, *, swapped: bool, keep: int = 0
 ) -> SegmentationResult:
-    """Scores the first `count` examples. Hosts share them, and each gets the whole result.
+    """Scores the first `count` examples. Hosts share them, and each returns the whole result.
 
     Args:
-        segmenter: sized for the source's images.
-        source: of `SegmentExample`s to be scored; masks are scored at their own resolution.
-        count: how many.
-        swapped: also ask for another object of each image, and score that mask against the object first
-            meant (words that are not listened to would score well) and against the one then named.
-        keep: of how many examples to keep the probabilities.
+        segmenter: the model, at the size of the source's images.
+        source: `SegmentExample`s to be scored; masks are scored at their own resolution.
+        count: number of examples.
+        swapped: also ask for another object of each image, and score that mask against the original object
+            (a model that ignores the text would score well) and against the newly named one.
+        keep: number of examples whose probabilities are kept.
     """
     count, part = min(count, len(source)), part_of_batch(segmenter.networks.mesh)
     sampler, size = segmenter.sampler, segmenter.networks.size
@@ -75,14 +75,14 @@ def evaluate_segmentation(
 def read_batches(
     source: Source, count: int, size: int, part: tuple[int, int]
 ) -> Iterator[tuple[np.ndarray, int, list[Any]]]:
-    """(indices, how many of them count, examples) of this host's batches, read ahead.
+    """Yields (indices, how many of them count, examples) of this host's batches, prefetched.
 
-    A batch of which nothing counts, so that hosts have as many as one another, is of one example.
+    All hosts get the same number of batches; a batch that is only padding has a single example.
     """
     batches = [(indices[: max(real, 1)], real) for indices, real in fixed_batches(count, size, part)]
     wanted = [int(i) for indices, _ in batches for i in indices]
     dataset = grain.MapDataset.source(wanted).map(source.__getitem__)
-    # Half of the cores are left to the model, which may run on them too.
+    # Half of the cores are left to the model, which may run on the CPU.
     threads = max(1, (os.cpu_count() or 1) // 2)
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * size)
     examples = iter(dataset.to_iter_dataset(read))
@@ -143,7 +143,7 @@ def _summarize(examples: list[dict[str, Any]], swapped: bool) -> dict[str, Any]:
 
 
 def sheet_rows(result: SegmentationResult, source: Source) -> list[dict[str, Any]]:
-    """The examples whose probabilities were kept as rows of `sheets.segmentation_sheet`."""
+    """Rows of `sheets.segmentation_sheet` for the examples whose probabilities were kept."""
     pairs = zip(result.probabilities, result.examples, strict=False)
     return [sheet_row(source, i, p, row["iou"], result.sampler) for i, (p, row) in enumerate(pairs)]
 
@@ -151,7 +151,7 @@ def sheet_rows(result: SegmentationResult, source: Source) -> list[dict[str, Any
 def sheet_row(
     source: Source, i: int, probability: np.ndarray, iou: float, sampler: SamplerConfig
 ) -> dict[str, Any]:
-    """Example i with what was predicted, at the resolution of its mask."""
+    """The sheet row of example i and its prediction, at the resolution of its mask."""
     example, probability = source[i], probability.astype(np.float32)
     shape = example["mask"].shape
     prediction, _ = to_mask(probability, shape, sampler)

@@ -1,7 +1,7 @@
-"""A rule that looks for "a COLOUR KIND" in an image: how generated ReferShapes images are scored.
+"""A rule that detects "a COLOUR KIND" in an image, for scoring generated ReferShapes images.
 
-It takes the largest blob of the named colour and asks which kind of shape covers it best. On real images of
-the test split it says yes to the prompt's own colour and kind in over 95 % (see `tests/evaluation`).
+It takes the largest blob of the named colour and finds the kind of shape that fits it best. On real images
+of the test split it confirms the prompt's own colour and kind in over 95 % (see `tests/evaluation`).
 """
 
 import functools
@@ -13,11 +13,11 @@ from scipy import ndimage
 from genmask_jax.data.refershapes.scene import COLOURS, KINDS, coverage
 
 MAX_COLOUR_DISTANCE = 75.0
-"""Furthest that a pixel may be from the named colour, in RGB of 0..255."""
+"""Largest distance of a pixel from the named colour, in RGB of 0..255."""
 AREA = (0.012, 0.2)
-"""Least and greatest area of the blob, as shares of the image; real shapes have 0.02 to 0.14."""
+"""Smallest and largest area of the blob, as shares of the image; real shapes have 0.02 to 0.14."""
 MIN_IOU = 0.7
-"""Least overlap of the blob with the best template."""
+"""Smallest IoU of the blob with the best template."""
 ANGLES = np.linspace(-0.2, 0.2, 5)
 
 
@@ -31,7 +31,7 @@ def contains(image: UInt8[np.ndarray, "S S 3"], colour: str, kind: str) -> bool:
 
 
 def largest_blob(image: UInt8[np.ndarray, "S S 3"], colour: str) -> np.ndarray:
-    """The largest connected region, bool [S, S], whose pixels are nearest to a colour and near enough."""
+    """The largest connected region, bool [S, S], of pixels closest to a colour and close enough to it."""
     names = list(COLOURS)
     palette = np.array([COLOURS[name] for name in names], np.float32)
     distances = np.linalg.norm(image[:, :, None].astype(np.float32) - palette, axis=-1)
@@ -54,7 +54,7 @@ def _unit(kind: str) -> tuple[float, np.ndarray]:
 
 
 def _fit(blob: np.ndarray, kind: str) -> float:
-    """Best IoU of the kind's template, of the blob's area and centroid, over small angles."""
+    """Best IoU of the blob with the kind's template, at the blob's area and centroid, over small angles."""
     area, offset = _unit(kind)
     radius = np.sqrt(blob.sum() / area)
     y, x = np.nonzero(blob)

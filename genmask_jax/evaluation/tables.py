@@ -1,4 +1,4 @@
-"""Benchmarks' tables in the order of the papers' columns, beside the published rows."""
+"""Tables of benchmark scores with the papers' order of columns, beside the published rows."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ COLUMNS = {
     "reasonseg": ("reasonseg:val", "reasonseg:test"),
     "grefcoco": ("grefcoco:unc:val", "grefcoco:unc:testA", "grefcoco:unc:testB"),
 }  # fmt: skip
-"""Of each protocol, in the papers' order; others follow."""
+"""Columns of each protocol, in the papers' order; other benchmarks follow."""
 METRICS = {
     "refcoco": ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9"),
     "reasonseg": ("gIoU", "cIoU"),
@@ -33,17 +33,17 @@ METRICS = {
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """A table: headings, and rows of cells, the first of which is the row's name."""
+    """A table: headings, and rows of cells; the first cell is the row's name."""
 
     headings: list[str]
     rows: list[list[str]]
 
 
 def make_grids(results: Mapping[str, tuple[str, Mapping[str, Any]]]) -> list[Grid]:
-    """A table for each protocol that occurs.
+    """One table per protocol that occurs.
 
     Args:
-        results: by benchmark, such as "refcoco:unc:testA": its protocol and metrics.
+        results: protocol and metrics by benchmark, such as "refcoco:unc:testA".
     """
     grids = []
     for protocol, order in COLUMNS.items():
@@ -56,7 +56,7 @@ def make_grids(results: Mapping[str, tuple[str, Mapping[str, Any]]]) -> list[Gri
 
 
 def _one_metric_a_row(names: list[str], found: Mapping[str, Any], metrics: tuple[str, ...]) -> Grid:
-    """As tables of the RefCOCO family are: published rows have the first metric."""
+    """The layout of the RefCOCO family; published rows have only the first metric."""
     ours = [[f"{OURS}, {metric}", *(_cell(found[name][metric]) for name in names)] for metric in metrics]
     rows = [[f"{model}, {metrics[0]}", *cells] for model, *cells in _published(names)]
     return Grid([_heading(name) for name in names], ours + rows)
@@ -70,7 +70,7 @@ def _metrics_side_by_side(names: list[str], found: Mapping[str, Any], metrics: t
 
 
 def _published(keys: list[str]) -> list[list[str]]:
-    """Rows of those who published one of the numbers."""
+    """Rows of the models with a published number for any of the keys."""
     rows = ([model, *(_cell(numbers.get(key), 1) for key in keys)] for model, numbers in RESULTS.items())
     return [row for row in rows if set(row[1:]) != {NOTHING}]
 
@@ -86,7 +86,7 @@ def _cell(value: float | None, scale: float = 100) -> str:
 
 
 def print_grids(grids: list[Grid]) -> None:
-    """On the terminal, in per cent."""
+    """Prints tables on the terminal, in per cent."""
     for grid in grids:
         table = Table(box=box.SIMPLE_HEAD)
         table.add_column("%")

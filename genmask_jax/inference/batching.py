@@ -1,4 +1,4 @@
-"""Fixed-size batches for jitted samplers: the last one is filled up, so that nothing is compiled twice."""
+"""Fixed-size batches for jitted samplers: the last is padded, so that nothing is compiled twice."""
 
 from collections.abc import Iterator
 
@@ -13,13 +13,13 @@ from genmask_jax.sharding import part_of_batch
 def fixed_batches(
     count: int, batch_size: int, part: tuple[int, int] = (0, 1)
 ) -> Iterator[tuple[np.ndarray, int]]:
-    """Index arrays `[batch_size]` over range(count), and how many are real; the rest repeat the last.
+    """Index arrays `[batch_size]` over range(count), and how many are valid; the rest repeat the last.
 
     Args:
-        count: of examples, at least one.
+        count: number of examples, at least one.
         batch_size: on this host.
-        part: this host's of every batch, as `part_of_batch` has it. Every host gets as many batches as the
-            others; the last may have nothing real for it.
+        part: this host's shard of every batch, from `part_of_batch`. All hosts get the same number of
+            batches; in the last, a host may have no valid example.
     """
     index, hosts = part
     for start in range(index * batch_size, index * batch_size + count, hosts * batch_size):
@@ -28,24 +28,24 @@ def fixed_batches(
 
 
 def host_batch_size(batch_size: int, mesh: Mesh) -> int:
-    """`batch_size`, made larger if need be, so that it divides over this host's part of the mesh."""
+    """`batch_size`, rounded up so that it shards evenly over this host's part of the mesh."""
     rows = mesh.shape["data"] * mesh.shape["fsdp"] // part_of_batch(mesh)[1]
     return -(-batch_size // rows) * rows
 
 
 def own_rows(output: Array) -> np.ndarray:
-    """This host's rows of a batch that is divided over hosts and devices."""
+    """This host's rows of a batch that is sharded over hosts and devices."""
     shards = {shard.index[0].start or 0: shard.data for shard in output.addressable_shards}
     return np.concatenate(jax.device_get([shards[start] for start in sorted(shards)]))
 
 
 def example_keys(seed: int, indices: np.ndarray) -> np.ndarray:
-    """Noise seeds uint32 `[B, 2]`, one an example: what is drawn for it does not depend on its batch."""
+    """Noise seeds uint32 `[B, 2]`, one per example, so that its noise does not depend on its batch."""
     return np.stack([np.full(len(indices), seed, np.uint32), indices.astype(np.uint32)], axis=1)
 
 
 def example_noise(seeds: jax.Array, draw: int, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal noise `[B, *shape]` from `example_keys`; `draw` numbers repeated draws."""
+    """Standard normal noise `[B, *shape]` from `example_keys`; `draw` is the index of the draw."""
 
     def one(pair):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(pair[0]), pair[1]), draw)

@@ -1,4 +1,4 @@
-"""Prompts to images: the flow integrated from noise to data, with classifier-free guidance."""
+"""Text-to-image sampling: integrates the flow from noise to data, with classifier-free guidance."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,12 +24,12 @@ from genmask_jax.system import Networks
 
 
 class Generator:
-    """A jitted sampler of images with a fixed batch size; compiled once, at its first call."""
+    """A jitted image sampler with a fixed batch size; compiled once, at its first call."""
 
     def __init__(self, networks: Networks, sampler: SamplerConfig, *, batch_size: int, seed: int = 0):
         """`networks.params` may change between calls (as in training); the rest may not.
 
-        `batch_size` is that of each host, and grows to what its devices can share.
+        `batch_size` is per host; it is rounded up to shard evenly over the host's devices.
         """
         self.networks, self.sampler = networks, sampler
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
@@ -37,9 +37,9 @@ class Generator:
         self._sample = jax.jit(self.trace)
 
     def __call__(self, prompts: Sequence[str]) -> UInt8[np.ndarray, "N H W 3"]:
-        """An image for every prompt; the n-th prompt's noise depends on the seed and n alone.
+        """Generates one image per prompt. The n-th prompt's noise depends only on the seed and n.
 
-        Where the mesh spans hosts, they share the work, and each gets all images.
+        If the mesh spans several hosts, they split the work, and each returns all images.
         """
         networks = self.networks
         side = networks.size
@@ -60,12 +60,12 @@ class Generator:
         null: dict[str, Array],
         seeds: UInt32[Array, "B 2"],
     ) -> Float[Array, "B H W 3"]:
-        """The sampler's program: images of a batch; `null` is the empty prompt, prepared, for each."""
+        """The jitted function: images of a batch; `null` holds the prepared empty prompt for each row."""
         with tracing_on(self.networks.mesh):
             return constrain_batch(self.images(params, frozen, instruction, null, seeds))
 
     def images(self, params, frozen, instruction, null, seeds):
-        """As `trace`, wherever it runs."""
+        """Same as `trace`, without sharding constraints."""
         model, sampler = self.networks.merge(params, frozen), self.sampler
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), instruction, null)
         text = model.instruction(both)

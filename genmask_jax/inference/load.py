@@ -1,4 +1,4 @@
-"""A trained run, read from its directory: what the scripts and users of the library start from."""
+"""Loads a trained run from its directory, for the scripts and for users of the library."""
 
 import jax
 from etils import epath
@@ -13,15 +13,15 @@ from genmask_jax.system import Networks, make_networks
 def load(
     workdir: epath.PathLike, which: str = "last", mesh: Mesh | None = None
 ) -> tuple[Networks, TrainConfig, int]:
-    """The networks with the EMA parameters of one checkpoint, the run's config, and the step.
+    """Returns the networks with the EMA parameters of one checkpoint, the run's config, and the step.
 
     Args:
-        workdir: of launch/train.py.
+        workdir: the --workdir of launch/train.py.
         which: "last", "best" or a step.
-        mesh: where the networks are to live; this process's first device when None.
+        mesh: devices to load the networks on; this process's first device if None.
 
     Raises:
-        UserError: the directory is no run, or the checkpoint is not there or of another model.
+        UserError: the directory holds no run, or the checkpoint is missing or belongs to another model.
     """
     config = read_config(TrainConfig, workdir)
     step = find_step(workdir, which)

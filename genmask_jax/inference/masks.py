@@ -1,4 +1,4 @@
-"""Images of any size to what the model takes, and masks back to the image's size."""
+"""Turns predicted probabilities into masks at the image's own size, with the no-target rule."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -7,13 +7,13 @@ from PIL import Image
 from genmask_jax.config import SamplerConfig
 
 RESIZE = "bilinear to a square; probabilities bilinear back, then thresholded"
-"""The method, recorded with every score."""
+"""The resizing method, recorded with every score."""
 
 
 def to_image_size(
     probability: Float[np.ndarray, "size size"], shape: tuple[int, int]
 ) -> Float[np.ndarray, "H W"]:
-    """Probabilities at an image's own (height, width); thresholded afterwards."""
+    """Resizes probabilities to an image's own (height, width), before they are thresholded."""
     if probability.shape == shape:
         return probability
     image = Image.fromarray(probability.astype(np.float32))
@@ -25,7 +25,7 @@ def to_mask(
 ) -> tuple[Bool[np.ndarray, "H W"], float]:
     """The mask at an image's own (height, width), and its score: the mean probability of its pixels.
 
-    It is empty where `is_no_target` says that nothing in the image is meant.
+    The mask is empty if `is_no_target` decides that the image has no target.
     """
     probability = to_image_size(probability, shape)
     mask = probability > sampler.mask_threshold
@@ -36,12 +36,12 @@ def to_mask(
 
 
 def is_no_target(area: int, pixels: int, score: float, sampler: SamplerConfig) -> bool:
-    """Whether a mask is too small, or too uncertain, to be of anything: so that "no target" can be said.
+    """Whether a mask is so small or so uncertain that the prediction should be "no target".
 
     Args:
-        area: pixels of the mask.
-        pixels: of the image.
+        area: number of pixels of the mask.
+        pixels: number of pixels of the image.
         score: mean probability of the mask's pixels; 0 if there are none.
-        sampler: its `no_target_area` and `no_target_score`, which are best chosen on val.
+        sampler: gives the thresholds `no_target_area` and `no_target_score`, best chosen on val.
     """
     return area <= sampler.no_target_area * pixels or score < sampler.no_target_score

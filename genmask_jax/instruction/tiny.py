@@ -36,8 +36,8 @@ class TinyTextConfig:
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
     """Byte-pair sub-words (lower case, split at spaces and punctuation) of at most `vocab_size` entries.
 
-    The same texts give the same tokenizer. (With a prefix for continued words they would not: the trainer
-    numbers those in the order of a hash map.)
+    The same texts give the same tokenizer. (Not so with a prefix for continued words: the trainer numbers
+    those in the order of a hash map.)
     """
     model = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=UNKNOWN))
     model.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
@@ -66,7 +66,7 @@ def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
 
 
 class TinyTextPreparer:
-    """Text to token ids: [START], sub-words, padding; longer texts are cut at `max_tokens`."""
+    """Text to token ids: [START], sub-words, padding; longer texts are truncated to `max_tokens`."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, max_tokens: int):
         self.tokenizer, self.max_tokens = tokenizer, max_tokens
@@ -81,11 +81,10 @@ class TinyTextPreparer:
 
 
 class TextBlock(nnx.Module):
-    """A pre-norm transformer block over tokens; the weight of either branch is learned, from 0.
+    """A pre-norm transformer block over tokens; both branches have learned gates, initialised to 0.
 
-    The first steps of an optimiser that normalises its gradients are mostly noise. With branches at full
-    weight they bury which word a token is under what all tokens share, and the DiT learns to segment without
-    words first.
+    The first steps of an optimiser that normalises its gradients are mostly noise. Without the gates, they
+    drown each token's identity in what all tokens share, and the DiT first learns to segment without text.
     """
 
     def __init__(self, size: int, num_heads: int, *, dtype, rngs: nnx.Rngs):
@@ -104,7 +103,7 @@ class TextBlock(nnx.Module):
 
 
 class TinyTextEncoder(InstructionEncoder):
-    """Token and position embeddings, a few transformer blocks, a last norm."""
+    """Token and position embeddings, a few transformer blocks, a final norm."""
 
     def __init__(self, config: TinyTextConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
         size = config.hidden_size

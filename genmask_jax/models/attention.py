@@ -1,6 +1,6 @@
-"""Softmax attention, by the kernel that suits the devices: splash on TPUs, cuDNN on GPUs, our own elsewhere.
+"""Softmax attention, one kernel per platform: splash on TPUs, cuDNN on GPUs, matrix products elsewhere.
 
-All three compute the same; `tests/models/test_attention.py` compares them.
+All three compute the same result; `tests/models/test_attention.py` compares them.
 """
 
 import jax
@@ -13,14 +13,14 @@ from jaxtyping import Array, Bool, Float
 from genmask_jax.sharding import over_examples_and_heads, tracing_for
 
 SAVED = "attention"
-"""Name of what the backward pass wants of an attention's forward pass, for policies of rematerialisation.
-cuDNN's kernels do not name it, so that under any policy their forward pass is computed anew."""
+"""Name of the values that attention saves for its backward pass, for checkpoint (remat) policies.
+cuDNN's kernels do not use this name, so their forward pass is recomputed under any such policy."""
 TILE = 128
-"""Splash works on tiles of this side, and every cuDNN takes heads of up to as many channels."""
+"""Side of splash's tiles, and the largest head dimension that every cuDNN version supports."""
 EVEN = 8
-"""Lengths that cuDNN is given are multiples of it."""
+"""Sequences are padded to a multiple of this length for cuDNN."""
 KERNEL_LENGTH = 256
-"""Fewer queries are not worth a kernel."""
+"""With fewer queries, a fused kernel does not pay off."""
 
 
 def attend(
@@ -29,11 +29,11 @@ def attend(
     value: Float[Array, "B M K D"],
     mask: Bool[Array, "B M"] | Bool[Array, "B N M"] | None = None,
 ) -> Float[Array, "B N H D"]:
-    """Softmax attention; keys where `mask` is False are left out. Scores and softmax are float32.
+    """Softmax attention; keys where `mask` is False are ignored. Scores and softmax are float32.
 
-    Where there are fewer heads of keys than of queries (K divides H), each serves H / K neighbouring heads of
-    queries (grouped-query attention, Ainslie et al. 2023). Every query has a key that it may attend to. There
-    is no forward-mode derivative.
+    If there are fewer key heads than query heads (K divides H), each key head serves H / K neighbouring query
+    heads (grouped-query attention, Ainslie et al. 2023). Every query must have at least one key to attend to.
+    Forward-mode differentiation is not supported.
     """
     length, heads, width = query.shape[1:]
     simple = heads == key.shape[2] and (mask is None or mask.ndim == 2) and length >= KERNEL_LENGTH
@@ -48,9 +48,9 @@ def attend(
 
 
 def attend_by_splash(query, key, value, mask, *, interpret: bool = False):
-    """By the TPU's splash kernels, forward and backward; the scores never leave the core's own memory.
+    """Attention by the TPU's splash kernels, forward and backward; the scores never leave on-chip memory.
 
-    Padding to whole tiles, and keys that are left out, are of another segment than the queries.
+    Masked keys and the padding to whole tiles get a segment id that no query has.
     """
     batch, length, heads, width = query.shape
     mask = jnp.ones(key.shape[:2], bool) if mask is None else mask
@@ -62,7 +62,7 @@ def attend_by_splash(query, key, value, mask, *, interpret: bool = False):
 
 
 def _pad_to(x: Array, multiple: int) -> Array:
-    """Zeros (False) behind the second axis, so that it becomes a multiple."""
+    """Pads the end of the second axis with zeros (False), to a multiple."""
     return jnp.pad(x, [(0, 0), (0, -x.shape[1] % multiple)] + [(0, 0)] * (x.ndim - 2))
 
 
@@ -85,7 +85,7 @@ def _splash_kernel(heads: int, rows: int, columns: int, interpret: bool) -> spla
 
 
 def attend_by_cudnn(query, key, value, mask):
-    """By cuDNN's fused kernels, for 16-bit floats on GPUs; their gradient wants even lengths."""
+    """Attention by cuDNN's fused kernels, for 16-bit floats on GPUs; their gradient requires even lengths."""
     length = query.shape[1]
     if mask is None and key.shape[1] % EVEN:
         mask = jnp.ones(key.shape[:2], bool)
@@ -97,11 +97,10 @@ def attend_by_cudnn(query, key, value, mask):
 
 
 def attend_by_xla(query, key, value, mask):
-    """By matrix products.
+    """Attention by matrix products.
 
-    The backward pass computes the weights anew (Dao et al. 2022, without the tiling), so that of all that is
-    as large as the scores nothing is kept. To a head of keys, the queries of several heads are just more
-    queries.
+    The backward pass recomputes the weights (Dao et al. 2022, without the tiling), so nothing as large as the
+    scores is kept. The query heads that share a key head are treated as additional queries of one head.
     """
     batch, length, heads, width = query.shape
     groups = heads // key.shape[2]
@@ -116,7 +115,7 @@ def attend_by_xla(query, key, value, mask):
 
 @jax.custom_vjp
 def _attend(query, key, value, mask):
-    """softmax(query key^T) value, all `[B, H, N, D]`, mask `[B, 1, N or 1, M]`, its gradient written out."""
+    """softmax(query key^T) value, with its own gradient; all `[B, H, N, D]`, mask `[B, 1, N or 1, M]`."""
     return _attend_forward(query, key, value, mask)[0]
 
 
@@ -146,7 +145,7 @@ def _attend_backward(saved, gradient):
     weights = jnp.exp(_scores(query, key, mask) - largest)
     d_weights = jnp.einsum("bhnd,bhmd->bhnm", gradient, value, preferred_element_type=jnp.float32)
     d_scores = (weights * (d_weights - inner)).astype(value.dtype)
-    if mask is not None:  # where nothing is left to attend to, the weights are not zero
+    if mask is not None:  # where all keys are masked, the weights are not zero
         d_scores = jnp.where(mask, d_scores, 0)
     d_query = jnp.einsum("bhnm,bhmd->bhnd", d_scores, key)
     # Transposing the narrow factor is twice as fast on CPUs as contracting over the wide one's rows.

@@ -1,7 +1,7 @@
 """The diffusion transformer of Wan 2.1 (`WanTransformer3DModel` in diffusers), in Flax NNX.
 
-Frames lie on the token axis: frame 0 is the noisy target; for segmentation frame 1 is the clean image.
-Every run of tokens has a timestep of its own, so that the clean frame can say that it is clean (t = 0).
+Frames are concatenated along the token axis: frame 0 is the noisy target; for segmentation, frame 1 is the
+clean image. Each run of tokens has its own timestep, so that the clean frame can have t = 0.
 """
 
 import dataclasses
@@ -34,16 +34,16 @@ from genmask_jax.sharding import constrain_batch
 class DiTConfig:
     """Shape of a DiT.
 
-    hidden_size, depth, num_heads, ffn_size: of the transformer.
-    channels: of the latents, in and out.
-    patch_size: side of a square patch of latents that makes one token (frames are never merged).
+    hidden_size, depth, num_heads, ffn_size: dimensions of the transformer.
+    channels: latent channels, in and out.
+    patch_size: side of the square patch of latents that forms one token (frames are never merged).
     text_dim: channels of `text_embeds`.
     frequency_dim: channels of the sinusoidal timestep embedding.
-    rope_theta: base of the rotary frequencies; 1e4 as published. On a grid of a few tokens a side most of
-        those frequencies turn too little to tell positions apart; a small base makes all of them count.
-    remat: what of a block the backward pass computes anew, for less memory: "none", "matrices" (all but
-        matrix products and attention), "attention" (all but attention) or "all" of it.
-    unroll: compile the blocks one by one rather than as a loop: faster on a CPU, slow to compile if deep.
+    rope_theta: base of the rotary frequencies; 1e4 as published. On a grid of a few tokens per side, most of
+        those frequencies rotate too little to tell positions apart; a small base makes all of them useful.
+    remat: what the backward pass recomputes in each block to save memory: "none", "matrices" (all but matrix
+        products and attention), "attention" (all but attention) or "all".
+    unroll: compile the blocks one by one instead of as a loop: faster on a CPU, slow to compile if deep.
     """
 
     hidden_size: int
@@ -60,7 +60,7 @@ class DiTConfig:
 
 
 class Attention(nnx.Module):
-    """Multi-head attention; queries and keys are RMS-normed over all channels before the split in heads."""
+    """Multi-head attention; queries and keys are RMS-normed over all channels before the split into heads."""
 
     def __init__(self, hidden_size: int, num_heads: int, *, dtype, rngs: nnx.Rngs):
         self.num_heads = num_heads
@@ -72,7 +72,7 @@ class Attention(nnx.Module):
         self.norm_k = RMSNorm(hidden_size)
 
     def __call__(self, x, context=None, *, rotary=None, mask=None):
-        """x `[B, N, D]` attends to `context` `[B, M, D]` (itself when None); `mask` `[B, M]` of the keys."""
+        """x `[B, N, D]` attends to `context` `[B, M, D]` (to itself if None); `mask` `[B, M]` of keys."""
         context = x if context is None else context
         query, key, value = self.norm_q(self.to_q(x)), self.norm_k(self.to_k(context)), self.to_v(context)
         query, key, value = (y.reshape(*y.shape[:2], self.num_heads, -1) for y in (query, key, value))
@@ -93,12 +93,12 @@ def _gate(x, gate):
 
 
 def _runs(x, modulation):
-    """`[B, N, D]` to `[B * K, N / K, D]`; in four dimensions XLA for CPUs sums gradients 40 times slower."""
+    """`[B, N, D]` to `[B * K, N / K, D]`; with four axes, XLA on CPUs sums gradients 40 times slower."""
     return x.reshape(math.prod(modulation.shape[:2]), -1, x.shape[-1])
 
 
 def _per_run(modulation):
-    """`[B, K, D]` to `[B * K, 1, D]`, beside `_runs`."""
+    """`[B, K, D]` to `[B * K, 1, D]`, to broadcast against `_runs`."""
     return modulation.reshape(-1, 1, modulation.shape[-1])
 
 
@@ -127,10 +127,10 @@ class Block(nnx.Module):
 
 
 class DiT(nnx.Module):
-    """Predicts the velocity of noisy latents, given timesteps and an instruction."""
+    """Predicts the velocity of noisy latents from timesteps and an instruction."""
 
     def __init__(self, config: DiTConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
-        """Parameters are float32; `dtype` is that of the matrix products."""
+        """Parameters are float32; matrix products use `dtype`."""
         self.config, self.dtype = config, dtype
         size, patch = config.hidden_size, config.patch_size**2 * config.channels
         self.patch_embedding = Linear(patch, size, dtype=dtype, kernel_init=xavier, rngs=rngs)
@@ -148,15 +148,15 @@ class DiT(nnx.Module):
     def _start_as_identity(self) -> None:
         """Initialises the output projection as the transpose of the input's: at first, velocity ~ x_t.
 
-        Most of the velocity of a very noisy latent is the noise itself, which would take a model that starts
-        at zero some hundred steps to learn to copy.
+        Most of the velocity of a very noisy latent is the noise itself. A model that starts at zero needs
+        some hundred steps to learn to copy it.
         """
         kernel, channels = self.patch_embedding.kernel[...], self.config.channels
         inputs, size = kernel.shape
         basis, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (max(size, inputs), min(size, inputs))))
         basis = basis if size < inputs else basis.T
         self.patch_embedding.kernel[...] = basis
-        # Tokens leave the last norm with unit variance, not with that of the patch.
+        # Tokens leave the last norm with unit variance, not with the variance of the patch.
         back = basis.T.reshape(size, channels, inputs // channels).swapaxes(1, 2).reshape(size, inputs)
         self.proj_out.kernel[...] = back * math.sqrt(inputs / size)
 
@@ -167,14 +167,14 @@ class DiT(nnx.Module):
         text_embeds: Float[Array, "B L T"],
         text_mask: Bool[Array, "B L"] | None = None,
     ) -> Float[Array, "B F h w C"]:
-        """Velocity of every frame.
+        """Predicts the velocity of every frame.
 
         Args:
-            latents: frame 0 noisy; further frames are what it is conditioned on.
-            timesteps: noise levels in [0, 1], one for each of K equal runs of tokens: K = 1 for all tokens
-                alike, K = F one a frame, K = tokens one a token. The network itself sees 1000 t, as Wan's.
-            text_embeds: the instruction, one embedding a token.
-            text_mask: False for padding; None attends to all of it, as Wan's own pipelines do.
+            latents: frame 0 is noisy; further frames are the conditioning.
+            timesteps: noise levels in [0, 1], one for each of K equal runs of tokens: K = 1 is one for all
+                tokens, K = F one per frame, K = tokens one per token. Like Wan's, the network sees 1000 t.
+            text_embeds: the instruction, one embedding per token.
+            text_mask: False for padding; None attends to all tokens, as Wan's own pipelines do.
 
         Returns:
             float32 velocities in the shape of `latents`.
@@ -182,7 +182,7 @@ class DiT(nnx.Module):
         return self.together((latents, timesteps, text_embeds, text_mask))[0]
 
     def together(self, *inputs: tuple[Any, ...]) -> list[Float[Array, "B F h w C"]]:
-        """As `__call__`, for batches of different shapes, each with these arguments (see `scan_blocks`)."""
+        """Like `__call__`, for batches of different shapes: a tuple of arguments each (see `scan_blocks`)."""
         times = [self.time_embedder(sinusoid(1000 * t, self.config.frequency_dim)) for _, t, _, _ in inputs]
         streams = [self._enter(*arguments, time) for arguments, time in zip(inputs, times, strict=True)]
         config = self.config
@@ -193,24 +193,24 @@ class DiT(nnx.Module):
         ]
 
     def _grid(self, latents: Float[Array, "B F h w C"]) -> tuple[int, int, int]:
-        """(frames, rows, columns) of tokens."""
+        """(frames, rows, columns) of the tokens."""
         _, frames, height, width, _ = latents.shape
         return frames, height // self.config.patch_size, width // self.config.patch_size
 
     def _enter(self, latents, timesteps, text_embeds, text_mask, time) -> tuple[Any, ...]:
-        """What the blocks take; `time` is the embedded timestep of each run."""
+        """The arguments of the blocks; `time` is the embedded timestep of each run."""
         config = self.config
         x = self.patch_embedding(patchify(latents, config.patch_size).astype(self.dtype))
         modulation = self.time_proj(jax.nn.silu(time)).reshape(*timesteps.shape, 6, -1)
         context = self.text_embedder(text_embeds.astype(self.dtype))
-        # Or they are left divided by channels, as the weights are, and gathered anew in every block.
+        # Otherwise they stay sharded by channels, like the weights, and every block gathers them again.
         modulation, context = constrain_batch(modulation), constrain_batch(context)
         head_dim = config.hidden_size // config.num_heads
         rotary = rotary_table(head_dim, self._grid(latents), config.rope_theta)
         return x, modulation, context, text_mask, rotary
 
     def _leave(self, x, time, grid) -> Float[Array, "B F h w C"]:
-        """Velocities from what the blocks give."""
+        """Velocities from the output of the blocks."""
         shift, scale = (self.scale_shift_table[i].astype(jnp.float32) + time for i in range(2))
         x = self.proj_out(_modulate(x, scale, shift))
         return unpatchify(x.astype(jnp.float32), self.config.patch_size, grid)

@@ -1,4 +1,4 @@
-"""Layers that the transformers share: norms, attention, rotary positions, stacked blocks."""
+"""Layers that the transformers share: norms, MLPs, rotary and timestep embeddings, stacked blocks."""
 
 import math
 from collections.abc import Callable
@@ -17,12 +17,12 @@ xavier = nnx.initializers.xavier_uniform()
 
 
 def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """GELU by its tanh approximation, as Wan 2.1 has it."""
+    """GELU with the tanh approximation, as in Wan 2.1."""
     return jax.nn.gelu(x, approximate=True)
 
 
 def exact_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """GELU without approximation, as BERT and Qwen's vision tower have it."""
+    """GELU without approximation, as in BERT and Qwen's vision tower."""
     return jax.nn.gelu(x, approximate=False)
 
 
@@ -48,7 +48,7 @@ class RMSNorm(nnx.Module):
 
 
 class Linear(nnx.Linear):
-    """nnx.Linear over all tokens as one matrix: its gradient is faster on CPUs than over several axes."""
+    """nnx.Linear on all tokens as one matrix: on CPUs, its gradient is faster than over several axes."""
 
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
         return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
@@ -69,10 +69,10 @@ class MLP(nnx.Module):
 def rotary_table(
     head_dim: int, grid: tuple[int, int, int], theta: float = 1e4
 ) -> tuple[Float[Array, "N D/2"], Float[Array, "N D/2"]]:
-    """Cosines and sines of 3-D rotary positions, as Wan 2.1 splits a head's channels.
+    """Cosines and sines of 3-D rotary positions, with a head's channels split as in Wan 2.1.
 
-    Rows and columns take 2 * (head_dim // 6) channels each, frames the rest (44/42/42 of 128); within each
-    part the frequencies are theta^(-2i / part).
+    Rows and columns get 2 * (head_dim // 6) channels each, frames the rest (44/42/42 of 128). Within each
+    part, the frequencies are theta^(-2i / part).
 
     Args:
         head_dim: channels of one head.
@@ -83,7 +83,7 @@ def rotary_table(
         Two float32 arrays `[N, head_dim / 2]`, N = frames * rows * columns.
     """
     part = 2 * (head_dim // 6)
-    angles = []  # of each axis alone, in float64 as the reference has them: small constants of the program
+    angles = []  # per axis, in float64 like the reference: small constants in the program
     for axis, channels in enumerate((head_dim - 2 * part, part, part)):
         frequencies = theta ** (-np.arange(0, channels, 2) / channels)
         shape = [1, 1, 1, len(frequencies)]
@@ -101,7 +101,7 @@ def rotary_table(
 def rotate(
     x: Float[Array, "B N H D"], table: tuple[Float[Array, "N D/2"], Float[Array, "N D/2"]]
 ) -> Float[Array, "B N H D"]:
-    """Turns interleaved channel pairs (2i, 2i + 1) by the angles of `rotary_table`."""
+    """Rotates interleaved channel pairs (2i, 2i + 1) by the angles of `rotary_table`."""
     cos, sin = (part[None, :, None, :] for part in table)
     even, odd = x[..., 0::2].astype(jnp.float32), x[..., 1::2].astype(jnp.float32)
     turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
@@ -109,9 +109,9 @@ def rotate(
 
 
 def sinusoid(t: Float[Array, "..."], features: int, max_period: float = 1e4) -> Float[Array, "... features"]:
-    """Sinusoidal embedding, cosines first and then sines, as Wan 2.1 (and diffusers, flip_sin_to_cos)."""
+    """Sinusoidal embedding, cosines first and then sines, as in Wan 2.1 (flip_sin_to_cos in diffusers)."""
     half = features // 2
-    # The exponents are rounded to float32 as the reference's are; at t = 1000 that shows in the fourth digit.
+    # The exponents are rounded to float32 like the reference's; at t = 1000 this affects the fourth digit.
     exponents = np.float32(-math.log(max_period)) * np.arange(half, dtype=np.float32) / np.float32(half)
     frequencies = np.exp(exponents.astype(np.float64)).astype(np.float32)
     angles = t[..., None].astype(jnp.float32) * frequencies
@@ -127,12 +127,12 @@ REMAT = {
     "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
     "all": jax.checkpoint_policies.nothing_saveable,
 }
-"""What is kept of a block for the backward pass, from most to least: all; results of matrix products and of
-attention; those of attention; nothing but the block's input."""
+"""What each block keeps for the backward pass, from most to least: everything; the results of matrix products
+and attention; those of attention; only the block's input."""
 
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) -> nnx.Module:
-    """`depth` modules made alike, as one module whose parameters carry a leading axis [depth, ...]."""
+    """`depth` modules from `make`, as one module whose parameters have a leading axis [depth, ...]."""
 
     @nnx.split_rngs(splits=depth)
     @nnx.vmap(in_axes=(0,), out_axes=0)
@@ -149,17 +149,17 @@ def scan_blocks(
     remat: str = "none",
     unroll: bool = False,
 ) -> list[Array]:
-    """x = block(x, *args) for each block of a `stack`, compiled once whatever the depth (unless unrolled).
+    """x = block(x, *args) for each block of a `stack`, compiled once for any depth (unless unrolled).
 
-    Several streams, of whatever shapes, meet a block together: where weights are divided over devices, they
-    are gathered once for all of them, and so are their gradients summed once.
+    Several streams, of any shapes, pass through each block together: sharded weights are then gathered once
+    for all streams, and their gradients are summed once.
 
     Args:
         blocks: made by `stack`.
-        streams: of each (x, *args): what flows through the blocks, and what is given to every block alike.
-        each: `[depth]`, of which every block takes its own as a last argument; None if there is none.
-        remat: what the backward pass computes anew, by a name in `REMAT`.
-        unroll: compile every block on its own; a few blocks run a quarter faster so on a CPU.
+        streams: (x, *args) each: the input of the first block, and the arguments that every block receives.
+        each: `[depth]`; every block receives its own element as the last argument. None for no such argument.
+        remat: what the backward pass recomputes, by name in `REMAT`.
+        unroll: compile every block separately; on a CPU, a few blocks then run a quarter faster.
     """
     graph, state = nnx.split(blocks)
 

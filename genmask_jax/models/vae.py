@@ -1,8 +1,8 @@
 """The image VAE of Wan 2.1 (`AutoencoderKLWan` in diffusers) in its single-frame, 2-D form, in Flax NNX.
 
-For one frame every temporal convolution of the video VAE is skipped or reduces to its last tap, so that this
+For one frame, every temporal convolution of the video VAE is skipped or reduces to its last tap, so this
 2-D network is exact. An optional pixel-unshuffle in front of it (`patch_size`, as in newer Wan VAEs) makes a
-small VAE cheap. Images are `[B, H, W, 3]` in [-1, 1]; a mask is an RGB image that is -1 or +1.
+small VAE cheap. Images are `[B, H, W, 3]` in [-1, 1]; a mask is an RGB image of -1 and +1.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 class VAEConfig:
     """Shape of a VAE; the defaults are Wan 2.1's.
 
-    base_dim, decoder_base_dim: channels at full resolution, of the encoder and the decoder.
-    channels: of the latents.
-    multipliers: channel multiplier of each resolution; every one but the last halves the image.
-    num_res_blocks: residual blocks a resolution (the decoder has one more).
+    base_dim, decoder_base_dim: channels of the encoder and the decoder at full resolution.
+    channels: latent channels.
+    multipliers: channel multiplier of each resolution; every level but the last halves the image.
+    num_res_blocks: residual blocks per resolution (the decoder has one more).
     patch_size: side of the pixel-unshuffle before the encoder; 1 for none.
     """
 
@@ -35,12 +35,12 @@ class VAEConfig:
 
     @property
     def stride(self) -> int:
-        """Pixels a latent, on a side."""
+        """Pixels per latent, along one side."""
         return self.patch_size * 2 ** (len(self.multipliers) - 1)
 
 
 class ChannelNorm(nnx.Module):
-    """Unit-length channel vectors times sqrt(C) and a learned scale (Wan's RMS norm), in float32."""
+    """Wan's RMS norm: unit-length channel vectors times sqrt(C) and a learned scale, in float32."""
 
     def __init__(self, channels: int):
         self.gamma = nnx.Param(jnp.ones((channels,)))
@@ -57,7 +57,7 @@ def _conv(inputs: int, outputs: int, size: int, *, dtype, rngs, strides: int = 1
 
 
 class ResidualBlock(nnx.Module):
-    """norm, silu, 3x3 twice, around a skip connection (1x1 where the channels change)."""
+    """norm, silu, 3x3 convolution, twice, with a skip connection (1x1 convolution if the channels change)."""
 
     def __init__(self, inputs: int, outputs: int, *, dtype, rngs: nnx.Rngs):
         self.norm1, self.norm2 = ChannelNorm(inputs), ChannelNorm(outputs)
@@ -72,7 +72,7 @@ class ResidualBlock(nnx.Module):
 
 
 class AttentionBlock(nnx.Module):
-    """Single-head self-attention over all positions, around a skip connection."""
+    """Single-head self-attention over all positions, with a skip connection."""
 
     def __init__(self, channels: int, *, dtype, rngs: nnx.Rngs):
         self.norm = ChannelNorm(channels)
@@ -99,7 +99,7 @@ class MidBlock(nnx.Module):
 
 
 class Downsample(nnx.Module):
-    """Half the size: one row and column of zeros below and to the right, then a 3x3 of stride 2."""
+    """Halves the size: zero-pads one row and column (bottom, right), then a 3x3 convolution of stride 2."""
 
     def __init__(self, channels: int, *, dtype, rngs: nnx.Rngs):
         self.conv = _conv(channels, channels, 3, strides=2, padding=((0, 1), (0, 1)), dtype=dtype, rngs=rngs)
@@ -109,7 +109,7 @@ class Downsample(nnx.Module):
 
 
 class Upsample(nnx.Module):
-    """Twice the size by nearest neighbours, then a 3x3 to half the channels."""
+    """Doubles the size by nearest neighbours, then a 3x3 convolution to half the channels."""
 
     def __init__(self, channels: int, *, dtype, rngs: nnx.Rngs):
         self.conv = _conv(channels, channels // 2, 3, dtype=dtype, rngs=rngs)
@@ -119,7 +119,7 @@ class Upsample(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Pixels (unshuffled) to features of `2 * channels`: mean and log-variance before `quant_conv`."""
+    """Pixels (unshuffled) to `2 * channels` features: mean and log-variance before `quant_conv`."""
 
     def __init__(self, config: VAEConfig, *, dtype, rngs: nnx.Rngs):
         sizes = [config.base_dim * m for m in (1, *config.multipliers)]
@@ -144,7 +144,7 @@ class Encoder(nnx.Module):
 
 
 class UpBlock(nnx.Module):
-    """The residual blocks of one resolution and the step up to the next."""
+    """The residual blocks of one resolution and the upsampling to the next."""
 
     def __init__(self, inputs: int, outputs: int, depth: int, *, upsample: bool, dtype, rngs: nnx.Rngs):
         sizes = [inputs] + [outputs] * depth
@@ -160,7 +160,7 @@ class UpBlock(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Latents (after `post_quant_conv`) to pixels (shuffled)."""
+    """Latents (after `post_quant_conv`) to pixels (before the pixel-shuffle)."""
 
     def __init__(self, config: VAEConfig, *, dtype, rngs: nnx.Rngs):
         multipliers = config.multipliers[::-1]
@@ -171,7 +171,7 @@ class Decoder(nnx.Module):
         for level, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
             blocks.append(
                 UpBlock(
-                    inputs if level == 0 else inputs // 2,  # the step up before it halved them
+                    inputs if level == 0 else inputs // 2,  # the upsampling before it halved them
                     outputs,
                     config.num_res_blocks + 1,
                     upsample=level < len(multipliers) - 1,
@@ -194,7 +194,7 @@ class VAE(nnx.Module):
     """Images to normalised latents and back."""
 
     def __init__(self, config: VAEConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
-        """Parameters are float32; `dtype` is that of the convolutions. Latent statistics start at 0 and 1."""
+        """Parameters are float32; convolutions use `dtype`. Latent statistics start at mean 0, std 1."""
         self.config, self.dtype = config, dtype
         self.encoder = Encoder(config, dtype=dtype, rngs=rngs)
         self.quant_conv = _conv(2 * config.channels, 2 * config.channels, 1, dtype=dtype, rngs=rngs)
@@ -212,15 +212,15 @@ class VAE(nnx.Module):
         return mean, jnp.clip(log_variance, -30.0, 20.0)
 
     def encode(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B h w C"]:
-        """The posterior's mean, normalised per channel: what the DiT sees as clean data. float32."""
+        """The posterior mean, normalised per channel: the clean data of the DiT. float32."""
         return (self.moments(images)[0] - self.latents_mean[...]) / self.latents_std[...]
 
     def decode(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Normalised latents to images, float32, about [-1, 1] and not clipped."""
+        """Normalised latents to images, float32, roughly in [-1, 1] and not clipped."""
         return self.decode_raw(latents * self.latents_std[...] + self.latents_mean[...])
 
     def decode_raw(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Latents as the posterior has them, before normalisation, to images."""
+        """Unnormalised latents, as the posterior gives them, to images."""
         x = self.decoder(self.post_quant_conv(latents.astype(self.dtype)))
         return _shuffle(x.astype(jnp.float32), self.config.patch_size)
 
@@ -230,7 +230,7 @@ class LatentStatistic(nnx.Variable):
 
 
 def sample_posterior(key: PRNGKeyArray, mean, log_variance):
-    """A draw from N(mean, exp(log_variance)) by reparameterisation."""
+    """A sample from N(mean, exp(log_variance)), by reparameterisation."""
     return mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
 
 

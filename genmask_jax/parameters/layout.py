@@ -1,4 +1,4 @@
-"""How parameters of ours are laid out in public (PyTorch) weights, tensor by tensor, in both directions."""
+"""Layouts of our parameters in public (PyTorch) weights, tensor by tensor, in both directions."""
 
 import dataclasses
 import re
@@ -38,9 +38,9 @@ def patch_projection(patch: int) -> Layout:
 
 
 def causal_conv(taps: int) -> Layout:
-    """`[O, I, t, kh, kw]` -> `[kh, kw, I, O]`: for a single frame only the last of t temporal taps counts.
+    """`[O, I, t, kh, kw]` -> `[kh, kw, I, O]`: for a single frame, only the last of t temporal taps matters.
 
-    On the way back the other taps are zeros: what is exported is exact for single frames only.
+    On the way back, the other taps are zeros: the export is exact for single frames only.
     """
 
     def to_public(x: Any) -> Any:
@@ -52,11 +52,11 @@ def causal_conv(taps: int) -> Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One parameter of ours and where it is in public weights.
+    """One parameter of ours and its tensors in public weights.
 
-    path: in our state, as "blocks.attn1.to_q.kernel".
-    shape: of ours; its first axis counts layers when `stacked`.
-    keys: of the public tensors, one a layer when `stacked`, else one.
+    path: in our state, such as "blocks.attn1.to_q.kernel".
+    shape: of our parameter; the first axis counts layers if `stacked`.
+    keys: of the public tensors: one per layer if `stacked`, else one.
     public_shape: of each of them.
     """
 
@@ -68,19 +68,19 @@ class Entry:
     stacked: bool = False
 
     def gather(self, tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The parameter, in memory, from public tensors by key."""
+        """Assembles the parameter in memory from public tensors by key."""
         layers = [self.layout.to_ours(tensors[key]) for key in self.keys]
         return np.stack(layers) if self.stacked else np.array(layers[0])
 
 
 def public_name(path: str, names: Mapping[str, str]) -> tuple[str, str]:
-    """The module of `names` that a path of ours begins with, the longest such, and its public key."""
+    """The longest module in `names` that a path of ours begins with, and the path's public key."""
     module = max((name for name in names if f"{path}.".startswith(f"{name}.")), key=len)
     return module, re.sub(r"\.(kernel|scale)$", ".weight", names[module] + path[len(module) :])
 
 
 def make_entry(path: str, shape: tuple[int, ...], key: str, layout: Layout) -> Entry:
-    """An entry; a `{}` in `key` stands for the number of the layer, which is `shape`'s first axis."""
+    """An entry; `{}` in `key` stands for the layer's index along `shape`'s first axis."""
     stacked = "{}" in key
     keys = tuple(key.format(i) for i in range(shape[0])) if stacked else (key,)
     one = jax.ShapeDtypeStruct(shape[1:] if stacked else shape, np.float32)
@@ -88,12 +88,12 @@ def make_entry(path: str, shape: tuple[int, ...], key: str, layout: Layout) -> E
 
 
 def complaints(entries: Iterable[Entry], shapes: dict[str, tuple[int, ...]], unused: Iterable[str]) -> list:
-    """What stands between public tensors and the model: one line a key that is missing, left over, or other.
+    """Mismatches of public tensors and model: one line per missing, left-over or wrongly shaped key.
 
     Args:
-        entries: what the model wants.
-        shapes: of the public tensors there are, by key.
-        unused: keys of tensors that are left out on purpose.
+        entries: what the model needs.
+        shapes: of the available public tensors, by key.
+        unused: keys of tensors that are ignored on purpose.
     """
     wanted = {key: entry.public_shape for entry in entries for key in entry.keys}
     lines = [f"{key} is missing" for key in wanted if key not in shapes]

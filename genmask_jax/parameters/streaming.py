@@ -1,8 +1,8 @@
 """Orbax checkpoints that are written layer by layer and read parameter by parameter.
 
 A stacked parameter of a large model (40 layers' matrices) may be larger than the memory of the machine that
-imports it. `Streamed` stands for one in the tree that is saved: Orbax lays out the array on disk, and it is
-filled layer by layer. What is written is an ordinary Orbax checkpoint, which any mesh can restore.
+imports it. `Streamed` takes its place in the tree to save: Orbax lays out the array on disk, and it is filled
+layer by layer. The result is an ordinary Orbax checkpoint, which can be restored to any mesh.
 """
 
 import asyncio
@@ -19,16 +19,16 @@ from etils import epath
 from genmask_jax.errors import UserError
 
 CHUNK_BYTES = 32 * 2**20
-"""Of what a reader must fetch at least: small enough for the shards of a mesh."""
+"""Largest chunk on disk, which is the least that a reader fetches: small enough for the shards of a mesh."""
 
 
 class Streamed:
-    """An array by its slices.
+    """An array given by its slices.
 
     Args:
-        shape, dtype: of the whole.
-        read: i -> slice i along the first axis when `stacked`, else (with 0) all of it.
-        stacked: whether the first axis is walked.
+        shape, dtype: of the whole array.
+        read: i -> slice i along the first axis if `stacked`, else (with i = 0) the whole array.
+        stacked: whether the array is read slice by slice.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, read: Callable[[int], np.ndarray], stacked: bool):
@@ -38,23 +38,23 @@ class Streamed:
 
     @property
     def by_layer(self) -> bool:
-        """Whether it is large enough to be written layer by layer."""
+        """Whether the array is written layer by layer, because it is large."""
         return self.stacked and self.nbytes > CHUNK_BYTES
 
     @property
     def save_args(self) -> ocp.SaveArgs:
-        """Chunks on disk that no two layers share, where layers are written one by one."""
+        """If layers are written one by one: chunks on disk that no two layers share."""
         if not self.by_layer:
             return ocp.SaveArgs()
         return ocp.SaveArgs(chunk_byte_size=min(self.nbytes // self.shape[0], CHUNK_BYTES), shard_axes=(0,))
 
     def whole(self) -> np.ndarray:
-        """All of it, in memory."""
+        """The whole array, in memory."""
         return np.stack([self.read(i) for i in range(self.shape[0])]) if self.stacked else self.read(0)
 
 
 class _StreamedHandler(ocp.type_handlers.NumpyHandler):
-    """Writes one slice at a time, over all arrays."""
+    """Writes one slice at a time, across all arrays."""
 
     def __init__(self, progress: Callable[[int], None]):
         super().__init__(deepcopy_host_arrays=False)
@@ -71,7 +71,7 @@ class _StreamedHandler(ocp.type_handlers.NumpyHandler):
 
 
 def save_streamed(path: epath.Path, tree: Any, progress: Callable[[int], None]) -> None:
-    """Saves a tree of `Streamed` leaves; `progress` is told the bytes of each slice that is written."""
+    """Saves a tree of `Streamed` leaves; `progress` receives the bytes of each slice written."""
     registry = ocp.type_handlers.create_type_handler_registry((Streamed, _StreamedHandler(progress)))
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     arguments = ocp.args.PyTreeSave(tree, save_args=jax.tree.map(lambda leaf: leaf.save_args, tree))
@@ -80,7 +80,7 @@ def save_streamed(path: epath.Path, tree: Any, progress: Callable[[int], None]) 
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """{"a.b": x} -> {"a": {"b": {"value": x}}}, which is how Orbax stores an NNX state."""
+    """{"a.b": x} -> {"a": {"b": {"value": x}}}, as Orbax stores an NNX state."""
     tree: dict[str, Any] = {}
     for path, leaf in flat.items():
         node = tree
@@ -91,14 +91,14 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
 
 
 class ParameterReader:
-    """The parameters in an Orbax checkpoint of an NNX state, one at a time, on the host and as stored.
+    """The parameters in an Orbax checkpoint of an NNX state, each read or restored on its own.
 
     Args:
         path: of the checkpoint.
-        prefix: of the parameters wanted, as "dit."; it is not part of their names here.
+        prefix: of the parameters to read, such as "dit."; it is stripped from their names.
 
     Raises:
-        UserError: there is no checkpoint, or only part of one.
+        UserError: the checkpoint is missing or incomplete.
     """
 
     def __init__(self, path: epath.Path, prefix: str = ""):
@@ -106,7 +106,7 @@ class ParameterReader:
         with ocp.StandardCheckpointer() as checkpointer:
             found = checkpointer.metadata(self.path).item_metadata if self.path.exists() else None
         if found is None:
-            raise UserError(f"{path}: no parameters here, or damaged ones; make the directory anew")
+            raise UserError(f"{path}: no parameters here, or damaged ones; recreate the directory")
         leaves = jax.tree.leaves_with_path(found.tree)
         names = ((jax.tree_util.keystr(keys, simple=True, separator="."), leaf) for keys, leaf in leaves)
         found = {name[len(prefix) : -len(".value")]: leaf for name, leaf in names if name.startswith(prefix)}
@@ -114,7 +114,7 @@ class ParameterReader:
         self.dtypes = {name: np.dtype(leaf.dtype) for name, leaf in found.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """One parameter."""
+        """One parameter, on the host and as stored."""
         item = nested({self.prefix + name: 0})
         kind = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
         return jax.tree.leaves(self._restore(item, kind))[0]

@@ -1,1 +1,1 @@
-"""What a run would take on chips that are not at hand."""
+"""Memory and time estimates for runs on TPUs that are not available here."""

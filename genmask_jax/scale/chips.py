@@ -1,4 +1,4 @@
-"""TPU generations: what a chip has, as Google's documentation of each says (cloud.google.com/tpu/docs)."""
+"""Specifications of TPU generations, from Google's documentation (cloud.google.com/tpu/docs)."""
 
 import dataclasses
 import math
@@ -11,10 +11,10 @@ from genmask_jax.errors import UserError
 class Chip:
     """One chip.
 
-    peak_flops: bfloat16 operations a second.
-    hbm_bytes, hbm_bandwidth: bytes, and bytes a second.
-    ici_bandwidth: bytes a second to all neighbours, both directions together.
-    axes: of its torus.
+    peak_flops: peak bfloat16 FLOP/s.
+    hbm_bytes, hbm_bandwidth: HBM in bytes, and its bandwidth in bytes/s.
+    ici_bandwidth: bytes/s to all neighbours, both directions together.
+    axes: number of axes of the torus.
     """
 
     peak_flops: float
@@ -25,7 +25,7 @@ class Chip:
 
     @property
     def ring_bandwidth(self) -> float:
-        """Bytes a second that a chip passes on in a ring along one axis, over both of its links there."""
+        """Bytes/s that a chip sends in a ring along one axis, over both of its links there."""
         return self.ici_bandwidth / (2 * self.axes)
 
 
@@ -38,7 +38,7 @@ CHIPS = {
 
 
 def parse_topology(text: str) -> tuple[str, str, int]:
-    """(generation, topology, chips) of a text such as "v5p:4x4x4". Raises UserError when it is none."""
+    """Parses (generation, topology, chips) from a text such as "v5p:4x4x4". Raises UserError if invalid."""
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", text)
     if not match or match[1] not in CHIPS or len(match[2].split("x")) != CHIPS[match[1]].axes:
         examples = "v4:2x2x4, v5e:16x16, v5p:4x4x4, v6e:16x16"

@@ -1,4 +1,4 @@
-"""From a compiled program to a verdict: does it fit, and about how long does it take."""
+"""Estimates from a compiled program whether it fits in HBM, and about how long it takes."""
 
 import collections
 import dataclasses
@@ -12,22 +12,22 @@ from genmask_jax.scale.chips import Chip
 from genmask_jax.scale.hlo import Collective, Work, read_work
 
 WIRE = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2, "all-to-all": 0.5}
-"""Times (n - 1) / n of its largest array, the bytes that a chip of a ring of n passes on."""
+"""Bytes that each chip in a ring of n sends, in units of (n - 1) / n of the largest array's bytes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """Of one device and one run of the program, if not said otherwise.
+    """Cost of one run of a program, per device.
 
-    fits: whether the compiler found room for it.
-    hbm_bytes_per_device, hbm_limit_bytes: what it takes, and what the chip has.
-    model_flops_per_device: operations that the model asks for, without what is computed anew.
-    flops_per_device, bytes_accessed_per_device: each loop's body as often as it runs.
-    collectives: kind, devices of a group, how often, bytes.
-    compute_seconds: each piece of work at the chip's peak, or at the speed of its memory if that is slower.
-    communication_seconds: of the collectives, one after the other, on rings along one axis.
-    estimated_step_seconds: the longer of both, as if one hid behind the other.
-    estimated_mfu: the model's operations in this time, as a share of the chip's peak.
+    fits: whether the program fits in HBM, according to the compiler.
+    hbm_bytes_per_device, hbm_limit_bytes: HBM that it needs, and that the chip has.
+    model_flops_per_device: model FLOPs, without gradient checkpointing's recomputation.
+    flops_per_device, bytes_accessed_per_device: of the compiled program, all iterations of loops counted.
+    collectives: kind, devices per group, count, bytes.
+    compute_seconds: sum over all instructions, each at peak FLOP/s or HBM bandwidth, whichever is slower.
+    communication_seconds: all collectives, one after the other, on rings along one axis.
+    estimated_step_seconds: the larger of the two, as if compute and communication overlapped fully.
+    estimated_mfu: model FLOPs utilization: model FLOPs in this time, relative to the chip's peak FLOP/s.
     """
 
     fits: bool
@@ -45,12 +45,12 @@ class Estimate:
 
 
 def estimate(lowered: jax.stages.Lowered, chip: Chip, *, model_flops: float) -> Estimate:
-    """Compiles a program and says what it takes.
+    """Compiles a program and estimates its memory and time.
 
     Args:
         lowered: for a topology of the chip.
-        chip: its figures.
-        model_flops: that one run asks of each device.
+        chip: its specifications.
+        model_flops: model FLOPs of one run, per device.
     """
     began = time.monotonic()
     try:
@@ -84,16 +84,16 @@ def estimate(lowered: jax.stages.Lowered, chip: Chip, *, model_flops: float) -> 
 
 
 def used_bytes(message: str) -> float | None:
-    """The bytes that the compiler says a program without room would take; None if it says something else."""
+    """HBM bytes needed, from the compiler's out-of-memory message; None for any other message."""
     match = re.search(r"[Uu]sed ([\d.]+)([KMG]) of [\d.]+[KMG] hbm", message)
     return float(match[1]) * 2.0 ** {"K": 10, "M": 20, "G": 30}[match[2]] if match else None
 
 
 def compute_seconds(work: Work, chip: Chip) -> float:
-    """A roofline (Williams et al. 2009) over each piece of work, one after the other.
+    """Roofline (Williams et al. 2009) of each instruction, summed.
 
-    Copies ahead go on beside the rest of their scope; there they cost time where all its bytes together take
-    longer than its pieces.
+    Asynchronous copies overlap with the rest of their scope. They cost time only if moving all bytes of the
+    scope takes longer than its other instructions.
     """
     pieces: dict[str, float] = collections.defaultdict(float)
     memory: dict[str, float] = collections.defaultdict(float)
@@ -105,19 +105,19 @@ def compute_seconds(work: Work, chip: Chip) -> float:
 
 
 def communication_seconds(work: Work, chip: Chip) -> float:
-    """Of all collectives, each on a ring along one axis of the torus."""
+    """Time of all collectives, each on a ring along one axis of the torus."""
     return sum(wire_bytes(c) for c in work.collectives) / chip.ring_bandwidth
 
 
 def wire_bytes(c: Collective) -> float:
-    """What one chip passes on."""
+    """Bytes that one chip sends."""
     if c.kind == "collective-permute":
         return c.nbytes
     return WIRE[c.kind] * c.nbytes * (c.group - 1) / max(c.group, 1)
 
 
 def summarise(collected: tuple[Collective, ...]) -> tuple[dict[str, Any], ...]:
-    """Collectives of one kind and size of group together, those with the most bytes first."""
+    """Totals of the collectives by kind and group size, most bytes first."""
     totals: dict[tuple[str, int], list[float]] = collections.defaultdict(lambda: [0.0, 0.0])
     for c in collected:
         totals[c.kind, c.group][0] += c.count

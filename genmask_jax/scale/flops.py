@@ -1,4 +1,4 @@
-"""Operations of a traced function: its matrix products and convolutions, each as often as it runs."""
+"""FLOPs of a traced function: its matrix products and convolutions, counted once per execution."""
 
 import functools
 import math
@@ -10,12 +10,12 @@ import numpy as np
 
 
 def count_flops(function: Callable, *arguments: Any) -> float:
-    """2 for every multiply-add of one call, over all devices together; nothing is compiled or allocated.
+    """FLOPs of one call (2 per multiply-add), summed over all devices. Nothing is compiled or allocated.
 
-    Of `cond` the branch with the most counts; a `while` without a known count counts once.
+    A `cond` counts its most expensive branch. The body of a `while`, of unknown trip count, counts once.
 
     Args:
-        function: to be traced.
+        function: function to trace.
         arguments: its arguments, or their shapes.
     """
     return _count(jax.make_jaxpr(function)(*arguments).jaxpr)
@@ -62,9 +62,9 @@ def _convolution(equation: Any) -> float:
 def valid_pairs(
     size: int, kernel: int, out: int, *, stride: int, low: int, lhs_dilate: int, rhs_dilate: int
 ) -> int:
-    """Pairs of an output's and a kernel's place that meet a number of the input, along one axis.
+    """Number of pairs of output and kernel positions that meet an input element, along one axis.
 
-    Padding and the holes of a dilated input are no numbers.
+    Padding and the holes of a dilated input do not count.
     """
     place = np.arange(out)[:, None] * stride + np.arange(kernel) * rhs_dilate - low
     return int(((place >= 0) & (place <= (size - 1) * lhs_dilate) & (place % lhs_dilate == 0)).sum())

@@ -1,7 +1,7 @@
-"""What a compiled program does, read from its text: operations, bytes, collectives, each as often as it runs.
+"""Reads FLOPs, bytes and collectives of a compiled program from its HLO text.
 
-XLA's own `cost_analysis` counts the body of a loop once. Here bodies count as often as their loop runs, which
-is read from the loop's condition (loops over layers compare a counter with a constant).
+XLA's own `cost_analysis` counts the body of a loop once. Here it counts once per iteration; the trip count is
+read from the loop's condition (loops over layers compare a counter with a constant).
 """
 
 import dataclasses
@@ -23,20 +23,20 @@ FREE = {
     "all-gather-done", "all-reduce-done", "collective-permute-done", "send-done", "recv-done",
 }  # fmt: skip
 MOVES = {"copy-done", "slice-done", "dynamic-slice-done"}
-"""Ends of copies between HBM and the core's memory, which go on beside other work."""
+"""Ends of asynchronous copies between HBM and on-chip memory."""
 KERNELS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
-"""Splash attention's kernels, and how many products as large as the scores each computes."""
+"""Splash attention's kernels, and how many matrix products of the size of Q K^T each computes."""
 ASYNC = 'custom_call_target="AsyncCollective'
-"""Start or end of a collective that goes on beside other work."""
+"""Start or end of an asynchronous collective."""
 BESIDE = '"async_collective_fusion_config"'
-"""In a collective's attributes: it is in a fusion with other work, or is the start or end of such."""
+"""In a collective's attributes: it is fused with other work, or is the start or end of such a fusion."""
 FAST_MEMORY = "S(1)"
-"""In a layout: the array is in the core's own memory, not in HBM."""
+"""In a layout: the array is in on-chip memory, not in HBM."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array's type: its dimensions, and its bytes in HBM and in all."""
+    """An array's type: its dimensions, its bytes, and those of them in HBM."""
 
     dims: tuple[int, ...]
     nbytes: float
@@ -45,7 +45,7 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """A line of a computation; `attributes` is what follows the operands."""
+    """One instruction of a computation; `attributes` is the text after the operands."""
 
     name: str
     arrays: tuple[Array, ...]
@@ -56,10 +56,10 @@ class Instruction:
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """A collective operation: its kind, the size of its groups, how often it runs and with how many bytes.
+    """A collective: kind, devices per group, number of executions, bytes.
 
-    nbytes: of what it makes or is given, whichever is more (the gathered or the reduced), over all runs.
-    channel: the compiler's number for it, where it goes on beside other work.
+    nbytes: of its inputs or outputs, whichever is more, over all executions.
+    channel: the compiler's channel id, if it is asynchronous.
     """
 
     kind: str
@@ -71,12 +71,12 @@ class Collective:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One instruction's work.
+    """Work of one instruction.
 
-    flops, nbytes: floating-point operations, and bytes to and from HBM, each time it runs.
-    count: how often that is.
-    scope: the loop's body, or other computation, whose instructions run one after the other.
-    ahead: whether it is a copy between memories that goes on beside its scope's other work.
+    flops, nbytes: FLOPs, and bytes read from and written to HBM, per execution.
+    count: number of executions.
+    scope: the computation that it is in, such as a loop's body; instructions in a scope run sequentially.
+    ahead: whether it is an asynchronous copy, which overlaps with the rest of its scope.
     """
 
     flops: float
@@ -88,7 +88,7 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Of one device: its pieces and collectives."""
+    """Work of one device: pieces and collectives."""
 
     pieces: tuple[Piece, ...]
     collectives: tuple[Collective, ...]
@@ -112,10 +112,10 @@ class Work:
 
 
 def read_work(text: str) -> Work:
-    """The work of a compiled program (`compiled.as_text()`), on each device.
+    """Reads the work per device from the text of a compiled program (`compiled.as_text()`).
 
-    Of a conditional the branch with the most operations counts; of custom calls only the bytes, but
-    for attention's kernels.
+    A conditional counts its branch with the most FLOPs. A custom call counts only its bytes, unless it is an
+    attention kernel.
     """
     return _Program(text).work()
 
@@ -145,7 +145,7 @@ class _Program:
         for instruction in self.computations[name]:
             work = self._instruction(name, instruction)
             pieces += work.pieces
-            # One that goes on beside other work is in several fusions: its start, the work, its end.
+            # An asynchronous collective is in several fusions: its start, the overlapped work, its end.
             collectives += [c for c in work.collectives if not c.channel or c.channel not in seen]
             seen.update(c.channel for c in work.collectives)
         return Work(tuple(pieces), tuple(collectives))
@@ -165,7 +165,7 @@ class _Program:
             return max((self._computation(name) for name in branches), key=lambda work: work.flops)
         if kind in COLLECTIVES:
             given, made = (sum(a.nbytes for a in arrays) for arrays in (self._operands(where, i), i.arrays))
-            if i.opcode.endswith("-start") and kind != "all-reduce":  # which hands its operands on
+            if i.opcode.endswith("-start") and kind != "all-reduce":  # outputs include operands
                 made -= given
             nbytes = max(given, made)
             channel = re.search(r"channel_id=(\d+)", i.attributes) if BESIDE in i.attributes else None
@@ -177,7 +177,7 @@ class _Program:
             inner = self._computation(_called(i, "calls"))
             piece = Piece(inner.flops, self._fusion_bytes(where, i), scope=where)
             collectives = inner.collectives
-            if _called(i, "calls").startswith("all-reduce-scatter"):  # of whose sum each device keeps a part
+            if _called(i, "calls").startswith("all-reduce-scatter"):  # each device keeps a shard
                 collectives = tuple(dataclasses.replace(c, kind="reduce-scatter") for c in collectives)
             return Work((piece,), collectives)
         if i.opcode in MOVES:
@@ -195,9 +195,9 @@ class _Program:
         return [array for name in i.operands if name in types for array in types[name].arrays]
 
     def _fusion_bytes(self, where: str, i: Instruction) -> float:
-        """Operands and results; of what is only sliced, or updated in place, the slice.
+        """Bytes of operands and results; of arrays that are only sliced or updated in place, of the slice.
 
-        What a collective beside the fusion's own work reads and writes is not counted.
+        Excludes what a collective in the fusion reads and writes.
         """
         inner = self.computations[_called(i, "calls")]
         root = inner[-1]
@@ -235,7 +235,7 @@ class _Program:
         return total
 
     def _trips(self, condition: str) -> float:
-        """How often a loop runs: the constant that its condition compares a counter with; 1 without one."""
+        """Trip count of a loop: the constant that its condition compares a counter with; 1 without one."""
         found = list(self.computations[condition])
         for i in self.computations[condition]:  # the comparison may be fused
             if i.opcode == "fusion":
@@ -285,7 +285,7 @@ def _called(i: Instruction, name: str) -> str:
 
 
 def _group(attributes: str) -> int:
-    """How many devices take part in one collective."""
+    """Number of devices in one group of a collective."""
     mesh = re.search(r"replica_groups=mesh\[([^\]]*)\].*?\{('[^}]*')\}", attributes)
     if mesh:
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
@@ -310,13 +310,13 @@ def _flops(i: Instruction, operands: list[Array]) -> float:
 
 
 def _attention_flops(operands: list[Array]) -> float:
-    """Of one product of queries and keys, the first two arrays `[B, H, N, D]`."""
+    """FLOPs of one product of queries and keys, the first two arrays `[B, H, N, D]`."""
     queries, keys = [array.dims for array in operands if len(array.dims) == 4][:2]
     return 2.0 * math.prod(queries) * keys[2]
 
 
 def _convolution_flops(i: Instruction, operands: list[Array]) -> float:
-    """2 for each product of a kernel's number with one that is there (no padding, no dilation's hole)."""
+    """2 FLOPs per product of a kernel and an input element; padding and dilation's holes do not count."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.attributes)
     left, kernel, out = labels[1], labels[2], labels[3]
     lhs, rhs, result = operands[0].dims, operands[1].dims, i.arrays[0].dims

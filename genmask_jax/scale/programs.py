@@ -1,4 +1,4 @@
-"""The programs of a run, lowered for a mesh of devices that need not be there: nothing is allocated."""
+"""Lowers the programs of a run for a mesh of devices that need not exist here; nothing is allocated."""
 
 import dataclasses
 from collections.abc import Callable
@@ -30,9 +30,9 @@ QWEN = "vl_7b"
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """A run by its shapes.
+    """A run, described by shapes alone.
 
-    assumed: what was taken from published models because the config's weights are not here, for people.
+    assumed: messages about published models whose shapes replace the config's missing weights.
     """
 
     config: TrainConfig
@@ -42,17 +42,17 @@ class Described:
 
 
 def describe(config: TrainConfig, mesh: Mesh) -> Described:
-    """A run on a mesh. Where its weights are not here, published shapes stand in for them.
+    """Describes a run on a mesh. Shapes of published models replace missing weights.
 
     Raises:
-        UserError: the config does not fit the mesh or itself.
+        UserError: the config is inconsistent, or does not fit the mesh.
     """
     assumed = []
     if (epath.Path(config.vae) / "vae" / "config.json").exists():
         vae_config = read_config(VAEConfig, epath.Path(config.vae) / "vae")
     else:
         vae_config = VAEConfig()
-        assumed.append(f"{config.vae} is not here: the VAE is taken to be Wan 2.1's")
+        assumed.append(f"{config.vae} is not here: assuming Wan 2.1's VAE")
     encoder = _encoder(config.instruction, assumed)
     return Described(config, abstract_networks(config, vae_config, encoder, mesh), mesh, tuple(assumed))
 
@@ -60,14 +60,14 @@ def describe(config: TrainConfig, mesh: Mesh) -> Described:
 def _encoder(config: InstructionConfig, assumed: list[str]) -> Instruction:
     qwen = config.qwen
     if config.name == "qwen" and qwen.weights and not (epath.Path(qwen.weights) / "qwen").exists():
-        assumed.append(f"{qwen.weights} is not here: Qwen is taken to be {QWEN}")
+        assumed.append(f"{qwen.weights} is not here: assuming Qwen {QWEN}")
         qwen = dataclasses.replace(qwen, weights="", shape=SIZES[QWEN])
     # Shapes do not depend on the vocabulary that a tokenizer learns.
     return factory.build(dataclasses.replace(config, qwen=qwen), "", [TEXT])
 
 
 def train_step(run: Described) -> jax.stages.Lowered:
-    """The training step, as `training/loop.py` runs it, with images in the batch."""
+    """The training step, as in `training/loop.py`, on images (not cached latents)."""
     config, mesh = run.config, run.mesh
     task = GenMaskTask(run.networks, config)
     tx = make_optimizer(config.optimizer, config.loop)
@@ -87,7 +87,7 @@ def _batch(run: Described) -> Any:
 
 
 def _rows(example: Any, count: int, mesh: Mesh) -> Any:
-    """`count` rows like the example, divided over the mesh. Raises UserError when they cannot be."""
+    """`count` rows like the example, sharded over the mesh. Raises UserError if they do not divide."""
     need_rows(count, mesh, "config.loop.global_batch_size / 2, or --batch_size")
     sharding = batch_sharding(mesh)
     return jax.tree.map(
@@ -96,7 +96,7 @@ def _rows(example: Any, count: int, mesh: Mesh) -> Any:
 
 
 def mask_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
-    """The sampler of masks, with the parameters where training has them."""
+    """The mask sampler, with parameters sharded as in training."""
     segmenter = GenMaskTask(run.networks, run.config).segmenter
     return jax.jit(segmenter.trace).lower(*_mask_arguments(run, batch_size))
 
@@ -110,7 +110,7 @@ def _mask_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
 
 
 def image_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
-    """The sampler of images, with the parameters where training has them."""
+    """The image sampler, with parameters sharded as in training."""
     generator = GenMaskTask(run.networks, run.config).generator
     return jax.jit(generator.trace).lower(*_image_arguments(run, batch_size))
 
@@ -123,15 +123,15 @@ def _image_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
 
 
 def image_flops(run: Described, batch_size: int) -> float:
-    """Operations of a batch of images, on all devices."""
+    """FLOPs of sampling a batch of images, on all devices."""
     generator = GenMaskTask(run.networks, run.config).generator
     return count_flops(generator.images, *_image_arguments(run, batch_size))
 
 
 def train_flops(run: Described) -> float:
-    """Operations of a training step that the model asks for, on all devices.
+    """Model FLOPs of a training step, on all devices.
 
-    Blocks are not computed anew (`remat`); attention is, as its gradient always does.
+    Excludes recomputation of blocks (`remat`), but not of attention, which its gradient always recomputes.
     """
     config = dataclasses.replace(run.config, model=dataclasses.replace(run.config.model, remat="none"))
     networks = abstract_networks(config, run.networks.vae_config, run.networks.instruction, run.mesh)
@@ -141,7 +141,7 @@ def train_flops(run: Described) -> float:
 
 
 def mask_flops(run: Described, batch_size: int) -> float:
-    """Operations of a batch of masks, on all devices."""
+    """FLOPs of sampling a batch of masks, on all devices."""
     segmenter = GenMaskTask(run.networks, run.config).segmenter
     return count_flops(segmenter.probabilities, *_mask_arguments(run, batch_size))
 

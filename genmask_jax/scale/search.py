@@ -1,4 +1,4 @@
-"""Which mesh and which rematerialisation suit a run on a topology."""
+"""Searches meshes and gradient checkpointing policies for a run on a topology."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from genmask_jax.scale.estimate import Estimate
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """What one choice would take."""
+    """One choice and its estimate."""
 
     config: TrainConfig
     estimate: Estimate
@@ -22,7 +22,7 @@ class Found:
 
 
 def meshes(config: TrainConfig, count: int, slices: int) -> Iterator[TrainConfig]:
-    """The config with fsdp over every power of two of devices that a slice allows, and tensor as it is."""
+    """The config with fsdp set to every power of two that a slice allows; tensor is unchanged."""
     inside, fsdp = count // slices, 1
     while fsdp * config.mesh.tensor <= inside:
         if inside % (fsdp * config.mesh.tensor) == 0:
@@ -33,13 +33,13 @@ def meshes(config: TrainConfig, count: int, slices: int) -> Iterator[TrainConfig
 def search(
     config: TrainConfig, count: int, slices: int, compile_: Callable[[TrainConfig], Estimate]
 ) -> Iterator[Found]:
-    """For every mesh the policy that computes least anew and fits, or that none does.
+    """Yields for every mesh the policy with the least recomputation that fits, or the last if none fits.
 
     Args:
         config: of the run.
-        count: of devices, in all slices.
-        slices: how many there are.
-        compile_: what a config would take.
+        count: number of devices in all slices.
+        slices: number of slices.
+        compile_: estimates a config.
     """
     for candidate in meshes(config, count, slices):
         for remat in REMAT:  # from most memory to least
@@ -51,7 +51,7 @@ def search(
 
 
 def ranked(found: list[Found]) -> list[Found]:
-    """Those that fit by their time, then those that do not by what is missing."""
+    """Sorts those that fit by time, followed by those that do not, by HBM."""
     return sorted(
         found,
         key=lambda f: (

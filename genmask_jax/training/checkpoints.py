@@ -1,4 +1,4 @@
-"""Checkpoints of a training run: saved in the background, restored on any mesh. `runs.py` reads them."""
+"""Training checkpoints: saved asynchronously, restored on any mesh. `runs.py` reads them for inference."""
 
 import dataclasses
 from typing import Any
@@ -29,7 +29,7 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState, data: Any, score: float | None = None) -> None:
-        """Writes state and data position; returns once they are copied, and goes on in the background."""
+        """Saves state and data position; returns once they are copied, and writes in the background."""
         step = int(jax.device_get(state.step))
         items = ocp.args.Composite(
             train=ocp.args.StandardSave(dataclasses.replace(state, ema_params=None)),
@@ -40,7 +40,7 @@ class Checkpoints:
         self.manager.save(step, args=items, metrics=metrics, force=True)
 
     def restore(self, state: TrainState, data: Any) -> TrainState:
-        """The last checkpoint in the shardings of `state`; the data iterator is moved to its position."""
+        """Restores the last checkpoint in the shardings of `state`, and moves `data` to its position."""
         restored = self.manager.restore(
             self.manager.latest_step(),
             args=ocp.args.Composite(
@@ -53,7 +53,7 @@ class Checkpoints:
         return dataclasses.replace(restored["train"], ema_params=restored["ema_params"])
 
     def latest_step(self) -> int | None:
-        """The last step that was saved whole, or None."""
+        """The step of the last complete checkpoint, or None."""
         return self.manager.latest_step()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What training GenMask means: its loss on a batch of two halves, its data, its validation."""
+"""GenMask's training task: its data, its loss on a batch of two halves, its validation."""
 
 from typing import Any
 
@@ -38,21 +38,21 @@ class GenMaskTask:
         self.generator = Generator(networks, config.sampler, batch_size=16)
 
     def start(self, params: Any) -> Any:
-        """From imported DiT weights where `config.init` names some, in place of the fresh ones.
+        """Replaces fresh DiT parameters by imported ones if `config.init` is set.
 
-        What is trained of an instruction encoder that brings weights starts from them.
+        The trained part of a pretrained instruction encoder starts from its pretrained weights.
         """
         if "instruction" in params and self.networks.instruction.load is not None:
-            params = jax.tree.map(lambda x: x, params)  # the caller's stays as it is
+            params = jax.tree.map(lambda x: x, params)  # the caller's tree is not modified
             params["instruction"] = with_loaded(params["instruction"], self.networks.instruction)
         if not self.config.init:
             return params
         params, fresh = restore_dit(self.config.init, params)
-        logging.info("started from %s; left fresh: %s", self.config.init, ", ".join(fresh) or "nothing")
+        logging.info("initialised from %s; not imported: %s", self.config.init, ", ".join(fresh) or "-")
         return params
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
-        """This host's part of endless training batches."""
+        """An endless iterator over this host's shard of every training batch."""
         return training_batches(
             self.config.data,
             self.networks.preparer,
@@ -63,10 +63,10 @@ class GenMaskTask:
         )
 
     def loss(self, params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
-        """Mean squared error of the velocity over both halves, the masks' `segment_weight` times.
+        """Mean squared error of the velocity over both halves; masks are weighted by `segment_weight`.
 
-        The batch is that of `data/pipeline.py`. Images and masks go through the same VAE; timesteps are
-        drawn per example by its task; a mask's clean image goes along as the second frame.
+        `data/pipeline.py` describes the batch. Images and masks go through the same VAE. Timesteps are drawn
+        per example, by the law of its task. A mask's clean image is the second frame of its input.
         """
         model = self.networks.merge(params, frozen)
         segment, generate = batch["segment"], batch["generate"]
@@ -89,7 +89,7 @@ class GenMaskTask:
         return loss, {"loss": loss, "loss_segment": loss_segment, "loss_generate": loss_generate}
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
-        """Validation scores, and contact sheets in `directory`, by the first host."""
+        """Returns validation scores; the first host writes contact sheets to `directory`."""
         self.networks.params = ema_params
         count = self.config.loop.num_eval_examples
         source = segment_source(self.config.data, "val", scored=True)
@@ -100,7 +100,7 @@ class GenMaskTask:
         if is_first():
             segmentation_sheet(sheet_rows(result, source), directory / f"masks_{step:06d}.png")
             generation_sheet(images, prompts, directory / f"images_{step:06d}.png")
-        # By what the best checkpoint is found, an empty mask where nothing is meant is right.
+        # The score selects the best checkpoint; an empty prediction is correct if there is no target.
         score = np.mean([row["iou"] if row["union"] else 1.0 for row in result.examples])
         return {name: result.metrics[name] for name in ("mIoU", "oIoU", "P@0.5")} | {"score": float(score)}
 
@@ -113,7 +113,7 @@ def _embed(model: GenMask, *instructions: Any) -> list[Embedded]:
 
 
 def _encode(model: GenMask, segment: Any, generate: Any) -> tuple[jax.Array, jax.Array]:
-    """Latents of the segment half's images, and of what is noised: its masks, then the other half."""
+    """Latents of the segment half's images, and clean latents x0: its masks, then the generate half."""
     if "image_latents" in segment:  # cached
         return segment["image_latents"], jnp.concatenate([segment["mask_latents"], generate["image_latents"]])
     rgb = jnp.concatenate(

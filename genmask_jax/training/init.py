@@ -1,4 +1,4 @@
-"""Imported DiT weights that a new run starts from (`config.init`)."""
+"""Initialises the DiT of a new run from imported weights (`config.init`)."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from genmask_jax.sharding import placed
 
 
 def find_dit(directory: epath.PathLike) -> epath.Path:
-    """Where a directory of imported weights has the DiT's. Raises UserError when it has none."""
+    """Path of the DiT in a directory of imported weights. Raises UserError if there is none."""
     path = (epath.Path(directory) / "dit" / "params").resolve()
     if not path.exists():
         raise UserError(f"config.init={directory}: no dit/params here; make it with launch/import_weights.py")
@@ -21,19 +21,20 @@ def find_dit(directory: epath.PathLike) -> epath.Path:
 
 
 def restore_dit(directory: epath.PathLike, params: Any) -> tuple[Any, list[str]]:
-    """Parameters with those under "dit" from imported weights (`launch/import_weights.py`).
+    """Replaces the parameters under "dit" by imported weights (`launch/import_weights.py`).
 
     Args:
-        directory: holds dit/.
-        params: fresh ones. The arrays that are replaced are deleted first: a large model is on its devices
-            once.
+        directory: contains dit/.
+        params: freshly initialised. Arrays are deleted before they are replaced, so that device memory never
+            holds a large model twice.
 
     Returns:
-        The parameters, in the dtypes and shardings that they had, and the names of the DiT's that are left
-        fresh: the first projection of the text, where the instruction encoder's width is not the weights'.
+        The parameters, with unchanged dtypes and shardings, and the names of DiT parameters that keep their
+        random initialisation: the first text projection, if the instruction encoder's width differs from that
+        of the weights.
 
     Raises:
-        UserError: there are no such weights, or they are of another model.
+        UserError: the weights are missing, or belong to another model.
     """
     path = find_dit(directory)
     reader = ParameterReader(path)

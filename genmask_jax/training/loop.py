@@ -1,7 +1,7 @@
-"""The training loop: what happens, in order, whatever is trained.
+"""The training loop, shared by all tasks.
 
-A task (`training/genmask.py`, `training/vae.py`) says what its loss, data and validation are; the loop
-resumes, steps, logs, validates and saves.
+A task (`training/genmask.py`, `training/vae.py`) defines loss, data and validation; the loop resumes, steps,
+logs, validates and saves.
 """
 
 import dataclasses
@@ -34,51 +34,51 @@ from genmask_jax.training.step import make_train_step
 
 
 class Task(Protocol):
-    """What is trained."""
+    """What to train: parameters, data, loss and validation."""
 
     metric_names: tuple[str, ...]
     frozen: Any
 
     def init_params(self, key: jax.Array) -> Any:
-        """Fresh parameters, traced under jit."""
+        """Freshly initialised parameters; traced under jit."""
         ...
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
-        """An endless, resumable Grain iterator over this host's part of every batch (`part_of_batch`)."""
+        """An endless, resumable Grain iterator over this host's shard of every batch (`part_of_batch`)."""
         ...
 
     def start(self, params: Any) -> Any:
-        """What a new run starts from, given its fresh parameters (which may be deleted)."""
+        """Initial parameters of a new run, given fresh ones (whose arrays may be deleted)."""
         ...
 
     def loss(self, params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
-        """Scalar loss and scalars to report."""
+        """The scalar loss, and scalars to log."""
         ...
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
-        """Validation scores, `score` among them: the higher the better."""
+        """Validation scores, including `score`, which selects the best checkpoint (higher is better)."""
         ...
 
 
 def check_workdir(workdir: str, *, resume: bool, overwrite: bool, config: Any) -> epath.Path:
-    """The directory of a run, as an absolute path; nothing in it is changed.
+    """Checks a run's directory without changing it, and returns its absolute path.
 
-    A directory that holds a run is left alone unless `resume` or `overwrite` says what to do with it;
-    resuming asks for the config that the run began with (a longer run has another schedule).
+    A directory that holds a run needs `resume` or `overwrite`. Resuming needs the config that the run was
+    started with (a longer run has another learning rate schedule).
 
     Raises:
-        UserError: one line on what stands in the way.
+        UserError: the directory cannot be used.
     """
-    path = epath.Path(workdir).resolve()  # Orbax takes absolute paths only
+    path = epath.Path(workdir).resolve()  # Orbax needs absolute paths
     used = (path / "config.json").exists()
     if resume and overwrite:
-        raise UserError("--resume and --overwrite: give one of them, not both")
+        raise UserError("--resume and --overwrite exclude each other; give only one")
     if path.is_file():
         raise UserError(f"--workdir={workdir} is a file; give a directory")
     if used and resume:
         changed = difference(read_config(type(config), path), config)
         if changed:
-            raise UserError(f"{workdir}: --resume with another config than the run began with: {changed}")
+            raise UserError(f"{workdir}: --resume needs the config of the run; it differs in {changed}")
     elif not (used and overwrite) and path.exists() and any(path.iterdir()):
         what = "holds a run; add --resume or --overwrite" if used else "is not empty; give a new directory"
         raise UserError(f"--workdir={workdir} {what}")
@@ -86,15 +86,15 @@ def check_workdir(workdir: str, *, resume: bool, overwrite: bool, config: Any) -
 
 
 def check_batch(loop: LoopConfig, mesh: Mesh) -> None:
-    """Raises UserError when half a batch, or an accumulated part of it, does not divide over the mesh."""
+    """Raises UserError if half a batch, or half a microbatch, cannot be sharded evenly over the mesh."""
     rows = loop.global_batch_size // 2 // loop.grad_accumulation_steps
     need_rows(rows, mesh, "config.loop.global_batch_size / 2 / grad_accumulation_steps")
 
 
 def make_workdir(path: epath.Path, config: Any, *, overwrite: bool) -> None:
-    """Makes the directory that `check_workdir` found good, with the config that says what it is.
+    """Creates the directory that `check_workdir` accepted, and writes config.json to it.
 
-    The first host does so once all of them have looked; `overwrite` deletes the run in it.
+    The first host does this once all hosts have done their checks. `overwrite` deletes the old run.
     """
     hosts.wait("work directory checked")
     failed = None
@@ -122,17 +122,17 @@ def train(
     Args:
         task: what is trained.
         config: of the run.
-        workdir: where it is kept.
-        mesh: where it runs.
-        profile: steps of which the first host writes a trace to WORKDIR/profile.
+        workdir: directory of the run.
+        mesh: devices to train on.
+        profile: steps that the first host traces to WORKDIR/profile.
 
     Returns:
-        The last state, and the last validation's scores.
+        The final state, and the scores of the last validation.
 
     Raises:
-        FloatingPointError: the loss was not finite where it was logged.
-        SystemExit: with status 1, after a SIGTERM or SIGINT and a checkpoint at the step reached. Of several
-            hosts it takes one to be told, and they agree on a step.
+        FloatingPointError: a logged metric was not finite.
+        SystemExit: with status 1, after a SIGTERM or SIGINT, once a checkpoint is written. With several
+            hosts, SIGTERM on one of them is enough: all stop at the same step.
     """
     loop = config.loop
     tx = make_optimizer(config.optimizer, loop)
@@ -168,12 +168,12 @@ def train(
                 scores = task.evaluate(state.ema_params, step, workdir / "samples")
                 reporter.scores(step, scores, time.monotonic() - began)
                 evaluated = True
-            # Saved before the next batch is drawn, so that the data's position belongs to the step.
+            # Saved before the next batch is drawn, so that the data position matches the step.
             if last or evaluated or step % loop.checkpoint_every_steps == 0:
                 checkpoints.save(state, data, scores["score"] if evaluated else None)
             if stopped and step < loop.num_steps:
                 checkpoints.close()
-                raise SystemExit(f"stopped at step {step}; the checkpoint is written, go on with --resume")
+                raise SystemExit(f"stopped at step {step}; checkpoint written, continue with --resume")
     checkpoints.close()
     return state, scores
 
@@ -183,7 +183,7 @@ def _plain(params: Any) -> Any:
 
 
 def _start(task: Task, state: TrainState) -> TrainState:
-    """A fresh state with what the task starts from."""
+    """A fresh state with the task's initial parameters."""
     params = task.start(state.params)
     ema_params = jax.tree.map(jnp.copy, params) if params is not state.params else state.ema_params
     return dataclasses.replace(state, params=params, ema_params=ema_params)
@@ -191,9 +191,10 @@ def _start(task: Task, state: TrainState) -> TrainState:
 
 @contextmanager
 def _stop_requests() -> Iterator[list[int]]:
-    """A list that is no longer empty once SIGTERM (preemption) or SIGINT (Ctrl-C) has come.
+    """Yields a list that is non-empty once SIGTERM (preemption) or SIGINT (Ctrl-C) has arrived.
 
-    Where there are several hosts JAX itself waits for SIGTERM, to tell the others (`hosts.reached_stop`).
+    With several hosts, it stays empty: JAX itself handles SIGTERM and notifies all hosts
+    (`hosts.reached_stop`).
     """
     received: list[int] = []
     if jax.process_count() > 1:

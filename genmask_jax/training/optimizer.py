@@ -1,4 +1,4 @@
-"""The optimiser: AdamW, or Muon for the blocks' matrices; schedule and clipping are the same for both."""
+"""Optimisers: AdamW, or Muon for the blocks' matrices. Both share the schedule and gradient clipping."""
 
 from typing import Any
 
@@ -12,10 +12,10 @@ Params = Any
 
 
 def make_optimizer(config: OptimizerConfig, loop: LoopConfig) -> optax.GradientTransformation:
-    """Clipping by the global norm, AdamW or Muon, and a lower rate for the instruction encoder.
+    """Clipping by global norm, then AdamW or Muon, with a lower learning rate for the instruction encoder.
 
-    The instruction encoder's updates are scaled down: at the DiT's rate its noisy first steps wash out what
-    tells one word from another.
+    At the DiT's learning rate, the instruction encoder's noisy first steps erase the differences between
+    words.
     """
     schedule = learning_rate_schedule(config, loop)
     make = {"adamw": _adamw, "muon": _muon}[config.name]
@@ -27,14 +27,14 @@ def make_optimizer(config: OptimizerConfig, loop: LoopConfig) -> optax.GradientT
 
 
 def learning_rate_schedule(config: OptimizerConfig, loop: LoopConfig) -> optax.Schedule:
-    """Linear warm-up to the peak, cosine to zero at the last step."""
+    """Linear warm-up to the peak, then cosine decay to zero at the last step."""
     return optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, config.warmup_steps, loop.num_steps, 0.0
     )
 
 
 def _adamw(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Matrices decay, vectors (biases, norms, tables of one row) do not."""
+    """AdamW, with weight decay for matrices but not for vectors (biases, norms, one-row tables)."""
     return optax.adamw(
         schedule,
         b1=config.b1,
@@ -45,11 +45,11 @@ def _adamw(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientT
 
 
 def _muon(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Updates of the blocks' matrices are made orthogonal (Jordan et al. 2024); Adam takes the rest.
+    """Muon orthogonalises the updates of the blocks' matrices (Jordan et al. 2024); Adam updates the rest.
 
-    Only those matrices decay. Their updates have Adam's usual size (0.2 a weight, Liu et al. 2025), so that
-    one learning rate suits both. The first Newton-Schulz step normalises better than division by the norm
-    does (Boissin et al. 2025), which saves one of the usual five.
+    Only those matrices have weight decay. Their updates are scaled to Adam's usual RMS (0.2 per weight, Liu
+    et al. 2025), so that one learning rate suits both. The AOL preconditioner normalises better than division
+    by the norm (Boissin et al. 2025), which saves one of the usual five Newton-Schulz steps.
     """
     return optax.contrib.muon(
         schedule,
@@ -64,7 +64,7 @@ def _muon(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTr
 
 
 def _block_matrices(params: Params) -> Any:
-    """Which axes of a parameter are a matrix's input and output; None for what is no block's matrix."""
+    """Input and output axes of the blocks' matrices; None for all other parameters."""
 
     def axes(path: Any, x: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
         names = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
@@ -76,5 +76,5 @@ def _block_matrices(params: Params) -> Any:
 
 
 def _of_instruction(params: Params) -> Any:
-    """Which parameters are the instruction encoder's."""
+    """Mask of the instruction encoder's parameters."""
     return jax.tree.map_with_path(lambda path, _: getattr(path[0], "key", None) == "instruction", params)

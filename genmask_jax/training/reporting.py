@@ -1,4 +1,4 @@
-"""What a training run tells: the log, TensorBoard, metrics.jsonl and a progress bar."""
+"""Progress of a training run: the log, TensorBoard, metrics.jsonl and a progress bar."""
 
 import json
 import math
@@ -16,10 +16,10 @@ from genmask_jax.hosts import is_first
 
 
 class Reporter:
-    """Writes scalars and images; on hosts other than the first it only checks them."""
+    """Writes scalars and images. Hosts other than the first only log and check the scalars."""
 
     def __init__(self, workdir: epath.Path, loop: LoopConfig, step: int):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # clu's writers bring TensorFlow
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # clu's writers import TensorFlow
         from clu import metric_writers
 
         self.workdir, self.loop, self.first = workdir, loop, is_first()
@@ -28,7 +28,7 @@ class Reporter:
         self.writer = metric_writers.create_default_writer(
             str(workdir), just_logging=not self.first, asynchronous=False
         )
-        # As much as fits a terminal of 80 columns.
+        # Fits into a terminal of 80 columns.
         losses = TextColumn("{task.fields[losses]}")
         columns = (BarColumn(bar_width=10), MofNCompleteColumn(), TimeRemainingColumn(), losses)
         shown = self.first and sys.stdout.isatty()
@@ -38,7 +38,7 @@ class Reporter:
 
     def __enter__(self) -> "Reporter":
         self.progress.start()
-        # absl keeps the stream that it began with; while the bar lives, rich's stand-in writes above it.
+        # absl keeps its initial stream; while the bar is live, rich's replacement of stderr writes above it.
         self.handler = logging.get_absl_handler().python_handler
         self.stream = self.handler.setStream(sys.stderr)
         return self
@@ -51,11 +51,11 @@ class Reporter:
         self.writer.close()
 
     def step(self, step: int) -> None:
-        """Moves the bar; reads nothing from the device."""
+        """Advances the bar; reads nothing from the device."""
         self.progress.update(self.bar, completed=step)
 
     def log(self, step: int, metrics: dict[str, Any], learning_rate: float) -> None:
-        """Window means and throughput. Raises FloatingPointError when a mean is not finite."""
+        """Logs window means and throughput. Raises FloatingPointError if a mean is not finite."""
         scalars = {name: float(value) for name, value in metrics.items()}
         bad = [name for name, value in scalars.items() if not math.isfinite(value)]
         if bad:
@@ -77,7 +77,7 @@ class Reporter:
         self.progress.update(self.bar, losses=f"{losses} {speed['examples_per_second']:.0f} examples/s")
 
     def scores(self, step: int, scores: dict[str, float], seconds: float) -> None:
-        """Validation scores, and the sheets of this step that lie in `samples/`."""
+        """Logs validation scores, and the contact sheets of this step in `samples/`."""
         self._append({"step": step, **{f"val_{name}": value for name, value in scores.items()}})
         self.writer.write_scalars(step, {f"val/{name}": value for name, value in scores.items()})
         self.logged_time += seconds  # validation is not training time

@@ -1,4 +1,4 @@
-"""The train state and how it is made: shapes first, then shardings, then a jitted, sharded init."""
+"""The train state and its initialisation: shapes first, then shardings, then a jitted, sharded init."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,11 +17,11 @@ Params = Any
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """All that a step changes, and all that a resume needs beside the data's position.
+    """Everything that a step changes; with the data position, all that resuming needs.
 
-    step: int32, steps done.
-    params, ema_params: the trained modules' parameters and their running average.
-    opt_state: of optax.
+    step: int32, number of steps done.
+    params, ema_params: the trained modules' parameters and their exponential moving average.
+    opt_state: the optimiser's state (optax).
     key: the run's PRNG key data; step n draws from fold_in(key, n).
     metrics: means over the current logging window, so that a resumed run logs the same numbers.
     """
@@ -39,12 +39,12 @@ def make_init(
     tx: optax.GradientTransformation,
     metric_names: tuple[str, ...],
 ) -> Callable[[jax.Array], TrainState]:
-    """PRNG key -> a new state.
+    """Returns a function: PRNG key -> new state.
 
     Args:
         init_params: PRNG key -> parameters.
         tx: the optimiser.
-        metric_names: of the scalars that the loss reports.
+        metric_names: names of the logged scalars.
     """
 
     def init(key: jax.Array) -> TrainState:
@@ -63,12 +63,12 @@ def make_init(
 
 
 def init_state(init: Callable[[jax.Array], TrainState], seed: int, mesh: Mesh) -> tuple[TrainState, Any]:
-    """A new state, made in place on the mesh, and its shardings.
+    """Creates a new state, sharded over the mesh from the start. Returns it with its shardings.
 
     Args:
-        init: of `make_init`; traced, never run on one device.
+        init: from `make_init`; only traced, never run on a single device.
         seed: of parameters and training.
-        mesh: where the state lives.
+        mesh: devices that hold the state.
     """
     shardings = state_shardings(jax.eval_shape(init, jax.random.key(seed)), mesh)
     return jax.jit(lambda: init(jax.random.key(seed)), out_shardings=shardings)(), shardings

@@ -13,7 +13,7 @@ from genmask_jax.sharding import batch_sharding, tracing_on
 from genmask_jax.training.state import TrainState
 
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
-"""(params, frozen, batch, key) -> scalar loss, scalars to report (the loss among them)."""
+"""(params, frozen, batch, key) -> scalar loss, scalars to log (including the loss)."""
 
 
 def make_train_step(
@@ -50,11 +50,11 @@ def make_train_step(
 def accumulate_gradients(
     loss: Loss, params: Any, frozen: Any, batch: Any, key: jax.Array, steps: int
 ) -> tuple[Any, dict[str, jax.Array]]:
-    """Mean gradient and metrics over `steps` equal parts of the batch, one after the other."""
+    """Mean gradient and metrics over `steps` microbatches of equal size, one after the other."""
     gradient = jax.grad(loss, has_aux=True)
     if steps == 1:
         return gradient(params, frozen, batch, key)
-    # Strided parts keep the examples of a part spread over the devices as the batch is.
+    # Strided microbatches stay sharded over the devices as the batch is.
     parts = jax.tree.map(lambda x: x.reshape(-1, steps, *x.shape[1:]).swapaxes(0, 1), batch)
 
     def one(total, inputs):
@@ -74,7 +74,7 @@ def update_ema(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
 
 
 def update_window(means: dict, values: dict, position: jax.Array) -> dict:
-    """Running means that start again where `position`, the place in the logging window, is 0."""
+    """Running means; they restart when `position`, the index in the logging window, is 0."""
     return {
         name: jnp.where(position == 0, values[name], mean + (values[name] - mean) / (position + 1))
         for name, mean in means.items()

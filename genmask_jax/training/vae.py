@@ -1,4 +1,4 @@
-"""What training a VAE means: reconstruction and KL on images and on masks as RGB, half and half."""
+"""The VAE's training task: reconstruction and KL loss on images and on masks as RGB, half of each batch."""
 
 from typing import Any
 
@@ -39,17 +39,17 @@ class VAETask:
         return self._split(key)[1]
 
     def start(self, params: Any) -> Any:
-        """From scratch."""
+        """Returns the fresh parameters: a VAE is trained from scratch."""
         return params
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
-        """This host's part of endless batches of images and their masks."""
+        """An endless iterator over this host's shard of every batch of images and their masks."""
         return image_batches(self.config.data, batch_size=batch_size, part=part, seed=self.config.seed)
 
     def loss(self, params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
-        """L1 + L2 reconstruction error a channel, and the KL divergence to N(0, 1) a latent.
+        """L1 + L2 reconstruction error per channel, and the KL divergence to N(0, 1) per latent value.
 
-        The L2 part alone leaves masks' edges soft, the L1 part alone loses the colours of small things.
+        L2 alone blurs the edges of masks; L1 alone loses the colours of small objects.
         """
         del frozen
         model = nnx.merge(self.graph, params, self.statistics)
@@ -69,7 +69,7 @@ class VAETask:
         return rgb, model.decode(model.encode(rgb))
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
-        """How well masks (mIoU) and images (PSNR, dB) of the val split come back; on every host alike."""
+        """Reconstruction of the val split: mIoU of masks, PSNR (dB) of images. The same on every host."""
         ema_params = on_every_host(ema_params)
         source, half = segment_source(self.config.data, "val"), 32
         scores, squared = [], []
@@ -95,7 +95,7 @@ class VAETask:
         generation_sheet(shown, ["original", "reconstruction"] * len(rows), path)
 
     def finish(self, ema_params: Any, num_batches: int = 32) -> Any:
-        """The trained VAE's state, with its latents' mean and standard deviation a channel measured."""
+        """The trained VAE's state, with the measured mean and standard deviation of each latent channel."""
 
         @jax.jit
         def encode(params, batch):

@@ -1,1 +1,1 @@
-"""Public weights: into our modules and back."""
+"""Conversion of public weights to our modules and back."""

@@ -1,6 +1,6 @@
-"""One model of public weights: checked against ours, written as Orbax, and written back.
+"""One model of public weights: checked against ours, imported to Orbax, and exported.
 
-What is a model's own (its config, its names) is in a file of its own, as `wan_dit.py`.
+What is specific to a model (its config, its names) is in a separate file, such as `wan_dit.py`.
 """
 
 import dataclasses
@@ -26,16 +26,16 @@ MAX_COMPLAINTS = 20
 class Part:
     """A model of public weights, checked and ready to be written.
 
-    name: of its directory, as "dit".
-    config: of ours, a dataclass.
-    entries: of what is loaded.
-    files: where from.
-    renamed: original names that are called otherwise in the layout we know, new by old.
-    dropped: keys that are left out on purpose.
+    name: of its directory, such as "dit".
+    config: our config, a dataclass.
+    entries: the parameters to load.
+    files: the source.
+    renamed: keys that the source calls differently from the layout we know, as {old: new}.
+    dropped: keys that are ignored on purpose.
     fresh: parameters of ours that are not written, and start fresh in training.
-    constants: parameters that are no tensors of the source, by path.
-    stored: the dtype to write; the source's when None.
-    digests: SHA-256 of each slice that was read, by path and number.
+    constants: parameters that are not tensors of the source, by path.
+    stored: the dtype to write; the source's if None.
+    digests: SHA-256 of each slice that was read, by path and index.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Part:
         return sum(self.dtype(e).itemsize * int(np.prod(e.shape)) for e in self.entries)
 
     def dtype(self, entry: Entry) -> np.dtype:
-        """In which a parameter is written."""
+        """The dtype in which a parameter is written."""
         if self.stored is not None:
             return np.dtype(self.stored)
         return np.dtype(jax.numpy.result_type(*(self.files.dtypes[key] for key in entry.keys)))
@@ -72,14 +72,14 @@ class Part:
         return Streamed(entry.shape, dtype, read, entry.stacked)
 
     def tree(self) -> Any:
-        """The state with every parameter as a `Streamed`; what starts fresh is not in it."""
+        """The state with every parameter as a `Streamed`; parameters that start fresh are left out."""
         streamed = {entry.path: self.stream(entry) for entry in self.entries}
         for path, value in self.constants.items():
             streamed[path] = Streamed(value.shape, value.dtype, lambda _, v=value: v, stacked=False)
         return nested(streamed)
 
     def summary(self) -> str:
-        """One line a fact, for people."""
+        """A summary for people, one fact per line."""
         dtypes = sorted({str(self.dtype(entry)) for entry in self.entries})
         count = sum(int(np.prod(entry.shape)) for entry in self.entries)
         keys = sum(len(entry.keys) for entry in self.entries)
@@ -95,7 +95,7 @@ class Part:
 
 
 def need_complete(part: Part, source: epath.Path) -> None:
-    """Raises UserError when tensors are missing, left over or of another shape; it names them."""
+    """Raises UserError if tensors are missing, left over or of the wrong shape; the message lists them."""
     lines = complaints(part.entries, part.files.shapes, part.dropped)
     if lines:
         more = f"; and {len(lines) - MAX_COMPLAINTS} more" if len(lines) > MAX_COMPLAINTS else ""
@@ -103,7 +103,7 @@ def need_complete(part: Part, source: epath.Path) -> None:
 
 
 def write_part(part: Part, out: epath.Path, progress: Callable[[int], None]) -> None:
-    """Writes OUT/NAME; `progress` is told the bytes of each slice. config.json comes last."""
+    """Writes OUT/NAME; `progress` receives the bytes of each slice. config.json is written last."""
     directory = (out / part.name).resolve()
     directory.mkdir(parents=True, exist_ok=True)
     save_streamed(directory / "params", part.tree(), progress)
@@ -127,14 +127,14 @@ def write_public(
     Args:
         folder: to write to.
         config: contents of config.json.
-        entries: of what is written.
+        entries: the parameters to write.
         reader: of our parameters.
-        zeros: shapes of further tensors by key, which are written as zeros.
-        progress: is told the bytes of each tensor.
-        stem: that the files' names begin with.
+        zeros: shapes, by key, of further tensors to write as zeros.
+        progress: receives the bytes of each tensor.
+        stem: prefix of the file names.
 
     Returns:
-        One line on what was written.
+        A one-line summary of what was written.
 
     Raises:
         UserError: a parameter is not in the checkpoint.

@@ -1,7 +1,7 @@
-"""Public Qwen2.5-VL and Qwen2.5 weights into an Orbax directory of ours, and back.
+"""Converts public Qwen2.5-VL and Qwen2.5 weights to our Orbax directories and back.
 
-A directory of ours holds `qwen/`: config.json (ours), params/ (Orbax) and hub/, the small files of the hub
-(tokenizer, chat template, config.json) as they were. It is what `config.instruction.qwen.weights` asks for.
+Our directory contains `qwen/`: config.json (ours), params/ (Orbax) and hub/, unchanged copies of the hub's
+small files (tokenizer, chat template, config.json). `config.instruction.qwen.weights` is such a directory.
 """
 
 from collections.abc import Callable
@@ -37,13 +37,13 @@ HUB_FILES = (
 
 
 def open_qwen(source: epath.Path) -> Part:
-    """Finds and checks public weights; reads nothing but configs and headers.
+    """Finds and checks public weights; reads only configs and headers.
 
     Args:
-        source: a hub's folder.
+        source: a model's folder as on the hub.
 
     Raises:
-        UserError: something is missing, left over, of another shape, of another model, or pickled.
+        UserError: something is missing, left over, of the wrong shape, of another model, or pickled.
     """
     if not source.is_dir():
         raise UserError(f"--from={source}: there is no such directory")
@@ -57,7 +57,7 @@ def open_qwen(source: epath.Path) -> Part:
         _need_images(source, config, tokenizer)
     need_shape(config, str(source / "config.json"))
     template = load_chat_template(source)
-    try:  # the prompts of a run, before anything is written
+    try:  # renders the prompts of a run, before anything is written
         QwenPreparer(PromptMaker(tokenizer, template, config.vision, QwenInstructionConfig()))
     except UserError as error:
         raise UserError(f"--from={source}: {error}") from error
@@ -70,7 +70,7 @@ def open_qwen(source: epath.Path) -> Part:
 
 def _need_images(source: epath.Path, config: QwenConfig, tokenizer) -> None:
     if tokenizer.token_to_id(IMAGE) is None:
-        raise UserError(f"{source / 'tokenizer.json'}: {IMAGE} is not in it; it is not this model's")
+        raise UserError(f"{source / 'tokenizer.json'}: {IMAGE} is not in it; it is of another model")
     path, vision = source / "preprocessor_config.json", config.vision
     wanted = {
         "image_mean": list(IMAGE_MEAN),
@@ -82,11 +82,11 @@ def _need_images(source: epath.Path, config: QwenConfig, tokenizer) -> None:
     values = read_json(path) if path.exists() else {}
     for name, value in wanted.items():
         if values.get(name, value) != value:
-            raise UserError(f"{path}: {name} is {values[name]!r}, where {value!r} is known here")
+            raise UserError(f"{path}: {name} is {values[name]!r}; only {value!r} is supported")
 
 
 def copy_hub_files(source: epath.Path, out: epath.Path) -> None:
-    """Copies what is beside the weights to OUT/qwen/hub."""
+    """Copies the small files beside the weights to OUT/qwen/hub."""
     hub = out / NAME / HUB
     hub.mkdir(parents=True, exist_ok=True)
     for name in HUB_FILES:
@@ -95,13 +95,13 @@ def copy_hub_files(source: epath.Path, out: epath.Path) -> None:
 
 
 def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], None]) -> str:
-    """Writes OUT as a model hub has it, from a directory of ours.
+    """Writes OUT as on a model hub, from a directory of ours.
 
     Returns:
-        One line on what was written.
+        A one-line summary of what was written.
 
     Raises:
-        UserError: there is no Qwen, or what is there is damaged.
+        UserError: the imported Qwen is missing or damaged.
     """
     config, folder = find_qwen(source, "--from")
     values = read_json(folder / HUB / "config.json")

@@ -1,4 +1,4 @@
-"""Qwen2.5-VL and Qwen2.5: their public configs and names (the model hubs' layout, and transformers' own)."""
+"""Public configs and tensor names of Qwen2.5-VL and Qwen2.5 (the hubs' layout, and transformers' own)."""
 
 import re
 from typing import Any
@@ -28,22 +28,22 @@ NAMES = {
     "text.norm": "model.norm",
     "lm_head": "lm_head",
 }
-"""Module of ours -> of the model hubs; the longest that a path begins with counts, and its rest is alike."""
+"""Our module -> the hubs'. The longest prefix of a path counts; the rest of the path is the same."""
 
 NEWER_NAMES = {r"^model\.visual\.": "visual.", r"^model\.language_model\.": "model."}
-"""As transformers 5 has the modules -> as the hubs have them."""
+"""Module names in transformers 5 -> on the hubs."""
 
 TIED = "lm_head.weight"
-"""Left out where it is the embedding of tokens."""
+"""Ignored if it is tied to the token embedding."""
 
 MROPE = {"qwen2_5_vl": (16, 24, 24), "qwen2": None}
-"""Sections where a config names none; a model of words alone has one axis."""
+"""Default sections, for configs without any; a text-only model has one axis."""
 
 CONFIGS = {"qwen2_5_vl": Qwen2_5_VLConfig, "qwen2": Qwen2Config}
 
 
 def to_hub(key: str) -> str:
-    """A newer key as the hubs have it; unchanged where it is theirs already."""
+    """The hubs' name of a newer key; a hub key is returned unchanged."""
     for pattern, name in NEWER_NAMES.items():
         key = re.sub(pattern, name, key)
     return key
@@ -54,16 +54,16 @@ def config_from_public(values: dict[str, Any], where: str) -> QwenConfig:
 
     Args:
         values: its contents.
-        where: its path, for the complaint.
+        where: its path, for error messages.
 
     Raises:
-        UserError: this is another kind of model, or one with parts that ours has not.
+        UserError: this is another kind of model, or it has parts that ours lacks.
     """
     kind = values.get("model_type")
     if kind not in CONFIGS:
-        raise UserError(f"{where}: model_type is {kind!r}; there are {', '.join(CONFIGS)}")
+        raise UserError(f"{where}: model_type is {kind!r}; supported are {', '.join(CONFIGS)}")
     try:
-        public = CONFIGS[kind].from_dict(values)  # knows the layouts that configs have had
+        public = CONFIGS[kind].from_dict(values)  # also reads older layouts of configs
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{where}: {str(error).splitlines()[-1].strip()}") from error
     text = public.get_text_config()
@@ -107,11 +107,11 @@ def config_from_public(values: dict[str, Any], where: str) -> QwenConfig:
 
 def _need(where: str, name: str, value: Any, wanted: Any) -> None:
     if value != wanted:
-        raise UserError(f"{where}: {name} is {value!r}; the Qwen2.5 that is known here has {wanted!r}")
+        raise UserError(f"{where}: {name} is {value!r}; only {wanted!r} is supported")
 
 
 def entries(config: QwenConfig) -> list[Entry]:
-    """Every parameter of the model and its public tensors (the hubs' keys)."""
+    """Every parameter of the model, with its public tensors (the hubs' keys)."""
     return [_entry(path, leaf.shape, config) for path, leaf in flat_paths(abstract_state(config))]
 
 

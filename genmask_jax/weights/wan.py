@@ -1,7 +1,7 @@
-"""Public Wan 2.1 weights into an Orbax directory of ours, and back.
+"""Converts public Wan 2.1 weights to our Orbax directories and back.
 
-A directory of ours holds `dit/` and `vae/`, each a config.json and params/ (Orbax, in the source's dtype). It
-is what the fields `init` and `vae` of a training config ask for.
+Our directory contains `dit/` and `vae/`, each with config.json and params/ (Orbax, in the source's dtype).
+The fields `init` and `vae` of a training config name such directories.
 """
 
 import dataclasses
@@ -25,16 +25,16 @@ FOLDERS = {"dit": "transformer", "vae": "vae"}
 
 
 def open_wan(source: epath.Path, parts: tuple[str, ...] = PARTS, text_dim: int | None = None) -> list[Part]:
-    """Finds and checks public weights; reads nothing but configs and headers.
+    """Finds and checks public weights; reads only configs and headers.
 
     Args:
-        source: a hub's folder in diffusers' layout (transformer/, vae/), or in Wan's original one.
+        source: a model's folder, in diffusers' layout (transformer/, vae/) or Wan's original one.
         parts: which of "dit" and "vae".
-        text_dim: channels of the instruction encoder to be used; None for the weights' own. With another
-            width than theirs the projection of the text is left out.
+        text_dim: channels of the instruction encoder that will be used; None for the weights' own. If they
+            differ, the text projection is left out.
 
     Raises:
-        UserError: something is missing, left over, of another shape, of another model, or pickled.
+        UserError: something is missing, left over, of the wrong shape, of another model, or pickled.
     """
     if not source.is_dir():
         raise UserError(f"--from={source}: there is no such directory")
@@ -100,10 +100,10 @@ def export_dit(source: epath.Path, out: epath.Path, which: str, progress: Callab
     """Writes OUT/transformer in diffusers' layout, from a directory of ours or from a training run (its EMA).
 
     Returns:
-        One line on what was written.
+        A one-line summary of what was written.
 
     Raises:
-        UserError: there is no DiT, it is not what diffusers' class can be, or its text projection is missing.
+        UserError: there is no DiT, diffusers' class cannot represent it, or its text projection is missing.
     """
     config, reader = _find_dit(source, which)
     values, entries = wan_dit.config_to_public(config), wan_dit.entries(config)
@@ -111,11 +111,11 @@ def export_dit(source: epath.Path, out: epath.Path, which: str, progress: Callab
 
 
 def export_vae(source: epath.Path, out: epath.Path, progress: Callable[[int], None]) -> str:
-    """Writes OUT/vae in diffusers' layout. What it would do between frames is zeros."""
+    """Writes OUT/vae in diffusers' layout. All weights that act between frames are zeros."""
     config = read_config(VAEConfig, source / "vae")
     reader = ParameterReader(source / "vae" / "params")
     mean, std = (reader.read(name).astype(float).tolist() for name in ("latents_mean", "latents_std"))
-    # float32 has no "-0.7571"; the shortest decimal that reads back as the same float32 is the published one.
+    # -0.7571 is not exact in float32; the shortest decimal that rounds to that float32 is the published one.
     mean, std = ([float(str(np.float32(x))) for x in values] for values in (mean, std))
     values = wan_vae.config_to_public(config, mean, std)
     zeros = wan_vae.temporal_tensors(config)

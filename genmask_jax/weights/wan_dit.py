@@ -1,4 +1,4 @@
-"""The Wan 2.1 text-to-video DiT: its public configs and names (diffusers' layout, and Wan's original one)."""
+"""Public configs and tensor names of the Wan 2.1 text-to-video DiT (diffusers' layout, and the original)."""
 
 import re
 from typing import Any
@@ -19,7 +19,7 @@ from genmask_jax.parameters.layout import (
 from genmask_jax.parameters.names import flat_paths
 
 TEXT_PROJECTION = "text_embedder.linear_1"
-"""Of ours: starts fresh when the instruction encoder's width is not that of the public weights."""
+"""Our module that starts fresh if the instruction encoder's width differs from the public weights'."""
 
 NAMES = {
     "patch_embedding": "patch_embedding",
@@ -34,7 +34,7 @@ NAMES = {
     "proj_out": "proj_out",
     "scale_shift_table": "scale_shift_table",
 }
-"""Module of ours -> of diffusers; the longest that a path begins with counts, and its rest is alike."""
+"""Our module -> diffusers'. The longest prefix of a path counts; the rest of the path is the same."""
 
 ORIGINAL_NAMES = {
     r"^blocks\.(\d+)\.self_attn\.(q|k|v)\.": r"blocks.\1.attn1.to_\2.",
@@ -53,7 +53,7 @@ ORIGINAL_NAMES = {
     r"^head\.head\.": "proj_out.",
     r"^head\.modulation$": "scale_shift_table",
 }
-"""Wan's original names -> diffusers', as patterns; a key that none fits is called the same in both."""
+"""Wan's original names -> diffusers', as patterns; a key that matches none is the same in both."""
 
 FIXED = {
     "patch_size": [1, 2, 2],
@@ -64,12 +64,12 @@ FIXED = {
     "added_kv_proj_dim": None,
     "pos_embed_seq_len": None,
 }
-"""What a public config must say, where it says it, to be the model that `DiT` is."""
+"""The values that these fields must have, if a public config has them, for `DiT` to be that model."""
 ORIGINAL_FIXED = {"model_type": "t2v", "patch_size": [1, 2, 2], "eps": 1e-6, "qk_norm": True}
 
 
 def to_diffusers(key: str) -> str:
-    """An original key as diffusers has it; unchanged where it is diffusers' already."""
+    """The diffusers name of an original key; a diffusers key is returned unchanged."""
     for pattern, name in ORIGINAL_NAMES.items():
         renamed, count = re.subn(pattern, name, key)
         if count:
@@ -78,14 +78,14 @@ def to_diffusers(key: str) -> str:
 
 
 def config_from_public(values: dict[str, Any], where: str) -> DiTConfig:
-    """The DiT that a public `config.json` describes, diffusers' or the original one.
+    """The DiT that a public `config.json` describes, in diffusers' layout or the original one.
 
     Args:
         values: its contents.
-        where: its path, for the complaint.
+        where: its path, for error messages.
 
     Raises:
-        UserError: a field is missing, or says that this is another kind of model.
+        UserError: a field is missing, or belongs to another kind of model.
     """
     original = "model_type" in values
     _need_fixed(values, ORIGINAL_FIXED if original else FIXED, where)
@@ -109,7 +109,7 @@ def config_from_public(values: dict[str, Any], where: str) -> DiTConfig:
     except KeyError as error:
         raise UserError(f"{where}: {error.args[0]} is missing") from error
     if inputs != outputs:
-        raise UserError(f"{where}: {inputs} channels in and {outputs} out; a text-to-video model is wanted")
+        raise UserError(f"{where}: {inputs} channels in and {outputs} out; expected a text-to-video model")
     return config
 
 
@@ -124,12 +124,12 @@ def config_to_public(config: DiTConfig) -> dict[str, Any]:
     """The `config.json` of diffusers' `WanTransformer3DModel`.
 
     Raises:
-        UserError: the model has what Wan's does not: another patch size or rotary base.
+        UserError: the patch size or the rotary base is not Wan's.
     """
     if config.patch_size != 2 or config.rope_theta != 1e4:
         raise UserError(
             f"patch_size {config.patch_size}, rope_theta {config.rope_theta}: Wan's are 2 and 1e4; "
-            "diffusers' class cannot be this model"
+            "diffusers' class cannot represent this model"
         )
     return {
         "_class_name": "WanTransformer3DModel",
@@ -153,7 +153,7 @@ def abstract_state(config: DiTConfig) -> nnx.State:
 
 
 def entries(config: DiTConfig) -> list[Entry]:
-    """Every parameter of the DiT and its public tensors (diffusers' keys)."""
+    """Every parameter of the DiT, with its public tensors (diffusers' keys)."""
     return [_entry(path, leaf.shape, config) for path, leaf in flat_paths(abstract_state(config))]
 
 

@@ -1,4 +1,4 @@
-"""The Wan 2.1 VAE for single frames: its public config and names (diffusers' layout, and the original)."""
+"""Public config and tensor names of the Wan 2.1 VAE, single-frame (diffusers' layout, and the original)."""
 
 import re
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ LATENTS_STD = (
     2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
     3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
 )  # fmt: skip
-"""Per channel, as published with Wan 2.1; diffusers' config.json has them, Wan's original files do not."""
+"""Per channel, as published with Wan 2.1: in diffusers' config.json, but not in Wan's original files."""
 
 NAMES = {
     r"\.attention\.": ".attentions.0.",
@@ -35,7 +35,7 @@ NAMES = {
     r"\.upsample\.conv\.": ".upsamplers.0.resample.1.",
     r"\.kernel$": ".weight",
 }
-"""Ours -> diffusers, as patterns that are all applied; the rest is called the same."""
+"""Ours -> diffusers, as patterns that are all applied; all else is the same in both."""
 
 RESIDUAL = {"residual.0": "norm1", "residual.2": "conv1", "residual.3": "norm2", "residual.6": "conv2"}
 ORIGINAL_NAMES = {
@@ -54,12 +54,12 @@ ORIGINAL_NAMES = {
 """Wan's original names -> diffusers', as patterns that are all applied, after `_upsamples`."""
 
 TEMPORAL = re.compile(r"\.time_conv\.(weight|bias)$")
-"""Convolutions between frames, which a single frame never meets."""
+"""Convolutions between frames, which a single frame never uses."""
 FIXED = {"attn_scales": [], "is_residual": False, "dropout": 0.0}
 
 
 def to_diffusers(key: str) -> str:
-    """An original key as diffusers has it; unchanged where it is diffusers' already."""
+    """The diffusers name of an original key; a diffusers key is returned unchanged."""
     key = re.sub(r"^decoder\.upsamples\.(\d+)\.", _upsamples, key)
     for pattern, name in ORIGINAL_NAMES.items():
         key = re.sub(pattern, name, key)
@@ -67,14 +67,14 @@ def to_diffusers(key: str) -> str:
 
 
 def _upsamples(match: re.Match) -> str:
-    """Of the original's flat list, every fourth is a step up, and the three before it are its resnets."""
+    """In the original's flat list, every fourth module is an upsampler, the three before it resnets."""
     level, index = divmod(int(match[1]), 4)
     part = "upsamplers.0" if index == 3 else f"resnets.{index}"
     return f"decoder.up_blocks.{level}.{part}."
 
 
 def unused(keys: Iterable[str]) -> list[str]:
-    """The keys that single frames never meet: `time_conv`."""
+    """The keys that single frames never use: `time_conv`."""
     return [key for key in keys if TEMPORAL.search(key)]
 
 
@@ -82,7 +82,7 @@ def config_from_public(values: dict[str, Any], where: str) -> tuple[VAEConfig, t
     """The VAE that diffusers' `config.json` describes, and its latents' mean and standard deviation.
 
     Raises:
-        UserError: a field is missing, or says that this is another kind of VAE.
+        UserError: a field is missing, or belongs to another kind of VAE.
     """
     for name, value in FIXED.items():
         if values.get(name, value) != value:
@@ -135,7 +135,7 @@ def abstract_state(config: VAEConfig) -> nnx.State:
 
 
 def entries(config: VAEConfig) -> list[Entry]:
-    """Every parameter of the VAE and its public tensor (diffusers' keys)."""
+    """Every parameter of the VAE, with its public tensor (diffusers' keys)."""
     found = flat_paths(abstract_state(config))
     return [_entry(path, leaf.shape) for path, leaf in found if not path.startswith("latents_")]
 
@@ -144,7 +144,7 @@ def _entry(path: str, shape: tuple[int, ...]) -> Entry:
     key = path
     for pattern, name in NAMES.items():
         key = re.sub(pattern, name, key)
-    flat = ".attentions." in key or ".resample." in key  # what works on each frame alone
+    flat = ".attentions." in key or ".resample." in key  # layers that act on each frame separately
     if path.endswith(".gamma"):
         return make_entry(path, shape, key, CHANNELS_2D if flat else CHANNELS_3D)
     if path.endswith(".bias"):
@@ -153,7 +153,7 @@ def _entry(path: str, shape: tuple[int, ...]) -> Entry:
 
 
 def temporal_tensors(config: VAEConfig) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of the `time_conv` that diffusers' VAE has besides `entries`."""
+    """Keys and shapes of the `time_conv` tensors, which diffusers' VAE has in addition to `entries`."""
     steps, shapes = len(config.multipliers) - 1, {}
     for level in range(1, steps):
         place = f"encoder.down_blocks.{level * (config.num_res_blocks + 1) + config.num_res_blocks}"

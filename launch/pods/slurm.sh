@@ -6,14 +6,14 @@
 #SBATCH --cpus-per-task=8
 #SBATCH --signal=TERM@120
 #SBATCH --output=%x-%j.log
-# One process a GPU, on one node or several; the processes find one another by SLURM's environment.
+# One process per GPU, on one node or several; the processes find each other through SLURM's environment.
 #
 #   sbatch --nodes=4 launch/pods/slurm.sh python launch/train.py --config=configs/genmask_l.py --workdir=...
 #   bash launch/pods/slurm.sh --dry-run python launch/train.py ...      # prints what a job would run
 #
 # Submit it from the checkout, where .venv has requirements.txt and requirements-gpu.txt. Options of sbatch
-# replace those above; --ntasks-per-node must be --gpus-per-node. Two minutes before its time is over the job
-# gets SIGTERM and training writes a checkpoint; submit the same command with --resume to go on.
+# replace those above; --ntasks-per-node must equal --gpus-per-node. Two minutes before its time limit the job
+# gets SIGTERM and training writes a checkpoint; submit the same command with --resume to continue.
 set -euo pipefail
 
 dry_run=false

@@ -5,12 +5,12 @@
 #   launch/pods/tpu_vm.sh [--dry-run] run NAME ZONE 'python launch/train.py --config=... --workdir=gs://...'
 #   launch/pods/tpu_vm.sh [--dry-run] stop NAME ZONE
 #
-# install: sends the committed files to every worker and makes their environment. PYTHON may name their
+# install: sends the committed files to every worker and creates its environment. PYTHON may name the
 #      interpreter, 3.11 or newer.
-# run: the same command on every worker at once; they find one another by the slice's metadata. It goes on when
-#      this terminal is closed, and logs to ~/genmask_jax/run.log on each worker.
-# stop: SIGTERM, upon which training writes a checkpoint; `run` it again with --resume.
-# --dry-run prints what would be done. The slice must be there: gcloud compute tpus tpu-vm create --help.
+# run: the same command on every worker at once; they find each other through the slice's metadata. It keeps
+#      running when this terminal is closed, and logs to ~/genmask_jax/run.log on each worker.
+# stop: sends SIGTERM, so that training writes a checkpoint; `run` it again with --resume.
+# --dry-run prints the commands. The slice must exist: gcloud compute tpus tpu-vm create --help.
 set -euo pipefail
 
 usage() { sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2; }
@@ -45,7 +45,7 @@ case $action in
       nohup bash -c $(printf '%q' "$command") > run.log 2>&1 < /dev/null &"
     ;;
   stop)
-    on_all_workers "pkill -TERM -f '[l]aunch/' || true"  # which is not in this command itself
+    on_all_workers "pkill -TERM -f '[l]aunch/' || true"  # the pattern does not match this command itself
     ;;
   *) usage ;;
 esac

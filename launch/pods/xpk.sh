@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Submits a run to a GKE cluster of TPUs with XPK (https://github.com/AI-Hypercomputer/xpk): one or several
-# slices, started again when a node is taken away.
+# slices, restarted when a node is preempted.
 #
 #   launch/pods/xpk.sh [--dry-run] CLUSTER WORKLOAD TPU_TYPE SLICES 'python launch/train.py ... --workdir=gs://...'
 #   launch/pods/xpk.sh --dry-run v5e-cluster genmask-l v5litepod-256 1 'python launch/train.py --config=...'
 #
-# IMAGE may name a container that has the requirements; by default a bare Python installs them at the start.
-# With --resume in the command from the start, a new work directory begins a run and a used one goes on.
-# Slices find one another by GKE's environment. With several, --config.mesh.data is to be a multiple of them.
+# IMAGE may name a container that has the requirements; by default a plain Python image installs them at startup.
+# With --resume in the command, a new work directory starts a run, and an existing run is resumed.
+# Slices find each other through GKE's environment. With several, --config.mesh.data must be a multiple of them.
 set -euo pipefail
 
 dry_run=false

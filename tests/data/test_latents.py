@@ -161,7 +161,7 @@ def test_a_complete_shard_is_left_alone_and_an_unfinished_one_made_anew(vae, tmp
         store.read_identity(tmp_path)
     capsys.readouterr()
     encode(tmp_path, vae)
-    assert capsys.readouterr().out.count("is complete already") == 2
+    assert capsys.readouterr().out.count("is already complete") == 2
     assert {path.name for path in files} == {path.name for path in tmp_path.iterdir()}
     assert store.read_identity(tmp_path).segment == COUNT
 

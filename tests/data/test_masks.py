@@ -48,7 +48,7 @@ def test_polygons_are_a_union_and_lists_of_runs_are_read():
         ([], "no segmentation"),
         (None, "no segmentation"),
         ([[1, 1, 5, 5]], "2 points"),
-        ([[0, 0, 1, 1, float("nan"), 3]], "no numbers"),
+        ([[0, 0, 1, 1, float("nan"), 3]], "not numbers"),
         (["abcdef"], "0 points"),
         ({"size": [3, 2], "counts": [6]}, "3 x 2 pixels for an image of 2 x 3"),
         ({"size": [2, 3], "counts": [5]}, "do not add up"),

@@ -43,7 +43,7 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, protocol):
     witness = tmp_path / "ran"
     for call in ((exec, f"open({str(witness)!r}, 'w')"), (open, str(witness), "w"), (type(witness), "x")):
         content = pickle.dumps([{"ref_id": 1}, Malicious(*call)], protocol)
-        with pytest.raises(UserError, match=r"no pickle of plain data.*asks for"):
+        with pytest.raises(UserError, match=r"not a pickle of plain data.*asks for"):
             load_plain(write(tmp_path / "p", content))
     assert not witness.exists()
 
@@ -52,7 +52,7 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, protocol):
     "content", [b"", b"not a pickle", pickle.dumps(PLAIN)[:-5], b"\x80\x04\x8c\xff.", b"c"]
 )
 def test_damaged_files_get_one_line(tmp_path, content):
-    with pytest.raises(UserError, match=r"p is no pickle of plain data") as caught:
+    with pytest.raises(UserError, match=r"p is not a pickle of plain data") as caught:
         load_plain(write(tmp_path / "p", content))
     assert "\n" not in str(caught.value)
 

@@ -159,8 +159,8 @@ def odd_tree(raw):
     wrong(1002, "the image has")
     path = objects.folder / objects.images[4]["file_name"]
     path.write_bytes(b"<html>not found</html>")
-    wrong(1004, f"{path}: this image cannot be read (it is no image)")
-    wrong(1005, "means object 1, which instances.json does not have")["ann_id"] = 1
+    wrong(1004, f"{path}: this image cannot be read (it is not an image)")
+    wrong(1005, "refers to object 1, which instances.json does not have")["ann_id"] = 1
     wrong(1006, "is of image 9, which instances.json does not have")["image_id"] = 9
     by_id = {annotation["id"]: annotation for annotation in objects.annotations}
     ref = wrong(1007, "has no mask: polygon 0 has 2 points")
@@ -171,9 +171,9 @@ def odd_tree(raw):
     wrong(1009, f"sentence {number} occurs twice in train")["sentences"][0]["sent_id"] = number
     by_image[1009]["split"] = "train"
     wrong(1010, "is empty")["sentences"][0]["sent"] = "  "
-    del wrong(1011, "lacks or mistakes 'split'")["split"]
+    del wrong(1011, "lacks a field or has an invalid one: 'split'")["split"]
     wrong(1012, "which is in another image")["ann_id"] = by_image[1013]["ann_id"]
-    wrong(1003, "lacks or mistakes")["sentences"] = None
+    wrong(1003, "lacks a field or has an invalid one")["sentences"] = None
     objects.write("refcoco")
     raw_trees.write_refs(raw, "refcoco", "unc", refs)
     return said
@@ -189,7 +189,7 @@ def test_whatever_is_wrong_is_named_and_left_out_or_fatal(tmp_path, capsys):
     for says in said:
         assert any(says in line for line in lines), says
     printed = capsys.readouterr().out
-    assert f"{len(lines)} things were left out" in printed
+    assert f"{len(lines)} items were left out" in printed
     found = everything(out, "refcoco")
     assert found
     texts = {asked.text for asked in found.values()}
@@ -230,7 +230,7 @@ def test_a_split_without_images_is_left_out_and_said(tmp_path):
         image.write_bytes(b"broken")
     prepare("coco_captions", raw, out / "1", num_workers=1)
     assert records.splits_of(records.find(out / "1", "coco_captions")) == ["train"]
-    assert sum("it is no image" in line for line in problems(out / "1", "coco_captions")) == 2
+    assert sum("it is not an image" in line for line in problems(out / "1", "coco_captions")) == 2
     shutil.rmtree(tmp_path / "raw" / "val2017")
     prepare("coco_captions", raw, out / "2", num_workers=1)
     assert "the split val has no image" in problems(out / "2", "coco_captions")
@@ -289,9 +289,9 @@ def test_a_users_mistakes_are_named(tmp_path):
     prepare("image_folder", epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "out"), num_workers=1)
     lines = "\n".join(problems(tmp_path / "out", "image_folder"))
     for says in (
-        "object 901: some of its expressions are no texts", "object 904: some of its expressions",
+        "object 901: some of its expressions are not texts", "object 904: some of its expressions",
         "object 904 occurs twice",
-        "object f3-aa: its id is no whole number",
+        "object f3-aa: its id is not an integer",
         "object 902 has no mask: polygon 0 has points", "object 903 is of image 77",
         "its image gone.png is missing", "shape 0 (a) has no points", "shape 1 (b) has no points",
         "p2.json has no text", "p9.txt is an annotation without an image",
@@ -372,7 +372,7 @@ def test_killed_and_started_again_it_ends_with_the_same_files(long_tree):
     subprocess.run(command, check=True, capture_output=True)
     assert hashes(out) == hashes(long_tree / "whole")
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "prepared already" in done.stdout
+    assert "already prepared" in done.stdout
     assert "1,504" in done.stdout
 
 

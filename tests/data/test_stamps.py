@@ -168,7 +168,7 @@ def test_broken_images_are_named_and_counted(debian, tmp_path, packages, capsys)
 def test_a_complete_directory_is_left_alone(prepared, tmp_path, capsys):
     before = (prepared / "index.json").stat().st_mtime_ns
     index = prepare.prepare(prepared, tmp_path)
-    assert "prepared already" in capsys.readouterr().out
+    assert "already prepared" in capsys.readouterr().out
     assert len(index["objects"]) == len(OBJECTS)
     assert (prepared / "index.json").stat().st_mtime_ns == before
 

@@ -129,20 +129,20 @@ def test_files_that_are_no_predictions_get_one_line(val, tmp_path):
     with pytest.raises(UserError, match="no such file"):
         score_predictions(val, tmp_path / "nothing")
     (tmp_path / "x").write_text('{"id": 1\n')
-    with pytest.raises(UserError, match=r"x:1 is no JSON"):
+    with pytest.raises(UserError, match=r"x:1 is not JSON"):
         score_predictions(val, tmp_path / "x")
     for asked in truths(val):
         Image.fromarray((asked.mask == 1).astype(np.uint8) * 255).save(folder / f"{asked.id}.png")
     assert summarize_rows("refcoco", score_predictions(val, folder))["mIoU"] == 1
     grey = np.arange(np.prod(asked.mask.shape), dtype=np.uint8).reshape(asked.mask.shape)
     Image.fromarray(grey).save(folder / f"{asked.id}.png")
-    with pytest.raises(UserError, match=rf"{asked.id}\.png is no mask"):
+    with pytest.raises(UserError, match=rf"{asked.id}\.png is not a mask"):
         score_predictions(val, folder)
     Image.fromarray(grey[:-1]).save(folder / f"{asked.id}.png")
     with pytest.raises(UserError, match=rf"{asked.id}\.png has .* pixels, the image"):
         score_predictions(val, folder)
     (folder / f"{asked.id}.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=rf"{asked.id}\.png is no PNG"):
+    with pytest.raises(UserError, match=rf"{asked.id}\.png is not a PNG"):
         score_predictions(val, folder)
 
 

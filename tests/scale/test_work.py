@@ -97,7 +97,7 @@ def test_weights_that_are_not_here_are_assumed(micro_vae):
         micro_config("/nowhere"), data=dataclasses.replace(micro_config("").data, size=64)
     )
     run = programs.describe(config, make_mesh(MeshConfig()))
-    assert run.assumed == ("/nowhere is not here: the VAE is taken to be Wan 2.1's",)
+    assert run.assumed == ("/nowhere is not here: assuming Wan 2.1's VAE",)
     assert run.networks.latent_shape == (8, 8, 16)
 
 

@@ -160,7 +160,7 @@ def edit(path, **changes):
 def test_every_complaint_names_what_is_wrong(broken, tmp_path):
     config = (broken / "config.json").read_text()
     edit(broken / "config.json", model_type="llama")
-    assert "model_type is 'llama'; there are qwen2_5_vl, qwen2" in complaint(broken)
+    assert "model_type is 'llama'; supported are qwen2_5_vl, qwen2" in complaint(broken)
     (broken / "config.json").write_text(config)
     text = json.loads(config)["text_config"]
     edit(broken / "config.json", text_config=text | {"num_hidden_layers": 4})
@@ -198,7 +198,7 @@ def test_a_used_directory_is_left_alone(hub, tmp_path, monkeypatch, capsys):
     for flags, words in (
         ((f"from={hub}", f"out={tmp_path}"), "add --overwrite"),
         ((f"from={hub}", f"out={tmp_path / 'new'}", "text_dim=3"), "--text_dim is for wan"),
-        ((f"from={hub}", f"out={hub / 'config.json'}"), "cannot be made"),
+        ((f"from={hub}", f"out={hub / 'config.json'}"), "cannot be created"),
     ):
         with pytest.raises(SystemExit):
             run(import_weights, monkeypatch, *flags)

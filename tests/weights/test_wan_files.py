@@ -255,10 +255,10 @@ def test_damaged_folders(broken, tmp_path):
     shard = sorted((broken / "transformer").glob("*.safetensors"))[1]
     content = shard.read_bytes()
     shard.write_bytes(content[: len(content) // 2])
-    assert f"{shard}: no safetensors file" in complaint(broken)
+    assert f"{shard}: not a safetensors file" in complaint(broken)
     shard.unlink()
     assert f"{shard}: " in complaint(broken)
-    assert "names this shard and it is not there" in complaint(broken)
+    assert "lists this shard, but it is missing" in complaint(broken)
     (broken / "vae" / "config.json").unlink()
     assert "it is needed beside the weights" in complaint(broken, ("vae",))
     (broken / "vae" / "config.json").write_text("{")
@@ -273,7 +273,7 @@ def test_pickles_are_refused_and_never_opened(broken, name):
         path.unlink()
     (broken / "vae" / name).write_bytes(b"\x80\x04cos\nsystem\n")  # would not even unpickle
     said = complaint(broken)
-    assert f"{name}: pickled weights can run code as they are read, so they are refused" in said
+    assert f"{name}: pickled weights can run code when loaded, so they are refused" in said
     assert "weights_only=True" in said
 
 

@@ -1,4 +1,4 @@
-"""Writes one shard of a cache of latents (see `latents.py`)."""
+"""Writes one shard of a latent cache (see `store.py`)."""
 
 import itertools
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from genmask_jax.sharding import local_batch_sharding, placed
 
 
 class Encoder:
-    """Jitted encoders of images, masks and instructions, in batches of one size on this host's devices."""
+    """Jitted encoders of images, masks and instructions, with a fixed batch size, on this host's devices."""
 
     def __init__(
         self,
@@ -37,13 +37,13 @@ class Encoder:
         dtype: str,
         batch_size: int,
     ):
-        """The VAE and, where it is to be cached, the instruction encoder; a copy on each device.
+        """Replicates the VAE, and the instruction encoder if it is to be cached, on each device.
 
-        Raises UserError when the batch cannot be divided over the devices.
+        Raises UserError when the batch cannot be sharded evenly over the devices.
         """
         devices = jax.local_device_count()
         if batch_size % devices:
-            raise UserError(f"--batch_size={batch_size} is no multiple of this host's {devices} devices")
+            raise UserError(f"--batch_size={batch_size} is not a multiple of this host's {devices} devices")
         self.batch_size = batch_size
         self._batches, everywhere = local_batch_sharding()
         graph = nnx.split(nnx.eval_shape(lambda: VAE(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))))[0]
@@ -58,7 +58,7 @@ class Encoder:
             self._embed = jax.jit(lambda state, x: nnx.merge(text_graph, state)(x))
 
     def __call__(self, examples: list[dict]) -> Iterator[LatentExample]:
-        """At most `batch_size` examples as latents; a batch that is not full is filled up."""
+        """Encodes at most `batch_size` examples; a smaller batch is padded."""
         full = examples + examples[-1:] * (self.batch_size - len(examples))
         latents = {"image_latents": self._run(self._images, [x["image"] for x in full])}
         if "mask" in examples[0]:
@@ -74,7 +74,7 @@ class Encoder:
     def _instructions(self, examples: list[dict]) -> dict[str, np.ndarray]:
         segment = "mask" in examples[0]
         texts = {"text": [x["text"] for x in examples]}
-        if not segment:  # some prompts are dropped in training
+        if not segment:  # training drops some prompts
             texts["null"] = [""] * len(examples)
         found = {}
         for name, words in texts.items():
@@ -103,21 +103,21 @@ def encode_shard(
 
     Args:
         data: the dataset.
-        vae: its config and its state.
-        out: directory of the cache; a shard that is complete there is left as it is.
-        instruction: the encoder whose embeddings are cached as well; None if they are not.
-        compute_dtype: of the encoders' products.
-        dtype: in which latents and embeddings are stored.
+        vae: the VAE's config and state.
+        out: directory of the cache; a shard that is already complete is left as it is.
+        instruction: the encoder whose embeddings are cached as well; None to cache none.
+        compute_dtype: dtype that the encoders compute in.
+        dtype: dtype that latents and embeddings are stored in.
         count: examples of each task over all shards; None for all.
-        shard, num_shards: which part.
-        batch_size: images at a time.
+        shard, num_shards: which shard of how many.
+        batch_size: images per batch.
 
     Returns:
-        What the shard says of itself.
+        The identity of the shard.
 
     Raises:
-        UserError: the directory holds a cache of something else, or its files cannot be written; or the
-            instruction encoder is trained.
+        UserError: the directory holds a cache of something else, its files cannot be written, or the
+            instruction encoder is not frozen.
     """
     if instruction is not None and instruction.fingerprint is None:
         raise UserError("--instruction: config.instruction is trained; only a frozen encoder is cached")
@@ -151,7 +151,7 @@ def encode_shard(
             raise UserError(f"--out={out} holds other latents ({path.name}: {changed}); give a new directory")
     name = shard_name(shard, num_shards)
     if (out / f"shard-{name}.json").exists():
-        print(f"{out}: shard {name} is complete already; nothing done")
+        print(f"{out}: shard {name} is already complete; nothing done")
         return identity
     encoder = Encoder(config, state, instruction, dtype=compute_dtype, batch_size=batch_size)
     for task, source in sources.items():
@@ -164,11 +164,11 @@ def encode_shard(
 def _write(
     encoder: Encoder, source: Source, indices: range, path: epath.Path, dtype: str, title: str
 ) -> None:
-    """One file; what an interrupted run left there is written over."""
+    """Writes one file, over whatever an interrupted run left there."""
     dataset = grain.MapDataset.source(source)[indices.start : indices.stop : indices.step]
     read = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * encoder.batch_size)
     examples = iter(dataset.to_iter_dataset(read))
-    writer = ArrayRecordWriter(str(path), "group_size:1")  # read at random
+    writer = ArrayRecordWriter(str(path), "group_size:1")  # for random access
     with tqdm(total=len(indices), desc=title, unit="example") as bar:
         while batch := list(itertools.islice(examples, encoder.batch_size)):
             for example in encoder(batch):

@@ -1,13 +1,13 @@
-"""A cache of VAE latents, and of a frozen instruction encoder's embeddings where they were asked for.
+"""A cache of VAE latents and, optionally, of a frozen instruction encoder's embeddings.
 
-What it holds, how it is read in training, and when it is refused.
+This module defines its format, reads it in training, and rejects a cache that does not fit.
 
     SHARD = "00000-of-00004"
-    segment-SHARD.arrayrecord    image and mask as latents, and the expression, of every n-th example
-    generate-SHARD.arrayrecord   image as latents, and the prompt
-    shard-SHARD.json             an `Identity`: written last, so that a shard without it was interrupted
+    segment-SHARD.arrayrecord    latents of image and mask, and the expression, of every n-th example
+    generate-SHARD.arrayrecord   latents of the image, and the prompt
+    shard-SHARD.json             an `Identity`, written last: a shard without it was interrupted
 
-A record is a safetensors blob. `launch/encode_latents.py` writes the shards, each on a host of its own.
+A record is a safetensors blob. `launch/encode_latents.py` writes the shards, each on its own host.
 """
 
 import dataclasses
@@ -35,11 +35,11 @@ TASKS = ("segment", "generate")
 
 
 class LatentExample(TypedDict, total=False):
-    """An example of a cache: latents float32 `[h, w, c]`, normalised as `VAE.encode` returns them.
+    """A cached example. Latents are float32 `[h, w, c]`, normalised as `VAE.encode` returns them.
 
-    mask_latents: of the mask as an RGB image; in the segment task only.
-    text_embeds, text_mask: float32 `[K, D]` and bool `[K]`, where the instruction is cached.
-    null_embeds, null_mask: of the empty text; there in the generate task only.
+    mask_latents: latents of the mask as an RGB image; only in the segment task.
+    text_embeds, text_mask: float32 `[K, D]` and bool `[K]`, if the instruction is cached.
+    null_embeds, null_mask: the same for the empty text; only in the generate task.
     """
 
     image_latents: np.ndarray
@@ -53,14 +53,14 @@ class LatentExample(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """Of what a cache was made, and by whom.
+    """What a cache was made from.
 
     vae: `fingerprint` of the VAE.
-    vae_config: its shape, for people.
+    vae_config: its config, for readable error messages.
     name, size, seed: of the data, as in `DataConfig`; generate_name: its `generate`.
-    dtype: in which latents and embeddings are stored.
-    num_shards: of how many shards the cache consists.
-    segment, generate: examples of each task, over all shards.
+    dtype: dtype that latents and embeddings are stored in.
+    num_shards: number of shards of the cache.
+    segment, generate: number of examples of each task, over all shards.
     instruction: `fingerprint` of the instruction encoder; empty if the instructions are not cached.
     """
 
@@ -78,7 +78,7 @@ class Identity:
 
 
 def fingerprint(config: VAEConfig, state: Any) -> str:
-    """SHA-256 of a VAE: its shape, and all weights and latent statistics as float32 by name."""
+    """SHA-256 of a VAE: its config, and all weights and latent statistics as float32, by name."""
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
     for keys, leaf in jax.tree.leaves_with_path(state):
         digest.update(jax.tree_util.keystr(keys).encode())
@@ -87,15 +87,15 @@ def fingerprint(config: VAEConfig, state: Any) -> str:
 
 
 def shard_name(shard: int, num_shards: int) -> str:
-    """As "00000-of-00004"."""
+    """For example "00000-of-00004"."""
     return f"{shard:05d}-of-{num_shards:05d}"
 
 
 def pack(example: LatentExample, dtype: str) -> bytes:
-    """An example as a record."""
+    """Serialises an example to a record."""
     kept = {name: x for name, x in example.items() if name.endswith("latents")}
     masks = {name: np.asarray(x, bool) for name, x in example.items() if name.endswith("_mask")}
-    for name, mask in masks.items():  # padding is left out
+    for name, mask in masks.items():  # padding is not stored
         embeds = name.replace("mask", "embeds")
         kept[embeds] = example[embeds][mask]
     arrays = {name: np.asarray(x, DTYPES[dtype]) for name, x in kept.items()}
@@ -122,10 +122,10 @@ def unpack(record: bytes) -> LatentExample:
 
 
 def read_identity(directory: epath.PathLike) -> Identity:
-    """What a complete cache is of.
+    """The identity of a complete cache.
 
     Raises:
-        UserError: there is no cache, a shard is missing, or its shards do not belong together.
+        UserError: there is no cache, a shard is missing, or the shards are of different caches.
     """
     directory = epath.Path(directory)
     found = sorted(directory.glob("shard-*.json")) if directory.is_dir() else []
@@ -147,7 +147,7 @@ def read_identity(directory: epath.PathLike) -> Identity:
 
 
 def read_shard(path: epath.Path) -> Identity:
-    """The identity that one shard gives. Raises UserError when the file is damaged."""
+    """The identity in one shard's file. Raises UserError when the file is damaged."""
     try:
         return read_dataclass(Identity, path)
     except UserError as error:
@@ -155,7 +155,7 @@ def read_shard(path: epath.Path) -> Identity:
 
 
 def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None:
-    """Refuses a cache (`config.latents`) of other data, or by another VAE. Raises UserError."""
+    """Raises UserError if the cache (`config.latents`) is of other data or was made by another VAE."""
     identity = read_identity(config.latents)
     fields = {"name": "name", "generate_name": "generate", "size": "size", "seed": "seed"}
     for kept, field in fields.items():
@@ -174,10 +174,11 @@ def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None
 
 
 def need_same_instruction(directory: epath.PathLike, encoder: Instruction) -> None:
-    """Refuses a cache of another encoder's embeddings, or one without those that need images.
+    """Checks that a cache fits the instruction encoder.
 
     Raises:
-        UserError: one line on what stands in the way.
+        UserError: the cache has embeddings, but not of this encoder, or the encoder is not frozen; or it has
+            none, and the encoder needs the images.
     """
     cached = read_identity(directory).instruction
     if not cached:
@@ -207,7 +208,7 @@ def _open(directory: str, task: str, num_shards: int) -> grain.sources.ArrayReco
 
 
 class CachedLatents(Source):
-    """A task's examples in the order of the source they were made from: example i is in shard i mod n."""
+    """A task's examples in the order of the source they were made from. Example i is in shard i mod n."""
 
     def __init__(self, directory: str, task: str):
         """Opens a cache. Raises UserError as `read_identity` does."""
@@ -222,7 +223,7 @@ class CachedLatents(Source):
         if not 0 <= index < self.length:
             raise IndexError(index)
         shard, position = index % self.num_shards, index // self.num_shards
-        # Shards before this one have one example more than it as long as the remainder lasts.
+        # The first `remainder` shards have one example more than the others.
         whole, remainder = divmod(self.length, self.num_shards)
         before = shard * whole + min(shard, remainder)
         return unpack(_open(self.directory, self.task, self.num_shards)[before + position])

@@ -1,7 +1,7 @@
 """The datasets that `launch/prepare_data.py` makes, as builders of tensorflow-datasets.
 
-All have the same features: a record is an image with all that is said of it. `data/prepare.py` drives them
-over the cores of one machine; over a cluster, TFDS's own Beam path does. Nothing here needs TensorFlow.
+All have the same features: a record is an image with all its annotations. `data/prepared/prepare.py` runs
+them on the cores of one machine; on a cluster, TFDS's own Beam path does. Nothing here needs TensorFlow.
 """
 
 from collections.abc import Iterator
@@ -43,11 +43,11 @@ FEATURES = {
 
 
 class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What all datasets share.
+    """Base class of all datasets.
 
-    protocol: how it is scored, of `evaluation.metrics.PROTOCOLS`.
-    of_coco: whether its images are COCO's, by COCO's numbers.
-    has_expressions, has_captions: whether it may be learned from for masks, for images.
+    protocol: how it is scored; a key of `evaluation.metrics.PROTOCOLS`.
+    of_coco: whether its images are COCO's, with COCO's ids.
+    has_expressions, has_captions: whether it can be used to train segmentation, generation.
     on_beam: makes `download_and_prepare` a Beam pipeline.
     """
 
@@ -69,11 +69,11 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         )
 
     def plan(self, raw: epath.Path) -> Plan:
-        """What is in the raw folder, in splits that have something in them. Raises UserError."""
+        """The plan for the raw folder, without empty splits. Raises UserError."""
         return self.read(raw).without_empty_splits()
 
     def read(self, raw: epath.Path) -> Plan:
-        """What is in the raw folder. Raises UserError."""
+        """The plan for the raw folder. Raises UserError."""
         raise NotImplementedError
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def readable(image: PlannedImage) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The image's key and example, unless the image cannot be used."""
+    """Yields the image's key and example, or nothing if the image cannot be used."""
     try:
         yield image.image_id, image.example()
     except ValueError:
@@ -180,10 +180,10 @@ BUILDERS: dict[str, type[ImagesBuilder]] = {
 
 
 def open_builders(name: str, raw: epath.Path, out: epath.Path) -> list[ImagesBuilder]:
-    """A dataset's builders, one for each way in which the raw files split it.
+    """A dataset's builders, one per way in which the raw files split it.
 
     Raises:
-        UserError: the raw folder has none of them, or one that nobody published.
+        UserError: the raw folder has no splits of it, or has some that were never published.
     """
     make, options = BUILDERS[name], {"data_dir": str(out), "file_format": "array_record"}
     if not make.BUILDER_CONFIGS:
@@ -202,5 +202,5 @@ def of_coco(name: str) -> bool:
 
 
 def image_name(data: str, image_id: str) -> str:
-    """One name for an image that several datasets have, such as "coco:581857"."""
+    """A name for an image that is the same in all datasets, such as "coco:581857"."""
     return f"{'coco' if of_coco(data) else data}:{image_id}"

@@ -1,10 +1,10 @@
-"""Raw data to prepared datasets: over the cores of this machine, shard by shard, or over a cluster by Beam.
+"""Prepares datasets from raw data: shard by shard on the cores of this machine, or on a cluster with Beam.
 
     OUT/refcoco/unc/1.0.0                 TFDS's layout: ArrayRecord shards, dataset_info.json, features.json,
-                                          with an index of each split and what was left out (problems.txt)
-    OUT/refcoco/unc/1.0.0.incomplete      while it is made; what is finished there is not made again
+                                          plus an index of each split and what was left out (problems.txt)
+    OUT/refcoco/unc/1.0.0.incomplete      work in progress; finished shards are not made again
 
-A shard's bytes depend on the raw data alone, and a shard has its name once it is whole.
+A shard's bytes depend only on the raw data, and a shard gets its final name once it is complete.
 """
 
 import concurrent.futures
@@ -43,9 +43,9 @@ from genmask_jax.sheets import generation_sheet, overlay
 IMAGES_PER_SHARD = 256
 PROBLEMS = "problems.txt"
 MARK = "plan.sha256"
-"""Of what an incomplete dataset is."""
+"""File with the fingerprint of the plan that an incomplete dataset is made from."""
 SHOWN = 20
-"""Problems on the terminal; problems.txt has all."""
+"""Number of problems that are printed; problems.txt has all."""
 ON_SHEET = 24
 
 
@@ -61,25 +61,25 @@ def prepare(
     """Makes a dataset in every way in which the raw folder splits it, and prints what it holds.
 
     Args:
-        name: of `builders.BUILDERS`.
+        name: a key of `builders.BUILDERS`.
         raw: folder of the publisher's files.
-        out: data directory; what is complete there is left as it is.
-        strict: end at the first thing that is wrong in the raw data, rather than leave it out.
-        num_workers: processes; 1 works in this one, and None in as many as there are cores.
-        beam: options of a Beam pipeline that is to do the work instead, such as "--runner=DataflowRunner".
+        out: data directory; what is already complete there is left as it is.
+        strict: stop at the first problem in the raw data instead of leaving it out.
+        num_workers: number of processes; 1 uses this one, None as many as there are cores.
+        beam: options of a Beam pipeline that does the work instead, such as "--runner=DataflowRunner".
 
     Raises:
-        UserError: the raw files are not there or not what they should be, or `out` holds something else.
+        UserError: the raw files are missing or invalid, or `out` holds something else.
     """
     for builder in open_builders(name, raw, out):
         directory = epath.Path(builder.data_path)
         if is_complete(directory):
-            print(f"{directory} is prepared already; nothing done (delete it to make it anew)")
+            print(f"{directory} is already prepared; nothing done (delete it to make it again)")
         else:
             plan = builder.plan(raw)
             if strict:
                 _need_none(plan.problems)
-            if (directory / "dataset_info.json").exists():  # made by TFDS's own ways
+            if (directory / "dataset_info.json").exists():  # made by TFDS itself
                 _finish(directory, plan)
             elif beam is not None:
                 _by_beam(builder, raw, beam)
@@ -88,14 +88,14 @@ def prepare(
                 try:
                     _by_processes(builder, plan, strict, num_workers or os.cpu_count() or 1)
                 except (OSError, RuntimeError) as error:  # ArrayRecord's writer raises the latter
-                    raise UserError(f"--out={out}: {error}; the same command goes on from here") from error
+                    raise UserError(f"--out={out}: {error}; repeat the command to continue") from error
         report(builder, directory)
         if strict:
             _need_none((directory / PROBLEMS).read_text().splitlines())
 
 
 def is_complete(directory: epath.Path) -> bool:
-    """Whether a dataset is there, with all that belongs to it."""
+    """Whether the directory holds a complete dataset."""
     return (directory / PROBLEMS).exists()
 
 
@@ -106,7 +106,7 @@ def _need_none(problems: list[str]) -> None:
 
 
 def _by_beam(builder: ImagesBuilder, raw: epath.Path, flags: str) -> None:
-    """TFDS's own way, on a cluster."""
+    """Runs TFDS's own Beam pipeline, on a cluster."""
     try:
         options = shlex.split(flags)
     except ValueError as error:
@@ -123,10 +123,10 @@ def _by_beam(builder: ImagesBuilder, raw: epath.Path, flags: str) -> None:
 
 
 def _by_processes(builder: ImagesBuilder, plan: Plan, strict: bool, num_workers: int) -> None:
-    """Shards in worker processes, into a directory that gets its name at the end."""
+    """Writes shards in worker processes, into a directory that gets its final name at the end."""
     final = epath.Path(builder.data_path)
     if final.exists():
-        raise UserError(f"{final} holds something else than a complete dataset; delete it")
+        raise UserError(f"{final} holds something other than a complete dataset; delete it")
     work = final.with_name(f"{final.name}.incomplete")
     _claim(work, plan)
     templates = {split: _template(builder, work, split) for split in plan.splits}
@@ -137,7 +137,7 @@ def _by_processes(builder: ImagesBuilder, plan: Plan, strict: bool, num_workers:
         paths = [path for path, _ in found]
         lengths = [ArrayRecordReader(str(path)).num_records() for path in paths]
         if not any(lengths):
-            continue  # no image of it can be read, and `_finish` says why
+            continue  # none of its images can be read; `_finish` reports why
         size = sum(path.stat().length for path in paths)
         template = templates[split]
         infos.append(
@@ -152,7 +152,7 @@ def _by_processes(builder: ImagesBuilder, plan: Plan, strict: bool, num_workers:
 
 
 def _claim(work: epath.Path, plan: Plan) -> None:
-    """Makes the directory, or finds that it was begun with the same plan. Raises UserError."""
+    """Makes the directory, or checks that it was begun with the same plan. Raises UserError."""
     mark, fingerprint = work / MARK, plan.fingerprint()
     work.mkdir(parents=True, exist_ok=True)
     for leftover in work.glob("*.tmp*"):
@@ -174,13 +174,13 @@ Shard = tuple[epath.Path, list[PlannedImage]]
 
 
 def _shards(template: tfds.core.ShardedFileTemplate, images: list[PlannedImage]) -> Iterator[Shard]:
-    """Files and what belongs into each."""
+    """Yields each file with the images that belong in it."""
     parts = [images[i : i + IMAGES_PER_SHARD] for i in range(0, len(images), IMAGES_PER_SHARD)]
     return zip(template.sharded_filepaths(num_shards=len(parts)), parts, strict=True)
 
 
 def _write_shards(shards: list[Shard], strict: bool, num_workers: int) -> None:
-    """All that are not there yet, with progress."""
+    """Writes all shards that do not exist yet, with a progress bar."""
     wanted = [(path, images) for path, images in shards if not path.exists()]
     total = sum(len(images) for _, images in shards)
     done = total - sum(len(images) for _, images in wanted)
@@ -201,15 +201,15 @@ def _in_processes(shards: list[Shard], strict: bool, num_workers: int, bar: tqdm
             bar.update(future.result())
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed (memory?); the same command goes on from here, or with fewer "
-            "--num_workers"
+            "a worker process was killed (out of memory?); repeat the command to continue, if need be with "
+            "fewer --num_workers"
         ) from error
     finally:
         workers.shutdown(cancel_futures=True)
 
 
 def _end_with_parent() -> None:
-    """Ctrl-C is for the parent to answer; and when it is killed, its workers do not stay."""
+    """Leaves Ctrl-C to the parent process, and ends this worker when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
@@ -221,15 +221,15 @@ def _end_with_parent() -> None:
 
 
 def write_shard(path: str, images: list[PlannedImage], strict: bool) -> int:
-    """Writes the records of one file and returns how many images were looked at.
+    """Writes the records of one file and returns how many images were processed.
 
     Raises:
-        UserError: `strict`, and an image cannot be used.
+        UserError: `strict` is set and an image cannot be used.
     """
     features = tfds.features.FeaturesDict(FEATURES)
     serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
     temporary = f"{path}.tmp{os.getpid()}"
-    writer = ArrayRecordWriter(temporary, "group_size:1")  # read at random
+    writer = ArrayRecordWriter(temporary, "group_size:1")  # for random access
     for image in images:
         try:
             example = image.example()
@@ -245,7 +245,7 @@ def write_shard(path: str, images: list[PlannedImage], strict: bool) -> int:
 
 
 def _finish(directory: epath.Path, plan: Plan) -> None:
-    """Reads the dataset back and indexes it; notes what the plan has and it has not, and why."""
+    """Reads the dataset back and indexes it; records which planned images it lacks, and why."""
     problems, written = list(plan.problems), splits_of(directory)
     for split, images in plan.splits.items():
         there = set(write_index(directory, split).image_ids) if split in written else set()
@@ -255,7 +255,7 @@ def _finish(directory: epath.Path, plan: Plan) -> None:
 
 
 def write_sheet(directory: epath.Path) -> None:
-    """Some of the first split's images with what is said of them; what is not meant is grey."""
+    """Draws some images of the first split with their texts; pixels outside the mask are grey."""
     split = splits_of(directory)[0]
     index = read_index(directory, split)
     kind = "expressions" if index.counts["expressions"] else "captions"
@@ -283,7 +283,7 @@ def _explain(image: PlannedImage) -> str:
 
 
 def report(builder: ImagesBuilder, directory: epath.Path) -> None:
-    """Prints what a dataset holds beside what its publishers say, and what was left out."""
+    """Prints a dataset's counts beside the published ones, and what was left out."""
     name = "/".join(filter(None, (builder.name, builder.builder_config and builder.builder_config.name)))
     indices = {split: read_index(directory, split) for split in splits_of(directory)}
     published = PUBLISHED.get(name, {})
@@ -304,19 +304,19 @@ def report(builder: ImagesBuilder, directory: epath.Path) -> None:
     for problem in problems[:SHOWN]:
         print(f"left out: {problem}")
     if problems:
-        print(f"{len(problems)} things were left out; all of them: {directory / PROBLEMS}")
+        print(f"{len(problems)} items were left out; the full list is in {directory / PROBLEMS}")
     else:
         print("nothing was left out")
 
 
 def _total(indices: Iterable[Index]) -> dict[str, int]:
-    """Over splits, none of which shares an image with another."""
+    """Totals over splits, which must not share images."""
     indices = list(indices)
     return {column: sum(index.counts[column] for index in indices) for column in COUNTS}
 
 
 def _compare(found: dict[str, int], published: dict[str, int]) -> str:
-    """ "exact match", or what is missing or too much."""
+    """ "exact match", or what is missing or in excess."""
     differences = {name: found[name] - count for name, count in published.items() if found[name] != count}
     lines = (f"{abs(n):,} {name} {'missing' if n < 0 else 'too many'}" for name, n in differences.items())
     return ", ".join(lines) or "exact match"

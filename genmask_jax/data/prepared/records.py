@@ -1,7 +1,7 @@
-"""Prepared datasets, read: TFDS's data sources of ArrayRecord files, without TensorFlow.
+"""Reads prepared datasets: TFDS data sources over ArrayRecord files, without TensorFlow.
 
-A record is an image; the tasks want expressions and captions. Beside TFDS's files lies an index of each
-split that says how many of them each record holds, and what there is in all.
+A record is an image, but the tasks index expressions and captions. Each split therefore has an index file
+beside TFDS's files, with the number of expressions and captions in each record and the total counts.
 """
 
 import collections
@@ -26,11 +26,11 @@ COUNTS = ("images", "refs", "expressions", "multi-target", "no-target", "objects
 
 @dataclasses.dataclass(frozen=True)
 class Index:
-    """A split at a glance.
+    """Summary of a split.
 
-    image_ids: of each record.
+    image_ids: the image id of each record.
     expressions, captions: how many each record has.
-    counts: of COUNTS, in all.
+    counts: the total of each of COUNTS.
     """
 
     image_ids: list[str]
@@ -41,32 +41,32 @@ class Index:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """A split's records, undecoded, and its index."""
+    """A split's undecoded records and its index."""
 
     records: Any
     index: Index
 
 
 def index_path(directory: epath.PathLike, split: str) -> epath.Path:
-    """Where a split's index lies."""
+    """The path of a split's index."""
     return epath.Path(directory) / f"index_{split}.json"
 
 
 def splits_of(directory: epath.PathLike) -> list[str]:
-    """The names of the splits that were prepared, train first, then val."""
+    """The names of the prepared splits: train first, then val."""
     order = ("train", "val")
     names = tfds.builder_from_directory(directory).info.splits
     return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def open_records(directory: epath.PathLike, split: str) -> Any:
-    """A split's records in the order in which they lie; images are bytes."""
+    """A split's records in stored order; images stay encoded bytes."""
     builder = tfds.builder_from_directory(directory)
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
 def write_index(directory: epath.PathLike, split: str) -> Index:
-    """Reads all records of a split back and notes what they hold."""
+    """Reads all records of a split back; writes and returns their index."""
     records = open_records(directory, split)
     columns: dict[str, list] = {"image_ids": [], "expressions": [], "captions": []}
     counts, objects = collections.Counter(dict.fromkeys(COUNTS, 0)), set()
@@ -91,7 +91,7 @@ def write_index(directory: epath.PathLike, split: str) -> Index:
 
 
 def read_index(directory: epath.PathLike, split: str) -> Index:
-    """Raises UserError when the split is not there or was not finished."""
+    """Reads a split's index. Raises UserError when the split does not exist or was not finished."""
     path = index_path(directory, split)
     try:
         return Index(**json.loads(path.read_text()))
@@ -105,12 +105,12 @@ def read_index(directory: epath.PathLike, split: str) -> Index:
 
 @functools.lru_cache(maxsize=32)
 def open_split(directory: str, split: str) -> Split:
-    """Opened once a process. Raises UserError as `read_index` does."""
+    """Opens a split, once per process. Raises UserError as `read_index` does."""
     index = read_index(directory, split)
     records = open_records(directory, split)
     if len(records) != len(index.image_ids):
         raise UserError(
-            f"{index_path(directory, split)} is of other files; delete {directory} and prepare it again"
+            f"{index_path(directory, split)} does not match its records; delete {directory} and prepare again"
         )
     return Split(records, index)
 
@@ -120,9 +120,9 @@ def find(root: epath.PathLike, name: str, split: str | None = None) -> str:
 
     Args:
         root: that directory, or one below it.
-        name: as "reasonseg" or, where it is split in several ways, "refcoco:unc"; the way may be left out
-            where only one is prepared. "" for whatever is there.
-        split: that it must have, where there are several.
+        name: such as "reasonseg" or, if it is split in several ways, "refcoco:unc"; the way may be left out
+            if only one is prepared. "" for whatever is there.
+        split: if there are several datasets, a split that it must have.
 
     Raises:
         UserError: there is none, or more than one.
@@ -153,9 +153,9 @@ def decode_image(record: Mapping[str, Any]) -> np.ndarray:
 class Asked:
     """An expression of a record.
 
-    target: its number in the record.
-    mask: what is meant, uint8 [H, W], of 0, 1 and 255 (ignored).
-    no_target: whether nothing in the image is meant.
+    target: the number of its target in the record.
+    mask: mask of the referred object, uint8 [H, W], of 0, 1 and 255 (ignored).
+    no_target: whether it refers to nothing in the image.
     """
 
     id: str
@@ -169,16 +169,16 @@ class Items:
     """Expressions or captions of a split; each is a record and a number in it.
 
     Args:
-        directory: of the dataset.
-        split: of it.
+        directory: the dataset's directory.
+        split: name of the split.
         kind: "expressions" or "captions".
-        without: images (their ids) whose items are left out.
-        first_only: one item an image, the first.
-        shuffled: in an order, always the same, in which the first of them are of many images; otherwise in
-            the order of the records.
+        without: ids of images whose items are left out.
+        first_only: only the first item of each image.
+        shuffled: in a fixed random order, so that the first items are of many images; otherwise in the order
+            of the records.
 
     Raises:
-        UserError: as `read_index`.
+        UserError: see `read_index`.
     """
 
     def __init__(

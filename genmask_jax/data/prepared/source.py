@@ -1,6 +1,6 @@
 """Prepared datasets as sources of examples: images stretched to the model's square, and their masks.
 
-Masks are stretched with it to be learned, and keep their own resolution to be scored.
+For training, masks are stretched with the image; for scoring, they keep their own resolution.
 """
 
 from typing import Any
@@ -17,9 +17,9 @@ from genmask_jax.images import to_model_size
 class PreparedSegment:
     """Expressions of a prepared dataset.
 
-    To be learned, a mask is 1 where the object covers half of a pixel or more; what is ignored is background.
-    A whole mask is as it was annotated, 255 where a pixel does not count, and comes with the expression as it
-    was read ("asked"). Groups are "one object", "several objects" and "no object".
+    For training, a mask is 1 where the object covers at least half of a pixel; ignored pixels are background.
+    A whole mask is as it was annotated, with 255 at ignored pixels, and comes with the expression as it was
+    read ("asked"). Groups are "one object", "several objects" and "no object".
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class PreparedSegment:
             items: expressions.
             size: side of the images, pixels.
             whole_masks: keep the masks' own resolution.
-            with_others: add what `SegmentExample` has for scores, the image's other objects (whole masks).
+            with_others: add the scoring fields of `SegmentExample`: group and other objects (whole masks).
         """
         self.items, self.size = items, size
         self.whole_masks, self.with_others = whole_masks, with_others
@@ -40,7 +40,7 @@ class PreparedSegment:
         return len(self.items)
 
     def image(self, index: int) -> np.ndarray:
-        """The example's image as it is, uint8 [H, W, 3]."""
+        """The example's image at its own resolution, uint8 [H, W, 3]."""
         return records.decode_image(self.items[index][0])
 
     def text(self, index: int) -> str:
@@ -72,7 +72,7 @@ class PreparedSegment:
         }
 
     def _another(self, record: Any, target: int) -> records.Asked | None:
-        """The first expression that means something else in the image."""
+        """The image's first expression that refers to something else."""
         others = (i for i, t in enumerate(record["expressions"]["target"]) if int(t) != target)
         number = next(others, None)
         return None if number is None else records.read_expression(record, number)

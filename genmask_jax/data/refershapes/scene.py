@@ -51,12 +51,12 @@ class Scene:
 
     @property
     def visible(self) -> np.ndarray:
-        """Share of each shape that no other hides, float [N]."""
+        """Visible share of each shape, float [N]."""
         return self.masks.sum((1, 2)) / self.areas
 
 
 def distance(kind: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-    """Signed distance (near the edge, pixels) to a shape around the origin; negative inside."""
+    """Signed distance to a shape around the origin, negative inside; in pixels near the edge."""
     if kind == "circle":
         return np.hypot(x, y) - 0.92 * radius
     if kind == "square":
@@ -134,7 +134,7 @@ def _place_shapes(rng: np.random.Generator, count: int, size: int) -> list[Shape
 
 
 def draw_scene(rng: np.random.Generator, count: int, size: int) -> Scene:
-    """At most `count` shapes (fewer when they do not fit), later ones over earlier ones."""
+    """Draws at most `count` shapes (fewer when they do not fit), later ones over earlier ones."""
     shapes = _place_shapes(rng, count, size)
     image = _background(rng, size)
     masks = np.zeros((len(shapes), size, size), bool)

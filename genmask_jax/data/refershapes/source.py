@@ -1,8 +1,8 @@
-"""ReferShapes: the embedded dataset, drawn as it is read. No download, no files.
+"""ReferShapes: the built-in dataset, drawn on the fly. No download, no files.
 
-A scene holds a few shapes on a muted, textured background. A referring expression names some of an object's
-size, colour, kind and place, and is only used when it singles out exactly one object: attributes that no
-other object shares, or a place that is extreme, by a clear margin, among the objects that share them. Splits
+A scene holds a few shapes on a muted, textured background. A referring expression gives some of an object's
+size, colour, kind and place. It is only used when it singles out exactly one object: either no other object
+shares the attributes, or the place is extreme, by a clear margin, among the objects that share them. Splits
 differ in their random seeds.
 """
 
@@ -31,7 +31,7 @@ class Composition(NamedTuple):
 
 
 class _Shapes:
-    """Length, index check and the random generator of an example."""
+    """What both tasks share: the length, the index check and the random generator of each example."""
 
     task = 0
 
@@ -51,10 +51,10 @@ class _Shapes:
 
 
 class ReferShapesSegment(_Shapes):
-    """Scenes of 2-5 shapes with an expression and the mask of the one shape that it names."""
+    """Scenes of 2-5 shapes with an expression and the mask of the one shape that it refers to."""
 
     def compose(self, index: int) -> Composition:
-        """The scene behind an example, with the two shapes that are named and how."""
+        """The scene behind an example, with two of its shapes and an expression for each."""
         rng = self._rng(index)
         while True:
             scene = draw_scene(rng, int(rng.integers(2, 6)), self.size)

@@ -1,4 +1,4 @@
-"""What is said of a shape: expressions that single out exactly one."""
+"""Referring expressions that single out exactly one shape."""
 
 import dataclasses
 import itertools
@@ -17,12 +17,12 @@ PLACES: dict[str, tuple[int, int]] = {
 
 
 PLACE_MARGIN = 0.12
-"""How much further, as a share of the side, than the next object."""
+"""How much further than the next object it has to be, as a share of the side."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """What is said of an object; None is left unsaid."""
+    """The attributes that an expression gives of an object; None if it does not."""
 
     size: str | None = None
     colour: str | None = None
@@ -31,17 +31,17 @@ class Expression:
 
     @property
     def group(self) -> str:
-        """Which attributes are named, such as "colour+kind"."""
+        """Which attributes are given, such as "colour+kind"."""
         return "+".join(name for name, value in dataclasses.asdict(self).items() if value)
 
     def phrase(self, noun: str = "object") -> str:
-        """ "the small red star on the left"; `noun` stands for an unnamed kind."""
+        """ "the small red star on the left"; `noun` is used if no kind is given."""
         words = ("the", self.size, self.colour, self.kind or noun, self.place)
         return " ".join(word for word in words if word)
 
 
 def _furthest(fits: list[int], place: str, shapes: tuple[Shape, ...], size: int) -> int | None:
-    """Which of at least two shapes is furthest towards a place; None where the margin is not kept."""
+    """Which of at least two shapes is furthest towards a place; None if the margin is too small."""
     axis, sign = PLACES[place]
     reach = sorted((sign * shapes[i].centre[axis], i) for i in fits)
     return reach[-1][1] if reach[-1][0] - reach[-2][0] >= PLACE_MARGIN * size else None

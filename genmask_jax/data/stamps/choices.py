@@ -1,6 +1,6 @@
-"""What looking at all images of the packages told: which to leave out, and how to call some."""
+"""Manual choices, made by looking at all images of the packages: which to leave out, and some names."""
 
-# Stamps that are drawings, no single thing, or copies of another stamp; patterns of folder/name.
+# Stamps that are drawings, not a single object, or copies of another stamp; patterns of folder/name.
 DRAWINGS = """
 symbols/* */cartoon/* *_mirror *_flip animals/insects/bee animals/mammals/hedgehog clothes/* food/pizza
 medical/tooth military/final-roll-call naturalforces/* people/body_parts/* seasonal/christmas/Santa
@@ -10,8 +10,9 @@ town/monuments/inukshuk-outline vehicles/emergency/sedan_police
 """
 
 
-# Wallpapers that are no backgrounds; patterns of folder/name. First what is no photograph, then those of
-# flowers and animals (things that are named), then those of some other thing ("the red thing" could mean it).
+# Wallpapers that cannot be backgrounds; patterns of folder/name. First those that are not photographs, then
+# those of flowers and animals (which objects are named after), then those of some other object ("the red
+# thing" could refer to it).
 NO_BACKGROUNDS = """
 abstract/* desktop/* */umang_by_* */Fossa_by_* */Painting-Colors_by_* images/Autumn images/Flow
 images/Honeywave images/PastelHills images/SafeLanding images/Shell
@@ -22,7 +23,7 @@ images/EveningGlow
 """
 
 
-# File name and noun phrase, where neither the description nor the file name is a good one.
+# File name=noun phrase, where neither the description nor the file name gives a good one.
 NAMES = dict(
     line.split("=")
     for line in """

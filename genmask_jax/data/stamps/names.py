@@ -1,4 +1,4 @@
-"""What a cut-out is called, and its colour."""
+"""Names and colours of cut-outs."""
 
 import colorsys
 import hashlib
@@ -11,14 +11,14 @@ from PIL import Image
 HUES = {
     "red": 0, "orange": 28, "yellow": 54, "green": 110, "teal": 168, "blue": 218, "purple": 280, "pink": 330
 }  # fmt: skip
-"""Degrees; a pixel has the nearest one's name."""
+"""Hues in degrees; a pixel gets the name of the nearest hue."""
 
 
 DOMINANT = 0.55
 
 
 def read_descriptions(path: pathlib.Path) -> dict[str, str]:
-    """Language code to description; English is the first line, the others read `de.utf8=...`."""
+    """Maps language codes to descriptions; English is the first line, the others read `de.utf8=...`."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     found = {"en": lines[0].strip()} if lines else {}
     for line in lines[1:]:
@@ -45,9 +45,9 @@ def from_file_name(stem: str) -> str:
 
 
 def colours(cut: Image.Image) -> tuple[str | None, dict[str, float]]:
-    """The colour that dominates an object, if one does, and the share of each that it has a tenth of.
+    """The dominant colour of an object, if there is one, and all colours with a share of at least 0.1.
 
-    Teal and grey are counted, so that they are neither blue nor green nor white, but are never said.
+    Teal and grey are counted, so that they do not count as blue, green or white, but are never dominant.
     """
     small = np.asarray(cut.resize((32, 32)))
     words = [_pixel_colour(*pixel) for pixel in small[small[..., 3] > 127][:, :3] / 255]
@@ -70,5 +70,5 @@ def _pixel_colour(red: float, green: float, blue: float) -> str:
 
 
 def is_seen(name: str) -> bool:
-    """About nine in ten; by the last word, so that all penguins are on one side."""
+    """Whether training may use the object: about nine in ten; by last word, so all penguins are alike."""
     return hashlib.sha256(name.split()[-1].encode()).digest()[2] % 10 != 0

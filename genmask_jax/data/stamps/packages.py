@@ -1,4 +1,4 @@
-"""The Debian packages that Stamps is made of: found, fetched, unpacked."""
+"""Finds, fetches and unpacks the Debian packages that Stamps is made from."""
 
 import pathlib
 import shutil
@@ -18,14 +18,14 @@ PACKAGES = {
     "lomiri-wallpapers-16.04": "CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0",
     "lomiri-wallpapers-20.04": "CC-BY-SA-3.0",
 }
-"""What is fetched, and the licence of what has none of its own in the package's copyright file."""
+"""The packages, each with the licence of files that its copyright file does not list separately."""
 
 
 def find_packages(raw: pathlib.Path, unpacked: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """The files of each package: as it is installed, else unpacked from a .deb in `raw` (or fetched there).
+    """The files of each package: as installed, else unpacked from a .deb in `raw` (fetched if missing).
 
     Raises:
-        UserError: there is no Debian tool, no network, no such package, or a damaged file.
+        UserError: a Debian tool, the network or a package is missing, or a file is damaged.
     """
     files = {name: _installed(name) for name in PACKAGES}
     wanted = [name for name in PACKAGES if not files[name]]

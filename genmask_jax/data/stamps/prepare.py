@@ -1,7 +1,7 @@
-"""Makes the Stamps dataset: photographic cut-outs with exact mattes, and photographs to put them on.
+"""Makes the Stamps dataset: photographic cut-outs with exact mattes, and photographs as backgrounds.
 
-Both come from Debian packages that anyone may fetch; nothing of them is part of this project. A prepared
-directory holds objects/*.png (RGBA), backgrounds/*.jpg, index.json and LICENSES.txt.
+Both come from public Debian packages; none of their files are part of this project. A prepared directory
+holds objects/*.png (RGBA), backgrounds/*.jpg, index.json and LICENSES.txt.
 """
 
 import fnmatch
@@ -25,32 +25,30 @@ from genmask_jax.images import UNREADABLE
 MIN_SIDE, OBJECT_SIDE, BACKGROUND_SIDE = 128, 256, 640
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 
-# What looking at all the images told: which to leave out, how to call some.
-
 
 def prepare(out: pathlib.Path, raw: pathlib.Path | None) -> dict[str, Any]:
     """Finds or fetches the packages and writes the dataset; prints counts, skipped files and licences.
 
     Args:
-        out: the directory to make; one that is complete already is left as it is.
-        raw: where .deb files are looked for, or downloaded to; OUT/packages when None.
+        out: the directory to make; one that is already complete is left as it is.
+        raw: where .deb files are looked for or downloaded to; OUT/packages when None.
 
     Returns:
-        The index: `objects` and `backgrounds`, a list of entries each.
+        The index: `objects` and `backgrounds`, each a list of entries.
 
     Raises:
-        UserError: no Debian tools, a package that cannot be had, or `out` holds something else.
+        UserError: Debian's tools are missing, a package cannot be fetched, or `out` holds something else.
     """
     out = out.resolve()
     if (out / "index.json").exists():
-        print(f"{out} is prepared already; nothing done (delete it to make it anew)")
+        print(f"{out} is already prepared; nothing done (delete it to make it again)")
         return json.loads((out / "index.json").read_text(encoding="utf-8"))
     if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {"packages"}):
         raise UserError(
-            f"--out={out} holds something else than a complete Stamps dataset; give a new directory"
+            f"--out={out} holds something other than a complete Stamps dataset; give a new directory"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Made aside and renamed at the end: an interrupted run leaves nothing half done.
+    # Made in a temporary directory and renamed at the end: an interrupted run leaves nothing half done.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as aside:
         files = find_packages((raw or out / "packages").resolve(), pathlib.Path(aside) / "unpacked")
         work = pathlib.Path(aside) / "made"
@@ -131,9 +129,9 @@ def make_objects(
 def make_backgrounds(
     files: dict[str, list[pathlib.Path]], out: pathlib.Path, skipped: list[str]
 ) -> list[dict[str, Any]]:
-    """Writes backgrounds/*.jpg, reduced: one for each photograph, however many sizes of it there are.
+    """Writes backgrounds/*.jpg, reduced in size: one per photograph, however many sizes of it there are.
 
-    Splits: in the order of a hash of their names, the first 70 % train, then 10 % val, 20 % test.
+    Splits: in the order of a hash of their names, the first 70 % are train, the next 10 % val, the rest test.
     """
     (out / "backgrounds").mkdir()
     entries: dict[str, dict[str, Any]] = {}
@@ -144,7 +142,7 @@ def make_backgrounds(
                 with Image.open(path) as image:
                     image.draft(
                         "RGB", (2 * BACKGROUND_SIDE, 2 * BACKGROUND_SIDE)
-                    )  # a JPEG is decoded smaller
+                    )  # decodes a JPEG at a smaller size
                     image = image.convert("RGB")
             except UNREADABLE as error:
                 skipped.append(f"{path.name}: {' '.join(str(error).split())}")
@@ -156,7 +154,7 @@ def make_backgrounds(
             entries[key] = {"file": file, "package": package, "licence": licence}
     if len(entries) < len(SHARES):
         raise UserError(
-            f"stamps: only {len(entries)} photographs to put things on; fetch {list(PACKAGES)[1]} again"
+            f"stamps: only {len(entries)} photographs to use as backgrounds; fetch {list(PACKAGES)[1]} again"
         )
     keys = sorted(entries, key=lambda key: hashlib.sha256(key.encode()).digest())
     last = max(1, round(SHARES["train"] * len(keys)))
@@ -206,7 +204,7 @@ def _write_licences(files: dict[str, list[pathlib.Path]], out: pathlib.Path) -> 
 
 
 def cut_out(image: Image.Image) -> Image.Image | None:
-    """The image cropped to where it is opaque; None if it is small or has no matte to speak of."""
+    """The image cropped to where it is opaque; None if it is small or almost fully opaque."""
     opaque = np.asarray(image)[..., 3] > 127
     box = Image.fromarray(opaque.astype(np.uint8)).getbbox()
     if box is None or max(image.size) < MIN_SIDE or opaque.mean() > 0.98:

@@ -1,4 +1,4 @@
-"""Scenes of Stamps: the prepared images, where they lie, and the composition painted."""
+"""Scenes of Stamps: loads the prepared images, lays them out and paints the composition."""
 
 import dataclasses
 import functools
@@ -13,12 +13,12 @@ from genmask_jax.errors import UserError
 
 SPLITS = {"train": 1_000_000, "val": 2048, "test": 4096}
 STAMP_SIDES, BACKGROUND_SIDES = (192, 80), (640, 280)
-"""The sizes that images are kept in (long side, pixels), so that composing shrinks them little."""
+"""The sizes that images are kept at (long side, pixels), so that composing has to shrink them only little."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Stamp:
-    """One cut-out: its name, colour word, shares of colours, and image (RGB times alpha, and alpha)."""
+    """One cut-out: its name, colour word, shares of colours, and image (premultiplied RGBA) in each size."""
 
     name: str
     colour: str | None
@@ -31,8 +31,8 @@ class Stamp:
 class Scene:
     """Stamps from back to front, and where they are.
 
-    masks: bool [N, S, S], the visible parts. whole: float [N], how many pixels each has (within the image)
-    with nothing in front of it. layers: rows, columns and pixels (uint8, RGB times alpha, and alpha) of each.
+    masks: bool [N, S, S], the visible parts. whole: float [N], how many pixels each would have (within the
+    image) with nothing in front of it. layers: rows, columns and pixels (uint8, premultiplied RGBA) of each.
     """
 
     stamps: tuple[Stamp, ...]
@@ -42,12 +42,12 @@ class Scene:
 
     @functools.cached_property
     def areas(self) -> np.ndarray:
-        """Pixels visible of each, float [N], at least 1."""
+        """Number of visible pixels of each, float [N], at least 1."""
         return np.maximum(1.0, self.masks.sum((1, 2)))
 
     @functools.cached_property
     def centres(self) -> np.ndarray:
-        """(x, y) of the visible parts, as shares of the side, [N, 2]; (0, 0) of what is wholly hidden."""
+        """(x, y) of the visible parts, as shares of the side, [N, 2]; (0, 0) for a fully hidden stamp."""
         side = self.masks.shape[1]
         axis = (np.arange(side) + 0.5) / side
         moments = np.stack([self.masks.sum(1) @ axis, self.masks.sum(2) @ axis], axis=1)
@@ -59,10 +59,10 @@ Background = tuple[Image.Image, ...]  # one photograph, RGB, in two sizes
 
 @functools.lru_cache(maxsize=2)
 def load(path: str) -> tuple[tuple[Stamp, ...], dict[str, list[Background]]]:
-    """Stamps, and backgrounds by split, of a prepared directory; read once in a process.
+    """Stamps, and backgrounds by split, of a prepared directory; read once per process.
 
     Raises:
-        UserError: the directory is not there or was not made by launch/prepare_data.py.
+        UserError: the directory does not exist or was not made by launch/prepare_data.py.
     """
     folder = epath.Path(path)
     try:
@@ -72,7 +72,7 @@ def load(path: str) -> tuple[tuple[Stamp, ...], dict[str, list[Background]]]:
             for e in index["objects"]
         )
         backgrounds: dict[str, list[Background]] = {split: [] for split in SPLITS}
-        for entry in index["backgrounds" if "backgrounds" in index else "grounds"]:  # as they were called
+        for entry in index["backgrounds" if "backgrounds" in index else "grounds"]:  # the former key
             backgrounds[entry["split"]].append(_sizes(folder / entry["file"], "RGB"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -92,7 +92,7 @@ def _sizes(path: epath.Path, mode: str) -> tuple[Image.Image, ...]:
 
 
 def lay_out(rng: np.random.Generator, stamps: list[Stamp], size: int) -> Scene:
-    """Stamps at random places and sizes, partly overlapping; later ones are in front."""
+    """Lays out stamps at random places and sizes, partly overlapping; later ones are in front."""
     masks, whole, layers = np.zeros((len(stamps), size, size), bool), np.zeros(len(stamps)), []
     for i, stamp in enumerate(stamps):
         side = size * rng.uniform(0.25, 0.6 if len(stamps) < 4 else 0.5)
@@ -115,7 +115,7 @@ def lay_out(rng: np.random.Generator, stamps: list[Stamp], size: int) -> Scene:
 
 
 def paint(rng: np.random.Generator, scene: Scene, backgrounds: list[Background]) -> np.ndarray:
-    """The scene on a random crop of a background with slightly changed light, uint8 [S, S, 3]."""
+    """Paints a scene on a random crop of a background, with slightly changed light: uint8 [S, S, 3]."""
     size, background = scene.masks.shape[1], backgrounds[rng.integers(len(backgrounds))]
     share = rng.uniform(0.4, 1.0)
     photo = _smallest(background, size / share * max(background[0].size) / min(background[0].size))
@@ -127,12 +127,12 @@ def paint(rng: np.random.Generator, scene: Scene, backgrounds: list[Background])
         image = image[:, ::-1]
     light = rng.uniform(0.85, 1.12, 3), rng.uniform(-12, 12)
     image = np.clip(image * light[0].astype(np.float32) + np.float32(light[1]), 0, 255)
-    for rows, columns, pixels in scene.layers:  # colours are multiplied by their alpha already
+    for rows, columns, pixels in scene.layers:  # colours are already multiplied by alpha
         image[rows, columns] *= 1 - pixels[..., 3:] * np.float32(1 / 255)
         image[rows, columns] += pixels[..., :3]
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)
 
 
 def _smallest(images: Sequence[Image.Image], side: float) -> Image.Image:
-    """Of an image's sizes, largest first, the smallest with a long side of at least `side`, if any has."""
+    """Of images, largest first: the smallest with a long side of at least `side`, else the largest."""
     return next((image for image in reversed(images) if max(image.size) >= side), images[0])

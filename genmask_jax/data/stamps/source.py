@@ -1,9 +1,9 @@
-"""Stamps: scenes composed of photographic cut-outs on photographic backgrounds, as they are read.
+"""Stamps: scenes of photographic cut-outs on photographic backgrounds, composed on the fly.
 
-`launch/prepare_data.py stamps` makes the directory. An expression names an object, or its colour, place or
+`launch/prepare_data.py stamps` makes the directory. An expression gives an object's name, colour, place or
 size, and is only used when it singles out exactly one object of the scene. In training only *seen* objects
-occur; in val and test every second scene asks for an *unseen* one, never by its bare name, which could not
-be known. Backgrounds are disjoint between the splits.
+occur; in val and test every second scene asks for an *unseen* one, never by its name, which the model cannot
+know. Backgrounds are disjoint between the splits.
 """
 
 import dataclasses
@@ -17,14 +17,14 @@ from genmask_jax.data.stamps.words import KINDS, Expression, ambiguous, expressi
 from genmask_jax.errors import UserError
 
 MIN_VISIBLE, MIN_AREA = 0.6, 0.015
-"""Least share of the target that is visible, and least share of the image that it takes."""
+"""Smallest visible share of the target, and smallest share of the image that it covers."""
 TRIES = 1000
-"""How many scenes are composed for one example before giving up; 1.4 is the mean."""
+"""How many scenes are composed for one example before giving up; the mean is 1.4."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A scene, the object that is asked for (`said` of `target`), and another one where there is one."""
+    """A scene, a target with its expression (`said`), and another object with its own, if there is one."""
 
     scene: Scene
     target: int
@@ -40,7 +40,7 @@ def pool_of(path: str, split: str) -> tuple[Stamp, ...]:
 
 
 class _Stamps:
-    """Length, files and the random generator of an example."""
+    """What both tasks share: the length, the files and the random generator of each example."""
 
     task = 0
 
@@ -51,15 +51,15 @@ class _Stamps:
             path: the directory.
             split: train, val or test.
             size: side of the images, pixels.
-            seed: of all that is drawn.
-            length: how many examples; the split's own number (SPLITS) when None.
+            seed: seed of all random choices.
+            length: number of examples; the split's default (SPLITS) when None.
 
         Raises:
-            UserError: no such split, or no prepared directory.
+            UserError: the split or the prepared directory does not exist.
         """
         if split not in SPLITS:
             raise UserError(f"stamps: no split {split!r}; there are {', '.join(SPLITS)}")
-        load(path)  # complains now rather than in a worker process
+        load(path)  # raises now rather than in a worker process
         self.path, self.split, self.size, self.seed = path, split, size, seed
         self.length = SPLITS[split] if length is None else length
 
@@ -72,7 +72,7 @@ class _Stamps:
         return np.random.default_rng((self.seed, list(SPLITS).index(self.split), self.task, index))
 
     def _scene(self, rng: np.random.Generator, count: int, first: list[Stamp]) -> Scene:
-        """`first` and others, none of whose names could be mistaken for another's, in random order."""
+        """A scene of `first` and others whose names cannot be confused, in random order."""
         pool, chosen = pool_of(self.path, self.split), list(first)
         for _ in range(20):
             if len(chosen) >= count:
@@ -88,17 +88,17 @@ class _Stamps:
 
 
 class StampsSegment(_Stamps):
-    """Scenes of 1-5 objects with an expression and the visible part of the object that it names.
+    """Scenes of 1-5 objects with an expression and the visible part of the object that it refers to.
 
-    Groups read "seen name", "unseen place" and so on: whether the target is a seen object, and what is said.
+    Groups are "seen name", "unseen place" and so on: whether the target is seen, and the expression's kind.
     """
 
     def question(self, index: int) -> Question:
-        """What example `index` asks."""
+        """The scene, target and expressions of example `index`."""
         return self._question(self._rng(index), index)
 
     def _question(self, rng: np.random.Generator, index: int) -> Question:
-        # What kind of thing is said of whom is drawn first, then scenes until one allows it: the shares hold.
+        # Draw the kind of expression and target first, then scenes until one allows it: shares stay exact.
         seen = self.split == "train" or index % 2 == 0
         shares = {kind: share for kind, share in KINDS.items() if seen or kind != "name"}
         kind = rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values()))
@@ -107,7 +107,7 @@ class StampsSegment(_Stamps):
         ]
         for _ in range(TRIES):
             first = [targets[rng.integers(len(targets))]] if targets else []
-            if kind == "name" and rng.random() < 0.2:  # the same twice, told apart by place
+            if kind == "name" and rng.random() < 0.2:  # the same object twice, told apart by place
                 first *= 2
             scene = self._scene(rng, int(rng.integers(2 if kind in ("place", "size") else 1, 6)), first)
             order = [int(i) for i in rng.permutation(len(scene.stamps))]
@@ -122,14 +122,14 @@ class StampsSegment(_Stamps):
             if other is not None:
                 return Question(scene, target, said, other, other_said)
         raise UserError(
-            f"config.data.path={self.path}: none of {TRIES} scenes lets one object be told by "
-            f"its {kind}; prepare it anew, or use larger images than {self.size} pixels"
+            f"config.data.path={self.path}: in {TRIES} scenes no object can be singled out by "
+            f"its {kind}; prepare it again, or use images larger than {self.size} pixels"
         )
 
     def _say(
         self, rng: np.random.Generator, scene: Scene, target: int, kind: str | None = None
     ) -> Expression | None:
-        """An expression, of a kind if one is given, for an object that is visible enough."""
+        """An expression (of `kind`, if given) for an object; None if too little of it is visible."""
         area = scene.areas[target]
         if area < MIN_AREA * self.size**2 or area < MIN_VISIBLE * scene.whole[target]:
             return None

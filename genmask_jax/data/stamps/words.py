@@ -1,4 +1,4 @@
-"""What is said of an object in a scene of Stamps, and whom it may mean."""
+"""Referring expressions for the objects of a Stamps scene, and which objects they may refer to."""
 
 import dataclasses
 import functools
@@ -15,12 +15,12 @@ PLACES: dict[str, tuple[int, int]] = {
     "leftmost": (0, -1),
     "rightmost": (0, 1),
 }
-"""Axis (0 across, 1 down) and direction in which the object is furthest; those on -most precede the noun."""
+"""Axis (0 across, 1 down) and direction in which the object is furthest; words in -most precede the noun."""
 SIZES = {"largest": 1, "large": 1, "smallest": -1, "small": -1}
 PLACE_MARGIN, SIZE_RATIO = 0.15, 1.6
-"""How much further (share of the side) or larger (by area) than the next object is clear."""
+"""How much further (share of the side) or larger (ratio of areas) than the next object it has to be."""
 COLOUR_SHARE = 0.3
-"""An object with this much of a colour, or of one near it, may be what is meant by the colour."""
+"""An object with at least this share of a colour and its near colours may be referred to by that colour."""
 NEAR_COLOURS = {
     "red": ("orange", "pink"),
     "orange": ("red", "yellow", "brown"),
@@ -34,7 +34,7 @@ NEAR_COLOURS = {
     "black": (),
 }
 KINDS = {"name": 0.5, "colour": 0.14, "place": 0.2, "size": 0.16}
-"""What is said, and how often; among the rest for unseen objects, which are not called by name."""
+"""Kinds of expression and how often each occurs; without "name" for unseen objects, which are never named."""
 KIN = (
     "grave gravestone headstone tombstone cemetery marker monument stone cross inukshuk",
     "chicken hen rooster turkey peahen peacock fowl",
@@ -67,24 +67,24 @@ KIN = (
     "moon mercury earth mars jupiter saturn uranus neptune",
     "fireman astronaut paratrooper",
 )
-"""Words that may mean one another's thing: two of one line do not meet in a scene under different names."""
+"""Words that could be confused: objects with words of one line, but different names, never share a scene."""
 
 
 @functools.cache
 def _families(name: str) -> frozenset[str]:
-    """The words of a name, and the lines of KIN that they are in."""
+    """The words of a name, and the lines of KIN that contain one of them."""
     words = set(name.replace("-", " ").split())
     return frozenset(words | {line for line in KIN if words & set(line.split())})
 
 
 def ambiguous(a: str, b: str) -> bool:
-    """Whether two names may mean one another's thing: they share a word, or are of one kin."""
+    """Whether two names could be confused: they share a word or a line of KIN."""
     return not _families(a).isdisjoint(_families(b))
 
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """What is said: any of a name, a colour, a place (of PLACES) and a size (of SIZES)."""
+    """A referring expression: any of a name, a colour, a place (of PLACES) and a size (of SIZES)."""
 
     name: str | None = None
     colour: str | None = None
@@ -93,18 +93,18 @@ class Expression:
 
     @property
     def kind(self) -> str:
-        """The first thing that is said, such as "name"; one of KINDS."""
+        """The first attribute that is given, such as "name"; one of KINDS."""
         return next(kind for kind in KINDS if getattr(self, kind))
 
     def phrase(self, noun: str) -> str:
-        """ "the frog on the left"; `noun` stands for an unsaid name."""
+        """ "the frog on the left"; `noun` is used if no name is given."""
         before, after = (self.place, None) if (self.place or "").endswith("most") else (None, self.place)
         words = ("the", before, self.size, self.colour, self.name or noun, after)
         return " ".join(word for word in words if word)
 
 
 def matching(said: Expression, scene: Scene) -> list[int]:
-    """The objects that an expression may mean: more than one when it leaves doubt."""
+    """The objects that an expression may refer to; more than one if it is ambiguous."""
     fits = [i for i, s in enumerate(scene.stamps) if said.name is None or ambiguous(s.name, said.name)]
     if said.colour:
         fits = [i for i in fits if _may_be(said.colour, scene.stamps[i])]
@@ -113,7 +113,7 @@ def matching(said: Expression, scene: Scene) -> list[int]:
         reach = sign * scene.centres[:, axis]
         fits = [i for i in fits if reach[i] > max(reach[fits]) - PLACE_MARGIN]
     if said.size and len(fits) > 1:
-        # Larger both in what is visible and in all, else there is doubt.
+        # It has to be larger both by visible and by whole area, else it is ambiguous.
         measures = [areas ** SIZES[said.size] for areas in (scene.areas, np.maximum(1, scene.whole))]
         fits = [i for i in fits if any(m[i] * SIZE_RATIO > max(m[fits]) for m in measures)]
     return fits
@@ -125,7 +125,7 @@ def _may_be(colour: str, stamp: Stamp) -> bool:
 
 
 def expressions_for(target: int, scene: Scene, kind: str | None = None) -> list[Expression]:
-    """All expressions (of one kind) that mean one object without doubt; an unseen one is not named."""
+    """All expressions (of one kind) that refer unambiguously to one object; an unseen one is not named."""
     stamp, several = scene.stamps[target], len(scene.stamps) > 1
     said: dict[str, list[Expression]] = {
         "name": [Expression(name=stamp.name)] if stamp.seen else [],

@@ -1,1 +1,1 @@
-"""Qwen2.5-VL, which reads an instruction, and the image it is about, for the DiT."""
+"""Qwen2.5-VL, which encodes an instruction and its image for the DiT."""

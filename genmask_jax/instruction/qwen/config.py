@@ -5,15 +5,15 @@ import dataclasses
 from genmask_jax.errors import UserError
 
 MIN_VOCABULARY = 262
-"""Of a learned tokenizer: all bytes and a prompt's special tokens."""
+"""Minimum for a learned tokenizer: all bytes and the special tokens of a prompt."""
 
 
 @dataclasses.dataclass(frozen=True)
 class QwenTextConfig:
     """The language model.
 
-    mrope_section: of a head's rotary frequencies, how many turn with the frame, the row and the column.
-    tied: the embedding of tokens is also the output projection.
+    mrope_section: how many of a head's rotary frequencies encode the frame, the row and the column.
+    tied: the token embedding is also the output projection.
     """
 
     vocab_size: int = 152064
@@ -30,10 +30,10 @@ class QwenTextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class QwenVisionConfig:
-    """The vision tower; `depth` 0 is none (a text-only model).
+    """The vision tower; `depth` 0 means none (a text-only model).
 
-    merge_size: of the side of a square of patches that become one token.
-    window_size: side of an attention window, pixels.
+    merge_size: side of the square of patches that are merged into one token.
+    window_size: side of an attention window, in pixels.
     full_attention: blocks that attend to the whole image.
     """
 
@@ -49,12 +49,12 @@ class QwenVisionConfig:
 
     @property
     def token_size(self) -> int:
-        """Side of the square of pixels that becomes one token."""
+        """Side, in pixels, of the square that becomes one token."""
         return self.patch_size * self.merge_size
 
     @property
     def window_patches(self) -> int:
-        """Patches of a whole window."""
+        """Number of patches in a full window."""
         return (self.window_size // self.token_size * self.merge_size) ** 2
 
 
@@ -80,18 +80,18 @@ SIZES = {
         )
     ),
 }
-"""Published shapes. What is trained with takes its shape from the weights."""
+"""Published shapes. A run takes the shape from its weights instead."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-    """What the user's message says; `{text}` is the expression, prompt or question.
+    """The user's message; `{text}` is the expression, prompt or question.
 
-    system: the system's message; where empty, what the chat template says by itself.
-    phrase: to segment what a phrase names ("the red star").
-    sentence: to segment what a sentence asks for: a text that ends with ".", "?" or "!".
-    generate: to draw what a text describes.
-    reason: asks for a description of what a question is after (launch/sample.py --reason).
+    system: the system message; if empty, the chat template's default.
+    phrase: segments the object that a phrase names ("the red star").
+    sentence: segments the object that a sentence refers to: a text that ends with ".", "?" or "!".
+    generate: generates an image from a text.
+    reason: asks for a description of the object that a question refers to (launch/sample.py --reason).
     """
 
     system: str = ""
@@ -106,13 +106,13 @@ class Prompts:
 
 @dataclasses.dataclass(frozen=True)
 class WriteConfig:
-    """How text is written.
+    """How text is generated.
 
-    max_new_tokens: at most.
-    temperature: 0 takes the likeliest token; above, tokens are drawn.
-    top_p: from the likeliest that together have this probability.
-    repetition_penalty: logits of tokens that prompt or text have already are divided by it (if below 0,
-        multiplied; Keskar et al. 2019). 1 is none; 1.05 is what Qwen2.5-VL is published with.
+    max_new_tokens: maximum number of generated tokens.
+    temperature: 0 takes the most likely token; above 0, tokens are sampled.
+    top_p: sample only from the most likely tokens that together have this probability.
+    repetition_penalty: divides the logits of tokens that are already in the prompt or text (multiplies
+        negative ones; Keskar et al. 2019). 1 is none; Qwen2.5-VL is published with 1.05.
     """
 
     max_new_tokens: int = 64
@@ -126,17 +126,17 @@ class QwenInstructionConfig:
     """Qwen as an instruction encoder.
 
     weights: directory made by `launch/import_weights.py qwen`; empty for random weights of `shape`.
-    shape: of the model without `weights`, whose vocabulary is learned from the dataset's texts.
-    layer: whose hidden states are handed out: 1 is the first, `depth` (or -1) the last, which alone is
-        normed; counted as transformers counts `hidden_states`.
-    image_token_budgets: an image keeps its size if the largest holds it, and is shrunk to it otherwise; it
-        is then padded to the smallest that holds it. One program is compiled for each that is met.
+    shape: of the model without `weights`; its vocabulary is then learned from the dataset's texts.
+    layer: the layer whose hidden states are used: 1 is the first, `depth` (or -1) the last, the only one
+        that is normed; counted like transformers' `hidden_states`.
+    image_token_budgets: an image that exceeds the largest budget is shrunk to it; every image is then padded
+        to the smallest budget that holds it. One program is compiled per budget in use.
     min_image_tokens: smaller images are enlarged.
-    max_text_tokens: longer texts are cut.
-    drop_template: hand out the states of the image, of the text and of the prompt's last token only.
-    train_layers: how many of the last layers are trained along, from the weights; 0 is none.
-    lora_rank: of trained low-rank adapters (Hu et al. 2021) on all of the language model's projections; 0 is
-        none.
+    max_text_tokens: longer texts are truncated.
+    drop_template: use only the states of the image, of the text and of the prompt's last token.
+    train_layers: number of last layers to train with the DiT, starting from the weights; 0 for none.
+    lora_rank: rank of the trained low-rank adapters (Hu et al. 2021) on all projections of the language
+        model; 0 for none.
     """
 
     weights: str = ""
@@ -153,7 +153,7 @@ class QwenInstructionConfig:
 
 
 def need_valid(config: QwenInstructionConfig, where: str) -> None:
-    """Every complaint that can be made without weights. Raises UserError."""
+    """Makes every check that needs no weights. Raises UserError at the first error."""
     for name, prompt in dataclasses.asdict(config.prompts).items():
         if name != "system" and prompt.count("{text}") != 1:
             raise UserError(f"{where}.prompts.{name} must hold {{text}} once: {prompt!r}")
@@ -187,7 +187,7 @@ def need_valid(config: QwenInstructionConfig, where: str) -> None:
 
 
 def need_shape(shape: QwenConfig, where: str) -> None:
-    """Raises UserError where the numbers of a model's shape do not fit together."""
+    """Raises UserError if the dimensions of a model do not fit together."""
     text, vision = shape.text, shape.vision
 
     def need(condition: bool, complaint: str) -> None:
@@ -218,7 +218,7 @@ def need_shape(shape: QwenConfig, where: str) -> None:
 
 
 def need_layer(config: QwenInstructionConfig, shape: QwenConfig, where: str) -> int:
-    """The layer that is handed out, from 1 to the depth. Raises UserError where there is no such layer."""
+    """The layer whose states are used, from 1 to the depth. Raises UserError if there is no such layer."""
     depth = shape.text.depth
     layer = config.layer + depth + 1 if config.layer < 0 else config.layer
     if not 1 <= layer <= depth:

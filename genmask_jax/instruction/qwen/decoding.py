@@ -1,4 +1,4 @@
-"""Text, token by token: one compiled program with a static cache, from the prompt to the last token."""
+"""Text generation, token by token: one compiled program with a static cache, from prompt to last token."""
 
 from typing import Any
 
@@ -14,16 +14,16 @@ from genmask_jax.instruction.qwen.encoder import Inputs, Qwen, embed
 def write(
     model: Qwen, inputs: Inputs, keys: Key[Array, "B"], config: WriteConfig, stop_ids: tuple[int, ...]
 ) -> Int[Array, "B N"]:
-    """What the model writes after each prompt; to be traced under jit.
+    """Generates text after each prompt. Call this under jit.
 
-    The loop ends when all have written a stop token, or `config.max_new_tokens`.
+    The loop ends when every text has a stop token, or after `config.max_new_tokens`.
 
     Args:
-        model: whole.
+        model: the whole model.
         inputs: prompts, see `encoder.py`.
-        keys: of what is drawn for each, where `config.temperature` is not 0.
+        keys: random keys, one per prompt; unused if `config.temperature` is 0.
         config: how tokens are chosen.
-        stop_ids: tokens that end a text; the last of them fills up what comes after.
+        stop_ids: tokens that end a text; the last of them fills the rest of the row.
     """
     mask = inputs["attention_mask"]
     batch, length = mask.shape
@@ -46,7 +46,7 @@ def write(
     present = present.at[row[:, None], inputs["input_ids"]].max(mask)
     token = choose(model.logits(last), present, _fold(keys, 0), config)
     tokens = jnp.full((batch, config.max_new_tokens), stop_ids[-1]).at[:, 0].set(token)
-    # An image's positions count fewer than its tokens.
+    # An image spans fewer positions than it has tokens.
     following = jnp.where(mask[..., None], inputs["positions"], -1).max((1, 2))
 
     def goes_on(carry: Any) -> Array:
@@ -75,12 +75,12 @@ def _fold(keys: Key[Array, "B"], count: Int[Array, ""] | int) -> Key[Array, "B"]
 def choose(
     logits: Float[Array, "B V"], present: Bool[Array, "B V"], keys: Key[Array, "B"], config: WriteConfig
 ) -> Int[Array, "B"]:
-    """The next token: the likeliest, or drawn from the likeliest that together have `top_p`.
+    """The next token: the most likely, or sampled from the most likely that together have `top_p`.
 
     Args:
-        logits: of the model.
-        present: which tokens are there already.
-        keys: of what is drawn.
+        logits: the model's.
+        present: which tokens of the vocabulary already occur.
+        keys: random keys.
         config: see `WriteConfig`.
     """
     penalised = jnp.where(logits < 0, logits * config.repetition_penalty, logits / config.repetition_penalty)

@@ -1,17 +1,17 @@
-"""Qwen2.5-VL as an instruction encoder, and whole, with its output projection.
+"""Qwen2.5-VL as an instruction encoder, and the whole model with its output projection.
 
-Both take what `prompts.py` prepares:
+Both take the inputs that `prompts.py` prepares:
 
     input_ids        int32 [B, L]           tokens, padded on the right
     attention_mask   bool  [B, L]           False for padding
     positions        int32 [B, L, 3]        frame, row and column of each token
-    output_index     int32 [B, K]           whose states are handed out
-    output_mask      bool  [B, K]           False where there is nothing to hand out
+    output_index     int32 [B, K]           tokens whose states are used
+    output_mask      bool  [B, K]           False for padding
 
 and for a prompt with P images
 
-    image_index      int32 [B, L]           which token of its images stands here; -1 for words
-    patches          uint8 [B, P, S, 588]   for the rest see `QwenVision`
+    image_index      int32 [B, L]           index of the image token at this place; -1 for words
+    patches          uint8 [B, P, S, 588]   see `QwenVision` for this and the rest
     patch_positions  int32 [B, P, S, 2]
     windows          int32 [B, P, S]
     order            int32 [B, P, T]
@@ -37,7 +37,7 @@ def _vision(config: QwenConfig, **options) -> QwenVision | None:
 
 
 def embed(text: QwenText, vision: QwenVision | None, inputs: Inputs) -> Float[Array, "B L D"]:
-    """Words by their embeddings, images by their tokens."""
+    """Embeds words by the token embedding, and images by the vision tower."""
     x = text.embed(inputs["input_ids"])
     if "patches" not in inputs:
         return x
@@ -50,7 +50,7 @@ def embed(text: QwenText, vision: QwenVision | None, inputs: Inputs) -> Float[Ar
 
 
 class QwenEncoder(InstructionEncoder):
-    """Prompts, with images, to the hidden states of one layer; what is above that layer is not there."""
+    """Prompts, with images, to the hidden states of one layer; the layers above it are left out."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class QwenEncoder(InstructionEncoder):
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        """`layer` counts from 1 to the depth, which alone is normed; for the rest see `QwenText`."""
+        """`layer` is from 1 to the depth, which is the only normed one; for the rest see `QwenText`."""
         self.text_dim = config.text.hidden_size
         options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.vision = _vision(config, **options)
@@ -78,11 +78,11 @@ class QwenEncoder(InstructionEncoder):
         )
 
     def __call__(self, inputs: Inputs) -> Embedded:
-        """`text_embeds` and `text_mask` of inputs as the head of this file has them."""
+        """`text_embeds` and `text_mask` of the inputs described at the top of this file."""
         return self.together(inputs)[0]
 
     def together(self, *batches: Inputs) -> list[Embedded]:
-        """As `__call__`, for batches of different lengths, with images and without."""
+        """Like `__call__`, for batches of different lengths, with and without images."""
         names = ("positions", "attention_mask")
         states = self.text.together(
             *((embed(self.text, self.vision, b), *(b[name] for name in names)) for b in batches)
@@ -94,7 +94,7 @@ class QwenEncoder(InstructionEncoder):
 
 
 class Qwen(nnx.Module):
-    """The whole model: what writes text (`decoding.py`), and what public weights hold."""
+    """The whole model, as in public weights; it generates text (`decoding.py`)."""
 
     def __init__(self, config: QwenConfig, *, dtype=jnp.float32, param_dtype=jnp.float32, rngs: nnx.Rngs):
         options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
@@ -105,13 +105,13 @@ class Qwen(nnx.Module):
         self.lm_head = None if config.text.tied else linear(*size, False)
 
     def logits(self, states: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Of the next token, float32, from the normed last states."""
+        """Logits of the next token, float32, from the normed last states."""
         if self.lm_head is not None:
             return self.lm_head(states).astype(jnp.float32)
         return (states @ self.text.embed_tokens[...].astype(states.dtype).T).astype(jnp.float32)
 
     def __call__(self, inputs: Inputs) -> Float[Array, "B L V"]:
-        """Logits at every token."""
+        """Logits at every position."""
         x = embed(self.text, self.vision, inputs)
         return self.logits(self.text(x, inputs["positions"], inputs["attention_mask"]))
 

@@ -1,4 +1,4 @@
-"""The tokenizer and the chat template of a model: as its publisher ships them, or learned."""
+"""The tokenizer and the chat template of a model: as published, or learned."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ TOKENIZER = "tokenizer.json"
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
-    """Byte-pair sub-words of the texts, over bytes as Qwen's are, with the special tokens of a prompt."""
+    """Learns a byte-level BPE, like Qwen's, from the texts; it has the special tokens of a prompt."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.normalizer = tokenizers.normalizers.NFC()
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -32,31 +32,31 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokeniz
 
 
 def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
-    """The tokenizer in a directory. Raises UserError when there is none, or it lacks a prompt's tokens."""
+    """The tokenizer in a directory. Raises UserError if it is missing or lacks a prompt's tokens."""
     path = epath.Path(directory) / TOKENIZER
     if not path.exists():
         raise UserError(f"{path}: not there; a model's directory must hold the file that its hub has")
     try:
         tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
-    except Exception as error:  # the library raises no narrower one
-        raise UserError(f"{path}: no tokenizer ({error}); download it again") from error
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(f"{path}: not a valid tokenizer ({error}); download it again") from error
     missing = [token for token in (PAD, START, END) if tokenizer.token_to_id(token) is None]
     if missing:
-        raise UserError(f"{path}: {', '.join(missing)} is not in it; this is no tokenizer of Qwen2.5")
+        raise UserError(f"{path}: {', '.join(missing)} is not in it; this is not a tokenizer of Qwen2.5")
     return tokenizer
 
 
 def load_chat_template(directory: epath.PathLike) -> str:
     """The chat template in a directory, from whichever file holds it; plain ChatML if none does.
 
-    Raises UserError when a file is damaged.
+    Raises UserError if a file is damaged.
     """
     directory = epath.Path(directory)
     if (directory / "chat_template.jinja").exists():
         try:
             return (directory / "chat_template.jinja").read_text()
         except UnicodeDecodeError as error:
-            raise UserError(f"{directory}/chat_template.jinja: this is no text ({error})") from error
+            raise UserError(f"{directory}/chat_template.jinja: this is not text ({error})") from error
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (directory / name).exists():
             template = read_json(directory / name).get("chat_template")
@@ -66,5 +66,5 @@ def load_chat_template(directory: epath.PathLike) -> str:
 
 
 def stop_ids(tokenizer: tokenizers.Tokenizer) -> tuple[int, ...]:
-    """The tokens that end what a model writes."""
+    """The tokens that end a generated text."""
     return tuple(tokenizer.token_to_id(token) for token in (END, PAD))

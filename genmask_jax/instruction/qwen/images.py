@@ -1,7 +1,7 @@
-"""Images to the patches that Qwen2.5-VL looks at, on the host.
+"""Images to the patches that Qwen2.5-VL takes, on the host.
 
 Reference: transformers' `Qwen2VLImageProcessorPil`, `get_vision_window_index` and `get_vision_position_ids`.
-Pixels stay uint8 here, and a still image's two frames one: the device does the rest (`vision.py`).
+Pixels stay uint8 here, and an image keeps one of its two equal frames; `vision.py` does the rest.
 """
 
 import functools
@@ -20,14 +20,14 @@ MAX_ASPECT = 200
 def resized_shape(
     height: int, width: int, token_size: int, min_tokens: int, max_tokens: int
 ) -> tuple[int, int]:
-    """(height, width) in tokens, of an image whose sides are rounded to whole tokens.
+    """(height, width), in tokens, of an image resized to whole tokens.
 
-    The aspect is kept as well as whole tokens allow, and their number brought between the two bounds.
+    The aspect ratio is kept as well as whole tokens allow; the number of tokens is brought within bounds.
 
     Args:
-        height, width: pixels.
-        token_size: pixels of a token's side.
-        min_tokens, max_tokens: bounds.
+        height, width: in pixels.
+        token_size: side of a token, in pixels.
+        min_tokens, max_tokens: bounds on the number of tokens.
 
     Raises:
         UserError: one side is more than 200 times the other.
@@ -48,7 +48,7 @@ def resized_shape(
 def fit(
     image: UInt8[np.ndarray, "H W 3"], config: QwenVisionConfig, min_tokens: int, max_tokens: int
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The image at the size of `resized_shape`, bicubic."""
+    """Resizes an image to `resized_shape`, bicubically."""
     shape = resized_shape(*image.shape[:2], config.token_size, min_tokens, max_tokens)
     height, width = (side * config.token_size for side in shape)
     if image.shape[:2] == (height, width):
@@ -59,7 +59,7 @@ def fit(
 def prepare_image(
     fitted: UInt8[np.ndarray, "h w 3"], config: QwenVisionConfig, budget: int
 ) -> dict[str, np.ndarray]:
-    """An image whose sides are whole tokens, as the vision tower's row, padded to `budget` tokens.
+    """The vision tower's input for an image whose sides are whole tokens, padded to `budget` tokens.
 
     Returns:
         `patches`, `patch_positions`, `windows` and `order`, see `QwenVision`.
@@ -76,9 +76,9 @@ def prepare_image(
 
 @functools.lru_cache(maxsize=1024)
 def _layout(rows: int, columns: int, config: QwenVisionConfig, budget: int) -> dict[str, np.ndarray]:
-    """Where the patches of an image of rows x columns tokens go.
+    """The order of the patches of an image of rows x columns tokens.
 
-    sequence: of each place, the patch (numbered token by token, and row by row within one).
+    sequence: the patch at each place (patches are numbered token by token, and row by row within a token).
     patch_positions, windows, order: see `QwenVision`; padded.
     """
     merge, whole = config.merge_size, config.window_patches

@@ -1,4 +1,4 @@
-"""Imported Qwen weights (`launch/import_weights.py qwen`), found and opened."""
+"""Finds and opens imported Qwen weights (`launch/import_weights.py qwen`)."""
 
 from etils import epath
 
@@ -11,7 +11,7 @@ from genmask_jax.parameters.names import flat_paths
 from genmask_jax.parameters.streaming import ParameterReader
 
 NAME, HUB = "qwen", "hub"
-"""Names of the folder of imported weights, and in it of the folder with what a hub has beside them."""
+"""Folder of imported weights, and the folder in it with the hub's files beside them."""
 
 
 def find_qwen(directory: epath.PathLike, what: str) -> tuple[QwenConfig, epath.Path]:
@@ -19,10 +19,10 @@ def find_qwen(directory: epath.PathLike, what: str) -> tuple[QwenConfig, epath.P
 
     Args:
         directory: made by `launch/import_weights.py qwen`.
-        what: the field or flag that names it, for the complaint.
+        what: the field or flag that names it, for error messages.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or their config is invalid.
     """
     folder = epath.Path(directory) / NAME
     if not (folder / "config.json").exists():
@@ -33,18 +33,18 @@ def find_qwen(directory: epath.PathLike, what: str) -> tuple[QwenConfig, epath.P
 
 
 def open_parameters(config: QwenConfig, folder: epath.Path) -> ParameterReader:
-    """The parameters in a folder of `find_qwen`. Raises UserError unless they are those of the config."""
+    """The parameters in a folder of `find_qwen`. Raises UserError if they do not match the config."""
     reader = ParameterReader(folder / "params")
     wanted = {path: leaf.shape for path, leaf in flat_paths(abstract_state(config))}
     for name in sorted(wanted.keys() | reader.shapes.keys()):
         there, here = reader.shapes.get(name, "absent"), wanted.get(name, "absent")
         if there != here:
             raise UserError(
-                f"{folder}: {name} is {there}, and by its config.json {here}; import the weights again"
+                f"{folder}: {name} is {there}, but config.json implies {here}; import the weights again"
             )
     return reader
 
 
 def digest(folder: epath.Path) -> str:
-    """SHA-256 of imported weights, as their import has noted it."""
+    """SHA-256 of imported weights, as recorded by the import."""
     return read_json(folder / "import.json")["sha256"]

@@ -1,4 +1,4 @@
-"""What both towers are made of."""
+"""Layers that the language model and the vision tower share."""
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,10 @@ def linear_factory(dtype, param_dtype, rngs: nnx.Rngs, lora_rank: int = 0):
     """(inputs, outputs, use_bias) -> a linear layer.
 
     Args:
-        dtype: of the product.
-        param_dtype: of its weights; the adapters' are float32.
-        rngs: of the weights.
-        lora_rank: of the adapters; 0 is none.
+        dtype: of the matrix product.
+        param_dtype: of the weights; adapters are float32.
+        rngs: for the weights.
+        lora_rank: of the adapters; 0 for none.
     """
     shared = {"dtype": dtype, "param_dtype": param_dtype, "kernel_init": xavier, "rngs": rngs}
 
@@ -45,17 +45,17 @@ class GatedMLP(nnx.Module):
 
 
 def frequencies(channels: int, theta: float) -> np.ndarray:
-    """theta^(-2i / channels), float32 `[channels / 2]`, as transformers rounds them."""
+    """theta^(-2i / channels), float32 `[channels / 2]`, rounded as in transformers."""
     exponents = np.arange(0, channels, 2, dtype=np.float32) / np.float32(channels)
     return np.float32(1) / np.float32(theta) ** exponents
 
 
 def rotary_table(positions: Int[Array, "B N A"], parts: tuple[np.ndarray, ...]) -> Table:
-    """The angles position x frequency of each axis, side by side.
+    """Cosines and sines of the angles position x frequency, concatenated over the axes.
 
     Args:
         positions: of each token along each of A axes.
-        parts: the frequencies that turn with each axis; D / 2 together.
+        parts: the frequencies of each axis; D / 2 in total.
     """
     angles = [positions[..., axis, None].astype(jnp.float32) * part for axis, part in enumerate(parts)]
     angles = jnp.concatenate(angles, axis=-1)
@@ -63,7 +63,7 @@ def rotary_table(positions: Int[Array, "B N A"], parts: tuple[np.ndarray, ...]) 
 
 
 def rotate_halves(x: Float[Array, "B N H D"], table: Table) -> Float[Array, "B N H D"]:
-    """Turns channel pairs (i, i + D / 2) by the angles of `rotary_table`."""
+    """Rotates channel pairs (i, i + D / 2) by the angles of `rotary_table`."""
     cos, sin = (part[:, :, None] for part in table)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = (first * cos - second * sin, second * cos + first * sin)

@@ -26,19 +26,19 @@ from genmask_jax.parameters.streaming import ParameterReader
 from genmask_jax.sharding import placed
 
 KEPT = "weights.json"
-"""In a run's directory: what its weights are."""
+"""In a run's directory: identifies its weights."""
 
 
 def build(config: QwenInstructionConfig, directory: epath.PathLike, texts: Iterable[str] = ()) -> Instruction:
-    """Qwen as the config says.
+    """Builds Qwen from its config.
 
     Args:
-        config: weights, or the shape of a model with random ones, and how it is used.
-        directory: where a run keeps the tokenizer of a model without weights, or which weights it has.
+        config: weights, or the shape of a model with random weights, and how it is used.
+        directory: where a run keeps the tokenizer of a model without weights, or the digest of its weights.
         texts: to learn that tokenizer from, in a new run.
 
     Raises:
-        UserError: the weights or the tokenizer are not there, have no such layer, or are not the run's.
+        UserError: the weights or the tokenizer are missing, lack the layer, or are not the run's.
     """
     shape, maker = open_model(config, directory, texts)
     layer = need_layer(config, shape, "config.instruction.qwen")
@@ -110,7 +110,7 @@ def _need_kept(weights: str, folder: epath.Path, directory: epath.Path) -> None:
 
 
 def random_parameters(make: Callable[..., nnx.Module], targets: Targets) -> dict[str, jax.Array]:
-    """The parameters of a model without weights: random ones, the same in every run."""
+    """Random parameters for a model without weights, the same in every run."""
     dtypes = {name: target.dtype for name, target in targets.items()}
 
     def init() -> dict[str, jax.Array]:
@@ -137,11 +137,11 @@ def load_whole(make: Callable[[nnx.Rngs], Qwen], config: QwenInstructionConfig) 
 def restore_layers(
     reader: ParameterReader, targets: Targets, layer: int, train_layers: int
 ) -> dict[str, jax.Array]:
-    """The parameters of a `QwenEncoder` from imported weights; the adapters are not among them.
+    """The parameters of a `QwenEncoder` from imported weights, without adapters.
 
     Args:
         reader: of the whole model.
-        targets: what is wanted, by the encoder's names.
+        targets: the parameters to restore, by the encoder's names.
         layer, train_layers: of the encoder.
     """
     restored = {}
@@ -155,11 +155,11 @@ def restore_layers(
 
 
 def _restore_part(reader: ParameterReader, name: str, first: int, target: jax.ShapeDtypeStruct) -> jax.Array:
-    """As many layers of a parameter as the target has, from `first` on."""
+    """The layers of a parameter from `first` on, as many as the target has."""
     shape, sharding = reader.shapes[name], target.sharding
     if shape == target.shape:
         return reader.restore({name: target})[name]
-    if isinstance(sharding, NamedSharding):  # all layers are read at first: their axis is not divided then
+    if isinstance(sharding, NamedSharding):  # all layers are read first, so their axis is not sharded
         sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec[1:]))
     whole = jax.ShapeDtypeStruct(shape, target.dtype, sharding=sharding)
     cut = jax.jit(lambda x: x[first : first + target.shape[0]], out_shardings=target.sharding)
@@ -167,7 +167,7 @@ def _restore_part(reader: ParameterReader, name: str, first: int, target: jax.Sh
 
 
 def fingerprint(config: QwenInstructionConfig, maker: PromptMaker) -> str:
-    """SHA-256 of what the states that are handed out depend on."""
+    """SHA-256 of everything that the embeddings depend on."""
     prompts = dataclasses.replace(config.prompts, reason="")
     used = dataclasses.replace(config, weights="", prompts=prompts, write=WriteConfig())
     parts = [maker.tokenizer.to_str()]

@@ -1,4 +1,4 @@
-"""Texts and images to what `encoder.py` takes, on the host.
+"""Texts and images to the inputs of `encoder.py`, on the host.
 
 Reference: transformers' `Qwen2_5_VLProcessor` (chat template, image tokens) and `get_rope_index`.
 """
@@ -17,7 +17,7 @@ from genmask_jax.instruction.qwen.images import fit, prepare_image
 
 VISION_START, IMAGE, VISION_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
 TEXT_MARK = "\x00text\x00"
-"""Stands for the text while the chat template is rendered."""
+"""Placeholder for the text while the chat template is rendered."""
 
 CHAT_TEMPLATE = """\
 {%- for message in messages -%}
@@ -28,15 +28,15 @@ CHAT_TEMPLATE = """\
 {% endfor -%}
 {% if add_generation_prompt %}<|im_start|>assistant
 {% endif %}"""
-"""ChatML, for a model that brings no template."""
+"""ChatML, for a model without its own template."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
     """A prompt around a text.
 
-    before, after: what stands before and after it, with one IMAGE token an image.
-    room: tokens of both, or of a longer prompt that is used in the same batches.
+    before, after: the prompt before and after the text, with one IMAGE token per image.
+    room: number of tokens of both, or of a longer prompt that is used in the same batches.
     """
 
     before: str
@@ -50,7 +50,7 @@ class PromptMaker:
     Args:
         tokenizer: the model's.
         chat_template: the model's, in Jinja.
-        vision: shape of the vision tower; images are left out where there is none.
+        vision: shape of the vision tower; images are left out if there is none.
         config: prompts and limits.
     """
 
@@ -61,8 +61,8 @@ class PromptMaker:
         vision: QwenVisionConfig,
         config: QwenInstructionConfig,
     ):
-        # The wrapper knows chat templates; its bookkeeping takes longer than the encoding itself.
-        from transformers import PreTrainedTokenizerFast  # 1.4 s that runs without a Qwen need not wait for
+        # The wrapper is for chat templates only; its overhead exceeds the encoding time.
+        from transformers import PreTrainedTokenizerFast  # takes 1.4 s, which runs without Qwen avoid
 
         self._chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=chat_template)
         self.tokenizer, self.vision, self.config = tokenizer, vision, config
@@ -71,7 +71,7 @@ class PromptMaker:
         self._special = [token.content for token in added if token.special]
 
     def render(self, prompts: Sequence[str], images: int) -> list[Rendered]:
-        """Prompts for the same batches, each holding {text}, as the user's message after so many images.
+        """Renders prompts for the same batches: user messages with {text}, after this many images.
 
         Raises:
             UserError: the chat template fails, or leaves out the text or an image.
@@ -84,27 +84,27 @@ class PromptMaker:
         words = prompt.replace("{text}", TEXT_MARK)
         content = [{"type": "image"}] * images + [{"type": "text", "text": words}]
         messages = [{"role": "user", "content": content}]
-        if not images:  # templates of text-only models take nothing else
+        if not images:  # templates of text-only models accept nothing else
             messages[0]["content"] = content[0]["text"]
         if self.config.prompts.system:
             messages.insert(0, {"role": "system", "content": self.config.prompts.system})
         try:
             rendered = self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
-            raise UserError(f"the chat template fails ({error}); is it that of this model?") from error
+            raise UserError(f"the chat template fails ({error}); does it belong to this model?") from error
         before, mark, after = str(rendered).partition(TEXT_MARK)
         if not mark or before.count(IMAGE) != images or IMAGE in after:
-            raise UserError("the chat template leaves out the text or an image; is it that of this model?")
+            raise UserError("the chat template leaves out the text or an image; is it this model's?")
         return before, after
 
     def __call__(
         self, rendered: Rendered, text: str, images: Sequence[UInt8[np.ndarray, "H W 3"]] = ()
     ) -> dict[str, np.ndarray]:
-        """The arrays of one prompt, see `encoder.py`; their shapes depend on its room and the budget alone.
+        """The arrays of one prompt, see `encoder.py`; their shapes depend only on its room and the budget.
 
         Args:
-            rendered: with as many images.
-            text: longer ones are cut; the model's special tokens are taken out of it.
+            rendered: a prompt for this number of images.
+            text: truncated if too long; the model's special tokens are removed from it.
             images: of any size.
 
         Raises:
@@ -155,18 +155,18 @@ class PromptMaker:
     def _encode(
         self, rendered: Rendered, text: str, grids: list[tuple[int, int]], length: int
     ) -> tuple[Int[np.ndarray, "N"], Bool[np.ndarray, "N"]]:
-        """Token ids of a prompt, and which of them are of the text; the text is cut to what fits."""
+        """Token ids of a prompt, and which of them belong to the text; the text is truncated to fit."""
         before, *parts = rendered.before.split(IMAGE)
         for (rows, columns), part in zip(grids, parts, strict=True):
             before += IMAGE * (rows * columns) + part
-        while any(special in text for special in self._special):  # what is left may make another
+        while any(special in text for special in self._special):  # what remains may form another
             for special in self._special:
                 text = text.replace(special, "")
         most = self.config.max_text_tokens
         alone = self.tokenizer.encode(text, add_special_tokens=False)
         if len(alone.ids) > most:
             text = text[: alone.offsets[most - 1][1]]
-        while True:  # at its ends, a text may make a token more than it does alone
+        while True:  # at its ends, a text may take one token more than alone
             encoding = self.tokenizer.encode(before + text + rendered.after, add_special_tokens=False)
             first, last = np.asarray(encoding.offsets).T
             is_text = (first < len(before) + len(text)) & (last > len(before)) & (first < last)
@@ -181,10 +181,10 @@ class PromptMaker:
 def rope_positions(
     is_image: Bool[np.ndarray, "N"], grids: Sequence[tuple[int, int]]
 ) -> Int[np.ndarray, "N 3"]:
-    """Frame, row and column of each token: alike for words, which count on; an image's begin at its place.
+    """Frame, row and column of each token: equal and counting up for words; an image's start at its place.
 
     Args:
-        is_image: of each token; an image's are together, and two images' apart.
+        is_image: whether each token is an image's; an image's tokens are adjacent, two images' are not.
         grids: (rows, columns) of each image's tokens.
     """
     positions = np.zeros((len(is_image), 3), np.int32)
@@ -202,7 +202,7 @@ def _pad(x: np.ndarray, length: int) -> np.ndarray:
 
 
 class QwenPreparer:
-    """The `Preparer` of Qwen: the prompt of the config that fits, around the text, after the image."""
+    """The `Preparer` of Qwen: the matching prompt of the config, around the text, after the image."""
 
     def __init__(self, maker: PromptMaker):
         prompts, self.maker = maker.config.prompts, maker
@@ -211,7 +211,7 @@ class QwenPreparer:
         (self._generate,) = maker.render([prompts.generate], 0)
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """See `PromptMaker.__call__`: to segment in `image`, or to draw where there is none."""
+        """See `PromptMaker.__call__`. Prompts to segment in `image`, or to generate if it is None."""
         if image is None:
             return self.maker(self._generate, text)
         is_sentence = text.rstrip().endswith((".", "?", "!"))

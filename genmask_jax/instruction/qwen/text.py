@@ -24,7 +24,7 @@ from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import RMSNorm, scan_blocks, stack
 
 Cache = tuple[Float[Array, "N B M K D"], Float[Array, "N B M K D"]]
-"""Keys and values of every layer, at M places."""
+"""Keys and values of every layer, with M slots."""
 
 
 class TextBlock(nnx.Module):
@@ -48,7 +48,7 @@ class TextBlock(nnx.Module):
         return self.finish(x, attend(query, key, value, mask))
 
     def project(self, x: Float[Array, "B L D"], table: Table) -> tuple[Array, Array, Array]:
-        """Queries, keys and values `[B, L, heads, D]`, the first two turned by their positions."""
+        """Queries, keys and values `[B, L, heads, D]`, the first two rotated by their positions."""
         x = self.input_norm(x)
         heads = (self.config.num_heads, self.config.num_kv_heads, self.config.num_kv_heads)
         projections = zip((self.q_proj, self.k_proj, self.v_proj), heads, strict=True)
@@ -56,16 +56,16 @@ class TextBlock(nnx.Module):
         return rotate_halves(query, table), rotate_halves(key, table), value
 
     def finish(self, x: Float[Array, "B L D"], attended: Float[Array, "B L H D"]) -> Float[Array, "B L D"]:
-        """What follows the attention."""
+        """The part of the block after attention."""
         x = x + self.o_proj(attended.reshape(x.shape))
         return x + self.mlp(self.mlp_norm(x))
 
 
 class QwenText(nnx.Module):
-    """Embeddings of tokens, blocks, and the last norm.
+    """Token embeddings, blocks, and the final norm.
 
     blocks: all layers, or those below `top_blocks`.
-    top_blocks: the last `train_layers`, apart because they are trained; None if none are.
+    top_blocks: the last `train_layers` layers, separate because they are trained; None if none are.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class QwenText(nnx.Module):
         """See `QwenInstructionConfig`.
 
         Args:
-            config: the shape; `depth` counts the layers that are there.
-            normed: whether the last norm is.
+            config: the shape; `depth` is the number of layers that this model has.
+            normed: whether it has the final norm.
             train_layers: how many of the layers are `top_blocks`, in float32.
             lora_rank: of adapters on every projection of the blocks.
-            remat: what the backward pass computes anew, by a name in `REMAT`.
-            dtype, param_dtype: of products, and of the frozen weights.
-            rngs: of the weights.
+            remat: what the backward pass recomputes, by name in `REMAT`.
+            dtype, param_dtype: of matrix products, and of frozen weights.
+            rngs: for the weights.
         """
         self.config, self.dtype, self.remat = config, dtype, remat
         init = nnx.initializers.normal(0.02)
@@ -109,11 +109,11 @@ class QwenText(nnx.Module):
         self.norm = RMSNorm(config.hidden_size, eps=config.eps) if normed else None
 
     def embed(self, input_ids: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Embeddings of tokens."""
+        """Token embeddings."""
         return self.embed_tokens[...][input_ids].astype(self.dtype)
 
     def table(self, positions: Int[Array, "B L 3"]) -> Table:
-        """The rotary angles of tokens at (frame, row, column); they are alike for words."""
+        """The rotary table of tokens at (frame, row, column), which are equal for words."""
         config = self.config
         whole = frequencies(config.hidden_size // config.num_heads, config.rope_theta)
         parts = np.split(whole, np.cumsum(config.mrope_section)[:-1])
@@ -122,11 +122,11 @@ class QwenText(nnx.Module):
     def __call__(
         self, x: Float[Array, "B L D"], positions: Int[Array, "B L 3"], mask: Bool[Array, "B L"]
     ) -> Float[Array, "B L D"]:
-        """Embedded tokens, of which `mask` leaves out padding, to the last block's (normed) states."""
+        """Embedded tokens to the last block's (normed) states; `mask` is False for padding."""
         return self.together((x, positions, mask))[0]
 
     def together(self, *inputs: tuple[Array, Array, Array]) -> list[Float[Array, "B L D"]]:
-        """As `__call__`, for batches of different shapes whose arguments these are (see `scan_blocks`)."""
+        """Like `__call__`, for batches of different shapes: a tuple of arguments each (see `scan_blocks`)."""
         xs, arguments = [x for x, _, _ in inputs], []
         for x, positions, mask in inputs:
             causal = np.tril(np.ones((x.shape[1], x.shape[1]), bool))
@@ -137,7 +137,7 @@ class QwenText(nnx.Module):
         return [self.norm(x) if self.norm else x for x in xs]
 
     def empty_cache(self, batch_size: int, places: int) -> Cache:
-        """A cache for sequences of at most `places` tokens."""
+        """An empty cache for sequences of up to `places` tokens."""
         config = self.config
         width = config.hidden_size // config.num_heads
         shape = (config.depth, batch_size, places, config.num_kv_heads, width)
@@ -151,7 +151,7 @@ class QwenText(nnx.Module):
         cache: Cache,
         place: Int[Array, ""],
     ) -> tuple[Float[Array, "B L D"], Cache]:
-        """As `__call__`, for tokens that enter the cache from `place` on and attend where `mask` says."""
+        """Like `__call__`, for tokens that enter the cache from `place` on and attend as `mask` says."""
         table = self.table(positions)
         graph, state = nnx.split(self.blocks)
 

@@ -1,8 +1,8 @@
 """The vision tower of Qwen2.5-VL: patches of images to tokens for the language model.
 
-Reference: transformers' `Qwen2_5_VisionTransformerPretrainedModel`. There the patches of all images are one
-long sequence whose parts attend to themselves. Here each image is a row of fixed length: its patches,
-window by window (`images.py` puts them so), and padding.
+Reference: transformers' `Qwen2_5_VisionTransformerPretrainedModel`. There, the patches of all images are one
+long sequence whose segments attend to themselves. Here, each image is a row of fixed length: its patches,
+window by window (ordered by `images.py`), then padding.
 """
 
 import jax
@@ -25,13 +25,13 @@ from genmask_jax.models.layers import RMSNorm, exact_gelu, scan_blocks, stack
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's, with which images are normalised."""
+"""CLIP's statistics, with which images are normalised."""
 THETA = 1e4
 """Base of the rotary frequencies."""
 
 
 def normalise(patches: UInt8[Array, "... 3*p*p"]) -> Float[Array, "... 3*p*p"]:
-    """Pixels as the model takes them, float32: (x / 255 - mean) / std, channel by channel."""
+    """Normalised pixels, float32: (x / 255 - mean) / std, channel by channel."""
     pixels = patches.reshape(*patches.shape[:-1], 3, -1).astype(jnp.float32) / 255
     mean, std = (np.asarray(values, np.float32)[:, None] for values in (IMAGE_MEAN, IMAGE_STD))
     return ((pixels - mean) / std).reshape(patches.shape)
@@ -50,7 +50,7 @@ class VisionBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "P S D"], table: Table, windows: Int[Array, "P S"], full: Bool[Array, ""]
     ) -> Float[Array, "P S D"]:
-        """`windows` numbers the window of each patch, -1 for padding; `full` is whether they count."""
+        """`windows` is the window of each patch, -1 for padding; if `full`, all of the image is attended."""
         heads = (*x.shape[:2], 3, self.config.num_heads, -1)
         query, key, value = jnp.moveaxis(self.qkv(self.norm1(x)).reshape(heads), 2, 0)
         query, key = rotate_halves(query, table), rotate_halves(key, table)
@@ -70,10 +70,10 @@ def attend_windows(
     windows: Int[Array, "P S"],
     size: int,
 ) -> Float[Array, "P S H D"]:
-    """Attention among tokens of the same window, which are neighbours and at most `size`; `size` divides S.
+    """Attention within windows: each is a run of at most `size` adjacent tokens; `size` divides S.
 
-    Whatever the windows' lengths, one that begins in a stretch of `size` tokens ends in the next: each
-    stretch attends to itself and to the two beside it. That is the shape of the work for any image.
+    A window that starts in one stretch of `size` tokens ends in the next at the latest, so each stretch
+    attends to itself and its two neighbours. The shapes are thus the same for any image.
     """
     images, length = windows.shape
 
@@ -92,7 +92,7 @@ def attend_windows(
 
 
 class PatchMerger(nnx.Module):
-    """Squares of patches to tokens of the language model's width."""
+    """Merges squares of patches into tokens of the language model's width."""
 
     def __init__(self, config: QwenVisionConfig, out_size: int, *, linear):
         self.merged = config.merge_size**2
@@ -109,7 +109,7 @@ class QwenVision(nnx.Module):
     """Patches to tokens."""
 
     def __init__(self, config: QwenVisionConfig, out_size: int, *, dtype, param_dtype, rngs: nnx.Rngs):
-        """`out_size` is the language model's width; `dtype` that of the products."""
+        """`out_size` is the language model's width; matrix products use `dtype`."""
         self.config, self.dtype = config, dtype
         pixels = 3 * config.temporal_patch_size * config.patch_size**2
         linear = linear_factory(dtype, param_dtype, rngs)
@@ -128,13 +128,13 @@ class QwenVision(nnx.Module):
         windows: Int[Array, "P S"],
         order: Int[Array, "P T"],
     ) -> Float[Array, "P T E"]:
-        """Tokens of each image, row by row (whatever stands in the padding).
+        """Tokens of each image, row by row; those of the padding are arbitrary.
 
         Args:
-            patches: pixels, channel by channel; squares of `merge_size` patches are together.
+            patches: pixels, channel by channel; the patches of a square of side `merge_size` are adjacent.
             positions: row and column of each patch.
-            windows: the window of each patch, in rising order; -1 for padding. A whole window divides S.
-            order: of each token in rows, the place of its square in `patches`.
+            windows: the window of each patch, ascending; -1 for padding. The size of a full window divides S.
+            order: for each token, row by row, the place of its square in `patches`.
         """
         config = self.config
         along_one = frequencies(config.hidden_size // config.num_heads // 2, THETA)
@@ -145,7 +145,7 @@ class QwenVision(nnx.Module):
         return jnp.take_along_axis(self.merger(x), order[..., None], axis=1)
 
     def _embed(self, patches: UInt8[Array, "P S 3*p*p"]) -> Float[Array, "P S D"]:
-        # A still image is all frames of a patch of video alike: the weights of the frames add up.
+        # A still image has the same pixels in all frames of a video patch: the frames' weights add up.
         frames, area = self.config.temporal_patch_size, self.config.patch_size**2
         kernel = self.patch_embed.kernel[...].astype(jnp.float32).reshape(3, frames, area, -1).sum(1)
         return normalise(patches).astype(self.dtype) @ kernel.reshape(3 * area, -1).astype(self.dtype)

@@ -1,1 +1,1 @@
-"""Public raw data, as its publishers lay it out, to `Plan`s of what to prepare; one file a layout."""
+"""Readers of public raw data, one module per publisher's layout. Each returns a `Plan` of what to prepare."""

@@ -1,4 +1,4 @@
-"""COCO's layout of captions: RAW/annotations/captions_train2017.json, and images in RAW/train2017."""
+"""The layout of COCO's captions: RAW/annotations/captions_train2017.json, with images in RAW/train2017."""
 
 from etils import epath
 
@@ -9,10 +9,10 @@ SPLITS = {"train": "train2017", "val": "val2017"}
 
 
 def read(raw: epath.Path) -> Plan:
-    """Images with some five captions each.
+    """Reads images with about five captions each.
 
     Raises:
-        UserError: there is no split, or a file is not what it should be.
+        UserError: there is no split, or a file is invalid.
     """
     files = {split: raw / "annotations" / f"captions_{name}.json" for split, name in SPLITS.items()}
     files = {split: path for split, path in files.items() if path.exists()}

@@ -1,9 +1,9 @@
-"""A user's own images: RAW/{train,val,test}, or RAW alone, holds them, and beside an image X.jpg any of
+"""A user's own images. RAW/{train,val,test}, or RAW itself, holds them, and beside an image X.jpg any of
 
-X.txt               captions, one a line
-X.json              an expression and labelled shapes, as ReasonSeg has them
-annotations.json    objects of all images, as COCO has them; an annotation's "expressions" (a list) say
-                    what singles it out, else its category's name means all of that kind in the image
+X.txt               captions, one per line
+X.json              an expression and labelled shapes, in ReasonSeg's format
+annotations.json    objects of all images, in COCO's format; an annotation's "expressions" (a list) refer to
+                    it, else its category's name refers to all objects of that category in the image
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ def read(raw: epath.Path) -> Plan:
     """Images with a caption or an expression, or both.
 
     Raises:
-        UserError: there is no image, or annotations.json is not what it should be.
+        UserError: there is no image, or annotations.json is invalid.
     """
     if not raw.is_dir():
         raise UserError(f"--raw={raw}: there is no such folder")
@@ -88,11 +88,11 @@ def _captions(path: epath.Path, problems: list[str]) -> tuple[str, ...]:
 
 
 Objects = tuple[masks.Size, list[Target], list[tuple[str, int, bool]]]
-"""An image's size, its targets, and what is said: text, target, whether it is a sentence."""
+"""An image's size, its targets, and its expressions: text, target, whether it is a sentence."""
 
 
 def _coco_objects(folder: epath.Path, files: set[epath.Path], problems: list[str]) -> dict[str, Objects]:
-    """By the image's file name."""
+    """The objects of each image, by the image's file name."""
     path = folder / COCO
     if not path.exists():
         return {}
@@ -118,11 +118,11 @@ def _coco_objects(folder: epath.Path, files: set[epath.Path], problems: list[str
 
 
 def _add(annotation: Any, found: Any, sizes: Any, names: Any, problems: list[str]) -> None:
-    """Adds an annotation's number to what is said of its image, and its usable segmentation."""
+    """Adds an annotation's id to the expressions of its image, and its usable segmentation."""
     number, image_id = annotation["id"], annotation["image_id"]
     where = f"{COCO}: object {number}"
     if not isinstance(number, int):
-        problems.append(f"{where}: its id is no whole number")
+        problems.append(f"{where}: its id is not an integer")
         return
     if image_id not in found:
         problems.append(f"{where} is of image {image_id}, which is not in the file")
@@ -131,7 +131,7 @@ def _add(annotation: Any, found: Any, sizes: Any, names: Any, problems: list[str
     texts = [texts] if isinstance(texts, str) else texts
     good = {text.strip().lower() for text in texts if isinstance(text, str) and text.strip()}
     if len(good) < len(texts):
-        problems.append(f"{where}: some of its expressions are no texts, or the same")
+        problems.append(f"{where}: some of its expressions are not texts, or are duplicates")
     try:
         segmentation, complaints = masks.usable(annotation["segmentation"], sizes[image_id])
     except ValueError as error:

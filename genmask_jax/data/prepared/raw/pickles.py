@@ -1,4 +1,4 @@
-"""Pickles from outside: plain data is read, and nothing in them is run."""
+"""Reads untrusted pickles: plain data only, without running any code in them."""
 
 import io
 import pickle
@@ -10,18 +10,18 @@ from genmask_jax.errors import UserError
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Containers, strings and numbers need no names; whatever asks for one is refused."""
+    """Loads containers, strings and numbers, which need no globals; rejects a pickle that asks for one."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
 
 
 def load_plain(path: epath.Path) -> Any:
-    """The lists, dictionaries, strings and numbers of a pickle, of any protocol and of Python 2 as well.
+    """Loads the lists, dictionaries, strings and numbers of a pickle of any protocol, also from Python 2.
 
     Raises:
-        UserError: the file is missing or no pickle, or it asks for a class or function, which could run
-            anything: nothing of it is run.
+        UserError: the file is missing, is not a pickle, or asks for a class or function, which could run
+            arbitrary code; none of it is run.
     """
     try:
         content = path.read_bytes()
@@ -30,7 +30,7 @@ def load_plain(path: epath.Path) -> Any:
     try:
         try:
             return _PlainUnpickler(io.BytesIO(content), encoding="utf-8").load()
-        except UnicodeDecodeError:  # Python 2's strings may be anything
+        except UnicodeDecodeError:  # Python 2's strings may hold any bytes
             return _PlainUnpickler(io.BytesIO(content), encoding="latin-1").load()
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to say
-        raise UserError(f"{path} is no pickle of plain data and is not read: {error}") from error
+    except Exception as error:  # a damaged pickle can raise anything
+        raise UserError(f"{path} is not a pickle of plain data and was not read: {error}") from error

@@ -1,4 +1,4 @@
-"""What is to be prepared: images, each with what is known of it, and what was found wrong on the way."""
+"""Plans of what to prepare: images with their annotations, and the problems found while reading them."""
 
 import dataclasses
 import hashlib
@@ -17,12 +17,12 @@ from genmask_jax.images import UNREADABLE, upright
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What one or more expressions mean: some annotated objects together, none, or shapes painted in turn.
+    """What one or more expressions refer to: annotated objects together, nothing, or shapes painted in turn.
 
-    ref_id: the publisher's number of it.
-    ann_ids: of the objects; empty where nothing in the image is meant.
-    segmentations: theirs, as COCO has them, checked by `masks.usable`.
-    shapes: (label, points) in ReasonSeg's way, instead of segmentations.
+    ref_id: the publisher's id of it.
+    ann_ids: ids of the objects; empty if the expressions refer to nothing in the image.
+    segmentations: those of the objects, in COCO's format, checked by `masks.usable`.
+    shapes: (label, points) in ReasonSeg's format, instead of segmentations.
     """
 
     ref_id: int
@@ -33,9 +33,9 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """What is said: the `target`-th Target of the image is meant.
+    """A text that refers to the `target`-th Target of the image.
 
-    id: by which predictions are matched; unique in a split.
+    id: unique in a split; predictions are matched by it.
     is_sentence: whether it is a whole sentence or question rather than a phrase.
     """
 
@@ -49,8 +49,8 @@ class Expression:
 class PlannedImage:
     """One image of a split.
 
-    size: height and width that its annotations are for, COCO's, of the pixels as they are stored; None where
-        annotations do not say, and are of the image as its EXIF orientation turns it.
+    size: height and width that its annotations are for, which COCO gives for the pixels as stored; None if
+        the annotations give no size, and are for the image as turned by its EXIF orientation.
     """
 
     path: str
@@ -61,10 +61,10 @@ class PlannedImage:
     expressions: tuple[Expression, ...] = ()
 
     def example(self) -> dict[str, Any]:
-        """Its record, as `builders.FEATURES` has it: the image's own file, and masks as run lengths.
+        """Its record, with `builders.FEATURES`: the original image file, and masks as run lengths.
 
         Raises:
-            ValueError: the image cannot be read whole, or is of another size than its annotations.
+            ValueError: the image cannot be read in full, or differs in size from its annotations.
         """
         try:
             content = epath.Path(self.path).read_bytes()
@@ -109,11 +109,11 @@ def _reason(error: Exception) -> str:
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
     lines = str(error).splitlines() or [type(error).__name__]
-    return "it is no image" if "cannot identify" in lines[0] else lines[0]
+    return "it is not an image" if "cannot identify" in lines[0] else lines[0]
 
 
 def _paint(target: Target, size: masks.Size) -> tuple[str, str]:
-    """Counts of the object and of what is ignored, the latter "" where nothing is."""
+    """Counts of the object and of the ignored pixels; the latter "" if there are none."""
     if target.shapes:
         painted = shapes.paint(target.shapes, size)
         ignored = painted == masks.IGNORE
@@ -123,16 +123,16 @@ def _paint(target: Target, size: masks.Size) -> tuple[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Images by split, in the order in which they are written, and complaints about what was left out."""
+    """Images by split, in the order in which they are written, and messages about what was left out."""
 
     splits: dict[str, list[PlannedImage]]
     problems: list[str]
 
     def without_empty_splits(self) -> "Plan":
-        """The same, and a problem for each split that has no image left.
+        """The plan without splits that have no image, each of which becomes a problem.
 
         Raises:
-            UserError: none has.
+            UserError: no split has an image.
         """
         empty = [split for split, images in self.splits.items() if not images]
         problems = [*self.problems, *(f"the split {split} has no image" for split in empty)]
@@ -142,7 +142,7 @@ class Plan:
         return Plan(splits, problems)
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that is planned, wherever the raw files are."""
+        """SHA-256 of the plan, independent of where the raw files are."""
         digest = hashlib.sha256()
         for split, images in self.splits.items():
             digest.update(split.encode())
@@ -153,10 +153,10 @@ class Plan:
 
 
 def read_json(path: epath.Path, kind: type, encodings: tuple[str, ...] = ("utf-8-sig",)) -> Any:
-    """A JSON file, whose outermost thing is a `kind`.
+    """Reads a JSON file whose top-level value is a `kind`.
 
     Raises:
-        UserError: it is missing, no JSON, or something else.
+        UserError: the file is missing, is not JSON, or its top-level value is something else.
     """
     for encoding in encodings:
         try:

@@ -13,7 +13,7 @@ ENCODINGS = ("utf-8-sig", "cp1252")
 
 
 def read(raw: epath.Path) -> Plan:
-    """Every text of every image as an expression: the first has the image's stem as its id.
+    """Reads every text of every image as an expression; the first has the image's stem as its id.
 
     Raises:
         UserError: there is no split.
@@ -49,11 +49,11 @@ def read(raw: epath.Path) -> Plan:
 def read_annotation(
     path: epath.Path, problems: list[str]
 ) -> tuple[tuple[Target, ...], tuple[Expression, ...]]:
-    """The one target of an annotation and what is said of it; adds shapes that are left out to `problems`.
+    """The single target of an annotation and its expressions; reports shapes left out in `problems`.
 
     Raises:
         UserError: the file cannot be read.
-        ValueError: it is no annotation, or says nothing.
+        ValueError: it has no text, or no shape that can be painted.
     """
     where = f"{path.parent.name}/{path.name}"
     content = read_json(path, dict, ENCODINGS)

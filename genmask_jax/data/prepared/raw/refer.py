@@ -1,6 +1,6 @@
-"""REFER's layout: RefCOCO, RefCOCO+, RefCOCOg, and gRefCOCO, which has the same with several objects or none.
+"""REFER's layout: RefCOCO, RefCOCO+ and RefCOCOg; also gRefCOCO, whose refs have any number of objects.
 
-RAW/refcoco/instances.json          objects, as COCO has them
+RAW/refcoco/instances.json          objects, in COCO's format
 RAW/refcoco/refs(unc).p             expressions: a pickle; gRefCOCO has grefs(unc).json
 RAW/images/mscoco/images/train2014  images
 """
@@ -18,11 +18,11 @@ from genmask_jax.errors import UserError
 FOLDERS = {"refcoco": "refcoco", "refcocoplus": "refcoco+", "refcocog": "refcocog", "grefcoco": "grefcoco"}
 IMAGES = epath.Path("images", "mscoco", "images", "train2014")
 NO_TARGET = -1
-"""Stands in gRefCOCO's lists of objects where there is none."""
+"""The object id that gRefCOCO gives where there is no object."""
 
 
 def split_bys(raw: epath.Path, name: str) -> list[str]:
-    """By whom the splits that are there were made: of unc, google, umd, in the order of their names.
+    """The splitters (unc, google, umd) whose splits are in the raw folder, in alphabetical order.
 
     Raises:
         UserError: there are none.
@@ -42,10 +42,10 @@ def _refs_file(name: str, split_by: str) -> str:
 
 
 def read(raw: epath.Path, name: str, split_by: str) -> Plan:
-    """Every sentence of every ref as an expression, lower-cased.
+    """Reads every sentence of every ref as an expression, lower-cased.
 
     Raises:
-        UserError: a file is missing or is not what it should be.
+        UserError: a file is missing or invalid.
     """
     folder = raw / FOLDERS[name]
     path = folder / _refs_file(name, split_by)
@@ -64,7 +64,7 @@ def read(raw: epath.Path, name: str, split_by: str) -> Plan:
             sentences = [(s["sent_id"], s["sent"].lower()) for s in ref["sentences"]]
             good = list(_good(sentences, split, seen, problems, where))
         except (KeyError, TypeError, AttributeError) as error:
-            problems.append(f"{where} lacks or mistakes {error}")
+            problems.append(f"{where} lacks a field or has an invalid one: {error}")
         except ValueError as error:
             problems.append(f"{where} {error}")
         else:
@@ -99,7 +99,7 @@ class _Objects:
         self._usable: dict[int, Any] = {}
 
     def target(self, ref: dict[str, Any], problems: list[str], where: str) -> Target:
-        """What a ref means. Raises ValueError when it cannot be had."""
+        """What a ref refers to. Raises ValueError when that is missing or unusable."""
         image = self.images.get(ref["image_id"])
         if image is None:
             raise ValueError(f"is of image {ref['image_id']}, which instances.json does not have")
@@ -116,7 +116,7 @@ class _Objects:
             except ValueError as error:
                 if len(ann_ids) == 1:
                     raise
-                problems.append(f"{where} {error}")  # the others are still meant
+                problems.append(f"{where} {error}")  # the other objects are kept
         if ann_ids and not found:
             raise ValueError(f"has none of its {len(ann_ids)} objects left")
         return Target(ref["ref_id"], tuple(found), segmentations=tuple(found.values()))
@@ -124,20 +124,22 @@ class _Objects:
     def _segmentation(self, ann_id: int, image: dict[str, Any], problems: list[str]) -> Any:
         annotation = self.annotations.get(ann_id)
         if annotation is None:
-            raise ValueError(f"means object {ann_id}, which instances.json does not have")
+            raise ValueError(f"refers to object {ann_id}, which instances.json does not have")
         if annotation["image_id"] != image["id"]:
-            raise ValueError(f"means object {ann_id}, which is in another image, {annotation['image_id']}")
+            raise ValueError(
+                f"refers to object {ann_id}, which is in another image: {annotation['image_id']}"
+            )
         if ann_id not in self._usable:
             size = (image["height"], image["width"])
             try:
                 self._usable[ann_id], complaints = masks.usable(annotation["segmentation"], size)
             except ValueError as error:
-                raise ValueError(f"means object {ann_id}, which has no mask: {error}") from error
+                raise ValueError(f"refers to object {ann_id}, which has no mask: {error}") from error
             problems.extend(f"instances.json: object {ann_id}: {complaint}" for complaint in complaints)
         return self._usable[ann_id]
 
     def planned(self, refs: dict[int, list[tuple[Target, list]]]) -> list[PlannedImage]:
-        """By their numbers; of each, targets and expressions in the order of the file."""
+        """The images in the order of their ids; targets and expressions are in the order of the file."""
         return [self._image(image_id, refs[image_id]) for image_id in sorted(refs)]
 
     def _image(self, image_id: int, refs: list[tuple[Target, list]]) -> PlannedImage:

@@ -1,7 +1,7 @@
-"""ReasonSeg's annotations: shapes with labels, painted one over the other as its published scores rest on.
+"""ReasonSeg's annotations: labelled shapes, painted over one another as for its published scores.
 
-The rasterisation is OpenCV's, of points truncated to whole numbers: outline and interior. Larger shapes are
-painted first. (Reference: `get_mask_from_json` of LISA.)
+OpenCV rasterises outline and interior, from points truncated to integers. Larger shapes are painted first.
+(Reference: `get_mask_from_json` of LISA.)
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from genmask_jax.data.masks import IGNORE, LARGEST, Size
 
 
 def usable(shapes: Any) -> tuple[tuple[tuple[str, Any], ...], list[str]]:
-    """(label, points) of the shapes that are to be painted, and complaints about those that cannot be.
+    """(label, points) of the shapes to paint, and an error message for each that cannot be painted.
 
-    What is labelled "flag", in upper or lower case, is no annotation and left out without complaint.
+    Shapes labelled "flag", in upper or lower case, are not annotations and are left out silently.
     """
     kept, complaints = [], []
     for i, shape in enumerate(shapes if isinstance(shapes, list) else ()):
@@ -42,16 +42,16 @@ def _complaint(points: Any) -> str:
         return "has points that are no pairs of numbers"
     if array.ndim != 2 or array.shape[1] != 2:
         return "has points that are no pairs of numbers"
-    within = np.abs(array) <= LARGEST  # False of what is not finite
-    return "" if within.all() else "has points far outside of any image"
+    within = np.abs(array) <= LARGEST  # False if not finite
+    return "" if within.all() else "has points far outside any image"
 
 
 def paint(shapes: Sequence[tuple[str, Any]], size: Size) -> UInt8[np.ndarray, "H W"]:
-    """A mask of 1 where a shape's label names a target, 255 where it contains "ignore", and 0.
+    """A mask: 1 where a shape's label names a target, 255 where it contains "ignore", 0 elsewhere.
 
     Args:
         shapes: (label, points (x, y)) as `usable` gives them.
-        size: of the image.
+        size: (height, width) of the image.
     """
     areas = [int(np.count_nonzero(_draw(np.zeros(size, np.uint8), points, 1))) for _, points in shapes]
     mask = np.zeros(size, np.uint8)
