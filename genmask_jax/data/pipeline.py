@@ -84,7 +84,7 @@ class PartOfBatches(grain.MapDataset):
         return self._parent[(batch * self.count + self.index) * self.rows + row]
 
 
-def _endless(source: Source, seed: int) -> grain.MapDataset:
+def _endless(source: Source[Any], seed: int) -> grain.MapDataset:
     """A source, shuffled anew in every epoch, without end; a mixture's parts so each, in turn by weight."""
     if isinstance(source, Mixture):
         # Neither part nor the other task of a batch has another's order.
@@ -112,12 +112,15 @@ def training_batches(
         condition_dropout: share of generation prompts that are replaced by the empty one.
         seed: of shuffling and dropout.
     """
+    segments: Source[Any]
+    images: Source[Any]
     if config.latents:
-        sources = [CachedLatents(config.latents, task) for task in ("segment", "generate")]
+        segments, images = (CachedLatents(config.latents, task) for task in ("segment", "generate"))
     else:
-        sources = [segment_source(config, "train"), generate_source(config, "train")]
+        segments, images = segment_source(config, "train"), generate_source(config, "train")
     return batches_of(
-        *sources,
+        segments,
+        images,
         preparer,
         batch_size=batch_size,
         part=part,
@@ -128,8 +131,8 @@ def training_batches(
 
 
 def batches_of(
-    segments: Source,
-    images: Source,
+    segments: Source[Any],
+    images: Source[Any],
     preparer: Preparer,
     *,
     batch_size: int,

@@ -8,7 +8,7 @@ the DiT; the others are frozen. The empty text is the null instruction of classi
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ Targets = dict[str, jax.ShapeDtypeStruct]
 """Parameters by name, with the dtypes and shardings that are wanted."""
 
 
+@runtime_checkable
 class Preparer(Protocol):
     """Text (and image) to the encoder's inputs, on the host."""
 
