@@ -74,7 +74,7 @@ def _parse(arguments: list[str]) -> list[str]:
 def _need_config_file() -> None:
     """Checks that the config file exists; ml_collections itself raises only on use, with many lines."""
     if "config" in flags.FLAGS:
-        config = flags.FLAGS["config"]
+        config: Any = flags.FLAGS["config"]
         if config.value is not None and not isinstance(config.value, ConfigDict):
             raise UserError(f"--config={config.config_filename}: there is no such file; see configs/")
 
@@ -105,6 +105,6 @@ def suit_cpu() -> None:
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
     default = epath.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "genmask_jax"
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.read("jax_compilation_cache_dir") is None:
         jax.config.update("jax_compilation_cache_dir", str(default))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

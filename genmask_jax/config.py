@@ -6,7 +6,7 @@ code below the scripts sees only the dataclass.
 """
 
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -21,7 +21,7 @@ from genmask_jax.models.vae import VAEConfig
 from genmask_jax.sharding import MeshConfig
 from genmask_jax.timesteps import Law
 
-DIT_SIZES: dict[str, dict[str, int]] = {
+DIT_SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 192, "depth": 5, "num_heads": 4, "ffn_size": 768},
     "s": {"hidden_size": 384, "depth": 12, "num_heads": 6, "ffn_size": 1536},
     "b": {"hidden_size": 768, "depth": 12, "num_heads": 12, "ffn_size": 3072},

@@ -9,6 +9,10 @@ import jax
 import pytest
 from etils import epath
 from flax import nnx
+from jaxtyping import install_import_hook
+
+# Every function of the package checks its arguments, shapes included; to be installed before its first import.
+install_import_hook("genmask_jax", "tests.typechecker.check")
 
 from genmask_jax import cli
 from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, SamplerConfig, TrainConfig

@@ -21,7 +21,6 @@ from rich.table import Table
 
 from genmask_jax.benchmarks.timing import time_in_turns
 from genmask_jax.config import TrainConfig, from_config_dict
-from genmask_jax.data.examples import Source
 from genmask_jax.data.pipeline import batches_of, training_batches
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.data.sources import texts
@@ -39,11 +38,12 @@ JPEGS = 64
 """Number of different images in the set of JPEGs; all take equally long to decode."""
 
 
-class JpegSource(Source):
+class JpegSource:
     """Images as JPEG and masks as PNG in an ArrayRecord, decoded on read."""
 
     def __init__(self, path: str, *, masks: bool):
-        self.records, self.masks = grain.sources.ArrayRecordDataSource(path), masks
+        self.records: Any = grain.sources.ArrayRecordDataSource(path)
+        self.masks = masks
 
     def __len__(self) -> int:
         return len(self.records)
@@ -125,8 +125,10 @@ def measure(path: str, vae: str | None, jpeg_size: int, duration: float) -> dict
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/jpegs.arrayrecord"
         write_jpegs(epath.Path(path), jpeg_size)
-        sources = (JpegSource(path, masks=masks) for masks in (True, False))
-        batches = batches_of(*sources, encoder.preparer, num_workers=config.data.num_workers, **options)
+        segments, images = JpegSource(path, masks=True), JpegSource(path, masks=False)
+        batches = batches_of(
+            segments, images, encoder.preparer, num_workers=config.data.num_workers, **options
+        )
         rates["jpegs"] = examples_per_second(batches, size, duration)
     rates["step"] = size / step_seconds(config, encoder, next(read()))
     table = Table(title=f"{config.name}: batches of {size}")

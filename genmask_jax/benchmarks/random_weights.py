@@ -11,7 +11,7 @@ def random_weights(shapes: Any, dtype: Any) -> Any:
     rng = np.random.default_rng(0)
 
     def leaf(x: Any) -> jax.Array:
-        values = np.ones(x.shape, dtype)
+        values: Any = np.ones(x.shape, dtype)
         if values.ndim > 1:
             for layer in values if values.ndim > 2 else (values,):
                 layer[:] = rng.standard_normal(layer.shape, np.float32) * layer.shape[-2] ** -0.5

@@ -96,7 +96,7 @@ def _report(workload: Workload, taken: dict, first: dict, losses: dict, failed: 
         "matmul_peak_gflops_per_second": peak / 1e9,
         "share_of_peak": workload.flops / medians["ours"] / peak,
         **peak_memory(),
-        "peer": min(peers, key=peers.get, default=None),
+        "peer": min(peers, key=lambda name: peers[name], default=None),
         "dtype": workload.dtype,
         "device": jax.devices()[0].device_kind,
         "threads": len(os.sched_getaffinity(0)),

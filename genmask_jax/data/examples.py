@@ -5,33 +5,35 @@ run, so that Grain can shuffle, shard and resume by index alone.
 """
 
 from collections.abc import Sequence
-from typing import Protocol, TypedDict
+from typing import Generic, Protocol, TypedDict, TypeVar, runtime_checkable
 
 import numpy as np
 
 
-class SegmentExample(TypedDict, total=False):
-    """An image, an expression that refers to something in it, and the mask of the referred object.
+class SegmentExample(TypedDict):
+    """An image, an expression that refers to something in it, and its mask.
 
-    image:        uint8 [H, W, 3], RGB.
-    mask:         uint8 [H, W], 1 where the *visible* part of the referred object is, else 0. Masks to be
-                  scored may differ in size from `image`, and are 255 at ignored pixels.
-    text:         the expression.
-    id:           unique within the split, stable between runs.
-
-    Examples to be scored (see data/sources.py) also have the fields below; those of a prepared dataset also
-    have `asked`, the expression as it was read (`records.Asked`):
-
-    group:        the kind of question; scores are also reported per group.
-    other_text:   an expression that refers to another object of the same image; "" if there is none.
-    other_mask:   uint8 [H, W], the mask of that other object.
-    objects_mask: uint8 [H, W], the union of all objects in the image.
+    image: uint8 [H, W, 3], RGB.
+    mask: uint8 [H, W], 1 where the *visible* part of the referred object is, else 0.
+    text: the expression.
+    id: unique within the split, stable between runs.
     """
 
     image: np.ndarray
     mask: np.ndarray
     text: str
     id: str
+
+
+class ScoredExample(SegmentExample):
+    """An example for evaluation. `mask` may have another size than `image`, and 255 at ignored pixels.
+
+    group: the kind of expression; scores are reported per group as well.
+    other_text: an expression that refers to another object of the same image; "" where there is none.
+    other_mask: uint8 [H, W], the mask of that other object.
+    objects_mask: uint8 [H, W], the union of all objects in the image.
+    """
+
     group: str
     other_text: str
     other_mask: np.ndarray
@@ -46,25 +48,37 @@ class GenerateExample(TypedDict):
     id: str
 
 
-class Source(Protocol):
+E = TypeVar("E")
+E_co = TypeVar("E_co", covariant=True)
+
+
+@runtime_checkable
+class Source(Protocol[E_co]):
     """Random access to the examples of one task and split."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> SegmentExample | GenerateExample: ...
+    def __getitem__(self, index: int) -> E_co: ...
 
 
-class Mixture:
+@runtime_checkable
+class OwnImages(Protocol):
+    """A source that also has its images at their own resolution, uint8 [H, W, 3]."""
+
+    def image(self, index: int) -> np.ndarray: ...
+
+
+class Mixture(Generic[E]):
     """Several sources. Indexing concatenates them; training samples them by weight."""
 
-    def __init__(self, parts: Sequence[Source], weights: Sequence[float]):
+    def __init__(self, parts: Sequence[Source[E]], weights: Sequence[float]):
         """`weights`: the relative share of examples that training draws from each part; positive."""
         self.parts, self.weights = list(parts), list(weights)
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
 
-    def __getitem__(self, index: int) -> SegmentExample | GenerateExample:
+    def __getitem__(self, index: int) -> E:
         if not 0 <= index < len(self):
             raise IndexError(index)
         ends = np.cumsum([len(part) for part in self.parts])

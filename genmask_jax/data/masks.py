@@ -21,7 +21,12 @@ LARGEST = 2**15
 
 def encode(mask: np.ndarray) -> str:
     """Encodes a mask [H, W], nonzero where the object is, as counts."""
-    return coco.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+    return _counts(coco.encode(np.asfortranarray(mask, np.uint8)))
+
+
+def _counts(rle: Any) -> str:
+    """Of an RLE of pycocotools, whose counts are bytes."""
+    return rle["counts"].decode()
 
 
 def decode(counts: str, size: Size) -> Bool[np.ndarray, "H W"]:
@@ -99,8 +104,8 @@ def from_coco(segmentation: Any, size: Size) -> str:
     """The counts of polygons (their union) or of an RLE, as returned by `usable`."""
     if isinstance(segmentation, str):
         return segmentation
-    polygons = [[float(x) for x in polygon] for polygon in segmentation]
-    return coco.merge(coco.frPyObjects(polygons, *size))["counts"].decode()
+    polygons: Any = [[float(x) for x in polygon] for polygon in segmentation]
+    return _counts(coco.merge(coco.frPyObjects(polygons, *size)))
 
 
 def _from_rle(rle: dict[str, Any], size: Size) -> str:
@@ -111,7 +116,8 @@ def _from_rle(rle: dict[str, Any], size: Size) -> str:
     if isinstance(counts, list):
         if not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]:
             raise ValueError(f"its runs do not add up to {_times(size)} pixels")
-        counts = coco.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"].decode()
+        runs: Any = {"size": list(size), "counts": counts}
+        counts = _counts(coco.frPyObjects(runs, *size))
     if not isinstance(counts, str):
         raise ValueError("no counts")
     return encode(decode(counts, size))  # validates the counts and normalises their form
@@ -125,7 +131,7 @@ def union(masks: Sequence[str], size: Size) -> str:
     """Counts of the union of the masks; of an empty mask if there are none."""
     if not masks:
         return encode(np.zeros(size, np.uint8))
-    return coco.merge([{"size": list(size), "counts": m.encode()} for m in masks])["counts"].decode()
+    return _counts(coco.merge([{"size": list(size), "counts": m.encode()} for m in masks]))
 
 
 def with_ignored(counts: str, ignored: str, size: Size) -> UInt8[np.ndarray, "H W"]:

@@ -83,7 +83,7 @@ class PartOfBatches(grain.MapDataset):
         return self._parent[(batch * self.count + self.index) * self.rows + row]
 
 
-def _endless(source: Source, seed: int) -> grain.MapDataset:
+def _endless(source: Source[Any], seed: int) -> grain.MapDataset:
     """Repeats a source forever, reshuffled every epoch; a mixture's parts each so, sampled by weight."""
     if isinstance(source, Mixture):
         # Distinct seeds: no two parts, nor the two tasks of a batch, share an order.
@@ -111,12 +111,15 @@ def training_batches(
         condition_dropout: probability of replacing a generation prompt by the empty one.
         seed: seed for shuffling and dropout.
     """
+    segments: Source[Any]
+    images: Source[Any]
     if config.latents:
-        sources = [CachedLatents(config.latents, task) for task in ("segment", "generate")]
+        segments, images = (CachedLatents(config.latents, task) for task in ("segment", "generate"))
     else:
-        sources = [segment_source(config, "train"), generate_source(config, "train")]
+        segments, images = segment_source(config, "train"), generate_source(config, "train")
     return batches_of(
-        *sources,
+        segments,
+        images,
         preparer,
         batch_size=batch_size,
         part=part,
@@ -127,8 +130,8 @@ def training_batches(
 
 
 def batches_of(
-    segments: Source,
-    images: Source,
+    segments: Source[Any],
+    images: Source[Any],
     preparer: Preparer,
     *,
     batch_size: int,

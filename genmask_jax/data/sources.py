@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from genmask_jax.config import DataConfig
-from genmask_jax.data.examples import Mixture, Source
+from genmask_jax.data.examples import GenerateExample, Mixture, ScoredExample, SegmentExample, Source
 from genmask_jax.data.prepared import records
-from genmask_jax.data.prepared.builders import BUILDERS, image_name, of_coco
-from genmask_jax.data.prepared.source import PreparedGenerate, PreparedSegment
+from genmask_jax.data.prepared.builders import BUILDERS, ImagesBuilder, image_name, of_coco
+from genmask_jax.data.prepared.source import PreparedGenerate, PreparedScored, PreparedSegment
 from genmask_jax.data.refershapes.source import ReferShapesGenerate, ReferShapesSegment
 from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
 from genmask_jax.errors import UserError
@@ -16,37 +17,83 @@ FAMILY = ("refcoco:unc", "refcocoplus:unc", "refcocog:umd")
 """The RefCOCO family: images in the train split of one are in the val and test splits of another."""
 
 
+Segment = Callable[[DataConfig, str], Source[SegmentExample]]
+Scored = Callable[[DataConfig, str], Source[ScoredExample]]
+Generate = Callable[[DataConfig, str], Source[GenerateExample]]
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """How a dataset is read.
+    """How a dataset is read: functions of the config and the split.
 
-    segment: (config, split, whether masks are to be scored) -> images with expressions and masks; None if it
-        has none.
-    generate: (config, split) -> images with prompts; None if it has none.
+    segment: images with expressions and masks, to train on; None if it has none.
+    scored: the same to score on.
+    generate: images with prompts; None if it has none.
     embedded: whether it works without `config.path`.
     """
 
-    segment: Callable[[DataConfig, str, bool], Source] | None = None
-    generate: Callable[[DataConfig, str], Source] | None = None
+    segment: Segment | None = None
+    scored: Scored | None = None
+    generate: Generate | None = None
     embedded: bool = False
 
 
-def _joint_segment(config: DataConfig, split: str, scored: bool) -> Source:
+def _refershapes(config: DataConfig, split: str) -> ReferShapesSegment:
+    return ReferShapesSegment(split, config.size, config.seed)
+
+
+def _stamps(config: DataConfig, split: str) -> StampsSegment:
+    return StampsSegment(config.path, split, config.size, config.seed)
+
+
+def _joint_segment(config: DataConfig, split: str) -> Source[SegmentExample]:
     if split != "train":
-        return prepared_segment(config.path, FAMILY[0], split, config.size, scored=scored)
+        return PreparedSegment(_expressions(config, FAMILY[0], split), config.size)
     weights, without = joint_weights(config), held_out(config)
     parts = [
-        prepared_segment(config.path, name, split, config.size, without=without if of_coco(name) else ())
+        PreparedSegment(_expressions(config, name, split, without if of_coco(name) else None), config.size)
         for name in weights
     ]
     return Mixture(parts, list(weights.values()))
 
 
-def _prepared_segment(config: DataConfig, split: str, scored: bool) -> Source:
-    return prepared_segment(config.path, config.name, split, config.size, scored=scored)
+def _joint_scored(config: DataConfig, split: str) -> Source[ScoredExample]:
+    return PreparedScored(_expressions(config, FAMILY[0], split, shuffled=True), config.size)
 
 
-def _prepared_generate(config: DataConfig, split: str) -> Source:
+def _prepared_segment(config: DataConfig, split: str) -> Source[SegmentExample]:
+    return PreparedSegment(_expressions(config, config.name, split), config.size)
+
+
+def _prepared_scored(config: DataConfig, split: str) -> Source[ScoredExample]:
+    return PreparedScored(_expressions(config, config.name, split, shuffled=True), config.size)
+
+
+def _expressions(
+    config: DataConfig,
+    name: str,
+    split: str,
+    without: frozenset[str] | None = None,
+    *,
+    shuffled: bool = False,
+) -> records.Items:
+    """The expressions of one prepared dataset; outside training, only the first of each ReasonSeg image.
+
+    Expressions to score on are shuffled, because validation uses the first ones.
+    """
+    items = records.Items(
+        records.find(config.path, name),
+        split,
+        "expressions",
+        without=without or frozenset(),
+        first_only=name == "reasonseg" and split != "train",
+        shuffled=shuffled,
+    )
+    _need_some(items, "expressions")
+    return items
+
+
+def _prepared_generate(config: DataConfig, split: str) -> Source[GenerateExample]:
     name = config.generate or config.name
     without = held_out(config) if name == "coco_captions" and split == "train" else frozenset()
     items = records.Items(records.find(config.path, name), split, "captions", without=without)
@@ -54,48 +101,73 @@ def _prepared_generate(config: DataConfig, split: str) -> Source:
     return PreparedGenerate(items, config.size)
 
 
+def _need_some(items: records.Items, kind: str) -> None:
+    if not len(items):
+        raise UserError(f"{items.directory}: the split {items.split} has no {kind} that may be used")
+
+
+def _prepared(builder: type[ImagesBuilder]) -> Dataset:
+    has = builder.has_expressions
+    return Dataset(
+        segment=_prepared_segment if has else None,
+        scored=_prepared_scored if has else None,
+        generate=_prepared_generate if builder.has_captions else None,
+    )
+
+
 DATASETS: dict[str, Dataset] = {
     "refershapes": Dataset(
-        lambda config, split, scored: ReferShapesSegment(split, config.size, config.seed),
-        lambda config, split: ReferShapesGenerate(split, config.size, config.seed),
+        segment=_refershapes,
+        scored=_refershapes,
+        generate=lambda config, split: ReferShapesGenerate(split, config.size, config.seed),
         embedded=True,
     ),
     "stamps": Dataset(
-        lambda config, split, scored: StampsSegment(config.path, split, config.size, config.seed),
-        lambda config, split: StampsGenerate(config.path, split, config.size, config.seed),
+        segment=_stamps,
+        scored=_stamps,
+        generate=lambda config, split: StampsGenerate(config.path, split, config.size, config.seed),
     ),
-    "refcoco_joint": Dataset(_joint_segment),
-    **{
-        name: Dataset(
-            _prepared_segment if builder.has_expressions else None,
-            _prepared_generate if builder.has_captions else None,
-        )
-        for name, builder in BUILDERS.items()
-    },
+    "refcoco_joint": Dataset(segment=_joint_segment, scored=_joint_scored),
+    **{name: _prepared(builder) for name, builder in BUILDERS.items()},
 }
 
 
-def segment_source(config: DataConfig, split: str, *, scored: bool = False) -> Source:
-    """Images with expressions and masks (`SegmentExample`) of a split.
+def segment_source(config: DataConfig, split: str) -> Source[SegmentExample]:
+    """Images with expressions and masks of a split to train on, all `config.size` square.
 
     Args:
         config: the data config.
         split: train, val or test; the RefCOCO family also has testA and testB.
-        scored: whether masks are to be scored: they then keep their own resolution, and examples have the
-            extra fields that scores need. Otherwise images and masks are `config.size` square.
 
     Raises:
         UserError: the dataset or the split does not exist.
     """
+    segment = _find_segment(config).segment
+    assert segment is not None
+    return segment(config, split)
+
+
+def scored_source(config: DataConfig, split: str) -> Source[ScoredExample]:
+    """Images with expressions and masks of a split to score on: masks keep their own resolution.
+
+    Raises:
+        UserError: as `segment_source`.
+    """
+    scored = _find_segment(config).scored
+    assert scored is not None
+    return scored(config, split)
+
+
+def _find_segment(config: DataConfig) -> Dataset:
     dataset = DATASETS.get(config.name.split(":")[0])
     if dataset is None or dataset.segment is None:
         known = ", ".join(name for name, one in DATASETS.items() if one.segment)
         raise UserError(f"config.data.name: {config.name!r} has no masks to learn; choose one of {known}")
     _need_path(config, dataset)
-    return dataset.segment(config, split, scored)
+    return dataset
 
 
-def generate_source(config: DataConfig, split: str) -> Source:
+def generate_source(config: DataConfig, split: str) -> Source[GenerateExample]:
     """Images with prompts (`GenerateExample`) of a split: train or val; test where there is one.
 
     Raises:
@@ -120,30 +192,6 @@ def joint_weights(config: DataConfig) -> dict[str, float]:
     fields = dataclasses.asdict(config.joint)
     names = {f: f.replace("_", ":") if of_coco(f.split("_")[0]) else f for f in fields}
     return {names[field]: weight for field, weight in fields.items() if weight}
-
-
-def prepared_segment(
-    path: str, name: str, split: str, size: int, *, without: frozenset[str] | tuple = (), scored: bool = False
-) -> PreparedSegment:
-    """The expressions of one prepared dataset; outside training, only the first of each ReasonSeg image.
-
-    Expressions to be scored are shuffled, because validation uses the first ones.
-    """
-    items = records.Items(
-        records.find(path, name),
-        split,
-        "expressions",
-        without=frozenset(without),
-        first_only=name == "reasonseg" and split != "train",
-        shuffled=scored,
-    )
-    _need_some(items, "expressions")
-    return PreparedSegment(items, size, whole_masks=scored, with_others=scored)
-
-
-def _need_some(items: records.Items, kind: str) -> None:
-    if not len(items):
-        raise UserError(f"{items.directory}: the split {items.split} has no {kind} that may be used")
 
 
 def held_out(config: DataConfig) -> frozenset[str]:
@@ -195,5 +243,5 @@ def check(config: DataConfig) -> None:
 
 def texts(config: DataConfig, count: int = 4000) -> list[str]:
     """Texts of both tasks, from the start of the train split, for learning a vocabulary."""
-    sources = (segment_source(config, "train"), generate_source(config, "train"))
+    sources: tuple[Source[Any], ...] = (segment_source(config, "train"), generate_source(config, "train"))
     return [source[i]["text"] for source in sources for i in range(min(count // 2, len(source)))]

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from genmask_jax.data import masks
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.builders import BUILDERS, ImagesBuilder, image_name
-from genmask_jax.data.prepared.source import PreparedSegment
+from genmask_jax.data.prepared.source import PreparedAsked
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.metrics import PROTOCOLS, Counts, count_pixels
 from genmask_jax.evaluation.segmentation import read_batches, sheet_row
@@ -56,9 +56,9 @@ class Benchmark:
         ids = records.read_index(self.directory, self.split).image_ids
         return {image_name(self.name.split(":")[0], image_id) for image_id in ids}
 
-    def source(self, size: int) -> PreparedSegment:
+    def source(self, size: int) -> PreparedAsked:
         """Its expressions as examples to be scored, with square images of side `size`."""
-        return PreparedSegment(self.items(), size, whole_masks=True)
+        return PreparedAsked(self.items(), size)
 
 
 def open_benchmark(root: epath.PathLike, name: str, split: str) -> Benchmark:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from genmask_jax.data.examples import Source
+from genmask_jax.data.examples import GenerateExample, Source
 from genmask_jax.data.refershapes.scene import COLOURS, KINDS
 from genmask_jax.evaluation.shape_rule import contains
 from genmask_jax.inference.generator import Generator
@@ -17,7 +17,7 @@ def shape_prompts(count: int) -> list[tuple[str, str]]:
 
 
 def evaluate_generation(
-    generator: Generator, source: Source, count: int
+    generator: Generator, source: Source[GenerateExample], count: int
 ) -> tuple[dict[str, Any], np.ndarray, list[str]]:
     """Share of images generated for "a COLOUR KIND" that hold a shape of that colour and kind.
 
@@ -44,7 +44,7 @@ def evaluate_generation(
     return metrics, images, prompts
 
 
-def _score_real(source: Source, count: int) -> list[bool]:
+def _score_real(source: Source[GenerateExample], count: int) -> list[bool]:
     hits: list[bool] = []
     for i in range(len(source)):
         example = source[i]

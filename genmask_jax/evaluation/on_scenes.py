@@ -7,7 +7,7 @@ from etils import epath
 
 from genmask_jax import hosts
 from genmask_jax.config import DataConfig
-from genmask_jax.data.sources import generate_source, segment_source
+from genmask_jax.data.sources import generate_source, scored_source
 from genmask_jax.evaluation.generation import evaluate_generation
 from genmask_jax.evaluation.report import print_tables
 from genmask_jax.evaluation.scoring import Scoring
@@ -32,7 +32,7 @@ def score_scenes(scoring: Scoring, data: DataConfig, split: str, *, count: int, 
     Raises:
         UserError: the data or the checkpoint does not exist.
     """
-    source, prompts = segment_source(data, split, scored=True), generate_source(data, split)
+    source, prompts = scored_source(data, split), generate_source(data, split)
     out = scoring.make_out(f"evaluation_{split}")
     networks, segmenter, record = scoring.open()
     result = evaluate_segmentation(segmenter, source, count, swapped=True, keep=ON_SHEET)

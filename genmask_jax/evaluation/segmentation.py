@@ -10,7 +10,7 @@ import grain
 import numpy as np
 
 from genmask_jax.config import SamplerConfig
-from genmask_jax.data.examples import Source
+from genmask_jax.data.examples import OwnImages, ScoredExample, Source
 from genmask_jax.evaluation.metrics import intersection_union, summarize
 from genmask_jax.hosts import gather_arrays, gather_rows
 from genmask_jax.inference.batching import fixed_batches
@@ -36,7 +36,7 @@ class SegmentationResult:
 
 
 def evaluate_segmentation(
-    segmenter: Segmenter, source: Source, count: int, *, swapped: bool, keep: int = 0
+    segmenter: Segmenter, source: Source[ScoredExample], count: int, *, swapped: bool, keep: int = 0
 ) -> SegmentationResult:
     """Scores the first `count` examples. Hosts share them, and each returns the whole result.
 
@@ -73,7 +73,7 @@ def evaluate_segmentation(
 
 
 def read_batches(
-    source: Source, count: int, size: int, part: tuple[int, int]
+    source: Source[Any], count: int, size: int, part: tuple[int, int]
 ) -> Iterator[tuple[np.ndarray, int, list[Any]]]:
     """Yields (indices, how many of them count, examples) of this host's batches, prefetched.
 
@@ -142,21 +142,21 @@ def _summarize(examples: list[dict[str, Any]], swapped: bool) -> dict[str, Any]:
     return metrics
 
 
-def sheet_rows(result: SegmentationResult, source: Source) -> list[dict[str, Any]]:
+def sheet_rows(result: SegmentationResult, source: Source[ScoredExample]) -> list[dict[str, Any]]:
     """Rows of `sheets.segmentation_sheet` for the examples whose probabilities were kept."""
     pairs = zip(result.probabilities, result.examples, strict=False)
     return [sheet_row(source, i, p, row["iou"], result.sampler) for i, (p, row) in enumerate(pairs)]
 
 
 def sheet_row(
-    source: Source, i: int, probability: np.ndarray, iou: float, sampler: SamplerConfig
+    source: Source[Any], i: int, probability: np.ndarray, iou: float, sampler: SamplerConfig
 ) -> dict[str, Any]:
     """The sheet row of example i and its prediction, at the resolution of its mask."""
     example, probability = source[i], probability.astype(np.float32)
     shape = example["mask"].shape
     prediction, _ = to_mask(probability, shape, sampler)
     return {
-        "image": source.image(i) if example["image"].shape[:2] != shape else example["image"],
+        "image": source.image(i) if isinstance(source, OwnImages) else example["image"],
         "text": example["text"],
         "mask": example["mask"],
         "probability": to_image_size(probability, shape),

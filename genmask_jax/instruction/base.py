@@ -8,7 +8,7 @@ others are frozen. The empty text is the null instruction of classifier-free gui
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ Targets = dict[str, jax.ShapeDtypeStruct]
 """Parameters by name, with the dtypes and shardings in which to load them."""
 
 
+@runtime_checkable
 class Preparer(Protocol):
     """Turns text (and an image) into the encoder's inputs, on the host."""
 

@@ -11,7 +11,7 @@ from etils import epath
 from genmask_jax import flow
 from genmask_jax.config import TrainConfig
 from genmask_jax.data.pipeline import training_batches
-from genmask_jax.data.sources import generate_source, segment_source
+from genmask_jax.data.sources import generate_source, scored_source
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
 from genmask_jax.hosts import is_first
 from genmask_jax.inference.generator import Generator
@@ -92,7 +92,7 @@ class GenMaskTask:
         """Returns validation scores; the first host writes contact sheets to `directory`."""
         self.networks.params = ema_params
         count = self.config.loop.num_eval_examples
-        source = segment_source(self.config.data, "val", scored=True)
+        source = scored_source(self.config.data, "val")
         result = evaluate_segmentation(self.segmenter, source, count, swapped=False, keep=16)
         prompts = generate_source(self.config.data, "val")
         prompts = [prompts[i]["text"] for i in range(min(16, len(prompts)))]

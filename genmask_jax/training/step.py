@@ -69,8 +69,8 @@ def accumulate_gradients(
 
 def update_ema(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
     """ema = d ema + (1 - d) params, with d = min(decay, (1 + step) / (10 + step)) early on."""
-    decay = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    return jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), ema, params)
+    rate = 1 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)
 
 
 def update_window(means: dict, values: dict, position: jax.Array) -> dict:

@@ -9,7 +9,7 @@ import raw_trees
 
 from genmask_jax.config import DataConfig, JointConfig
 from genmask_jax.data.pipeline import training_batches
-from genmask_jax.data.sources import check, generate_source, held_out, segment_source
+from genmask_jax.data.sources import check, generate_source, held_out, scored_source, segment_source
 from genmask_jax.errors import UserError
 
 
@@ -82,7 +82,7 @@ def test_batches_keep_the_weights_and_are_the_same_on_any_number_of_hosts(config
 
 
 def test_masks_to_learn_are_as_large_as_images_and_masks_to_score_as_they_were(config):
-    learned, scored = segment_source(config, "train")[0], segment_source(config, "val", scored=True)[0]
+    learned, scored = segment_source(config, "train")[0], scored_source(config, "val")[0]
     assert learned["image"].shape == (32, 32, 3)
     assert learned["mask"].shape == (32, 32)
     assert set(np.unique(learned["mask"])) <= {0, 1}
@@ -91,7 +91,7 @@ def test_masks_to_learn_are_as_large_as_images_and_masks_to_score_as_they_were(c
     assert scored["mask"].shape == scored["other_mask"].shape == scored["objects_mask"].shape
     # What is ignored is background to learn.
     reasoning = dataclasses.replace(config, name="reasonseg")
-    whole, small = segment_source(reasoning, "train", scored=True), segment_source(reasoning, "train")
+    whole, small = scored_source(reasoning, "train"), segment_source(reasoning, "train")
     as_scored = {example["id"]: example["mask"] for example in (whole[i] for i in range(len(whole)))}
     assert any((mask == 255).any() for mask in as_scored.values())
     for example in (small[i] for i in range(len(small))):

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import grain
 import jax
@@ -57,21 +57,21 @@ class Encoder:
             self._text_state = with_loaded(jax.tree.map(lambda x: placed(x, everywhere), shapes), instruction)
             self._embed = jax.jit(lambda state, x: nnx.merge(text_graph, state)(x))
 
-    def __call__(self, examples: list[dict]) -> Iterator[LatentExample]:
+    def __call__(self, examples: list[Any]) -> Iterator[LatentExample]:
         """Encodes at most `batch_size` examples; a smaller batch is padded."""
         full = examples + examples[-1:] * (self.batch_size - len(examples))
         latents = {"image_latents": self._run(self._images, [x["image"] for x in full])}
         if "mask" in examples[0]:
             latents["mask_latents"] = self._run(self._masks, [x["mask"] for x in full])
         if self._instruction is not None:
-            latents |= self._instructions(full)
+            latents |= self._instructions(self._instruction, full)
         for i, example in enumerate(examples):
-            yield {"text": example["text"], **{name: values[i] for name, values in latents.items()}}
+            yield cast(LatentExample, {"text": example["text"]} | {name: x[i] for name, x in latents.items()})
 
     def _run(self, function: Any, images: list[np.ndarray]) -> np.ndarray:
         return jax.device_get(function(self._state, jax.device_put(np.stack(images), self._batches)))
 
-    def _instructions(self, examples: list[dict]) -> dict[str, np.ndarray]:
+    def _instructions(self, instruction: Instruction, examples: list[Any]) -> dict[str, np.ndarray]:
         segment = "mask" in examples[0]
         texts = {"text": [x["text"] for x in examples]}
         if not segment:  # training drops some prompts
@@ -79,7 +79,7 @@ class Encoder:
         found = {}
         for name, words in texts.items():
             pairs = zip(words, examples, strict=True)
-            rows = [self._instruction.preparer(text, x["image"] if segment else None) for text, x in pairs]
+            rows = [instruction.preparer(text, x["image"] if segment else None) for text, x in pairs]
             inputs = jax.device_put(stack_inputs(rows), self._batches)
             embeds, mask = jax.device_get(self._embed(self._text_state, inputs))
             found |= {f"{name}_embeds": embeds, f"{name}_mask": mask}
@@ -119,8 +119,6 @@ def encode_shard(
         UserError: the directory holds a cache of something else, its files cannot be written, or the
             instruction encoder is not frozen.
     """
-    if instruction is not None and instruction.fingerprint is None:
-        raise UserError("--instruction: config.instruction is trained; only a frozen encoder is cached")
     if data.name == "refcoco_joint":
         raise UserError("config.data.name: refcoco_joint draws by weights; cache one dataset's latents")
     sources = {"segment": segment_source(data, "train"), "generate": generate_source(data, "train")}
@@ -138,7 +136,7 @@ def encode_shard(
         dtype=dtype,
         num_shards=num_shards,
         **counts,
-        instruction=instruction.fingerprint() if instruction is not None else "",
+        instruction=_fingerprint(instruction),
     )
     if min(counts.values()) < num_shards:
         raise UserError(
@@ -161,8 +159,16 @@ def encode_shard(
     return identity
 
 
+def _fingerprint(instruction: Instruction | None) -> str:
+    if instruction is None:
+        return ""
+    if instruction.fingerprint is None:
+        raise UserError("--instruction: config.instruction is trained; only a frozen encoder is cached")
+    return instruction.fingerprint()
+
+
 def _write(
-    encoder: Encoder, source: Source, indices: range, path: epath.Path, dtype: str, title: str
+    encoder: Encoder, source: Source[Any], indices: range, path: epath.Path, dtype: str, title: str
 ) -> None:
     """Writes one file, over whatever an interrupted run left there."""
     dataset = grain.MapDataset.source(source)[indices.start : indices.stop : indices.step]

@@ -14,7 +14,8 @@ import dataclasses
 import functools
 import hashlib
 import json
-from typing import Any, TypedDict
+from collections.abc import Mapping
+from typing import Any, TypedDict, cast
 
 import grain
 import jax
@@ -24,7 +25,6 @@ import safetensors.numpy
 from etils import epath
 
 from genmask_jax.config import DataConfig
-from genmask_jax.data.examples import Source
 from genmask_jax.errors import UserError
 from genmask_jax.fields import difference, read_dataclass
 from genmask_jax.instruction.base import Instruction
@@ -91,7 +91,7 @@ def shard_name(shard: int, num_shards: int) -> str:
     return f"{shard:05d}-of-{num_shards:05d}"
 
 
-def pack(example: LatentExample, dtype: str) -> bytes:
+def pack(example: Mapping[str, Any], dtype: str) -> bytes:
     """Serialises an example to a record."""
     kept = {name: x for name, x in example.items() if name.endswith("latents")}
     masks = {name: np.asarray(x, bool) for name, x in example.items() if name.endswith("_mask")}
@@ -118,7 +118,7 @@ def unpack(record: bytes) -> LatentExample:
         padded = np.zeros((len(mask), arrays[embeds].shape[1]), np.float32)
         padded[mask] = arrays[embeds]
         arrays[embeds] = padded
-    return {"text": text, **arrays, **masks}
+    return cast(LatentExample, {"text": text, **arrays, **masks})
 
 
 def read_identity(directory: epath.PathLike) -> Identity:
@@ -207,7 +207,7 @@ def _open(directory: str, task: str, num_shards: int) -> grain.sources.ArrayReco
     return grain.sources.ArrayRecordDataSource(names)
 
 
-class CachedLatents(Source):
+class CachedLatents:
     """A task's examples in the order of the source they were made from. Example i is in shard i mod n."""
 
     def __init__(self, directory: str, task: str):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genmask_jax.data.examples import GenerateExample, SegmentExample
+from genmask_jax.data.examples import GenerateExample, ScoredExample
 from genmask_jax.data.refershapes.scene import Scene, draw_scene
 from genmask_jax.data.refershapes.words import say
 from genmask_jax.errors import UserError
@@ -68,7 +68,7 @@ class ReferShapesSegment(_Shapes):
             texts = (said[0].phrase(noun), said[1].phrase(noun))
             return Composition(scene, target, other, *texts, said[0].group)
 
-    def __getitem__(self, index: int) -> SegmentExample:
+    def __getitem__(self, index: int) -> ScoredExample:
         made = self.compose(index)
         masks = made.scene.masks
         return {

@@ -11,7 +11,7 @@ import functools
 
 import numpy as np
 
-from genmask_jax.data.examples import GenerateExample, SegmentExample
+from genmask_jax.data.examples import GenerateExample, ScoredExample
 from genmask_jax.data.stamps.scene import SPLITS, Scene, Stamp, lay_out, load, paint
 from genmask_jax.data.stamps.words import KINDS, Expression, ambiguous, expressions_for
 from genmask_jax.errors import UserError
@@ -136,7 +136,7 @@ class StampsSegment(_Stamps):
         options = expressions_for(target, scene, kind)
         return options[rng.integers(len(options))] if options else None
 
-    def __getitem__(self, index: int) -> SegmentExample:
+    def __getitem__(self, index: int) -> ScoredExample:
         rng = self._rng(index)
         asked = self._question(rng, index)
         masks = asked.scene.masks.astype(np.uint8)

@@ -39,7 +39,7 @@ def _vision(config: QwenConfig, **options) -> QwenVision | None:
 def embed(text: QwenText, vision: QwenVision | None, inputs: Inputs) -> Float[Array, "B L D"]:
     """Embeds words by the token embedding, and images by the vision tower."""
     x = text.embed(inputs["input_ids"])
-    if "patches" not in inputs:
+    if vision is None or "patches" not in inputs:
         return x
     batch, images = inputs["patches"].shape[:2]
     names = ("patches", "patch_positions", "windows", "order")

@@ -67,4 +67,5 @@ def load_chat_template(directory: epath.PathLike) -> str:
 
 def stop_ids(tokenizer: tokenizers.Tokenizer) -> tuple[int, ...]:
     """The tokens that end a generated text."""
-    return tuple(tokenizer.token_to_id(token) for token in (END, PAD))
+    ids = (tokenizer.token_to_id(token) for token in (END, PAD))
+    return tuple(i for i in ids if i is not None)

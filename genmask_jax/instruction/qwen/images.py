@@ -49,9 +49,10 @@ def fit(
     image: UInt8[np.ndarray, "H W 3"], config: QwenVisionConfig, min_tokens: int, max_tokens: int
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Resizes an image to `resized_shape`, bicubically."""
-    shape = resized_shape(*image.shape[:2], config.token_size, min_tokens, max_tokens)
+    rows, columns, _ = image.shape
+    shape = resized_shape(rows, columns, config.token_size, min_tokens, max_tokens)
     height, width = (side * config.token_size for side in shape)
-    if image.shape[:2] == (height, width):
+    if (rows, columns) == (height, width):
         return image
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
