@@ -11,7 +11,7 @@ from etils import epath
 from flax import nnx
 from jaxtyping import install_import_hook
 
-# Every function of the package checks its arguments, shapes included; to be installed before its first import.
+# Every function of the package checks its arguments, shapes included. Installed before its first import.
 install_import_hook("genmask_jax", "tests.typechecker.check")
 
 from genmask_jax import cli

@@ -1,4 +1,4 @@
-"""What checks every function of the package in the tests; an int passes for a float, as type checkers have it."""
+"""Checks every function of the package in the tests; as in static type checkers, an int is a float."""
 
 from beartype import BeartypeConf, beartype
 

@@ -44,7 +44,7 @@ class _Expressions:
 
 
 class PreparedSegment(_Expressions):
-    """Expressions for training: a mask is 1 where the object covers half a pixel or more, ignored pixels are 0."""
+    """Expressions for training: a mask is 1 where the object covers half a pixel; ignored pixels are 0."""
 
     def __getitem__(self, index: int) -> SegmentExample:
         record, number = self.items[index]
