@@ -47,6 +47,7 @@ def _build(kind: Any, values: Any, where: str) -> Any:
         return _coerce(kind, values, where)
     if not isinstance(values, dict):
         raise UserError(f"{where} must be a group of fields, not {values!r}")
+    make: Any = kind
     fields, hints = {f.name: f for f in dataclasses.fields(kind)}, typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(fields))
     if unknown:
@@ -54,7 +55,7 @@ def _build(kind: Any, values: Any, where: str) -> Any:
     missing = [n for n, f in fields.items() if n not in values and not _has_default(f)]
     if missing:
         raise UserError(f"{where}.{missing[0]} is missing")
-    return kind(**{n: _build(hints[n], v, f"{where}.{n}") for n, v in values.items()})
+    return make(**{n: _build(hints[n], v, f"{where}.{n}") for n, v in values.items()})
 
 
 def _has_default(field: dataclasses.Field) -> bool:

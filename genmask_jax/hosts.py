@@ -40,7 +40,11 @@ def connect() -> None:
         )
     who = "the environment" if missing else f"--coordinator={given['coordinator']}"
     try:
-        jax.distributed.initialize(*(() if missing else given.values()))
+        if missing:
+            jax.distributed.initialize()
+        else:
+            address, count, index = given.values()
+            jax.distributed.initialize(address, count, index)
     except (ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
         if missing and "coordinator_address should be defined" in line:
@@ -91,7 +95,9 @@ def gather_arrays(x: np.ndarray) -> np.ndarray:
         return x
     one_each = {device.process_index: device for device in reversed(jax.devices())}
     mesh = Mesh(np.array([one_each[i] for i in sorted(one_each)]), ("host",))
-    together = jax.make_array_from_process_local_data(NamedSharding(mesh, P("host")), np.float32(x)[None])
+    together = jax.make_array_from_process_local_data(
+        NamedSharding(mesh, P("host")), x.astype(np.float32)[None]
+    )
     largest = jax.jit(lambda x: x.max(0), out_shardings=NamedSharding(mesh, P()))(together)
     return np.asarray(largest.addressable_data(0)).astype(x.dtype)
 

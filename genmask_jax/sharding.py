@@ -44,7 +44,7 @@ class MeshConfig:
     tensor: int = 1
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh over the given devices, or over all.
 
     `data` is the outermost axis: parameters are sharded over neighbours (fsdp within a node, a slice or an

@@ -102,7 +102,8 @@ def _split(model: GenMask, instruction: Instruction) -> tuple[Any, Any, Any]:
         part, *rest = map(str, path)
         return part == "dit" or (part == "instruction" and instruction.trained(".".join(rest)))
 
-    return nnx.split(model, trained, ...)
+    graph, params, frozen = nnx.split(model, trained, ...)
+    return graph, params, frozen
 
 
 def abstract_networks(

@@ -74,7 +74,7 @@ def write_jpegs(path: epath.Path, size: int) -> None:
 def read_config(path: str, vae: str | None) -> TrainConfig:
     """Reads a file of configs/. Raises UserError if it is missing or invalid."""
     spec = importlib.util.spec_from_file_location("config", path)
-    if spec is None or not epath.Path(path).exists():
+    if spec is None or spec.loader is None or not epath.Path(path).exists():
         raise UserError(f"--config={path}: there is no such file; see configs/")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

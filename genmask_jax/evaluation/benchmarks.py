@@ -144,9 +144,9 @@ def evaluate_benchmark(
     batches = read_batches(source, len(source), segmenter.batch_size, part)
     count = -(-len(source) // (segmenter.batch_size * part[1]))
     for indices, real, batch in tqdm(batches, benchmark.name, count, disable=not is_first(), unit=" batches"):
-        texts = [example["text"] for example in batch]
+        texts: list[str] = [example["text"] for example in batch]
         if described is not None:
-            texts = [described[i] for i in indices]
+            texts = [described[int(i)] for i in indices]
         numbers = [zlib.crc32(example["id"].encode()) for example in batch]
         probabilities = segmenter(np.stack([example["image"] for example in batch]), texts, numbers)
         for n, i in enumerate(indices.tolist()[:real]):

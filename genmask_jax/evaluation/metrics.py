@@ -47,8 +47,8 @@ def count_pixels(
         raise ValueError(f"prediction has shape {prediction.shape}, but truth has shape {truth.shape}")
     target = truth == 1
     predicted = prediction & (truth != IGNORE)
-    masks = (predicted & target, predicted | target, predicted)
-    return Counts(*(int(np.count_nonzero(mask)) for mask in masks), no_target)
+    intersection, union = np.count_nonzero(predicted & target), np.count_nonzero(predicted | target)
+    return Counts(int(intersection), int(union), int(np.count_nonzero(predicted)), no_target)
 
 
 def intersection_union(

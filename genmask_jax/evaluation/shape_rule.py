@@ -5,6 +5,7 @@ of the test split it confirms the prompt's own colour and kind in over 95 % (see
 """
 
 import functools
+from typing import cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -37,7 +38,7 @@ def largest_blob(image: UInt8[np.ndarray, "S S 3"], colour: str) -> np.ndarray:
     distances = np.linalg.norm(image[:, :, None].astype(np.float32) - palette, axis=-1)
     index = names.index(colour)
     close = (distances.argmin(-1) == index) & (distances[..., index] < MAX_COLOUR_DISTANCE)
-    labels, count = ndimage.label(close)
+    labels, count = cast(tuple[np.ndarray, int], ndimage.label(close))
     if count == 0:
         return close
     sizes = np.bincount(labels.ravel())[1:]

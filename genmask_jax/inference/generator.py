@@ -45,7 +45,7 @@ class Generator:
         side = networks.size
         images = np.zeros((len(prompts), side, side, 3), np.uint8)
         for batch, real in fixed_batches(len(prompts), self.batch_size, part_of_batch(networks.mesh)):
-            inputs = stack_inputs([networks.preparer(prompts[i], None) for i in batch])
+            inputs = stack_inputs([networks.preparer(prompts[int(i)], None) for i in batch])
             rows = (inputs, self._null, example_keys(self.seed, batch))
             output = self._sample(networks.params, networks.frozen, *to_devices(rows, networks.mesh))
             levels = np.clip(own_rows(output)[:real] * 127.5 + 127.5, 0, 255)
@@ -72,7 +72,8 @@ class Generator:
 
         def velocity(x_t, t):
             doubled = model.velocity(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), text)
-            return flow.guide(*jnp.split(doubled, 2), sampler.guidance_scale)
+            conditional, unconditional = jnp.split(doubled, 2)
+            return flow.guide(conditional, unconditional, sampler.guidance_scale)
 
         noise = example_noise(seeds, 0, self.networks.latent_shape)
         timesteps = flow.sampling_timesteps(sampler.image_steps, sampler.shift)

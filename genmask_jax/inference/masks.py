@@ -17,7 +17,8 @@ def to_image_size(
     if probability.shape == shape:
         return probability
     image = Image.fromarray(probability.astype(np.float32))
-    return np.asarray(image.resize(shape[::-1], Image.Resampling.BILINEAR))
+    height, width = shape
+    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def to_mask(

@@ -68,13 +68,13 @@ class Reasoner:
         self,
         images: Sequence[UInt8[np.ndarray, "H W 3"]],
         questions: Sequence[str],
-        numbers: Sequence[int] | None = None,
+        numbers: Sequence[int] | np.ndarray | None = None,
     ) -> list[str]:
         """Writes a description for every question, each about its own image of any size.
 
         Token sampling depends only on the seed and the question's number (0, 1, ... if `numbers` is None).
         """
-        numbers = np.arange(len(questions)) if numbers is None else np.asarray(numbers)
+        of_each = np.arange(len(questions)) if numbers is None else np.asarray(numbers)
         pairs = zip(questions, images, strict=True)
         rows = [self.maker(self._prompt, question, [image]) for question, image in pairs]
         answers = [""] * len(rows)
@@ -84,7 +84,7 @@ class Reasoner:
         for indices in alike.values():
             inputs = stack_inputs([rows[i] for i in indices])
             for batch, real in fixed_batches(len(indices), self.batch_size):
-                seeds = example_keys(self.seed, numbers[np.asarray(indices)[batch]])
+                seeds = example_keys(self.seed, of_each[np.asarray(indices)[batch]])
                 arguments = jax.device_put((jax.tree.map(lambda x, b=batch: x[b], inputs), seeds))
                 tokens = jax.device_get(self._write(self._state, *arguments))
                 for i, row in zip(batch[:real], tokens[:real], strict=True):

@@ -37,7 +37,10 @@ class Segmenter:
         self._sample = jax.jit(self.trace)
 
     def __call__(
-        self, images: UInt8[np.ndarray, "N H W 3"], texts: Sequence[str], indices: Sequence[int] | None = None
+        self,
+        images: UInt8[np.ndarray, "N H W 3"],
+        texts: Sequence[str],
+        indices: Sequence[int] | np.ndarray | None = None,
     ) -> Float[np.ndarray, "N H W"]:
         """Returns the probability, in [0, 1], that each pixel belongs to the object that the text names.
 
@@ -57,12 +60,12 @@ class Segmenter:
                 raise UserError(
                     "--text: the expression is empty; say what to segment, such as 'the red star'"
                 )
-        indices = np.arange(len(texts)) if indices is None else np.asarray(indices)
+        numbers = np.arange(len(texts)) if indices is None else np.asarray(indices)
         rows = [self.networks.preparer(text, image) for text, image in zip(texts, images, strict=True)]
         inputs = stack_inputs(rows)
         output = []
         for batch, real in fixed_batches(len(texts), self.batch_size):
-            rows = (images, inputs, example_keys(self.seed, indices))
+            rows = (images, inputs, example_keys(self.seed, numbers))
             arguments = to_devices(jax.tree.map(lambda x, b=batch: x[b], rows), self.networks.mesh)
             probability = self._sample(self.networks.params, self.networks.frozen, *arguments)
             output.append(own_rows(probability)[:real])

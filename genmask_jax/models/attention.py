@@ -3,6 +3,8 @@
 All three compute the same result; `tests/models/test_attention.py` compares them.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
@@ -57,7 +59,8 @@ def attend_by_splash(query, key, value, mask, *, interpret: bool = False):
     query, key, value = (_pad_to(x, TILE).swapaxes(1, 2) for x in (query * width**-0.5, key, value))
     rows, columns = query.shape[2], key.shape[2]
     segments = splash.SegmentIds(jnp.ones((batch, rows), jnp.int32), _pad_to(mask.astype(jnp.int32), TILE))
-    out = jax.vmap(_splash_kernel(heads, rows, columns, interpret))(query, key, value, segments)
+    kernel: Any = _splash_kernel(heads, rows, columns, interpret)
+    out = jax.vmap(kernel)(query, key, value, segments)
     return out.swapaxes(1, 2)[:, :length]
 
 

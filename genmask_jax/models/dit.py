@@ -184,7 +184,10 @@ class DiT(nnx.Module):
     def together(self, *inputs: tuple[Any, ...]) -> list[Float[Array, "B F h w C"]]:
         """Like `__call__`, for batches of different shapes: a tuple of arguments each (see `scan_blocks`)."""
         times = [self.time_embedder(sinusoid(1000 * t, self.config.frequency_dim)) for _, t, _, _ in inputs]
-        streams = [self._enter(*arguments, time) for arguments, time in zip(inputs, times, strict=True)]
+        streams = [
+            self._enter(x, t, text, mask, time)
+            for (x, t, text, mask), time in zip(inputs, times, strict=True)
+        ]
         config = self.config
         xs = scan_blocks(self.blocks, *streams, remat=config.remat, unroll=config.unroll)
         return [

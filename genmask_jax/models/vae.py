@@ -8,6 +8,7 @@ small VAE cheap. Images are `[B, H, W, 3]` in [-1, 1]; a mask is an RGB image of
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ class ChannelNorm(nnx.Module):
         return (y * self.gamma[...]).astype(x.dtype)
 
 
-def _conv(inputs: int, outputs: int, size: int, *, dtype, rngs, strides: int = 1, padding="SAME"):
+def _conv(inputs: int, outputs: int, size: int, *, dtype, rngs, strides: int = 1, padding: Any = "SAME"):
     return nnx.Conv(inputs, outputs, (size, size), strides=strides, padding=padding, dtype=dtype, rngs=rngs)
 
 

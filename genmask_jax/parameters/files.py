@@ -53,8 +53,9 @@ class TensorFiles:
         """Applies a renaming to all keys; returns those that changed, as {old: new}."""
         changed = {key: name(key) for key in self.files if name(key) != key}
         for old, new in changed.items():
-            for table in (self.files, self.shapes, self.dtypes):
-                table[new] = table.pop(old)
+            self.files[new] = self.files.pop(old)
+            self.shapes[new] = self.shapes.pop(old)
+            self.dtypes[new] = self.dtypes.pop(old)
             self._in_file[new] = old
         return changed
 

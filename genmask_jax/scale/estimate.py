@@ -61,10 +61,12 @@ def estimate(lowered: jax.stages.Lowered, chip: Chip, *, model_flops: float) -> 
             raise
         return Estimate(False, taken, chip.hbm_bytes, time.monotonic() - began, model_flops)
     seconds = time.monotonic() - began
-    memory = compiled.memory_analysis()
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    assert memory is not None  # the compilers for TPUs and CPUs give both
+    assert text is not None
     hbm = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     hbm += memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-    work = read_work(compiled.as_text())
+    work = read_work(text)
     compute, communication = compute_seconds(work, chip), communication_seconds(work, chip)
     step = max(compute, communication)
     return Estimate(

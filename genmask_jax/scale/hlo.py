@@ -318,6 +318,7 @@ def _attention_flops(operands: list[Array]) -> float:
 def _convolution_flops(i: Instruction, operands: list[Array]) -> float:
     """2 FLOPs per product of a kernel and an input element; padding and dilation's holes do not count."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.attributes)
+    assert labels is not None
     left, kernel, out = labels[1], labels[2], labels[3]
     lhs, rhs, result = operands[0].dims, operands[1].dims, i.arrays[0].dims
     listed = re.search(r"window=\{([^}]*)\}", i.attributes)

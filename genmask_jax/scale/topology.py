@@ -4,14 +4,13 @@ import math
 import os
 from typing import Any
 
-import jax
 from jax.experimental import topologies
 
 from genmask_jax.errors import UserError
 
 
-def describe_devices(generation: str, shape: str, slices: int) -> list[jax.Device]:
-    """The devices of a topology.
+def describe_devices(generation: str, shape: str, slices: int) -> list[Any]:
+    """The devices (`jax.Device`) of a topology.
 
     Args:
         generation: of `chips.CHIPS`.

@@ -99,7 +99,7 @@ class GenMaskTask:
         images = self.generator(prompts)
         if is_first():
             segmentation_sheet(sheet_rows(result, source), directory / f"masks_{step:06d}.png")
-            generation_sheet(images, prompts, directory / f"images_{step:06d}.png")
+            generation_sheet(list(images), prompts, directory / f"images_{step:06d}.png")
         # The score selects the best checkpoint; an empty prediction is correct if there is no target.
         score = np.mean([row["iou"] if row["union"] else 1.0 for row in result.examples])
         return {name: result.metrics[name] for name in ("mIoU", "oIoU", "P@0.5")} | {"score": float(score)}

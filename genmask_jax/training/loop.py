@@ -161,7 +161,7 @@ def train(
                 jax.profiler.stop_trace()
             reporter.step(step)
             if step % loop.log_every_steps == 0 or step == loop.num_steps:
-                reporter.log(step, jax.device_get(state.metrics), float(schedule(step - 1)))
+                reporter.log(step, jax.device_get(state.metrics), float(jnp.asarray(schedule(step - 1))))
             stopped = hosts.reached_stop(step) if jax.process_count() > 1 else bool(stop)
             last, evaluated = stopped or step == loop.num_steps, False
             if step % loop.eval_every_steps == 0 or step == loop.num_steps:

@@ -92,7 +92,7 @@ class VAETask:
         rows = [*range(4), *range(half, half + 4)]
         pairs = np.stack([truth[rows], output[rows]], axis=1).reshape(-1, *truth.shape[1:])
         shown = np.clip(pairs * 127.5 + 127.5, 0, 255).astype(np.uint8)
-        generation_sheet(shown, ["original", "reconstruction"] * len(rows), path)
+        generation_sheet(list(shown), ["original", "reconstruction"] * len(rows), path)
 
     def finish(self, ema_params: Any, num_batches: int = 32) -> Any:
         """The trained VAE's state, with the measured mean and standard deviation of each latent channel."""

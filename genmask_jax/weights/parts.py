@@ -66,7 +66,7 @@ class Part:
         def read(i: int) -> np.ndarray:
             ours = entry.layout.to_ours(self.files.read(entry.keys[i]))
             ours = np.ascontiguousarray(ours, dtype)
-            self.digests[entry.path, i] = hashlib.sha256(ours.reshape(-1).view(np.uint8)).hexdigest()
+            self.digests[entry.path, i] = hashlib.sha256(ours.reshape(-1).view(np.uint8).data).hexdigest()
             return ours
 
         return Streamed(entry.shape, dtype, read, entry.stacked)

@@ -100,6 +100,7 @@ class _Refer(ImagesBuilder, skip_registration=True):
     homepage = "https://github.com/lichengunc/refer"
 
     def read(self, raw: epath.Path) -> Plan:
+        assert self.builder_config is not None  # all of them have some
         return refer.read(raw, self.name, self.builder_config.name)
 
 

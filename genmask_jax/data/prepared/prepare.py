@@ -15,12 +15,15 @@ import shlex
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 from rich import box
 from rich.table import Table
+from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tensorflow_datasets.core.splits import SplitDict
 from tqdm import tqdm
 
 from genmask_jax.console import console
@@ -112,7 +115,10 @@ def _by_beam(builder: ImagesBuilder, raw: epath.Path, flags: str) -> None:
     except ValueError as error:
         raise UserError(f"--beam={flags}: {error}") from error
     try:
-        from apache_beam.options.pipeline_options import PipelineOptions
+        # Beam has an environment of its own (requirements-beam.txt).
+        from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
+            PipelineOptions,
+        )
     except ImportError as error:
         raise UserError("--beam needs Apache Beam: pip install -r requirements-beam.txt") from error
     builder.on_beam = True
@@ -145,7 +151,7 @@ def _by_processes(builder: ImagesBuilder, plan: Plan, strict: bool, num_workers:
         )
     if not infos:
         raise UserError(f"no image can be used, of {sum(map(len, plan.splits.values()))} in the raw data")
-    builder.info.set_splits(tfds.core.splits.SplitDict(infos))
+    builder.info.set_splits(SplitDict(infos))
     builder.info.write_to_directory(work)
     _finish(work, plan)
     work.rename(final)
@@ -212,6 +218,7 @@ def _end_with_parent() -> None:
     """Leaves Ctrl-C to the parent process, and ends this worker when the parent is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
+    assert parent is not None
 
     def wait() -> None:
         multiprocessing.connection.wait([parent.sentinel])
@@ -226,8 +233,8 @@ def write_shard(path: str, images: list[PlannedImage], strict: bool) -> int:
     Raises:
         UserError: `strict` is set and an image cannot be used.
     """
-    features = tfds.features.FeaturesDict(FEATURES)
-    serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+    features: Any = tfds.features.FeaturesDict(FEATURES)
+    serializer = ExampleSerializer(features.get_serialized_info())
     temporary = f"{path}.tmp{os.getpid()}"
     writer = ArrayRecordWriter(temporary, "group_size:1")  # for random access
     for image in images:

@@ -61,7 +61,7 @@ def splits_of(directory: epath.PathLike) -> list[str]:
 
 def open_records(directory: epath.PathLike, split: str) -> Any:
     """A split's records in stored order; images stay encoded bytes."""
-    builder = tfds.builder_from_directory(directory)
+    builder: Any = tfds.builder_from_directory(directory)
     return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
 
 
@@ -69,7 +69,8 @@ def write_index(directory: epath.PathLike, split: str) -> Index:
     """Reads all records of a split back; writes and returns their index."""
     records = open_records(directory, split)
     columns: dict[str, list] = {"image_ids": [], "expressions": [], "captions": []}
-    counts, objects = collections.Counter(dict.fromkeys(COUNTS, 0)), set()
+    counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+    objects: set[int] = set()
     for i in range(len(records)):
         record = records[i]
         targets = record["expressions"]["target"]
@@ -85,7 +86,7 @@ def write_index(directory: epath.PathLike, split: str) -> Index:
     counts["images"], counts["objects"] = len(set(columns["image_ids"])), len(objects)
     for name in ("expressions", "captions"):
         counts[name] = sum(columns[name])
-    index = Index(**columns, counts=dict(counts))
+    index = Index(**columns, counts=counts)
     index_path(directory, split).write_text(json.dumps(dataclasses.asdict(index)))
     return index
 

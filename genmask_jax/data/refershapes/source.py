@@ -70,16 +70,16 @@ class ReferShapesSegment(_Shapes):
 
     def __getitem__(self, index: int) -> ScoredExample:
         made = self.compose(index)
-        masks = made.scene.masks
+        masks = made.scene.masks.astype(np.uint8)
         return {
             "image": made.scene.image,
-            "mask": masks[made.target].astype(np.uint8),
+            "mask": masks[made.target],
             "text": made.text,
             "id": f"{self.split}-{index}",
             "group": made.group,
             "other_text": made.other_text,
-            "other_mask": masks[made.other].astype(np.uint8),
-            "objects_mask": masks.any(0).astype(np.uint8),
+            "other_mask": masks[made.other],
+            "objects_mask": masks.max(0),
         }
 
 

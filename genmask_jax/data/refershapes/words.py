@@ -53,17 +53,17 @@ def expressions_for(target: int, shapes: tuple[Shape, ...], size: int) -> tuple[
     plain, placed = [], []
     for keep in itertools.product((False, True), repeat=3):
         named = (shape.size, shape.colour, shape.kind)
-        said = tuple(value if kept else None for value, kept in zip(named, keep, strict=True))
+        said = Expression(*(value if kept else None for value, kept in zip(named, keep, strict=True)))
         fits = [
             i
             for i, s in enumerate(shapes)
-            if said[0] in (None, s.size) and said[1] in (None, s.colour) and said[2] in (None, s.kind)
+            if said.size in (None, s.size) and said.colour in (None, s.colour) and said.kind in (None, s.kind)
         ]
         if len(fits) > 1:
             places = (place for place in PLACES if _furthest(fits, place, shapes, size) == target)
-            placed += [Expression(*said, place) for place in places]
+            placed += [dataclasses.replace(said, place=place) for place in places]
         elif any(keep):
-            plain.append(Expression(*said))
+            plain.append(said)
     return plain, placed
 
 

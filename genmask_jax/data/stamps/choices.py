@@ -24,9 +24,7 @@ images/EveningGlow
 
 
 # File name=noun phrase, where neither the description nor the file name gives a good one.
-NAMES = dict(
-    line.split("=")
-    for line in """
+_NAMES = """
 bluegroper=blue groper,lionfish=lionfish,gnu-baby=baby gnu,gnu-baby-stand=baby gnu,sheep_lamb=lamb,hen=hen
 edward_bear=teddy bear,mountaingoat=mountain goat,avocado=avocado,cherimoya=cherimoya,grannysmith=rag doll
 bradley=tank,infantry-stryker=armoured vehicle,f22_raptor=fighter jet,adeenia=desert rose,xanthia=moth
@@ -35,7 +33,6 @@ flower10=hibiscus,flower4=purple flowers,flower7=orange flowers,chuvanna_plastic
 eggplant=eggplant,lavender=lavender,cep-2=cep,birch=birch,rambutan=rambutan,German_Christmas_toy=wooden toy
 grave-c=stone cross,moon_3qt=moon,apollo_lander=lunar lander,spacewalk=astronaut,voyager2=space probe
 stop=stop sign,yield=yield sign,uk_post_box=post box,indycar=race car,chineseJunk=sailing ship,7spoke256=wheel
-""".strip()
-    .replace("\n", ",")
-    .split(",")
-)
+"""
+_PAIRS = _NAMES.strip().replace("\n", ",").split(",")
+NAMES = {file: name for file, _, name in (pair.partition("=") for pair in _PAIRS)}

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from genmask_jax.instruction.qwen.config import WriteConfig
@@ -28,11 +27,11 @@ def write(
     mask = inputs["attention_mask"]
     batch, length = mask.shape
     places = length + config.max_new_tokens
-    place = np.arange(places)
+    place = jnp.arange(places)
     padded = jnp.pad(mask, [(0, 0), (0, config.max_new_tokens)])
     stop = jnp.array(stop_ids)
 
-    causal = place <= np.arange(length)[:, None]
+    causal = place <= jnp.arange(length)[:, None]
     states, cache = model.text.extend(
         embed(model.text, model.vision, inputs),
         inputs["positions"],

@@ -83,9 +83,8 @@ class QwenEncoder(InstructionEncoder):
 
     def together(self, *batches: Inputs) -> list[Embedded]:
         """Like `__call__`, for batches of different lengths, with and without images."""
-        names = ("positions", "attention_mask")
         states = self.text.together(
-            *((embed(self.text, self.vision, b), *(b[name] for name in names)) for b in batches)
+            *((embed(self.text, self.vision, b), b["positions"], b["attention_mask"]) for b in batches)
         )
         return [
             (jnp.take_along_axis(x, b["output_index"][..., None], axis=1), b["output_mask"])

@@ -3,7 +3,7 @@
 Reference: transformers' `Qwen2_5_VLTextModel`. Sequences are padded on the right.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -153,16 +153,18 @@ class QwenText(nnx.Module):
     ) -> tuple[Float[Array, "B L D"], Cache]:
         """Like `__call__`, for tokens that enter the cache from `place` on and attend as `mask` says."""
         table = self.table(positions)
+        assert self.norm is not None  # a model that writes is whole
+        assert self.blocks is not None
         graph, state = nnx.split(self.blocks)
 
         def body(carry: Any, layer: Any) -> tuple[Any, None]:
             x, keys, values = carry
-            index, block = layer[0], nnx.merge(graph, layer[1])
+            index, block = layer[0], cast(TextBlock, nnx.merge(graph, layer[1]))
             query, key, value = block.project(x, table)
             keys = jax.lax.dynamic_update_slice(keys, key[None], (index, 0, place, 0, 0))
             values = jax.lax.dynamic_update_slice(values, value[None], (index, 0, place, 0, 0))
             return (block.finish(x, attend(query, keys[index], values[index], mask)), keys, values), None
 
         layers = (jnp.arange(self.config.depth), state)
-        (x, *cache), _ = jax.lax.scan(body, (x, *cache), layers)
-        return self.norm(x), tuple(cache)
+        (x, keys, values), _ = jax.lax.scan(body, (x, *cache), layers)
+        return self.norm(x), (keys, values)

@@ -25,25 +25,26 @@ def usable(shapes: Any) -> tuple[tuple[tuple[str, Any], ...], list[str]]:
         if not isinstance(label, str):
             complaints.append(f"shape {i} has no label")
         elif label.lower() != "flag":
-            complaint = _complaint(points)
-            if complaint:
-                complaints.append(f"shape {i} ({label}) {complaint}")
-            else:
-                kept.append((label, tuple((float(x), float(y)) for x, y in points)))
+            try:
+                kept.append((label, _corners(points)))
+            except ValueError as error:
+                complaints.append(f"shape {i} ({label}) {error}")
     return tuple(kept), complaints
 
 
-def _complaint(points: Any) -> str:
+def _corners(points: Any) -> tuple[tuple[float, float], ...]:
+    """Points (x, y) that can be painted. Raises ValueError when they cannot be."""
     if not isinstance(points, list) or len(points) < 3:
-        return f"has {len(points) if isinstance(points, list) else 'no'} points"
+        raise ValueError(f"has {len(points) if isinstance(points, list) else 'no'} points")
     try:
-        array = np.asarray(points, float)
+        array: Any = np.asarray(points, float)
     except (TypeError, ValueError):
-        return "has points that are no pairs of numbers"
+        array = np.empty(0)
     if array.ndim != 2 or array.shape[1] != 2:
-        return "has points that are no pairs of numbers"
-    within = np.abs(array) <= LARGEST  # False if not finite
-    return "" if within.all() else "has points far outside any image"
+        raise ValueError("has points that are not pairs of numbers")
+    if not (np.abs(array) <= LARGEST).all():  # False if not finite
+        raise ValueError("has points far outside any image")
+    return tuple((float(x), float(y)) for x, y in points)
 
 
 def paint(shapes: Sequence[tuple[str, Any]], size: Size) -> UInt8[np.ndarray, "H W"]:
@@ -62,7 +63,7 @@ def paint(shapes: Sequence[tuple[str, Any]], size: Size) -> UInt8[np.ndarray, "H
 
 
 def _draw(mask: np.ndarray, points: Any, value: int) -> np.ndarray:
-    corners = np.array([points], np.float64).astype(np.int32)
-    cv2.polylines(mask, corners, True, value, 1)
-    cv2.fillPoly(mask, corners, value)
+    corners = np.array(points, np.float64).astype(np.int32)
+    cv2.polylines(mask, [corners], True, [value], 1)
+    cv2.fillPoly(mask, [corners], [value])
     return mask
