@@ -164,17 +164,17 @@ def gather_layer(layer: Any, stacked: Any, dtype: Any) -> Any:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _gather(x: jax.Array, divided: NamedSharding, whole: NamedSharding, dtype: Any) -> jax.Array:
-    x = jax.lax.with_sharding_constraint(x.astype(dtype), divided)
+def _gather(x: jax.Array, sharded: NamedSharding, whole: NamedSharding, dtype: Any) -> jax.Array:
+    x = jax.lax.with_sharding_constraint(x.astype(dtype), sharded)
     return jax.lax.with_sharding_constraint(x, whole)
 
 
-def _gather_forward(x, divided, whole, dtype):
-    return _gather(x, divided, whole, dtype), jnp.zeros((), x.dtype)
+def _gather_forward(x, sharded, whole, dtype):
+    return _gather(x, sharded, whole, dtype), jnp.zeros((), x.dtype)
 
 
-def _gather_backward(divided, whole, dtype, like, gradient):
-    return (jax.lax.with_sharding_constraint(gradient.astype(like.dtype), divided),)
+def _gather_backward(sharded, whole, dtype, like, gradient):
+    return (jax.lax.with_sharding_constraint(gradient.astype(like.dtype), sharded),)
 
 
 _gather.defvjp(_gather_forward, _gather_backward)

@@ -9,10 +9,10 @@ import jax
 import pytest
 from etils import epath
 from flax import nnx
-from jaxtyping import install_import_hook
 
-# Every function of the package checks its arguments, shapes included. Installed before its first import.
-install_import_hook("genmask_jax", "tests.typechecker.check")
+import tests.typechecker
+
+tests.typechecker.install()
 
 from genmask_jax import cli
 from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, SamplerConfig, TrainConfig

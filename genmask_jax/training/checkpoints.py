@@ -10,6 +10,9 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from genmask_jax.training.state import TrainState
 
+RENAMED_METRICS = {"loss_image": "loss_picture"}
+"""Metrics whose name in older checkpoints is another."""
+
 
 class Checkpoints:
     """Saves asynchronously; keeps the last checkpoint and the one with the best validation score."""
@@ -41,16 +44,27 @@ class Checkpoints:
 
     def restore(self, state: TrainState, data: Any) -> TrainState:
         """Restores the last checkpoint in the shardings of `state`, and moves `data` to its position."""
+        step = self.manager.latest_step()
+        saved = self._saved_metrics(step)
+        names = {name if name in saved else RENAMED_METRICS.get(name, name): name for name in state.metrics}
+        metrics = {old: state.metrics[name] for old, name in names.items()}
         restored = self.manager.restore(
-            self.manager.latest_step(),
+            step,
             args=ocp.args.Composite(
-                train=ocp.args.StandardRestore(dataclasses.replace(state, ema_params=None)),
+                train=ocp.args.StandardRestore(dataclasses.replace(state, ema_params=None, metrics=metrics)),
                 ema_params=ocp.args.StandardRestore(state.ema_params),
                 data=ocp.args.JsonRestore(),
             ),
         )
         data.set_state(restored["data"])
-        return dataclasses.replace(restored["train"], ema_params=restored["ema_params"])
+        train = restored["train"]
+        metrics = {names[old]: value for old, value in train.metrics.items()}
+        return dataclasses.replace(train, ema_params=restored["ema_params"], metrics=metrics)
+
+    def _saved_metrics(self, step: int | None) -> set[str]:
+        path = self.manager.directory / str(step) / "train"
+        with ocp.StandardCheckpointer() as checkpointer:
+            return set(checkpointer.metadata(path).item_metadata.tree["metrics"])
 
     def latest_step(self) -> int | None:
         """The step of the last complete checkpoint, or None."""

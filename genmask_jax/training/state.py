@@ -12,6 +12,8 @@ from jax.sharding import Mesh
 from genmask_jax.sharding import state_shardings
 
 Params = Any
+Leaf = Any
+"""An array, or what JAX puts in the place of one in a tree: shapes, shardings, None."""
 
 
 @jax.tree_util.register_dataclass
@@ -26,12 +28,12 @@ class TrainState:
     metrics: means over the current logging window, so that a resumed run logs the same numbers.
     """
 
-    step: jax.Array
+    step: Leaf
     params: Params
     ema_params: Params
     opt_state: optax.OptState
-    key: jax.Array
-    metrics: dict[str, jax.Array]
+    key: Leaf
+    metrics: dict[str, Leaf]
 
 
 def make_init(
