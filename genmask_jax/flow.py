@@ -51,7 +51,7 @@ def guide(
     return unconditional + guidance_scale * (conditional - unconditional)
 
 
-def sampling_timesteps(num_steps: int, shift: float = 1.0) -> Float[Array, "num_steps+1"]:
+def sampling_timesteps(num_steps: int, shift: float = 1.0) -> Float[Array, "{num_steps}+1"]:
     """Noise levels from 1 to 0. `shift` > 1 spends more steps at high noise (Esser et al. 2024)."""
     t = jnp.linspace(1.0, 0.0, num_steps + 1)
     return shift * t / (1 + (shift - 1) * t)

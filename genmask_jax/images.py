@@ -41,6 +41,6 @@ def read_image(path: epath.PathLike) -> UInt8[np.ndarray, "H W 3"]:
         raise UserError(f"--image={path}: this is not an image that Pillow can read") from error
 
 
-def to_model_size(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "size size 3"]:
+def to_model_size(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """Stretches an image to the square size that the model was trained at."""
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))

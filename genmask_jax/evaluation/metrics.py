@@ -31,7 +31,7 @@ class Counts(NamedTuple):
 
 
 def count_pixels(
-    prediction: Bool[np.ndarray, "H W"], truth: UInt8[np.ndarray, "H W"], no_target: bool = False
+    prediction: Bool[np.ndarray, "h w"], truth: UInt8[np.ndarray, "H W"], no_target: bool = False
 ) -> Counts:
     """Counts the pixels of one expression.
 
@@ -52,7 +52,7 @@ def count_pixels(
 
 
 def intersection_union(
-    prediction: Bool[np.ndarray, "H W"], truth: UInt8[np.ndarray, "H W"]
+    prediction: Bool[np.ndarray, "h w"], truth: UInt8[np.ndarray, "H W"]
 ) -> tuple[int, int]:
     """Pixels in both masks and pixels in either, as counted by `count_pixels`."""
     counts = count_pixels(prediction, truth)

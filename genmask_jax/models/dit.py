@@ -219,7 +219,7 @@ class DiT(nnx.Module):
         return unpatchify(x.astype(jnp.float32), self.config.patch_size, grid)
 
 
-def patchify(latents: Float[Array, "B F h w C"], patch: int) -> Float[Array, "B N C*p*p"]:
+def patchify(latents: Float[Array, "B F h w C"], patch: int) -> Float[Array, "B N C*{patch}*{patch}"]:
     """Square patches as tokens, in the order (frame, row, column); channels in Wan's order (C, p, p)."""
     b, f, h, w, c = latents.shape
     x = latents.reshape(b, f, h // patch, patch, w // patch, patch, c)
@@ -227,7 +227,7 @@ def patchify(latents: Float[Array, "B F h w C"], patch: int) -> Float[Array, "B 
 
 
 def unpatchify(
-    tokens: Float[Array, "B N p*p*C"], patch: int, grid: tuple[int, int, int]
+    tokens: Float[Array, "B N D"], patch: int, grid: tuple[int, int, int]
 ) -> Float[Array, "B F h w C"]:
     """Tokens back to latents; channels in the order (p, p, C) of Wan's output projection."""
     b, (f, rows, columns) = tokens.shape[0], grid

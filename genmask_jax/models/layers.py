@@ -68,7 +68,7 @@ class MLP(nnx.Module):
 
 def rotary_table(
     head_dim: int, grid: tuple[int, int, int], theta: float = 1e4
-) -> tuple[Float[Array, "N D/2"], Float[Array, "N D/2"]]:
+) -> tuple[Float[Array, "N half"], Float[Array, "N half"]]:
     """Cosines and sines of 3-D rotary positions, with a head's channels split as in Wan 2.1.
 
     Rows and columns get 2 * (head_dim // 6) channels each, frames the rest (44/42/42 of 128). Within each
@@ -99,7 +99,7 @@ def rotary_table(
 
 
 def rotate(
-    x: Float[Array, "B N H D"], table: tuple[Float[Array, "N D/2"], Float[Array, "N D/2"]]
+    x: Float[Array, "B N H D"], table: tuple[Float[Array, "N half"], Float[Array, "N half"]]
 ) -> Float[Array, "B N H D"]:
     """Rotates interleaved channel pairs (2i, 2i + 1) by the angles of `rotary_table`."""
     cos, sin = (part[None, :, None, :] for part in table)

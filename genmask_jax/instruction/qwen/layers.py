@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from genmask_jax.models.layers import Linear, xavier
 
-Table = tuple[Float[Array, "B N D/2"], Float[Array, "B N D/2"]]
+Table = tuple[Float[Array, "B N half"], Float[Array, "B N half"]]
 """Cosines and sines of rotary positions, float32."""
 
 

@@ -100,7 +100,7 @@ class PatchMerger(nnx.Module):
         self.norm = RMSNorm(config.hidden_size)
         self.linear_1, self.linear_2 = linear(size, size, True), linear(size, out_size, True)
 
-    def __call__(self, x: Float[Array, "P S D"]) -> Float[Array, "P S/4 E"]:
+    def __call__(self, x: Float[Array, "P S D"]) -> Float[Array, "P S//4 E"]:
         x = self.norm(x).reshape(x.shape[0], x.shape[1] // self.merged, -1)
         return self.linear_2(exact_gelu(self.linear_1(x)))
 
@@ -123,7 +123,7 @@ class QwenVision(nnx.Module):
 
     def __call__(
         self,
-        patches: UInt8[Array, "P S 3*p*p"],
+        patches: UInt8[Array, "P S pixels"],
         positions: Int[Array, "P S 2"],
         windows: Int[Array, "P S"],
         order: Int[Array, "P T"],
@@ -144,7 +144,7 @@ class QwenVision(nnx.Module):
         (x,) = scan_blocks(self.blocks, (x, table, windows), each=full)
         return jnp.take_along_axis(self.merger(x), order[..., None], axis=1)
 
-    def _embed(self, patches: UInt8[Array, "P S 3*p*p"]) -> Float[Array, "P S D"]:
+    def _embed(self, patches: UInt8[Array, "P S pixels"]) -> Float[Array, "P S D"]:
         # A still image has the same pixels in all frames of a video patch: the frames' weights add up.
         frames, area = self.config.temporal_patch_size, self.config.patch_size**2
         kernel = self.patch_embed.kernel[...].astype(jnp.float32).reshape(3, frames, area, -1).sum(1)
