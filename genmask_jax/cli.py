@@ -105,6 +105,6 @@ def suit_cpu() -> None:
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
     default = epath.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "genmask_jax"
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(default))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -58,7 +58,7 @@ def sampling_timesteps(num_steps: int, shift: float = 1.0) -> Float[Array, "{num
 
 
 def integrate(
-    velocity: Velocity, noise: Float[Array, "B ..."], timesteps: Float[Array, "N+1"], method: str
+    velocity: Velocity, noise: Float[Array, "B ..."], timesteps: Float[Array, "N"], method: str
 ) -> Float[Array, "B ..."]:
     """Follows the velocity from `noise` at `timesteps[0]` to data at `timesteps[-1]`.
 

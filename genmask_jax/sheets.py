@@ -60,7 +60,7 @@ def segmentation_sheet(rows: Sequence[Mapping[str, Any]], path: epath.PathLike, 
 
 
 def generation_sheet(
-    images: Sequence[UInt8[np.ndarray, "H W 3"]],
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
     prompts: Sequence[str],
     path: epath.PathLike,
     columns: int = 6,

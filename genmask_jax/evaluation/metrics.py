@@ -59,7 +59,9 @@ def intersection_union(
     return counts.intersection, counts.union
 
 
-def summarize(intersections: Sequence[int], unions: Sequence[int]) -> dict[str, int | float]:
+def summarize(
+    intersections: Sequence[int] | np.ndarray, unions: Sequence[int] | np.ndarray
+) -> dict[str, int | float]:
     """Metrics of a set of expressions, all but the count in [0, 1].
 
     Args:

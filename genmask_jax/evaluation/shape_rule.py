@@ -28,7 +28,7 @@ def contains(image: UInt8[np.ndarray, "S S 3"], colour: str, kind: str) -> bool:
     if not AREA[0] <= blob.mean() <= AREA[1]:
         return False
     scores = {name: _fit(blob, name) for name in KINDS}
-    return max(scores, key=scores.__getitem__) == kind and scores[kind] >= MIN_IOU
+    return max(scores, key=scores.__getitem__) == kind and bool(scores[kind] >= MIN_IOU)
 
 
 def largest_blob(image: UInt8[np.ndarray, "S S 3"], colour: str) -> np.ndarray:

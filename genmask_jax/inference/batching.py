@@ -44,7 +44,7 @@ def example_keys(seed: int, indices: np.ndarray) -> np.ndarray:
     return np.stack([np.full(len(indices), seed, np.uint32), indices.astype(np.uint32)], axis=1)
 
 
-def example_noise(seeds: jax.Array, draw: int, shape: tuple[int, ...]) -> jax.Array:
+def example_noise(seeds: jax.Array, draw: int | jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Standard normal noise `[B, *shape]` from `example_keys`; `draw` is the index of the draw."""
 
     def one(pair):

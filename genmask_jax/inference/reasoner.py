@@ -66,7 +66,7 @@ class Reasoner:
 
     def __call__(
         self,
-        images: Sequence[UInt8[np.ndarray, "H W 3"]],
+        images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
         questions: Sequence[str],
         numbers: Sequence[int] | np.ndarray | None = None,
     ) -> list[str]:

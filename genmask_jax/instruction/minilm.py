@@ -88,7 +88,7 @@ class MiniLM(InstructionEncoder):
         self.blocks = stack(lambda rngs: MiniLMBlock(rngs=rngs), DEPTH, rngs)
 
     def __call__(
-        self, inputs: dict[str, Int[Array, "B L"]]
+        self, inputs: dict[str, Int[Array, "B L"] | Bool[Array, "B L"]]
     ) -> tuple[Float[Array, "B L 768"], Bool[Array, "B L"]]:
         """The token states before the first layer and after the last, each at unit variance, concatenated.
 
@@ -106,7 +106,7 @@ class MiniLM(InstructionEncoder):
         return embeds, inputs["attention_mask"].astype(bool)
 
     def token_states(
-        self, inputs: dict[str, Int[Array, "B L"]]
+        self, inputs: dict[str, Int[Array, "B L"] | Bool[Array, "B L"]]
     ) -> tuple[Float[Array, "B L 384"], Float[Array, "B L 384"]]:
         """BERT's hidden states before its first layer and after its last, float32.
 

@@ -3,6 +3,7 @@
 import importlib.util
 import pickle
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_padding_and_neighbours_change_nothing(encode):
 
 @needs_package
 def test_encoder_takes_a_boolean_mask(model):
-    inputs = batch([LEFT], 8)
+    inputs = jax.tree.map(jnp.asarray, batch([LEFT], 8))
     states, mask = model(inputs | {"attention_mask": inputs["attention_mask"].astype(bool)})
     assert (states == model(inputs)[0]).all()
     assert mask.dtype == jnp.bool_

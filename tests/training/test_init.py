@@ -13,7 +13,7 @@ from flax import nnx
 
 from genmask_jax.errors import UserError
 from genmask_jax.parameters.names import flat_paths
-from genmask_jax.training import checkpoints
+from genmask_jax.training import init
 from genmask_jax.weights import wan
 from genmask_jax.weights.parts import write_part
 from tests.conftest import micro_config, start
@@ -38,7 +38,7 @@ def config_of(micro_vae, imported):
 
 def test_a_run_starts_from_imported_weights(micro_vae, imported, tmp_path, monkeypatch):
     seen = {}
-    real = checkpoints.restore_dit
+    real = init.restore_dit
 
     def spy(directory, params):
         state, fresh = real(directory, params)
@@ -83,8 +83,9 @@ def test_imported_weights_are_restored_on_a_mesh(imported):
         from flax import nnx
         from genmask_jax import sharding
         from genmask_jax.models.dit import DiT, DiTConfig
-        from genmask_jax.training.checkpoints import read_config, restore_dit
-        from genmask_jax.weights.streaming import ParameterReader
+        from genmask_jax.parameters.streaming import ParameterReader
+        from genmask_jax.runs import read_config
+        from genmask_jax.training.init import restore_dit
         from etils import epath
         sharding.FSDP_MIN_BYTES = 256
         directory = epath.Path(sys.argv[1])

@@ -86,7 +86,7 @@ def test_gradients(case):
     def gradient(params, latents, text):
         def product(*arguments):
             params, latents, text = arguments
-            return (nnx.merge(graph, params)(latents, timesteps, text) * probe).sum()
+            return (nnx.merge(graph, params)(latents, jnp.asarray(timesteps), text) * probe).sum()
 
         return jax.grad(product, argnums=(0, 1, 2))(params, latents, text)
 
@@ -131,6 +131,7 @@ def close(ours, expected, atol=2e-5):
 
 def test_embeddings(recorded):
     ours, latents, timesteps, text, seen = recorded
+    timesteps, text = jnp.asarray(timesteps), jnp.asarray(text)
     close(
         ours.patch_embedding(patchify(jnp.asarray(latents), 2)),
         to_numpy(seen["patch_embedding"][1]).reshape(2, 24, -1),
@@ -151,13 +152,14 @@ def test_block(recorded, layer):
     graph, state = nnx.split(ours.blocks)
     block = nnx.merge(graph, jax.tree.map(lambda x: x[layer], state))
     (x, context, modulation, _), expected = seen[f"blocks.{layer}"]
-    x, context, modulation = x.numpy(), context.numpy(), modulation.numpy()
+    x, context, modulation = (jnp.asarray(value.numpy()) for value in (x, context, modulation))
     rotary = rotary_table(24, (2, 3, 4))
     part = lambda name: seen[f"blocks.{layer}.{name}"]  # noqa: E731
-    close(block.attn1(part("attn1")[0][0].numpy(), rotary=rotary), part("attn1")[1])
-    close(block.norm2(part("norm2")[0][0].numpy()), part("norm2")[1])
-    close(block.attn2(part("attn2")[0][0].numpy(), context), part("attn2")[1])
-    close(block.ffn(part("ffn")[0][0].numpy()), part("ffn")[1])
+    given = lambda name: jnp.asarray(part(name)[0][0].numpy())  # noqa: E731
+    close(block.attn1(given("attn1"), rotary=rotary), part("attn1")[1])
+    close(block.norm2(given("norm2")), part("norm2")[1])
+    close(block.attn2(given("attn2"), context), part("attn2")[1])
+    close(block.ffn(given("ffn")), part("ffn")[1])
     close(block(x, modulation, context, None, rotary), expected)  # a modulation a token, as there
     close(block(x, modulation[:, ::12], context, None, rotary), expected)  # one a frame
 

@@ -1,6 +1,7 @@
 """The VAE against diffusers' AutoencoderKLWan on single frames, with weights carried over by the import."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -67,7 +68,7 @@ def test_decoded_pixels(case):
     decoded = nnx.jit(lambda vae, x: vae.decode(x))(ours, normalised)
     assert np.mean(np.abs(decoded) < 1) > 0.3  # not merely clipped alike
     close(np.clip(decoded, -1, 1), expected)  # the reference clips
-    close(ours.decode_raw(to_numpy(latents[:, :, 0])).clip(-1, 1), expected)
+    close(ours.decode_raw(jnp.asarray(to_numpy(latents[:, :, 0]))).clip(-1, 1), expected)
 
 
 def test_each_block(tmp_path):

@@ -142,4 +142,4 @@ def expressions_for(target: int, scene: Scene, kind: str | None = None) -> list[
 def _is_there(target: int, place: str, scene: Scene) -> bool:
     """Whether an object is in that half of the image; a superlative is true anywhere."""
     axis, sign = PLACES[place]
-    return place.endswith("most") or sign * (scene.centres[target, axis] - 0.5) > 0
+    return place.endswith("most") or bool(sign * (scene.centres[target, axis] - 0.5) > 0)

@@ -98,7 +98,7 @@ class PromptMaker:
         return before, after
 
     def __call__(
-        self, rendered: Rendered, text: str, images: Sequence[UInt8[np.ndarray, "H W 3"]] = ()
+        self, rendered: Rendered, text: str, images: Sequence[UInt8[np.ndarray, "_ _ 3"]] = ()
     ) -> dict[str, np.ndarray]:
         """The arrays of one prompt, see `encoder.py`; their shapes depend only on its room and the budget.
 

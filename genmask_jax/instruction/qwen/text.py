@@ -23,7 +23,7 @@ from genmask_jax.instruction.qwen.layers import (
 from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import RMSNorm, scan_blocks, stack
 
-Cache = tuple[Float[Array, "N B M K D"], Float[Array, "N B M K D"]]
+Cache = tuple[Float[Array, "N B M K d"], Float[Array, "N B M K d"]]
 """Keys and values of every layer, with M slots."""
 
 
@@ -55,7 +55,7 @@ class TextBlock(nnx.Module):
         query, key, value = (project(x).reshape(*x.shape[:2], n, -1) for project, n in projections)
         return rotate_halves(query, table), rotate_halves(key, table), value
 
-    def finish(self, x: Float[Array, "B L D"], attended: Float[Array, "B L H D"]) -> Float[Array, "B L D"]:
+    def finish(self, x: Float[Array, "B L D"], attended: Float[Array, "B L H d"]) -> Float[Array, "B L D"]:
         """The part of the block after attention."""
         x = x + self.o_proj(attended.reshape(x.shape))
         return x + self.mlp(self.mlp_norm(x))

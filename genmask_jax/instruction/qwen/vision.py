@@ -30,7 +30,7 @@ THETA = 1e4
 """Base of the rotary frequencies."""
 
 
-def normalise(patches: UInt8[Array, "... 3*p*p"]) -> Float[Array, "... 3*p*p"]:
+def normalise(patches: UInt8[Array, "... pixels"]) -> Float[Array, "... pixels"]:
     """Normalised pixels, float32: (x / 255 - mean) / std, channel by channel."""
     pixels = patches.reshape(*patches.shape[:-1], 3, -1).astype(jnp.float32) / 255
     mean, std = (np.asarray(values, np.float32)[:, None] for values in (IMAGE_MEAN, IMAGE_STD))

@@ -111,7 +111,7 @@ def test_writing_ends_at_a_stop_token(models):
     row = next(prepared(config))
     tokens = write(
         model,
-        stack_inputs([row]),
+        jax.tree.map(jnp.asarray, stack_inputs([row])),
         jax.random.split(jax.random.key(0), 1),
         WriteConfig(max_new_tokens=8),
         stop,

@@ -145,7 +145,7 @@ def test_imported_weights_are_what_the_model_reads_with(weights, micro_vae, tmp_
     encoder = factory.build(config.instruction, tmp_path)
     networks = make_networks(config, *load_vae(micro_vae), encoder)
     image, text = reference.photograph(32, 32), "the red star"
-    row = jax.tree.map(lambda x: x[None], encoder.preparer(text, image))
+    row = jax.tree.map(lambda x: jax.numpy.asarray(x[None]), encoder.preparer(text, image))
     model = networks.merge(networks.init_params(jax.random.key(0)), networks.frozen)
     embeds, mask = model.instruction(row)
     prompt = config.instruction.qwen.prompts.phrase.format(text=text)
@@ -416,10 +416,10 @@ def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
         from genmask_jax.config import TrainConfig, from_config_dict
         from genmask_jax.data.pipeline import training_batches
         from genmask_jax.instruction import factory
-        from genmask_jax.models.genmask import make_networks
-        from genmask_jax.training.checkpoints import load_vae
+        from genmask_jax.system import make_networks
+        from genmask_jax.runs import load_vae
         from genmask_jax.training.genmask import GenMaskTask
-        from genmask_jax.weights.layout import flat_paths
+        from genmask_jax.parameters.names import flat_paths
         sharding.FSDP_MIN_BYTES = 256
         config = from_config_dict(TrainConfig, json.loads(open("config.json").read()))
         encoder = factory.build(config.instruction, ".")

@@ -78,7 +78,7 @@ def test_prompts_are_the_processors(num_images):
         processor = reference.processor()
         whole = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         expected = processor(text=[whole], images=images or None)["input_ids"][0]
-        ours = maker(*maker.render([prompt], images), text, images)
+        ours = maker(*maker.render([prompt], num_images), text, images)
         assert ours["input_ids"][ours["attention_mask"]].tolist() == list(expected)
 
 
@@ -129,9 +129,9 @@ def test_which_prompt_is_used():
         return tokenizer().decode(prepared["input_ids"][prepared["attention_mask"]].tolist())
 
     image = photograph(32, 32)
-    assert "Segment in this image: the star" in prompt("the star", image)
-    assert "Who barks? Segment in this image what is asked for." in prompt("Who barks?", image)
-    assert "Draw an image of: a star." in prompt("a star.")
+    assert "Segment in this picture: the star" in prompt("the star", image)
+    assert "Who barks? Segment in this picture what is asked for." in prompt("Who barks?", image)
+    assert "Draw a picture of: a star." in prompt("a star.")
 
 
 def test_words_cannot_pose_as_the_template():

@@ -16,7 +16,7 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
 
 
-def load_plain(path: epath.Path) -> Any:
+def load_plain(path: epath.PathLike) -> Any:
     """Loads the lists, dictionaries, strings and numbers of a pickle of any protocol, also from Python 2.
 
     Raises:
@@ -24,7 +24,7 @@ def load_plain(path: epath.Path) -> Any:
             arbitrary code; none of it is run.
     """
     try:
-        content = path.read_bytes()
+        content = epath.Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     try:

@@ -55,7 +55,7 @@ def own_encoder(vae):
 
 def test_examples_are_the_sources_in_its_order(cache, vae):
     model = own_encoder(vae)
-    cached, source = store.CachedLatents(cache, "segment"), segment_source(DATA, "train")
+    cached, source = store.CachedLatents(str(cache), "segment"), segment_source(DATA, "train")
     assert len(cached) == COUNT
     for i in range(COUNT):
         here, there = cached[i], source[i]
@@ -67,7 +67,7 @@ def test_examples_are_the_sources_in_its_order(cache, vae):
         np.testing.assert_allclose(
             here["mask_latents"], model(mask_to_rgb(there["mask"][None]))[0], atol=1e-5
         )
-    cached, source = store.CachedLatents(cache, "generate"), generate_source(DATA, "train")
+    cached, source = store.CachedLatents(str(cache), "generate"), generate_source(DATA, "train")
     for i in range(COUNT):
         assert cached[i]["text"] == source[i]["text"]
         assert "mask_latents" not in cached[i]
@@ -79,7 +79,7 @@ def test_examples_are_the_sources_in_its_order(cache, vae):
 
 def test_the_number_of_shards_changes_nothing(cache, vae, tmp_path):
     encode(tmp_path, vae, [0], num_shards=1)
-    many, one = store.CachedLatents(cache, "segment"), store.CachedLatents(tmp_path, "segment")
+    many, one = store.CachedLatents(str(cache), "segment"), store.CachedLatents(str(tmp_path), "segment")
     for i in range(COUNT):
         assert many[i]["text"] == one[i]["text"]
         np.testing.assert_allclose(many[i]["mask_latents"], one[i]["mask_latents"], atol=1e-5)
@@ -87,7 +87,7 @@ def test_the_number_of_shards_changes_nothing(cache, vae, tmp_path):
 
 def test_bfloat16_halves_the_files_and_rounds(cache, vae, tmp_path):
     encode(tmp_path, vae, [0], num_shards=1, dtype="bfloat16")
-    half, full = store.CachedLatents(tmp_path, "segment")[3], store.CachedLatents(cache, "segment")[3]
+    half, full = store.CachedLatents(str(tmp_path), "segment")[3], store.CachedLatents(str(cache), "segment")[3]
     np.testing.assert_allclose(half["mask_latents"], full["mask_latents"], rtol=2**-8)
     assert np.any(half["mask_latents"] != full["mask_latents"])
     assert half["mask_latents"].dtype == np.float32
@@ -118,7 +118,7 @@ def test_batches_and_loss_are_those_of_images(cache, vae, micro_vae, tmp_path):
             ("generate", generate_source(DATA, "train")),
         )
     }
-    cached = {task: store.CachedLatents(cache, task) for task in store.TASKS}
+    cached = {task: store.CachedLatents(str(cache), task) for task in store.TASKS}
     images = {task: dict(batch[task]) for task in store.TASKS}
     for task in store.TASKS:
         found = []

@@ -24,7 +24,7 @@ from genmask_jax.data.prepared.prepare import prepare
 from genmask_jax.errors import UserError
 from genmask_jax.images import read_image
 
-SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "prepare_data.py"
+SCRIPT = pathlib.Path(__file__).parents[3] / "launch" / "prepare_data.py"
 FAMILY = {
     "refcoco:unc": ("refcoco", ("val", "testA", "testB"), 0),
     "refcoco:google": ("refcoco", ("val", "test"), 2),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genmask_jax.data.stamps import packages as package_files
 from genmask_jax.data.stamps import prepare
 from genmask_jax.data.stamps.scene import load
 from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
@@ -53,7 +54,7 @@ def write(path, content):
 def packages(tmp_path_factory):
     """A folder of "packages": directories called like .deb files, which the imitated dpkg-deb copies."""
     raw = tmp_path_factory.mktemp("raw")
-    share = {name: raw / f"{name}_1.0_all.deb" / "usr/share" for name in packages.PACKAGES}
+    share = {name: raw / f"{name}_1.0_all.deb" / "usr/share" for name in package_files.PACKAGES}
     tree = share["tuxpaint-stamps-default"] / "tuxpaint/stamps"
     for path, (description, colour) in OBJECTS.items():
         write(tree / f"{path}.png", stamp_image(colour))
@@ -101,14 +102,14 @@ def tools(tmp_path_factory):
 @pytest.fixture
 def debian(monkeypatch, tools):
     monkeypatch.setenv("PATH", str(tools))
-    monkeypatch.setattr(prepare, "_installed", lambda name: [])
+    monkeypatch.setattr(package_files, "_installed", lambda name: [])
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory, packages, tools):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", str(tools))
-        patch.setattr(prepare, "_installed", lambda name: [])
+        patch.setattr(package_files, "_installed", lambda name: [])
         patch.setattr(prepare, "is_seen", lambda name: name.split()[-1] not in ("penguin", "bin", "ball"))
         out = tmp_path_factory.mktemp("data") / "stamps"
         prepare.prepare(out, packages)
@@ -218,7 +219,7 @@ def test_no_network(debian, tmp_path):
 
 def test_the_script_says_one_line(tmp_path):
     (tmp_path / "x").write_text("")
-    script = Path(prepare.__file__).parents[2] / "launch/prepare_data.py"
+    script = Path(__file__).parents[3] / "launch/prepare_data.py"
     command = [sys.executable, str(script), "stamps", f"--out={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1

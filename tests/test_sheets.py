@@ -94,7 +94,7 @@ def test_a_large_image_is_reduced_with_its_proportions(tmp_path):
 
 def test_a_generation_sheet_shows_every_image_and_its_prompt(tmp_path):
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
+    images = list(generator.integers(0, 256, (7, 32, 32, 3), dtype=np.uint8))
     generation_sheet(images, ["a star"] * 7, tmp_path / "a.png", columns=3)
     for image in images:
         assert contains(tmp_path / "a.png", big(image, 4))
@@ -104,4 +104,4 @@ def test_a_generation_sheet_shows_every_image_and_its_prompt(tmp_path):
 
 def test_a_missing_prompt_is_refused(tmp_path):
     with pytest.raises(ValueError, match="shorter"):
-        generation_sheet(np.zeros((2, 8, 8, 3), np.uint8), ["one"], tmp_path / "sheet.png")
+        generation_sheet(list(np.zeros((2, 8, 8, 3), np.uint8)), ["one"], tmp_path / "sheet.png")

@@ -28,7 +28,7 @@ def test_shapes_are_painted_as_the_rule_says():
     labels = ("target", "Ignored", "to IGNORE", "flag", "Flag", "the dog")
     seen = set()
     for _ in range(200):
-        size = tuple(rng.integers(20, 90, 2))
+        size = tuple(rng.integers(20, 90, 2).tolist())
         annotation = [
             {
                 "label": labels[rng.integers(len(labels))],
