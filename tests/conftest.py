@@ -31,17 +31,28 @@ from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.loop import check_workdir, make_workdir, train
 
 # Most of the time would go into making small programs fast.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED --xla_backend_optimization_level=0 "
+FLAGS = [
+    "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED",
+    "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
-)
+]
+if jax.__version__.startswith("0.10."):  # XLA refuses to start with a flag that it does not know
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
 cli.suit_cpu()
 # Many tests compile the same small programs, in this process, the other worker's and the scripts'.
 CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+HEAVY = ("test_in_the_system.py", "test_end_to_end.py", "test_on_benchmarks.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that workers, each of which takes whole files, end together."""
+    items.sort(key=lambda item: HEAVY.index(item.path.name) if item.path.name in HEAVY else len(HEAVY))
 
 
 def micro_config(vae: str, **loop) -> TrainConfig:

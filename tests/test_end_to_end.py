@@ -190,9 +190,11 @@ def test_sample_segments_and_draws(micro_run, tmp_path):
 
 
 def test_the_scripts_train_in_relative_directories(tmp_path):
-    configs, steps = LAUNCH.parent / "configs", "--config.optimizer.warmup_steps=1"
+    configs = LAUNCH.parent / "configs"
     small = (
-        steps,
+        "--config.optimizer.warmup_steps=1",
+        "--config.optimizer.name=adamw",
+        "--config.loop.global_batch_size=4",
         "--config.data.size=32",
         "--config.loop.num_eval_examples=32",
         "--config.loop.num_steps=2",

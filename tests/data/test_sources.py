@@ -107,7 +107,7 @@ def test_what_is_missing_is_said_before_training(config, tmp_path):
         check(dataclasses.replace(config, name="refcoco"))
     with pytest.raises(UserError, match="no split 'testA'; there are"):
         segment_source(dataclasses.replace(config, name="reasonseg"), "testA")
-    with pytest.raises(UserError, match="the split train has no captions"):
+    with pytest.raises(UserError, match="'reasonseg' has no prompts"):
         generate_source(dataclasses.replace(config, name="reasonseg", generate=""), "train")
 
 

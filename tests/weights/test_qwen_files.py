@@ -235,7 +235,7 @@ def test_what_is_damaged_after_the_import_is_named(hub, tmp_path, monkeypatch, c
 def test_an_encoder_takes_the_layers_that_it_has(hub, tmp_path, monkeypatch):
     """Layer 3 of 3 with the last one apart, and layer 2 alone."""
     run(import_weights, monkeypatch, f"from={hub}", f"out={tmp_path}")
-    reader = ParameterReader(tmp_path / "qwen/params")
+    reader = ParameterReader(epath.Path(tmp_path) / "qwen/params")
     whole = reader.read("text.blocks.q_proj.kernel")
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 

@@ -307,4 +307,5 @@ def test_a_models_output_does_not_change_on_its_way_through_the_files(hub, tmp_p
     with torch.no_grad():
         theirs = reference_dit()(to_torch(latents), torch.tensor([300.0]), torch.from_numpy(text)).sample
     times = np.full((1, 1), 0.3, np.float32)
-    np.testing.assert_allclose(ours(latents, times, text), to_numpy(theirs), atol=2e-5)
+    inputs = map(jax.numpy.asarray, (latents, times, text))
+    np.testing.assert_allclose(ours(*inputs), to_numpy(theirs), atol=2e-5)

@@ -62,16 +62,16 @@ def test_examples_are_the_sources_in_its_order(cache, vae):
         assert here["text"] == there["text"]
         assert here["image_latents"].dtype == np.float32
         np.testing.assert_allclose(
-            here["image_latents"], model(to_signed(there["image"][None]))[0], atol=1e-5
+            here["image_latents"], model(to_signed(jnp.asarray(there["image"][None])))[0], atol=1e-5
         )
         np.testing.assert_allclose(
-            here["mask_latents"], model(mask_to_rgb(there["mask"][None]))[0], atol=1e-5
+            here["mask_latents"], model(mask_to_rgb(jnp.asarray(there["mask"][None])))[0], atol=1e-5
         )
     cached, source = store.CachedLatents(str(cache), "generate"), generate_source(DATA, "train")
     for i in range(COUNT):
         assert cached[i]["text"] == source[i]["text"]
         assert "mask_latents" not in cached[i]
-        expected = model(to_signed(source[i]["image"][None]))[0]
+        expected = model(to_signed(jnp.asarray(source[i]["image"][None])))[0]
         np.testing.assert_allclose(cached[i]["image_latents"], expected, atol=1e-5)
     with pytest.raises(IndexError):
         cached[COUNT]
@@ -87,7 +87,10 @@ def test_the_number_of_shards_changes_nothing(cache, vae, tmp_path):
 
 def test_bfloat16_halves_the_files_and_rounds(cache, vae, tmp_path):
     encode(tmp_path, vae, [0], num_shards=1, dtype="bfloat16")
-    half, full = store.CachedLatents(str(tmp_path), "segment")[3], store.CachedLatents(str(cache), "segment")[3]
+    half, full = (
+        store.CachedLatents(str(tmp_path), "segment")[3],
+        store.CachedLatents(str(cache), "segment")[3],
+    )
     np.testing.assert_allclose(half["mask_latents"], full["mask_latents"], rtol=2**-8)
     assert np.any(half["mask_latents"] != full["mask_latents"])
     assert half["mask_latents"].dtype == np.float32
