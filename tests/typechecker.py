@@ -7,5 +7,5 @@ check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def install() -> None:
-    """Lets every function check its arguments, shapes included; to be called before the package is imported."""
+    """Lets every function check its arguments, shapes included. Call it before the package is imported."""
     install_import_hook("genmask_jax", f"{__name__}.check")
