@@ -47,7 +47,9 @@ def begin(script, arguments, cwd, *, processes=1, devices=1, said=by_flags):
     for process in range(processes):
         flags, environment = said(process, processes, port)
         flag = f"--xla_force_host_platform_device_count={devices}"
-        environment |= {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flag}"}
+        # Bit for bit the same numbers on any mesh is what XLA's default code generator gives, not the older one.
+        shared = os.environ["XLA_FLAGS"].replace("--xla_cpu_use_fusion_emitters=false", "")
+        environment |= {"XLA_FLAGS": f"{shared} {flag}"}
         with (cwd / f"{script}_{process}.log").open("w") as log:
             command = [sys.executable, SMALL, LAUNCH / f"{script}.py", *arguments, *flags]
             options = {"cwd": cwd, "env": os.environ | environment, "stdout": log, "stderr": log}
