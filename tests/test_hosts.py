@@ -47,7 +47,7 @@ def begin(script, arguments, cwd, *, processes=1, devices=1, said=by_flags):
     for process in range(processes):
         flags, environment = said(process, processes, port)
         flag = f"--xla_force_host_platform_device_count={devices}"
-        # Bit for bit the same numbers on any mesh is what XLA's default code generator gives, not the older one.
+        # Only XLA's default code generator gives the same numbers, bit for bit, on any mesh.
         shared = os.environ["XLA_FLAGS"].replace("--xla_cpu_use_fusion_emitters=false", "")
         environment |= {"XLA_FLAGS": f"{shared} {flag}"}
         with (cwd / f"{script}_{process}.log").open("w") as log:
