@@ -18,6 +18,7 @@ from genmask_jax.instruction.qwen.config import need_valid
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.layers import REMAT
 from genmask_jax.models.vae import VAEConfig
+from genmask_jax.ranges import check_ranges
 from genmask_jax.sharding import MeshConfig
 from genmask_jax.timesteps import Law
 
@@ -233,19 +234,12 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         if not condition:
             raise UserError(f"config.{complaint}")
 
-    weights = dataclasses.asdict(data.joint)
-    need(all(w >= 0 for w in weights.values()), "data.joint: weights must not be negative")
+    check_ranges(config)
     if data.name == "refcoco_joint":
-        need(any(weights.values()), "data.joint: all weights are 0")
+        need(any(dataclasses.asdict(data.joint).values()), "data.joint: all weights are 0")
         need(not data.latents, "data.latents: refcoco_joint draws by weights; cache one dataset's latents")
-    need(data.size > 0, "data.size must be positive")
-    need(data.num_workers >= 0, "data.num_workers must not be negative")
-    for field in ("num_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps"):
-        need(getattr(loop, field) > 0, f"loop.{field} must be positive")
-    need(loop.num_eval_examples > 0, "loop.num_eval_examples must be positive")
-    need(0 <= loop.ema_decay < 1, "loop.ema_decay must be in [0, 1)")
     need(
-        loop.global_batch_size > 0 and loop.global_batch_size % (2 * loop.grad_accumulation_steps) == 0,
+        loop.global_batch_size % (2 * loop.grad_accumulation_steps) == 0,
         "loop.global_batch_size must be a multiple of 2 x loop.grad_accumulation_steps",
     )
     need(
@@ -254,10 +248,9 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     )
     optimizer = config.optimizer
     need(optimizer.name in ("adamw", "muon"), f"optimizer.name: {optimizer.name!r} is not adamw or muon")
-    need(optimizer.learning_rate > 0, "optimizer.learning_rate must be positive")
-    need(optimizer.max_grad_norm > 0, "optimizer.max_grad_norm must be positive")
     need(optimizer.warmup_steps < loop.num_steps, "optimizer.warmup_steps must be below num_steps")
     if isinstance(config, VAETrainConfig):
+        need(bool(config.vae.multipliers), "vae.multipliers must not be empty")
         need(optimizer.name == "adamw", "optimizer.name: a VAE has no transformer blocks; use adamw")
         need(
             data.size % config.vae.stride == 0,
@@ -270,11 +263,15 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         f"model.hidden_size {model.hidden_size} must be a multiple of 2 x num_heads {model.num_heads}",
     )
     need(model.remat in REMAT, f"model.remat: {model.remat!r} is not {', '.join(REMAT)}")
-    need(config.segment_weight > 0, "segment_weight must be positive")
-    need(0 <= config.condition_dropout < 1, "condition_dropout must be in [0, 1)")
+    need(model.frequency_dim % 2 == 0, f"model.frequency_dim {model.frequency_dim} must be even")
     need(
         config.instruction.name in ENCODERS,
         f"instruction.name: {config.instruction.name!r} is not {', '.join(ENCODERS)}",
+    )
+    tiny = config.instruction.tiny
+    need(
+        tiny.hidden_size % tiny.num_heads == 0,
+        f"instruction.tiny.hidden_size {tiny.hidden_size} must be a multiple of num_heads {tiny.num_heads}",
     )
     if config.instruction.name == "qwen":
         need_valid(config.instruction.qwen, "config.instruction.qwen")
@@ -292,15 +289,6 @@ def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
 def validate_sampler(sampler: SamplerConfig) -> None:
     """Raises UserError if a field of `config.sampler` is out of range."""
 
-    def need(condition: bool, complaint: str):
-        if not condition:
-            raise UserError(f"config.sampler.{complaint}")
-
-    need(sampler.method in ("euler", "heun"), f"method: {sampler.method!r} is not euler or heun")
-    need(0 < sampler.mask_threshold < 1, "mask_threshold must be between 0 and 1")
-    need(0 <= sampler.refine_t <= 1, "refine_t must be in [0, 1]")
-    need(sampler.shift > 0, "shift must be positive")
-    for field in ("mask_steps", "mask_samples", "image_steps"):
-        need(getattr(sampler, field) > 0, f"{field} must be positive")
-    for field in ("no_target_area", "no_target_score"):
-        need(0 <= getattr(sampler, field) < 1, f"{field} must be in [0, 1)")
+    check_ranges(sampler, "sampler.")
+    if sampler.method not in ("euler", "heun"):
+        raise UserError(f"config.sampler.method: {sampler.method!r} is not euler or heun")

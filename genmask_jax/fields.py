@@ -4,7 +4,7 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from etils import epath
@@ -79,10 +79,19 @@ def to_json(config: Any) -> str:
     return json.dumps(dataclasses.asdict(config), indent=2)
 
 
+def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted name, old value, new value) of every field in which two dataclasses of one kind differ."""
+    for field in dataclasses.fields(old):
+        name = f"{where}.{field.name}".lstrip(".")
+        before, after = getattr(old, field.name), getattr(new, field.name)
+        if dataclasses.is_dataclass(before) and not isinstance(before, type):
+            yield from differences(before, after, name)
+        elif before != after:
+            yield name, before, after
+
+
 def difference(old: Any, new: Any, where: str = "config") -> str:
-    """The first field in which two configs of one kind differ, as "config.seed 0 -> 1"; "" if none does."""
-    if not dataclasses.is_dataclass(old):
-        return "" if old == new else f"{where} {old!r} -> {new!r}"
-    names = [field.name for field in dataclasses.fields(old)]
-    pairs = ((getattr(old, name), getattr(new, name), f"{where}.{name}") for name in names)
-    return next(filter(None, (difference(*pair) for pair in pairs)), "")
+    """The first of `differences`, such as "config.seed 0 -> 1"; "" if there is none."""
+    return next(
+        (f"{where}.{name} {before!r} -> {after!r}" for name, before, after in differences(old, new)), ""
+    )

@@ -1,44 +1,129 @@
-"""Reads image files as RGB pixels, turns them upright and resizes them."""
+"""Image files as RGB pixels: decoded whole, upright and with 8 bits per channel, or the reason why not.
+
+What becomes of Pillow's modes:
+
+| mode | RGB pixels |
+|---|---|
+| 1, L, P, RGB, RGBX, YCbCr, CMYK, HSV | converted |
+| LA, La, PA, RGBA, RGBa, and any mode with a transparent colour | composed on a background |
+| I;16 in any byte order; I in PGM and PNG files | 16 bits, scaled to 8 |
+| I elsewhere, F | refused: the range of the values is not known |
+| LAB | refused: Pillow does not convert it |
+"""
+
+import importlib.util
+import io
 
 import numpy as np
 from etils import epath
 from jaxtyping import UInt8
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from genmask_jax.errors import UserError
 
+if importlib.util.find_spec("pillow_heif"):  # photographs of phones, for those who have the package
+    importlib.import_module("pillow_heif").register_heif_opener()
+
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is not an image or is truncated."""
+"""What Pillow raises for a file that is not an image or is damaged."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF orientation."""
+SIGNATURES = {
+    (4, b"ftypheic"): "it is HEIC: pip install pillow-heif, or save it as JPEG",
+    (4, b"ftypheix"): "it is HEIC: pip install pillow-heif, or save it as JPEG",
+    (4, b"ftypmif1"): "it is HEIF: pip install pillow-heif, or save it as JPEG",
+    (0, b"\xff\x0a"): "it is JPEG XL, which Pillow cannot read; save it as PNG",
+    (4, b"JXL \r\n\x87\n"): "it is JPEG XL, which Pillow cannot read; save it as PNG",
+    (0, b"%PDF"): "it is a PDF; save the page as PNG",
+    (0, b"<svg"): "it is SVG, a drawing; save it as PNG",
+    (0, b"<?xml"): "it is XML, perhaps SVG; save the drawing as PNG",
+    (0, b"<!DOC"): "it is a web page, perhaps of a failed download",
+    (0, b"<html"): "it is a web page, perhaps of a failed download",
+}
+"""(Offset, bytes) at which formats that Pillow lacks are known, and what to say of them."""
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """An image turned by its EXIF orientation; unchanged if it has none that can be read."""
+def decode(content: bytes, *, upright: bool = True, background: str = "white") -> Image.Image:
+    """An image file as an RGB image.
+
+    Args:
+        content: of the file.
+        upright: turn it as its EXIF orientation says; one that cannot be read is ignored.
+        background: what shows through transparent pixels.
+
+    Raises:
+        one of UNREADABLE: see `why_unreadable`.
+    """
+    image = Image.open(io.BytesIO(content))
+    image.load()  # before the EXIF data is looked at, so that damaged pixels are not taken for damaged EXIF
+    orientation = _orientation(image) if upright else None  # Pillow itself turns TIFF, and says so
+    rgb = _to_rgb(image, background)
+    return rgb.transpose(TURNS[orientation]) if orientation in TURNS else rgb
+
+
+def _orientation(image: Image.Image) -> int | None:
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF can raise anything, and the pixels are still good
-        return image
-    turns = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-    return image.transpose(turns[orientation]) if orientation in turns else image
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF can raise anything, and the pixels are good
+        return None
 
 
-def read_image(path: epath.PathLike) -> UInt8[np.ndarray, "H W 3"]:
-    """Reads an image file as RGB, turned by its EXIF. Raises UserError if it is missing or not an image."""
-    path = epath.Path(path)
-    if not path.exists():
-        raise UserError(f"--image={path}: there is no such file")
+def _to_rgb(image: Image.Image, background: str) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
+        levels = np.round(np.asarray(image).astype(np.float32) / 257)
+        return Image.fromarray(levels.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "integers" if image.mode == "I" else "floats"
+        raise ValueError(f"its pixels are 32-bit {kind} of unknown range; save it with 8 or 16 bits")
+    if image.mode == "LAB":
+        raise ValueError("its colours are CIELAB; save it as RGB")
+    if image.has_transparency_data:
+        behind = Image.new("RGBA", image.size, background)
+        return Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def why_unreadable(error: Exception, content: bytes = b"") -> str:
+    """Why a file is not read, in a clause.
+
+    Args:
+        error: one of UNREADABLE.
+        content: of the file, or its first bytes.
+    """
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels; reduce it"
+    if isinstance(error, UnidentifiedImageError):
+        if not content.strip(b"\0"):
+            return "the file is empty" if not content else "the file holds nothing but zeros"
+        known = (why for (at, mark), why in SIGNATURES.items() if content[at : at + len(mark)] == mark)
+        return next(known, "it is not an image")
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def read_image(path: epath.PathLike, flag: str = "--image") -> UInt8[np.ndarray, "H W 3"]:
+    """Reads an image file as upright RGB; `flag` names it in the error.
+
+    Raises:
+        UserError: it is missing, not an image, damaged, or of a format or mode that is not read.
+    """
+    content = b""
     try:
-        with path.open("rb") as file:
-            return np.asarray(upright(Image.open(file)).convert("RGB"))
+        content = epath.Path(path).read_bytes()
+        return np.asarray(decode(content))
     except UNREADABLE as error:
-        raise UserError(f"--image={path}: this is not an image that Pillow can read") from error
+        raise UserError(f"{flag}={path}: {why_unreadable(error, content)}") from error
 
 
 def to_model_size(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:

@@ -109,4 +109,16 @@ def read_config(kind: Any, workdir: epath.PathLike) -> Any:
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{workdir}: no config.json here; give the --workdir of a training run")
-    return read_dataclass(kind, path, from_config_dict)
+    return read_dataclass(kind, path, _without_history)
+
+
+def _without_history(kind: Any, values: Any, where: str) -> Any:
+    if isinstance(values, dict):
+        values = {name: value for name, value in values.items() if name != "history"}
+    return from_config_dict(kind, values, where)
+
+
+def read_history(workdir: epath.PathLike) -> list[dict[str, Any]]:
+    """What changed when a run was resumed: `step` and `changes`, {dotted name: [old value, new value]}."""
+    path = epath.Path(workdir) / "config.json"
+    return json.loads(path.read_text()).get("history", []) if path.exists() else []

@@ -12,23 +12,17 @@ from ml_collections import config_flags
 
 from genmask_jax import cli, hosts
 from genmask_jax.config import TrainConfig, from_config_dict
-from genmask_jax.data.latents.store import need_same, need_same_instruction
-from genmask_jax.data.sources import check as check_data
-from genmask_jax.data.sources import texts
 from genmask_jax.errors import UserError
-from genmask_jax.instruction import factory
-from genmask_jax.runs import load_vae, save_vae
-from genmask_jax.sharding import make_mesh
-from genmask_jax.system import make_networks
-from genmask_jax.training.genmask import GenMaskTask
-from genmask_jax.training.init import find_dit
-from genmask_jax.training.loop import check_batch, check_workdir, make_workdir, train
+from genmask_jax.training.start import train_genmask
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A file configs/genmask_*.py."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 RESUME = flags.DEFINE_bool("resume", False, "Resume the run in --workdir.")
+CHANGE = flags.DEFINE_list(
+    "change", [], "Fields that --resume may change, such as loop.num_steps,optimizer.learning_rate."
+)
 PROFILE = flags.DEFINE_string(
     "profile",
     None,
@@ -40,30 +34,15 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir a
 
 def main() -> None:
     config = from_config_dict(TrainConfig, CONFIG.value)
-    profile = parse_range(PROFILE.value, config.loop.num_steps)
-    # Check everything before --overwrite deletes anything.
-    workdir = check_workdir(WORKDIR.value, resume=RESUME.value, overwrite=OVERWRITE.value, config=config)
-    vae_config, vae_state = load_vae(config.vae)
-    check_data(config.data)
-    if config.data.latents:
-        need_same(config.data, vae_config, vae_state)
-    if config.init:
-        find_dit(config.init)
-    kept = workdir / "instruction"
-    known = RESUME.value and kept.exists()  # a resumed run keeps its tokenizer
-    encoder = factory.build(config.instruction, kept, [] if known else texts(config.data))
-    if config.data.latents:
-        need_same_instruction(config.data.latents, encoder)
-    mesh = make_mesh(config.mesh)
-    check_batch(config.loop, mesh)
-    networks = make_networks(config, vae_config, vae_state, encoder, mesh)
-    make_workdir(workdir, config, overwrite=OVERWRITE.value)
-    save_vae(workdir, vae_config, vae_state)
-    if encoder.save is not None and not known and hosts.is_first():
-        encoder.save(kept)
-    hosts.wait("instruction encoder saved")
-    _, scores = train(GenMaskTask(networks, config), config, workdir, mesh, profile)
-    logging.info("trained %s in %s: %s", config.name, workdir, scores)
+    _, scores = train_genmask(
+        config,
+        WORKDIR.value,
+        resume=RESUME.value,
+        overwrite=OVERWRITE.value,
+        change=CHANGE.value,
+        profile=parse_range(PROFILE.value, config.loop.num_steps),
+    )
+    logging.info("trained %s in %s: %s", config.name, WORKDIR.value, scores)
 
 
 def parse_range(text: str | None, num_steps: int) -> range:

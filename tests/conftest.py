@@ -1,6 +1,7 @@
 """A run small enough for a test: a VAE and a DiT of a few thousand parameters on 32 px ReferShapes."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from typing import Any
@@ -18,17 +19,13 @@ from genmask_jax import cli
 from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, SamplerConfig, TrainConfig
 from genmask_jax.data.prepared.builders import BUILDERS
 from genmask_jax.data.prepared.prepare import prepare
-from genmask_jax.data.sources import texts
-from genmask_jax.instruction import factory
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.tiny import TinyTextConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.runs import load_vae, save_vae
-from genmask_jax.sharding import make_mesh
-from genmask_jax.system import make_networks
+from genmask_jax.runs import save_vae
+from genmask_jax.training import start as training_start
 from genmask_jax.training.genmask import GenMaskTask
-from genmask_jax.training.loop import check_workdir, make_workdir, train
 
 # Most of the time would go into making small programs fast.
 FLAGS = [
@@ -81,20 +78,19 @@ def micro_vae(tmp_path_factory) -> str:
     return str(directory)
 
 
-def start(config: TrainConfig, workdir, *, resume=False, overwrite=False, batches=None, profile=range(0)):
+training_start.texts = functools.partial(training_start.texts, count=400)  # enough for a small vocabulary
+
+
+def start(config: TrainConfig, workdir, *, batches=None, **options):
     """What launch/train.py does; `batches` may stand in for the task's data."""
-    workdir = check_workdir(str(workdir), resume=resume, overwrite=overwrite, config=config)
-    vae, mesh = load_vae(config.vae), make_mesh(config.mesh)
-    encoder = factory.build(config.instruction, workdir / "instruction", texts(config.data, 400))
-    networks = make_networks(config, *vae, encoder, mesh)
-    make_workdir(workdir, config, overwrite=overwrite)
-    save_vae(workdir, *vae)
-    if encoder.save is not None:
-        encoder.save(workdir / "instruction")
-    task = GenMaskTask(networks, config)
-    if batches is not None:
-        task.batches = batches(task.batches)
-    return train(task, config, workdir, mesh, profile)
+
+    def make_task(networks, config):
+        task = GenMaskTask(networks, config)
+        if batches is not None:
+            task.batches = batches(task.batches)
+        return task
+
+    return training_start.train_genmask(config, str(workdir), make_task=make_task, **options)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 
 from genmask_jax.config import EvaluationConfig, TrainConfig, VAETrainConfig, from_config_dict
 from genmask_jax.fields import to_json
+from genmask_jax.ranges import numbers, rule_of
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -50,6 +51,14 @@ def test_every_config_is_valid_and_survives_json(path):
         ("optimizer.warmup_steps", 10_000, "warmup_steps"),
         ("optimizer.name", "sgd", "sgd"),
         ("optimizer.momentum", 0.9, "momentum: no such field"),
+        ("optimizer.b1", 2.0, r"optimizer\.b1 must be in \[0, 1\)"),
+        ("optimizer.learning_rate", float("nan"), "learning_rate must be positive, not nan"),
+        ("model.depth", 0, r"model\.depth must be positive"),
+        ("model.num_heads", 0, r"model\.num_heads must be positive"),
+        ("instruction.tiny.max_tokens", 0, "max_tokens must be positive"),
+        ("instruction.tiny.num_heads", 3, "multiple of num_heads 3"),
+        ("data.joint.reasonseg", -1.0, r"data\.joint\.reasonseg must not be negative"),
+        ("mesh.data", 0, r"mesh\.data must be positive, or -1"),
     ],
 )
 def test_mistakes_are_named(field, value, complaint):
@@ -64,3 +73,10 @@ def test_mistakes_are_named(field, value, complaint):
     with pytest.raises(UserError, match=complaint) as error:
         from_config_dict(TrainConfig, values)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_number_has_a_range(path):
+    """But those of Qwen, which `need_valid` knows."""
+    config = from_config_dict(kind(path), read(path))
+    assert not [name for name, _ in numbers(config) if not rule_of(name) and "instruction.qwen." not in name]

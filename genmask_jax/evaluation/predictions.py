@@ -6,6 +6,7 @@
 Masks have the image's own resolution; an empty one means "no target".
 """
 
+import io
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,7 +20,7 @@ from genmask_jax.data import masks
 from genmask_jax.data.prepared import records
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import Benchmark, Row, make_row
-from genmask_jax.images import UNREADABLE
+from genmask_jax.images import UNREADABLE, decode, why_unreadable
 
 Predict = Callable[[masks.Size], np.ndarray]
 """From the size that a mask should have to the mask, bool [H, W]. Raises UserError."""
@@ -101,17 +102,35 @@ def _rle(rle: dict[str, Any], where: str) -> Predict:
     return predict
 
 
+def _pixels(path: epath.Path) -> np.ndarray:
+    """A mask's pixels, [H, W], 0 for the background. Those of a palette are what it shows: black is 0.
+
+    Raises:
+        UserError: the file cannot be read, or no colour of the palette that is used is black.
+    """
+    content = b""
+    try:
+        content = path.read_bytes()
+        image = Image.open(io.BytesIO(content))
+        image.load()
+        if image.mode not in ("P", "PA"):
+            pixels = np.asarray(image)
+            # With two or four channels, the last is alpha.
+            return pixels[..., : 1 + (pixels.shape[-1] > 2) * 2].max(-1) if pixels.ndim == 3 else pixels
+        colours = np.asarray(decode(content, background="black")).astype(int)
+    except UNREADABLE as error:
+        raise UserError(
+            f"{path} is not a PNG that Pillow can read: {why_unreadable(error, content)}"
+        ) from error
+    shown = colours @ [1, 256, 65536]
+    if shown.all() and len(np.unique(shown)) > 1:
+        raise UserError(f"{path} is not a mask: its palette has no black, so the background cannot be told")
+    return shown
+
+
 def _png(path: epath.Path) -> Predict:
     def predict(size: masks.Size) -> np.ndarray:
-        try:
-            with path.open("rb") as file:
-                pixels = np.asarray(Image.open(file))
-        except UNREADABLE as error:
-            raise UserError(f"{path} is not a PNG that Pillow can read ({error})") from error
-        if pixels.ndim == 3:
-            channels = pixels.shape[-1]
-            # With two or four channels, the last is alpha.
-            pixels = pixels[..., : channels - (channels % 2 == 0)].max(-1)
+        pixels = _pixels(path)
         if pixels.shape != size:
             shape = " x ".join(map(str, pixels.shape))
             raise UserError(f"{path} has {shape} pixels, the image {size[0]} x {size[1]}")

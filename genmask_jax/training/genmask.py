@@ -29,7 +29,8 @@ METRICS = ("loss", "loss_segment", "loss_generate", "grad_norm")
 class GenMaskTask:
     """Flow matching on masks and images, 1 : 1 in every batch, for `training/loop.py`."""
 
-    metric_names = METRICS
+    metric_names: tuple[str, ...] = METRICS
+    frozen: Any
 
     def __init__(self, networks: Networks, config: TrainConfig):
         self.networks, self.config = networks, config

@@ -12,14 +12,6 @@ from genmask_jax.runs import need_same
 from genmask_jax.sharding import placed
 
 
-def find_dit(directory: epath.PathLike) -> epath.Path:
-    """Path of the DiT in a directory of imported weights. Raises UserError if there is none."""
-    path = (epath.Path(directory) / "dit" / "params").resolve()
-    if not path.exists():
-        raise UserError(f"config.init={directory}: no dit/params here; make it with launch/import_weights.py")
-    return path
-
-
 def restore_dit(directory: epath.PathLike, params: Any) -> tuple[Any, list[str]]:
     """Replaces the parameters under "dit" by imported weights (`launch/import_weights.py`).
 
@@ -36,7 +28,28 @@ def restore_dit(directory: epath.PathLike, params: Any) -> tuple[Any, list[str]]
     Raises:
         UserError: the weights are missing, or belong to another model.
     """
-    path = find_dit(directory)
+    reader, here, fresh = _open_dit(directory, params)
+    targets = {name: placed(leaf, leaf.sharding) for name, leaf in here.items() if name not in fresh}
+    for name in targets:
+        here[name].delete()
+    restored = {f"dit.{name}": leaf for name, leaf in reader.restore(targets).items()}
+    return jax.tree.map_with_path(lambda keys, old: restored.get(parameter_name(keys), old), params), fresh
+
+
+def check_dit(directory: epath.PathLike, params: Any) -> None:
+    """Compares the shapes of imported weights with those of `params`; nothing is read.
+
+    Raises:
+        UserError: as `restore_dit`.
+    """
+    _open_dit(directory, params)
+
+
+def _open_dit(directory: epath.PathLike, params: Any) -> tuple[ParameterReader, dict[str, Any], list[str]]:
+    """A reader of the weights, the DiT's parameters by name, and the names of those that stay fresh."""
+    path = (epath.Path(directory) / "dit" / "params").resolve()
+    if not path.exists():
+        raise UserError(f"config.init={directory}: no dit/params here; make it with launch/import_weights.py")
     reader = ParameterReader(path)
     flat = {parameter_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(params)}
     here = {name.removeprefix("dit."): leaf for name, leaf in flat.items() if name.startswith("dit.")}
@@ -44,8 +57,4 @@ def restore_dit(directory: epath.PathLike, params: Any) -> tuple[Any, list[str]]
     projection = [name for name in here if name.startswith("text_embedder.linear_1.")]
     fresh = projection if any(shapes[name] != reader.shapes.get(name) for name in projection) else []
     need_same(path, reader.shapes, shapes, fresh)
-    targets = {name: placed(leaf, leaf.sharding) for name, leaf in here.items() if name not in fresh}
-    for name in targets:
-        here[name].delete()
-    restored = {f"dit.{name}": leaf for name, leaf in reader.restore(targets).items()}
-    return jax.tree.map_with_path(lambda keys, old: restored.get(parameter_name(keys), old), params), fresh
+    return reader, here, fresh

@@ -8,7 +8,7 @@ import dataclasses
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -22,13 +22,10 @@ from jax.sharding import Mesh
 from genmask_jax import hosts
 from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
 from genmask_jax.errors import UserError
-from genmask_jax.fields import difference, to_json
-from genmask_jax.paths import make_directory
-from genmask_jax.runs import read_config
-from genmask_jax.sharding import log_shardings, need_rows, part_of_batch, to_devices
+from genmask_jax.sharding import log_shardings, need_rows, part_of_batch, to_devices, tracing_on
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from genmask_jax.training.reporting import Reporter
+from genmask_jax.training.reporting import Reporter, need_finite
 from genmask_jax.training.state import TrainState, init_state, make_init
 from genmask_jax.training.step import make_train_step
 
@@ -61,54 +58,31 @@ class Task(Protocol):
         ...
 
 
-def check_workdir(workdir: str, *, resume: bool, overwrite: bool, config: Any) -> epath.Path:
-    """Checks a run's directory without changing it, and returns its absolute path.
-
-    A directory that holds a run needs `resume` or `overwrite`. Resuming needs the config that the run was
-    started with (a longer run has another learning rate schedule).
-
-    Raises:
-        UserError: the directory cannot be used.
-    """
-    path = epath.Path(workdir).resolve()  # Orbax needs absolute paths
-    used = (path / "config.json").exists()
-    if resume and overwrite:
-        raise UserError("--resume and --overwrite exclude each other; give only one")
-    if path.is_file():
-        raise UserError(f"--workdir={workdir} is a file; give a directory")
-    if used and resume:
-        changed = difference(read_config(type(config), path), config)
-        if changed:
-            raise UserError(f"{workdir}: --resume needs the config of the run; it differs in {changed}")
-    elif not (used and overwrite) and path.exists() and any(path.iterdir()):
-        what = "holds a run; add --resume or --overwrite" if used else "is not empty; give a new directory"
-        raise UserError(f"--workdir={workdir} {what}")
-    return path
-
-
 def check_batch(loop: LoopConfig, mesh: Mesh) -> None:
     """Raises UserError if half a batch, or half a microbatch, cannot be sharded evenly over the mesh."""
     rows = loop.global_batch_size // 2 // loop.grad_accumulation_steps
     need_rows(rows, mesh, "config.loop.global_batch_size / 2 / grad_accumulation_steps")
 
 
-def make_workdir(path: epath.Path, config: Any, *, overwrite: bool) -> None:
-    """Creates the directory that `check_workdir` accepted, and writes config.json to it.
+def rehearse(task: Task, config: TrainConfig | VAETrainConfig, mesh: Mesh) -> None:
+    """Draws a batch, and builds state and loss abstractly: what is wrong is found before it costs a run.
 
-    The first host does this once all hosts have done their checks. `overwrite` deletes the old run.
+    Nothing is allocated on the devices.
+
+    Raises:
+        UserError: an example cannot be made, or the config's parts do not fit together.
     """
-    hosts.wait("work directory checked")
-    failed = None
-    if hosts.is_first():
-        try:
-            if overwrite and path.exists():
-                path.rmtree()
-            make_directory(path, "--workdir")
-            (path / "config.json").write_text(to_json(config))
-        except (UserError, OSError) as error:
-            failed = error
-    if hosts.any_host(failed is not None):
-        raise failed or UserError("--workdir: the first host cannot make it")
+    loop = config.loop
+    tx = make_optimizer(config.optimizer, loop)
+    data = task.batches(loop.global_batch_size, part_of_batch(mesh))
+    batch = next(data)
+    try:
+        state = jax.eval_shape(make_init(task.init_params, tx, task.metric_names), jax.random.key(0))
+        with tracing_on(mesh):
+            jax.eval_shape(task.loss, state.params, task.frozen, batch, jax.random.key(0))
+    except (ValueError, TypeError, ZeroDivisionError) as error:
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise UserError(f"--config: the model cannot be built with these fields: {line}") from error
 
 
 def train(
@@ -131,7 +105,7 @@ def train(
         The final state, and the scores of the last validation.
 
     Raises:
-        FloatingPointError: a logged metric was not finite.
+        UserError: a metric is not finite; no checkpoint of it is written. Or no checkpoint can be read.
         SystemExit: with status 1, after a SIGTERM or SIGINT, once a checkpoint is written. With several
             hosts, SIGTERM on one of them is enough: all stop at the same step.
     """
@@ -149,7 +123,7 @@ def train(
     train_step = make_train_step(task.loss, tx, loop, mesh, shardings)
     schedule = learning_rate_schedule(config.optimizer, loop)
     scores: dict[str, float] = {}
-    with Reporter(workdir, loop, step) as reporter, _stop_requests() as stop:
+    with closing(checkpoints), Reporter(workdir, loop, step) as reporter, _stop_requests() as stop:
         while step < loop.num_steps:
             if profile and step == profile.start:
                 jax.profiler.start_trace(workdir / "profile", create_perfetto_trace="://" not in str(workdir))
@@ -163,19 +137,19 @@ def train(
             if step % loop.log_every_steps == 0 or step == loop.num_steps:
                 reporter.log(step, jax.device_get(state.metrics), float(jnp.asarray(schedule(step - 1))))
             stopped = hosts.reached_stop(step) if jax.process_count() > 1 else bool(stop)
-            last, evaluated = stopped or step == loop.num_steps, False
-            if step % loop.eval_every_steps == 0 or step == loop.num_steps:
+            last = stopped or step == loop.num_steps
+            evaluated = step % loop.eval_every_steps == 0 or step == loop.num_steps
+            saved = last or evaluated or step % loop.checkpoint_every_steps == 0
+            if saved:
+                need_finite(step, {name: float(x) for name, x in jax.device_get(state.metrics).items()})
+            if evaluated:
                 began = time.monotonic()
                 scores = task.evaluate(state.ema_params, step, workdir / "samples")
                 reporter.scores(step, scores, time.monotonic() - began)
-                evaluated = True
-            # Saved before the next batch is drawn, so that the data position matches the step.
-            if last or evaluated or step % loop.checkpoint_every_steps == 0:
+            if saved:  # before the next batch is drawn, so that the data's position belongs to the step
                 checkpoints.save(state, data, scores["score"] if evaluated else None)
             if stopped and step < loop.num_steps:
-                checkpoints.close()
                 raise SystemExit(f"stopped at step {step}; checkpoint written, continue with --resume")
-    checkpoints.close()
     return state, scores
 
 

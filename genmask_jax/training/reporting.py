@@ -12,7 +12,32 @@ from etils import epath
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from genmask_jax.config import LoopConfig
+from genmask_jax.errors import UserError
 from genmask_jax.hosts import is_first
+
+
+def need_finite(step: int, metrics: dict[str, float]) -> None:
+    """Raises UserError if a metric is infinite or NaN, and with it, or soon, the parameters are."""
+    bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if bad:
+        raise UserError(
+            f"step {step}: {bad[0]} is not finite, so it was not saved; go on from the last checkpoint with "
+            "--resume --change=optimizer.learning_rate and a lower config.optimizer.learning_rate"
+        )
+
+
+def _forget_after(path: epath.Path, step: int) -> None:
+    """Drops rows of later steps, which a killed run logged and did not save; the run logs them again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):  # half a line, as it was killed
+            continue
+    path.write_text("".join(f"{line}\n" for line in kept))
 
 
 class Reporter:
@@ -25,6 +50,7 @@ class Reporter:
         self.workdir, self.loop, self.first = workdir, loop, is_first()
         if self.first:
             (workdir / "samples").mkdir(parents=True, exist_ok=True)
+            _forget_after(workdir / "metrics.jsonl", step)
         self.writer = metric_writers.create_default_writer(
             str(workdir), just_logging=not self.first, asynchronous=False
         )
@@ -55,13 +81,9 @@ class Reporter:
         self.progress.update(self.bar, completed=step)
 
     def log(self, step: int, metrics: dict[str, Any], learning_rate: float) -> None:
-        """Logs window means and throughput. Raises FloatingPointError if a mean is not finite."""
+        """Logs window means and throughput. Raises UserError if a mean is not finite."""
         scalars = {name: float(value) for name, value in metrics.items()}
-        bad = [name for name, value in scalars.items() if not math.isfinite(value)]
-        if bad:
-            raise FloatingPointError(
-                f"step {step}: {bad[0]} is not finite; try a lower optimizer.learning_rate"
-            )
+        need_finite(step, scalars)
         seconds = (time.monotonic() - self.logged_time) / max(1, step - self.logged_step)
         self.logged_step, self.logged_time = step, time.monotonic()
         self._append({"step": step, **scalars, "learning_rate": learning_rate})

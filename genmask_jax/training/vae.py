@@ -23,8 +23,8 @@ METRICS = ("loss", "loss_image", "loss_mask", "kl", "grad_norm")
 class VAETask:
     """Autoencoding, for `training/loop.py`."""
 
-    metric_names = METRICS
-    frozen = None
+    metric_names: tuple[str, ...] = METRICS
+    frozen: Any = None
 
     def __init__(self, config: VAETrainConfig):
         self.config = config

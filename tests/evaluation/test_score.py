@@ -156,3 +156,19 @@ def test_a_benchmark_is_found_by_its_split_or_named(benchmark_data):
         open_benchmark(benchmark_data.raw, "refcoco", "val")
     with pytest.raises(UserError, match="has no expressions"):
         open_benchmark(benchmark_data.out, "coco_captions", "val")
+
+
+def paletted(mask, palette):
+    """A PNG of indices: 0 where the mask is."""
+    image = Image.fromarray((~mask).astype(np.uint8), "P")
+    image.putpalette(palette)
+    return image
+
+
+def test_a_paletted_mask_is_what_it_shows(val, tmp_path):
+    for asked in truths(val):
+        paletted(asked.mask == 1, [255, 255, 255, 0, 0, 0]).save(tmp_path / f"{asked.id}.png")
+    assert summarize_rows("refcoco", score_predictions(val, tmp_path))["mIoU"] == 1
+    paletted(asked.mask == 1, [255, 255, 255, 200, 0, 0]).save(tmp_path / f"{asked.id}.png")
+    with pytest.raises(UserError, match="its palette has no black"):
+        score_predictions(val, tmp_path)

@@ -1,8 +1,17 @@
-"""Checkpoints of older versions."""
+"""Checkpoints of older versions, damaged ones, and those for which there is no room."""
+
+import dataclasses
+import pathlib
+import shutil
+import subprocess
+import sys
+import textwrap
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from genmask_jax.errors import UserError
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.state import TrainState
 
@@ -41,3 +50,62 @@ def test_a_checkpoint_with_a_former_name_of_a_metric_is_restored(tmp_path):
     assert {k: float(v) for k, v in restored.metrics.items()} == {"loss": 1, "loss_image": 2, "kl": 3}
     assert position.value == 7
     np.testing.assert_array_equal(restored.params["w"], [0, 1, 2])
+
+
+def test_the_newest_whole_checkpoint_is_used_and_a_damaged_one_put_aside(tmp_path, caplog):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (4, 8, 12):
+        checkpoints.save(dataclasses.replace(state(loss=step), step=jnp.int32(step)), Position(step), step)
+    checkpoints.close()
+    steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+    assert steps == [12]
+    shutil.copytree(tmp_path / "checkpoints/12", tmp_path / "checkpoints/16")
+    shutil.rmtree(tmp_path / "checkpoints/16/train/d")
+    position, again = Position(), Checkpoints(tmp_path)
+    restored = again.restore(state(loss=0), position)
+    assert int(restored.step) == position.value == 12
+    assert "checkpoint 16 is incomplete or damaged" in caplog.text
+    assert (tmp_path / "damaged_checkpoint_16").is_dir()
+    again.save(dataclasses.replace(state(loss=1), step=jnp.int32(16)), Position(16))
+    again.close()
+    assert (tmp_path / "checkpoints/16/train/d").is_dir()
+
+
+def test_no_checkpoint_can_be_read(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(loss=1), Position(4))
+    checkpoints.close()
+    shutil.rmtree(tmp_path / "checkpoints/4/ema_params")
+    with pytest.raises(UserError, match=r"no checkpoint can be read: .*checkpoints/4"):
+        Checkpoints(tmp_path).restore(state(loss=0), Position())
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path):
+    """Files of at most 20 kB stand for the full disk."""
+    program = """
+        import dataclasses, resource, signal, sys
+        import jax.numpy as jnp
+        from genmask_jax.errors import UserError
+        from genmask_jax.training.checkpoints import Checkpoints
+        from tests.training.test_checkpoints import Position, state
+        checkpoints = Checkpoints(sys.argv[1])
+        checkpoints.save(state(loss=1), Position(4))
+        checkpoints.manager.wait_until_finished()
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+        noise = {"w": jnp.sin(jnp.arange(1e6))}
+        large = dataclasses.replace(state(loss=2), step=jnp.int32(8), params=noise, ema_params=noise)
+        try:
+            checkpoints.save(large, Position(8))
+            checkpoints.close()
+        except UserError as error:
+            print(error)
+    """
+    root = pathlib.Path(__file__).parents[2]
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.strip().splitlines()
+    assert "a checkpoint cannot be written" in line
+    restored = Checkpoints(tmp_path).restore(state(loss=0), Position())
+    assert int(restored.step) == 4

@@ -7,7 +7,6 @@ beside TFDS's files, with the number of expressions and captions in each record 
 import collections
 import dataclasses
 import functools
-import io
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -15,11 +14,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
-from PIL import Image
 
 from genmask_jax.data import masks
 from genmask_jax.errors import UserError
-from genmask_jax.images import upright
+from genmask_jax.images import decode
 
 COUNTS = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
 
@@ -146,8 +144,7 @@ def find(root: epath.PathLike, name: str, split: str | None = None) -> str:
 
 def decode_image(record: Mapping[str, Any]) -> np.ndarray:
     """A record's image, uint8 [H, W, 3]."""
-    image = Image.open(io.BytesIO(record["image"]))
-    return np.asarray((upright(image) if record["turned"] else image).convert("RGB"))
+    return np.asarray(decode(record["image"], upright=bool(record["turned"])))
 
 
 @dataclasses.dataclass(frozen=True)

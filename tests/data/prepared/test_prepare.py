@@ -159,7 +159,7 @@ def odd_tree(raw):
     wrong(1002, "the image has")
     path = objects.folder / objects.images[4]["file_name"]
     path.write_bytes(b"<html>not found</html>")
-    wrong(1004, f"{path}: this image cannot be read (it is not an image)")
+    wrong(1004, f"{path}: this image cannot be read (it is a web page, perhaps of a failed download)")
     wrong(1005, "refers to object 1, which instances.json does not have")["ann_id"] = 1
     wrong(1006, "is of image 9, which instances.json does not have")["image_id"] = 9
     by_id = {annotation["id"]: annotation for annotation in objects.annotations}

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -426,3 +427,13 @@ def test_errors(prepared, tmp_path):
         StampsGenerate(str(prepared), "dev", SIZE)
     with pytest.raises(IndexError):
         StampsSegment(str(prepared), "val", SIZE)[-1]
+
+
+def test_a_directory_of_an_older_version_is_read(prepared, tmp_path):
+    """Backgrounds were called grounds."""
+    older = shutil.copytree(prepared, tmp_path / "older")
+    index = json.loads((older / "index.json").read_text())
+    index["grounds"] = index.pop("backgrounds")
+    (older / "index.json").write_text(json.dumps(index))
+    here, there = (StampsSegment(str(path), "train", 32)[0]["image"] for path in (prepared, older))
+    assert (here == there).all()

@@ -2,17 +2,15 @@
 
 import dataclasses
 import hashlib
-import io
 import json
 from typing import Any
 
 from etils import epath
-from PIL import Image
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared.raw import shapes
 from genmask_jax.errors import UserError
-from genmask_jax.images import UNREADABLE, upright
+from genmask_jax.images import UNREADABLE, decode, why_unreadable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,14 +64,13 @@ class PlannedImage:
         Raises:
             ValueError: the image cannot be read in full, or differs in size from its annotations.
         """
+        content = b""
         try:
             content = epath.Path(self.path).read_bytes()
-            with Image.open(io.BytesIO(content)) as image:
-                image.load()
-                turned = upright(image) if self.size is None else image
-                height, width = turned.height, turned.width
+            width, height = decode(content, upright=self.size is None).size
         except UNREADABLE as error:
-            raise ValueError(f"{self.path}: this image cannot be read ({_reason(error)})") from error
+            why = why_unreadable(error, content)
+            raise ValueError(f"{self.path}: this image cannot be read ({why})") from error
         if self.size not in (None, (height, width)):
             raise ValueError(
                 f"{self.path}: the image has {height} x {width} pixels, its annotations are for "
@@ -103,13 +100,6 @@ class PlannedImage:
             ],
             "expressions": [dataclasses.asdict(expression) for expression in self.expressions],
         }
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    lines = str(error).splitlines() or [type(error).__name__]
-    return "it is not an image" if "cannot identify" in lines[0] else lines[0]
 
 
 def _paint(target: Target, size: masks.Size) -> tuple[str, str]:

@@ -1,0 +1,130 @@
+"""Starts and resumes runs: everything that can be wrong is found before anything is deleted or written."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import logging
+from etils import epath
+
+from genmask_jax import hosts
+from genmask_jax.config import TrainConfig, VAETrainConfig
+from genmask_jax.data.latents.store import fingerprint, need_same, need_same_instruction
+from genmask_jax.data.sources import check as check_data
+from genmask_jax.data.sources import segment_source, texts
+from genmask_jax.errors import UserError
+from genmask_jax.instruction import factory
+from genmask_jax.models.vae import VAEConfig
+from genmask_jax.runs import load_vae, save_vae
+from genmask_jax.sharding import make_mesh
+from genmask_jax.system import make_networks
+from genmask_jax.training.genmask import GenMaskTask
+from genmask_jax.training.init import check_dit
+from genmask_jax.training.loop import check_batch, rehearse, train
+from genmask_jax.training.state import TrainState
+from genmask_jax.training.vae import VAETask
+from genmask_jax.training.workdir import Workdir, check_workdir, make_workdir
+
+INSTRUCTION = "instruction"
+"""In a run's directory: what belongs to its instruction encoder."""
+
+
+def train_genmask(
+    config: TrainConfig,
+    workdir: str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    change: Sequence[str] = (),
+    profile: range = range(0),
+    make_task: Callable[..., GenMaskTask] = GenMaskTask,
+) -> tuple[TrainState, dict[str, float]]:
+    """Trains GenMask in a directory.
+
+    Args:
+        config: of the run.
+        workdir, resume, overwrite, change: see `check_workdir`.
+        profile: steps to trace.
+        make_task: (networks, config) -> the task; tests make it eventful.
+
+    Returns:
+        The last state, and the scores of the last validation.
+
+    Raises:
+        UserError: the directory, the config, the data or the weights cannot be used.
+    """
+    place = check_workdir(workdir, config, resume=resume, overwrite=overwrite, change=change)
+    vae_config, vae_state = _vae_of(place, config)
+    check_data(config.data)
+    if config.data.latents:
+        need_same(config.data, vae_config, vae_state)
+    kept = place.path / INSTRUCTION
+    known = place.resumed and kept.exists()  # a resumed run keeps its tokenizer
+    encoder = factory.build(config.instruction, kept, [] if known else texts(config.data))
+    if config.data.latents:
+        need_same_instruction(config.data.latents, encoder)
+    mesh = make_mesh(config.mesh)
+    check_batch(config.loop, mesh)
+    networks = make_networks(config, vae_config, vae_state, encoder, mesh)
+    task = make_task(networks, config)
+    if config.init and not place.resumed:
+        check_dit(config.init, networks.abstract_params())
+    if place.overwrite:
+        rehearse(task, config, mesh)
+    make_workdir(place, config)
+    if not _has_vae(place):
+        save_vae(place.path, vae_config, vae_state)
+    if encoder.save is not None and not known and hosts.is_first():
+        encoder.save(kept)
+    hosts.wait("instruction encoder saved")
+    return train(task, config, place.path, mesh, profile)
+
+
+def _has_vae(place: Workdir) -> bool:
+    return place.resumed and (place.path / "vae" / "config.json").exists()
+
+
+def _vae_of(place: Workdir, config: TrainConfig) -> tuple[VAEConfig, Any]:
+    """A resumed run's own VAE, which the latents it has learned are of; the config's in a new run."""
+    if not _has_vae(place):
+        return load_vae(config.vae)
+    own = load_vae(place.path)
+    try:
+        named = load_vae(config.vae)
+    except UserError:
+        return own  # it has gone, and is not needed
+    if fingerprint(*named) != fingerprint(*own):
+        logging.warning(
+            "config.vae=%s is not the VAE that the run began with; it goes on with its own, %s",
+            config.vae,
+            place.path / "vae",
+        )
+    return own
+
+
+def train_vae(
+    config: VAETrainConfig,
+    workdir: str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    change: Sequence[str] = (),
+) -> tuple[epath.Path, dict[str, float]]:
+    """Trains a VAE in a directory; for the arguments see `train_genmask`.
+
+    Returns:
+        The directory, and the scores of the last validation.
+
+    Raises:
+        UserError: the directory, the config or the data cannot be used.
+    """
+    place = check_workdir(workdir, config, resume=resume, overwrite=overwrite, change=change)
+    for split in ("train", "val"):
+        segment_source(config.data, split)
+    task, mesh = VAETask(config), make_mesh(config.mesh)
+    check_batch(config.loop, mesh)
+    if place.overwrite:
+        rehearse(task, config, mesh)
+    make_workdir(place, config)
+    state, scores = train(task, config, place.path, mesh)
+    save_vae(place.path, config.vae, task.finish(state.ema_params))
+    return place.path, scores
