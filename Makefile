@@ -30,7 +30,7 @@ quickstart: $(VENV)/installed
 	@echo "Photos:   $(BIN)/python launch/prepare_data.py stamps --out=data/stamps   (then see the README)"
 
 test: $(VENV)/installed-test lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .

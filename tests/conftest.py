@@ -44,7 +44,14 @@ jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-HEAVY = ("test_in_the_system.py", "test_end_to_end.py", "test_on_benchmarks.py")
+HEAVY = (
+    "test_in_the_system.py",
+    "test_end_to_end.py",
+    "test_on_benchmarks.py",
+    "test_workdir.py",
+    "test_init.py",
+    "test_step.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
