@@ -152,6 +152,7 @@ def write_tensors(
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
+    """A JSON object of a model hub's folder. Raises UserError if it is missing or not one."""
     try:
         values = json.loads(path.read_text())
     except FileNotFoundError as error:

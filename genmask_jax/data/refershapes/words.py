@@ -68,6 +68,7 @@ def expressions_for(target: int, shapes: tuple[Shape, ...], size: int) -> tuple[
 
 
 def say(rng: np.random.Generator, target: int, shapes: tuple[Shape, ...], size: int) -> Expression | None:
+    """Draws an expression that singles out one shape; None if there is none."""
     plain, placed = expressions_for(target, shapes, size)
     options = placed if placed and (not plain or rng.random() < 0.35) else plain
     return options[rng.integers(len(options))] if options else None
