@@ -11,6 +11,7 @@ What becomes of Pillow's modes:
 | LAB | refused: Pillow does not convert it |
 """
 
+import dataclasses
 import importlib.util
 import io
 
@@ -24,6 +25,11 @@ from genmask_jax.errors import UserError
 if importlib.util.find_spec("pillow_heif"):  # photographs of phones, for those who have the package
     importlib.import_module("pillow_heif").register_heif_opener()
 
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"),
+    *(".heic", ".heif", ".jxl"),
+)
+"""Ends of the names of image files, in lower case, also of those that cannot be read and are then named."""
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for a file that is not an image or is damaged."""
 TURNS = {
@@ -67,6 +73,29 @@ def decode(content: bytes, *, upright: bool = True, background: str = "white") -
     orientation = _orientation(image) if upright else None  # Pillow itself turns TIFF, and says so
     rgb = _to_rgb(image, background)
     return rgb.transpose(TURNS[orientation]) if orientation in TURNS else rgb
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """Height and width of an image as stored and as turned by its EXIF `orientation`, 1 if it has none."""
+
+    stored: tuple[int, int]
+    upright: tuple[int, int]
+    orientation: int
+
+
+def read_frame(path: epath.Path) -> Frame | None:
+    """What the header of an image file says; None if the file cannot be read."""
+    try:
+        with path.open("rb") as file, Image.open(file) as image:
+            if image.format == "TIFF":
+                image.load()  # turns it
+            (width, height), orientation = image.size, _orientation(image)
+    except UNREADABLE:
+        return None
+    orientation = orientation if orientation in TURNS else 1
+    quarter = orientation > 4
+    return Frame((height, width), (width, height) if quarter else (height, width), orientation)
 
 
 def _orientation(image: Image.Image) -> int | None:

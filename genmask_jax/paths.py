@@ -1,8 +1,32 @@
-"""Paths given by flags."""
+"""Paths that users give, and the folders and text files behind them."""
+
+import codecs
+import os
 
 from etils import epath
 
 from genmask_jax.errors import UserError
+
+LEFTOVERS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
+"""What operating systems leave in folders besides hidden files, in lower case."""
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""Encodings by the byte order mark at the start of a file."""
+
+
+def expand(path: str) -> str:
+    """A path as typed, with `~` and `~user` replaced: shells leave them alone in `--flag=~/runs`."""
+    return os.path.expanduser(path)
+
+
+def given(path: str) -> epath.Path:
+    """The path that a flag was given."""
+    return epath.Path(expand(path))
 
 
 def make_directory(path: epath.PathLike, flag: str) -> epath.Path:
@@ -12,3 +36,35 @@ def make_directory(path: epath.PathLike, flag: str) -> epath.Path:
     except OSError as error:
         raise UserError(f"{flag}={path} cannot be created: {error.strerror}") from error
     return epath.Path(path)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file or folder is hidden, or was left by an operating system: `._a.jpg`, `Thumbs.db`."""
+    return name.startswith(".") or name.lower() in LEFTOVERS
+
+
+def listed(folder: epath.Path, *suffixes: str) -> list[epath.Path]:
+    """The entries of a folder by name, without leftovers; none if there is no such folder.
+
+    (`glob` would take brackets in the folder's own name for a pattern.)
+
+    Args:
+        folder: to list.
+        suffixes: ends of the names to list, in lower case, such as ".json"; all by default.
+    """
+    if not folder.is_dir():
+        return []
+    found = (path for path in folder.iterdir() if not is_leftover(path.name))
+    return sorted(path for path in found if not suffixes or path.name.lower().endswith(suffixes))
+
+
+def read_text(path: epath.Path) -> str:
+    """A text file in UTF-8, or in the encoding that its byte order mark names.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is something else.
+    """
+    content = path.read_bytes()
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    return content.decode(encoding)

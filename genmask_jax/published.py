@@ -1,7 +1,8 @@
 """Published sizes of the datasets, to compare with what was prepared, and published results.
 
 RefCOCO's family: Yu et al. (2016), Mao et al. (2016), Nagaraja et al. (2016), as REFER's files count them;
-gRefCOCO: Liu et al. (2023); ReasonSeg: Lai et al. (2024); captions: COCO's files of 2017.
+gRefCOCO: its released file, and Liu et al. (2023); ReasonSeg: Lai et al. (2024); captions: COCO's files of
+2017.
 """
 
 Counts = dict[str, int]
@@ -37,13 +38,10 @@ PUBLISHED: dict[str, dict[str, Counts]] = {
     },
     "refcocog/google": {"train": _refs(24_698, 44_822), "val": _refs(4_650, 5_000)},
     "grefcoco/unc": {
-        "all": {
-            "images": 19_994,
-            "expressions": 278_232,
-            "multi-target": 80_022,
-            "no-target": 32_202,
-            "objects": 60_287,
-        }
+        "train": {"images": 16_994, "expressions": 209_344},
+        "val": {"images": 1_500, "expressions": 16_870},
+        "testA": {"images": 750, "expressions": 18_712},
+        "testB": {"images": 750, "expressions": 14_933},
     },
     "reasonseg": {"train": {"images": 239}, "val": {"images": 200}, "test": {"images": 779}},
     "coco_captions": {
@@ -51,7 +49,18 @@ PUBLISHED: dict[str, dict[str, Counts]] = {
         "val": {"images": 5_000, "captions": 25_014},
     },
 }
-"""Counts by dataset and its way of splitting; "all" is over all splits."""
+"""Counts of what can be downloaded, by dataset, its way of splitting, and split."""
+
+IN_PAPERS: dict[str, Counts] = {
+    "grefcoco/unc": {
+        "images": 19_994,
+        "expressions": 278_232,
+        "multi-target": 80_022,
+        "no-target": 32_202,
+        "objects": 60_287,
+    }
+}
+"""Counts over all splits in the paper, where they differ: 259,859 of gRefCOCO's expressions are released."""
 
 
 RESULTS: dict[str, dict[str, float]] = {

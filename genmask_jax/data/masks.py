@@ -93,11 +93,21 @@ def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
             complaints.append(f"polygon {i} has {points} points")
         elif not all(isinstance(x, (int, float)) and abs(x) <= LARGEST for x in polygon):
             complaints.append(f"polygon {i} has points that are not numbers, or far outside any image")
+        elif not _covers_a_pixel(polygon, size):
+            complaints.append(f"polygon {i} covers no pixel: it lies outside the image, or has no area")
         else:
             good.append(tuple(polygon))
     if not good:
         raise ValueError("; ".join(complaints))
     return tuple(good), complaints
+
+
+def _covers_a_pixel(polygon: list[float], size: Size) -> bool:
+    """Whether a polygon (x, y, x, y, ...) has pixels; it is drawn only where that is in doubt."""
+    x, y = np.asarray(polygon, float).reshape(-1, 2).T
+    doubled_area = abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
+    inside = x.min() >= 0 and y.min() >= 0 and x.max() <= size[1] and y.max() <= size[0]
+    return bool(inside and doubled_area > 8) or bool(any(run_lengths(from_coco((polygon,), size))[1::2]))
 
 
 def from_coco(segmentation: Any, size: Size) -> str:
@@ -120,7 +130,10 @@ def _from_rle(rle: dict[str, Any], size: Size) -> str:
         counts = _counts(coco.frPyObjects(runs, *size))
     if not isinstance(counts, str):
         raise ValueError("no counts")
-    return encode(decode(counts, size))  # validates the counts and normalises their form
+    mask = decode(counts, size)  # validates the counts
+    if not mask.any():
+        raise ValueError("its mask is empty")
+    return encode(mask)
 
 
 def _times(size: Sequence[int]) -> str:

@@ -1,7 +1,8 @@
 """Prepares datasets from raw data: shard by shard on the cores of this machine, or on a cluster with Beam.
 
     OUT/refcoco/unc/1.0.0                 TFDS's layout: ArrayRecord shards, dataset_info.json, features.json,
-                                          plus an index of each split and what was left out (problems.txt)
+                                          plus an index of each split, what was left out (problems.txt) and
+                                          what is unusual but kept (notes.txt)
     OUT/refcoco/unc/1.0.0.incomplete      work in progress; finished shards are not made again
 
 A shard's bytes depend only on the raw data, and a shard gets its final name once it is complete.
@@ -21,6 +22,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.splits import SplitDict
@@ -40,15 +42,15 @@ from genmask_jax.data.prepared.records import (
     write_index,
 )
 from genmask_jax.errors import UserError
-from genmask_jax.published import PUBLISHED
+from genmask_jax.published import IN_PAPERS, PUBLISHED
 from genmask_jax.sheets import generation_sheet, overlay
 
 IMAGES_PER_SHARD = 256
-PROBLEMS = "problems.txt"
+PROBLEMS, NOTES = "problems.txt", "notes.txt"
 MARK = "plan.sha256"
 """File with the fingerprint of the plan that an incomplete dataset is made from."""
 SHOWN = 20
-"""Number of problems that are printed; problems.txt has all."""
+"""Number of problems, and of notes, that are printed; the files have all."""
 ON_SHEET = 24
 
 
@@ -81,7 +83,7 @@ def prepare(
         else:
             plan = builder.plan(raw)
             if strict:
-                _need_none(plan.problems)
+                _need_none(plan.problems.left_out)
             if (directory / "dataset_info.json").exists():  # made by TFDS itself
                 _finish(directory, plan)
             elif beam is not None:
@@ -253,12 +255,13 @@ def write_shard(path: str, images: list[PlannedImage], strict: bool) -> int:
 
 def _finish(directory: epath.Path, plan: Plan) -> None:
     """Reads the dataset back and indexes it; records which planned images it lacks, and why."""
-    problems, written = list(plan.problems), splits_of(directory)
+    problems, written = plan.problems.left_out, splits_of(directory)
     for split, images in plan.splits.items():
         there = set(write_index(directory, split).image_ids) if split in written else set()
         problems += [_explain(image) for image in images if image.image_id not in there]
     write_sheet(directory)
-    (directory / PROBLEMS).write_text("".join(f"{problem}\n" for problem in problems))
+    (directory / NOTES).write_text("".join(f"{note}\n" for note in plan.problems.notes))
+    (directory / PROBLEMS).write_text("".join(f"{problem}\n" for problem in problems))  # marks the end
 
 
 def write_sheet(directory: epath.Path) -> None:
@@ -294,26 +297,34 @@ def report(builder: ImagesBuilder, directory: epath.Path) -> None:
     name = "/".join(filter(None, (builder.name, builder.builder_config and builder.builder_config.name)))
     indices = {split: read_index(directory, split) for split in splits_of(directory)}
     published = PUBLISHED.get(name, {})
-    found = {split: index.counts for split, index in indices.items()}
-    if "all" in published:
-        found["all"] = _total(indices.values())
+    rows = {split: index.counts for split, index in indices.items()}
     for split in published:
-        found.setdefault(split, dict.fromkeys(COUNTS, 0))
-    columns = [column for column in COUNTS if any(counts[column] for counts in found.values())]
-    table = Table(title=f"{directory}", title_justify="left", box=box.SIMPLE_HEAD)
+        rows.setdefault(split, dict.fromkeys(COUNTS, 0))
+    verdicts = {split: _compare(rows[split], counts) for split, counts in published.items()}
+    if name in IN_PAPERS:
+        rows |= {"all": _total(indices.values()), "all, in the paper": IN_PAPERS[name]}
+        verdicts |= {"all": "", "all, in the paper": "the paper's data, not all of which was released"}
+    columns = [column for column in COUNTS if any(counts.get(column) for counts in rows.values())]
+    table = Table(title=escape(f"{directory}"), title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("split", *columns, "published"):
         table.add_column(column, justify="left" if column in ("split", "published") else "right")
-    for split, counts in found.items():
-        verdict = _compare(counts, published[split]) if split in published else "no figures"
-        table.add_row(split, *(f"{counts[column]:,}" for column in columns), verdict)
+    for split, counts in rows.items():
+        cells = (f"{counts[column]:,}" if column in counts else "" for column in columns)
+        table.add_row(split, *cells, verdicts.get(split, "no figures"))
     console().print(table)
-    problems = (directory / PROBLEMS).read_text().splitlines()
-    for problem in problems[:SHOWN]:
-        print(f"left out: {problem}")
-    if problems:
-        print(f"{len(problems)} items were left out; the full list is in {directory / PROBLEMS}")
-    else:
+    _print_lines(directory / NOTES, "kept", "items are unusual but kept")
+    if not _print_lines(directory / PROBLEMS, "left out", "items were left out"):
         print("nothing was left out")
+
+
+def _print_lines(path: epath.Path, each: str, all_of_them: str) -> int:
+    """Prints the first lines of a file, which older datasets lack, and the number of lines; returns it."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    for line in lines[:SHOWN]:
+        print(f"{each}: {line}")
+    if lines:
+        print(f"{len(lines)} {all_of_them}; the full list is in {path}")
+    return len(lines)
 
 
 def _total(indices: Iterable[Index]) -> dict[str, int]:

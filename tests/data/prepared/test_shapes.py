@@ -36,7 +36,7 @@ def test_shapes_are_painted_as_the_rule_says():
             }
             for _ in range(rng.integers(1, 7))
         ]
-        kept, complaints = shapes.usable(annotation)
+        kept, complaints = shapes.usable(annotation, None)
         assert not complaints
         mask = shapes.paint(kept, size)
         assert (mask == reference(annotation, size)).all()
@@ -48,7 +48,7 @@ def test_a_small_shape_lies_over_a_large_one_in_whatever_order_they_come():
     large = {"label": "target", "points": [[0, 0], [50, 0], [50, 50], [0, 50]]}
     small = {"label": "ignore this", "points": [[10, 10], [20, 10], [20, 20], [10, 20]]}
     for annotation in ([large, small], [small, large]):
-        mask = shapes.paint(shapes.usable(annotation)[0], (60, 60))
+        mask = shapes.paint(shapes.usable(annotation, (60, 60))[0], (60, 60))
         assert mask[15, 15] == 255
         assert mask[30, 30] == 1
         assert mask[55, 55] == 0
@@ -67,8 +67,8 @@ def test_shapes_that_cannot_be_painted_are_named():
         {"label": "f", "points": [[0, 0], [1e9, 0], [1, 1]]},
         "no shape",
     ]
-    kept, complaints = shapes.usable(annotation)
+    kept, complaints = shapes.usable(annotation, None)
     assert [label for label, _ in kept] == ["a"]
     assert [complaint.split()[1] for complaint in complaints] == list("1234578")
     assert "2 points" in complaints[0]
-    assert shapes.usable(None) == ((), [])
+    assert shapes.usable([], None) == ((), [])

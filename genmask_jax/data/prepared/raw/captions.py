@@ -2,7 +2,9 @@
 
 from etils import epath
 
-from genmask_jax.data.prepared.raw.plan import Plan, PlannedImage, read_json
+from genmask_jax.data.prepared.raw.coco import CocoFile
+from genmask_jax.data.prepared.raw.plan import Plan, PlannedImage
+from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
 
 SPLITS = {"train": "train2017", "val": "val2017"}
@@ -21,31 +23,28 @@ def read(raw: epath.Path) -> Plan:
             f"--raw={raw}: there is no annotations/captions_train2017.json; give the folder that holds "
             "annotations/ and train2017/"
         )
-    splits: dict[str, list[PlannedImage]] = {}
-    problems: list[str] = []
-    for split, path in files.items():
-        content, folder = read_json(path, dict), raw / SPLITS[split]
-        present = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
-        try:
-            said: dict[int, list[str]] = {image["id"]: [] for image in content["images"]}
-            for annotation in content["annotations"]:
-                if annotation["image_id"] not in said:
-                    problems.append(f"{path.name}: caption {annotation['id']} is of no image in the file")
-                elif annotation["caption"].strip():
-                    said[annotation["image_id"]].append(annotation["caption"].strip())
-                else:
-                    problems.append(f"{path.name}: caption {annotation['id']} is empty")
-            images = sorted(content["images"], key=lambda image: image["id"])
-            kept = []
-            for image in images:
-                if image["file_name"] not in present:
-                    problems.append(f"an image is missing: {folder / image['file_name']}")
-                elif not said[image["id"]]:
-                    problems.append(f"{path.name}: image {image['id']} has no caption")
-                else:
-                    file, size = str(folder / image["file_name"]), (image["height"], image["width"])
-                    kept.append(PlannedImage(file, str(image["id"]), size, tuple(said[image["id"]])))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is not in COCO's format of captions: {error!r}") from error
-        splits[split] = kept
+    problems = Problems()
+    splits = {split: _read_split(path, raw / SPLITS[split], problems) for split, path in files.items()}
     return Plan(splits, problems)
+
+
+def _read_split(path: epath.Path, folder: epath.Path, problems: Problems) -> list[PlannedImage]:
+    coco = CocoFile(path, problems)
+    present = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    said: dict[int, list[str]] = {number: [] for number in coco.images}
+    for annotation in coco.annotations:
+        caption = annotation.get("caption")
+        if isinstance(caption, str) and caption.strip():
+            said[annotation["image_id"]].append(caption.strip())
+        else:
+            problems.add(f"{path.name}: caption {annotation.get('id')} is empty, or no text")
+    kept = []
+    for number in sorted(coco.images, key=lambda number: (isinstance(number, str), number)):
+        image = coco.images[number]
+        if image.file not in present:
+            problems.add(f"an image is missing: {folder / image.file}")
+        elif not said[number]:
+            problems.add(f"{path.name}: image {number} has no caption")
+        else:
+            kept.append(PlannedImage(str(folder / image.file), str(number), image.size, tuple(said[number])))
+    return kept

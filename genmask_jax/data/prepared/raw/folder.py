@@ -2,21 +2,19 @@
 
 X.txt               captions, one per line
 X.json              an expression and labelled shapes, in ReasonSeg's format
-annotations.json    objects of all images, in COCO's format; an annotation's "expressions" (a list) refer to
-                    it, else its category's name refers to all objects of that category in the image
+annotations.json    objects of all images, in COCO's format (or _annotations.coco.json); see `folder_objects`
 """
-
-from typing import Any
 
 from etils import epath
 
-from genmask_jax.data import masks
-from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target, read_json
-from genmask_jax.data.prepared.raw.reasonseg import SPLITS, read_annotation
+from genmask_jax.data.prepared.raw.folder_objects import COCO, Objects, read_objects
+from genmask_jax.data.prepared.raw.layout import images_by_stem, split_folders
+from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage
+from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.data.prepared.raw.reasonseg import read_annotation
 from genmask_jax.errors import UserError
-
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-COCO = "annotations.json"
+from genmask_jax.images import read_frame
+from genmask_jax.paths import listed, read_text
 
 
 def read(raw: epath.Path) -> Plan:
@@ -27,11 +25,12 @@ def read(raw: epath.Path) -> Plan:
     """
     if not raw.is_dir():
         raise UserError(f"--raw={raw}: there is no such folder")
-    folders = {split: raw / split for split in SPLITS if (raw / split).is_dir()} or {"all": raw}
-    problems: list[str] = []
-    splits = {split: _read_split(folder, problems) for split, folder in folders.items()}
-    if "all" in splits:
-        images = splits["all"]
+    problems = Problems()
+    folders = split_folders(raw, problems)
+    if folders:
+        splits = {split: _read_split(folder, problems) for split, folder in folders.items()}
+    else:
+        images = _read_split(raw, problems)
         held_out = set(range(len(images) - 1, 0, -10))
         splits = {
             "train": [image for i, image in enumerate(images) if i not in held_out],
@@ -39,109 +38,63 @@ def read(raw: epath.Path) -> Plan:
         }
     if not any(splits.values()):
         raise UserError(
-            f"--raw={raw}: there is no image with a caption (X.txt) or an annotation (X.json, {COCO}) "
-            f"beside it{'; ' + problems[0] if problems else ''}"
+            f"--raw={raw}: there is no image with a caption (X.txt) or an annotation (X.json, {COCO[0]}) "
+            f"beside it{'; ' + problems.left_out[0] if problems.left_out else ''}"
         )
     return Plan(splits, problems)
 
 
-def _read_split(folder: epath.Path, problems: list[str]) -> list[PlannedImage]:
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGES)
-    by_stem: dict[str, epath.Path] = {}
-    for path in files:
-        if path.stem in by_stem:
-            problems.append(f"{path}: another image has that name, {by_stem[path.stem].name}")
-        by_stem.setdefault(path.stem, path)
-    objects = _coco_objects(folder, set(files), problems)
+def _read_split(folder: epath.Path, problems: Problems) -> list[PlannedImage]:
+    by_stem = images_by_stem(folder, problems)
+    objects = read_objects(folder, list(by_stem.values()), problems)
     images = []
     for path in by_stem.values():
-        size, targets, said = objects.get(path.name, (None, [], []))
-        targets, said = list(targets), list(said)
-        captions = _captions(path.with_suffix(".txt"), problems)
-        if path.with_suffix(".json").exists():
-            try:
-                more, texts = read_annotation(path.with_suffix(".json"), problems)
-                said += [(expression.text, len(targets), expression.is_sentence) for expression in texts]
-                targets += more
-            except (UserError, ValueError) as error:
-                problems.append(str(error))
-        expressions = tuple(
-            Expression(path.stem if i == 0 else f"{path.stem}#{i}", *one) for i, one in enumerate(said)
-        )
-        if captions or expressions:
-            images.append(PlannedImage(str(path), path.stem, size, captions, tuple(targets), expressions))
+        image = _plan_image(path, objects.get(path.name), problems)
+        if image.captions or image.expressions:
+            images.append(image)
         else:
-            problems.append(f"{path} is an image without a caption or an annotation")
-    for path in sorted(folder.glob("*.json")) + sorted(folder.glob("*.txt")):
-        if path.stem not in by_stem and path.name != COCO:
-            problems.append(f"{path} is an annotation without an image")
+            problems.add(f"{path} is an image without a caption or an annotation")
+    for path in listed(folder, ".json", ".txt"):
+        if path.stem not in by_stem and path.name not in COCO:
+            problems.add(f"{path} is an annotation without an image")
     return images
 
 
-def _captions(path: epath.Path, problems: list[str]) -> tuple[str, ...]:
+def _plan_image(path: epath.Path, objects: Objects | None, problems: Problems) -> PlannedImage:
+    """An image with all that is said of it, which may be nothing."""
+    targets, said = (list(objects.targets), list(objects.said)) if objects else ([], [])
+    turned = objects is None or objects.turned
+    annotation = path.with_suffix(".json")
+    if annotation.exists():
+        try:
+            frame = read_frame(path)
+            if not turned:
+                raise ValueError(
+                    f"{annotation} is of the image as turned by EXIF, {COCO[0]} of the image as stored; the "
+                    "former is not used"
+                )
+            more, texts = read_annotation(annotation, frame and frame.upright, problems)
+            said += [(expression.text, len(targets), expression.is_sentence) for expression in texts]
+            targets += more
+        except (UserError, ValueError) as error:
+            problems.add(str(error))
+    return PlannedImage(
+        path=str(path),
+        image_id=path.stem,
+        size=objects and objects.size,
+        captions=_captions(path.with_suffix(".txt"), problems),
+        turned=turned,
+        targets=tuple(targets),
+        expressions=tuple(
+            Expression(path.stem if i == 0 else f"{path.stem}#{i}", *one) for i, one in enumerate(said)
+        ),
+    )
+
+
+def _captions(path: epath.Path, problems: Problems) -> tuple[str, ...]:
     try:
-        lines = path.read_bytes().decode("utf-8-sig").splitlines() if path.exists() else []
-    except UnicodeDecodeError as error:
-        problems.append(f"{path} is not utf-8 ({error})")
+        lines = read_text(path).splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        problems.add(f"{path} is not text in UTF-8 ({error})")
         return ()
     return tuple(line.strip() for line in lines if line.strip())
-
-
-Objects = tuple[masks.Size, list[Target], list[tuple[str, int, bool]]]
-"""An image's size, its targets, and its expressions: text, target, whether it is a sentence."""
-
-
-def _coco_objects(folder: epath.Path, files: set[epath.Path], problems: list[str]) -> dict[str, Objects]:
-    """The objects of each image, by the image's file name."""
-    path = folder / COCO
-    if not path.exists():
-        return {}
-    content = read_json(path, dict)
-    try:
-        names = {category["id"]: category["name"] for category in content.get("categories", ())}
-        sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
-        found = {image["id"]: (str(image["file_name"]), {}, {}) for image in content["images"]}
-        for annotation in content["annotations"]:
-            _add(annotation, found, sizes, names, problems)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not in COCO's format: {error!r}") from error
-    objects: dict[str, Objects] = {}
-    for image_id, (file, said, segmentations) in found.items():
-        if folder / file not in files:
-            problems.append(f"{path}: its image {file} is missing")
-            continue
-        targets = [
-            Target(i, tuple(ids), tuple(segmentations[j] for j in ids)) for i, ids in enumerate(said.values())
-        ]
-        objects[file] = (sizes[image_id], targets, [(text, i, False) for i, text in enumerate(said)])
-    return objects
-
-
-def _add(annotation: Any, found: Any, sizes: Any, names: Any, problems: list[str]) -> None:
-    """Adds an annotation's id to the expressions of its image, and its usable segmentation."""
-    number, image_id = annotation["id"], annotation["image_id"]
-    where = f"{COCO}: object {number}"
-    if not isinstance(number, int):
-        problems.append(f"{where}: its id is not an integer")
-        return
-    if image_id not in found:
-        problems.append(f"{where} is of image {image_id}, which is not in the file")
-        return
-    texts = annotation.get("expressions") or [names[annotation["category_id"]]]
-    texts = [texts] if isinstance(texts, str) else texts
-    good = {text.strip().lower() for text in texts if isinstance(text, str) and text.strip()}
-    if len(good) < len(texts):
-        problems.append(f"{where}: some of its expressions are not texts, or are duplicates")
-    try:
-        segmentation, complaints = masks.usable(annotation["segmentation"], sizes[image_id])
-    except ValueError as error:
-        problems.append(f"{where} has no mask: {error}")
-        return
-    problems.extend(f"{where}: {complaint}" for complaint in complaints)
-    _, said, segmentations = found[image_id]
-    if number in segmentations:
-        problems.append(f"{where} occurs twice")
-        return
-    segmentations[number] = segmentation
-    for text in sorted(good):
-        said.setdefault(text, []).append(number)

@@ -2,13 +2,13 @@
 
 import dataclasses
 import hashlib
-import json
 from typing import Any
 
 from etils import epath
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared.raw import shapes
+from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
 from genmask_jax.images import UNREADABLE, decode, why_unreadable
 
@@ -47,14 +47,16 @@ class Expression:
 class PlannedImage:
     """One image of a split.
 
-    size: height and width that its annotations are for, which COCO gives for the pixels as stored; None if
-        the annotations give no size, and are for the image as turned by its EXIF orientation.
+    size: height and width that its annotations are for; None if they give none.
+    turned: whether its annotations are for the image as turned by its EXIF orientation, as labelling tools
+        show it, rather than for the pixels as stored, as COCO's are.
     """
 
     path: str
     image_id: str
     size: masks.Size | None = None
     captions: tuple[str, ...] = ()
+    turned: bool = False
     targets: tuple[Target, ...] = ()
     expressions: tuple[Expression, ...] = ()
 
@@ -67,7 +69,7 @@ class PlannedImage:
         content = b""
         try:
             content = epath.Path(self.path).read_bytes()
-            width, height = decode(content, upright=self.size is None).size
+            width, height = decode(content, upright=self.turned).size
         except UNREADABLE as error:
             why = why_unreadable(error, content)
             raise ValueError(f"{self.path}: this image cannot be read ({why})") from error
@@ -82,7 +84,7 @@ class PlannedImage:
             "image_id": self.image_id,
             "height": height,
             "width": width,
-            "turned": self.size is None,
+            "turned": self.turned,
             "captions": list(self.captions),
             "targets": [
                 {
@@ -113,10 +115,10 @@ def _paint(target: Target, size: masks.Size) -> tuple[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Images by split, in the order in which they are written, and messages about what was left out."""
+    """Images by split, in the order in which they are written, and what is wrong with the raw data."""
 
     splits: dict[str, list[PlannedImage]]
-    problems: list[str]
+    problems: Problems
 
     def without_empty_splits(self) -> "Plan":
         """The plan without splits that have no image, each of which becomes a problem.
@@ -124,12 +126,13 @@ class Plan:
         Raises:
             UserError: no split has an image.
         """
-        empty = [split for split, images in self.splits.items() if not images]
-        problems = [*self.problems, *(f"the split {split} has no image" for split in empty)]
-        if len(empty) == len(self.splits):
-            raise UserError(f"--raw has no image that can be used; {(problems or ['nothing is said'])[0]}")
+        for split in (split for split, images in self.splits.items() if not images):
+            self.problems.add(f"the split {split} has no image")
         splits = {split: images for split, images in self.splits.items() if images}
-        return Plan(splits, problems)
+        if not splits:
+            why = (self.problems.left_out or ["nothing is said"])[0]
+            raise UserError(f"--raw has no image that can be used; {why}")
+        return Plan(splits, self.problems)
 
     def fingerprint(self) -> str:
         """SHA-256 of the plan, independent of where the raw files are."""
@@ -140,24 +143,3 @@ class Plan:
                 name = epath.Path(image.path).name
                 digest.update(repr(dataclasses.replace(image, path=name)).encode())
         return digest.hexdigest()
-
-
-def read_json(path: epath.Path, kind: type, encodings: tuple[str, ...] = ("utf-8-sig",)) -> Any:
-    """Reads a JSON file whose top-level value is a `kind`.
-
-    Raises:
-        UserError: the file is missing, is not JSON, or its top-level value is something else.
-    """
-    for encoding in encodings:
-        try:
-            content = json.loads(path.read_bytes().decode(encoding))
-        except UnicodeDecodeError as error:
-            problem = f"is not {' or '.join(encodings)} ({error})"
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as JSON: {error}") from error
-        else:
-            if isinstance(content, kind):
-                return content
-            problem = f"holds no {kind.__name__}"
-            break
-    raise UserError(f"{path} {problem}")

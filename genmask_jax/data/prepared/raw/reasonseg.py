@@ -4,12 +4,17 @@ from typing import Any
 
 from etils import epath
 
+from genmask_jax.data.masks import Size
 from genmask_jax.data.prepared.raw import shapes
-from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target, read_json
+from genmask_jax.data.prepared.raw.layout import SPLITS, images_by_stem, read_json, split_folders
+from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
+from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
+from genmask_jax.images import read_frame
+from genmask_jax.paths import listed
 
-SPLITS = ("train", "val", "test")
-ENCODINGS = ("utf-8-sig", "cp1252")
+FALLBACK = "cp1252"
+"""The encoding of published annotations that are not in UTF-8."""
 
 
 def read(raw: epath.Path) -> Plan:
@@ -18,55 +23,69 @@ def read(raw: epath.Path) -> Plan:
     Raises:
         UserError: there is no split.
     """
-    folders = [raw / split for split in SPLITS if (raw / split).is_dir()]
+    problems = Problems()
+    folders = split_folders(raw, problems)
     if not folders:
         raise UserError(f"--raw={raw}: there is no {', '.join(SPLITS)}; give the folder that holds them")
-    splits, problems = {}, []
-    for folder in folders:
-        stems = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".jpg"}
-        annotated = {path.stem: path for path in sorted(folder.glob("*.json"))}
-        name = folder.name
-        problems += [
-            f"{name}/{s}.json is an annotation without an image" for s in annotated if s not in stems
-        ]
-        problems += [
-            f"{name}/{path.name} is an image without an annotation"
-            for stem, path in stems.items()
-            if stem not in annotated
-        ]
-        splits[name] = []
-        for stem in (stem for stem in stems if stem in annotated):
-            try:
-                targets, expressions = read_annotation(annotated[stem], problems)
-            except (UserError, ValueError) as error:
-                problems.append(str(error))
-            else:
-                image = PlannedImage(str(stems[stem]), stem, targets=targets, expressions=expressions)
-                splits[name].append(image)
-    return Plan(splits, problems)
+    return Plan({split: _read_split(folder, problems) for split, folder in folders.items()}, problems)
+
+
+def _read_split(folder: epath.Path, problems: Problems) -> list[PlannedImage]:
+    images = images_by_stem(folder, problems)
+    annotated = {path.stem: path for path in listed(folder, ".json")}
+    for stem, path in annotated.items():
+        if stem not in images:
+            problems.add(f"{folder.name}/{path.name} is an annotation without an image")
+    planned = []
+    for stem, path in images.items():
+        if stem not in annotated:
+            problems.add(f"{folder.name}/{path.name} is an image without an annotation")
+            continue
+        try:
+            frame = read_frame(path)
+            targets, expressions = read_annotation(annotated[stem], frame and frame.upright, problems)
+        except (UserError, ValueError) as error:
+            problems.add(str(error))
+        else:
+            planned.append(
+                PlannedImage(str(path), stem, turned=True, targets=targets, expressions=expressions)
+            )
+    return planned
 
 
 def read_annotation(
-    path: epath.Path, problems: list[str]
+    path: epath.Path, size: Size | None, problems: Problems
 ) -> tuple[tuple[Target, ...], tuple[Expression, ...]]:
-    """The single target of an annotation and its expressions; reports shapes left out in `problems`.
+    """The single target of an annotation and its expressions.
+
+    An annotation without shapes, or with none but flags, has an empty mask: the published test set has two,
+    and its scores count them. Shapes that are left out are reported.
+
+    Args:
+        path: of the annotation.
+        size: (height, width) of its image; None if it cannot be read.
+        problems: to report to.
 
     Raises:
         UserError: the file cannot be read.
-        ValueError: it has no text, or no shape that can be painted.
+        ValueError: it has no text, no list of shapes, or shapes of which none can be painted.
     """
     where = f"{path.parent.name}/{path.name}"
-    content = read_json(path, dict, ENCODINGS)
-    painted, complaints = shapes.usable(content.get("shapes"))
-    problems.extend(f"{where}: {complaint}" for complaint in complaints)
+    content = read_json(path, dict, FALLBACK)
     texts: Any = content.get("text")
     texts = [texts] if isinstance(texts, str) else texts
     texts = texts if isinstance(texts, list) else []
     texts = [text.strip() for text in texts if isinstance(text, str) and text.strip()]
     if not texts:
         raise ValueError(f"{where} has no text")
-    if not painted:
+    if not isinstance(content.get("shapes"), list):
+        raise ValueError(f"{where} has no list of shapes")
+    painted, complaints = shapes.usable(content["shapes"], size)
+    problems.extend(f"{where}: {complaint}" for complaint in complaints)
+    if not painted and complaints:
         raise ValueError(f"{where} has no shape that can be painted")
+    if not painted:
+        problems.note(f"{where} has no shape: it is kept with an empty mask")
     sentence = bool(content.get("is_sentence", False))
     names = [path.stem, *(f"{path.stem}#{i}" for i in range(1, len(texts)))]
     said = (Expression(name, text, 0, sentence) for name, text in zip(names, texts, strict=True))

@@ -11,9 +11,13 @@ from typing import Any
 from etils import epath
 
 from genmask_jax.data import masks
+from genmask_jax.data.prepared.raw.coco import CocoFile
+from genmask_jax.data.prepared.raw.layout import read_json
 from genmask_jax.data.prepared.raw.pickles import load_plain
-from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target, read_json
+from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
+from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
+from genmask_jax.paths import listed
 
 FOLDERS = {"refcoco": "refcoco", "refcocoplus": "refcoco+", "refcocog": "refcocog", "grefcoco": "grefcoco"}
 IMAGES = epath.Path("images", "mscoco", "images", "train2014")
@@ -28,13 +32,14 @@ def split_bys(raw: epath.Path, name: str) -> list[str]:
         UserError: there are none.
     """
     folder = raw / FOLDERS[name]
-    found = sorted(path.name.split("(")[1].split(")")[0] for path in folder.glob(_refs_file(name, "*")))
+    start, end = _refs_file(name, "*").split("*")
+    found = [p.name[len(start) : -len(end)] for p in listed(folder, end) if p.name.startswith(start)]
     if not found:
         raise UserError(
             f"--raw={raw}: there is no {FOLDERS[name]}/{_refs_file(name, 'unc')}; give the folder that holds "
             f"{FOLDERS[name]}/ and {IMAGES.parts[0]}/"
         )
-    return found
+    return sorted(found)
 
 
 def _refs_file(name: str, split_by: str) -> str:
@@ -47,37 +52,40 @@ def read(raw: epath.Path, name: str, split_by: str) -> Plan:
     Raises:
         UserError: a file is missing or invalid.
     """
-    folder = raw / FOLDERS[name]
+    folder, problems = raw / FOLDERS[name], Problems()
     path = folder / _refs_file(name, split_by)
     refs = read_json(path, list) if name == "grefcoco" else load_plain(path)
-    objects = _Objects(folder / "instances.json", raw / IMAGES)
-    if not isinstance(refs, list) or not all(isinstance(ref, dict) for ref in refs):
+    if not isinstance(refs, list):
         raise UserError(f"{path} holds no list of refs")
-    problems: list[str] = []
+    objects = _Objects(folder / "instances.json", raw / IMAGES, problems)
     grouped: dict[str, dict[int, list[tuple[Target, list]]]] = {}
     seen: set[tuple[str, Any]] = set()
-    for ref in refs:
-        where = f"{path.name}: ref {ref.get('ref_id')}"
+    for i, ref in enumerate(refs):
+        where = f"{path.name}: ref {ref.get('ref_id') if isinstance(ref, dict) else f'{i} of the list'}"
         try:
             split, image_id = ref["split"], ref["image_id"]
-            target = objects.target(ref, problems, where)
+            if not isinstance(ref["ref_id"], int):
+                raise TypeError(f"ref_id {ref['ref_id']!r}")
+            if not objects.has_image(image_id, path.name):
+                continue
+            target = objects.target(ref, where)
             sentences = [(s["sent_id"], s["sent"].lower()) for s in ref["sentences"]]
             good = list(_good(sentences, split, seen, problems, where))
         except (KeyError, TypeError, AttributeError) as error:
-            problems.append(f"{where} lacks a field or has an invalid one: {error}")
+            problems.add(f"{where} lacks a field or has an invalid one: {error}")
         except ValueError as error:
-            problems.append(f"{where} {error}")
+            problems.add(f"{where} {error}")
         else:
             grouped.setdefault(split, {}).setdefault(image_id, []).append((target, good))
     return Plan({split: objects.planned(grouped[split]) for split in sorted(grouped)}, problems)
 
 
-def _good(sentences: list, split: str, seen: set, problems: list[str], where: str) -> Iterator[tuple]:
+def _good(sentences: list, split: str, seen: set, problems: Problems, where: str) -> Iterator[tuple]:
     for number, text in sentences:
         if not text.strip():
-            problems.append(f"{where}: sentence {number} is empty")
+            problems.add(f"{where}: sentence {number} is empty")
         elif (split, number) in seen:
-            problems.append(f"{where}: sentence {number} occurs twice in {split}")
+            problems.add(f"{where}: sentence {number} occurs twice in {split}")
         else:
             seen.add((split, number))
             yield number, text
@@ -86,25 +94,36 @@ def _good(sentences: list, split: str, seen: set, problems: list[str], where: st
 class _Objects:
     """The images and annotated objects of an instances.json."""
 
-    def __init__(self, path: epath.Path, folder: epath.Path):
-        content = read_json(path, dict)
+    def __init__(self, path: epath.Path, folder: epath.Path, problems: Problems):
+        coco = CocoFile(path, problems)
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder; COCO's train2014 images belong there")
-        try:
-            self.images = {image["id"]: image for image in content["images"]}
-            self.annotations = {annotation["id"]: annotation for annotation in content["annotations"]}
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path} is not in COCO's format: it lacks {error}") from error
+        self.images, self._problems = coco.images, problems
+        self.annotations: dict[Any, Any] = {}
+        twice = set()
+        for annotation in coco.annotations:
+            number = annotation.get("id")
+            if self.annotations.setdefault(number, annotation) != annotation:
+                problems.add(f"{path.name}: object {number} is two objects; what refers to it is left out")
+                twice.add(number)
+        for number in twice:
+            del self.annotations[number]
         self.folder, self.files = folder, {file.name for file in folder.iterdir()}
         self._usable: dict[int, Any] = {}
 
-    def target(self, ref: dict[str, Any], problems: list[str], where: str) -> Target:
-        """What a ref refers to. Raises ValueError when that is missing or unusable."""
-        image = self.images.get(ref["image_id"])
+    def has_image(self, image_id: Any, name: str) -> bool:
+        """Whether an image is there; if not, that is reported for the refs in the file `name`."""
+        image = self.images.get(image_id)
         if image is None:
-            raise ValueError(f"is of image {ref['image_id']}, which instances.json does not have")
-        if image["file_name"] not in self.files:
-            raise ValueError(f"is of an image that is missing: {self.folder / image['file_name']}")
+            self._problems.add(f"{name}: a ref is of image {image_id}, which instances.json does not have")
+            return False
+        if image.file not in self.files:
+            self._problems.add(f"an image is missing: {self.folder / image.file}")
+            return False
+        return True
+
+    def target(self, ref: dict[str, Any], where: str) -> Target:
+        """What a ref refers to. Raises ValueError when that is missing or unusable."""
         ann_ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
         ann_ids = tuple(i for i in ann_ids if i != NO_TARGET)
         if "no_target" in ref and bool(ref["no_target"]) != (not ann_ids):
@@ -112,30 +131,30 @@ class _Objects:
         found: dict[int, Any] = {}
         for i in ann_ids:
             try:
-                found[i] = self._segmentation(i, image, problems)
+                found[i] = self._segmentation(i, ref["image_id"])
             except ValueError as error:
                 if len(ann_ids) == 1:
                     raise
-                problems.append(f"{where} {error}")  # the other objects are kept
+                self._problems.add(f"{where} {error}")  # the other objects are kept
         if ann_ids and not found:
             raise ValueError(f"has none of its {len(ann_ids)} objects left")
         return Target(ref["ref_id"], tuple(found), segmentations=tuple(found.values()))
 
-    def _segmentation(self, ann_id: int, image: dict[str, Any], problems: list[str]) -> Any:
+    def _segmentation(self, ann_id: int, image_id: Any) -> Any:
         annotation = self.annotations.get(ann_id)
         if annotation is None:
             raise ValueError(f"refers to object {ann_id}, which instances.json does not have")
-        if annotation["image_id"] != image["id"]:
+        if annotation["image_id"] != image_id:
             raise ValueError(
                 f"refers to object {ann_id}, which is in another image: {annotation['image_id']}"
             )
         if ann_id not in self._usable:
-            size = (image["height"], image["width"])
+            size = self.images[image_id].size
             try:
-                self._usable[ann_id], complaints = masks.usable(annotation["segmentation"], size)
+                self._usable[ann_id], complaints = masks.usable(annotation.get("segmentation"), size)
             except ValueError as error:
                 raise ValueError(f"refers to object {ann_id}, which has no mask: {error}") from error
-            problems.extend(f"instances.json: object {ann_id}: {complaint}" for complaint in complaints)
+            self._problems.extend(f"instances.json: object {ann_id}: {complaint}" for complaint in complaints)
         return self._usable[ann_id]
 
     def planned(self, refs: dict[int, list[tuple[Target, list]]]) -> list[PlannedImage]:
@@ -150,9 +169,9 @@ class _Objects:
             for number, text in sentences
         ]
         return PlannedImage(
-            path=str(self.folder / image["file_name"]),
+            path=str(self.folder / image.file),
             image_id=str(image_id),
-            size=(image["height"], image["width"]),
+            size=image.size,
             targets=tuple(target for target, _ in refs),
             expressions=tuple(said),
         )

@@ -14,25 +14,29 @@ from jaxtyping import UInt8
 from genmask_jax.data.masks import IGNORE, LARGEST, Size
 
 
-def usable(shapes: Any) -> tuple[tuple[tuple[str, Any], ...], list[str]]:
+def usable(shapes: list[Any], size: Size | None) -> tuple[tuple[tuple[str, Any], ...], list[str]]:
     """(label, points) of the shapes to paint, and an error message for each that cannot be painted.
 
     Shapes labelled "flag", in upper or lower case, are not annotations and are left out silently.
+
+    Args:
+        shapes: as in an annotation.
+        size: (height, width) of the image; None to accept shapes that lie outside it.
     """
     kept, complaints = [], []
-    for i, shape in enumerate(shapes if isinstance(shapes, list) else ()):
+    for i, shape in enumerate(shapes):
         label, points = (shape.get(key) if isinstance(shape, dict) else None for key in ("label", "points"))
         if not isinstance(label, str):
             complaints.append(f"shape {i} has no label")
         elif label.lower() != "flag":
             try:
-                kept.append((label, _corners(points)))
+                kept.append((label, _corners(points, size)))
             except ValueError as error:
                 complaints.append(f"shape {i} ({label}) {error}")
     return tuple(kept), complaints
 
 
-def _corners(points: Any) -> tuple[tuple[float, float], ...]:
+def _corners(points: Any, size: Size | None) -> tuple[tuple[float, float], ...]:
     """Points (x, y) that can be painted. Raises ValueError when they cannot be."""
     if not isinstance(points, list) or len(points) < 3:
         raise ValueError(f"has {len(points) if isinstance(points, list) else 'no'} points")
@@ -44,6 +48,8 @@ def _corners(points: Any) -> tuple[tuple[float, float], ...]:
         raise ValueError("has points that are not pairs of numbers")
     if not (np.abs(array) <= LARGEST).all():  # False if not finite
         raise ValueError("has points far outside any image")
+    if size and not _draw(np.zeros(size, np.uint8), array, 1).any():
+        raise ValueError("lies outside the image")
     return tuple((float(x), float(y)) for x, y in points)
 
 

@@ -1,0 +1,163 @@
+"""Objects of a user's images in COCO's format: masks for the expressions, or the category, of each object.
+
+An annotation's "expressions" (a list) refer to it; without them, its category's name refers to all objects of
+that category in the image. Masks are of the image as stored or as turned by its EXIF orientation, whichever
+has the height and width that the file gives.
+"""
+
+import dataclasses
+import unicodedata
+from typing import Any
+
+from etils import epath
+
+from genmask_jax.data import masks
+from genmask_jax.data.prepared.raw.coco import CocoFile
+from genmask_jax.data.prepared.raw.plan import Target
+from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.images import read_frame
+
+COCO = ("annotations.json", "_annotations.coco.json")
+"""Names of the file; the second is that of a common export."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Objects:
+    """What is known of an image.
+
+    size: its height and width.
+    turned: whether they, and the masks, are of the image as turned by its EXIF orientation.
+    targets: what is referred to.
+    said: expressions, each with the number of its target and whether it is a sentence.
+    """
+
+    size: masks.Size
+    turned: bool
+    targets: tuple[Target, ...]
+    said: tuple[tuple[str, int, bool], ...]
+
+
+@dataclasses.dataclass
+class _Found:
+    """Objects found so far: ids by expression, and segmentations by id."""
+
+    size: masks.Size
+    said: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    segmentations: dict[int, Any] = dataclasses.field(default_factory=dict)
+
+
+def read_objects(folder: epath.Path, files: list[epath.Path], problems: Problems) -> dict[str, Objects]:
+    """The objects of a folder's images, by the name of the image's file; none if there is no such file.
+
+    Raises:
+        UserError: the file is not in COCO's format.
+    """
+    paths = [folder / name for name in COCO if (folder / name).exists()]
+    for path in paths[1:]:
+        problems.add(f"{path} is not read, since {paths[0].name} is there")
+    if not paths:
+        return {}
+    coco = CocoFile(paths[0], problems)
+    found = _images(coco, files, problems)
+    seen: dict[int, Any] = {}
+    for annotation in coco.annotations:
+        image = found.get(annotation["image_id"])
+        if image is not None:
+            _add(annotation, image, seen, coco, problems)
+    by_file = {_normalised(path.name): path for path in files}
+    objects: dict[str, Objects] = {}
+    for number, image in found.items():
+        path = by_file[_normalised(coco.images[number].file)]
+        if image.said and path.name not in objects:
+            try:
+                objects[path.name] = _objects(path, image)
+            except ValueError as error:
+                problems.add(f"{path} {error}")
+    return objects
+
+
+def _normalised(name: str) -> str:
+    """A file name with accents in one form: a Mac may write them in another than the annotations have."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _images(coco: CocoFile, files: list[epath.Path], problems: Problems) -> dict[Any, _Found]:
+    """The images that are there, by id; ids of the same file share one `_Found`."""
+    names = {_normalised(path.name) for path in files}
+    by_name: dict[str, _Found] = {}
+    found: dict[Any, _Found] = {}
+    for number, image in coco.images.items():
+        name = _normalised(image.file)
+        if name not in names:
+            problems.add(f"{coco.path}: its image {image.file} is missing")
+            continue
+        if name in by_name:
+            if by_name[name].size != image.size:
+                problems.add(
+                    f"{coco.path}: {image.file} is listed twice, with different sizes; the objects of image "
+                    f"{number} are left out"
+                )
+                continue
+            problems.note(f"{coco.path}: {image.file} is listed twice; it has the objects of both")
+        found[number] = by_name.setdefault(name, _Found(image.size))
+    return found
+
+
+def _add(annotation: Any, image: _Found, seen: dict[int, Any], coco: CocoFile, problems: Problems) -> None:
+    """Adds an annotation's id to the expressions of its image, and its usable segmentation."""
+    number = annotation.get("id")
+    where = f"{coco.path.name}: object {number}"
+    if not isinstance(number, int):
+        problems.add(f"{where}: its id is not an integer")
+        return
+    if number in seen:
+        same = seen[number] == annotation
+        (problems.note if same else problems.add)(
+            f"{where} occurs twice{'' if same else '; the first is kept'}"
+        )
+        return
+    seen[number] = annotation
+    texts = annotation.get("expressions")
+    if not texts:
+        category = annotation.get("category_id")
+        if category not in coco.categories:
+            problems.add(f"{coco.path.name}: an object is of category {category}, which is not in the file")
+            return
+        texts = coco.categories[category]
+    texts = [texts] if isinstance(texts, str) else texts if isinstance(texts, list) else [None]
+    good = {text.strip().lower() for text in texts if isinstance(text, str) and text.strip()}
+    if len(good) < len(texts):
+        problems.add(f"{where}: some of its expressions are not texts, or are duplicates")
+    try:
+        segmentation, complaints = masks.usable(annotation.get("segmentation"), image.size)
+    except ValueError as error:
+        problems.add(f"{where} has no mask: {error}")
+        return
+    problems.extend(f"{where}: {complaint}" for complaint in complaints)
+    image.segmentations[number] = segmentation
+    for text in sorted(good):
+        image.said.setdefault(text, []).append(number)
+
+
+def _objects(path: epath.Path, image: _Found) -> Objects:
+    """Raises ValueError when it is not known how the masks lie on the image."""
+    targets = tuple(
+        Target(i, tuple(ids), tuple(image.segmentations[j] for j in ids))
+        for i, ids in enumerate(image.said.values())
+    )
+    said = tuple((text, i, False) for i, text in enumerate(image.said))
+    return Objects(image.size, _is_turned(path, image.size), targets, said)
+
+
+def _is_turned(path: epath.Path, size: masks.Size) -> bool:
+    """Whether masks of that size are of the image as turned by its EXIF orientation."""
+    frame = read_frame(path)
+    if frame is None or frame.orientation == 1:
+        return True  # either is the same; an image that cannot be read is named when it is written
+    fits = {turned for turned, its in ((False, frame.stored), (True, frame.upright)) if its == size}
+    if len(fits) == 2:
+        raise ValueError(
+            f"has EXIF orientation {frame.orientation}, and its size does not tell whether its objects are "
+            "drawn on it as stored or as turned; they are left out (save it without EXIF orientation)"
+        )
+    return fits != {False}
