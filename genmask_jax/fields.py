@@ -11,6 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from genmask_jax.errors import UserError
+from genmask_jax.paths import read_text
 
 C = TypeVar("C")
 
@@ -36,8 +37,8 @@ def read_dataclass(kind: type[C], path: epath.Path, parse: Callable[..., C] = fr
         UserError: the file is not JSON, or as in `from_dict`.
     """
     try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        values = json.loads(read_text(path))
+    except ValueError as error:  # not JSON, or not text
         raise UserError(f"{path}: this is no JSON ({error})") from error
     return parse(kind, values, str(path))
 

@@ -21,6 +21,7 @@ from genmask_jax.data.prepared import records
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import Benchmark, Row, make_row
 from genmask_jax.images import UNREADABLE, decode, why_unreadable
+from genmask_jax.paths import listed, read_text
 
 Predict = Callable[[masks.Size], np.ndarray]
 """From the size that a mask should have to the mask, bool [H, W]. Raises UserError."""
@@ -57,7 +58,7 @@ def read_predictions(path: epath.PathLike) -> dict[str, Predict]:
     """Reads predictions, by id; masks are decoded on demand. Raises UserError."""
     path = epath.Path(path)
     if path.is_dir():
-        found = {file.stem: _png(file) for file in path.iterdir() if file.suffix.lower() == ".png"}
+        found = {file.stem: _png(file) for file in listed(path, ".png")}
         if not found:
             raise UserError(f"--predictions={path}: there is no PNG in this folder")
         return found
@@ -80,7 +81,7 @@ def read_predictions(path: epath.PathLike) -> dict[str, Predict]:
 
 def _lines(path: epath.Path) -> Iterator[tuple[str, Any]]:
     try:
-        lines = path.read_text().split("\n")  # splitlines would also split at other Unicode line ends
+        lines = read_text(path).split("\n")  # splitlines would also split at other Unicode line ends
     except (UnicodeDecodeError, OSError) as error:
         raise UserError(f"--predictions={path} is not a JSON-lines file ({error})") from error
     for number, line in enumerate(lines, 1):

@@ -1,6 +1,8 @@
 """Safetensors files as on model hubs: one file, or shards with an index. Tensors are read one by one."""
 
+import collections
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,11 +13,15 @@ from etils import epath
 from safetensors import SafetensorError, safe_open
 
 from genmask_jax.errors import UserError
+from genmask_jax.paths import listed, read_text
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 """Dtypes in which weights and latents can be written."""
 MAX_SHARD_BYTES = 2 * 10**9
+MAIN = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+"""Names of whole models on the hubs. Beside them may be variants (model.fp16.safetensors) and adapters."""
+LFS_POINTER = b"version https://git-lfs"
 STORED = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
@@ -24,9 +30,11 @@ class TensorFiles:
 
     files: the file of each key.
     shapes, dtypes: of each key, from the files' headers.
+    ignored: names of safetensors in the same directory that are not used.
     """
 
-    def __init__(self, paths: Iterable[epath.Path]):
+    def __init__(self, paths: Iterable[epath.Path], ignored: Iterable[str] = ()):
+        self.ignored = list(ignored)
         self.files: dict[str, epath.Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.dtypes: dict[str, np.dtype] = {}
@@ -47,11 +55,19 @@ class TensorFiles:
                     self.shapes[key] = tuple(tensor.get_shape())
                     self.dtypes[key] = np.dtype(STORED[tensor.get_dtype()])
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: not a safetensors file ({error}); download it again") from error
+            raise UserError(f"{path}: {_why_damaged(path, error)}") from error
 
-    def rename(self, name: Callable[[str], str]) -> dict[str, str]:
-        """Applies a renaming to all keys; returns those that changed, as {old: new}."""
-        changed = {key: name(key) for key in self.files if name(key) != key}
+    def rename(self, name: Callable[[str], str], wanted: set[str]) -> dict[str, str]:
+        """Applies a renaming to all keys; returns those that changed, as {old: new}.
+
+        Args:
+            name: key -> new key.
+            wanted: the new keys that the model needs. If all that are there have a prefix, such as the
+                "model.diffusion_model." of other programs' files, it is removed.
+        """
+        prefix = _common_prefix(self.files, name, wanted)
+        names = {key: name(key.removeprefix(prefix)) for key in self.files}
+        changed = {key: new for key, new in names.items() if new != key}
         for old, new in changed.items():
             self.files[new] = self.files.pop(old)
             self.shapes[new] = self.shapes.pop(old)
@@ -75,30 +91,67 @@ def find_tensors(directory: epath.Path, accept: Callable[[str], bool] = bool) ->
     Raises:
         UserError: a shard is missing or damaged, or the index is damaged.
     """
-    indices = sorted(p for p in directory.glob("*.safetensors.index.json") if accept(p.name))
+    there = [path for path in listed(directory, ".safetensors") if accept(path.name)]
+    indices = [path for path in listed(directory, ".safetensors.index.json") if accept(path.name)]
     if not indices:
-        paths = sorted(p for p in directory.glob("*.safetensors") if accept(p.name))
-        return TensorFiles(paths) if paths else None
-    try:
-        weight_map = json.loads(indices[0].read_text())["weight_map"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{indices[0]}: not an index of shards ({error}); download it again") from error
+        main = [path for path in there if path.name in MAIN]
+        _need_all_shards(main or there)
+        return TensorFiles(main or there, _names(there, but=main or there)) if there else None
+    weight_map = read_json(indices[0]).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise UserError(f"{indices[0]}: not an index of shards: it has no weight_map; download it again")
     paths = [directory / name for name in sorted(set(weight_map.values()))]
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: {indices[0].name} lists this shard, but it is missing; download it")
-    found = TensorFiles(paths)
+    found = TensorFiles(paths, _names(there, but=paths))
     for key, name in weight_map.items():
         if key not in found.files:
             raise UserError(f"{directory / name}: {key}, which {indices[0].name} puts here, is not in it")
     return found
 
 
+def _names(paths: list[epath.Path], but: list[epath.Path]) -> list[str]:
+    return [path.name for path in paths if path not in but]
+
+
+def _need_all_shards(paths: list[epath.Path]) -> None:
+    """Raises UserError if one of model-00001-of-00005.safetensors, ... is missing, where no index tells."""
+    there = {path.name for path in paths}
+    for path in paths:
+        match = re.fullmatch(r"(.*-)(\d+)-of-(\d+)(\.safetensors)", path.name)
+        for i in range(1, int(match[3]) + 1) if match else ():
+            assert match
+            name = f"{match[1]}{i:0{len(match[2])}}-of-{match[3]}{match[4]}"
+            if name not in there:
+                raise UserError(f"{path.parent / name}: this shard is missing; download it")
+
+
+def _why_damaged(path: epath.Path, error: Exception) -> str:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(LFS_POINTER))
+    except OSError:
+        start = b""
+    if start == LFS_POINTER:
+        return "this is Git LFS's pointer to the file, not the file; run git lfs pull, or download it"
+    return f"not a safetensors file ({error}); download it again"
+
+
+def _common_prefix(keys: Iterable[str], name: Callable[[str], str], wanted: set[str]) -> str:
+    """What stands before the wanted keys; "" if any is there without a prefix."""
+    found: collections.Counter[str] = collections.Counter()
+    for key in keys:
+        starts = (0, *(match.end() for match in re.finditer(r"\.", key)))
+        start = next((i for i in starts if name(key[i:]) in wanted), None)
+        if start is not None:
+            found[key[:start]] += 1
+    return "" if "" in found or not found else found.most_common(1)[0][0]
+
+
 def find_pickles(directory: epath.Path) -> list[epath.Path]:
     """The files in a directory that are most likely pickled weights (by their suffix)."""
-    if not directory.is_dir():
-        return []
-    return sorted(path for path in directory.iterdir() if path.suffix in PICKLES)
+    return listed(directory, *PICKLES)
 
 
 def refuse_pickle(path: epath.Path) -> UserError:
@@ -154,10 +207,12 @@ def write_tensors(
 def read_json(path: epath.Path) -> dict[str, Any]:
     """A JSON object of a model hub's folder. Raises UserError if it is missing or not one."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(read_text(path))
     except FileNotFoundError as error:
         raise UserError(f"{path}: not there; it is needed beside the weights") from error
     except ValueError as error:  # not JSON, or not text
+        if path.read_bytes().startswith(LFS_POINTER):
+            raise UserError(f"{path}: {_why_damaged(path, error)}") from error
         raise UserError(f"{path}: this is no JSON ({error}); download it again") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a JSON object is needed, not {type(values).__name__}; download it again")

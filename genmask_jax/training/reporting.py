@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from genmask_jax.config import LoopConfig
 from genmask_jax.errors import UserError
 from genmask_jax.hosts import is_first
+from genmask_jax.paths import listed
 
 
 def need_finite(step: int, metrics: dict[str, float]) -> None:
@@ -111,7 +112,7 @@ class Reporter:
         import numpy as np
         from PIL import Image
 
-        for path in (self.workdir / "samples").glob(f"*_{step:06d}.png"):
+        for path in listed(self.workdir / "samples", f"_{step:06d}.png"):
             with path.open("rb") as file:
                 image = np.asarray(Image.open(file).convert("RGB"))
             self.writer.write_images(step, {path.name.rsplit("_", 1)[0]: image[None]})

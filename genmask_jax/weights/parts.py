@@ -89,6 +89,8 @@ class Part:
             lines.append(f"{self.name}: renamed {len(self.renamed)} ({old} -> {new})")
         if self.dropped:
             lines.append(f"{self.name}: dropped {len(self.dropped)}: {', '.join(self.dropped)}")
+        if self.files.ignored:
+            lines.append(f"{self.name}: not read: {', '.join(self.files.ignored)}")
         if self.fresh:
             lines.append(f"{self.name}: left fresh: {', '.join(self.fresh)}")
         return "\n".join(lines)

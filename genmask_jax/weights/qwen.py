@@ -15,6 +15,7 @@ from genmask_jax.instruction.qwen.imported import HUB, NAME, find_qwen, open_par
 from genmask_jax.instruction.qwen.prompts import IMAGE, PromptMaker, QwenPreparer
 from genmask_jax.instruction.qwen.vision import IMAGE_MEAN, IMAGE_STD
 from genmask_jax.parameters.files import find_pickles, find_tensors, read_json, refuse_pickle
+from genmask_jax.paths import listed
 from genmask_jax.weights import qwen_names
 from genmask_jax.weights.parts import Part, need_complete, write_public
 
@@ -61,9 +62,10 @@ def open_qwen(source: epath.Path) -> Part:
         QwenPreparer(PromptMaker(tokenizer, template, config.vision, QwenInstructionConfig()))
     except UserError as error:
         raise UserError(f"--from={source}: {error}") from error
-    renamed = files.rename(qwen_names.to_hub)
+    entries = qwen_names.entries(config)
+    renamed = files.rename(qwen_names.to_hub, {key for entry in entries for key in entry.keys})
     dropped = [qwen_names.TIED] if config.text.tied and qwen_names.TIED in files.shapes else []
-    part = Part(NAME, config, qwen_names.entries(config), files, renamed, dropped)
+    part = Part(NAME, config, entries, files, renamed, dropped)
     need_complete(part, source)
     return part
 
@@ -91,7 +93,7 @@ def copy_hub_files(source: epath.Path, out: epath.Path) -> None:
     hub.mkdir(parents=True, exist_ok=True)
     for name in HUB_FILES:
         if (source / name).exists():
-            (hub / name).write_text((source / name).read_text())
+            (hub / name).write_bytes((source / name).read_bytes())
 
 
 def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], None]) -> str:
@@ -109,7 +111,7 @@ def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], N
     values["torch_dtype" if "torch_dtype" in values else "dtype"] = str(next(iter(reader.dtypes.values())))
     entries = qwen_names.entries(config)
     line = write_public(out, values, entries, reader, {}, progress, STEM)
-    for path in (folder / HUB).iterdir():
+    for path in listed(folder / HUB):
         if path.name != "config.json":
-            (out / path.name).write_text(path.read_text())
+            (out / path.name).write_bytes(path.read_bytes())
     return line

@@ -21,6 +21,8 @@ from genmask_jax.weights import wan_dit, wan_vae
 from genmask_jax.weights.parts import Part, need_complete, write_public
 
 PARTS = ("dit", "vae")
+EXPERTS = (("transformer", "transformer_2"), ("high_noise_model", "low_noise_model"))
+"""Folders of models with two DiTs, in diffusers' layout and in Wan's."""
 FOLDERS = {"dit": "transformer", "vae": "vae"}
 
 
@@ -38,10 +40,23 @@ def open_wan(source: epath.Path, parts: tuple[str, ...] = PARTS, text_dim: int |
     """
     if not source.is_dir():
         raise UserError(f"--from={source}: there is no such directory")
+    _need_one_expert(source)
     opened = [_open_dit(source, text_dim) if part == "dit" else _open_vae(source) for part in parts]
     for part in opened:
         need_complete(part, source)
     return opened
+
+
+def _need_one_expert(source: epath.Path) -> None:
+    """Raises UserError for models of two DiTs, one for high noise and one for low: Wan 2.2's of 14B."""
+    for folder in (source, source.parent):
+        for pair in EXPERTS:
+            given = folder is source or source.name in pair
+            if given and all((folder / name).is_dir() for name in pair):
+                raise UserError(
+                    f"--from={source}: this model has two DiTs, {' and '.join(pair)}, for different noise "
+                    "(as Wan 2.2 of 14B has); one alone is not the model. Take Wan 2.1"
+                )
 
 
 def _open_dit(source: epath.Path, text_dim: int | None) -> Part:
@@ -49,8 +64,8 @@ def _open_dit(source: epath.Path, text_dim: int | None) -> Part:
     files = find_tensors(folder, lambda name: "vae" not in name.lower())
     files = _need(files, folder, "dit", [p for p in find_pickles(folder) if "diffusion" in p.name.lower()])
     config = wan_dit.config_from_public(read_json(folder / "config.json"), str(folder / "config.json"))
-    renamed = files.rename(wan_dit.to_diffusers)
     entries = wan_dit.entries(config)
+    renamed = files.rename(wan_dit.to_diffusers, {key for entry in entries for key in entry.keys})
     part = Part("dit", config, entries, files, renamed, dropped=[])
     if text_dim not in (None, config.text_dim):
         fresh = [entry for entry in entries if entry.path.startswith(wan_dit.TEXT_PROJECTION)]
@@ -71,7 +86,8 @@ def _open_vae(source: epath.Path) -> Part:
         pickles = [path for path in find_pickles(source) if "vae" in path.name.lower()]
         files = _need(find_tensors(source, lambda name: "vae" in name.lower()), source, "vae", pickles)
         config, mean, std = VAEConfig(), wan_vae.LATENTS_MEAN, wan_vae.LATENTS_STD
-    renamed = files.rename(wan_vae.to_diffusers)
+    entries = wan_vae.entries(config)
+    renamed = files.rename(wan_vae.to_diffusers, {key for entry in entries for key in entry.keys})
     statistics = {
         "latents_mean": np.asarray(mean, np.float32),
         "latents_std": np.asarray(std, np.float32),
@@ -79,7 +95,7 @@ def _open_vae(source: epath.Path) -> Part:
     return Part(
         "vae",
         config,
-        wan_vae.entries(config),
+        entries,
         files,
         renamed,
         dropped=wan_vae.unused(files.shapes),

@@ -6,6 +6,7 @@ from typing import Any
 from flax import nnx
 
 from genmask_jax.errors import UserError
+from genmask_jax.fields import from_dict
 from genmask_jax.models.dit import DiT, DiTConfig
 from genmask_jax.parameters.layout import (
     LINEAR,
@@ -56,6 +57,7 @@ ORIGINAL_NAMES = {
 """Wan's original names -> diffusers', as patterns; a key that matches none is the same in both."""
 
 FIXED = {
+    "_class_name": "WanTransformer3DModel",
     "patch_size": [1, 2, 2],
     "eps": 1e-6,
     "cross_attn_norm": True,
@@ -65,7 +67,13 @@ FIXED = {
     "pos_embed_seq_len": None,
 }
 """The values that these fields must have, if a public config has them, for `DiT` to be that model."""
-ORIGINAL_FIXED = {"model_type": "t2v", "patch_size": [1, 2, 2], "eps": 1e-6, "qk_norm": True}
+ORIGINAL_FIXED = {
+    "_class_name": "WanModel",
+    "model_type": "t2v",
+    "patch_size": [1, 2, 2],
+    "eps": 1e-6,
+    "qk_norm": True,
+}
 
 
 def to_diffusers(key: str) -> str:
@@ -90,24 +98,24 @@ def config_from_public(values: dict[str, Any], where: str) -> DiTConfig:
     original = "model_type" in values
     _need_fixed(values, ORIGINAL_FIXED if original else FIXED, where)
     try:
-        if original:
-            size, heads = values["dim"], values["num_heads"]
-        else:
-            heads = values["num_attention_heads"]
-            size = heads * values["attention_head_dim"]
+        heads = values["num_heads" if original else "num_attention_heads"]
+        size = values["dim"] if original else heads * values["attention_head_dim"]
         inputs = values["in_dim" if original else "in_channels"]
         outputs = values["out_dim" if original else "out_channels"] or inputs
-        config = DiTConfig(
-            hidden_size=size,
-            depth=values["num_layers"],
-            num_heads=heads,
-            ffn_size=values["ffn_dim"],
-            channels=inputs,
-            text_dim=values.get("text_dim", 4096),
-            frequency_dim=values["freq_dim"],
-        )
+        fields = {
+            "hidden_size": size,
+            "depth": values["num_layers"],
+            "num_heads": heads,
+            "ffn_size": values["ffn_dim"],
+            "channels": inputs,
+            "text_dim": values.get("text_dim", 4096),
+            "frequency_dim": values["freq_dim"],
+        }
     except KeyError as error:
         raise UserError(f"{where}: {error.args[0]} is missing") from error
+    except TypeError as error:
+        raise UserError(f"{where}: a number is needed where there is none ({error})") from error
+    config = from_dict(DiTConfig, fields, where)
     if inputs != outputs:
         raise UserError(f"{where}: {inputs} channels in and {outputs} out; expected a text-to-video model")
     return config
@@ -132,7 +140,6 @@ def config_to_public(config: DiTConfig) -> dict[str, Any]:
             "diffusers' class cannot represent this model"
         )
     return {
-        "_class_name": "WanTransformer3DModel",
         "_diffusers_version": "0.42.1",
         "num_attention_heads": config.num_heads,
         "attention_head_dim": config.hidden_size // config.num_heads,

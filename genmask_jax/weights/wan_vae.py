@@ -7,6 +7,7 @@ from typing import Any
 from flax import nnx
 
 from genmask_jax.errors import UserError
+from genmask_jax.fields import from_dict
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.parameters.layout import (
     CHANNELS_2D,
@@ -90,17 +91,18 @@ def config_from_public(values: dict[str, Any], where: str) -> tuple[VAEConfig, t
                 f"{where}: {name} is {values[name]!r}, where Wan 2.1's VAE has {value!r}; this is another VAE"
             )
     try:
-        config = VAEConfig(
-            base_dim=values["base_dim"],
-            decoder_base_dim=values.get("decoder_base_dim") or values["base_dim"],
-            channels=values["z_dim"],
-            multipliers=tuple(values["dim_mult"]),
-            num_res_blocks=values["num_res_blocks"],
-            patch_size=values.get("patch_size") or 1,
-        )
+        fields = {
+            "base_dim": values["base_dim"],
+            "decoder_base_dim": values.get("decoder_base_dim") or values["base_dim"],
+            "channels": values["z_dim"],
+            "multipliers": values["dim_mult"],
+            "num_res_blocks": values["num_res_blocks"],
+            "patch_size": values.get("patch_size") or 1,
+        }
     except KeyError as error:
         raise UserError(f"{where}: {error.args[0]} is missing") from error
-    mean, std = values.get("latents_mean", LATENTS_MEAN), values.get("latents_std", LATENTS_STD)
+    config = from_dict(VAEConfig, fields, where)
+    mean, std = values.get("latents_mean") or LATENTS_MEAN, values.get("latents_std") or LATENTS_STD
     if not len(mean) == len(std) == config.channels:
         raise UserError(f"{where}: latents_mean and latents_std must have z_dim = {config.channels} numbers")
     return config, tuple(mean), tuple(std)

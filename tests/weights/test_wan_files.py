@@ -241,6 +241,10 @@ def test_missing_left_over_and_other_shapes_are_listed(broken):
         ("transformer", {"image_dim": 1280}, "image_dim is 1280; a Wan 2.1 text-to-video model has None"),
         ("transformer", {"patch_size": [2, 2, 2]}, "patch_size is [2, 2, 2]"),
         ("transformer", {"in_channels": 36}, "36 channels in and 4 out"),
+        ("transformer", {"_class_name": "WanVACETransformer3DModel"}, "_class_name is 'WanVACE"),
+        ("transformer", {"ffn_dim": None}, "ffn_size must be int, not None"),
+        ("transformer", {"num_attention_heads": None}, "a number is needed where there is none"),
+        ("vae", {"dim_mult": [1, "2"]}, "multipliers[1] must be int, not '2'"),
         ("vae", {"is_residual": True}, "is_residual is True"),
         ("vae", {"latents_mean": [0.0]}, "latents_mean and latents_std must have z_dim = 4 numbers"),
     ],
@@ -265,6 +269,60 @@ def test_damaged_folders(broken, tmp_path):
     assert "this is no JSON" in complaint(broken, ("vae",))
     shutil.rmtree(broken / "transformer")
     assert "no *.safetensors of the dit here; --only=vae leaves it out" in complaint(broken)
+
+
+@pytest.mark.parametrize("names", [("transformer", "transformer_2"), ("high_noise_model", "low_noise_model")])
+def test_a_model_of_two_experts_is_refused(broken, names):
+    shutil.move(broken / "transformer", broken / names[0])
+    shutil.copytree(broken / names[0], broken / names[1])
+    for source in (broken, broken / names[0], broken / names[1]):
+        assert f"this model has two DiTs, {names[0]} and {names[1]}" in complaint(source)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.diffusion_model.", "_orig_mod."])
+def test_a_prefix_that_another_program_wrote_is_removed(hub, broken, prefix):
+    (hub_dit, _), folder = wan.open_wan(epath.Path(hub)), broken / "transformer"
+    weights = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        weights |= safetensors.numpy.load_file(path)
+        path.unlink()
+    (folder / "diffusion_pytorch_model.safetensors.index.json").unlink()
+    safetensors.numpy.save_file({prefix + k: v for k, v in weights.items()}, folder / "other.safetensors")
+    dit, _ = wan.open_wan(broken)
+    assert dit.renamed == {prefix + key: key for key in weights}
+    for entry, same in zip(dit.entries, hub_dit.entries, strict=True):
+        assert entry.keys == same.keys
+        assert (dit.files.read(entry.keys[0]) == hub_dit.files.read(entry.keys[0])).all()
+    del weights["proj_out.bias"]
+    safetensors.numpy.save_file({prefix + k: v for k, v in weights.items()}, folder / "other.safetensors")
+    assert "proj_out.bias is missing" in complaint(broken)
+
+
+def test_variants_adapters_and_leftovers_beside_the_weights_are_not_read(broken):
+    folder = broken / "vae"
+    whole = folder / "diffusion_pytorch_model.safetensors"
+    for name in ("diffusion_pytorch_model.fp16.safetensors", "adapter_model.safetensors"):
+        shutil.copy(whole, folder / name)
+    (folder / "._diffusion_pytorch_model.safetensors").write_bytes(b"\0\5\26\7")
+    (part,) = wan.open_wan(broken, ("vae",))
+    assert set(part.files.files.values()) == {whole}
+    assert "not read: adapter_model.safetensors, diffusion_pytorch_model.fp16.safetensors" in part.summary()
+
+
+def test_what_a_download_leaves_is_named(broken, tmp_path):
+    folder = broken / "transformer"
+    (folder / "diffusion_pytorch_model.safetensors.index.json").unlink()
+    shards = sorted(folder.glob("*.safetensors"))
+    shards[2].unlink()
+    assert f"{shards[2]}: this shard is missing; download it" in complaint(broken)
+    shards[2].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert f"{shards[2]}: this is Git LFS's pointer to the file" in complaint(broken)
+    (folder / "config.json").write_bytes((folder / "config.json").read_text().encode("utf-8-sig"))
+    shutil.rmtree(broken / "vae")
+    bracketed = tmp_path / "Wan [1.3B] ~x"
+    shutil.move(broken, bracketed)
+    shards = sorted((bracketed / "transformer").iterdir())
+    assert "Git LFS" in complaint(epath.Path(bracketed), ("dit",))
 
 
 @pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "diffusion_pytorch_model.pth"])

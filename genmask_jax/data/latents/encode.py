@@ -15,7 +15,15 @@ from tqdm import tqdm
 
 from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import Source
-from genmask_jax.data.latents.store import Identity, LatentExample, fingerprint, pack, read_shard, shard_name
+from genmask_jax.data.latents.store import (
+    Identity,
+    LatentExample,
+    fingerprint,
+    pack,
+    read_shard,
+    shard_name,
+    shards_of,
+)
 from genmask_jax.data.sources import generate_source, segment_source
 from genmask_jax.errors import UserError
 from genmask_jax.fields import difference, to_json
@@ -143,7 +151,7 @@ def encode_shard(
             f"--num_shards={num_shards}: there are only {min(counts.values())} examples; use fewer"
         )
     out.mkdir(parents=True, exist_ok=True)
-    for path in out.glob("shard-*.json"):
+    for path in shards_of(out):
         changed = difference(read_shard(path), identity, "its field")
         if changed:
             raise UserError(f"--out={out} holds other latents ({path.name}: {changed}); give a new directory")

@@ -30,6 +30,7 @@ from genmask_jax.fields import difference, read_dataclass
 from genmask_jax.instruction.base import Instruction
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.files import DTYPES
+from genmask_jax.paths import listed
 
 TASKS = ("segment", "generate")
 
@@ -128,7 +129,7 @@ def read_identity(directory: epath.PathLike) -> Identity:
         UserError: there is no cache, a shard is missing, or the shards are of different caches.
     """
     directory = epath.Path(directory)
-    found = sorted(directory.glob("shard-*.json")) if directory.is_dir() else []
+    found = shards_of(directory)
     if not found:
         raise UserError(f"{directory}: no latents here; make them with launch/encode_latents.py")
     identities = [read_shard(path) for path in found]
@@ -144,6 +145,11 @@ def read_identity(directory: epath.PathLike) -> Identity:
                 f"launch/encode_latents.py again with --shard={shard} --num_shards={count}"
             )
     return identities[0]
+
+
+def shards_of(directory: epath.Path) -> list[epath.Path]:
+    """The files that say of each shard that it is complete."""
+    return [path for path in listed(directory, ".json") if path.name.startswith("shard-")]
 
 
 def read_shard(path: epath.Path) -> Identity:

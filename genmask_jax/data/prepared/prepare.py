@@ -42,6 +42,7 @@ from genmask_jax.data.prepared.records import (
     write_index,
 )
 from genmask_jax.errors import UserError
+from genmask_jax.paths import listed
 from genmask_jax.published import IN_PAPERS, PUBLISHED
 from genmask_jax.sheets import generation_sheet, overlay
 
@@ -163,8 +164,9 @@ def _claim(work: epath.Path, plan: Plan) -> None:
     """Makes the directory, or checks that it was begun with the same plan. Raises UserError."""
     mark, fingerprint = work / MARK, plan.fingerprint()
     work.mkdir(parents=True, exist_ok=True)
-    for leftover in work.glob("*.tmp*"):
-        leftover.unlink()
+    for path in listed(work):
+        if ".tmp" in path.name:
+            path.unlink()
     if not any(work.iterdir()):
         (work / f"{MARK}.tmp").write_text(fingerprint)
         (work / f"{MARK}.tmp").rename(mark)

@@ -18,6 +18,7 @@ from etils import epath
 from genmask_jax.data import masks
 from genmask_jax.errors import UserError
 from genmask_jax.images import decode
+from genmask_jax.paths import listed
 
 COUNTS = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
 
@@ -95,7 +96,8 @@ def read_index(directory: epath.PathLike, split: str) -> Index:
     try:
         return Index(**json.loads(path.read_text()))
     except FileNotFoundError:
-        there = [p.name[len("index_") : -len(".json")] for p in epath.Path(directory).glob("index_*.json")]
+        files = (p.name for p in listed(epath.Path(directory), ".json"))
+        there = [name[len("index_") : -len(".json")] for name in files if name.startswith("index_")]
         known = f"there are {', '.join(sorted(there))}" if there else "prepare it with launch/prepare_data.py"
         raise UserError(f"{directory}: there is no split {split!r}; {known}") from None
     except (ValueError, TypeError) as error:

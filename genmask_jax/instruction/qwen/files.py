@@ -8,6 +8,7 @@ from etils import epath
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, IMAGE, VISION_END, VISION_START
 from genmask_jax.parameters.files import read_json
+from genmask_jax.paths import read_text
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 SPECIAL = (PAD, START, END, VISION_START, VISION_END, IMAGE)
@@ -37,7 +38,7 @@ def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
     if not path.exists():
         raise UserError(f"{path}: not there; a model's directory must hold the file that its hub has")
     try:
-        tokenizer = tokenizers.Tokenizer.from_str(path.read_text())
+        tokenizer = tokenizers.Tokenizer.from_str(read_text(path))
     except Exception as error:  # the library raises nothing narrower
         raise UserError(f"{path}: not a valid tokenizer ({error}); download it again") from error
     missing = [token for token in (PAD, START, END) if tokenizer.token_to_id(token) is None]
@@ -54,7 +55,7 @@ def load_chat_template(directory: epath.PathLike) -> str:
     directory = epath.Path(directory)
     if (directory / "chat_template.jinja").exists():
         try:
-            return (directory / "chat_template.jinja").read_text()
+            return read_text(directory / "chat_template.jinja")
         except UnicodeDecodeError as error:
             raise UserError(f"{directory}/chat_template.jinja: this is not text ({error})") from error
     for name in ("chat_template.json", "tokenizer_config.json"):
