@@ -1,5 +1,6 @@
 """Shared by the scripts in `launch/`: flags, one-line errors, the compilation cache."""
 
+import argparse
 import ctypes
 import os
 import pathlib
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 
 from genmask_jax import hosts
 from genmask_jax.errors import UserError
+from genmask_jax.paths import expand_flags
 
 # transformers warns at import that PyTorch is missing, which its tokenizers do not need. TensorFlow, which
 # only writes TensorBoard events here, logs the CPU features that it could use.
@@ -41,6 +43,11 @@ def run(main: Callable[[], None]) -> None:
         fail(str(error))
 
 
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parses the command line of a script without a config."""
+    return parser.parse_args(expand_flags(sys.argv[1:]))
+
+
 def guard(main: Callable[[], None]) -> None:
     """Runs `main`; bad input ends in one line on stderr and status 1. Drops libraries' info logs."""
     logging.use_absl_handler()
@@ -61,7 +68,7 @@ def _is_ours(record: Any) -> bool:
 def _parse(arguments: list[str]) -> list[str]:
     """Parses absl's flags; an unknown config field or a wrong value becomes a one-line error."""
     try:
-        rest = flags.FLAGS(arguments)
+        rest = flags.FLAGS(expand_flags(arguments))
         _need_config_file()
         return rest
     except (flags.Error, UserError):

@@ -11,7 +11,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from genmask_jax.errors import UserError
-from genmask_jax.paths import read_text
+from genmask_jax.paths import expand, read_text
 
 C = TypeVar("C")
 
@@ -70,6 +70,8 @@ def _coerce(kind: Any, value: Any, where: str) -> Any:
         return tuple(_coerce(one, item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if origin is str and isinstance(value, str):
+        return expand(value)  # it may be a path
     if isinstance(origin, types.UnionType) or not isinstance(value, origin):
         raise UserError(f"{where} must be {getattr(kind, '__name__', kind)}, not {value!r}")
     return value

@@ -19,14 +19,18 @@ MARKS = {
 """Encodings by the byte order mark at the start of a file."""
 
 
-def expand(path: str) -> str:
-    """A path as typed, with `~` and `~user` replaced: shells leave them alone in `--flag=~/runs`."""
-    return os.path.expanduser(path)
+def expand(text: str) -> str:
+    """A path with the user's home directory for a `~/` at its beginning; other text is left as it is."""
+    return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
 
 
-def given(path: str) -> epath.Path:
-    """The path that a flag was given."""
-    return epath.Path(expand(path))
+def expand_flags(arguments: list[str]) -> list[str]:
+    """Arguments with `--flag=~/path` expanded, in which shells leave the `~` alone."""
+    parts = [argument.partition("=") for argument in arguments]
+    return [
+        f"{flag}={expand(value)}" if mark and flag[:1] == "-" else f"{flag}{mark}{value}"
+        for flag, mark, value in parts
+    ]
 
 
 def make_directory(path: epath.PathLike, flag: str) -> epath.Path:

@@ -67,7 +67,7 @@ def main() -> None:
     read.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     read.add_argument("--peer", choices=["transformers"], help="peer to compare with (requirements-test.txt)")
     read.add_argument("--repeats", type=positive, default=3)
-    arguments = parser.parse_args()
+    arguments = cli.parse(parser)
     cli.suit_cpu()
     cli.use_compilation_cache()
     cli.guard(lambda: measure(arguments))

@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to create")
     parser.add_argument("--step", default="last", help="checkpoint of a run: last, best, or a step")
     parser.add_argument("--only", choices=wan.PARTS, help="wan: only this part")
-    arguments = parser.parse_args()
+    arguments = cli.parse(parser)
     cli.guard(lambda: export(arguments))
 
 

@@ -41,7 +41,7 @@ def main() -> None:
         "projection is left out and starts from random values",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace parts that --out already holds")
-    arguments = parser.parse_args()
+    arguments = cli.parse(parser)
     cli.guard(lambda: {"wan": import_wan, "qwen": import_qwen}[arguments.name](arguments))
 
 

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--strict", action="store_true", help="stop at the first problem in the data")
     parser.add_argument("--num_workers", type=int, help="number of processes (default: one per core)")
     parser.add_argument("--beam", help="run on a cluster instead: Apache Beam pipeline options")
-    arguments = parser.parse_args()
+    arguments = cli.parse(parser)
     cli.guard(lambda: run(arguments))
 
 

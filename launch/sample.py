@@ -73,7 +73,7 @@ def main() -> None:
     save(mask.astype(np.uint8) * 255, out / "mask.png")
     save(np.round(probability * 255).astype(np.uint8), out / "probability.png")
     save(overlay(image, mask), out / "overlay.png")
-    print(f"{100 * mask.mean():.1f} % of the image is {text!r}")
+    print(f"{100 * mask.mean():.1f} % of the image is {networks.preparer.read(text)!r}")
 
 
 def describe(image: np.ndarray) -> str:

@@ -16,11 +16,11 @@ import safetensors.numpy
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 from PIL import Image
-from rich.console import Console
 from rich.table import Table
 
 from genmask_jax.benchmarks.timing import time_in_turns
 from genmask_jax.config import TrainConfig, from_config_dict
+from genmask_jax.console import console
 from genmask_jax.data.pipeline import batches_of, training_batches
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.data.sources import texts
@@ -138,7 +138,7 @@ def measure(path: str, vae: str | None, jpeg_size: int, duration: float) -> dict
     table.add_row(f"input pipeline: ArrayRecord of JPEGs, {jpeg_size} px", f"{rates['jpegs']:.0f}")
     table.add_row("training step", f"{rates['step']:.0f}")
     table.add_row("input pipeline / training step", f"{rates['data'] / rates['step']:.1f}")
-    Console().print(table)
+    console().print(table)
     line = {f"{name}_examples_per_second": rate for name, rate in rates.items()}
     line |= {"ratio": rates["data"] / rates["step"], "jpeg_size": jpeg_size, "batch_size": size}
     print(json.dumps(line))

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from rich.console import Console
 from rich.table import Table
 
 MATMUL = 2048
@@ -101,7 +100,7 @@ def report_stages(
     memory = peak_memory()
     for name, value in memory.items():
         table.add_row(name.replace("_", " ").removesuffix(" bytes") + " memory", f"{value / 2**30:.2f} GiB")
-    Console().print(table)
+    console().print(table)
     line = {"seconds": medians, "first_call_seconds": first, **memory}
     line |= {"device": jax.devices()[0].device_kind, **said}
     print(json.dumps(line))

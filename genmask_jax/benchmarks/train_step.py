@@ -8,12 +8,12 @@ import time
 
 import jax
 from flax import nnx
-from rich.console import Console
 from rich.table import Table
 
 from genmask_jax.benchmarks import diffusers_peer
 from genmask_jax.benchmarks.timing import matmul_peak, peak_memory, seconds
 from genmask_jax.benchmarks.workload import Workload, make_ours
+from genmask_jax.console import console
 from genmask_jax.models.dit import DiT
 
 WARMUP, STEPS = 2, 3
@@ -84,7 +84,7 @@ def _report(workload: Workload, taken: dict, first: dict, losses: dict, failed: 
     for name, why in failed.items():
         table.add_row(name, f"failed: {why}")
     table.caption = f"MFU relative to the peak of a square matrix product, {peak / 1e9:.0f} GFLOP/s"
-    Console(width=max(110, Console().width)).print(table)
+    console().print(table)
     peers = {name: value for name, value in medians.items() if name != "ours"}
     line = {
         "ours_seconds": medians["ours"],

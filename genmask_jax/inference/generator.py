@@ -18,7 +18,7 @@ from genmask_jax.inference.batching import (
     host_batch_size,
     own_rows,
 )
-from genmask_jax.instruction.base import stack_inputs
+from genmask_jax.instruction.base import stack_inputs, warn_of_cut_texts
 from genmask_jax.sharding import constrain_batch, part_of_batch, to_devices, tracing_on
 from genmask_jax.system import Networks
 
@@ -42,6 +42,7 @@ class Generator:
         If the mesh spans several hosts, they split the work, and each returns all images.
         """
         networks = self.networks
+        warn_of_cut_texts(networks.preparer, prompts)
         side = networks.size
         images = np.zeros((len(prompts), side, side, 3), np.uint8)
         for batch, real in fixed_batches(len(prompts), self.batch_size, part_of_batch(networks.mesh)):

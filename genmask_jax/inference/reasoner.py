@@ -12,7 +12,7 @@ from jaxtyping import Array, Int, UInt8, UInt32
 
 from genmask_jax.errors import UserError
 from genmask_jax.inference.batching import example_keys, fixed_batches
-from genmask_jax.instruction.base import stack_inputs
+from genmask_jax.instruction.base import stack_inputs, warn_of_cut_texts
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.decoding import write
 from genmask_jax.instruction.qwen.encoder import Qwen
@@ -74,6 +74,7 @@ class Reasoner:
 
         Token sampling depends only on the seed and the question's number (0, 1, ... if `numbers` is None).
         """
+        warn_of_cut_texts(self.maker, questions)
         of_each = np.arange(len(questions)) if numbers is None else np.asarray(numbers)
         pairs = zip(questions, images, strict=True)
         rows = [self.maker(self._prompt, question, [image]) for question, image in pairs]

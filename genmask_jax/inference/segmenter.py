@@ -18,7 +18,7 @@ from genmask_jax.inference.batching import (
     host_batch_size,
     own_rows,
 )
-from genmask_jax.instruction.base import stack_inputs
+from genmask_jax.instruction.base import stack_inputs, warn_of_cut_texts
 from genmask_jax.pixels import rgb_to_probability, to_signed
 from genmask_jax.sharding import constrain_batch, to_devices, tracing_on
 from genmask_jax.system import Networks
@@ -60,6 +60,7 @@ class Segmenter:
                 raise UserError(
                     "--text: the expression is empty; say what to segment, such as 'the red star'"
                 )
+        warn_of_cut_texts(self.networks.preparer, texts)
         numbers = np.arange(len(texts)) if indices is None else np.asarray(indices)
         rows = [self.networks.preparer(text, image) for text, image in zip(texts, images, strict=True)]
         inputs = stack_inputs(rows)

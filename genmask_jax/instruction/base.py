@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from flax import nnx
 from jaxtyping import Array, Bool, Float
@@ -25,7 +26,21 @@ Targets = dict[str, jax.ShapeDtypeStruct]
 
 
 @runtime_checkable
-class Preparer(Protocol):
+class Reads(Protocol):
+    """What reads the beginning of a text.
+
+    limit: how much it reads and the field that sets it: "16 tokens (config.instruction.tiny.max_tokens)".
+    """
+
+    limit: str
+
+    def read(self, text: str) -> str:
+        """The beginning of a text that the encoder reads: all of it if it is within the limit."""
+        ...
+
+
+@runtime_checkable
+class Preparer(Reads, Protocol):
     """Turns text (and an image) into the encoder's inputs, on the host."""
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> Inputs:
@@ -36,6 +51,19 @@ class Preparer(Protocol):
             image: uint8 `[H, W, 3]` for segmentation, None for generation. Text encoders ignore it.
         """
         ...
+
+
+def warn_of_cut_texts(preparer: Reads, texts: Sequence[str]) -> None:
+    """Logs, once in a process, that some texts are longer than the encoder reads."""
+    cut = [text for text in texts if preparer.read(text) != text]
+    if cut:
+        read = preparer.read(cut[0])
+        logging.log_first_n(
+            logging.WARNING,
+            "%d of %d texts are longer than the instruction encoder reads, %s; only %r is read of %r",
+            1,
+            *(len(cut), len(texts), preparer.limit, read, cut[0][: len(read) + 60]),
+        )
 
 
 Embedded = tuple[Float[Array, "B L D"], Bool[Array, "B L"]]

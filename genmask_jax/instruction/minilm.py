@@ -139,6 +139,12 @@ class MiniLMPreparer:
         self.tokenizer = tokenizers.Tokenizer.from_file(str(_package_file("tokenizer.json")))
         self.tokenizer.enable_truncation(max_tokens)
         self.tokenizer.enable_padding(length=max_tokens, pad_id=PAD_ID, pad_token=PAD)
+        self.limit = f"{max_tokens} tokens (config.instruction.minilm_max_tokens)"
+
+    def read(self, text: str) -> str:
+        """See `Preparer`."""
+        encoding = self.tokenizer.encode(text)
+        return text[: max(end for _, end in encoding.offsets)] if encoding.overflowing else text
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """`input_ids` and `attention_mask` (0 for padding), both int32 `[max_tokens]`."""

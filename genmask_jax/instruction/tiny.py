@@ -70,6 +70,13 @@ class TinyTextPreparer:
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, max_tokens: int):
         self.tokenizer, self.max_tokens = tokenizer, max_tokens
+        self.limit = f"{max_tokens} tokens (config.instruction.tiny.max_tokens)"
+
+    def read(self, text: str) -> str:
+        """See `Preparer`."""
+        ends = [end for _, end in self.tokenizer.encode(text).offsets]
+        room = self.max_tokens - 1  # beside [START]
+        return text if len(ends) <= room else text[: max(ends[:room], default=0)]
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """`input_ids`: int32 `[max_tokens]`, 0 for padding."""

@@ -1,8 +1,8 @@
 """Estimates as tables."""
 
-from rich.console import Console
 from rich.table import Table
 
+from genmask_jax.console import console
 from genmask_jax.scale.estimate import Estimate
 from genmask_jax.scale.search import Found
 
@@ -22,7 +22,7 @@ def print_search(title: str, found: list[Found]) -> None:
         table.add_column(column)
     for one in found:
         table.add_row(one.name, verdict(one.estimate))
-    Console().print(table)
+    console().print(table)
 
 
 def print_estimate(title: str, found: Estimate, count: int) -> None:
@@ -46,7 +46,7 @@ def print_estimate(title: str, found: Estimate, count: int) -> None:
         seconds, mfu = found.estimated_step_seconds, 100 * found.estimated_mfu
         table.add_row("estimated time and MFU", f"{seconds:.3f} s, {mfu:.0f} %")
     table.add_row("compile time", f"{found.compile_seconds:.0f} s")
-    Console().print(table)
+    console().print(table)
     if not found.fits:
         print(
             "to make it fit: config.loop.global_batch_size smaller or grad_accumulation_steps above 1, "

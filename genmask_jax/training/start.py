@@ -13,6 +13,7 @@ from genmask_jax.data.sources import check as check_data
 from genmask_jax.data.sources import segment_source, texts
 from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
+from genmask_jax.instruction.base import warn_of_cut_texts
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.runs import load_vae, save_vae
 from genmask_jax.sharding import make_mesh
@@ -59,7 +60,9 @@ def train_genmask(
         need_same(config.data, vae_config, vae_state)
     kept = place.path / INSTRUCTION
     known = place.resumed and kept.exists()  # a resumed run keeps its tokenizer
-    encoder = factory.build(config.instruction, kept, [] if known else texts(config.data))
+    said = [] if known else texts(config.data)
+    encoder = factory.build(config.instruction, kept, said)
+    warn_of_cut_texts(encoder.preparer, said)
     if config.data.latents:
         need_same_instruction(config.data.latents, encoder)
     mesh = make_mesh(config.mesh)

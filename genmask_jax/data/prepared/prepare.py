@@ -22,7 +22,6 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 from etils import epath
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.splits import SplitDict
@@ -307,7 +306,7 @@ def report(builder: ImagesBuilder, directory: epath.Path) -> None:
         rows |= {"all": _total(indices.values()), "all, in the paper": IN_PAPERS[name]}
         verdicts |= {"all": "", "all, in the paper": "the paper's data, not all of which was released"}
     columns = [column for column in COUNTS if any(counts.get(column) for counts in rows.values())]
-    table = Table(title=escape(f"{directory}"), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title=f"{directory}", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("split", *columns, "published"):
         table.add_column(column, justify="left" if column in ("split", "published") else "right")
     for split, counts in rows.items():

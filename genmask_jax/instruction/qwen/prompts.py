@@ -69,6 +69,24 @@ class PromptMaker:
         self.image_id = tokenizer.token_to_id(IMAGE)
         added = tokenizer.get_added_tokens_decoder().values()
         self._special = [token.content for token in added if token.special]
+        self.limit = f"{config.max_text_tokens} tokens (config.instruction.qwen.max_text_tokens)"
+
+    def read(self, text: str) -> str:
+        """See `Preparer`."""
+        plain = self._plain(text)
+        beginning = self._beginning(plain)
+        return text if beginning == plain else beginning
+
+    def _plain(self, text: str) -> str:
+        """A text without the model's special tokens."""
+        while any(special in text for special in self._special):  # what remains may form another
+            for special in self._special:
+                text = text.replace(special, "")
+        return text
+
+    def _beginning(self, text: str) -> str:
+        most, alone = self.config.max_text_tokens, self.tokenizer.encode(text, add_special_tokens=False)
+        return text if len(alone.ids) <= most else text[: alone.offsets[most - 1][1]]
 
     def render(self, prompts: Sequence[str], images: int) -> list[Rendered]:
         """Renders prompts for the same batches: user messages with {text}, after this many images.
@@ -159,13 +177,7 @@ class PromptMaker:
         before, *parts = rendered.before.split(IMAGE)
         for (rows, columns), part in zip(grids, parts, strict=True):
             before += IMAGE * (rows * columns) + part
-        while any(special in text for special in self._special):  # what remains may form another
-            for special in self._special:
-                text = text.replace(special, "")
-        most = self.config.max_text_tokens
-        alone = self.tokenizer.encode(text, add_special_tokens=False)
-        if len(alone.ids) > most:
-            text = text[: alone.offsets[most - 1][1]]
+        text, most = self._beginning(self._plain(text)), self.config.max_text_tokens
         while True:  # at its ends, a text may take one token more than alone
             encoding = self.tokenizer.encode(before + text + rendered.after, add_special_tokens=False)
             first, last = np.asarray(encoding.offsets).T
@@ -205,10 +217,14 @@ class QwenPreparer:
     """The `Preparer` of Qwen: the matching prompt of the config, around the text, after the image."""
 
     def __init__(self, maker: PromptMaker):
-        prompts, self.maker = maker.config.prompts, maker
+        prompts, self.maker, self.limit = maker.config.prompts, maker, maker.limit
         self._images = int(maker.vision.depth > 0)
         self._phrase, self._sentence = maker.render((prompts.phrase, prompts.sentence), self._images)
         (self._generate,) = maker.render([prompts.generate], 0)
+
+    def read(self, text: str) -> str:
+        """See `PromptMaker.read`."""
+        return self.maker.read(text)
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """See `PromptMaker.__call__`. Prompts to segment in `image`, or to generate if it is None."""
