@@ -2,9 +2,13 @@
 
 import argparse
 import ctypes
+import difflib
 import os
 import pathlib
+import re
+import runpy
 import sys
+import traceback
 from collections.abc import Callable
 from logging import ERROR, WARNING
 from typing import Any
@@ -67,15 +71,52 @@ def _is_ours(record: Any) -> bool:
 
 def _parse(arguments: list[str]) -> list[str]:
     """Parses absl's flags; an unknown config field or a wrong value becomes a one-line error."""
+    arguments = expand_flags(arguments)
     try:
-        rest = flags.FLAGS(expand_flags(arguments))
+        rest = flags.FLAGS(arguments)
         _need_config_file()
         return rest
-    except (flags.Error, UserError):
+    except UserError:
         raise
-    except (KeyError, AttributeError, TypeError, ValueError, OSError, ImportError) as error:
-        lines = str(error.args[0] if error.args else error).strip().splitlines()
-        raise UserError(f"--config: {lines[0] if lines else type(error).__name__}") from error
+    except Exception as error:  # a config file is a program
+        values = [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
+        if values:
+            _need_fields(arguments, _load_config(values[-1]))
+        if isinstance(error, flags.Error):
+            raise
+        raise UserError(f"--config: {type(error).__name__}: {error}") from error
+
+
+def _load_config(value: str) -> Any:
+    """What a config file returns, to explain an error. Raises UserError if the file itself has it."""
+    path, _, argument = value.partition(":")
+    if not os.path.exists(path):
+        raise UserError(f"--config={path}: there is no such file; see configs/")
+    try:
+        return runpy.run_path(path)["get_config"](*([argument] if argument else []))
+    except UserError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == path]
+        line = error.lineno if isinstance(error, SyntaxError) else (lines or [0])[-1]
+        raise UserError(f"--config={path}: line {line}: {type(error).__name__}: {error}") from error
+
+
+def _need_fields(arguments: list[str], config: Any) -> None:
+    """Raises UserError if a flag such as --config.model.depth names a field that the config lacks."""
+    for argument in arguments:
+        match = re.match(r"--?config\.([\w.]+)", argument)
+        names, group = (match[1].split(".") if match else []), config
+        for i, name in enumerate(names):
+            where = f"--config.{'.'.join(names[: i + 1])}: no such field"
+            if not isinstance(group, ConfigDict):
+                raise UserError(f"{where}; config.{'.'.join(names[:i])} has none")
+            if name not in group:
+                close = difflib.get_close_matches(name, list(group), n=1)
+                hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(group))}"
+                raise UserError(f"{where}; {hint}")
+            group = group[name]
 
 
 def _need_config_file() -> None:

@@ -26,11 +26,8 @@ def expand(text: str) -> str:
 
 def expand_flags(arguments: list[str]) -> list[str]:
     """Arguments with `--flag=~/path` expanded, in which shells leave the `~` alone."""
-    parts = [argument.partition("=") for argument in arguments]
-    return [
-        f"{flag}={expand(value)}" if mark and flag[:1] == "-" else f"{flag}{mark}{value}"
-        for flag, mark, value in parts
-    ]
+    parts = (argument.partition("=") for argument in arguments)
+    return [f"{flag}{mark}{expand(value) if flag.startswith('-') else value}" for flag, mark, value in parts]
 
 
 def make_directory(path: epath.PathLike, flag: str) -> epath.Path:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from rich.table import Table
 
+from genmask_jax.console import console
+
 MATMUL = 2048
 """Side of the square matrices whose product measures peak FLOP/s; 4 times that on accelerators."""
 
