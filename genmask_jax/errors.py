@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The scripts in `launch/` print the line and exit with status 1, without a traceback.
     """
+
+
+class DamagedError(UserError):
+    """Stored parameters that are there but cannot be read."""

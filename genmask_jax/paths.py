@@ -39,6 +39,17 @@ def make_directory(path: epath.PathLike, flag: str) -> epath.Path:
     return epath.Path(path)
 
 
+def need_storable(path: epath.PathLike) -> None:
+    """Raises UserError for a path in which Orbax would write checkpoints without their arrays, unnoticed.
+
+    It finds its own files by `glob`, which takes brackets for a pattern.
+    """
+    if "[" in str(epath.Path(path).resolve()):
+        raise UserError(
+            f"{path}: Orbax cannot keep arrays in a path with a '['; rename the folder, or use another"
+        )
+
+
 def is_leftover(name: str) -> bool:
     """Whether a file or folder is hidden, or was left by an operating system: `._a.jpg`, `Thumbs.db`."""
     return name.startswith(".") or name.lower() in LEFTOVERS

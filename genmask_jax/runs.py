@@ -23,7 +23,8 @@ from genmask_jax.errors import UserError
 from genmask_jax.fields import read_dataclass, to_json
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.parameters.names import parameter_name
-from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.parameters.streaming import ParameterReader, reading
+from genmask_jax.paths import listed
 from genmask_jax.sharding import one_device, placed, state_shardings
 
 
@@ -33,22 +34,33 @@ def find_step(workdir: epath.PathLike, which: str) -> int:
     Raises:
         UserError: there is no such checkpoint.
     """
+    return find_steps(workdir, which)[0]
+
+
+def find_steps(workdir: epath.PathLike, which: str) -> list[int]:
+    """The step that `which` names, followed by those to read if it is damaged: for "last", the earlier ones.
+
+    Raises:
+        UserError: there is no such checkpoint.
+    """
     directory = epath.Path(workdir) / "checkpoints"
-    steps = sorted(int(p.name) for p in directory.iterdir() if p.name.isdigit()) if directory.exists() else []
+    steps = sorted(int(path.name) for path in listed(directory) if path.name.isdigit())
     if not steps:
         raise UserError(f"{workdir}: no checkpoint here; --checkpoint is the --workdir of a training run")
     if which == "last":
-        return steps[-1]
+        return steps[::-1]
     if which == "best":
-        return max(steps, key=lambda step: _metric(directory / str(step)))
+        return [max(steps, key=lambda step: _metric(directory / str(step)))]
     if which.isdigit() and int(which) in steps:
-        return int(which)
+        return [int(which)]
     raise UserError(f"{workdir}: no checkpoint {which!r}; there are last, best, {', '.join(map(str, steps))}")
 
 
 def _metric(directory: epath.Path) -> float:
-    path = directory / "metrics" / "metrics"
-    return json.loads(path.read_text())["score"] if path.exists() else float("-inf")
+    try:
+        return float(json.loads((directory / "metrics" / "metrics").read_text())["score"])
+    except (OSError, ValueError, KeyError, TypeError):  # it was not scored, or is damaged
+        return float("-inf")
 
 
 def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
@@ -56,6 +68,7 @@ def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
 
     Raises:
         UserError: the checkpoint belongs to another model.
+        DamagedError: it cannot be read.
     """
     return _restore(epath.Path(workdir) / "checkpoints" / str(step) / "ema_params", abstract)
 
@@ -64,7 +77,7 @@ def _restore(path: epath.Path, targets: Any) -> Any:
     """The arrays in `path`; all shapes are compared before any array is read."""
     here = {parameter_name(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(targets)}
     need_same(path, ParameterReader(path).shapes, here)
-    with ocp.StandardCheckpointer() as checkpointer:
+    with reading(path), ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path.resolve(), targets)
 
 

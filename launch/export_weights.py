@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from genmask_jax import cli
 from genmask_jax.errors import UserError
-from genmask_jax.paths import make_directory
+from genmask_jax.paths import listed, make_directory
 from genmask_jax.weights import qwen, wan
 
 
@@ -38,7 +38,7 @@ def main() -> None:
 def export(arguments: argparse.Namespace) -> None:
     if arguments.name == "qwen" and (arguments.only or arguments.step != "last"):
         raise UserError("--only and --step are for wan; leave them out")
-    if any(make_directory(arguments.out, "--out").iterdir()):
+    if listed(make_directory(arguments.out, "--out")):
         raise UserError(f"--out={arguments.out} is not empty; give a new directory")
     with tqdm(unit="B", unit_scale=True, desc="export") as bar:
         if arguments.name == "qwen":

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from genmask_jax import cli
 from genmask_jax.errors import UserError
 from genmask_jax.parameters.files import DTYPES
-from genmask_jax.paths import make_directory
+from genmask_jax.paths import make_directory, need_storable
 from genmask_jax.weights import qwen, wan
 from genmask_jax.weights.parts import Part, write_part
 
@@ -73,6 +73,7 @@ def import_qwen(arguments: argparse.Namespace) -> None:
 
 
 def need_room(arguments: argparse.Namespace, parts: tuple[str, ...]) -> None:
+    need_storable(arguments.out)
     make_directory(arguments.out, "--out")
     for part in parts:
         if (arguments.out / part).exists() and not arguments.overwrite:

@@ -202,13 +202,23 @@ def test_the_scripts_train_in_relative_directories(tmp_path):
     done = run_script("train_vae", f"--config={configs}/vae_tiny.py", *small, "--workdir=vae", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     small += ("--config.vae=vae", "--config.model.depth=1", "--config.sampler.image_steps=2")
-    arguments = (f"--config={configs}/genmask_tiny.py", *small, "--workdir=run")
+    run, home = tmp_path / "my runs, 1/é", {"HOME": str(tmp_path)}
+    arguments = (f"--config={configs}/genmask_tiny.py", *small, "--workdir=~/my runs, 1/é")
     # What works on one device works on several.
     two = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
-    done = run_script("train", *arguments, cwd=tmp_path, XLA_FLAGS=two)
+    done = run_script("train", *arguments, "--config.mesh.fsdp=2", cwd=tmp_path, **home, XLA_FLAGS=two)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run/checkpoints/2").is_dir()
-    assert list((tmp_path / "run/samples").glob("masks_*.png"))
+    assert (run / "checkpoints/2").is_dir()
+    assert list((run / "samples").glob("masks_*.png"))
+    # A run goes on on fewer devices, and for longer.
+    longer = ("--resume", "--config.loop.num_steps=3", "--change=loop.num_steps", "--config.mesh.fsdp=1")
+    done = run_script("train", *arguments, *longer, cwd=tmp_path, **home)
+    assert done.returncode == 0, done.stderr
+    assert (run / "checkpoints/3").is_dir()
+    config = json.loads((run / "config.json").read_text())
+    assert (config["mesh"]["fsdp"], config["loop"]["num_steps"]) == (1, 3)
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
 
 
 def test_bad_input_gets_one_line(micro_run, micro_vae, tmp_path):
@@ -221,11 +231,13 @@ def test_bad_input_gets_one_line(micro_run, micro_vae, tmp_path):
     one_line_error(run_script("sample", "--checkpoint=no", "--text=x", cwd=tmp_path), "no", "--checkpoint")
     config = f"--config={LAUNCH.parent}/configs/genmask_tiny.py"
     train = ("train", config, "--workdir=new")
-    one_line_error(run_script(*train, "--config.model.width=3", cwd=tmp_path), "width")
+    misspelt = run_script(*train, "--config.model.dpeth=3", cwd=tmp_path)
+    one_line_error(misspelt, "--config.model.dpeth", "depth?")
     one_line_error(run_script(*train, "--config.vae=missing", cwd=tmp_path), "missing", "VAE")
     one_line_error(
         run_script("train", "--config=no.py", "--workdir=new", cwd=tmp_path), "no.py", "no such file"
     )
+    one_line_error(run_script(*train[:2], "--workdir=run [1]", cwd=tmp_path), "run [1]", "'['")
     below_a_file = ("train", config, f"--config.vae={micro_vae}", "--workdir=text.jpg/run")
     one_line_error(run_script(*below_a_file, cwd=tmp_path), "--workdir", "text.jpg/run")
     assert not (tmp_path / "new").exists()

@@ -1,12 +1,16 @@
 """Loads a trained run from its directory, for the scripts and for users of the library."""
 
+from typing import Any
+
 import jax
+from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
 from genmask_jax.config import TrainConfig
+from genmask_jax.errors import DamagedError
 from genmask_jax.instruction import factory
-from genmask_jax.runs import find_step, load_vae, read_config, restore_ema
+from genmask_jax.runs import find_steps, load_vae, read_config, restore_ema
 from genmask_jax.system import Networks, make_networks
 
 
@@ -17,16 +21,26 @@ def load(
 
     Args:
         workdir: the --workdir of launch/train.py.
-        which: "last", "best" or a step.
+        which: "last", "best" or a step. If the last is damaged, an earlier one is loaded, and that is logged.
         mesh: devices to load the networks on; this process's first device if None.
 
     Raises:
         UserError: the directory holds no run, or the checkpoint is missing or belongs to another model.
     """
     config = read_config(TrainConfig, workdir)
-    step = find_step(workdir, which)
+    steps = find_steps(workdir, which)
     encoder = factory.build(config.instruction, epath.Path(workdir) / "instruction")
     networks = make_networks(config, *load_vae(workdir), encoder, mesh)
-    params = restore_ema(workdir, step, networks.abstract_params())
-    networks.params = jax.block_until_ready(params)
+    step, networks.params = _restore_newest(workdir, steps, networks.abstract_params())
     return networks, config, step
+
+
+def _restore_newest(workdir: epath.PathLike, steps: list[int], abstract: Any) -> tuple[int, Any]:
+    """The first of the steps whose parameters can be read, and these."""
+    *newer, oldest = steps
+    for step in newer:
+        try:
+            return step, jax.block_until_ready(restore_ema(workdir, step, abstract))
+        except DamagedError as error:
+            logging.warning("%s. An earlier checkpoint is used", error)
+    return oldest, jax.block_until_ready(restore_ema(workdir, oldest, abstract))

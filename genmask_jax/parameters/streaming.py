@@ -6,8 +6,9 @@ layer by layer. The result is an ordinary Orbax checkpoint, which can be restore
 """
 
 import asyncio
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,7 +17,8 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
 
-from genmask_jax.errors import UserError
+from genmask_jax.errors import DamagedError
+from genmask_jax.paths import need_storable
 
 CHUNK_BYTES = 32 * 2**20
 """Largest chunk on disk, which is the least that a reader fetches: small enough for the shards of a mesh."""
@@ -90,6 +92,20 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
+@contextlib.contextmanager
+def reading(path: epath.PathLike) -> Iterator[None]:
+    """Raises DamagedError for whatever Orbax raises of damaged files. UserError: it cannot read that path."""
+    need_storable(path)
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise DamagedError(
+            f"{path}: these parameters are incomplete or damaged ({line[:200]}); restore them from a copy, "
+            "or use others"
+        ) from error
+
+
 class ParameterReader:
     """The parameters in an Orbax checkpoint of an NNX state, each read or restored on its own.
 
@@ -98,15 +114,17 @@ class ParameterReader:
         prefix: of the parameters to read, such as "dit."; it is stripped from their names.
 
     Raises:
-        UserError: the checkpoint is missing or incomplete.
+        DamagedError: the checkpoint is missing or incomplete.
     """
 
     def __init__(self, path: epath.Path, prefix: str = ""):
         self.path, self.prefix = path.resolve(), prefix
-        with ocp.StandardCheckpointer() as checkpointer:
-            found = checkpointer.metadata(self.path).item_metadata if self.path.exists() else None
-        if found is None:
-            raise UserError(f"{path}: no parameters here, or damaged ones; recreate the directory")
+        if not self.path.exists():
+            raise DamagedError(f"{path}: no parameters here; recreate the directory")
+        with reading(path), ocp.StandardCheckpointer() as checkpointer:
+            found = checkpointer.metadata(self.path).item_metadata
+            if found is None:
+                raise ValueError("they have no metadata")
         leaves = jax.tree.leaves_with_path(found.tree)
         names = ((jax.tree_util.keystr(keys, simple=True, separator="."), leaf) for keys, leaf in leaves)
         found = {name[len(prefix) : -len(".value")]: leaf for name, leaf in names if name.startswith(prefix)}
@@ -128,5 +146,5 @@ class ParameterReader:
 
     def _restore(self, item: Any, restore_args: Any) -> Any:
         arguments = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        with reading(self.path), ocp.PyTreeCheckpointer() as checkpointer:
             return checkpointer.restore(self.path, arguments)

@@ -11,7 +11,7 @@ from etils import epath
 from genmask_jax import hosts
 from genmask_jax.errors import UserError
 from genmask_jax.fields import differences
-from genmask_jax.paths import make_directory
+from genmask_jax.paths import listed, make_directory, need_storable
 from genmask_jax.runs import find_step, read_config, read_history
 
 FREE = (
@@ -84,6 +84,7 @@ def check_workdir(
         UserError: the directory cannot be used, or its run cannot continue with this config.
     """
     path = epath.Path(workdir).resolve()  # Orbax needs absolute paths
+    need_storable(path)
     used = (path / "config.json").exists()
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other; give only one")
@@ -96,7 +97,7 @@ def check_workdir(
         changes = tuple(differences(read_config(type(config), path), config))
         _need_allowed(workdir, changes, change)
         return Workdir(path, resumed=True, changes=changes)
-    if not (used and overwrite) and path.exists() and any(path.iterdir()):
+    if not (used and overwrite) and listed(path):
         what = "holds a run; add --resume or --overwrite" if used else "is not empty; give a new directory"
         raise UserError(f"--workdir={workdir} {what}")
     return Workdir(path, overwrite=used)

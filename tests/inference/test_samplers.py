@@ -1,6 +1,8 @@
 """Segmenter and Generator: independent of the batch, compiled once, deterministic."""
 
 import dataclasses
+import os
+import shutil
 
 import jax
 import numpy as np
@@ -62,6 +64,32 @@ def test_images_depend_on_seed_prompt_and_guidance(networks):
 def test_an_empty_expression_is_refused(networks, scenes):
     with pytest.raises(UserError, match="empty"):
         Segmenter(networks, SamplerConfig(), batch_size=1)(scenes[0][:1], [" "])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: shutil.rmtree(path),
+        lambda path: shutil.rmtree(path / "d"),
+        lambda path: (path / "_METADATA").unlink(),
+        lambda path: (path / "_METADATA").write_text("{"),
+        lambda path: (path / "_sharding").unlink(),
+        lambda path: [os.truncate(file, file.stat().st_size // 2) for file in path.rglob("d/*")],
+    ],
+)
+def test_an_earlier_checkpoint_stands_in_for_a_damaged_one(micro_run, tmp_path, caplog, damage):
+    workdir = shutil.copytree(micro_run[0], tmp_path / "run")
+    shutil.copytree(workdir / "checkpoints/4", workdir / "checkpoints/8")
+    damage(workdir / "checkpoints/8/ema_params")
+    networks, _, step = load(workdir, "last")
+    if step == 8:  # it is whole without that file
+        return
+    assert step == 4
+    assert "checkpoints/8/ema_params: " in caplog.text
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(networks.params), micro_run[2].ema_params)
+    with pytest.raises(UserError, match=r"checkpoints/8/ema_params: ") as caught:
+        load(workdir, "8")
+    assert "\n" not in str(caught.value)
 
 
 def test_loading_restores_the_average(micro_run):
