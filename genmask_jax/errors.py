@@ -1,5 +1,8 @@
 """The one exception for errors that the user can fix."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class UserError(Exception):
     """Bad input: its message is one line that names the file, field or flag and says how to fix it.
@@ -9,4 +12,20 @@ class UserError(Exception):
 
 
 class DamagedError(UserError):
-    """Stored parameters that are there but cannot be read."""
+    """Stored data or parameters that cannot be read."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in at most 200 characters of one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
+@contextlib.contextmanager
+def reading(what: str, mend: str) -> Iterator[None]:
+    """Raises DamagedError for whatever a library raises of damaged files: `what` and `mend` say of which."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # they raise nothing narrower: ValueErrors, RuntimeErrors, errors of protobuf
+        raise DamagedError(f"{what} is incomplete or damaged ({first_line(error)}); {mend}") from error

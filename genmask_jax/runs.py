@@ -23,8 +23,8 @@ from genmask_jax.errors import UserError
 from genmask_jax.fields import read_dataclass, to_json
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.parameters.names import parameter_name
-from genmask_jax.parameters.streaming import ParameterReader, reading
-from genmask_jax.paths import listed
+from genmask_jax.parameters.streaming import ParameterReader, restoring
+from genmask_jax.paths import listed, read_text
 from genmask_jax.sharding import one_device, placed, state_shardings
 
 
@@ -77,7 +77,7 @@ def _restore(path: epath.Path, targets: Any) -> Any:
     """The arrays in `path`; all shapes are compared before any array is read."""
     here = {parameter_name(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(targets)}
     need_same(path, ParameterReader(path).shapes, here)
-    with reading(path), ocp.StandardCheckpointer() as checkpointer:
+    with restoring(path), ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path.resolve(), targets)
 
 
@@ -134,4 +134,4 @@ def _without_history(kind: Any, values: Any, where: str) -> Any:
 def read_history(workdir: epath.PathLike) -> list[dict[str, Any]]:
     """What changed when a run was resumed: `step` and `changes`, {dotted name: [old value, new value]}."""
     path = epath.Path(workdir) / "config.json"
-    return json.loads(path.read_text()).get("history", []) if path.exists() else []
+    return json.loads(read_text(path)).get("history", []) if path.exists() else []

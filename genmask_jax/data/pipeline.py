@@ -15,6 +15,7 @@ and global batches do not depend on the number of hosts, so the iterator's posit
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import grain
@@ -24,6 +25,7 @@ from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import Mixture, Source
 from genmask_jax.data.latents.store import CachedLatents
 from genmask_jax.data.sources import generate_source, segment_source
+from genmask_jax.errors import UserError, first_line
 from genmask_jax.instruction.base import Preparer
 
 
@@ -168,6 +170,19 @@ def image_batches(
 
 def _image_and_mask(example: Any) -> dict[str, np.ndarray]:
     return {"images": example["image"], "masks": example["mask"]}
+
+
+def draw(batches: Iterator[Any]) -> Any:
+    """The next batch. Raises UserError if a worker process has ended, as when memory runs out."""
+    try:
+        return next(batches)
+    except RuntimeError as error:
+        if "Worker process" not in str(error):
+            raise
+        raise UserError(
+            "a process that prepares batches was killed (out of memory?); go on with --resume and fewer "
+            f"config.data.num_workers ({first_line(error)})"
+        ) from error
 
 
 def _iterate(dataset: grain.MapDataset, num_workers: int) -> grain.DatasetIterator:

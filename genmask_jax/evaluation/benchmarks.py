@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 from etils import epath
 from tqdm import tqdm
 
@@ -68,7 +67,7 @@ def open_benchmark(root: epath.PathLike, name: str, split: str) -> Benchmark:
         UserError: it does not exist or has no expressions.
     """
     directory = records.find(root, name, split)
-    builder = tfds.builder_from_directory(directory)
+    builder = records.open_dataset(directory)
     config = builder.builder_config
     parts = [builder.name, *([config.name] if config and config.name != "default" else []), split]
     benchmark = Benchmark(

@@ -8,7 +8,7 @@ layer by layer. The result is an ordinary Orbax checkpoint, which can be restore
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
 
-from genmask_jax.errors import DamagedError
+from genmask_jax.errors import DamagedError, reading
 from genmask_jax.paths import need_storable
 
 CHUNK_BYTES = 32 * 2**20
@@ -92,18 +92,10 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
     return tree
 
 
-@contextlib.contextmanager
-def reading(path: epath.PathLike) -> Iterator[None]:
-    """Raises DamagedError for whatever Orbax raises of damaged files. UserError: it cannot read that path."""
+def restoring(path: epath.PathLike) -> contextlib.AbstractContextManager[None]:
+    """Raises DamagedError for whatever Orbax raises; UserError if it cannot read anything at that path."""
     need_storable(path)
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise DamagedError(
-            f"{path}: these parameters are incomplete or damaged ({line[:200]}); restore them from a copy, "
-            "or use others"
-        ) from error
+    return reading(f"{path}", "restore it from a copy, or use another")
 
 
 class ParameterReader:
@@ -121,10 +113,10 @@ class ParameterReader:
         self.path, self.prefix = path.resolve(), prefix
         if not self.path.exists():
             raise DamagedError(f"{path}: no parameters here; recreate the directory")
-        with reading(path), ocp.StandardCheckpointer() as checkpointer:
+        with restoring(path), ocp.StandardCheckpointer() as checkpointer:
             found = checkpointer.metadata(self.path).item_metadata
             if found is None:
-                raise ValueError("they have no metadata")
+                raise ValueError("it has no metadata")
         leaves = jax.tree.leaves_with_path(found.tree)
         names = ((jax.tree_util.keystr(keys, simple=True, separator="."), leaf) for keys, leaf in leaves)
         found = {name[len(prefix) : -len(".value")]: leaf for name, leaf in names if name.startswith(prefix)}
@@ -146,5 +138,5 @@ class ParameterReader:
 
     def _restore(self, item: Any, restore_args: Any) -> Any:
         arguments = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
-        with reading(self.path), ocp.PyTreeCheckpointer() as checkpointer:
+        with restoring(self.path), ocp.PyTreeCheckpointer() as checkpointer:
             return checkpointer.restore(self.path, arguments)

@@ -12,7 +12,7 @@ from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
 from genmask_jax import hosts
-from genmask_jax.errors import UserError
+from genmask_jax.errors import UserError, first_line
 from genmask_jax.training.state import TrainState
 
 RENAMED_METRICS = {"loss_image": "loss_picture"}
@@ -59,9 +59,10 @@ class Checkpoints:
             try:
                 restored = self._restore(step, state)
             except (OSError, ValueError, KeyError, TypeError) as error:  # what Orbax raises of damaged files
-                line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                problems.append(f"{self.manager.directory / str(step)}: {line[:200]}")
-                logging.warning("checkpoint %d is incomplete or damaged, and put aside: %s", step, line)
+                problems.append(f"{self.manager.directory / str(step)}: {first_line(error)}")
+                logging.warning(
+                    "checkpoint %d is incomplete or damaged, put aside: %s", step, first_line(error)
+                )
                 damaged.append(step)
             else:
                 self._put_aside(damaged)
@@ -122,8 +123,7 @@ def _written(manager: ocp.CheckpointManager) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
-            f"{manager.directory}: a checkpoint cannot be written ({line[:200]}); make room, then go "
+            f"{manager.directory}: a checkpoint cannot be written ({first_line(error)}); make room, then go "
             "on from the last one with --resume"
         ) from error

@@ -21,7 +21,8 @@ from jax.sharding import Mesh
 
 from genmask_jax import hosts
 from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
-from genmask_jax.errors import UserError
+from genmask_jax.data.pipeline import draw
+from genmask_jax.errors import UserError, first_line
 from genmask_jax.sharding import log_shardings, need_rows, part_of_batch, to_devices, tracing_on
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.optimizer import learning_rate_schedule, make_optimizer
@@ -75,13 +76,13 @@ def rehearse(task: Task, config: TrainConfig | VAETrainConfig, mesh: Mesh) -> No
     loop = config.loop
     tx = make_optimizer(config.optimizer, loop)
     data = task.batches(loop.global_batch_size, part_of_batch(mesh))
-    batch = next(data)
+    batch = draw(data)
     try:
         state = jax.eval_shape(make_init(task.init_params, tx, task.metric_names), jax.random.key(0))
         with tracing_on(mesh):
             jax.eval_shape(task.loss, state.params, task.frozen, batch, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        line = first_line(error)
         raise UserError(f"--config: the model cannot be built with these fields: {line}") from error
 
 
@@ -128,7 +129,7 @@ def train(
             if profile and step == profile.start:
                 jax.profiler.start_trace(workdir / "profile", create_perfetto_trace="://" not in str(workdir))
             with jax.transfer_guard("disallow"):
-                state = train_step(state, task.frozen, to_devices(next(data), mesh))
+                state = train_step(state, task.frozen, to_devices(draw(data), mesh))
             step += 1
             if profile and step == profile.stop:
                 jax.block_until_ready(state)

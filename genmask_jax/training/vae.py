@@ -9,7 +9,7 @@ from etils import epath
 from flax import nnx
 
 from genmask_jax.config import VAETrainConfig
-from genmask_jax.data.pipeline import image_batches
+from genmask_jax.data.pipeline import draw, image_batches
 from genmask_jax.data.sources import segment_source
 from genmask_jax.evaluation.metrics import intersection_union, summarize
 from genmask_jax.hosts import is_first, on_every_host
@@ -105,7 +105,7 @@ class VAETask:
             ]
 
         ema_params, data = on_every_host(ema_params), self.batches(64, (0, 1))
-        means = [jax.device_get(encode(ema_params, jax.device_put(next(data)))) for _ in range(num_batches)]
+        means = [jax.device_get(encode(ema_params, jax.device_put(draw(data)))) for _ in range(num_batches)]
         latents = np.concatenate(means).reshape(-1, self.config.vae.channels)
         statistics = jax.tree.map(lambda x: x, self.statistics)
         statistics["latents_mean"][...] = jnp.asarray(latents.mean(0))

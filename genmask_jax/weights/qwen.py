@@ -47,7 +47,8 @@ def open_qwen(source: epath.Path) -> Part:
         UserError: something is missing, left over, of the wrong shape, of another model, or pickled.
     """
     if not source.is_dir():
-        raise UserError(f"--from={source}: there is no such directory")
+        what = "this is a file; give its folder" if source.exists() else "there is no such directory"
+        raise UserError(f"--from={source}: {what}")
     files = find_tensors(source)
     if files is None:
         pickles = find_pickles(source)

@@ -39,7 +39,8 @@ def open_wan(source: epath.Path, parts: tuple[str, ...] = PARTS, text_dim: int |
         UserError: something is missing, left over, of the wrong shape, of another model, or pickled.
     """
     if not source.is_dir():
-        raise UserError(f"--from={source}: there is no such directory")
+        what = "this is a file; give its folder" if source.exists() else "there is no such directory"
+        raise UserError(f"--from={source}: {what}")
     _need_one_expert(source)
     opened = [_open_dit(source, text_dim) if part == "dit" else _open_vae(source) for part in parts]
     for part in opened:

@@ -1,5 +1,9 @@
 """Batches: two halves, the same for the same seed, resumable, divided between hosts."""
 
+import multiprocessing
+import os
+import signal
+
 import jax
 import numpy as np
 import pytest
@@ -7,14 +11,25 @@ from absl import flags
 
 from genmask_jax.config import DataConfig
 from genmask_jax.data import pipeline
+from genmask_jax.errors import UserError
 
 
-def preparer(text, image=None):
+class Characters:
     """Codes of the text's characters."""
-    return {"input_ids": np.array([ord(c) for c in text.ljust(64)[:64]], np.int32)}
+
+    limit = "64 characters"
+
+    def read(self, text):
+        return text[:64]
+
+    def __call__(self, text, image=None):
+        return {"input_ids": np.array([ord(c) for c in text.ljust(64)[:64]], np.int32)}
 
 
-def batches(seed=0, dropout=0.1, size=4, workers=0, part=(0, 1)):
+CHARACTERS = Characters()
+
+
+def batches(seed=0, dropout=0.1, size=4, workers=0, part=(0, 1), preparer=CHARACTERS):
     config = DataConfig(size=32, num_workers=workers)
     options = {"batch_size": size, "part": part, "condition_dropout": dropout, "seed": seed}
     return pipeline.training_batches(config, preparer, **options)
@@ -81,6 +96,21 @@ def test_the_position_of_one_host_is_that_of_any():
     next(alone)
     next(part)
     assert alone.get_state() == part.get_state()
+
+
+class KillsWorker(Characters):
+    """Ends the process that it runs in, as the kernel does when memory runs out."""
+
+    def __call__(self, text, image=None):
+        assert multiprocessing.parent_process() is not None
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_one_line():
+    flags.FLAGS.mark_as_parsed()
+    with pytest.raises(UserError, match=r"was killed .* fewer config\.data\.num_workers") as caught:
+        pipeline.draw(batches(workers=1, preparer=KillsWorker()))
+    assert "\n" not in str(caught.value)
 
 
 def test_worker_processes_change_nothing_but_who_works():

@@ -60,6 +60,11 @@ def test_other_data_sets_may_join_and_keep_their_images(config):
 class KeepText:
     """A preparer that tells which expression it was given."""
 
+    limit = "300 bytes"
+
+    def read(self, text):
+        return text
+
     def __call__(self, text, image=None):
         return {"text": np.frombuffer(text.encode().ljust(300), np.uint8)}
 

@@ -25,7 +25,7 @@ import safetensors.numpy
 from etils import epath
 
 from genmask_jax.config import DataConfig
-from genmask_jax.errors import UserError
+from genmask_jax.errors import UserError, reading
 from genmask_jax.fields import difference, read_dataclass
 from genmask_jax.instruction.base import Instruction
 from genmask_jax.models.vae import VAEConfig
@@ -232,4 +232,5 @@ class CachedLatents:
         # The first `remainder` shards have one example more than the others.
         whole, remainder = divmod(self.length, self.num_shards)
         before = shard * whole + min(shard, remainder)
-        return unpack(_open(self.directory, self.task, self.num_shards)[before + position])
+        with reading(f"the latents in {self.directory}", "delete the directory and encode them again"):
+            return unpack(_open(self.directory, self.task, self.num_shards)[before + position])

@@ -5,6 +5,7 @@ beside TFDS's files, with the number of expressions and captions in each record 
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import json
@@ -16,7 +17,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from genmask_jax.data import masks
-from genmask_jax.errors import UserError
+from genmask_jax.errors import UserError, reading
 from genmask_jax.images import decode
 from genmask_jax.paths import listed
 
@@ -54,14 +55,25 @@ def index_path(directory: epath.PathLike, split: str) -> epath.Path:
 def splits_of(directory: epath.PathLike) -> list[str]:
     """The names of the prepared splits: train first, then val."""
     order = ("train", "val")
-    names = tfds.builder_from_directory(directory).info.splits
+    names = open_dataset(directory).info.splits
     return sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name))
 
 
 def open_records(directory: epath.PathLike, split: str) -> Any:
     """A split's records in stored order; images stay encoded bytes."""
-    builder: Any = tfds.builder_from_directory(directory)
-    return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    builder = open_dataset(directory)
+    with _reading(directory):
+        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+
+
+def open_dataset(directory: epath.PathLike) -> Any:
+    """The builder of a prepared dataset. Raises DamagedError when its files cannot be read."""
+    with _reading(directory):
+        return tfds.builder_from_directory(directory)
+
+
+def _reading(directory: epath.PathLike) -> contextlib.AbstractContextManager[None]:
+    return reading(f"the dataset {directory}", "delete it and prepare it again")
 
 
 def write_index(directory: epath.PathLike, split: str) -> Index:
@@ -207,7 +219,9 @@ class Items:
             raise IndexError(i)
         i = i if self._order is None else int(self._order[i])
         record = int(np.searchsorted(self._ends, i, side="right"))
-        return open_split(self.directory, self.split).records[record], int(i - self._starts[record])
+        opened = open_split(self.directory, self.split)
+        with _reading(self.directory):
+            return opened.records[record], int(i - self._starts[record])
 
 
 def read_expression(record: Mapping[str, Any], number: int) -> Asked:

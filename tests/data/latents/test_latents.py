@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -205,6 +207,10 @@ def test_mixed_and_damaged_caches(cache, vae, tmp_path):
         encode(tmp_path, other_vae())
     with pytest.raises(UserError, match="there are only 7 examples; use fewer"):
         encode(tmp_path, vae, [0], num_shards=8)
+    shutil.copytree(tmp_path, tmp_path / "cut")
+    os.truncate(tmp_path / "cut" / f"segment-{store.shard_name(0, SHARDS)}.arrayrecord", 70_000)
+    with pytest.raises(UserError, match=r"the latents in .*cut is incomplete or damaged .*encode them again"):
+        store.CachedLatents(str(tmp_path / "cut"), "segment")[0]
     path = tmp_path / f"shard-{store.shard_name(2, SHARDS)}.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"vae": "0" * 64}))

@@ -1,6 +1,7 @@
 """What real annotations hold: each oddity is read, or named and left out, and costs nothing else."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -316,6 +317,36 @@ def test_common_names_of_splits_are_known_and_what_is_not_read_is_named(tmp_path
     (tmp_path / "raw" / "val").mkdir()
     with pytest.raises(UserError, match="val and valid are both the split val; merge or rename one"):
         make("image_folder", tmp_path / "raw")
+
+
+def shard_of(directory):
+    return next(path for path in directory.iterdir() if "train.array_record" in path.name)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[3000:6000:500] = bytes(255 - byte for byte in content[3000:6000:500])
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda directory: shard_of(directory).unlink(),
+        lambda directory: os.truncate(shard_of(directory), 50_000),
+        lambda directory: flip(shard_of(directory)),
+        lambda directory: (directory / "features.json").write_text("{"),
+        lambda directory: (directory / "dataset_info.json").write_text("{"),
+    ],
+)
+def test_a_damaged_dataset_is_one_line_that_names_it(tmp_path, damage):
+    out = make("image_folder", coco_folder(tmp_path / "raw"))
+    directory = epath.Path(records.find(out, "image_folder"))
+    damage(directory)
+    records.open_split.cache_clear()
+    with pytest.raises(UserError, match=f"{directory} is incomplete or damaged .*prepare it again") as caught:
+        records.read_expression(*records.Items(str(directory), "train", "expressions")[0])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
