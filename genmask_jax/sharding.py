@@ -191,22 +191,25 @@ def constrain_batch(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
 
 
-def tracing_for() -> str:
-    """The platform of the program that is traced: cpu, gpu or tpu."""
+def tracing_for() -> tuple[str, tuple[int, ...]]:
+    """The platform of the traced program (cpu, gpu or tpu), and the compute capability of its GPUs."""
     mesh = _tracing_on.get()
-    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    platform = "gpu" if device.platform == "cuda" else device.platform
+    capability = getattr(device, "compute_capability", "0") if platform == "gpu" else "0"
+    return platform, tuple(int(number) for number in str(capability).split("."))
 
 
 def over_examples_and_heads(
-    attend: Callable[..., Array], shape: tuple[int, ...]
+    attend: Callable[..., Array], queries: tuple[int, ...], keys: tuple[int, ...]
 ) -> Callable[..., Array] | None:
     """Wraps an attention kernel so that each device computes its own examples and heads.
 
     The compiler does not partition custom kernels by itself.
 
     Args:
-        attend: (query, key, value, mask), the first three `[B, N, H, D]`, the mask `[B, M]` or None.
-        shape: of the queries.
+        attend: (query, key, value, mask), the first three `[B, N, heads, D]`, the mask `[B, M]` or None.
+        queries, keys: their shapes.
 
     Returns:
         The same function of arrays on the whole mesh; None if they do not divide evenly over it.
@@ -214,7 +217,9 @@ def over_examples_and_heads(
     mesh = _tracing_on.get()
     if mesh is None or mesh.size == 1:
         return attend
-    if shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]) or shape[2] % mesh.shape["tensor"]:
+    if queries[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        return None
+    if queries[2] % mesh.shape["tensor"] or keys[2] % mesh.shape["tensor"]:
         return None
     arrays, masks = P(("data", "fsdp"), None, "tensor"), P(("data", "fsdp"))
     specs = (arrays, arrays, arrays, masks)

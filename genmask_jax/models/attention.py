@@ -3,10 +3,13 @@
 All three compute the same result; `tests/models/test_attention.py` compares them.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
@@ -18,9 +21,11 @@ SAVED = "attention"
 """Name of the values that attention saves for its backward pass, for checkpoint (remat) policies.
 cuDNN's kernels do not use this name, so their forward pass is recomputed under any such policy."""
 TILE = 128
-"""Side of splash's tiles, and the largest head dimension that every cuDNN version supports."""
+"""Side of splash's tiles, and the largest head dimension that cuDNN supports on all cards."""
 EVEN = 8
-"""Sequences are padded to a multiple of this length for cuDNN."""
+"""cuDNN's head dimensions are multiples of this, and sequences are padded to one."""
+AMPERE = (8, 0)
+"""Compute capability of the first cards that cuDNN's fused kernels support."""
 KERNEL_LENGTH = 256
 """With fewer queries, a fused kernel does not pay off."""
 
@@ -30,23 +35,38 @@ def attend(
     key: Float[Array, "B M K D"],
     value: Float[Array, "B M K D"],
     mask: Bool[Array, "B M"] | Bool[Array, "B N M"] | None = None,
+    *,
+    causal: bool = False,
 ) -> Float[Array, "B N H D"]:
     """Softmax attention; keys where `mask` is False are ignored. Scores and softmax are float32.
 
     If there are fewer key heads than query heads (K divides H), each key head serves H / K neighbouring query
     heads (grouped-query attention, Ainslie et al. 2023). Every query must have at least one key to attend to.
     Forward-mode differentiation is not supported.
+
+    Args:
+        query, key, value: 16- or 32-bit floats.
+        mask: `[B, M]` leaves out padding: it is True for the first keys of an example, False for the rest.
+            `[B, N, M]` leaves out any keys.
+        causal: whether query n attends to the first n + 1 keys alone.
     """
+    kernel = _kernel(query, key, mask, causal)
+    mapped = kernel and over_examples_and_heads(kernel, query.shape, key.shape)
+    return (mapped or functools.partial(attend_by_xla, causal=causal))(query, key, value, mask)
+
+
+def _kernel(query: Array, key: Array, mask: Array | None, causal: bool) -> Callable[..., Array] | None:
+    """The fused kernel of the platform, if it takes these arrays and pays off."""
     length, heads, width = query.shape[1:]
-    simple = heads == key.shape[2] and (mask is None or mask.ndim == 2) and length >= KERNEL_LENGTH
-    platform = tracing_for()
-    if simple and platform == "tpu" and width % TILE == 0:
-        mapped = over_examples_and_heads(attend_by_splash, query.shape)
-        if mapped is not None:
-            return mapped(query, key, value, mask)
-    if simple and platform == "gpu" and query.dtype.itemsize == 2 and width % 8 == 0 and width <= TILE:
-        return attend_by_cudnn(query, key, value, mask)
-    return attend_by_xla(query, key, value, mask)
+    if length < KERNEL_LENGTH or (mask is not None and mask.ndim == 3):
+        return None
+    platform, capability = tracing_for()
+    if platform == "tpu" and heads == key.shape[2] and width % TILE == 0 and not causal:
+        return attend_by_splash
+    fits = query.dtype.itemsize == 2 and width % EVEN == 0 and width <= TILE
+    if platform == "gpu" and fits and capability >= AMPERE:
+        return functools.partial(attend_by_cudnn, causal=causal)
+    return None
 
 
 def attend_by_splash(query, key, value, mask, *, interpret: bool = False):
@@ -87,19 +107,24 @@ def _splash_kernel(heads: int, rows: int, columns: int, interpret: bool) -> spla
     )
 
 
-def attend_by_cudnn(query, key, value, mask):
-    """Attention by cuDNN's fused kernels, for 16-bit floats on GPUs; their gradient requires even lengths."""
-    length = query.shape[1]
-    if mask is None and key.shape[1] % EVEN:
-        mask = jnp.ones(key.shape[:2], bool)
+def attend_by_cudnn(query, key, value, mask, *, causal: bool = False):
+    """Attention by cuDNN's fused kernels, for 16-bit floats on GPUs; `mask` is `[B, M]` or None.
+
+    Padding is left out by the number of keys: a bias would be as large as the scores.
+    """
+    length, lengths = query.shape[1], None
     if mask is not None:
-        mask = _pad_to(mask, EVEN)[:, None, None]
+        lengths = mask.sum(-1, dtype=jnp.int32)
+    elif key.shape[1] % EVEN:
+        lengths = jnp.full(key.shape[0], key.shape[1], jnp.int32)
     query, key, value = (_pad_to(x, EVEN) for x in (query, key, value))
-    out = jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
+    out = jax.nn.dot_product_attention(
+        query, key, value, key_value_seq_lengths=lengths, is_causal=causal, implementation="cudnn"
+    )
     return out[:, :length]
 
 
-def attend_by_xla(query, key, value, mask):
+def attend_by_xla(query, key, value, mask, *, causal: bool = False):
     """Attention by matrix products.
 
     The backward pass recomputes the weights (Dao et al. 2022, without the tiling), so nothing as large as the
@@ -107,6 +132,9 @@ def attend_by_xla(query, key, value, mask):
     """
     batch, length, heads, width = query.shape
     groups = heads // key.shape[2]
+    if causal:
+        before = jnp.broadcast_to(np.tri(length, key.shape[1], dtype=bool), (batch, length, key.shape[1]))
+        mask = before if mask is None else before & (mask[:, None] if mask.ndim == 2 else mask)
     if mask is not None:
         mask = mask[:, None] if mask.ndim == 2 else jnp.repeat(mask, groups, axis=1)
         mask = mask[:, None]

@@ -42,10 +42,10 @@ class TextBlock(nnx.Module):
         self.mlp = GatedMLP(size, config.ffn_size, use_bias=False, linear=linear)
 
     def __call__(
-        self, x: Float[Array, "B L D"], table: Table, mask: Bool[Array, "B L L"]
+        self, x: Float[Array, "B L D"], table: Table, mask: Bool[Array, "B L"]
     ) -> Float[Array, "B L D"]:
         query, key, value = self.project(x, table)
-        return self.finish(x, attend(query, key, value, mask))
+        return self.finish(x, attend(query, key, value, mask, causal=True))
 
     def project(self, x: Float[Array, "B L D"], table: Table) -> tuple[Array, Array, Array]:
         """Queries, keys and values `[B, L, heads, D]`, the first two rotated by their positions."""
@@ -127,10 +127,8 @@ class QwenText(nnx.Module):
 
     def together(self, *inputs: tuple[Array, Array, Array]) -> list[Float[Array, "B L D"]]:
         """Like `__call__`, for batches of different shapes: a tuple of arguments each (see `scan_blocks`)."""
-        xs, arguments = [x for x, _, _ in inputs], []
-        for x, positions, mask in inputs:
-            causal = np.tril(np.ones((x.shape[1], x.shape[1]), bool))
-            arguments.append((self.table(positions), causal & mask[:, None]))
+        xs = [x for x, _, _ in inputs]
+        arguments = [(self.table(positions), mask) for _, positions, mask in inputs]
         for blocks in filter(None, (self.blocks, self.top_blocks)):
             streams = [(x, *rest) for x, rest in zip(xs, arguments, strict=True)]
             xs = scan_blocks(blocks, *streams, remat=self.remat)
