@@ -83,9 +83,9 @@ class Law:
 
 
 def draw_timesteps(
-    key: PRNGKeyArray, task: Int[Array, "B"], segment: Law, generate: Law
-) -> Float[Array, "B"]:
-    """Timesteps `[B]` of a batch, each from the distribution of its example's task (SEGMENT or GENERATE)."""
+    key: PRNGKeyArray, task: Int[Array, "..."], segment: Law, generate: Law
+) -> Float[Array, "..."]:
+    """Timesteps of a batch, each from the distribution of its example's task (SEGMENT or GENERATE)."""
     segment_key, generate_key = jax.random.split(key)
     return jnp.where(
         task == SEGMENT, segment.draw(segment_key, task.shape), generate.draw(generate_key, task.shape)

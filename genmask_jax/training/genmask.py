@@ -71,20 +71,21 @@ class GenMaskTask:
         """
         model = self.networks.merge(params, frozen)
         segment, generate = batch["segment"], batch["generate"]
-        image_latents, x0 = _encode(model, segment, generate)
-        half = len(image_latents)
-        task = jnp.repeat(jnp.array([SEGMENT, GENERATE]), half, total_repeat_length=2 * half)
+        image_latents, *x0 = _encode(model, segment, generate)
         t_key, noise_key = jax.random.split(key)
         laws = self.config.timesteps
+        # Each half is sharded over its examples, so that no example moves between devices.
+        task = jnp.broadcast_to(jnp.array([[SEGMENT], [GENERATE]]), (2, len(image_latents)))
         t = draw_timesteps(t_key, task, laws.segment, laws.generate)
-        noise = jax.random.normal(noise_key, x0.shape)
-        x_t, target = flow.add_noise(x0, noise, t), flow.velocity_target(x0, noise)
+        noise = jax.random.normal(noise_key, (2, *image_latents.shape))
+        x_t = [flow.add_noise(*one) for one in zip(x0, noise, t, strict=True)]
+        targets = [flow.velocity_target(*one) for one in zip(x0, noise, strict=True)]
         texts = _embed(model, segment["instruction"], generate["instruction"])
         mask_velocity, image_velocity = model.velocities(
-            (x_t[:half], t[:half], texts[0], image_latents), (x_t[half:], t[half:], texts[1], None)
+            (x_t[0], t[0], texts[0], image_latents), (x_t[1], t[1], texts[1], None)
         )
-        loss_segment = jnp.square(mask_velocity - target[:half]).mean()
-        loss_generate = jnp.square(image_velocity - target[half:]).mean()
+        loss_segment = jnp.square(mask_velocity - targets[0]).mean()
+        loss_generate = jnp.square(image_velocity - targets[1]).mean()
         weight = self.config.segment_weight
         loss = (weight * loss_segment + loss_generate) / (weight + 1)
         return loss, {"loss": loss, "loss_segment": loss_segment, "loss_generate": loss_generate}
@@ -113,13 +114,12 @@ def _embed(model: GenMask, *instructions: Any) -> list[Embedded]:
     return model.instruction.together(*instructions)
 
 
-def _encode(model: GenMask, segment: Any, generate: Any) -> tuple[jax.Array, jax.Array]:
-    """Latents of the segment half's images, and clean latents x0: its masks, then the generate half."""
+def _encode(model: GenMask, segment: Any, generate: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Latents of the segment half's images, of its masks, and of the generate half's images."""
     if "image_latents" in segment:  # cached
-        return segment["image_latents"], jnp.concatenate([segment["mask_latents"], generate["image_latents"]])
-    rgb = jnp.concatenate(
-        [to_signed(segment["images"]), mask_to_rgb(segment["masks"]), to_signed(generate["images"])]
-    )
-    latents = jax.lax.stop_gradient(model.vae.encode(rgb))
-    half = len(segment["images"])
-    return latents[:half], latents[half:]
+        return segment["image_latents"], segment["mask_latents"], generate["image_latents"]
+    parts = to_signed(segment["images"]), mask_to_rgb(segment["masks"]), to_signed(generate["images"])
+    rgb = jnp.stack(parts, axis=1)  # example by example: no device needs another's
+    latents = jax.lax.stop_gradient(model.vae.encode(rgb.reshape(-1, *rgb.shape[2:])))
+    latents = latents.reshape(*rgb.shape[:2], *latents.shape[1:])
+    return latents[:, 0], latents[:, 1], latents[:, 2]
