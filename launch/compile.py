@@ -20,7 +20,7 @@ from genmask_jax import cli
 from genmask_jax.config import TrainConfig, from_config_dict
 from genmask_jax.errors import UserError
 from genmask_jax.scale import programs
-from genmask_jax.scale.chips import CHIPS, parse_topology
+from genmask_jax.scale.chips import find_chip, parse_topology
 from genmask_jax.scale.estimate import Estimate, estimate
 from genmask_jax.scale.report import print_estimate, print_search, verdict
 from genmask_jax.scale.search import ranked, search
@@ -41,6 +41,7 @@ def main() -> None:
     config = from_config_dict(TrainConfig, CONFIG.value)
     generation, shape, _ = parse_topology(TOPOLOGY.value)
     jax.config.update("jax_platforms", "cpu")  # what is not compiled runs here
+    chip = find_chip(generation, shape)
     devices = describe_devices(generation, shape, SLICES.value)
     title = f"{CONFIG.value.name}, {PROGRAM.value}, {TOPOLOGY.value}"
     assumed: set[str] = set()
@@ -52,7 +53,7 @@ def main() -> None:
         assumed.update(run.assumed)
         lower, count_flops = programs.PROGRAMS[PROGRAM.value]
         flops = count_flops(run, BATCH_SIZE.value) / len(devices)
-        return estimate(lower(run, BATCH_SIZE.value), CHIPS[generation], model_flops=flops)
+        return estimate(lower(run, BATCH_SIZE.value), chip, model_flops=flops)
 
     if not SEARCH.value:
         found = compile_(config)

@@ -1,10 +1,11 @@
-"""Specifications of TPU generations, from Google's documentation (cloud.google.com/tpu/docs)."""
+"""Devices to compile for: TPU generations (from cloud.google.com/tpu/docs) here, GPUs in `cards.py`."""
 
 import dataclasses
 import math
 import re
 
 from genmask_jax.errors import UserError
+from genmask_jax.scale.cards import CARDS, Card
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +29,16 @@ class Chip:
         """Bytes/s that a chip sends in a ring along one axis, over both of its links there."""
         return self.ici_bandwidth / (2 * self.axes)
 
+    def sends(self, span: int) -> float:
+        """See `Card`. The network between slices is not counted."""
+        del span
+        return self.ring_bandwidth
+
+    def reserved(self, used: float) -> float:
+        """See `Card`. The compiler counts all that a TPU needs."""
+        del used
+        return 0.0
+
 
 CHIPS = {
     "v4": Chip(275e12, 32 * 2**30, 1228e9, 600e9, 3),
@@ -38,9 +49,26 @@ CHIPS = {
 
 
 def parse_topology(text: str) -> tuple[str, str, int]:
-    """Parses (generation, topology, chips) from a text such as "v5p:4x4x4". Raises UserError if invalid."""
+    """Parses (generation, topology, chips) from a text such as "v5p:4x4x4", or, of GPUs, "h100:4x8".
+
+    Raises:
+        UserError: it is invalid.
+    """
+    card = re.fullmatch(r"([\w-]+):(?:([1-9]\d*)x)?([1-9]\d*)", text)
+    if card and card[1] in CARDS:
+        return card[1], f"{card[2] or 1}x{card[3]}", int(card[2] or 1) * int(card[3])
     match = re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", text)
     if not match or match[1] not in CHIPS or len(match[2].split("x")) != CHIPS[match[1]].axes:
         examples = "v4:2x2x4, v5e:16x16, v5p:4x4x4, v6e:16x16"
-        raise UserError(f"--topology={text}: give a generation and its chips along each axis: {examples}")
+        raise UserError(
+            f"--topology={text}: give a generation and its chips along each axis: {examples}; or "
+            f"cards (h100:8), or hosts x cards (h100:4x8); there are {', '.join(CARDS)}"
+        )
     return match[1], match[2], math.prod(int(side) for side in match[2].split("x"))
+
+
+def find_chip(generation: str, shape: str) -> Chip | Card:
+    """The device of a parsed topology."""
+    if generation in CARDS:
+        return dataclasses.replace(CARDS[generation], per_host=int(shape.split("x")[1]))
+    return CHIPS[generation]

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from genmask_jax.scale.cards import Card
 from genmask_jax.scale.chips import Chip
 from genmask_jax.scale.hlo import Collective, Work, read_work
 
@@ -28,6 +29,7 @@ class Estimate:
     communication_seconds: all collectives, one after the other, on rings along one axis.
     estimated_step_seconds: the larger of the two, as if compute and communication overlapped fully.
     estimated_mfu: model FLOPs utilization: model FLOPs in this time, relative to the chip's peak FLOP/s.
+    reserved_bytes_per_device: allowance for what a GPU's memory holds beside the program (`scale/cards.py`).
     """
 
     fits: bool
@@ -42,9 +44,10 @@ class Estimate:
     communication_seconds: float = 0.0
     estimated_step_seconds: float = 0.0
     estimated_mfu: float = 0.0
+    reserved_bytes_per_device: float = 0.0
 
 
-def estimate(lowered: jax.stages.Lowered, chip: Chip, *, model_flops: float) -> Estimate:
+def estimate(lowered: jax.stages.Lowered, chip: Chip | Card, *, model_flops: float) -> Estimate:
     """Compiles a program and estimates its memory and time.
 
     Args:
@@ -70,7 +73,7 @@ def estimate(lowered: jax.stages.Lowered, chip: Chip, *, model_flops: float) -> 
     compute, communication = compute_seconds(work, chip), communication_seconds(work, chip)
     step = max(compute, communication)
     return Estimate(
-        fits=True,
+        fits=hbm + chip.reserved(hbm) <= chip.hbm_bytes,
         hbm_bytes_per_device=hbm,
         hbm_limit_bytes=chip.hbm_bytes,
         compile_seconds=seconds,
@@ -82,6 +85,7 @@ def estimate(lowered: jax.stages.Lowered, chip: Chip, *, model_flops: float) -> 
         communication_seconds=communication,
         estimated_step_seconds=step,
         estimated_mfu=model_flops / (step * chip.peak_flops) if step else 0.0,
+        reserved_bytes_per_device=chip.reserved(hbm),
     )
 
 
@@ -91,7 +95,7 @@ def used_bytes(message: str) -> float | None:
     return float(match[1]) * 2.0 ** {"K": 10, "M": 20, "G": 30}[match[2]] if match else None
 
 
-def compute_seconds(work: Work, chip: Chip) -> float:
+def compute_seconds(work: Work, chip: Chip | Card) -> float:
     """Roofline (Williams et al. 2009) of each instruction, summed.
 
     Asynchronous copies overlap with the rest of their scope. They cost time only if moving all bytes of the
@@ -106,9 +110,9 @@ def compute_seconds(work: Work, chip: Chip) -> float:
     return sum(max(pieces[scope], memory[scope]) for scope in memory)
 
 
-def communication_seconds(work: Work, chip: Chip) -> float:
-    """Time of all collectives, each on a ring along one axis of the torus."""
-    return sum(wire_bytes(c) for c in work.collectives) / chip.ring_bandwidth
+def communication_seconds(work: Work, chip: Chip | Card) -> float:
+    """Time of all collectives, each on a ring: along one axis of a torus, or of a host's cards or several."""
+    return sum(wire_bytes(c) / chip.sends(c.span) for c in work.collectives)
 
 
 def wire_bytes(c: Collective) -> float:

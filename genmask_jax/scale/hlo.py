@@ -9,6 +9,8 @@ import functools
 import math
 import re
 
+import numpy as np
+
 from genmask_jax.scale.flops import valid_pairs
 
 SHAPE = re.compile(r"(\w+)\[([\d,]*)\](\{[^}]*\})?")
@@ -26,6 +28,9 @@ MOVES = {"copy-done", "slice-done", "dynamic-slice-done"}
 """Ends of asynchronous copies between HBM and on-chip memory."""
 KERNELS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
 """Splash attention's kernels, and how many matrix products of the size of Q K^T each computes."""
+CUDNN_ATTENTION = {"__cudnn$fmhaSoftmax": 2, "__cudnn$fmhaSoftmaxBackward": 5}
+"""The same of cuDNN's, by the target of the call."""
+CUDNN_CONVOLUTION = "__cudnn$conv"
 ASYNC = 'custom_call_target="AsyncCollective'
 """Start or end of an asynchronous collective."""
 BESIDE = '"async_collective_fusion_config"'
@@ -60,6 +65,7 @@ class Collective:
 
     nbytes: of its inputs or outputs, whichever is more, over all executions.
     channel: the compiler's channel id, if it is asynchronous.
+    span: the largest device's number in a group less the smallest's, plus 1.
     """
 
     kind: str
@@ -67,6 +73,7 @@ class Collective:
     count: float
     nbytes: float
     channel: str = ""
+    span: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +176,9 @@ class _Program:
                 made -= given
             nbytes = max(given, made)
             channel = re.search(r"channel_id=(\d+)", i.attributes) if BESIDE in i.attributes else None
-            found = Collective(kind, _group(i.attributes), 1, nbytes, channel[1] if channel else "")
+            group = _members(i.attributes)
+            span = int(max(group) - min(group)) + 1
+            found = Collective(kind, len(group), 1, nbytes, channel[1] if channel else "", span)
             return Work((), (found,))
         if i.opcode in ("call", "async-start"):
             return self._computation(_called(i, "to_apply") or _called(i, "calls"))
@@ -284,17 +293,29 @@ def _called(i: Instruction, name: str) -> str:
     return match[1] if match else ""
 
 
-def _group(attributes: str) -> int:
-    """Number of devices in one group of a collective."""
-    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\].*?\{('[^}]*')\}", attributes)
-    if mesh:
-        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
-        return math.prod(int(sizes[name]) for name in re.findall(r"'(\w+)'", mesh[2]))
-    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", attributes)
-    if iota:
-        return int(iota[2])
+def _members(attributes: str) -> list[int]:
+    """The devices in the first group of a collective."""
     listed = re.search(r"replica_groups=\{\{([\d,]*)\}", attributes)
-    return len(listed[1].split(",")) if listed else 2
+    if listed:
+        return [int(device) for device in listed[1].split(",") if device] or [0]
+    iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", attributes)
+    if iota:
+        return _iota(iota[3], iota[4]).reshape(int(iota[1]), int(iota[2]))[0].tolist()
+    ids = r"(?:,\s*device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?"
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\]" + ids + r"\s*\{('[^}]*')\}", attributes)
+    if not mesh:
+        return [0, 1]
+    sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+    devices = _iota(mesh[2] or str(math.prod(sizes.values())), mesh[3]).reshape(*sizes.values())
+    within = re.findall(r"'(\w+)'", mesh[4])
+    return devices[tuple(slice(None) if name in within else 0 for name in sizes)].ravel().tolist()
+
+
+def _iota(dims: str, order: str | None) -> np.ndarray:
+    """0, 1, 2, ... in the shape `dims`, with its axes in another order."""
+    shape = [int(n) for n in dims.split(",")]
+    numbers = np.arange(math.prod(shape)).reshape(shape)
+    return numbers.transpose([int(n) for n in order.split(",")]) if order else numbers
 
 
 def _flops(i: Instruction, operands: list[Array]) -> float:
@@ -305,6 +326,12 @@ def _flops(i: Instruction, operands: list[Array]) -> float:
     if i.opcode == "convolution":
         return _convolution_flops(i, operands)
     if i.opcode == "custom-call":
+        target = re.search(r'custom_call_target="([^"]+)"', i.attributes)
+        name = target[1] if target else ""
+        if name in CUDNN_ATTENTION:
+            return CUDNN_ATTENTION[name] * _cudnn_attention_flops(operands)
+        if name.startswith(CUDNN_CONVOLUTION):
+            return _convolution_flops(i, operands)
         return next((n * _attention_flops(operands) for k, n in KERNELS.items() if i.name.startswith(k)), 0.0)
     return 0.0
 
@@ -313,6 +340,12 @@ def _attention_flops(operands: list[Array]) -> float:
     """FLOPs of one product of queries and keys, the first two arrays `[B, H, N, D]`."""
     queries, keys = [array.dims for array in operands if len(array.dims) == 4][:2]
     return 2.0 * math.prod(queries) * keys[2]
+
+
+def _cudnn_attention_flops(operands: list[Array]) -> float:
+    """The same, of arrays `[B, N, H, D]`."""
+    queries, keys = [array.dims for array in operands if len(array.dims) == 4][:2]
+    return 2.0 * math.prod(queries) * keys[1]
 
 
 def _convolution_flops(i: Instruction, operands: list[Array]) -> float:

@@ -30,9 +30,11 @@ def print_estimate(title: str, found: Estimate, count: int) -> None:
     table = Table(title=f"{title}: {count} devices")
     table.add_column("per device")
     table.add_column("", justify="right")
-    limit = found.hbm_limit_bytes
-    room = 100 * (1 - found.hbm_bytes_per_device / limit)
+    limit, reserved = found.hbm_limit_bytes, found.reserved_bytes_per_device
+    room = 100 * (1 - (found.hbm_bytes_per_device + reserved) / limit)
     table.add_row("HBM", f"{found.hbm_bytes_per_device / 2**30:.2f} of {limit / 2**30:.0f} GiB")
+    if reserved:
+        table.add_row("CUDA context and fragmentation, allowed for", f"{reserved / 2**30:.2f} GiB")
     table.add_row("fits", f"yes, {room:.0f} % free" if found.fits else f"no, {-room:.0f} % too much")
     if found.fits:
         table.add_row("model FLOPs", f"{found.model_flops_per_device / 1e12:.1f} TFLOP")

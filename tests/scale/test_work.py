@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from genmask_jax.errors import UserError
-from genmask_jax.scale import programs
-from genmask_jax.scale.chips import CHIPS, parse_topology
+from genmask_jax.scale import hlo, programs
+from genmask_jax.scale.chips import CHIPS, find_chip, parse_topology
 from genmask_jax.scale.estimate import communication_seconds, compute_seconds, used_bytes, wire_bytes
 from genmask_jax.scale.flops import count_flops
 from genmask_jax.scale.hlo import Collective, Piece, Work, read_work
@@ -147,17 +147,108 @@ def test_a_roofline():
     assert doubled.collectives[0].count == 4
 
 
+@pytest.mark.parametrize(
+    ("attributes", "group", "span"),
+    [
+        ("replica_groups={{0,1,2,3},{4,5,6,7}}", 4, 4),
+        ("replica_groups={{0,8},{1,9}}", 2, 9),
+        ("replica_groups=[2,8]<=[16]", 8, 8),
+        ("replica_groups=[8,2]<=[2,8]T(1,0)", 2, 9),
+        ("replica_groups=mesh['a'=2,'b'=8] {'b'}", 8, 8),
+        ("replica_groups=mesh['a'=2,'b'=8] {'a'}", 2, 9),
+        ("replica_groups=mesh['a'=2,'b'=8] {'a','b'}", 16, 16),
+        ("replica_groups=mesh['a'=8,'b'=2], device_ids=([2,8]T(1,0)) {'b'}", 2, 9),
+    ],
+)
+def test_groups_of_a_collective_and_how_far_they_reach(attributes, group, span):
+    members = hlo._members(f"{attributes}, use_global_device_ids=true")
+    assert (len(members), max(members) - min(members) + 1) == (group, span)
+
+
+def test_between_hosts_cards_send_over_the_network_and_within_them_over_links():
+    card = find_chip("h100", "2x8")
+    within, between = Collective("all-gather", 8, 1, 8e9, span=8), Collective("all-gather", 2, 1, 8e9, span=9)
+    assert communication_seconds(Work((), (within,)), card) == pytest.approx(7e9 / 450e9)
+    assert communication_seconds(Work((), (between,)), card) == pytest.approx(4e9 / 50e9)
+    assert card.reserved(10 * 2**30) == pytest.approx(1.25 * 2**30)
+
+
+def test_cudnns_kernels_count_their_products():
+    call = "  %a = (bf16[4,12,2048,128]{3,1,2,0}) custom-call(%q, %k, %v), "
+    line = call + 'custom_call_target="__cudnn$T"'
+    arrays = [hlo._arrays(f"bf16[4,{n},12,128]")[0] for n in (2048, 392, 392)]
+    one = 2 * 4 * 12 * 2048 * 392 * 128
+    for target, products in (("fmhaSoftmax", 2), ("fmhaSoftmaxBackward", 5)):
+        assert hlo._flops(hlo._instruction(line.replace("$T", f"${target}")), arrays) == products * one
+
+
+GPU_PROGRAM = """
+import dataclasses, json, re
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec as P
+jax.config.update("jax_platforms", "cpu")
+from genmask_jax.models.attention import attend
+from genmask_jax.scale.hlo import read_work
+from genmask_jax.scale.topology import describe_devices
+from genmask_jax.sharding import MeshConfig, make_mesh, tracing_on
+found = {}
+for card in ("h100", "a100-40", "rtx3090"):
+    mesh = make_mesh(MeshConfig(fsdp=2), describe_devices(card, "1x4", 1))
+    batch = NamedSharding(mesh, P(("data", "fsdp")))
+    def shape(*dims, dtype=jnp.bfloat16):
+        return jax.ShapeDtypeStruct(dims, dtype, sharding=batch)
+    for name, keys, heads, causal in (("texts", 392, 12, False), ("qwen", 1024, 4, True)):
+        def loss(q, k, v, mask):
+            with tracing_on(mesh):
+                return attend(q, k, v, mask, causal=causal).astype(jnp.float32).sum()
+        arguments = (shape(8, 1024, 12, 128), *[shape(8, keys, heads, 128)] * 2, shape(8, keys, dtype=bool))
+        text = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*arguments).compile().as_text()
+        work = read_work(text)
+        kernels = re.findall(r"__cudnn.(\\w+)", text)
+        found[f"{card} {name}"] = [sorted(set(kernels)), [c.kind for c in work.collectives], work.flops]
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.gpu_compiler
+def test_the_gpus_compiler_takes_attention_over_a_mesh_in_both_directions():
+    done = subprocess.run([sys.executable, "-c", GPU_PROGRAM], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for name, (kernels, collectives, flops) in json.loads(done.stdout.splitlines()[-1]).items():
+        assert kernels == ["fmhaSoftmax", "fmhaSoftmaxBackward"], name
+        assert collectives == [], name
+        keys = 392 if "texts" in name else 1024
+        assert flops == (2 + 5) * 2 * 2 * 12 * 1024 * keys * 128, name
+
+
 def test_what_the_compiler_says_when_there_is_no_room():
     said = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded"
     assert used_bytes(said) == 20.5 * 2**30
     assert used_bytes("INVALID_ARGUMENT: something else") is None
 
 
-@pytest.mark.parametrize("text", ["v5e", "v5e:4", "v5e:4x4x4", "v5p:4x4", "v9:2x2", "v5e:axb"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "h100",
+        "h100:0",
+        "h100:2x",
+        "h100:2x2x2",
+        "b9000:8",
+        "v5e",
+        "v5e:4",
+        "v5e:4x4x4",
+        "v5p:4x4",
+        "v9:2x2",
+        "v5e:axb",
+    ],
+)
 def test_topologies_are_checked(text):
     with pytest.raises(UserError, match=f"--topology={text}: give a generation"):
         parse_topology(text)
     assert parse_topology("v5p:4x4x4") == ("v5p", "4x4x4", 64)
+    assert parse_topology("h100:8") == ("h100", "1x8", 8)
+    assert parse_topology("a100-80:4x8") == ("a100-80", "4x8", 32)
 
 
 def test_without_the_compiler_one_line_says_so(tmp_path):

@@ -1,0 +1,115 @@
+"""Specifications of NVIDIA's cards, and their description for XLA's GPU compiler.
+
+From NVIDIA's datasheets (H100 SXM5, H200 SXM5, A100 SXM4, L40S) and whitepapers (Ada and GA102, for
+GeForce). FLOP/s are dense, in bfloat16 with sums in float32. Memory is about what CUDA reports, which is a
+little less than sold. Between hosts, one network card of the usual kind per GPU is assumed: 400 Gb/s for H100
+and H200, 200 Gb/s for A100, 100 Gb/s for the others.
+"""
+
+import dataclasses
+
+CONTEXT_BYTES = 0.75 * 2**30
+"""What the CUDA context, cuBLAS, cuDNN and NCCL take of a card beside the program: an allowance."""
+FRAGMENTATION = 0.05
+"""Share of the program's memory that the allocator cannot use: an allowance."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """One card.
+
+    name: as the driver gives it.
+    capability: compute capability.
+    cores: streaming multiprocessors.
+    clock_ghz: boost clock.
+    peak_flops: peak bfloat16 FLOP/s.
+    hbm_bytes, hbm_bandwidth: memory in bytes, and its bandwidth in bytes/s.
+    l2_bytes, shared_bytes: second-level cache, and shared memory per core.
+    ring_bandwidth: bytes/s that a card sends to others of its host, by NVLink or PCIe.
+    network_bandwidth: bytes/s that it sends to other hosts.
+    per_host: cards in a host.
+    """
+
+    name: str
+    capability: tuple[int, int]
+    cores: int
+    clock_ghz: float
+    peak_flops: float
+    hbm_bytes: float
+    hbm_bandwidth: float
+    l2_bytes: int
+    shared_bytes: int
+    ring_bandwidth: float
+    network_bandwidth: float
+    per_host: int = 8
+
+    def sends(self, span: int) -> float:
+        """Bytes/s that a card sends in a ring of `span` neighbouring cards, counted across gaps."""
+        return self.ring_bandwidth if span <= self.per_host else self.network_bandwidth
+
+    def reserved(self, used: float) -> float:
+        """Bytes that are taken beside a program that uses `used`."""
+        return CONTEXT_BYTES + FRAGMENTATION * used
+
+    def target(self) -> str:
+        """The card as XLA's text proto `GpuTargetConfigProto`."""
+        major, minor = self.capability
+        threads = 2048 if minor == 0 else 1536
+        return f"""
+gpu_device_info {{
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  shared_memory_per_block: 49152
+  shared_memory_per_core: {self.shared_bytes}
+  threads_per_core_limit: {threads}
+  core_count: {self.cores}
+  fpus_per_core: {64 if self.capability == (8, 0) else 128}
+  block_dim_limit_x: 2147483647
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  memory_bandwidth: {self.hbm_bandwidth:.0f}
+  l2_cache_size: {self.l2_bytes}
+  clock_rate_ghz: {self.clock_ghz}
+  device_memory_size: {self.hbm_bytes:.0f}
+  shared_memory_per_block_optin: {self.shared_bytes - 1024}
+  cuda_compute_capability {{ major: {major} minor: {minor} }}
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 10 }}
+device_description_str: "{self.name}"
+"""
+
+
+GIB, MIB = 2**30, 2**20
+CARDS = {
+    "h100": Card(
+        "NVIDIA H100 80GB HBM3",
+        *((9, 0), 132, 1.98, 989e12, 79.1 * GIB, 3.35e12, 50 * MIB, 228 * 1024, 450e9, 50e9),
+    ),
+    "h200": Card(
+        "NVIDIA H200", *((9, 0), 132, 1.98, 989e12, 139.8 * GIB, 4.8e12, 50 * MIB, 228 * 1024, 450e9, 50e9)
+    ),
+    "a100-80": Card(
+        "NVIDIA A100-SXM4-80GB",
+        *((8, 0), 108, 1.41, 312e12, 79.1 * GIB, 2.039e12, 40 * MIB, 164 * 1024, 300e9, 25e9),
+    ),
+    "a100-40": Card(
+        "NVIDIA A100-SXM4-40GB",
+        *((8, 0), 108, 1.41, 312e12, 39.4 * GIB, 1.555e12, 40 * MIB, 164 * 1024, 300e9, 25e9),
+    ),
+    "l40s": Card(
+        "NVIDIA L40S",
+        *((8, 9), 142, 2.52, 362e12, 44.4 * GIB, 0.864e12, 96 * MIB, 100 * 1024, 32e9, 12.5e9),
+    ),
+    "rtx4090": Card(
+        "NVIDIA GeForce RTX 4090",
+        *((8, 9), 128, 2.52, 165e12, 23.5 * GIB, 1.008e12, 72 * MIB, 100 * 1024, 32e9, 12.5e9),
+    ),
+    "rtx3090": Card(
+        "NVIDIA GeForce RTX 3090",
+        *((8, 6), 82, 1.695, 71e12, 23.5 * GIB, 0.936e12, 6 * MIB, 100 * 1024, 32e9, 12.5e9),
+    ),
+}
+"""By the name that --topology takes."""
