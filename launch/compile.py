@@ -1,9 +1,10 @@
-"""Compiles a run for TPUs that are not here: does it fit, and roughly how fast is it?
+"""Compiles a run for TPUs or GPUs that are not here: does it fit, and roughly how fast is it?
 
-    pip install -r requirements-tpu.txt
+    pip install -r requirements-tpu.txt       # or requirements-gpu.txt
     python launch/compile.py --config=configs/genmask_l.py --topology=v5e:16x16 --config.mesh.fsdp=16
+    python launch/compile.py --config=configs/genmask_l.py --topology=h100:4x8 --config.mesh.fsdp=8
 
-The TPU's own compiler compiles the real training step (or the sampler, with --program=mask_sampler or
+Their own compiler compiles the real training step (or the sampler, with --program=mask_sampler or
 image_sampler). Weights need not be here: published shapes stand in for them. Times are estimates: a roofline
 over the compiled program, without the network between slices. Prints a table and, last, one line of JSON.
 --search tries meshes and, for each, gradient checkpointing policies, and ranks them.
@@ -30,7 +31,7 @@ from genmask_jax.sharding import make_mesh
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A file configs/genmask_*.py."
 )
-TOPOLOGY = flags.DEFINE_string("topology", None, "Such as v5e:16x16, v5p:4x4x4, v6e:1x1.", required=True)
+TOPOLOGY = flags.DEFINE_string("topology", None, "Such as v5e:16x16, v6e:1x1, h100:8, h100:4x8.", required=True)
 PROGRAM = flags.DEFINE_enum("program", "train_step", list(programs.PROGRAMS), "What to compile.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Of a sampler.", lower_bound=1)
 SLICES = flags.DEFINE_integer("slices", 1, "How many such slices there are.", lower_bound=1)
