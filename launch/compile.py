@@ -31,7 +31,9 @@ from genmask_jax.sharding import make_mesh
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A file configs/genmask_*.py."
 )
-TOPOLOGY = flags.DEFINE_string("topology", None, "Such as v5e:16x16, v6e:1x1, h100:8, h100:4x8.", required=True)
+TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "Such as v5e:16x16, v6e:1x1, h100:8, h100:4x8.", required=True
+)
 PROGRAM = flags.DEFINE_enum("program", "train_step", list(programs.PROGRAMS), "What to compile.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Of a sampler.", lower_bound=1)
 SLICES = flags.DEFINE_integer("slices", 1, "How many such slices there are.", lower_bound=1)
