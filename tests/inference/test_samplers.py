@@ -70,10 +70,7 @@ def test_an_empty_expression_is_refused(networks, scenes):
     "damage",
     [
         lambda path: shutil.rmtree(path),
-        lambda path: shutil.rmtree(path / "d"),
-        lambda path: (path / "_METADATA").unlink(),
         lambda path: (path / "_METADATA").write_text("{"),
-        lambda path: (path / "_sharding").unlink(),
         lambda path: [os.truncate(file, file.stat().st_size // 2) for file in path.rglob("d/*")],
     ],
 )
@@ -82,8 +79,6 @@ def test_an_earlier_checkpoint_stands_in_for_a_damaged_one(micro_run, tmp_path, 
     shutil.copytree(workdir / "checkpoints/4", workdir / "checkpoints/8")
     damage(workdir / "checkpoints/8/ema_params")
     networks, _, step = load(workdir, "last")
-    if step == 8:  # it is whole without that file
-        return
     assert step == 4
     assert "checkpoints/8/ema_params: " in caplog.text
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(networks.params), micro_run[2].ema_params)
