@@ -2,11 +2,15 @@
 
     python launch/import_weights.py wan --from=Wan2.1-T2V-1.3B-Diffusers --out=weights/wan_l
     python launch/import_weights.py qwen --from=Qwen2.5-VL-7B-Instruct --out=weights/qwen_7b
+    python launch/import_weights.py wan --from=hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers --out=weights/wan_l
 
 wan: the Wan 2.1 text-to-video DiT and its VAE, in diffusers' layout (transformer/, vae/) or in Wan's original
 one. Start from them with launch/train.py --config.init=OUT --config.vae=OUT.
 qwen: Qwen2.5-VL of any size, or a text-only Qwen2.5, in the layout of the model hubs, with its tokenizer and
 chat template. Use it with launch/train.py --config.instruction.qwen.weights=OUT.
+
+--from is a folder, or hf:OWNER/NAME[@REVISION], which is downloaded from the Hugging Face hub: only the files
+that are imported, and never pickles. An interrupted download goes on where it stopped.
 
 Tensors are streamed: a model may be larger than memory. The result can be restored on any mesh.
 """
@@ -21,7 +25,7 @@ from genmask_jax import cli
 from genmask_jax.errors import UserError
 from genmask_jax.parameters.files import DTYPES
 from genmask_jax.paths import make_directory, need_storable
-from genmask_jax.weights import qwen, wan
+from genmask_jax.weights import hub, qwen, wan
 from genmask_jax.weights.parts import Part, write_part
 
 
@@ -30,7 +34,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("name", choices=["wan", "qwen"], help="which weights")
-    parser.add_argument("--from", dest="source", type=epath.Path, required=True, help="folder of the weights")
+    parser.add_argument(
+        "--from", dest="source", required=True, help="folder of the weights, or hf:OWNER/NAME"
+    )
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to write to")
     parser.add_argument("--dtype", choices=DTYPES, help="to write; the source's by default")
     parser.add_argument("--only", choices=wan.PARTS, help="wan: only this part")
@@ -48,7 +54,9 @@ def main() -> None:
 def import_wan(arguments: argparse.Namespace) -> None:
     parts = (arguments.only,) if arguments.only else wan.PARTS
     need_room(arguments, parts)
-    for part in wan.open_wan(arguments.source, parts, arguments.text_dim):
+    patterns = [pattern for part in parts for pattern in wan.HUB_PATTERNS[part]]
+    source = hub.resolve(arguments.source, patterns, wan.check_names)
+    for part in wan.open_wan(source, parts, arguments.text_dim):
         clear(part, arguments)
         write(part, arguments)
     fields = {"dit": "init", "vae": "vae"}
@@ -61,9 +69,10 @@ def import_qwen(arguments: argparse.Namespace) -> None:
         if getattr(arguments, flag) is not None:
             raise UserError(f"--{flag} is for wan; leave it out")
     need_room(arguments, (qwen.NAME,))
-    part = qwen.open_qwen(arguments.source)
+    source = hub.resolve(arguments.source, (*qwen.WEIGHT_FILES, *qwen.HUB_FILES))
+    part = qwen.open_qwen(source)
     clear(part, arguments)
-    qwen.copy_hub_files(arguments.source, arguments.out)
+    qwen.copy_hub_files(source, arguments.out)
     write(part, arguments)
     width = part.config.text.hidden_size
     print(

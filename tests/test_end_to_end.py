@@ -189,31 +189,50 @@ def test_sample_segments_and_draws(micro_run, tmp_path):
     assert Image.open(tmp_path / "out/image.png").size == (32, 32)
 
 
+CONFIGS = LAUNCH.parent / "configs"
+SMALL = (
+    "--config.optimizer.warmup_steps=1",
+    "--config.optimizer.name=adamw",
+    "--config.loop.global_batch_size=4",
+    "--config.data.size=32",
+    "--config.loop.num_eval_examples=32",
+    "--config.loop.num_steps=2",
+)
+SMALL_DIT = (
+    f"--config={CONFIGS}/genmask_tiny.py",
+    *SMALL,
+    "--config.model.depth=1",
+    "--config.sampler.image_steps=2",
+    "--workdir=~/my runs, 1/é",
+)
+
+
+def on_two_devices(home):
+    """The environment of a script with two pretend devices, and a home directory."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
+    return {"HOME": str(home), "XLA_FLAGS": flags}
+
+
 def test_the_scripts_train_in_relative_directories(tmp_path):
-    configs = LAUNCH.parent / "configs"
-    small = (
-        "--config.optimizer.warmup_steps=1",
-        "--config.optimizer.name=adamw",
-        "--config.loop.global_batch_size=4",
-        "--config.data.size=32",
-        "--config.loop.num_eval_examples=32",
-        "--config.loop.num_steps=2",
-    )
-    done = run_script("train_vae", f"--config={configs}/vae_tiny.py", *small, "--workdir=vae", cwd=tmp_path)
+    done = run_script("train_vae", f"--config={CONFIGS}/vae_tiny.py", *SMALL, "--workdir=vae", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    small += ("--config.vae=vae", "--config.model.depth=1", "--config.sampler.image_steps=2")
-    run, home = tmp_path / "my runs, 1/é", {"HOME": str(tmp_path)}
-    arguments = (f"--config={configs}/genmask_tiny.py", *small, "--workdir=~/my runs, 1/é")
     # What works on one device works on several.
-    two = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"
-    done = run_script("train", *arguments, "--config.mesh.fsdp=2", cwd=tmp_path, **home, XLA_FLAGS=two)
+    done = run_script("train", *SMALL_DIT, "--config.vae=vae", cwd=tmp_path, **on_two_devices(tmp_path))
     assert done.returncode == 0, done.stderr
+    run = tmp_path / "my runs, 1/é"
     assert (run / "checkpoints/2").is_dir()
     assert list((run / "samples").glob("masks_*.png"))
-    # A run goes on on fewer devices, and for longer.
-    longer = ("--resume", "--config.loop.num_steps=3", "--change=loop.num_steps", "--config.mesh.fsdp=1")
-    done = run_script("train", *arguments, *longer, cwd=tmp_path, **home)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_on_fewer_devices_and_for_longer(micro_vae, tmp_path):
+    train = ("train", *SMALL_DIT, f"--config.vae={micro_vae}")
+    done = run_script(*train, "--config.mesh.fsdp=2", cwd=tmp_path, **on_two_devices(tmp_path))
     assert done.returncode == 0, done.stderr
+    longer = ("--resume", "--config.loop.num_steps=3", "--change=loop.num_steps", "--config.mesh.fsdp=1")
+    done = run_script(*train, *longer, cwd=tmp_path, HOME=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / "my runs, 1/é"
     assert (run / "checkpoints/3").is_dir()
     config = json.loads((run / "config.json").read_text())
     assert (config["mesh"]["fsdp"], config["loop"]["num_steps"]) == (1, 3)

@@ -82,7 +82,10 @@ def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
         ValueError: no part of it is usable.
     """
     if isinstance(segmentation, dict):
-        return _from_rle(segmentation, size), []
+        counts = from_rle(segmentation, size)
+        if not any(run_lengths(counts)[1::2]):
+            raise ValueError("its mask is empty")
+        return counts, []
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("no segmentation")
     good, complaints = [], []
@@ -118,7 +121,12 @@ def from_coco(segmentation: Any, size: Size) -> str:
     return _counts(coco.merge(coco.frPyObjects(polygons, *size)))
 
 
-def _from_rle(rle: dict[str, Any], size: Size) -> str:
+def from_rle(rle: dict[str, Any], size: Size) -> str:
+    """The counts of an RLE {"size", "counts"}, compressed or as a list.
+
+    Raises:
+        ValueError: it is not a valid RLE of that size.
+    """
     height_width = tuple(rle.get("size", ()))
     if height_width != tuple(size):
         raise ValueError(f"a mask of {_times(height_width)} pixels for an image of {_times(size)}")
@@ -130,10 +138,7 @@ def _from_rle(rle: dict[str, Any], size: Size) -> str:
         counts = _counts(coco.frPyObjects(runs, *size))
     if not isinstance(counts, str):
         raise ValueError("no counts")
-    mask = decode(counts, size)  # validates the counts
-    if not mask.any():
-        raise ValueError("its mask is empty")
-    return encode(mask)
+    return encode(decode(counts, size))  # validates the counts and normalises their form
 
 
 def _times(size: Sequence[int]) -> str:

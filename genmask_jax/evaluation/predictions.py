@@ -95,8 +95,7 @@ def _lines(path: epath.Path) -> Iterator[tuple[str, Any]]:
 def _rle(rle: dict[str, Any], where: str) -> Predict:
     def predict(size: masks.Size) -> np.ndarray:
         try:
-            counts, _ = masks.usable(rle, size)
-            return masks.decode(counts, size)
+            return masks.decode(masks.from_rle(rle, size), size)
         except (ValueError, TypeError) as error:
             raise UserError(f"{where}: {error}") from error
 

@@ -20,6 +20,8 @@ from genmask_jax.weights import qwen_names
 from genmask_jax.weights.parts import Part, need_complete, write_public
 
 STEM = "model"
+WEIGHT_FILES = (f"{STEM}*.safetensors", f"{STEM}.safetensors.index.json")
+"""Patterns of the weights' files."""
 HUB_FILES = (
     "config.json",
     "generation_config.json",

@@ -23,6 +23,15 @@ from genmask_jax.weights.parts import Part, need_complete, write_public
 PARTS = ("dit", "vae")
 EXPERTS = (("transformer", "transformer_2"), ("high_noise_model", "low_noise_model"))
 """Folders of models with two DiTs, in diffusers' layout and in Wan's."""
+TWO_EXPERTS = (
+    "this model has two DiTs, {}, for different noise (as Wan 2.2 of 14B has); one alone is not the model. "
+    "Take Wan 2.1"
+)
+HUB_PATTERNS = {
+    "dit": ("transformer/*.json", "transformer/*.safetensors", "config.json", "diffusion_pytorch_model*"),
+    "vae": ("vae/*.json", "vae/*.safetensors"),
+}
+"""Files of each part on a hub, in diffusers' layout and, of the DiT, in Wan's own (whose VAE is a pickle)."""
 FOLDERS = {"dit": "transformer", "vae": "vae"}
 
 
@@ -48,16 +57,21 @@ def open_wan(source: epath.Path, parts: tuple[str, ...] = PARTS, text_dim: int |
     return opened
 
 
+def check_names(names: list[str]) -> None:
+    """Raises UserError if a repository with files of these names has two DiTs."""
+    folders = {name.partition("/")[0] for name in names}
+    for pair in EXPERTS:
+        if folders.issuperset(pair):
+            raise UserError(f"--from: {TWO_EXPERTS.format(' and '.join(pair))}")
+
+
 def _need_one_expert(source: epath.Path) -> None:
     """Raises UserError for models of two DiTs, one for high noise and one for low: Wan 2.2's of 14B."""
     for folder in (source, source.parent):
         for pair in EXPERTS:
             given = folder is source or source.name in pair
             if given and all((folder / name).is_dir() for name in pair):
-                raise UserError(
-                    f"--from={source}: this model has two DiTs, {' and '.join(pair)}, for different noise "
-                    "(as Wan 2.2 of 14B has); one alone is not the model. Take Wan 2.1"
-                )
+                raise UserError(f"--from={source}: {TWO_EXPERTS.format(' and '.join(pair))}")
 
 
 def _open_dit(source: epath.Path, text_dim: int | None) -> Part:

@@ -80,9 +80,11 @@ def test_an_earlier_checkpoint_stands_in_for_a_damaged_one(micro_run, tmp_path, 
     damage(workdir / "checkpoints/8/ema_params")
     networks, _, step = load(workdir, "last")
     assert step == 4
-    assert "checkpoints/8/ema_params: " in caplog.text
+    assert "checkpoints/8/ema_params" in caplog.text
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(networks.params), micro_run[2].ema_params)
-    with pytest.raises(UserError, match=r"checkpoints/8/ema_params: ") as caught:
+    with pytest.raises(
+        UserError, match=r"checkpoints/8/ema_params(: no parameters here| is incomplete or damaged)"
+    ) as caught:
         load(workdir, "8")
     assert "\n" not in str(caught.value)
 

@@ -227,9 +227,9 @@ def test_what_is_damaged_after_the_import_is_named(hub, tmp_path, monkeypatch, c
     assert "hub/config.json: not there" in said()
     (folder / "hub/gone").rename(folder / "hub/config.json")
     shutil.move(folder / "params", folder / "elsewhere")
-    assert "no parameters here, or damaged ones" in said()
+    assert "params: no parameters here" in said()
     (folder / "params").mkdir()
-    assert "no parameters here, or damaged ones" in said()
+    assert "params is incomplete or damaged" in said()
 
 
 def test_an_encoder_takes_the_layers_that_it_has(hub, tmp_path, monkeypatch):
