@@ -231,6 +231,7 @@ def test_a_bad_entry_costs_no_other(tmp_path):
             odd | {"id": 43, "segmentation": {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}},
             "nothing",
             {"id": 44},
+            odd | {"id": 45, "category_id": [1], "segmentation": SQUARE},
         ]
 
     out = make("image_folder", coco_folder(tmp_path / "raw", images, annotations))
@@ -245,6 +246,7 @@ def test_a_bad_entry_costs_no_other(tmp_path):
         "image 8 has an invalid 'width': 0",
         "object 30 has no mask: no segmentation",
         "an object is of category 77, which is not in the file (3 times)",
+        "an object is of category [1], which is not in the file",
         "object 40 has no mask: polygon 0 covers no pixel",
         "object 41 has no mask: polygon 0 covers no pixel",
         "object 42: polygon 1 covers no pixel", "object 43 has no mask: its mask is empty",
@@ -258,7 +260,7 @@ def test_the_same_holds_for_refer_and_for_captions(tmp_path):
     refs = raw_trees.refs_of(objects, ("val", "testA", "testB"))
     del objects.images[0]["height"]
     one, other = objects.of(1001)[0], objects.of(1002)[0]
-    objects.annotations.append(other | {"id": one["id"]})
+    objects.annotations += [other | {"id": one["id"]}, other | {"id": [5]}]
     del objects.of(1003)[0]["segmentation"]
     objects.write("refcoco")
     refs[-1]["ref_id"] = "last"
@@ -270,6 +272,7 @@ def test_the_same_holds_for_refer_and_for_captions(tmp_path):
         "instances.json: image 1000 lacks 'height'",
         f"a ref is of image 1000, which instances.json does not have ({of_first} times)",
         f"object {one['id']} is two objects; what refers to it is left out",
+        "object [5]: its id is not an integer",
         "which has no mask: no segmentation",
         "ref last lacks a field or has an invalid one: ref_id 'last'",
         f"ref {len(refs)} of the list lacks a field",

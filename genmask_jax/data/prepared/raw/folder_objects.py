@@ -7,6 +7,7 @@ has the height and width that the file gives.
 
 import dataclasses
 import unicodedata
+from collections.abc import Hashable
 from typing import Any
 
 from etils import epath
@@ -120,7 +121,7 @@ def _add(annotation: Any, image: _Found, seen: dict[int, Any], coco: CocoFile, p
     texts = annotation.get("expressions")
     if not texts:
         category = annotation.get("category_id")
-        if category not in coco.categories:
+        if not isinstance(category, Hashable) or category not in coco.categories:
             problems.add(f"{coco.path.name}: an object is of category {category}, which is not in the file")
             return
         texts = coco.categories[category]

@@ -103,6 +103,9 @@ class _Objects:
         twice = set()
         for annotation in coco.annotations:
             number = annotation.get("id")
+            if not isinstance(number, int):
+                problems.add(f"{path.name}: object {number}: its id is not an integer")
+                continue
             if self.annotations.setdefault(number, annotation) != annotation:
                 problems.add(f"{path.name}: object {number} is two objects; what refers to it is left out")
                 twice.add(number)
