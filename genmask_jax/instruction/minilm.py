@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Instruction, InstructionEncoder, Targets
 from genmask_jax.models.attention import attend
-from genmask_jax.models.layers import MLP, exact_gelu, layer_norm, scan_blocks, stack
+from genmask_jax.models.layers import MLP, exact_gelu, layer_norm, linear_factory, scan_blocks, stack
 from genmask_jax.parameters.layout import LINEAR, SAME, Entry, complaints, make_entry
 from genmask_jax.parameters.names import flat_paths
 
@@ -64,7 +64,9 @@ class MiniLMBlock(nnx.Module):
         self.value = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
         self.attention_out = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
         self.attention_norm = _norm(rngs)
-        self.mlp = MLP((WIDTH, MLP_WIDTH, WIDTH), exact_gelu, dtype=jnp.float32, rngs=rngs)
+        self.mlp = MLP(
+            (WIDTH, MLP_WIDTH, WIDTH), exact_gelu, linear=linear_factory(jnp.float32, jnp.float32, rngs)
+        )
         self.mlp_norm = _norm(rngs)
 
     def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B L D"]:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Instruction, InstructionEncoder
 from genmask_jax.models.attention import attend
-from genmask_jax.models.layers import MLP, Linear, gelu, layer_norm, scan_blocks, stack, xavier
+from genmask_jax.models.layers import MLP, gelu, layer_norm, linear_factory, scan_blocks, stack
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
 TOKENIZER = "tokenizer.json"
@@ -96,9 +96,10 @@ class TextBlock(nnx.Module):
 
     def __init__(self, size: int, num_heads: int, *, dtype, rngs: nnx.Rngs):
         self.num_heads = num_heads
-        self.to_qkv = Linear(size, 3 * size, dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.to_out = Linear(size, size, dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.mlp = MLP((size, 4 * size, size), gelu, dtype=dtype, rngs=rngs)
+        linear = linear_factory(dtype, jnp.float32, rngs)
+        self.to_qkv = linear(size, 3 * size)
+        self.to_out = linear(size, size)
+        self.mlp = MLP((size, 4 * size, size), gelu, linear=linear)
         self.gates = nnx.Param(jnp.zeros((2, size)))
 
     def __call__(self, x, mask):

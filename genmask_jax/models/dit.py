@@ -20,6 +20,7 @@ from genmask_jax.models.layers import (
     RMSNorm,
     gelu,
     layer_norm,
+    linear_factory,
     rotary_table,
     rotate,
     scan_blocks,
@@ -44,6 +45,8 @@ class DiTConfig:
     remat: what the backward pass recomputes in each block to save memory: "none", "matrices" (all but matrix
         products and attention), "attention" (all but attention) or "all".
     unroll: compile the blocks one by one instead of as a loop: faster on a CPU, slow to compile if deep.
+    lora_rank: rank of low-rank adapters on the blocks' attention and feed-forward matrices; 0 for none. They
+        are trained beside weights that a run starts from (`config.init`), which stay as they are.
     """
 
     hidden_size: int
@@ -57,17 +60,19 @@ class DiTConfig:
     rope_theta: float = 1e4
     remat: str = "none"
     unroll: bool = False
+    lora_rank: int = 0
 
 
 class Attention(nnx.Module):
     """Multi-head attention; queries and keys are RMS-normed over all channels before the split into heads."""
 
-    def __init__(self, hidden_size: int, num_heads: int, *, dtype, rngs: nnx.Rngs):
+    def __init__(self, hidden_size: int, num_heads: int, *, linear):
+        """`linear`: from `linear_factory`."""
         self.num_heads = num_heads
-        self.to_q = Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.to_k = Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.to_v = Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.to_out = Linear(hidden_size, hidden_size, dtype=dtype, kernel_init=xavier, rngs=rngs)
+        self.to_q = linear(hidden_size, hidden_size)
+        self.to_k = linear(hidden_size, hidden_size)
+        self.to_v = linear(hidden_size, hidden_size)
+        self.to_out = linear(hidden_size, hidden_size)
         self.norm_q = RMSNorm(hidden_size)
         self.norm_k = RMSNorm(hidden_size)
 
@@ -106,11 +111,13 @@ class Block(nnx.Module):
     """Self-attention, cross-attention to the instruction, feed-forward; six modulations from the timestep."""
 
     def __init__(self, config: DiTConfig, *, dtype, rngs: nnx.Rngs):
-        size = config.hidden_size
-        self.attn1 = Attention(size, config.num_heads, dtype=dtype, rngs=rngs)
-        self.attn2 = Attention(size, config.num_heads, dtype=dtype, rngs=rngs)
+        size, rank = config.hidden_size, config.lora_rank
+        # Frozen matrices are stored in the dtype of their products: in training, the same numbers.
+        linear = linear_factory(dtype, dtype if rank else jnp.float32, rngs, rank)
+        self.attn1 = Attention(size, config.num_heads, linear=linear)
+        self.attn2 = Attention(size, config.num_heads, linear=linear)
         self.norm2 = nnx.LayerNorm(size, epsilon=1e-6, dtype=jnp.float32, rngs=rngs)
-        self.ffn = MLP((size, config.ffn_size, size), gelu, dtype=dtype, rngs=rngs)
+        self.ffn = MLP((size, config.ffn_size, size), gelu, linear=linear)
         table = jax.random.normal(rngs.params(), (6, size)) / math.sqrt(size)
         self.scale_shift_table = nnx.Param(table)
 
@@ -130,15 +137,15 @@ class DiT(nnx.Module):
     """Predicts the velocity of noisy latents from timesteps and an instruction."""
 
     def __init__(self, config: DiTConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
-        """Parameters are float32; matrix products use `dtype`."""
+        """Parameters are float32 (the blocks' matrices `dtype` beside adapters); products use `dtype`."""
         self.config, self.dtype = config, dtype
         size, patch = config.hidden_size, config.patch_size**2 * config.channels
         self.patch_embedding = Linear(patch, size, dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.time_embedder = MLP(
-            (config.frequency_dim, size, size), jax.nn.silu, dtype=jnp.float32, rngs=rngs
-        )
+        precise = linear_factory(jnp.float32, jnp.float32, rngs)
+        self.time_embedder = MLP((config.frequency_dim, size, size), jax.nn.silu, linear=precise)
         self.time_proj = Linear(size, 6 * size, dtype=jnp.float32, kernel_init=_small, rngs=rngs)
-        self.text_embedder = MLP((config.text_dim, size, size), gelu, dtype=dtype, rngs=rngs)
+        linear = linear_factory(dtype, jnp.float32, rngs)
+        self.text_embedder = MLP((config.text_dim, size, size), gelu, linear=linear)
         self.blocks = stack(lambda rngs: Block(config, dtype=dtype, rngs=rngs), config.depth, rngs)
         table = jax.random.normal(rngs.params(), (2, size)) / math.sqrt(size)
         self.scale_shift_table = nnx.Param(table)

@@ -48,18 +48,52 @@ class RMSNorm(nnx.Module):
 
 
 class Linear(nnx.Linear):
-    """nnx.Linear on all tokens as one matrix: on CPUs, its gradient is faster than over several axes."""
+    """nnx.Linear on all tokens as one matrix: on CPUs, its gradient is faster than over several axes.
+
+    With `lora_rank`, a low-rank adapter (Hu et al. 2021) is added: x W + b + x A B. A is random, B starts at
+    zero, both are float32. There is no further factor (alpha equals the rank).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, lora_rank: int = 0, dtype: Any, rngs: nnx.Rngs, **options
+    ):
+        super().__init__(inputs, outputs, dtype=dtype, rngs=rngs, **options)
+        if lora_rank:
+            self.lora = nnx.LoRA(inputs, lora_rank, outputs, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:
-        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+        rows = x.reshape(-1, x.shape[-1])
+        y = super().__call__(rows)
+        if hasattr(self, "lora"):
+            y = y + self.lora(rows)
+        return y.reshape(*x.shape[:-1], -1)
+
+
+def linear_factory(
+    dtype: Any, param_dtype: Any, rngs: nnx.Rngs, lora_rank: int = 0
+) -> Callable[..., nnx.Module]:
+    """(inputs, outputs, use_bias=True) -> a linear layer.
+
+    Args:
+        dtype: of the matrix product.
+        param_dtype: of the weights; adapters are float32.
+        rngs: for the weights.
+        lora_rank: of the adapters; 0 for none.
+    """
+    options = {"dtype": dtype, "param_dtype": param_dtype, "lora_rank": lora_rank, "rngs": rngs}
+
+    def linear(inputs: int, outputs: int, use_bias: bool = True) -> Linear:
+        return Linear(inputs, outputs, use_bias=use_bias, kernel_init=xavier, **options)
+
+    return linear
 
 
 class MLP(nnx.Module):
-    """linear, activation, linear."""
+    """linear, activation, linear. `linear`: from `linear_factory`."""
 
-    def __init__(self, sizes: tuple[int, int, int], activation, *, dtype, rngs: nnx.Rngs):
-        self.linear_1 = Linear(sizes[0], sizes[1], dtype=dtype, kernel_init=xavier, rngs=rngs)
-        self.linear_2 = Linear(sizes[1], sizes[2], dtype=dtype, kernel_init=xavier, rngs=rngs)
+    def __init__(self, sizes: tuple[int, int, int], activation, *, linear):
+        self.linear_1 = linear(sizes[0], sizes[1])
+        self.linear_2 = linear(sizes[1], sizes[2])
         self.activation = activation
 
     def __call__(self, x: Float[Array, "... I"]) -> Float[Array, "... O"]:

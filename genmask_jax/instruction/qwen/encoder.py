@@ -25,9 +25,9 @@ from jaxtyping import Array, Float
 
 from genmask_jax.instruction.base import Embedded, InstructionEncoder
 from genmask_jax.instruction.qwen.config import QwenConfig
-from genmask_jax.instruction.qwen.layers import linear_factory
 from genmask_jax.instruction.qwen.text import QwenText
 from genmask_jax.instruction.qwen.vision import QwenVision
+from genmask_jax.models.layers import linear_factory
 
 Inputs = dict[str, Array]
 

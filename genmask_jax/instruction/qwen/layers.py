@@ -6,30 +6,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from genmask_jax.models.layers import Linear, xavier
-
 Table = tuple[Float[Array, "B N half"], Float[Array, "B N half"]]
 """Cosines and sines of rotary positions, float32."""
-
-
-def linear_factory(dtype, param_dtype, rngs: nnx.Rngs, lora_rank: int = 0):
-    """(inputs, outputs, use_bias) -> a linear layer.
-
-    Args:
-        dtype: of the matrix product.
-        param_dtype: of the weights; adapters are float32.
-        rngs: for the weights.
-        lora_rank: of the adapters; 0 for none.
-    """
-    shared = {"dtype": dtype, "param_dtype": param_dtype, "kernel_init": xavier, "rngs": rngs}
-
-    def linear(inputs: int, outputs: int, use_bias: bool) -> nnx.Linear:
-        if lora_rank:
-            adapter = {"lora_rank": lora_rank, "lora_dtype": dtype}
-            return nnx.LoRALinear(inputs, outputs, use_bias=use_bias, **adapter, **shared)
-        return Linear(inputs, outputs, use_bias=use_bias, **shared)
-
-    return linear
 
 
 class GatedMLP(nnx.Module):

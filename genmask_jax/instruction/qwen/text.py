@@ -16,12 +16,11 @@ from genmask_jax.instruction.qwen.layers import (
     GatedMLP,
     Table,
     frequencies,
-    linear_factory,
     rotary_table,
     rotate_halves,
 )
 from genmask_jax.models.attention import attend
-from genmask_jax.models.layers import RMSNorm, scan_blocks, stack
+from genmask_jax.models.layers import RMSNorm, linear_factory, scan_blocks, stack
 
 Cache = tuple[Float[Array, "N B M K d"], Float[Array, "N B M K d"]]
 """Keys and values of every layer, with M slots."""

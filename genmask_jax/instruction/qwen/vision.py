@@ -16,12 +16,11 @@ from genmask_jax.instruction.qwen.layers import (
     GatedMLP,
     Table,
     frequencies,
-    linear_factory,
     rotary_table,
     rotate_halves,
 )
 from genmask_jax.models.attention import attend
-from genmask_jax.models.layers import RMSNorm, exact_gelu, scan_blocks, stack
+from genmask_jax.models.layers import RMSNorm, exact_gelu, linear_factory, scan_blocks, stack
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
