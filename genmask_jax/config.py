@@ -90,6 +90,9 @@ class OptimizerConfig:
 
     name: "adamw", or "muon": Muon for the matrices of transformer blocks and Adam for the rest.
     instruction_lr_scale: factor on the learning rate for an instruction encoder that is trained with the DiT.
+    moments_dtype: in which the moments are kept between steps; "bfloat16" halves their memory. They are
+        updated in float32 and rounded to the nearest, which loses changes of less than some 0.3 %: b2 must
+        not exceed 0.99.
     """
 
     name: str = "adamw"
@@ -100,6 +103,7 @@ class OptimizerConfig:
     b1: float = 0.9
     b2: float = 0.99
     max_grad_norm: float = 1.0
+    moments_dtype: str = "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +136,7 @@ class SamplerConfig:
 class LoopConfig:
     """Settings of the training loop.
 
+    ema_decay: of the average of the parameters that is validated and sampled with; 0 for no average.
     eval_every_steps: interval of validation, which also writes sample images and a checkpoint.
     checkpoint_every_steps: interval of checkpoints without validation.
     """
@@ -151,7 +156,9 @@ class TrainConfig:
     """Training of GenMask itself.
 
     vae: directory of a VAE, trained (launch/train_vae.py) or imported (launch/import_weights.py).
-    init: directory of imported DiT weights to start from; empty for random initialisation.
+    init: directory of weights to start from: imported ones (launch/import_weights.py), or a training run's;
+        empty for random initialisation. With `model.lora_rank` they stay as they are; adapters are trained,
+        and what these weights lack (the projection of texts of another width, a trained instruction encoder).
     model: the DiT; `channels` and `text_dim` are set from the VAE and the instruction encoder.
     compute_dtype: of the matrix products; parameters, norms, softmax and loss are float32.
     segment_weight: weight of the masks' loss relative to the images'; 1 is the paper's objective.
@@ -248,6 +255,14 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     )
     optimizer = config.optimizer
     need(optimizer.name in ("adamw", "muon"), f"optimizer.name: {optimizer.name!r} is not adamw or muon")
+    need(
+        optimizer.moments_dtype in ("float32", "bfloat16"),
+        f"optimizer.moments_dtype: {optimizer.moments_dtype!r} is not float32 or bfloat16",
+    )
+    need(
+        optimizer.moments_dtype == "float32" or optimizer.b2 <= 0.99,
+        f"optimizer.b2 {optimizer.b2} is above 0.99, which moments in bfloat16 are too coarse for",
+    )
     need(optimizer.warmup_steps < loop.num_steps, "optimizer.warmup_steps must be below num_steps")
     if isinstance(config, VAETrainConfig):
         need(bool(config.vae.multipliers), "vae.multipliers must not be empty")
@@ -261,6 +276,10 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     need(
         model.hidden_size % (2 * model.num_heads) == 0,
         f"model.hidden_size {model.hidden_size} must be a multiple of 2 x num_heads {model.num_heads}",
+    )
+    need(
+        bool(config.init) or not model.lora_rank,
+        f"model.lora_rank {model.lora_rank} adapts weights; name them with config.init",
     )
     need(model.remat in REMAT, f"model.remat: {model.remat!r} is not {', '.join(REMAT)}")
     need(model.frequency_dim % 2 == 0, f"model.frequency_dim {model.frequency_dim} must be even")

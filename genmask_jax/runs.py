@@ -3,9 +3,12 @@
     config.json            the training config
     instruction/           the learned tokenizer, or the digest of the encoder's imported weights
     vae/                   config.json and weights of the (frozen) VAE
-    checkpoints/STEP/      train (state without EMA), ema_params, data (position), metrics
+    base.json              of a run with adapters: what identifies the weights that they belong to
+    checkpoints/STEP/      train (state without EMA), ema_params, data (position), metrics. A run without an
+                           average has its parameters as ema_params, and not in train
 
-This is enough to resume, evaluate and sample; only Qwen's imported weights are not copied into it.
+This is enough to resume, evaluate and sample; only Qwen's imported weights, and those under adapters, are
+not copied into it.
 """
 
 import json

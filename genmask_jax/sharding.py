@@ -34,6 +34,9 @@ COLUMN_PARALLEL = re.compile(
 )
 ROW_PARALLEL = re.compile(r"\.(to_out|ffn\.linear_2|o_proj|down_proj)\.kernel$")
 
+MATRICES = (".kernel", ".lora_a", ".lora_b")
+"""How the names of matrices end that products read in the dtype of the computation."""
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
@@ -158,7 +161,7 @@ def gather_layer(layer: Any, stacked: Any, dtype: Any) -> Any:
         spec = parameter_spec(name, all_layers.shape, all_layers.dtype.itemsize, mesh)[1:]
         whole = P(*(axis if axis == "tensor" else None for axis in spec))
         shardings = NamedSharding(mesh, P(*spec)), NamedSharding(mesh, whole)
-        return _gather(x, *shardings, dtype if name.endswith(".kernel") else x.dtype)
+        return _gather(x, *shardings, dtype if name.endswith(MATRICES) else x.dtype)
 
     return jax.tree.map_with_path(gather, layer, stacked)
 

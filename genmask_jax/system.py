@@ -1,7 +1,8 @@
 """GenMask: the DiT, the VAE and the instruction encoder in one model, and which parameters are trained."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,17 @@ from jaxtyping import Array, Float
 
 from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
-from genmask_jax.instruction.base import Embedded, Instruction, InstructionEncoder, Preparer, with_loaded
+from genmask_jax.instruction.base import (
+    Embedded,
+    Instruction,
+    InstructionEncoder,
+    Preparer,
+    Targets,
+    with_loaded,
+)
 from genmask_jax.models.dit import DiT
 from genmask_jax.models.vae import VAE, VAEConfig
+from genmask_jax.parameters.names import flat_paths, parameter_name
 from genmask_jax.sharding import one_device, placed, state_shardings
 
 
@@ -45,16 +54,30 @@ def _frames(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -
     return jnp.stack([x_t, image_latents], axis=1), jnp.stack([t, jnp.zeros_like(t)], axis=1), *text
 
 
+@runtime_checkable
+class Base(Protocol):
+    """Weights that stay as they are beside the adapters that are trained (`pretrained.Pretrained`)."""
+
+    def covered(self, model: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
+        """The names of the model's parameters that these weights hold, given all shapes by name."""
+        ...
+
+    def restore(self, targets: Targets) -> dict[str, jax.Array]:
+        """Parameters by name, in the dtypes and shardings of `targets`."""
+        ...
+
+
 @dataclasses.dataclass
 class Networks:
     """The model, split for jit: `graph` is static, the states are pytrees.
 
     graph: merges with (params, frozen) into a `GenMask`.
     params: trained parameters (DiT, instruction encoder); None until initialised or restored.
-    frozen: frozen parameters (VAE, instruction encoder).
+    frozen: frozen parameters (VAE, instruction encoder, the DiT's base beside adapters).
     preparer: the host side of the instruction encoder.
     size: side of the images, in pixels.
     mesh: devices that hold the parameters and that batches are sharded over.
+    base: names of the parameters that adapters leave as they are.
     """
 
     graph: Any
@@ -66,6 +89,7 @@ class Networks:
     instruction: Instruction
     vae_config: VAEConfig
     mesh: Mesh
+    base: frozenset[str] = frozenset()
 
     def merge(self, params: Any, frozen: Any) -> GenMask:
         """The model itself, for use inside a traced function."""
@@ -73,7 +97,8 @@ class Networks:
 
     def init_params(self, key: jax.Array) -> Any:
         """Newly initialised trained parameters. Call this under jit, where the frozen ones cost nothing."""
-        return _split(_make(self.config, self.vae_config, self.instruction, key), self.instruction)[1]
+        model = _make(self.config, self.vae_config, self.instruction, key)
+        return _split(model, self.instruction, self.base)[1]
 
     def abstract_params(self) -> Any:
         """Shapes, dtypes and shardings of `params`."""
@@ -97,9 +122,13 @@ def _make(config: TrainConfig, vae_config: VAEConfig, instruction: Instruction, 
     )
 
 
-def _split(model: GenMask, instruction: Instruction) -> tuple[Any, Any, Any]:
+def _split(
+    model: GenMask, instruction: Instruction, base: frozenset[str] = frozenset()
+) -> tuple[Any, Any, Any]:
     def trained(path: Any, _: Any) -> bool:
         part, *rest = map(str, path)
+        if ".".join((part, *rest)) in base:
+            return False
         return part == "dit" or (part == "instruction" and instruction.trained(".".join(rest)))
 
     graph, params, frozen = nnx.split(model, trained, ...)
@@ -107,7 +136,11 @@ def _split(model: GenMask, instruction: Instruction) -> tuple[Any, Any, Any]:
 
 
 def abstract_networks(
-    config: TrainConfig, vae_config: VAEConfig, instruction: Instruction, mesh: Mesh | None = None
+    config: TrainConfig,
+    vae_config: VAEConfig,
+    instruction: Instruction,
+    mesh: Mesh | None = None,
+    base: Base | None = None,
 ) -> Networks:
     """The model that a config describes, with only shapes and shardings for the frozen weights.
 
@@ -116,23 +149,26 @@ def abstract_networks(
         vae_config: the VAE's.
         instruction: the instruction encoder.
         mesh: devices that will hold the weights; this process's first device if None.
+        base: the weights beside which adapters are trained; None without adapters.
 
     Raises:
-        UserError: the image size is not a multiple of the VAE's stride times the DiT's patch size.
+        UserError: the image size is not a multiple of the VAE's stride times the DiT's patch size, or the
+            base is of another model.
     """
     step = vae_config.stride * config.model.patch_size
     if config.data.size % step:
         raise UserError(
             f"config.data.size {config.data.size} is not a multiple of VAE stride x patch size = {step}"
         )
-    graph, _, frozen = nnx.eval_shape(
-        lambda: _split(_make(config, vae_config, instruction, jax.random.key(0)), instruction)
-    )
+    model = nnx.eval_shape(lambda: _make(config, vae_config, instruction, jax.random.key(0)))
+    _, params, _ = _split(model, instruction)
+    shapes = {name: tuple(leaf.shape) for name, leaf in flat_paths(params)}
+    kept = base.covered(shapes) if base else frozenset()
+    graph, _, frozen = _split(model, instruction, kept)
     mesh = mesh or one_device()
     frozen = jax.tree.map(placed, frozen, state_shardings(frozen, mesh))
-    return Networks(
-        graph, None, frozen, instruction.preparer, config.data.size, config, instruction, vae_config, mesh
-    )
+    size, preparer = config.data.size, instruction.preparer
+    return Networks(graph, None, frozen, preparer, size, config, instruction, vae_config, mesh, kept)
 
 
 def make_networks(
@@ -141,17 +177,27 @@ def make_networks(
     vae_state: Any,
     instruction: Instruction,
     mesh: Mesh | None = None,
+    base: Base | None = None,
 ) -> Networks:
     """`abstract_networks` with the frozen weights loaded, and without trained ones.
 
     Raises:
         UserError: as in `abstract_networks`, or the encoder's weights are missing.
     """
-    networks = abstract_networks(config, vae_config, instruction, mesh)
+    networks = abstract_networks(config, vae_config, instruction, mesh, base)
     frozen = networks.frozen
     # Via the host: an array on one process's device cannot be sharded over those of other processes.
     vae = jax.device_get(vae_state)
     frozen["vae"] = jax.device_put(vae, jax.tree.map(lambda x: x.sharding, frozen["vae"]))
     if "instruction" in frozen:
         frozen["instruction"] = with_loaded(frozen["instruction"], instruction)
+    if base:
+        networks.frozen = _with_base(frozen, networks.base, base)
     return networks
+
+
+def _with_base(frozen: Any, names: frozenset[str], base: Base) -> Any:
+    """Fills the base's weights into the frozen parameters, or their shapes."""
+    leaves = {parameter_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(frozen)}
+    loaded = base.restore({name: placed(leaves[name], leaves[name].sharding) for name in names})
+    return jax.tree.map_with_path(lambda keys, leaf: loaded.get(parameter_name(keys), leaf), frozen)

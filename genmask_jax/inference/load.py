@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 from genmask_jax.config import TrainConfig
 from genmask_jax.errors import DamagedError
 from genmask_jax.instruction import factory
+from genmask_jax.pretrained import open_base
 from genmask_jax.runs import find_steps, load_vae, read_config, restore_ema
 from genmask_jax.system import Networks, make_networks
 
@@ -30,7 +31,7 @@ def load(
     config = read_config(TrainConfig, workdir)
     steps = find_steps(workdir, which)
     encoder = factory.build(config.instruction, epath.Path(workdir) / "instruction")
-    networks = make_networks(config, *load_vae(workdir), encoder, mesh)
+    networks = make_networks(config, *load_vae(workdir), encoder, mesh, open_base(config, workdir))
     step, networks.params = _restore_newest(workdir, steps, networks.abstract_params())
     return networks, config, step
 

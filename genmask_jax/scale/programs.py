@@ -71,7 +71,8 @@ def train_step(run: Described) -> jax.stages.Lowered:
     config, mesh = run.config, run.mesh
     task = GenMaskTask(run.networks, config)
     tx = make_optimizer(config.optimizer, config.loop)
-    shapes = jax.eval_shape(make_init(task.init_params, tx, task.metric_names), jax.random.key(0))
+    init = make_init(task.init_params, tx, task.metric_names, ema=config.loop.ema_decay > 0)
+    shapes = jax.eval_shape(init, jax.random.key(0))
     shardings = state_shardings(shapes, mesh)
     step = make_train_step(task.loss, tx, config.loop, mesh, shardings)
     return step.lower(jax.tree.map(placed, shapes, shardings), run.networks.frozen, _batch(run))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
@@ -40,8 +41,8 @@ class Checkpoints:
         """Saves state and data position; returns once they are copied, and writes in the background."""
         step = int(jax.device_get(state.step))
         items = ocp.args.Composite(
-            train=ocp.args.StandardSave(dataclasses.replace(state, ema_params=None)),
-            ema_params=ocp.args.StandardSave(state.ema_params),
+            train=ocp.args.StandardSave(_without(state, _item_of_eval_params(state))),
+            ema_params=ocp.args.StandardSave(state.eval_params),
             data=ocp.args.JsonSave(data.get_state()),  # the same on every host
         )
         metrics = None if score is None else {"score": score}
@@ -72,20 +73,29 @@ class Checkpoints:
 
     def _restore(self, step: int, state: TrainState) -> dict[str, Any]:
         """The state ("train") and the position of the data ("data") of a step."""
-        saved = self._saved_metrics(step)
-        names = {name if name in saved else RENAMED_METRICS.get(name, name): name for name in state.metrics}
-        metrics = {old: state.metrics[name] for old, name in names.items()}
+        saved = self._saved(step)
+        metrics = saved["metrics"]
+        names = {n if n in metrics else RENAMED_METRICS.get(n, n): n for n in state.metrics}
+        # A run may go on with an average, or without one, unlike before.
+        item = "ema_params" if saved["params"] else "params"
+        wanted = dataclasses.replace(state, metrics={old: state.metrics[name] for old, name in names.items()})
         restored = self.manager.restore(
             step,
             args=ocp.args.Composite(
-                train=ocp.args.StandardRestore(dataclasses.replace(state, ema_params=None, metrics=metrics)),
-                ema_params=ocp.args.StandardRestore(state.ema_params),
+                train=ocp.args.StandardRestore(_without(wanted, item)),
+                ema_params=ocp.args.StandardRestore(state.eval_params),
                 data=ocp.args.JsonRestore(),
             ),
         )
-        train = restored["train"]
-        metrics = {names[old]: value for old, value in train.metrics.items()}
-        train = dataclasses.replace(train, ema_params=restored["ema_params"], metrics=metrics)
+        train, averaged = restored["train"], restored["ema_params"]
+        train = dataclasses.replace(
+            train,
+            params=train.params if saved["params"] else averaged,
+            ema_params=averaged if saved["params"] else jax.tree.map(jnp.copy, averaged),
+            metrics={names[old]: value for old, value in train.metrics.items()},
+        )
+        if state.ema_params is None:
+            train = dataclasses.replace(train, ema_params=None)
         return {"train": train, "data": restored["data"]}
 
     def _put_aside(self, steps: list[int]) -> None:
@@ -98,13 +108,14 @@ class Checkpoints:
         if steps:
             self.manager.reload()
 
-    def _saved_metrics(self, step: int) -> set[str]:
+    def _saved(self, step: int) -> Any:
+        """The tree of a saved state; its fields are empty where they were None."""
         path = self.manager.directory / str(step) / "train"
         with ocp.StandardCheckpointer() as checkpointer:
             found = checkpointer.metadata(path).item_metadata
         if found is None:
             raise ValueError("it has no metadata")
-        return set(found.tree["metrics"])
+        return found.tree
 
     def latest_step(self) -> int | None:
         """The step of the last complete checkpoint, or None."""
@@ -115,6 +126,15 @@ class Checkpoints:
         with _written(self.manager):
             self.manager.wait_until_finished()
         self.manager.close()
+
+
+def _item_of_eval_params(state: TrainState) -> str:
+    """The field that is saved as an item of its own, which inference reads."""
+    return "params" if state.ema_params is None else "ema_params"
+
+
+def _without(state: TrainState, field: str) -> TrainState:
+    return dataclasses.replace(state, **{"ema_params": None, field: None})
 
 
 @contextmanager

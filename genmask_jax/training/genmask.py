@@ -18,10 +18,10 @@ from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.instruction.base import Embedded, with_loaded
 from genmask_jax.pixels import mask_to_rgb, to_signed
+from genmask_jax.pretrained import Pretrained, replace, shapes_of
 from genmask_jax.sheets import generation_sheet, segmentation_sheet
 from genmask_jax.system import GenMask, Networks
 from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
-from genmask_jax.training.init import restore_dit
 
 METRICS = ("loss", "loss_segment", "loss_generate", "grad_norm")
 
@@ -39,17 +39,18 @@ class GenMaskTask:
         self.generator = Generator(networks, config.sampler, batch_size=16)
 
     def start(self, params: Any) -> Any:
-        """Replaces fresh DiT parameters by imported ones if `config.init` is set.
+        """Replaces fresh parameters by those of `config.init` if that is set; adapters stay fresh.
 
         The trained part of a pretrained instruction encoder starts from its pretrained weights.
         """
         if "instruction" in params and self.networks.instruction.load is not None:
             params = jax.tree.map(lambda x: x, params)  # the caller's tree is not modified
             params["instruction"] = with_loaded(params["instruction"], self.networks.instruction)
-        if not self.config.init:
-            return params
-        params, fresh = restore_dit(self.config.init, params)
-        logging.info("initialised from %s; not imported: %s", self.config.init, ", ".join(fresh) or "-")
+        fresh = sorted(shapes_of(params))
+        if self.config.init and not self.config.model.lora_rank:
+            params, fresh = replace(params, Pretrained(self.config.init))
+        if self.config.init:
+            logging.info("initialised from %s; new: %s", self.config.init, ", ".join(fresh) or "-")
         return params
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:

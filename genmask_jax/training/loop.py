@@ -78,7 +78,8 @@ def rehearse(task: Task, config: TrainConfig | VAETrainConfig, mesh: Mesh) -> No
     data = task.batches(loop.global_batch_size, part_of_batch(mesh))
     batch = draw(data)
     try:
-        state = jax.eval_shape(make_init(task.init_params, tx, task.metric_names), jax.random.key(0))
+        init = make_init(task.init_params, tx, task.metric_names, ema=loop.ema_decay > 0)
+        state = jax.eval_shape(init, jax.random.key(0))
         with tracing_on(mesh):
             jax.eval_shape(task.loss, state.params, task.frozen, batch, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError) as error:
@@ -112,7 +113,8 @@ def train(
     """
     loop = config.loop
     tx = make_optimizer(config.optimizer, loop)
-    state, shardings = init_state(make_init(task.init_params, tx, task.metric_names), config.seed, mesh)
+    init = make_init(task.init_params, tx, task.metric_names, ema=loop.ema_decay > 0)
+    state, shardings = init_state(init, config.seed, mesh)
     logging.info("\n%s", parameter_overview.get_parameter_overview(_plain(state.params), include_stats=False))
     data = task.batches(loop.global_batch_size, part_of_batch(mesh))
     checkpoints = Checkpoints(workdir)
@@ -145,7 +147,7 @@ def train(
                 need_finite(step, {name: float(x) for name, x in jax.device_get(state.metrics).items()})
             if evaluated:
                 began = time.monotonic()
-                scores = task.evaluate(state.ema_params, step, workdir / "samples")
+                scores = task.evaluate(state.eval_params, step, workdir / "samples")
                 reporter.scores(step, scores, time.monotonic() - began)
             if saved:  # before the next batch is drawn, so that the data's position belongs to the step
                 checkpoints.save(state, data, scores["score"] if evaluated else None)
@@ -161,8 +163,9 @@ def _plain(params: Any) -> Any:
 def _start(task: Task, state: TrainState) -> TrainState:
     """A fresh state with the task's initial parameters."""
     params = task.start(state.params)
-    ema_params = jax.tree.map(jnp.copy, params) if params is not state.params else state.ema_params
-    return dataclasses.replace(state, params=params, ema_params=ema_params)
+    if params is state.params or state.ema_params is None:
+        return dataclasses.replace(state, params=params)
+    return dataclasses.replace(state, params=params, ema_params=jax.tree.map(jnp.copy, params))
 
 
 @contextmanager

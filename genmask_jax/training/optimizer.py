@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 import optax.contrib
 
@@ -21,9 +22,24 @@ def make_optimizer(config: OptimizerConfig, loop: LoopConfig) -> optax.GradientT
     make = {"adamw": _adamw, "muon": _muon}[config.name]
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
-        make(config, schedule),
+        _moments_in(make(config, schedule), jnp.dtype(config.moments_dtype)),
         optax.masked(optax.scale(config.instruction_lr_scale), _of_instruction),
     )
+
+
+def _moments_in(tx: optax.GradientTransformation, dtype: jnp.dtype) -> optax.GradientTransformation:
+    """Keeps the moments of an optimiser in `dtype` between steps; it computes in float32."""
+    if dtype == jnp.float32:
+        return tx
+
+    def cast(state: Any, dtype: jnp.dtype) -> Any:
+        return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        updates, state = tx.update(updates, cast(state, jnp.dtype(jnp.float32)), params)
+        return updates, cast(state, dtype)
+
+    return optax.GradientTransformation(lambda params: cast(tx.init(params), dtype), update)
 
 
 def learning_rate_schedule(config: OptimizerConfig, loop: LoopConfig) -> optax.Schedule:

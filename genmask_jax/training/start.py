@@ -15,11 +15,11 @@ from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.base import warn_of_cut_texts
 from genmask_jax.models.vae import VAEConfig
+from genmask_jax.pretrained import Pretrained, keep_base, open_base, shapes_of
 from genmask_jax.runs import load_vae, save_vae
 from genmask_jax.sharding import make_mesh
 from genmask_jax.system import make_networks
 from genmask_jax.training.genmask import GenMaskTask
-from genmask_jax.training.init import check_dit
 from genmask_jax.training.loop import check_batch, rehearse, train
 from genmask_jax.training.state import TrainState
 from genmask_jax.training.vae import VAETask
@@ -58,26 +58,33 @@ def train_genmask(
     check_data(config.data)
     if config.data.latents:
         need_same(config.data, vae_config, vae_state)
+    base = open_base(config, place.path if place.resumed else None)
+    start = base or (Pretrained(config.init) if config.init and not place.resumed else None)
     kept = place.path / INSTRUCTION
-    known = place.resumed and kept.exists()  # a resumed run keeps its tokenizer
-    said = [] if known else texts(config.data)
-    encoder = factory.build(config.instruction, kept, said)
+    known = kept if place.resumed and kept.exists() else None
+    if known is None and start:
+        known = start.instruction(config.instruction.name)
+    said = [] if known else texts(config.data)  # a known tokenizer stays
+    encoder = factory.build(config.instruction, known or kept, said)
     warn_of_cut_texts(encoder.preparer, said)
     if config.data.latents:
         need_same_instruction(config.data.latents, encoder)
     mesh = make_mesh(config.mesh)
     check_batch(config.loop, mesh)
-    networks = make_networks(config, vae_config, vae_state, encoder, mesh)
+    networks = make_networks(config, vae_config, vae_state, encoder, mesh, base)
     task = make_task(networks, config)
-    if config.init and not place.resumed:
-        check_dit(config.init, networks.abstract_params())
+    if start and not base:
+        start.covered(shapes_of(networks.abstract_params()))
     if place.overwrite:
         rehearse(task, config, mesh)
     make_workdir(place, config)
     if not _has_vae(place):
         save_vae(place.path, vae_config, vae_state)
-    if encoder.save is not None and not known and hosts.is_first():
-        encoder.save(kept)
+    if hosts.is_first():
+        if encoder.save is not None and known != kept:
+            encoder.save(kept)
+        if base:
+            keep_base(base, place.path)
     hosts.wait("instruction encoder saved")
     return train(task, config, place.path, mesh, profile)
 
@@ -129,5 +136,5 @@ def train_vae(
         rehearse(task, config, mesh)
     make_workdir(place, config)
     state, scores = train(task, config, place.path, mesh)
-    save_vae(place.path, config.vae, task.finish(state.ema_params))
+    save_vae(place.path, config.vae, task.finish(state.eval_params))
     return place.path, scores

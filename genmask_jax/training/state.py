@@ -22,7 +22,8 @@ class TrainState:
     """Everything that a step changes; with the data position, all that resuming needs.
 
     step: int32, number of steps done.
-    params, ema_params: the trained modules' parameters and their exponential moving average.
+    params, ema_params: the trained modules' parameters and their exponential moving average; None without one
+        (`loop.ema_decay` 0), when the parameters themselves are evaluated.
     opt_state: the optimiser's state (optax).
     key: the run's PRNG key data; step n draws from fold_in(key, n).
     metrics: means over the current logging window, so that a resumed run logs the same numbers.
@@ -35,11 +36,18 @@ class TrainState:
     key: Leaf
     metrics: dict[str, Leaf]
 
+    @property
+    def eval_params(self) -> Params:
+        """The parameters to validate and to sample with."""
+        return self.params if self.ema_params is None else self.ema_params
+
 
 def make_init(
     init_params: Callable[[jax.Array], Params],
     tx: optax.GradientTransformation,
     metric_names: tuple[str, ...],
+    *,
+    ema: bool = True,
 ) -> Callable[[jax.Array], TrainState]:
     """Returns a function: PRNG key -> new state.
 
@@ -47,6 +55,7 @@ def make_init(
         init_params: PRNG key -> parameters.
         tx: the optimiser.
         metric_names: names of the logged scalars.
+        ema: whether to keep an average of the parameters.
     """
 
     def init(key: jax.Array) -> TrainState:
@@ -55,7 +64,7 @@ def make_init(
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            ema_params=jax.tree.map(jnp.copy, params),
+            ema_params=jax.tree.map(jnp.copy, params) if ema else None,
             opt_state=tx.init(params),
             key=jax.random.key_data(train_key),
             metrics={name: jnp.zeros(()) for name in metric_names},

@@ -68,7 +68,9 @@ def accumulate_gradients(
 
 
 def update_ema(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
-    """ema = d ema + (1 - d) params, with d = min(decay, (1 + step) / (10 + step)) early on."""
+    """ema = d ema + (1 - d) params, d = min(decay, (1 + step) / (10 + step)) early on; None stays None."""
+    if ema is None:
+        return None
     rate = 1 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)
 

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -17,9 +17,22 @@ from genmask_jax.errors import UserError
 from genmask_jax.fields import to_json
 from genmask_jax.parameters.files import TensorFiles, write_tensors
 from genmask_jax.parameters.layout import Entry, complaints
-from genmask_jax.parameters.streaming import ParameterReader, Streamed, nested, save_streamed
+from genmask_jax.parameters.streaming import Streamed, nested, save_streamed
 
 MAX_COMPLAINTS = 20
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Parameters in a checkpoint, each read on its own: `ParameterReader`, or one that merges adapters."""
+
+    path: epath.Path
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, np.dtype]
+
+    def read(self, name: str) -> np.ndarray:
+        """One parameter, on the host."""
+        ...
 
 
 @dataclasses.dataclass
@@ -119,7 +132,7 @@ def write_public(
     folder: epath.Path,
     config: dict[str, Any],
     entries: list[Entry],
-    reader: ParameterReader,
+    reader: Reader,
     zeros: dict[str, tuple[int, ...]],
     progress: Callable[[int], None],
     stem: str = "diffusion_pytorch_model",

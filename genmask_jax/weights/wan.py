@@ -18,6 +18,7 @@ from genmask_jax.parameters.files import TensorFiles, find_pickles, find_tensors
 from genmask_jax.parameters.streaming import ParameterReader
 from genmask_jax.runs import find_step, read_config
 from genmask_jax.weights import wan_dit, wan_vae
+from genmask_jax.weights.lora import MergedReader
 from genmask_jax.weights.parts import Part, need_complete, write_public
 
 PARTS = ("dit", "vae")
@@ -153,12 +154,16 @@ def export_vae(source: epath.Path, out: epath.Path, progress: Callable[[int], No
     return write_public(out / FOLDERS["vae"], values, wan_vae.entries(config), reader, zeros, progress)
 
 
-def _find_dit(source: epath.Path, which: str) -> tuple[DiTConfig, ParameterReader]:
+def _find_dit(source: epath.Path, which: str) -> tuple[DiTConfig, ParameterReader | MergedReader]:
     if (source / "dit").is_dir():
         return read_config(DiTConfig, source / "dit"), ParameterReader(source / "dit" / "params")
     config = read_config(TrainConfig, source)
     step = find_step(source, which)
-    reader = ParameterReader(source / "checkpoints" / str(step) / "ema_params", "dit.")
+    if config.model.lora_rank:
+        reader = MergedReader(source, step, "dit.")
+    else:
+        reader = ParameterReader(source / "checkpoints" / str(step) / "ema_params", "dit.")
     text_dim = reader.shapes[f"{wan_dit.TEXT_PROJECTION}.kernel"][0]
     channels = read_config(VAEConfig, source / "vae").channels
-    return dataclasses.replace(config.model, text_dim=text_dim, channels=channels), reader
+    model = dataclasses.replace(config.model, text_dim=text_dim, channels=channels, lora_rank=0)
+    return model, reader

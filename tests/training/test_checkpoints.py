@@ -10,8 +10,10 @@ import textwrap
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from etils import epath
 
 from genmask_jax.errors import UserError
+from genmask_jax.parameters.streaming import ParameterReader
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.state import TrainState
 
@@ -52,6 +54,24 @@ def test_a_checkpoint_with_a_former_name_of_a_metric_is_restored(tmp_path):
     np.testing.assert_array_equal(restored.params["w"], [0, 1, 2])
 
 
+@pytest.mark.parametrize(("before", "after"), [(False, False), (False, True), (True, False)])
+def test_an_average_may_be_left_out_and_come_and_go(tmp_path, before, after):
+    whole = dataclasses.replace(state(loss=1), ema_params={"w": jnp.ones(3)})
+    without = dataclasses.replace(whole, ema_params=None)
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(whole if before else without, Position(7))
+    checkpoints.close()
+    restored = Checkpoints(tmp_path).restore(whole if after else without, Position())
+    np.testing.assert_array_equal(restored.params["w"], [0, 1, 2])
+    if after:  # an average begins with the parameters
+        np.testing.assert_array_equal(restored.ema_params["w"], [0, 1, 2])
+    else:
+        assert restored.ema_params is None
+    # Inference finds them in the same place as an average.
+    kept = ParameterReader(epath.Path(tmp_path / "checkpoints/4/ema_params"))
+    assert list(kept.shapes.values()) == [(3,)]
+
+
 def test_the_newest_whole_checkpoint_is_used_and_a_damaged_one_put_aside(tmp_path, caplog):
     checkpoints = Checkpoints(tmp_path)
     for step in (4, 8, 12):
@@ -86,7 +106,8 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path):
         import dataclasses, resource, signal, sys
         import jax.numpy as jnp
         from genmask_jax.errors import UserError
-        from genmask_jax.training.checkpoints import Checkpoints
+        from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.training.checkpoints import Checkpoints
         from tests.training.test_checkpoints import Position, state
         checkpoints = Checkpoints(sys.argv[1])
         checkpoints.save(state(loss=1), Position(4))

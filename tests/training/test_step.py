@@ -38,6 +38,34 @@ def test_ema_follows_fast_at_first_and_slowly_later():
     assert late == pytest.approx(0.01, rel=1e-3)
 
 
+def test_without_an_average_none_is_made():
+    assert update_ema(None, jnp.ones(()), jnp.array(0), 0.0) is None
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_moments_in_bfloat16_take_half_the_memory_and_nearly_the_same_steps(name):
+    kernel = jax.random.normal(jax.random.key(0), (2, 32, 48))
+    params = {"dit": {"blocks": {"kernel": kernel}, "proj_out": {"kernel": kernel[0]}}}
+    moved = {}
+    for dtype in ("float32", "bfloat16"):
+        config = OptimizerConfig(name, learning_rate=1e-2, warmup_steps=0, moments_dtype=dtype)
+        tx = make_optimizer(config, LoopConfig(num_steps=10_000))
+        state = tx.init(params)
+        moments = [x for x in jax.tree.leaves(state) if x.ndim > 1]
+        assert {x.dtype for x in moments} == {jnp.dtype(dtype)}
+        update, now = jax.jit(tx.update), params
+        for step in range(400):  # long enough for the second moment to settle
+            noise = jax.random.normal(jax.random.key(step), (2, 32, 48))
+            grads = {"dit": {"blocks": {"kernel": noise}, "proj_out": {"kernel": noise[0]}}}
+            updates, state = update(grads, state, now)
+        moved[dtype] = updates["dit"]
+    rms = {dtype: float(jnp.sqrt(jnp.square(x["proj_out"]["kernel"]).mean())) for dtype, x in moved.items()}
+    assert rms["bfloat16"] == pytest.approx(rms["float32"], rel=0.02)
+    for part in ("blocks", "proj_out"):
+        one, other = (moved[dtype][part]["kernel"].ravel() for dtype in ("float32", "bfloat16"))
+        assert jnp.corrcoef(one, other)[0, 1] > 0.998
+
+
 def test_window_means_restart():
     means, seen = {"loss": jnp.array(99.0)}, []
     for step, value in enumerate([1.0, 3.0, 10.0, 20.0]):

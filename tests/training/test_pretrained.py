@@ -1,4 +1,4 @@
-"""Training that starts from imported weights."""
+"""Training that starts from weights: imported ones, and those of a run."""
 
 import dataclasses
 import subprocess
@@ -11,9 +11,9 @@ import pytest
 from etils import epath
 from flax import nnx
 
+from genmask_jax import pretrained
 from genmask_jax.errors import UserError
 from genmask_jax.parameters.names import flat_paths
-from genmask_jax.training import init
 from genmask_jax.weights import wan
 from genmask_jax.weights.parts import write_part
 from tests.conftest import micro_config, start
@@ -38,20 +38,21 @@ def config_of(micro_vae, imported):
 
 def test_a_run_starts_from_imported_weights(micro_vae, imported, tmp_path, monkeypatch):
     seen = {}
-    real = init.restore_dit
+    real = pretrained.replace
 
-    def spy(directory, params):
-        state, fresh = real(directory, params)
+    def spy(params, weights):
+        state, fresh = real(params, weights)
         seen.update(state=jax.device_get(nnx.to_pure_dict(state["dit"])), fresh=fresh)
         return state, fresh
 
-    monkeypatch.setattr("genmask_jax.training.genmask.restore_dit", spy)
+    monkeypatch.setattr("genmask_jax.training.genmask.replace", spy)
     config = config_of(micro_vae, imported)
     state, _ = start(config, tmp_path / "run")
-    assert sorted(seen["fresh"]) == ["text_embedder.linear_1.bias", "text_embedder.linear_1.kernel"]
+    fresh = [name.removeprefix("dit.") for name in seen["fresh"] if name.startswith("dit.")]
+    assert sorted(fresh) == ["text_embedder.linear_1.bias", "text_embedder.linear_1.kernel"]
     started = dict(flat_paths(nnx.State(seen["state"])))
     for path, value in flat_paths(imported[1]):
-        if path not in seen["fresh"]:
+        if path not in fresh:
             np.testing.assert_array_equal(started[path], value[...])
     # The steps of training moved both parameters and EMA away from there, and not far.
     for tree in (state.params, state.ema_params):
@@ -66,10 +67,10 @@ def test_a_run_starts_from_imported_weights(micro_vae, imported, tmp_path, monke
 def test_weights_of_another_model_are_refused(micro_vae, imported, tmp_path):
     config = config_of(micro_vae, imported)
     deeper = dataclasses.replace(config, model=dataclasses.replace(config.model, depth=3))
-    with pytest.raises(UserError, match="this checkpoint is of another model: blocks"):
+    with pytest.raises(UserError, match=r"this checkpoint is of another model: dit\.blocks"):
         start(deeper, tmp_path / "run")
     nowhere = dataclasses.replace(config, init=str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match="no dit/params here; make it with launch/import_weights"):
+    with pytest.raises(UserError, match="no dit/params and no checkpoints here"):
         start(nowhere, tmp_path / "other")
 
 
@@ -85,7 +86,7 @@ def test_imported_weights_are_restored_on_a_mesh(imported):
         from genmask_jax.models.dit import DiT, DiTConfig
         from genmask_jax.parameters.streaming import ParameterReader
         from genmask_jax.runs import read_config
-        from genmask_jax.training.init import restore_dit
+        from genmask_jax.pretrained import Pretrained, replace
         from etils import epath
         sharding.FSDP_MIN_BYTES = 256
         directory = epath.Path(sys.argv[1])
@@ -93,7 +94,7 @@ def test_imported_weights_are_restored_on_a_mesh(imported):
         init = lambda: nnx.State({"dit": nnx.state(DiT(config, rngs=nnx.Rngs(0)))})
         mesh = sharding.make_mesh(sharding.MeshConfig(data=1, fsdp=2, tensor=4))
         shardings = sharding.state_shardings(jax.eval_shape(init), mesh)
-        params, fresh = restore_dit(directory, jax.jit(init, out_shardings=shardings)())
+        params, fresh = replace(jax.jit(init, out_shardings=shardings)(), Pretrained(directory))
         assert not fresh, fresh
         reader = ParameterReader(directory / "dit" / "params")
         flat = {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(params["dit"])}
