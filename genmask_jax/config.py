@@ -244,7 +244,6 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     check_ranges(config)
     if data.name == "refcoco_joint":
         need(any(dataclasses.asdict(data.joint).values()), "data.joint: all weights are 0")
-        need(not data.latents, "data.latents: refcoco_joint draws by weights; cache one dataset's latents")
     need(
         loop.global_batch_size % (2 * loop.grad_accumulation_steps) == 0,
         "loop.global_batch_size must be a multiple of 2 x loop.grad_accumulation_steps",

@@ -5,7 +5,9 @@
 
 The config names the data and the VAE. A cache belongs to both: training rejects one made by another VAE.
 With --instruction, the output of a frozen instruction encoder (Qwen, MiniLM) for the texts and their images
-is cached too, and the cache then also belongs to that encoder.
+is cached too, and the cache then also belongs to that encoder. Training on it never loads the encoder: the
+cache also holds the embeddings of the config's loop.num_eval_examples validation examples.
+Of the mixture refcoco_joint, --count takes from each dataset its share by weight (config.data.joint).
 Several machines can split the work: --num_shards=4 and --shard=0, 1, 2, 3; with several JAX processes, each
 encodes one shard. Complete shards are skipped, so an interrupted run can be repeated.
 """
@@ -59,6 +61,7 @@ def main() -> None:
         compute_dtype=config.compute_dtype,
         dtype=DTYPE.value,
         count=COUNT.value,
+        num_eval_examples=config.loop.num_eval_examples,
         shard=jax.process_index() if alone else SHARD.value,
         num_shards=jax.process_count() if alone else NUM_SHARDS.value,
         batch_size=BATCH_SIZE.value,

@@ -84,3 +84,18 @@ class Mixture(Generic[E]):
         ends = np.cumsum([len(part) for part in self.parts])
         part = int(np.searchsorted(ends, index, side="right"))
         return self.parts[part][index - int(ends[part]) + len(self.parts[part])]
+
+
+class Part(Generic[E]):
+    """`count` consecutive examples of a source, from `start` on."""
+
+    def __init__(self, source: Source[E], start: int, count: int):
+        self.source, self.start, self.count = source, start, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> E:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return self.source[self.start + index]

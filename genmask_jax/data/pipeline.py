@@ -23,7 +23,7 @@ import numpy as np
 
 from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import Mixture, Source
-from genmask_jax.data.latents.store import CachedLatents
+from genmask_jax.data.latents.store import CachedLatents, cached_segments
 from genmask_jax.data.sources import generate_source, segment_source
 from genmask_jax.errors import UserError, first_line
 from genmask_jax.instruction.base import Preparer
@@ -116,7 +116,7 @@ def training_batches(
     segments: Source[Any]
     images: Source[Any]
     if config.latents:
-        segments, images = (CachedLatents(config.latents, task) for task in ("segment", "generate"))
+        segments, images = cached_segments(config), CachedLatents(config.latents, "generate")
     else:
         segments, images = segment_source(config, "train"), generate_source(config, "train")
     return batches_of(

@@ -241,6 +241,12 @@ def check(config: DataConfig) -> None:
         generate_source(config, split)
 
 
+def validation_prompts(config: DataConfig) -> list[str]:
+    """The prompts for which validation generates images."""
+    source = generate_source(config, "val")
+    return [source[i]["text"] for i in range(min(16, len(source)))]
+
+
 def texts(config: DataConfig, count: int = 4000) -> list[str]:
     """Texts of both tasks, from the start of the train split, for learning a vocabulary."""
     sources: tuple[Source[Any], ...] = (segment_source(config, "train"), generate_source(config, "train"))

@@ -11,12 +11,12 @@ from etils import epath
 from genmask_jax import flow
 from genmask_jax.config import TrainConfig
 from genmask_jax.data.pipeline import training_batches
-from genmask_jax.data.sources import generate_source, scored_source
+from genmask_jax.data.sources import scored_source, validation_prompts
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
 from genmask_jax.hosts import is_first
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.segmenter import Segmenter
-from genmask_jax.instruction.base import Embedded, with_loaded
+from genmask_jax.instruction.base import with_loaded
 from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.pretrained import Pretrained, replace, shapes_of
 from genmask_jax.sheets import generation_sheet, segmentation_sheet
@@ -81,7 +81,7 @@ class GenMaskTask:
         noise = jax.random.normal(noise_key, (2, *image_latents.shape))
         x_t = [flow.add_noise(*one) for one in zip(x0, noise, t, strict=True)]
         targets = [flow.velocity_target(*one) for one in zip(x0, noise, strict=True)]
-        texts = _embed(model, segment["instruction"], generate["instruction"])
+        texts = model.instruction.together(segment["instruction"], generate["instruction"])
         mask_velocity, image_velocity = model.velocities(
             (x_t[0], t[0], texts[0], image_latents), (x_t[1], t[1], texts[1], None)
         )
@@ -97,8 +97,7 @@ class GenMaskTask:
         count = self.config.loop.num_eval_examples
         source = scored_source(self.config.data, "val")
         result = evaluate_segmentation(self.segmenter, source, count, swapped=False, keep=16)
-        prompts = generate_source(self.config.data, "val")
-        prompts = [prompts[i]["text"] for i in range(min(16, len(prompts)))]
+        prompts = validation_prompts(self.config.data)
         images = self.generator(prompts)
         if is_first():
             segmentation_sheet(sheet_rows(result, source), directory / f"masks_{step:06d}.png")
@@ -106,13 +105,6 @@ class GenMaskTask:
         # The score selects the best checkpoint; an empty prediction is correct if there is no target.
         score = np.mean([row["iou"] if row["union"] else 1.0 for row in result.examples])
         return {name: result.metrics[name] for name in ("mIoU", "oIoU", "P@0.5")} | {"score": float(score)}
-
-
-def _embed(model: GenMask, *instructions: Any) -> list[Embedded]:
-    """Embeddings of both halves' instructions."""
-    if "text_embeds" in instructions[0]:  # cached
-        return [(half["text_embeds"], half["text_mask"]) for half in instructions]
-    return model.instruction.together(*instructions)
 
 
 def _encode(model: GenMask, segment: Any, generate: Any) -> tuple[jax.Array, jax.Array, jax.Array]:

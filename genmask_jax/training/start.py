@@ -8,7 +8,8 @@ from etils import epath
 
 from genmask_jax import hosts
 from genmask_jax.config import TrainConfig, VAETrainConfig
-from genmask_jax.data.latents.store import fingerprint, need_same, need_same_instruction
+from genmask_jax.data.latents.cached_instruction import cached_instruction
+from genmask_jax.data.latents.store import fingerprint, need_same, need_same_instruction, read_identity
 from genmask_jax.data.sources import check as check_data
 from genmask_jax.data.sources import segment_source, texts
 from genmask_jax.errors import UserError
@@ -68,7 +69,9 @@ def train_genmask(
     encoder = factory.build(config.instruction, known or kept, said)
     warn_of_cut_texts(encoder.preparer, said)
     if config.data.latents:
-        need_same_instruction(config.data.latents, encoder)
+        need_same_instruction(config.data.latents, encoder, config.loop.num_eval_examples)
+        if read_identity(config.data.latents).instruction:
+            encoder = cached_instruction(config.data.latents, encoder)
     mesh = make_mesh(config.mesh)
     check_batch(config.loop, mesh)
     networks = make_networks(config, vae_config, vae_state, encoder, mesh, base)

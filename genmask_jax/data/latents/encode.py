@@ -1,6 +1,8 @@
 """Writes one shard of a latent cache (see `store.py`)."""
 
 import itertools
+import json
+import math
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -14,7 +16,8 @@ from flax import nnx
 from tqdm import tqdm
 
 from genmask_jax.config import DataConfig
-from genmask_jax.data.examples import Source
+from genmask_jax.data.examples import Mixture, Part, SegmentExample, Source
+from genmask_jax.data.latents.cached_instruction import key_of, validation_inputs
 from genmask_jax.data.latents.store import (
     Identity,
     LatentExample,
@@ -24,7 +27,7 @@ from genmask_jax.data.latents.store import (
     shard_name,
     shards_of,
 )
-from genmask_jax.data.sources import generate_source, segment_source
+from genmask_jax.data.sources import generate_source, joint_weights, segment_source
 from genmask_jax.errors import UserError
 from genmask_jax.fields import difference, to_json
 from genmask_jax.instruction.base import Instruction, stack_inputs, with_loaded
@@ -72,26 +75,27 @@ class Encoder:
         if "mask" in examples[0]:
             latents["mask_latents"] = self._run(self._masks, [x["mask"] for x in full])
         if self._instruction is not None:
-            latents |= self._instructions(self._instruction, full)
+            latents |= self._instructions(full)
         for i, example in enumerate(examples):
             yield cast(LatentExample, {"text": example["text"]} | {name: x[i] for name, x in latents.items()})
 
     def _run(self, function: Any, images: list[np.ndarray]) -> np.ndarray:
         return jax.device_get(function(self._state, jax.device_put(np.stack(images), self._batches)))
 
-    def _instructions(self, instruction: Instruction, examples: list[Any]) -> dict[str, np.ndarray]:
+    def _instructions(self, examples: list[Any]) -> dict[str, np.ndarray]:
         segment = "mask" in examples[0]
-        texts = {"text": [x["text"] for x in examples]}
+        found = self.embed([(x["text"], x["image"] if segment else None) for x in examples])
         if not segment:  # training drops some prompts
-            texts["null"] = [""] * len(examples)
-        found = {}
-        for name, words in texts.items():
-            pairs = zip(words, examples, strict=True)
-            rows = [instruction.preparer(text, x["image"] if segment else None) for text, x in pairs]
-            inputs = jax.device_put(stack_inputs(rows), self._batches)
-            embeds, mask = jax.device_get(self._embed(self._text_state, inputs))
-            found |= {f"{name}_embeds": embeds, f"{name}_mask": mask}
+            null = self.embed([("", None)] * len(examples))
+            found |= {name.replace("text", "null"): x for name, x in null.items()}
         return found
+
+    def embed(self, pairs: list[tuple[str, np.ndarray | None]]) -> dict[str, np.ndarray]:
+        """Embeds `batch_size` texts, all with images or all without: `text_embeds` and `text_mask`."""
+        assert self._instruction is not None
+        inputs = stack_inputs([self._instruction.preparer(*pair) for pair in pairs])
+        embeds, mask = jax.device_get(self._embed(self._text_state, jax.device_put(inputs, self._batches)))
+        return {"text_embeds": embeds, "text_mask": mask}
 
 
 def encode_shard(
@@ -103,6 +107,7 @@ def encode_shard(
     compute_dtype: str,
     dtype: str,
     count: int | None,
+    num_eval_examples: int,
     shard: int,
     num_shards: int,
     batch_size: int,
@@ -116,7 +121,8 @@ def encode_shard(
         instruction: the encoder whose embeddings are cached as well; None to cache none.
         compute_dtype: dtype that the encoders compute in.
         dtype: dtype that latents and embeddings are stored in.
-        count: examples of each task over all shards; None for all.
+        count: examples of each task over all shards; None for all. Of a mixture, each dataset's share.
+        num_eval_examples: on which training will be validated; their embeddings are cached too.
         shard, num_shards: which shard of how many.
         batch_size: images per batch.
 
@@ -127,12 +133,10 @@ def encode_shard(
         UserError: the directory holds a cache of something else, its files cannot be written, or the
             instruction encoder is not frozen.
     """
-    if data.name == "refcoco_joint":
-        raise UserError("config.data.name: refcoco_joint draws by weights; cache one dataset's latents")
-    sources = {"segment": segment_source(data, "train"), "generate": generate_source(data, "train")}
-    counts = {
-        task: len(source) if count is None else min(count, len(source)) for task, source in sources.items()
-    }
+    segments, parts = _first(segment_source(data, "train"), data, count)
+    images = generate_source(data, "train")
+    images = Part(images, 0, len(images) if count is None else min(count, len(images)))
+    evaluated = validation_inputs(data, num_eval_examples) if instruction else []
     config, state = vae
     identity = Identity(
         vae=fingerprint(config, state),
@@ -143,13 +147,17 @@ def encode_shard(
         seed=data.seed,
         dtype=dtype,
         num_shards=num_shards,
-        **counts,
+        segment=len(segments),
+        generate=len(images),
         instruction=_fingerprint(instruction),
+        parts=tuple(parts),
+        part_counts=tuple(parts.values()),
+        num_eval_examples=num_eval_examples if instruction else 0,
+        validation=len(evaluated),
     )
-    if min(counts.values()) < num_shards:
-        raise UserError(
-            f"--num_shards={num_shards}: there are only {min(counts.values())} examples; use fewer"
-        )
+    fewest = min(len(segments), len(images))
+    if fewest < num_shards:
+        raise UserError(f"--num_shards={num_shards}: there are only {fewest} examples; use fewer")
     out.mkdir(parents=True, exist_ok=True)
     for path in shards_of(out):
         changed = difference(read_shard(path), identity, "its field")
@@ -160,9 +168,11 @@ def encode_shard(
         print(f"{out}: shard {name} is already complete; nothing done")
         return identity
     encoder = Encoder(config, state, instruction, dtype=compute_dtype, batch_size=batch_size)
-    for task, source in sources.items():
-        indices = range(shard, counts[task], num_shards)
+    for task, source in {"segment": segments, "generate": images}.items():
+        indices = range(shard, len(source), num_shards)
         _write(encoder, source, indices, out / f"{task}-{name}.arrayrecord", dtype, f"{task} {name}")
+    if instruction:
+        _write_validation(encoder, evaluated[shard::num_shards], out / f"validation-{name}", dtype)
     (out / f"shard-{name}.json").write_text(to_json(identity))
     return identity
 
@@ -173,6 +183,38 @@ def _fingerprint(instruction: Instruction | None) -> str:
     if instruction.fingerprint is None:
         raise UserError("--instruction: config.instruction is trained; only a frozen encoder is cached")
     return instruction.fingerprint()
+
+
+def _first(
+    source: Source[SegmentExample], data: DataConfig, count: int | None
+) -> tuple[Source[SegmentExample], dict[str, int]]:
+    """The first `count` examples (all if None), and how many of them are of each part of a mixture.
+
+    Each part gives its share by weight, so that a cache of a few examples is of all of them.
+    """
+    if not isinstance(source, Mixture):
+        return Part(source, 0, len(source) if count is None else min(count, len(source))), {}
+    total, parts = sum(source.weights), {}
+    for name, part, weight in zip(joint_weights(data), source.parts, source.weights, strict=True):
+        share = len(part) if count is None else math.ceil(count * weight / total)
+        parts[name] = Part(part, 0, min(share, len(part)))
+    return Mixture(list(parts.values()), source.weights), {name: len(part) for name, part in parts.items()}
+
+
+def _write_validation(
+    encoder: Encoder, pairs: list[tuple[str, np.ndarray | None]], path: epath.Path, dtype: str
+) -> None:
+    """Writes the embeddings of texts, with or without images, and their keys."""
+    writer = ArrayRecordWriter(f"{path}.arrayrecord", "group_size:1")
+    for _, alike in itertools.groupby(pairs, key=lambda pair: pair[1] is None):
+        rest = list(alike)
+        while batch := rest[: encoder.batch_size]:
+            found = encoder.embed(batch + batch[-1:] * (encoder.batch_size - len(batch)))
+            for i, (text, _) in enumerate(batch):
+                writer.write(pack({"text": text} | {name: x[i] for name, x in found.items()}, dtype))
+            del rest[: encoder.batch_size]
+    writer.close()
+    epath.Path(f"{path}.json").write_text(json.dumps({"keys": [key_of(*pair) for pair in pairs]}))
 
 
 def _write(

@@ -5,6 +5,8 @@ This module defines its format, reads it in training, and rejects a cache that d
     SHARD = "00000-of-00004"
     segment-SHARD.arrayrecord    latents of image and mask, and the expression, of every n-th example
     generate-SHARD.arrayrecord   latents of the image, and the prompt
+    validation-SHARD.arrayrecord embeddings of every n-th text (and image) of validation, if those are cached
+    validation-SHARD.json        their keys (`cached_instruction.key_of`), in the same order
     shard-SHARD.json             an `Identity`, written last: a shard without it was interrupted
 
 A record is a safetensors blob. `launch/encode_latents.py` writes the shards, each on its own host.
@@ -25,6 +27,8 @@ import safetensors.numpy
 from etils import epath
 
 from genmask_jax.config import DataConfig
+from genmask_jax.data.examples import Mixture, Part, Source
+from genmask_jax.data.sources import joint_weights
 from genmask_jax.errors import UserError, reading
 from genmask_jax.fields import difference, read_dataclass
 from genmask_jax.instruction.base import Instruction
@@ -62,6 +66,9 @@ class Identity:
     dtype: dtype that latents and embeddings are stored in.
     num_shards: number of shards of the cache.
     segment, generate: number of examples of each task, over all shards.
+    parts, part_counts: the datasets of a mixture, and how many segment examples are of each, in this order.
+    num_eval_examples: number of validation's examples whose embeddings are cached, if instructions are.
+    validation: number of records of them, prompts included.
     instruction: `fingerprint` of the instruction encoder; empty if the instructions are not cached.
     """
 
@@ -76,6 +83,10 @@ class Identity:
     generate: int
     instruction: str = ""
     generate_name: str = ""
+    parts: tuple[str, ...] = ()
+    part_counts: tuple[int, ...] = ()
+    num_eval_examples: int = 0
+    validation: int = 0
 
 
 def fingerprint(config: VAEConfig, state: Any) -> str:
@@ -170,6 +181,9 @@ def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None
             raise UserError(
                 f"config.data.latents={config.latents} is of data.{field} {there!r}, not {here!r}"
             )
+    absent = sorted(set(_weights(config)) - set(identity.parts))
+    if absent:
+        raise UserError(f"config.data.latents={config.latents} has no examples of {absent[0]}; encode again")
     here = fingerprint(vae_config, vae_state)
     if identity.vae != here:
         shapes = difference(identity.vae_config, vae_config, "its vae") or "of the same shape"
@@ -179,14 +193,25 @@ def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None
         )
 
 
-def need_same_instruction(directory: epath.PathLike, encoder: Instruction) -> None:
+def _weights(config: DataConfig) -> dict[str, float]:
+    """The weights of a mixture's parts; empty for a single dataset."""
+    return joint_weights(config) if config.name == "refcoco_joint" else {}
+
+
+def need_same_instruction(directory: epath.PathLike, encoder: Instruction, examples: int = 0) -> None:
     """Checks that a cache fits the instruction encoder.
 
+    Args:
+        directory: of the cache.
+        encoder: of the run.
+        examples: how many validation scores.
+
     Raises:
-        UserError: the cache has embeddings, but not of this encoder, or the encoder is not frozen; or it has
-            none, and the encoder needs the images.
+        UserError: the cache has embeddings, but not of this encoder, or of too few validation examples, or
+            the encoder is not frozen; or it has none, and the encoder needs the images.
     """
-    cached = read_identity(directory).instruction
+    identity = read_identity(directory)
+    cached = identity.instruction
     if not cached:
         if encoder.needs_image:
             raise UserError(
@@ -198,6 +223,11 @@ def need_same_instruction(directory: epath.PathLike, encoder: Instruction) -> No
         raise UserError(
             f"config.data.latents={directory} has the embeddings of a frozen encoder, and config.instruction "
             "is trained; encode again without --instruction"
+        )
+    if identity.num_eval_examples < examples:
+        raise UserError(
+            f"config.data.latents={directory} has the embeddings of {identity.num_eval_examples} validation "
+            f"examples, not of config.loop.num_eval_examples {examples}; encode again, or validate on fewer"
         )
     here = encoder.fingerprint()
     if here != cached:
@@ -234,3 +264,17 @@ class CachedLatents:
         before = shard * whole + min(shard, remainder)
         with reading(f"the latents in {self.directory}", "delete the directory and encode them again"):
             return unpack(_open(self.directory, self.task, self.num_shards)[before + position])
+
+
+def cached_segments(config: DataConfig) -> Source[LatentExample]:
+    """The cached examples with masks (`config.latents`); those of a mixture with the config's weights."""
+    identity, cached = read_identity(config.latents), CachedLatents(config.latents, "segment")
+    weights = _weights(config)
+    if not weights:
+        return cached
+    ends = np.cumsum(identity.part_counts)
+    parts = {
+        name: Part(cached, int(end) - count, count)
+        for name, count, end in zip(identity.parts, identity.part_counts, ends, strict=True)
+    }
+    return Mixture([parts[name] for name in weights], list(weights.values()))

@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 from flax import nnx
 
-from genmask_jax.config import DataConfig
+from genmask_jax.config import DataConfig, JointConfig
 from genmask_jax.data.latents import store
 from genmask_jax.data.latents.encode import encode_shard
 from genmask_jax.data.pipeline import training_batches
@@ -32,7 +32,7 @@ COUNT, SHARDS = 7, 3
 
 def encode(out, vae, shards=range(SHARDS), data=DATA, **changes):
     options = {"compute_dtype": "float32", "dtype": "float32", "count": COUNT, "batch_size": 2}
-    options |= {"num_shards": SHARDS, **changes}
+    options |= {"num_shards": SHARDS, "num_eval_examples": 4, **changes}
     for shard in shards:
         identity = encode_shard(data, vae, epath.Path(out), shard=shard, **options)
     return identity
@@ -153,6 +153,34 @@ def test_training_reads_the_cache(cache, micro_vae, tmp_path):
     assert int(state.step) == 2
     assert np.isfinite(float(state.metrics["loss"]))
     assert 0 <= scores["mIoU"] <= 1  # validation goes on with images
+
+
+def test_a_mixture_keeps_its_parts_and_weights(benchmark_data, vae, tmp_path):
+    """What training draws from the cache is, with other weights too, what it would draw from the data."""
+    data = DataConfig("refcoco_joint", "coco_captions", path=str(benchmark_data.out), size=32)
+    identity = encode(tmp_path, vae, [0, 1], data, num_shards=2, count=None)
+    source = segment_source(data, "train")
+    assert identity.parts == ("refcoco:unc", "refcocoplus:unc", "refcocog:umd")
+    assert identity.part_counts == tuple(map(len, source.parts))
+    for weights in (JointConfig(), JointConfig(refcoco_unc=3.0, refcocoplus_unc=0.0)):
+        weighted = dataclasses.replace(data, joint=weights)
+        cached = store.cached_segments(dataclasses.replace(weighted, latents=str(tmp_path)))
+        there = segment_source(weighted, "train")
+        assert cached.weights == there.weights
+        assert len(cached) == len(there)
+        for i in range(len(there)):
+            assert cached[i]["text"] == there[i]["text"]
+    more = dataclasses.replace(data, joint=JointConfig(reasonseg=1.0), latents=str(tmp_path))
+    with pytest.raises(UserError, match="has no examples of reasonseg"):
+        store.need_same(more, *vae)
+
+
+def test_few_examples_of_a_mixture_are_of_all_its_parts(benchmark_data, vae, tmp_path):
+    joint = JointConfig(refcoco_unc=2.0)
+    data = DataConfig("refcoco_joint", "coco_captions", joint, path=str(benchmark_data.out), size=32)
+    identity = encode(tmp_path, vae, [0], data, num_shards=1, count=4)
+    assert identity.part_counts == (2, 1, 1)
+    assert (identity.segment, identity.generate) == (4, 4)
 
 
 def test_a_complete_shard_is_left_alone_and_an_unfinished_one_made_anew(vae, tmp_path, capsys):

@@ -21,11 +21,13 @@ from PIL import Image
 
 from genmask_jax.config import TrainConfig, from_config_dict, validate
 from genmask_jax.data.latents import store
+from genmask_jax.data.latents.cached_instruction import cached_instruction
 from genmask_jax.data.latents.encode import encode_shard
 from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generate_source, segment_source, texts
 from genmask_jax.errors import UserError
 from genmask_jax.fields import to_json
+from genmask_jax.inference.load import load
 from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.config import InstructionConfig
@@ -75,7 +77,7 @@ def qwen_config(micro_vae: str, **changes) -> TrainConfig:
 
 def encode(data, vae, out, **options):
     shared = {"compute_dtype": "float32", "dtype": "float32", "shard": 0, "num_shards": 1, "batch_size": 4}
-    encode_shard(data, vae, epath.Path(out), **shared, **options)
+    encode_shard(data, vae, epath.Path(out), num_eval_examples=4, **shared, **options)
 
 
 def equal(one, two):
@@ -307,13 +309,26 @@ def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
                 expected = np.where(mask[0][:, None], embeds[0], 0)
                 np.testing.assert_allclose(example[f"{name}_embeds"], expected, atol=1e-4)
     options = {"batch_size": 4, "part": (0, 1), "condition_dropout": 0.5, "seed": 0}
-    batch = next(training_batches(cached, encoder.preparer, **options))
+    stand_in = cached_instruction(str(tmp_path), encoder)
+    batch = next(training_batches(cached, stand_in.preparer, **options))
     assert set(batch["segment"]["instruction"]) == {"text_embeds", "text_mask"}
-    task = GenMaskTask(networks, config)
-    loss = task.loss(networks.init_params(jax.random.key(0)), networks.frozen, batch, jax.random.key(1))[0]
+    without = make_networks(config, *vae, stand_in)
+    assert "instruction" not in without.frozen  # the encoder is not on the device
+    task = GenMaskTask(without, config)
+    batch = jax.tree.map(jnp.asarray, batch)
+    loss = task.loss(without.init_params(jax.random.key(0)), without.frozen, batch, jax.random.key(1))[0]
     assert np.isfinite(loss)
-    state, _ = start(dataclasses.replace(config, data=cached), tmp_path / "run")
-    assert np.isfinite(state.metrics["loss"])
+    _, scores = start(dataclasses.replace(config, data=cached), tmp_path / "run")
+    # Validation looks up its own embeddings, and scores what the encoder itself would have scored.
+    trained, own, _ = load(tmp_path / "run")
+    again = GenMaskTask(trained, own).evaluate(trained.params, 0, epath.Path(tmp_path))
+    assert again == pytest.approx(scores, abs=1e-6)
+    with pytest.raises(UserError, match=r"has no embeddings of 'another text'"):
+        stand_in.preparer("another text")
+    with pytest.raises(
+        UserError, match=r"of 4 validation examples, not of config\.loop\.num_eval_examples 5"
+    ):
+        store.need_same_instruction(tmp_path, encoder, 5)
 
     def refused(**changes):
         other = factory.build(qwen_config(micro_vae, **changes).instruction, tmp_path, texts(data))
