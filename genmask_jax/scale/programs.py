@@ -5,20 +5,25 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
+from flax import nnx
 from jax.sharding import Mesh
 
 from genmask_jax.config import TrainConfig
+from genmask_jax.data.latents.cached_instruction import given_embeddings
 from genmask_jax.instruction import factory
-from genmask_jax.instruction.base import Instruction
+from genmask_jax.instruction.base import Instruction, Targets
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import SIZES
+from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAEConfig
+from genmask_jax.pretrained import PROJECTION, Pretrained, Shapes, is_adapter
 from genmask_jax.runs import read_config
 from genmask_jax.scale.flops import count_flops
 from genmask_jax.sharding import batch_sharding, need_rows, placed, state_shardings
-from genmask_jax.system import Networks, abstract_networks
+from genmask_jax.system import Base, Networks, abstract_networks
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.state import make_init
@@ -32,12 +37,14 @@ QWEN = "vl_7b"
 class Described:
     """A run, described by shapes alone.
 
+    encoder: the instruction encoder; `networks` have a stand-in for it if embeddings are cached.
     assumed: messages about published models whose shapes replace the config's missing weights.
     """
 
     config: TrainConfig
     networks: Networks
     mesh: Mesh
+    encoder: Instruction
     assumed: tuple[str, ...]
 
 
@@ -54,7 +61,38 @@ def describe(config: TrainConfig, mesh: Mesh) -> Described:
         vae_config = VAEConfig()
         assumed.append(f"{config.vae} is not here: assuming Wan 2.1's VAE")
     encoder = _encoder(config.instruction, assumed)
-    return Described(config, abstract_networks(config, vae_config, encoder, mesh), mesh, tuple(assumed))
+    base = _base(config, encoder.text_dim, assumed)
+    given = encoder
+    if config.data.latents and encoder.fingerprint is not None:
+        assumed.append("latents and embeddings are cached: the encoder is not on the devices")
+        given = given_embeddings(encoder)
+    networks = abstract_networks(config, vae_config, given, mesh, base)
+    return Described(config, networks, mesh, encoder, tuple(assumed))
+
+
+class _PublishedBase:
+    """The parameters of Wan's DiT, which takes texts of 4096 channels."""
+
+    def __init__(self, text_dim: int):
+        self._projection = text_dim == DiTConfig.text_dim
+
+    def covered(self, model: Shapes) -> frozenset[str]:
+        """See `system.Base`."""
+        own = {name for name in model if name.startswith("dit.") and not is_adapter(name)}
+        return frozenset(name for name in own if self._projection or not name.startswith(PROJECTION))
+
+    def restore(self, targets: Targets) -> dict[str, jax.Array]:
+        """There are only shapes."""
+        raise NotImplementedError
+
+
+def _base(config: TrainConfig, text_dim: int, assumed: list[str]) -> Base | None:
+    if not config.model.lora_rank:
+        return None
+    if epath.Path(config.init).exists():
+        return Pretrained(config.init)
+    assumed.append(f"{config.init} is not here: assuming Wan 2.1's DiT")
+    return _PublishedBase(text_dim)
 
 
 def _encoder(config: InstructionConfig, assumed: list[str]) -> Instruction:
@@ -67,7 +105,7 @@ def _encoder(config: InstructionConfig, assumed: list[str]) -> Instruction:
 
 
 def train_step(run: Described) -> jax.stages.Lowered:
-    """The training step, as in `training/loop.py`, on images (not cached latents)."""
+    """The training step, as in `training/loop.py`; on cached latents if `config.data.latents` is set."""
     config, mesh = run.config, run.mesh
     task = GenMaskTask(run.networks, config)
     tx = make_optimizer(config.optimizer, config.loop)
@@ -81,10 +119,29 @@ def train_step(run: Described) -> jax.stages.Lowered:
 def _batch(run: Described) -> Any:
     size, half = run.config.data.size, run.config.loop.global_batch_size // 2
     image = np.zeros((size, size, 3), np.uint8)
-    preparer = run.networks.preparer
-    segment = {"images": image, "masks": image[..., 0], "instruction": preparer(TEXT, image)}
-    generate = {"images": image, "instruction": preparer(TEXT, None)}
+    latents = np.zeros(run.networks.latent_shape, np.float32)
+    if run.config.data.latents:
+        segment = {"image_latents": latents, "mask_latents": latents}
+        generate = {"image_latents": latents}
+    else:
+        segment, generate = {"images": image, "masks": image[..., 0]}, {"images": image}
+    segment["instruction"], generate["instruction"] = _instruction(run, image), _instruction(run, None)
     return _rows({"segment": segment, "generate": generate}, half, run.mesh)
+
+
+def _instruction(run: Described, image: np.ndarray | None) -> Any:
+    """One row of what the model is given of an instruction: a preparer's arrays, or embeddings."""
+    inputs = run.encoder.preparer(TEXT, image)
+    if run.encoder is run.networks.instruction:
+        return inputs
+    module = nnx.eval_shape(lambda: run.encoder.make(nnx.Rngs(0), jnp.dtype(run.config.compute_dtype)))
+    graph, state = nnx.split(module)
+    batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), inputs)
+    embeds, mask = jax.eval_shape(lambda state, batch: nnx.merge(graph, state)(batch), state, batch)
+    return {
+        "text_embeds": np.zeros(embeds.shape[1:], np.float32),
+        "text_mask": np.zeros(mask.shape[1:], bool),
+    }
 
 
 def _rows(example: Any, count: int, mesh: Mesh) -> Any:
@@ -106,7 +163,7 @@ def _mask_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
     size = run.config.data.size
     image = np.zeros((size, size, 3), np.uint8)
     params = run.networks.abstract_params()
-    example = (image, run.networks.preparer(TEXT, image), np.zeros(2, np.uint32))
+    example = (image, _instruction(run, image), np.zeros(2, np.uint32))
     return params, run.networks.frozen, *_rows(example, batch_size, run.mesh)
 
 
@@ -117,8 +174,7 @@ def image_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
 
 
 def _image_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
-    preparer = run.networks.preparer
-    example = (preparer(TEXT, None), preparer("", None), np.zeros(2, np.uint32))
+    example = (_instruction(run, None), _instruction(run, None), np.zeros(2, np.uint32))
     params = run.networks.abstract_params()
     return params, run.networks.frozen, *_rows(example, batch_size, run.mesh)
 
@@ -135,7 +191,8 @@ def train_flops(run: Described) -> float:
     Excludes recomputation of blocks (`remat`), but not of attention, which its gradient always recomputes.
     """
     config = dataclasses.replace(run.config, model=dataclasses.replace(run.config.model, remat="none"))
-    networks = abstract_networks(config, run.networks.vae_config, run.networks.instruction, run.mesh)
+    base = _base(config, run.encoder.text_dim, [])
+    networks = abstract_networks(config, run.networks.vae_config, run.networks.instruction, run.mesh, base)
     task, params = GenMaskTask(networks, config), networks.abstract_params()
     gradient = jax.grad(task.loss, has_aux=True)
     return count_flops(gradient, params, networks.frozen, _batch(run), jax.random.key(0))

@@ -76,8 +76,14 @@ class CachedPreparer:
 def cached_instruction(directory: str, encoder: Instruction) -> Instruction:
     """Stands in for the encoder whose embeddings a cache holds; nothing of it is loaded."""
     return dataclasses.replace(
+        given_embeddings(encoder), preparer=CachedPreparer(directory, encoder.preparer)
+    )
+
+
+def given_embeddings(encoder: Instruction) -> Instruction:
+    """An instruction of which the model is given the embeddings that `encoder` computes."""
+    return dataclasses.replace(
         encoder,
-        preparer=CachedPreparer(directory, encoder.preparer),
         make=lambda rngs, dtype: GivenEmbeddings(encoder.text_dim),
         trained=lambda name: False,
         load=None,

@@ -1,0 +1,51 @@
+"""GenMask L by low-rank adapters, on one card of 24 GB: everything else as in genmask_l.py, but 1 % of the
+parameters is trained, and neither the VAE nor Qwen runs in a training step.
+
+    # Import the weights and prepare the data as in genmask_l.py; then, once (Qwen needs 17 GB on the card):
+    python launch/encode_latents.py --config=configs/genmask_l_lora.py --instruction --dtype=bfloat16 \\
+        --count=20000 --batch_size=8 --out=data/genmask_l_512
+    python launch/train.py --config=configs/genmask_l_lora.py --workdir=runs/genmask_l_lora
+    python launch/evaluate.py --checkpoint=runs/genmask_l_lora --config=configs/evaluate_refcoco.py
+    python launch/export_weights.py lora --from=runs/genmask_l_lora --out=exported   # for diffusers
+"""
+
+from genmask_jax.config import DIT_SIZES, DataConfig, LoopConfig, OptimizerConfig, TrainConfig
+from genmask_jax.fields import to_config_dict
+from genmask_jax.instruction.config import InstructionConfig
+from genmask_jax.instruction.qwen.config import QwenInstructionConfig
+from genmask_jax.models.dit import DiTConfig
+
+
+def get_config():
+    return to_config_dict(
+        TrainConfig(
+            name="genmask_l_lora",
+            vae="weights/wan_l",
+            init="weights/wan_l",
+            model=DiTConfig(**DIT_SIZES["l"], remat="attention", lora_rank=32),
+            data=DataConfig(
+                name="refcoco_joint",
+                generate="coco_captions",
+                path="data",
+                latents="data/genmask_l_512",
+                size=512,
+                num_workers=4,
+            ),
+            instruction=InstructionConfig(
+                name="qwen",
+                # An image of 512 px is 18 x 18 tokens.
+                qwen=QwenInstructionConfig(weights="weights/qwen_7b", image_token_budgets=(324,)),
+            ),
+            compute_dtype="bfloat16",
+            optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=200, weight_decay=0.0),
+            loop=LoopConfig(
+                num_steps=8000,
+                global_batch_size=64,
+                grad_accumulation_steps=4,
+                ema_decay=0.999,
+                eval_every_steps=1000,
+                checkpoint_every_steps=500,
+                num_eval_examples=256,
+            ),
+        )
+    )
