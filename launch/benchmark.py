@@ -69,6 +69,8 @@ def main() -> None:
     read.add_argument("--repeats", type=positive, default=3)
     arguments = cli.parse(parser)
     cli.suit_cpu()
+    if getattr(arguments, "peer", None):
+        cli.share_card()
     cli.use_compilation_cache()
     cli.guard(lambda: measure(arguments))
 

@@ -1,5 +1,7 @@
 """The same training step in diffusers and PyTorch, eager and compiled."""
 
+import gc
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -47,9 +49,13 @@ def make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[],
     """Returns a function that runs one step (forward, backward, AdamW; on a GPU if any) and returns the loss.
 
     The model expects one timestep per example if there is one frame, and one per token if there are two.
+    Weights, gradients and AdamW are float32, as ours are. bfloat16 products are autocast's; float32 ones are
+    TF32 on a card, as in JAX. `compiled` is torch.compile in its default mode.
     """
     torch, _ = load()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda":
+        torch.set_float32_matmul_precision("high")
     model = model.to(device)
     inputs = workload.inputs()
     latents, target = (torch.from_numpy(np.moveaxis(inputs[n], -1, 1).copy()) for n in ("latents", "target"))
@@ -71,6 +77,43 @@ def make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[],
         loss = (velocity.float() - target).square().mean()
         loss.backward()
         optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
         return loss.item()
 
     return run
+
+
+def attention_kernels(run: Callable[[], Any]) -> str:
+    """The kernel that PyTorch's attention chooses in an eager call, such as "flash_attention"."""
+    load()
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    found = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            match = re.match(r"aten\._scaled_dot_product_(\w+)", str(func))
+            if match and "backward" not in match[1]:
+                found.add(match[1])
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        run()
+    return ", ".join(sorted(found)) or "matrix products"
+
+
+class DeviceMemory:
+    """What PyTorch takes of the card from now on, beyond what it holds already."""
+
+    def __init__(self):
+        torch, _ = load()
+        self.cuda = torch.cuda if torch.cuda.is_available() else None
+        if self.cuda:
+            gc.collect()
+            self.cuda.reset_peak_memory_stats()
+            self.held = self.cuda.memory_allocated()
+
+    def peak(self) -> int | None:
+        """Peak bytes; None without a card."""
+        return self.cuda.max_memory_allocated() - self.held if self.cuda else None

@@ -1,9 +1,16 @@
 """Shared by the benchmarks: timing in turns, measured peak FLOP/s, memory, and the table of stages."""
 
+import contextlib
 import dataclasses
+import datetime
+import importlib.metadata
 import json
 import resource
+import shlex
+import shutil
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +23,22 @@ from genmask_jax.console import console
 
 MATMUL = 2048
 """Side of the square matrices whose product measures peak FLOP/s; 4 times that on accelerators."""
+
+PRODUCTS = {
+    "float32": "float32 products (TF32 on NVIDIA cards since Ampere)",
+    "bfloat16": "bfloat16 products",
+}
+"""What JAX's default precision makes of a dtype; the peer is set to the same."""
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "jax-cuda12-plugin",
+    "jax-cuda13-plugin",
+    "libtpu",
+    "torch",
+    "diffusers",
+    "transformers",
+)
 
 Stages = dict[str, Callable[[], Any]]
 """Stages by name, each a function that runs it to completion."""
@@ -61,6 +84,12 @@ def matmul_peak(dtype: Any = jnp.float32) -> float:
     return 2 * side**3 / min(seconds(lambda: jax.block_until_ready(product(x, x)), 10))
 
 
+def products(dtype: str) -> str:
+    """In what JAX's default precision multiplies; NVIDIA cards since Ampere take TF32 for float32."""
+    capability = getattr(jax.devices()[0], "compute_capability", None)
+    return "TF32" if dtype == "float32" and capability and float(capability) >= 8 else dtype
+
+
 def peak_memory() -> dict[str, int]:
     """Peak bytes of the process, and of its first device if it reports them."""
     peak = {"peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
@@ -68,6 +97,32 @@ def peak_memory() -> dict[str, int]:
     return peak | (
         {"peak_device_bytes": device["peak_bytes_in_use"]} if "peak_bytes_in_use" in device else {}
     )
+
+
+def circumstances() -> dict[str, Any]:
+    """What a measurement depends on: the command, the date, the device, its driver, versions of packages."""
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    driver = None
+    if jax.default_backend() == "gpu" and shutil.which("nvidia-smi"):
+        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(asked, capture_output=True, text=True).stdout.partition("\n")[0] or None
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "device": jax.devices()[0].device_kind,
+        "driver": driver,
+        "versions": versions,
+    }
+
+
+def caption(said: dict[str, Any]) -> str:
+    """One line of a table about its `circumstances`."""
+    driver = [f"driver {said['driver']}"] if said["driver"] else []
+    versions = [f"{name} {version}" for name, version in said["versions"].items()]
+    return ", ".join([said["device"], *driver, *versions, said["date"]])
 
 
 def report_stages(
@@ -82,8 +137,8 @@ def report_stages(
         said: further entries of the JSON line.
 
     Returns:
-        The entries of the JSON line: medians and first calls by implementation and stage, memory, device, and
-        `said`.
+        The entries of the JSON line: medians and first calls by implementation and stage, memory,
+        circumstances, and `said`.
     """
     table = Table(title=title)
     for column in ("", *(f"{who}{part}" for who in columns for part in ("", ": range", ": first call"))):
@@ -102,8 +157,9 @@ def report_stages(
     memory = peak_memory()
     for name, value in memory.items():
         table.add_row(name.replace("_", " ").removesuffix(" bytes") + " memory", f"{value / 2**30:.2f} GiB")
+    about = circumstances()
+    table.caption = caption(about)
     console().print(table)
-    line = {"seconds": medians, "first_call_seconds": first, **memory}
-    line |= {"device": jax.devices()[0].device_kind, **said}
+    line = {"seconds": medians, "first_call_seconds": first, **memory, **about, **said}
     print(json.dumps(line))
     return line

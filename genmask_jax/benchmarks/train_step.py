@@ -1,18 +1,21 @@
 """Seconds per training step, ours and a peer's, in turns: the machine's speed drifts, the ratio does not."""
 
 import copy
+import functools
 import json
 import os
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from flax import nnx
 from rich.table import Table
 
 from genmask_jax.benchmarks import diffusers_peer
-from genmask_jax.benchmarks.timing import matmul_peak, peak_memory, seconds
-from genmask_jax.benchmarks.workload import Workload, make_ours
+from genmask_jax.benchmarks.timing import caption, circumstances, matmul_peak, peak_memory, products, seconds
+from genmask_jax.benchmarks.workload import Workload, make_ours, our_attention
 from genmask_jax.console import console
 from genmask_jax.models.dit import DiT
 
@@ -31,20 +34,23 @@ def measure(workload: Workload, *, peer: str | None, rounds: int) -> dict:
     Returns:
         The entries of the JSON line.
     """
-    runs, losses = {}, {}
+    makers: dict[str, Callable[[], Callable[[], float]]] = {}
+    attention = {"ours": our_attention(workload)}
     if peer:
         torch, _ = diffusers_peer.load()
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         model = diffusers_peer.make_model(workload)
-        runs["ours"] = make_ours(workload, diffusers_peer.our_params(model, workload))
+        makers["ours"] = lambda: make_ours(workload, diffusers_peer.our_params(model, workload))
         for name, compiled in (("diffusers", False), (COMPILED, True)):
-            runs[name] = diffusers_peer.make_peer(copy.deepcopy(model), workload, compiled=compiled)
+            makers[name] = functools.partial(_make_peer, model, workload, compiled=compiled)
     else:
         fresh = jax.jit(lambda: nnx.state(DiT(workload.model, rngs=nnx.Rngs(0))))
-        runs["ours"] = make_ours(workload, fresh())
-    failed, first = {}, {}
-    for name, run in list(runs.items()):
+        makers["ours"] = lambda: make_ours(workload, fresh())
+    runs, losses, failed, first, memory = {}, {}, {}, {}, {}
+    for name, make in makers.items():
+        held = diffusers_peer.DeviceMemory() if name != "ours" else None
         try:
+            run = make()
             began = time.perf_counter()
             losses[name] = [run()]
             first[name] = time.perf_counter() - began
@@ -53,7 +59,11 @@ def measure(workload: Workload, *, peer: str | None, rounds: int) -> dict:
             if name != COMPILED:
                 raise
             failed[name] = type(error).__name__
-            del runs[name]
+            continue
+        runs[name] = run
+        memory[name] = held.peak() if held else peak_memory().get("peak_device_bytes")
+        if held and name != COMPILED:
+            attention[name] = diffusers_peer.attention_kernels(run)
     taken: dict[str, list[float]] = {name: [] for name in runs}
     peaks = [matmul_peak(workload.dtype)]
     for _ in range(rounds):
@@ -61,13 +71,29 @@ def measure(workload: Workload, *, peer: str | None, rounds: int) -> dict:
             run()  # warm-up: the previous one leaves its caches, and threads that still spin
             taken[name] += seconds(run, STEPS)
         peaks.append(matmul_peak(workload.dtype))
-    return _report(workload, taken, first, losses, failed, max(peaks))
+    found = {"first": first, "losses": losses, "failed": failed, "memory": memory, "attention": attention}
+    return _report(workload, taken, max(peaks), **found)
 
 
-def _report(workload: Workload, taken: dict, first: dict, losses: dict, failed: dict, peak: float) -> dict:
+def _make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[], float]:
+    return diffusers_peer.make_peer(copy.deepcopy(model), workload, compiled=compiled)
+
+
+def _report(
+    workload: Workload,
+    taken: dict[str, list[float]],
+    peak: float,
+    *,
+    first: dict[str, float],
+    losses: dict[str, list[float]],
+    failed: dict[str, str],
+    memory: dict[str, int | None],
+    attention: dict[str, str],
+) -> dict:
     medians = {name: statistics.median(values) for name, values in taken.items()}
     table = Table(title=_title(workload))
-    for column in ("", "s/step", "range", "first step", "samples/s", "GFLOP/s", "MFU", "loss"):
+    columns = ("s/step", "range", "first step", "samples/s", "GFLOP/s", "MFU", "device memory", "loss")
+    for column in ("", *columns):
         table.add_column(column, justify="right" if column else "left")
     for name, values in taken.items():
         rate = workload.flops / medians[name]
@@ -79,11 +105,20 @@ def _report(workload: Workload, taken: dict, first: dict, losses: dict, failed: 
             f"{workload.batch_size / medians[name]:.2f}",
             f"{rate / 1e9:.0f}",
             f"{100 * rate / peak:.0f} %",
+            "-" if (held := memory[name]) is None else f"{held / 2**30:.2f} GiB",
             f"{losses[name][-1]:.6f}",
         )
     for name, why in failed.items():
         table.add_row(name, f"failed: {why}")
-    table.caption = f"MFU relative to the peak of a square matrix product, {peak / 1e9:.0f} GFLOP/s"
+    about = circumstances()
+    table.caption = "\n".join(
+        (
+            f"MFU relative to the peak of a square matrix product, {peak / 1e9:.0f} GFLOP/s",
+            f"float32 weights and AdamW, {products(workload.dtype)} products",
+            "attention: " + "; ".join(f"{name}: {kernels}" for name, kernels in attention.items()),
+            caption(about),
+        )
+    )
     console().print(table)
     peers = {name: value for name, value in medians.items() if name != "ours"}
     line = {
@@ -97,8 +132,14 @@ def _report(workload: Workload, taken: dict, first: dict, losses: dict, failed: 
         "share_of_peak": workload.flops / medians["ours"] / peak,
         **peak_memory(),
         "peer": min(peers, key=lambda name: peers[name], default=None),
+        "seconds": medians,
+        "first_seconds": first,
+        "device_bytes": memory,
+        "attention": attention,
+        "failed": failed,
         "dtype": workload.dtype,
-        "device": jax.devices()[0].device_kind,
+        "products": products(workload.dtype),
+        **about,
         "threads": len(os.sched_getaffinity(0)),
     }
     print(json.dumps(line))

@@ -1,5 +1,6 @@
 """What is measured is the same work on both sides, and is counted right."""
 
+import dataclasses
 import json
 
 import jax
@@ -60,6 +61,28 @@ def test_a_step_alone_is_reported(capsys, monkeypatch):
     assert last["ours_seconds"] > 0
     assert last["peer_seconds"] is None
     assert last["gflops_per_second"] == pytest.approx(workload().flops / last["ours_seconds"] / 1e9)
+    assert last["attention"] == {"ours": "matrix products"}
+    assert last["products"] == "float32"
+    assert last["versions"]["jax"] == jax.__version__
+
+
+def test_a_peer_is_reported_beside_ours(capsys, monkeypatch):
+    """A compiled peer that fails is said to have failed, and PyTorch's attention is a fused one."""
+    monkeypatch.setattr(timing, "MATMUL", 256)
+    make_peer = diffusers_peer.make_peer
+
+    def eager_alone(*arguments, compiled):
+        if compiled:
+            raise OSError
+        return make_peer(*arguments, compiled=compiled)
+
+    monkeypatch.setattr(diffusers_peer, "make_peer", eager_alone)
+    work = dataclasses.replace(workload(), dtype="bfloat16")
+    said = train_step.measure(work, peer="diffusers", rounds=1)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == said
+    assert set(said["seconds"]) == {"ours", "diffusers"}
+    assert said["failed"] == {"diffusers, torch.compile": "OSError"}
+    assert said["attention"]["diffusers"].startswith("flash_attention")
 
 
 def test_masks_are_reported(capsys, monkeypatch):
