@@ -290,7 +290,7 @@ def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
     """The same loss, and a cache that another encoder, or a trained one, refuses."""
     _, config, _ = run
     vae, data = load_vae(micro_vae), config.data
-    encoder = factory.build(config.instruction, tmp_path / "instruction", texts(data))
+    encoder = factory.build(config.instruction, tmp_path / "instruction", texts(data, 400))  # as in `start`
     encode(data, vae, tmp_path, instruction=encoder, count=8)
     cached = dataclasses.replace(data, latents=str(tmp_path))
     store.need_same_instruction(tmp_path, encoder)
