@@ -24,6 +24,7 @@ FREE = {
     "replica-id", "opt-barrier", "iota", "copy-start", "slice-start", "dynamic-slice-start", "async-done",
     "all-gather-done", "all-reduce-done", "collective-permute-done", "send-done", "recv-done",
 }  # fmt: skip
+SLICES, UPDATE = ("slice", "dynamic-slice"), "dynamic-update-slice"
 MOVES = {"copy-done", "slice-done", "dynamic-slice-done"}
 """Ends of asynchronous copies between HBM and on-chip memory."""
 KERNELS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
@@ -31,6 +32,10 @@ KERNELS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
 CUDNN_ATTENTION = {"__cudnn$fmhaSoftmax": 2, "__cudnn$fmhaSoftmaxBackward": 5}
 """The same of cuDNN's, by the target of the call."""
 CUDNN_CONVOLUTION = "__cudnn$conv"
+CUBLAS = "__cublas$"
+"""Beginnings of the targets of cuDNN's convolutions and cuBLAS's matrix products."""
+SCRATCH = re.compile(r"\b[su]8\[\d+\]")
+"""The last result of such a call: memory for the library to work in, which is not read or written as a whole."""
 ASYNC = 'custom_call_target="AsyncCollective'
 """Start or end of an asynchronous collective."""
 BESIDE = '"async_collective_fusion_config"'
@@ -122,7 +127,7 @@ def read_work(text: str) -> Work:
     """Reads the work per device from the text of a compiled program (`compiled.as_text()`).
 
     A conditional counts its branch with the most FLOPs. A custom call counts only its bytes, unless it is an
-    attention kernel.
+    attention kernel or one of cuDNN's or cuBLAS's.
     """
     return _Program(text).work()
 
@@ -193,9 +198,9 @@ class _Program:
             return Work((Piece(0.0, sum(a.nbytes for a in i.arrays), scope=where, ahead=True),), ())
         operands = self._operands(where, i)
         nbytes = sum(a.hbm_bytes for a in (*i.arrays, *operands))
-        if i.opcode in ("dynamic-slice", "slice", "gather"):
+        if i.opcode in SLICES or i.opcode == "gather":
             nbytes = 2 * sum(a.hbm_bytes for a in i.arrays)
-        if i.opcode == "dynamic-update-slice":
+        if i.opcode == UPDATE:
             nbytes = 2 * operands[1].hbm_bytes
         return Work((Piece(_flops(i, operands), nbytes, scope=where),), ())
 
@@ -206,17 +211,26 @@ class _Program:
     def _fusion_bytes(self, where: str, i: Instruction) -> float:
         """Bytes of operands and results; of arrays that are only sliced or updated in place, of the slice.
 
-        Excludes what a collective in the fusion reads and writes.
+        Excludes what a collective in the fusion reads and writes. Bitcasts are looked through: GPU programs
+        have one before a slice or after an update if the array's layout differs from the order of its axes.
         """
         inner = self.computations[_called(i, "calls")]
         root = inner[-1]
         if ASYNC in root.attributes:
             return 0.0
         types = self.types[_called(i, "calls")]
+        renamed: dict[str, str] = {}  # by a bitcast
+
+        def source(name: str) -> str:
+            return renamed.get(name, name)
+
         users: dict[str, list[Instruction]] = {}
         for instruction in inner:
+            if instruction.opcode == "bitcast":
+                renamed[instruction.name] = source(instruction.operands[0])
+                continue
             for operand in instruction.operands:
-                users.setdefault(operand, []).append(instruction)
+                users.setdefault(source(operand), []).append(instruction)
         total = 0.0
         parameters = [x for x in inner if x.opcode == "parameter"]
         for parameter, outside in zip(_in_order(parameters), i.operands, strict=True):
@@ -225,19 +239,16 @@ class _Program:
             if found and all(u.opcode in ("tuple", *COLLECTIVES) for u in found):
                 whole = 0.0
             elif found and all(
-                u.opcode == "dynamic-slice" and u.operands[0] == parameter.name for u in found
+                u.opcode in (*SLICES, UPDATE) and source(u.operands[0]) == parameter.name for u in found
             ):
-                whole = min(whole, sum(a.nbytes for u in found for a in u.arrays))
-            elif found and all(
-                u.opcode == "dynamic-update-slice" and u.operands[0] == parameter.name for u in found
-            ):
-                whole = 0.0
+                whole = min(whole, sum(a.nbytes for u in found if u.opcode in SLICES for a in u.arrays))
             total += whole
-        results = [types[name] for name in root.operands] if root.opcode == "tuple" else [root]
-        for result, array in zip(results, i.arrays, strict=False):
+        results = root.operands if root.opcode == "tuple" else (root.name,)
+        for name, array in zip(results, i.arrays, strict=False):
+            result = types[source(name)]
             if result.opcode in ("parameter", *COLLECTIVES):
                 continue
-            if result.opcode == "dynamic-update-slice":
+            if result.opcode == UPDATE:
                 total += min(array.hbm_bytes, sum(a.nbytes for a in types[result.operands[1]].arrays))
             else:
                 total += array.hbm_bytes
@@ -265,6 +276,8 @@ def _instruction(line: str) -> Instruction:
     begin = len(opcode)
     stop = _closing(rest, begin)
     inside = rest[begin + 1 : stop]
+    if 'custom_call_target="__cu' in rest[stop:]:
+        kind = SCRATCH.sub("", kind)
     named = re.findall(r"%([\w.\-]+)", inside)
     operands = named or [part.strip() for part in inside.split(",") if part.strip()]
     return Instruction(left.lstrip("%"), _arrays(kind), opcode, tuple(operands), rest[stop + 1 :])
@@ -320,20 +333,27 @@ def _iota(dims: str, order: str | None) -> np.ndarray:
 
 def _flops(i: Instruction, operands: list[Array]) -> float:
     if i.opcode == "dot":
-        contracted = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", i.attributes)
-        dims = [int(d) for d in contracted[1].split(",") if d] if contracted else []
-        return 2 * math.prod(i.arrays[0].dims) * math.prod(operands[0].dims[d] for d in dims)
+        return _product_flops(i, operands, r"lhs_contracting_dims=\{([\d,]*)\}")
     if i.opcode == "convolution":
-        return _convolution_flops(i, operands)
+        return _convolution_flops(i, operands[0], operands[1], i.arrays[0])
     if i.opcode == "custom-call":
         target = re.search(r'custom_call_target="([^"]+)"', i.attributes)
         name = target[1] if target else ""
         if name in CUDNN_ATTENTION:
             return CUDNN_ATTENTION[name] * _cudnn_attention_flops(operands)
+        if name.startswith(CUBLAS):
+            return _product_flops(i, operands, r'"lhs_contracting_dimensions":\[([^\]]*)\]')
         if name.startswith(CUDNN_CONVOLUTION):
-            return _convolution_flops(i, operands)
+            return _cudnn_convolution_flops(i, operands, name)
         return next((n * _attention_flops(operands) for k, n in KERNELS.items() if i.name.startswith(k)), 0.0)
     return 0.0
+
+
+def _product_flops(i: Instruction, operands: list[Array], contracting: str) -> float:
+    """FLOPs of a matrix product; the pattern finds the dimensions of its first operand that are summed."""
+    found = re.search(contracting, i.attributes)
+    dims = [int(d) for d in re.findall(r"\d+", found[1])] if found else []
+    return 2.0 * math.prod(i.arrays[0].dims) * math.prod(operands[0].dims[d] for d in dims)
 
 
 def _attention_flops(operands: list[Array]) -> float:
@@ -348,12 +368,22 @@ def _cudnn_attention_flops(operands: list[Array]) -> float:
     return 2.0 * math.prod(queries) * keys[1]
 
 
-def _convolution_flops(i: Instruction, operands: list[Array]) -> float:
+def _cudnn_convolution_flops(i: Instruction, operands: list[Array], target: str) -> float:
+    """Gradients keep the forward convolution's window and labels, and compute as much as it does."""
+    first, second, made = operands[0], operands[1], i.arrays[0]
+    if target.endswith("BackwardInput"):  # (gradient of the output, kernel) -> gradient of the input
+        return _convolution_flops(i, made, second, first)
+    if target.endswith("BackwardFilter"):  # (input, gradient of the output) -> gradient of the kernel
+        return _convolution_flops(i, first, made, second)
+    return _convolution_flops(i, first, second, made)
+
+
+def _convolution_flops(i: Instruction, taken: Array, weights: Array, made: Array) -> float:
     """2 FLOPs per product of a kernel and an input element; padding and dilation's holes do not count."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", i.attributes)
     assert labels is not None
     left, kernel, out = labels[1], labels[2], labels[3]
-    lhs, rhs, result = operands[0].dims, operands[1].dims, i.arrays[0].dims
+    lhs, rhs, result = taken.dims, weights.dims, made.dims
     listed = re.search(r"window=\{([^}]*)\}", i.attributes)
     window = dict(re.findall(r"(\w+)=([\w\-]+)", listed[1] if listed else ""))
     total = 2.0 * result[out.index("b")] * result[out.index("f")] * rhs[kernel.index("i")]
