@@ -1,9 +1,12 @@
 """Specifications of NVIDIA's cards, and their description for XLA's GPU compiler.
 
-From NVIDIA's datasheets (H100 SXM5, H200 SXM5, A100 SXM4, L40S) and whitepapers (Ada and GA102, for
-GeForce). FLOP/s are dense, in bfloat16 with sums in float32. Memory is about what CUDA reports, which is a
-little less than sold. Between hosts, one network card of the usual kind per GPU is assumed: 400 Gb/s for H100
-and H200, 200 Gb/s for A100, 100 Gb/s for the others.
+FLOP/s (dense, bfloat16 with sums in float32), bandwidth, NVLink and PCIe are those of NVIDIA's datasheets
+"H100 Tensor Core GPU", "H200 Tensor Core GPU", "A100 Tensor Core GPU" (all SXM) and "L40S". They give
+FLOP/s with sparsity, which is twice the dense, and links in both directions together, which is twice what a
+card sends. GeForce's are those of the whitepapers "NVIDIA Ada GPU Architecture" and "NVIDIA Ampere GA102
+GPU Architecture". Cores, caches and clocks only steer the compiler's choices. Memory is about what CUDA
+reports, which is a little less than sold. Between hosts, one network card of the usual kind per GPU is
+assumed: 400 Gb/s for H100 and H200, 200 Gb/s for A100, 100 Gb/s for the others.
 """
 
 import dataclasses
@@ -84,30 +87,30 @@ device_description_str: "{self.name}"
 
 GIB, MIB = 2**30, 2**20
 CARDS = {
-    "h100": Card(
+    "h100": Card(  # 1,979 TFLOPS with sparsity, 3.35 TB/s, NVLink 900 GB/s
         "NVIDIA H100 80GB HBM3",
         *((9, 0), 132, 1.98, 989e12, 79.1 * GIB, 3.35e12, 50 * MIB, 228 * 1024, 450e9, 50e9),
     ),
-    "h200": Card(
+    "h200": Card(  # as H100, with 141 GB at 4.8 TB/s
         "NVIDIA H200", *((9, 0), 132, 1.98, 989e12, 139.8 * GIB, 4.8e12, 50 * MIB, 228 * 1024, 450e9, 50e9)
     ),
-    "a100-80": Card(
+    "a100-80": Card(  # 312 TFLOPS (624 with sparsity), 2,039 GB/s, NVLink 600 GB/s
         "NVIDIA A100-SXM4-80GB",
         *((8, 0), 108, 1.41, 312e12, 79.1 * GIB, 2.039e12, 40 * MIB, 164 * 1024, 300e9, 25e9),
     ),
-    "a100-40": Card(
+    "a100-40": Card(  # as A100 80 GB, with 1,555 GB/s; CUDA reports 42,405,855,232 bytes
         "NVIDIA A100-SXM4-40GB",
         *((8, 0), 108, 1.41, 312e12, 39.4 * GIB, 1.555e12, 40 * MIB, 164 * 1024, 300e9, 25e9),
     ),
-    "l40s": Card(
+    "l40s": Card(  # 362 TFLOPS (733 with sparsity), 864 GB/s, PCIe Gen4 x16 64 GB/s
         "NVIDIA L40S",
         *((8, 9), 142, 2.52, 362e12, 44.4 * GIB, 0.864e12, 96 * MIB, 100 * 1024, 32e9, 12.5e9),
     ),
-    "rtx4090": Card(
+    "rtx4090": Card(  # 165.2 TFLOPS (330.3 with sparsity), 1,008 GB/s, PCIe Gen4 x16
         "NVIDIA GeForce RTX 4090",
         *((8, 9), 128, 2.52, 165e12, 23.5 * GIB, 1.008e12, 72 * MIB, 100 * 1024, 32e9, 12.5e9),
     ),
-    "rtx3090": Card(
+    "rtx3090": Card(  # 71 TFLOPS: 82 cores x 4 units x 64 multiply-adds x 1.695 GHz; 936 GB/s, PCIe Gen4 x16
         "NVIDIA GeForce RTX 3090",
         *((8, 6), 82, 1.695, 71e12, 23.5 * GIB, 0.936e12, 6 * MIB, 100 * 1024, 32e9, 12.5e9),
     ),

@@ -35,7 +35,7 @@ CUDNN_CONVOLUTION = "__cudnn$conv"
 CUBLAS = "__cublas$"
 """Beginnings of the targets of cuDNN's convolutions and cuBLAS's matrix products."""
 SCRATCH = re.compile(r"\b[su]8\[\d+\]")
-"""The last result of such a call: memory for the library to work in, which is not read or written as a whole."""
+"""The last result of such a call: memory for the library to work in, little of which is read or written."""
 ASYNC = 'custom_call_target="AsyncCollective'
 """Start or end of an asynchronous collective."""
 BESIDE = '"async_collective_fusion_config"'
