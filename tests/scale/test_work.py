@@ -182,6 +182,39 @@ def test_cudnns_kernels_count_their_products():
         assert hlo._flops(hlo._instruction(line.replace("$T", f"${target}")), arrays) == products * one
 
 
+SLICED = """
+%slice (stack: f32[4,8,16], i: s32[]) -> f32[16,1,8] {
+  %stack = f32[4,8,16]{1,0,2} parameter(0)
+  %turned = f32[16,4,8]{2,1,0} bitcast(%stack)
+  %zero = s32[] constant(0)
+  %i = s32[] parameter(1)
+  ROOT %one = f32[16,1,8]{2,1,0} dynamic-slice(%turned, %zero, %i, %zero), dynamic_slice_sizes={16,1,8}
+}
+
+%update (stack: f32[4,8,16], one: f32[16,1,8], i: s32[]) -> f32[4,8,16] {
+  %stack = f32[4,8,16]{1,0,2} parameter(0)
+  %turned = f32[16,4,8]{2,1,0} bitcast(%stack)
+  %one = f32[16,1,8]{2,1,0} parameter(1)
+  %zero = s32[] constant(0)
+  %i = s32[] parameter(2)
+  %written = f32[16,4,8]{2,1,0} dynamic-update-slice(%turned, %one, %zero, %i, %zero)
+  ROOT %back = f32[4,8,16]{1,0,2} bitcast(%written)
+}
+
+ENTRY %main (stack: f32[4,8,16], i: s32[]) -> f32[4,8,16] {
+  %stack = f32[4,8,16]{1,0,2} parameter(0)
+  %i = s32[] parameter(1)
+  %layer = f32[16,1,8]{2,1,0} fusion(%stack, %i), kind=kLoop, calls=%slice
+  ROOT %whole = f32[4,8,16]{1,0,2} fusion(%stack, %layer, %i), kind=kLoop, calls=%update
+}
+"""
+
+
+def test_a_slice_of_an_array_whose_layout_is_turned_counts_as_a_slice():
+    index, layer = 4, 4 * 8 * 16
+    assert read_work(SLICED).nbytes == 2 * (2 * layer + index)  # one is read and written, twice
+
+
 GPU_PROGRAM = """
 import dataclasses, json, re
 import jax, jax.numpy as jnp, numpy as np
