@@ -12,7 +12,8 @@ captions, 1 : 1. Neither half contains images that any of the three holds out fo
 
 1.419 B parameters are trained: with AdamW and EMA, the float32 state takes 23 GB. Qwen is frozen and takes
 15.5 GB in bfloat16. The mesh shards both over 8 devices (N with --config.mesh.fsdp=N). docs/scale.md
-estimates the training time on various devices; fewer devices need --config.loop.grad_accumulation_steps.
+estimates the training time on various devices; fewer devices need --config.loop.grad_accumulation_steps,
+which genmask_l_8xh100.py sets for one host of eight H100s.
 """
 
 from genmask_jax.config import DIT_SIZES, DataConfig, LoopConfig, OptimizerConfig, TrainConfig
