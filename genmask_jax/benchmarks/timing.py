@@ -24,11 +24,6 @@ from genmask_jax.console import console
 MATMUL = 2048
 """Side of the square matrices whose product measures peak FLOP/s; 4 times that on accelerators."""
 
-PRODUCTS = {
-    "float32": "float32 products (TF32 on NVIDIA cards since Ampere)",
-    "bfloat16": "bfloat16 products",
-}
-"""What JAX's default precision makes of a dtype; the peer is set to the same."""
 PACKAGES = (
     "jax",
     "jaxlib",

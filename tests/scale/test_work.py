@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from genmask_jax.errors import UserError
+from genmask_jax.pretrained import is_adapter, shapes_of
 from genmask_jax.scale import hlo, programs
 from genmask_jax.scale.chips import CHIPS, find_chip, parse_topology
 from genmask_jax.scale.estimate import communication_seconds, compute_seconds, used_bytes, wire_bytes
@@ -19,6 +20,7 @@ from genmask_jax.scale.flops import count_flops
 from genmask_jax.scale.hlo import Collective, Piece, Work, read_work
 from genmask_jax.sharding import MeshConfig, make_mesh
 from tests.conftest import micro_config
+from tests.instruction.qwen.test_in_the_system import qwen_config
 from tests.test_end_to_end import one_line_error, run_script
 
 
@@ -99,6 +101,30 @@ def test_weights_that_are_not_here_are_assumed(micro_vae):
     run = programs.describe(config, make_mesh(MeshConfig()))
     assert run.assumed == ("/nowhere is not here: assuming Wan 2.1's VAE",)
     assert run.networks.latent_shape == (8, 8, 16)
+
+
+def test_adapters_on_cached_encodings_that_are_not_here(micro_vae):
+    """The step holds neither the encoder nor a second copy of the base, and computes fewer gradients."""
+    whole = qwen_config(micro_vae)
+    model = dataclasses.replace(whole.model, lora_rank=2)
+    data = dataclasses.replace(whole.data, latents="/nowhere/latents")
+    config = dataclasses.replace(whole, model=model, init="/nowhere/wan", data=data)
+    run, full = (programs.describe(c, make_mesh(MeshConfig())) for c in (config, whole))
+    assert run.assumed[0] == "/nowhere/wan is not here: assuming Wan 2.1's DiT"
+    assert "the encoder is not on the devices" in run.assumed[1]
+    assert "instruction" in full.networks.frozen
+    assert "instruction" not in run.networks.frozen
+    trained = shapes_of(run.networks.abstract_params())
+    # Texts of another width than Wan's need a projection of their own.
+    assert {name for name in trained if not is_adapter(name)} == {
+        "dit.text_embedder.linear_1.bias",
+        "dit.text_embedder.linear_1.kernel",
+    }
+    assert programs.train_flops(run) < 0.8 * programs.train_flops(full)
+    arguments = [
+        programs.train_step(one).compile().memory_analysis().argument_size_in_bytes for one in (run, full)
+    ]
+    assert arguments[0] < arguments[1] / 2
 
 
 @pytest.mark.multidevice
