@@ -56,7 +56,7 @@ def _frames(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -
 
 @runtime_checkable
 class Base(Protocol):
-    """Weights that stay as they are beside the adapters that are trained (`pretrained.Pretrained`)."""
+    """Weights that stay as they are beside the adapters that are trained (`initial_weights.Pretrained`)."""
 
     def covered(self, model: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
         """The names of the model's parameters that these weights hold, given all shapes by name."""

@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 
 from genmask_jax.config import TrainConfig
 from genmask_jax.errors import DamagedError
+from genmask_jax.initial_weights import open_base
 from genmask_jax.instruction import factory
-from genmask_jax.pretrained import open_base
 from genmask_jax.runs import find_steps, load_vae, read_config, restore_ema
 from genmask_jax.system import Networks, make_networks
 

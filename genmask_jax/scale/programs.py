@@ -13,13 +13,13 @@ from jax.sharding import Mesh
 
 from genmask_jax.config import TrainConfig
 from genmask_jax.data.latents.cached_instruction import given_embeddings
+from genmask_jax.initial_weights import PROJECTION, Pretrained, Shapes, is_adapter
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.base import Instruction, Targets
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import SIZES
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAEConfig
-from genmask_jax.pretrained import PROJECTION, Pretrained, Shapes, is_adapter
 from genmask_jax.runs import read_config
 from genmask_jax.scale.flops import count_flops
 from genmask_jax.sharding import batch_sharding, need_rows, placed, state_shardings

@@ -16,9 +16,9 @@ from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_row
 from genmask_jax.hosts import is_first
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.initial_weights import Pretrained, replace, shapes_of
 from genmask_jax.instruction.base import with_loaded
 from genmask_jax.pixels import mask_to_rgb, to_signed
-from genmask_jax.pretrained import Pretrained, replace, shapes_of
 from genmask_jax.sheets import generation_sheet, segmentation_sheet
 from genmask_jax.system import GenMask, Networks
 from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps

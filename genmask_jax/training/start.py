@@ -13,10 +13,10 @@ from genmask_jax.data.latents.store import fingerprint, need_same, need_same_ins
 from genmask_jax.data.sources import check as check_data
 from genmask_jax.data.sources import segment_source, texts
 from genmask_jax.errors import UserError
+from genmask_jax.initial_weights import Pretrained, keep_base, open_base, shapes_of
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.base import warn_of_cut_texts
 from genmask_jax.models.vae import VAEConfig
-from genmask_jax.pretrained import Pretrained, keep_base, open_base, shapes_of
 from genmask_jax.runs import load_vae, save_vae
 from genmask_jax.sharding import make_mesh
 from genmask_jax.system import make_networks

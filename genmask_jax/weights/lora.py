@@ -11,10 +11,10 @@ from etils import epath
 
 from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
+from genmask_jax.initial_weights import PROJECTION, is_adapter, open_base
 from genmask_jax.parameters.layout import LINEAR, Entry, make_entry, public_name
 from genmask_jax.parameters.names import flat_paths
 from genmask_jax.parameters.streaming import ParameterReader, Streamed, nested, save_streamed
-from genmask_jax.pretrained import PROJECTION, is_adapter, open_base
 from genmask_jax.runs import find_step, read_config
 from genmask_jax.weights import wan_dit
 

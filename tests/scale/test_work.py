@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from genmask_jax.errors import UserError
-from genmask_jax.pretrained import is_adapter, shapes_of
+from genmask_jax.initial_weights import is_adapter, shapes_of
 from genmask_jax.scale import hlo, programs
 from genmask_jax.scale.chips import CHIPS, find_chip, parse_topology
 from genmask_jax.scale.estimate import communication_seconds, compute_seconds, used_bytes, wire_bytes

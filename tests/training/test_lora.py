@@ -16,8 +16,8 @@ from genmask_jax.config import validate
 from genmask_jax.errors import UserError
 from genmask_jax.inference.load import load
 from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.initial_weights import Pretrained, is_adapter, shapes_of
 from genmask_jax.parameters.streaming import ParameterReader
-from genmask_jax.pretrained import Pretrained, is_adapter, shapes_of
 from genmask_jax.system import GenMask
 from genmask_jax.weights import lora, wan
 from genmask_jax.weights.parts import write_part

@@ -11,7 +11,7 @@ import pytest
 from etils import epath
 from flax import nnx
 
-from genmask_jax import pretrained
+from genmask_jax import initial_weights
 from genmask_jax.errors import UserError
 from genmask_jax.parameters.names import flat_paths
 from genmask_jax.weights import wan
@@ -38,7 +38,7 @@ def config_of(micro_vae, imported):
 
 def test_a_run_starts_from_imported_weights(micro_vae, imported, tmp_path, monkeypatch):
     seen = {}
-    real = pretrained.replace
+    real = initial_weights.replace
 
     def spy(params, weights):
         state, fresh = real(params, weights)
@@ -86,7 +86,7 @@ def test_imported_weights_are_restored_on_a_mesh(imported):
         from genmask_jax.models.dit import DiT, DiTConfig
         from genmask_jax.parameters.streaming import ParameterReader
         from genmask_jax.runs import read_config
-        from genmask_jax.pretrained import Pretrained, replace
+        from genmask_jax.initial_weights import Pretrained, replace
         from etils import epath
         sharding.FSDP_MIN_BYTES = 256
         directory = epath.Path(sys.argv[1])
