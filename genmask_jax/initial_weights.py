@@ -1,4 +1,4 @@
-"""Weights that a run starts from (`config.init`): imported ones, or the EMA parameters of another run.
+"""Weights that a run starts from (`config.init`): imported ones, or those of another run or a packed model.
 
 With `config.model.lora_rank`, these weights are the run's base: they stay where they are and as they are, and
 the run's directory keeps what identifies them.
@@ -14,10 +14,11 @@ from etils import epath
 
 from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
+from genmask_jax.packed import is_packed
 from genmask_jax.parameters.files import read_json
 from genmask_jax.parameters.names import parameter_name
 from genmask_jax.parameters.streaming import ParameterReader
-from genmask_jax.runs import find_step, need_same, read_config
+from genmask_jax.runs import find_step, need_same, open_ema, read_config
 from genmask_jax.sharding import placed
 
 KEPT = "base.json"
@@ -33,7 +34,7 @@ class Pretrained:
     """Weights in a directory: of a DiT, and of an instruction encoder that was trained with it.
 
     Args:
-        directory: made by launch/import_weights.py, or the --workdir of a run.
+        directory: made by launch/import_weights.py, the --workdir of a run, or a packed model.
         step: of a run; the last one if None.
 
     Raises:
@@ -43,7 +44,7 @@ class Pretrained:
     def __init__(self, directory: epath.PathLike, step: int | None = None):
         self.directory, folder = directory, epath.Path(directory)
         imported = folder / "dit" / "params"
-        self.is_run = not imported.exists() and (folder / "checkpoints").exists()
+        self.is_run = not imported.exists() and (is_packed(folder) or (folder / "checkpoints").exists())
         if self.is_run:
             config = read_config(TrainConfig, folder)
             self._encoder = config.instruction.name
@@ -53,7 +54,7 @@ class Pretrained:
                     "launch/export_weights.py run, and start from what that writes"
                 )
             self.step = find_step(folder, "last" if step is None else str(step))
-            self._reader = ParameterReader(folder / "checkpoints" / str(self.step) / "ema_params")
+            self._reader = open_ema(folder, self.step)
         elif imported.exists():
             self.step, self._reader = None, ParameterReader(imported)
         else:
@@ -105,10 +106,10 @@ class Pretrained:
         if not self.is_run:
             report = read_json(epath.Path(self.directory) / "dit" / "import.json")
             return {"sha256": report["sha256"]}
-        digest = hashlib.sha256()
-        for name in ("_METADATA", "manifest.ocdbt"):  # the latter names all data files, at random
-            path = self._reader.path / name
-            digest.update(path.read_bytes() if path.exists() else b"")
+        path, digest = self._reader.path, hashlib.sha256()
+        # A checkpoint's manifest names all its data files, at random.
+        for file in (path,) if path.is_file() else (path / "_METADATA", path / "manifest.ocdbt"):
+            digest.update(file.read_bytes() if file.exists() else b"")
         return {"step": self.step, "sha256": digest.hexdigest()}
 
 

@@ -8,7 +8,7 @@
                            average has its parameters as ema_params, and not in train
 
 This is enough to resume, evaluate and sample; only Qwen's imported weights, and those under adapters, are
-not copied into it.
+not copied into it. A packed model (`packed.py`) is read like a run that has one checkpoint.
 """
 
 import json
@@ -25,6 +25,7 @@ from genmask_jax.config import from_config_dict
 from genmask_jax.errors import UserError
 from genmask_jax.fields import read_dataclass, to_json
 from genmask_jax.models.vae import VAE, VAEConfig
+from genmask_jax.packed import PackedReader, is_packed, read_step
 from genmask_jax.parameters.names import parameter_name
 from genmask_jax.parameters.streaming import ParameterReader, restoring
 from genmask_jax.paths import listed, read_text
@@ -46,6 +47,8 @@ def find_steps(workdir: epath.PathLike, which: str) -> list[int]:
     Raises:
         UserError: there is no such checkpoint.
     """
+    if is_packed(workdir):
+        return _only(workdir, which, read_step(workdir))
     directory = epath.Path(workdir) / "checkpoints"
     steps = sorted(int(path.name) for path in listed(directory) if path.name.isdigit())
     if not steps:
@@ -57,6 +60,19 @@ def find_steps(workdir: epath.PathLike, which: str) -> list[int]:
     if which.isdigit() and int(which) in steps:
         return [int(which)]
     raise UserError(f"{workdir}: no checkpoint {which!r}; there are last, best, {', '.join(map(str, steps))}")
+
+
+def _only(workdir: epath.PathLike, which: str, step: int) -> list[int]:
+    if which not in ("last", "best", str(step)):
+        raise UserError(f"{workdir}: no checkpoint {which!r}; a packed model has one, {step}")
+    return [step]
+
+
+def open_ema(workdir: epath.PathLike, step: int, prefix: str = "") -> ParameterReader | PackedReader:
+    """A reader of the parameters that inference uses; `prefix` as in `ParameterReader`."""
+    if is_packed(workdir):
+        return PackedReader(workdir, prefix)
+    return ParameterReader(epath.Path(workdir) / "checkpoints" / str(step) / "ema_params", prefix)
 
 
 def _metric(directory: epath.Path) -> float:
@@ -73,7 +89,18 @@ def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
         UserError: the checkpoint belongs to another model.
         DamagedError: it cannot be read.
     """
+    if is_packed(workdir):
+        return _unpack(workdir, abstract)
     return _restore(epath.Path(workdir) / "checkpoints" / str(step) / "ema_params", abstract)
+
+
+def _unpack(directory: epath.PathLike, targets: Any) -> Any:
+    """The arrays of a packed model; all shapes are compared first."""
+    reader, flat = PackedReader(directory), jax.tree.leaves_with_path(targets)
+    here = {parameter_name(keys): leaf for keys, leaf in flat}
+    need_same(reader.path, reader.shapes, {name: tuple(leaf.shape) for name, leaf in here.items()})
+    arrays = reader.restore(here)
+    return jax.tree.map_with_path(lambda keys, _: arrays[parameter_name(keys)], targets)
 
 
 def _restore(path: epath.Path, targets: Any) -> Any:
@@ -103,6 +130,12 @@ def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:
     hosts.wait("VAE saved")
 
 
+def open_vae(workdir: epath.PathLike) -> ParameterReader | PackedReader:
+    """A reader of the VAE's parameters in WORKDIR/vae."""
+    directory = epath.Path(workdir) / "vae"
+    return PackedReader(directory) if is_packed(directory) else ParameterReader(directory / "params")
+
+
 def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
     """Reads what `save_vae` wrote.
 
@@ -117,7 +150,10 @@ def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
     config = read_config(VAEConfig, directory)
     shapes = nnx.eval_shape(lambda: nnx.state(VAE(config, rngs=nnx.Rngs(0))))
     shardings = state_shardings(shapes, one_device())
-    return config, _restore(directory / "params", jax.tree.map(placed, shapes, shardings))
+    targets = jax.tree.map(placed, shapes, shardings)
+    if is_packed(directory):
+        return config, _unpack(directory, targets)
+    return config, _restore(directory / "params", targets)
 
 
 def read_config(kind: Any, workdir: epath.PathLike) -> Any:

@@ -2,6 +2,7 @@
 
     python launch/export_weights.py wan --from=runs/genmask_l --out=exported
     python launch/export_weights.py qwen --from=weights/qwen_7b --out=exported_qwen
+    python launch/export_weights.py genmask --from=runs/tiny --out=models/tiny
     python launch/export_weights.py run --from=runs/genmask_l_lora --out=runs/merged
     python launch/export_weights.py lora --from=runs/genmask_l_lora --out=exported_lora
 
@@ -9,11 +10,13 @@ wan: diffusers' folders transformer/ and vae/, for WanTransformer3DModel and Aut
 training run (its EMA parameters and its VAE) or a directory made by launch/import_weights.py. The VAE is for
 single images: weights that act across frames are zeros. Adapters are merged.
 qwen: a model hub folder for transformers, from a directory made by launch/import_weights.py.
+genmask: a run's model in one small directory, to hand on; it is taken wherever a run's directory is.
 run: a run with adapters (config.model.lora_rank) as one without, for sampling, evaluation and --config.init.
 lora: the adapters alone, as safetensors for diffusers' WanPipeline.load_lora_weights.
 """
 
 import argparse
+from collections.abc import Callable, Iterator
 
 from etils import epath
 from tqdm import tqdm
@@ -21,19 +24,20 @@ from tqdm import tqdm
 from genmask_jax import cli
 from genmask_jax.errors import UserError
 from genmask_jax.paths import listed, make_directory
-from genmask_jax.weights import lora, qwen, wan
+from genmask_jax.weights import lora, packing, qwen, wan
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("name", choices=["wan", "qwen", "run", "lora"], help="what to write")
+    parser.add_argument("name", choices=EXPORTS, help="what to write")
     parser.add_argument(
         "--from", dest="source", type=epath.Path, required=True, help="training run, or imported weights"
     )
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to create")
     parser.add_argument("--step", default="last", help="checkpoint of a run: last, best, or a step")
+    parser.add_argument("--dtype", choices=packing.DTYPES, help="genmask: of the weights; float16 by default")
     parser.add_argument("--only", choices=wan.PARTS, help="wan: only this part")
     arguments = cli.parse(parser)
     cli.guard(lambda: export(arguments))
@@ -42,24 +46,48 @@ def main() -> None:
 def export(arguments: argparse.Namespace) -> None:
     if arguments.name != "wan" and arguments.only:
         raise UserError("--only is for wan; leave it out")
+    if arguments.name != "genmask" and arguments.dtype:
+        raise UserError("--dtype is for genmask; leave it out")
     if arguments.name == "qwen" and arguments.step != "last":
         raise UserError("--step is for runs; leave it out")
     if listed(make_directory(arguments.out, "--out")):
         raise UserError(f"--out={arguments.out} is not empty; give a new directory")
     with tqdm(unit="B", unit_scale=True, desc="export") as bar:
-        if arguments.name == "qwen":
-            bar.write(qwen.export_qwen(arguments.source, arguments.out, bar.update))
-            return
-        if arguments.name == "run":
-            bar.write(lora.merge_run(arguments.source, arguments.out, arguments.step, bar.update))
-            return
-        if arguments.name == "lora":
-            bar.write(lora.export_lora(arguments.source, arguments.out, arguments.step))
-            return
-        if arguments.only != "vae":
-            bar.write(wan.export_dit(arguments.source, arguments.out, arguments.step, bar.update))
-        if arguments.only != "dit":
-            bar.write(wan.export_vae(arguments.source, arguments.out, bar.update))
+        for line in EXPORTS[arguments.name](arguments, bar.update):
+            bar.write(line)
+
+
+def export_wan(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+    if arguments.only != "vae":
+        yield wan.export_dit(arguments.source, arguments.out, arguments.step, progress)
+    if arguments.only != "dit":
+        yield wan.export_vae(arguments.source, arguments.out, progress)
+
+
+def export_qwen(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+    yield qwen.export_qwen(arguments.source, arguments.out, progress)
+
+
+def export_genmask(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+    dtype = arguments.dtype or "float16"
+    yield packing.pack_run(arguments.source, arguments.out, arguments.step, dtype, progress)
+
+
+def export_run(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+    yield lora.merge_run(arguments.source, arguments.out, arguments.step, progress)
+
+
+def export_lora(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+    yield lora.export_lora(arguments.source, arguments.out, arguments.step)
+
+
+EXPORTS = {
+    "wan": export_wan,
+    "qwen": export_qwen,
+    "genmask": export_genmask,
+    "run": export_run,
+    "lora": export_lora,
+}
 
 
 if __name__ == "__main__":

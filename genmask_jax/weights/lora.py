@@ -1,7 +1,6 @@
 """What becomes of a run's adapters: merged into the weights they belong to, or as diffusers' LoRA file."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,12 +10,14 @@ from etils import epath
 
 from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
+from genmask_jax.fields import to_json
 from genmask_jax.initial_weights import PROJECTION, is_adapter, open_base
 from genmask_jax.parameters.layout import LINEAR, Entry, make_entry, public_name
 from genmask_jax.parameters.names import flat_paths
 from genmask_jax.parameters.streaming import ParameterReader, Streamed, nested, save_streamed
-from genmask_jax.runs import find_step, read_config
+from genmask_jax.runs import find_step, open_ema, read_config
 from genmask_jax.weights import wan_dit
+from genmask_jax.weights.parts import Reader
 
 ADAPTERS = "pytorch_lora_weights.safetensors"
 """The file that diffusers' `load_lora_weights` looks for."""
@@ -76,26 +77,34 @@ def merge_run(source: epath.Path, out: epath.Path, which: str, progress: Callabl
     Raises:
         UserError: there is no such run, or it has no adapters.
     """
-    config, step = need_adapters(source), find_step(source, which)
-    reader = MergedReader(source, step)
+    need_adapters(source)
+    step = find_step(source, which)
+    config, reader = open_merged(source, step)
     tree = {
         name: Streamed(shape, reader.dtypes[name], lambda _, name=name: reader.read(name), stacked=False)
         for name, shape in reader.shapes.items()
     }
-    merged = dataclasses.replace(config, init="", model=dataclasses.replace(config.model, lora_rank=0))
     save_streamed((out / "checkpoints" / str(step) / "ema_params").resolve(), nested(tree), progress)
     for name in ("vae", "instruction"):
         if (source / name).exists():
-            _copy(source / name, out / name)
-    (out / "config.json").write_text(json.dumps(dataclasses.asdict(merged), indent=2))
+            copy(source / name, out / name)
+    (out / "config.json").write_text(to_json(config))
     return f"{out}: step {step} of {source}, {len(tree)} parameters with the adapters merged"
 
 
-def _copy(source: epath.Path, out: epath.Path) -> None:
+def open_merged(source: epath.Path, step: int) -> tuple[TrainConfig, Reader]:
+    """A run's config and weights as if it had no adapters, and had started from nothing."""
+    config = read_config(TrainConfig, source)
+    reader = MergedReader(source, step) if config.model.lora_rank else open_ema(source, step)
+    return dataclasses.replace(config, init="", model=dataclasses.replace(config.model, lora_rank=0)), reader
+
+
+def copy(source: epath.Path, out: epath.Path) -> None:
+    """Copies a directory."""
     out.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
         if path.is_dir():
-            _copy(path, out / path.name)
+            copy(path, out / path.name)
         else:
             path.copy(out / path.name)
 

@@ -16,10 +16,10 @@ from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.files import TensorFiles, find_pickles, find_tensors, read_json, refuse_pickle
 from genmask_jax.parameters.streaming import ParameterReader
-from genmask_jax.runs import find_step, read_config
+from genmask_jax.runs import find_step, open_ema, open_vae, read_config
 from genmask_jax.weights import wan_dit, wan_vae
 from genmask_jax.weights.lora import MergedReader
-from genmask_jax.weights.parts import Part, need_complete, write_public
+from genmask_jax.weights.parts import Part, Reader, need_complete, write_public
 
 PARTS = ("dit", "vae")
 EXPERTS = (("transformer", "transformer_2"), ("high_noise_model", "low_noise_model"))
@@ -145,7 +145,7 @@ def export_dit(source: epath.Path, out: epath.Path, which: str, progress: Callab
 def export_vae(source: epath.Path, out: epath.Path, progress: Callable[[int], None]) -> str:
     """Writes OUT/vae in diffusers' layout. All weights that act between frames are zeros."""
     config = read_config(VAEConfig, source / "vae")
-    reader = ParameterReader(source / "vae" / "params")
+    reader = open_vae(source)
     mean, std = (reader.read(name).astype(float).tolist() for name in ("latents_mean", "latents_std"))
     # -0.7571 is not exact in float32; the shortest decimal that rounds to that float32 is the published one.
     mean, std = ([float(str(np.float32(x))) for x in values] for values in (mean, std))
@@ -154,7 +154,7 @@ def export_vae(source: epath.Path, out: epath.Path, progress: Callable[[int], No
     return write_public(out / FOLDERS["vae"], values, wan_vae.entries(config), reader, zeros, progress)
 
 
-def _find_dit(source: epath.Path, which: str) -> tuple[DiTConfig, ParameterReader | MergedReader]:
+def _find_dit(source: epath.Path, which: str) -> tuple[DiTConfig, Reader]:
     if (source / "dit").is_dir():
         return read_config(DiTConfig, source / "dit"), ParameterReader(source / "dit" / "params")
     config = read_config(TrainConfig, source)
@@ -162,7 +162,7 @@ def _find_dit(source: epath.Path, which: str) -> tuple[DiTConfig, ParameterReade
     if config.model.lora_rank:
         reader = MergedReader(source, step, "dit.")
     else:
-        reader = ParameterReader(source / "checkpoints" / str(step) / "ema_params", "dit.")
+        reader = open_ema(source, step, "dit.")
     text_dim = reader.shapes[f"{wan_dit.TEXT_PROJECTION}.kernel"][0]
     channels = read_config(VAEConfig, source / "vae").channels
     model = dataclasses.replace(config.model, text_dim=text_dim, channels=channels, lora_rank=0)
