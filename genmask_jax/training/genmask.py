@@ -16,7 +16,7 @@ from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_row
 from genmask_jax.hosts import is_first
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.segmenter import Segmenter
-from genmask_jax.initial_weights import Pretrained, replace, shapes_of
+from genmask_jax.initial_weights import Pretrained, is_adapter, replace, shapes_of
 from genmask_jax.instruction.base import with_loaded
 from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.sheets import generation_sheet, segmentation_sheet
@@ -50,7 +50,10 @@ class GenMaskTask:
         if self.config.init and not self.config.model.lora_rank:
             params, fresh = replace(params, Pretrained(self.config.init))
         if self.config.init:
-            logging.info("initialised from %s; new: %s", self.config.init, ", ".join(fresh) or "-")
+            new = [name for name in fresh if not is_adapter(name)]
+            adapters = [f"{len(fresh) - len(new)} adapters"] if len(fresh) > len(new) else []
+            said = ", ".join(adapters + new) or "nothing"
+            logging.info("initialised from %s; new: %s", self.config.init, said)
         return params
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
