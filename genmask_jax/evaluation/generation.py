@@ -1,12 +1,15 @@
-"""Scores generated ReferShapes images by the rule of `shape_rule.py`."""
+"""Scores generated ReferShapes images: one shape by `shape_rule.py`, whole prompts by `scene_rule.py`."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 
 from genmask_jax.data.examples import GenerateExample, Source
 from genmask_jax.data.refershapes.scene import COLOURS, KINDS
+from genmask_jax.evaluation.scene_rule import named_in, shows
 from genmask_jax.evaluation.shape_rule import contains
 from genmask_jax.inference.generator import Generator
 
@@ -37,11 +40,39 @@ def evaluate_generation(
     wrong = [contains(p, c, k) for p, (c, _), k in zip(images, pairs, other, strict=True)]
     metrics = {
         "count": count,
+        "kinds": _shares(hits, [kind for _, kind in pairs]),
+        "colours": _shares(hits, [colour for colour, _ in pairs]),
         "share_right": float(np.mean(hits)),
         "share_right_of_another_kind": float(np.mean(wrong)),
         "share_right_of_real_images": float(np.mean(_score_real(source, count))),
     }
     return metrics, images, prompts
+
+
+def evaluate_prompts(images: UInt8[np.ndarray, "N S S 3"], source: Source[GenerateExample]) -> dict[str, Any]:
+    """Share of images that show exactly what the source's first N prompts name.
+
+    Args:
+        images: generated for these prompts.
+        source: `GenerateExample`s, whose real images are scored by the same rule.
+    """
+    examples = [source[i] for i in range(len(images))]
+    texts = [example["text"] for example in examples]
+    hits = [shows(image, text) for image, text in zip(images, texts, strict=True)]
+    return {
+        "count": len(images),
+        "share_right": float(np.mean(hits)),
+        "objects": _shares(hits, [str(len(named_in(text))) for text in texts]),
+        "share_right_of_real_images": float(np.mean([shows(e["image"], e["text"]) for e in examples])),
+    }
+
+
+def _shares(hits: Sequence[bool], groups: Sequence[str]) -> dict[str, float]:
+    """The share of hits in each group, by name."""
+    return {
+        name: float(np.mean([hit for hit, group in zip(hits, groups, strict=True) if group == name]))
+        for name in sorted(set(groups))
+    }
 
 
 def _score_real(source: Source[GenerateExample], count: int) -> list[bool]:

@@ -34,6 +34,16 @@ def print_tables(metrics: dict[str, Any]) -> None:
         right, real = 100 * found["share_right"], 100 * found["share_right_of_real_images"]
         out.print(f'"a COLOUR SHAPE" generated {found["count"]} times: {right:.1f} % right', end=" ")
         out.print(f"(by the same rule, real images: {real:.1f} %)")
+        for groups in ("kinds", "colours"):
+            out.print("  " + ", ".join(f"{name} {100 * x:.0f}" for name, x in found[groups].items()))
+    if "scenes" in metrics:
+        found = metrics["scenes"]
+        right, real = 100 * found["share_right"], 100 * found["share_right_of_real_images"]
+        by = ", ".join(f"{100 * x:.0f} of {n}" for n, x in found["objects"].items())
+        out.print(
+            f"prompts of the split shown exactly: {right:.1f} % of {found['count']}; objects: {by}", end=" "
+        )
+        out.print(f"(by the same rule, real images: {real:.1f} %)")
     if metrics["seconds_per_image"]:
         milliseconds = 1000 * metrics["seconds_per_image"]
         out.print(f"{milliseconds:.1f} ms per mask, in batches of {metrics['batch_size']}")

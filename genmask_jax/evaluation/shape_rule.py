@@ -8,7 +8,7 @@ import functools
 from typing import cast
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from scipy import ndimage
 
 from genmask_jax.data.refershapes.scene import COLOURS, KINDS, coverage
@@ -24,11 +24,16 @@ ANGLES = np.linspace(-0.2, 0.2, 5)
 
 def contains(image: UInt8[np.ndarray, "S S 3"], colour: str, kind: str) -> bool:
     """Whether an image holds that colour in a blob of that kind of shape."""
-    blob = largest_blob(image, colour)
-    if not AREA[0] <= blob.mean() <= AREA[1]:
-        return False
-    scores = {name: _fit(blob, name) for name in KINDS}
-    return max(scores, key=scores.__getitem__) == kind and bool(scores[kind] >= MIN_IOU)
+    return best_kind(largest_blob(image, colour))[0] == kind
+
+
+def best_kind(blob: Bool[np.ndarray, "S S"]) -> tuple[str, float]:
+    """The kind of shape that a region has, "" if it has none, and the radius of that shape in pixels."""
+    scores = {name: _fit(blob, name) for name in KINDS} if blob.any() else {"": 0.0}
+    kind = max(scores, key=scores.__getitem__)
+    radius = float(np.sqrt(blob.sum() / _unit(kind)[0])) if kind else 0.0
+    known = AREA[0] <= blob.mean() <= AREA[1] and scores[kind] >= MIN_IOU
+    return kind if known else "", radius
 
 
 def largest_blob(image: UInt8[np.ndarray, "S S 3"], colour: str) -> np.ndarray:

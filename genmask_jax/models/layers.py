@@ -69,9 +69,7 @@ class Linear(nnx.Linear):
         return y.reshape(*x.shape[:-1], -1)
 
 
-def linear_factory(
-    dtype: Any, param_dtype: Any, rngs: nnx.Rngs, lora_rank: int = 0
-) -> Callable[..., nnx.Module]:
+def linear_factory(dtype: Any, param_dtype: Any, rngs: nnx.Rngs, lora_rank: int = 0) -> Callable[..., Linear]:
     """(inputs, outputs, use_bias=True) -> a linear layer.
 
     Args:

@@ -70,7 +70,7 @@ class CachedPreparer:
                 "of another validation split; encode again with launch/encode_latents.py --instruction"
             )
         example = self._cached[index]
-        return {name: example[name] for name in ("text_embeds", "text_mask")}
+        return {"text_embeds": example["text_embeds"], "text_mask": example["text_mask"]}
 
 
 def cached_instruction(directory: str, encoder: Instruction) -> Instruction:
@@ -97,5 +97,5 @@ def validation_inputs(data: DataConfig, examples: int) -> list[tuple[str, np.nda
     """
     source = scored_source(data, "val")
     scored = (source[i] for i in range(min(examples, len(source))))
-    pairs = [(example["text"], example["image"]) for example in scored]
-    return pairs + [(prompt, None) for prompt in (*validation_prompts(data), "")]
+    prompts = (*validation_prompts(data), "")
+    return [*((example["text"], example["image"]) for example in scored), *((text, None) for text in prompts)]
