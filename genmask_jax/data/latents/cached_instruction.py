@@ -7,6 +7,7 @@ embeddings beside the latents; validation looks up those of its own texts and im
 import dataclasses
 import functools
 import hashlib
+from typing import cast
 
 import numpy as np
 from etils import epath
@@ -69,8 +70,8 @@ class CachedPreparer:
                 f"config.data.latents={self._cached.directory} has no embeddings of {text!r}: it holds those "
                 "of another validation split; encode again with launch/encode_latents.py --instruction"
             )
-        example = self._cached[index]
-        return {"text_embeds": example["text_embeds"], "text_mask": example["text_mask"]}
+        example = cast(dict[str, np.ndarray], self._cached[index])
+        return {name: example[name] for name in ("text_embeds", "text_mask")}
 
 
 def cached_instruction(directory: str, encoder: Instruction) -> Instruction:
