@@ -74,7 +74,8 @@ HEAVY = (
     "test_end_to_end.py",
     "test_on_benchmarks.py",
     "test_workdir.py",
-    "test_init.py",
+    "test_lora.py",
+    "test_initial_weights.py",
     "test_step.py",
 )
 

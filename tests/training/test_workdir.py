@@ -133,7 +133,7 @@ def test_weights_of_another_model_do_not_cost_the_old_run(copied, tmp_path):
     workdir, config = copied
     before = sorted(str(path) for path in workdir.rglob("*"))
     for wrong, words in (
-        (changed(config, "init", str(tmp_path)), "no dit/params here"),
+        (changed(config, "init", str(tmp_path)), "no dit/params and no checkpoints here"),
         (changed(config, "vae", str(tmp_path / "none")), "no trained VAE"),
         (changed(config, "data.size", 33), "data.size 33"),
     ):

@@ -217,7 +217,8 @@ def test_what_is_damaged_after_the_import_is_named(hub, tmp_path, monkeypatch, c
         assert error.count("error:") == 1
         return error
 
-    assert "--only and --step are for wan" in said("only=vae")
+    assert "--only is for wan" in said("only=vae")
+    assert "--step is for runs" in said("step=best")
     assert "no Qwen here; make it with launch/import_weights.py qwen" in said(source=tmp_path)
     config = (folder / "config.json").read_text()
     edit(folder / "config.json", text=json.loads(config)["text"] | {"depth": 4})
