@@ -106,8 +106,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path):
         import dataclasses, resource, signal, sys
         import jax.numpy as jnp
         from genmask_jax.errors import UserError
-        from genmask_jax.parameters.streaming import ParameterReader
-from genmask_jax.training.checkpoints import Checkpoints
+        from genmask_jax.training.checkpoints import Checkpoints
         from tests.training.test_checkpoints import Position, state
         checkpoints = Checkpoints(sys.argv[1])
         checkpoints.save(state(loss=1), Position(4))
