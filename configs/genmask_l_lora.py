@@ -1,10 +1,10 @@
-"""GenMask L by low-rank adapters, on one card of 24 GB: data and objective as in genmask_l.py, but the 1.42 B
-parameters of the DiT stay as they are, in bfloat16, beside 49 M that are trained.
+r"""GenMask L by low-rank adapters, on one card of 24 GB: data and objective as in genmask_l.py, but the
+1.42 B parameters of the DiT stay as they are, in bfloat16, beside 49 M that are trained.
 
     # Import the weights and prepare the data as in genmask_l.py; then encode once what is trained on (2.7 MB
     # for each of the masks), on a card that holds Qwen's 15.5 GB:
-    python launch/encode_latents.py --config=configs/genmask_l_lora.py --instruction --dtype=bfloat16 \\
-        --count=20000 --batch_size=8 --out=data/genmask_l_512
+    python launch/encode_latents.py --config=configs/genmask_l_lora.py --out=data/genmask_l_512 \
+        --instruction --dtype=bfloat16 --count=20000 --batch_size=8
     python launch/train.py --config=configs/genmask_l_lora.py --workdir=runs/genmask_l_lora
     python launch/evaluate.py --checkpoint=runs/genmask_l_lora --config=configs/evaluate_refcoco.py
     python launch/export_weights.py lora --from=runs/genmask_l_lora --out=exported    # for diffusers

@@ -22,7 +22,7 @@ from genmask_jax.runs import find_step, need_same, open_ema, read_config
 from genmask_jax.sharding import placed
 
 KEPT = "base.json"
-"""In a run's directory: what identifies the weights to which its adapters belong."""
+"""In a run's directory: the weights to which its adapters belong: what identifies them, and their names."""
 PROJECTION = "dit.text_embedder.linear_1."
 """Starts fresh if the instruction encoder's width is not that of the weights."""
 
@@ -67,9 +67,8 @@ class Pretrained:
 
     def instruction(self, encoder: str) -> epath.Path | None:
         """Where a run with this instruction encoder keeps what belongs to it; None if these are no such."""
-        return (
-            epath.Path(self.directory) / "instruction" if self.is_run and encoder == self._encoder else None
-        )
+        same = self.is_run and encoder == self._encoder
+        return epath.Path(self.directory) / "instruction" if same else None
 
     def covered(self, model: Shapes) -> frozenset[str]:
         """The names of the model's parameters that are among these weights.
@@ -139,7 +138,7 @@ def replace(params: Any, pretrained: Pretrained) -> tuple[Any, list[str]]:
         pretrained: the weights.
 
     Returns:
-        The parameters, with unchanged dtypes and shardings, and the names of those that stay as they are.
+        The parameters, with unchanged dtypes and shardings, and the names of those that stay fresh.
 
     Raises:
         UserError: the weights are of another model.
@@ -173,15 +172,21 @@ def open_base(config: TrainConfig, workdir: epath.PathLike | None) -> Pretrained
         return None
     if workdir is None or not (epath.Path(workdir) / KEPT).exists():
         return Pretrained(config.init)
-    identity = read_json(epath.Path(workdir) / KEPT)
-    base = Pretrained(config.init, identity.get("step"))
-    if base.identity != identity:
+    kept = read_json(epath.Path(workdir) / KEPT)
+    base = Pretrained(config.init, kept.get("step"))
+    if base.identity["sha256"] != kept["sha256"]:
         raise UserError(
             f"config.init={config.init}: these are not the weights that the adapters in {workdir} belong to"
         )
     return base
 
 
-def keep_base(base: Pretrained, workdir: epath.PathLike) -> None:
-    """Writes what `open_base` compares."""
-    (epath.Path(workdir) / KEPT).write_text(json.dumps(base.identity))
+def keep_base(base: Pretrained, names: frozenset[str], workdir: epath.PathLike) -> None:
+    """Writes what `open_base` compares, and the names of the weights that the run takes from its base."""
+    kept = base.identity | {"names": sorted(names)}
+    (epath.Path(workdir) / KEPT).write_text(json.dumps(kept, indent=1))
+
+
+def read_base_names(workdir: epath.PathLike) -> frozenset[str]:
+    """The names of the weights that a run with adapters takes from its base."""
+    return frozenset(read_json(epath.Path(workdir) / KEPT)["names"])

@@ -1,7 +1,7 @@
 """GenMask: the DiT, the VAE and the instruction encoder in one model, and which parameters are trained."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -52,6 +52,10 @@ def _frames(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -
     if image_latents is None:
         return x_t[:, None], t[:, None], *text
     return jnp.stack([x_t, image_latents], axis=1), jnp.stack([t, jnp.zeros_like(t)], axis=1), *text
+
+
+Covered = Callable[[Mapping[str, tuple[int, ...]]], frozenset[str]]
+"""Shapes of all parameters that can be trained, by name -> the names of those that stay as they are."""
 
 
 @runtime_checkable
@@ -140,7 +144,7 @@ def abstract_networks(
     vae_config: VAEConfig,
     instruction: Instruction,
     mesh: Mesh | None = None,
-    base: Base | None = None,
+    covered: Covered | None = None,
 ) -> Networks:
     """The model that a config describes, with only shapes and shardings for the frozen weights.
 
@@ -149,11 +153,11 @@ def abstract_networks(
         vae_config: the VAE's.
         instruction: the instruction encoder.
         mesh: devices that will hold the weights; this process's first device if None.
-        base: the weights beside which adapters are trained; None without adapters.
+        covered: which parameters adapters leave as they are (`Base.covered`); None without adapters.
 
     Raises:
         UserError: the image size is not a multiple of the VAE's stride times the DiT's patch size, or the
-            base is of another model.
+            weights under the adapters are of another model.
     """
     step = vae_config.stride * config.model.patch_size
     if config.data.size % step:
@@ -163,7 +167,7 @@ def abstract_networks(
     model = nnx.eval_shape(lambda: _make(config, vae_config, instruction, jax.random.key(0)))
     _, params, _ = _split(model, instruction)
     shapes = {name: tuple(leaf.shape) for name, leaf in flat_paths(params)}
-    kept = base.covered(shapes) if base else frozenset()
+    kept = covered(shapes) if covered else frozenset()
     graph, _, frozen = _split(model, instruction, kept)
     mesh = mesh or one_device()
     frozen = jax.tree.map(placed, frozen, state_shardings(frozen, mesh))
@@ -181,10 +185,15 @@ def make_networks(
 ) -> Networks:
     """`abstract_networks` with the frozen weights loaded, and without trained ones.
 
+    Args:
+        config, vae_config, instruction, mesh: see `abstract_networks`.
+        vae_state: the VAE's weights.
+        base: the weights beside which adapters are trained; None without adapters.
+
     Raises:
         UserError: as in `abstract_networks`, or the encoder's weights are missing.
     """
-    networks = abstract_networks(config, vae_config, instruction, mesh, base)
+    networks = abstract_networks(config, vae_config, instruction, mesh, base.covered if base else None)
     frozen = networks.frozen
     # Via the host: an array on one process's device cannot be sharded over those of other processes.
     vae = jax.device_get(vae_state)

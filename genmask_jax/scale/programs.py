@@ -15,7 +15,7 @@ from genmask_jax.config import TrainConfig
 from genmask_jax.data.latents.cached_instruction import given_embeddings
 from genmask_jax.initial_weights import PROJECTION, Pretrained, Shapes, is_adapter
 from genmask_jax.instruction import factory
-from genmask_jax.instruction.base import Instruction, Targets
+from genmask_jax.instruction.base import Instruction
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import SIZES
 from genmask_jax.models.dit import DiTConfig
@@ -23,7 +23,7 @@ from genmask_jax.models.vae import VAEConfig
 from genmask_jax.runs import read_config
 from genmask_jax.scale.flops import count_flops
 from genmask_jax.sharding import batch_sharding, need_rows, placed, state_shardings
-from genmask_jax.system import Base, Networks, abstract_networks
+from genmask_jax.system import Covered, Networks, abstract_networks
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.state import make_init
@@ -61,38 +61,29 @@ def describe(config: TrainConfig, mesh: Mesh) -> Described:
         vae_config = VAEConfig()
         assumed.append(f"{config.vae} is not here: assuming Wan 2.1's VAE")
     encoder = _encoder(config.instruction, assumed)
-    base = _base(config, encoder.text_dim, assumed)
+    covered = _covered(config, encoder.text_dim, assumed)
     given = encoder
     if config.data.latents and encoder.fingerprint is not None:
         assumed.append("latents and embeddings are cached: the encoder is not on the devices")
         given = given_embeddings(encoder)
-    networks = abstract_networks(config, vae_config, given, mesh, base)
+    networks = abstract_networks(config, vae_config, given, mesh, covered)
     return Described(config, networks, mesh, encoder, tuple(assumed))
 
 
-class _PublishedBase:
-    """The parameters of Wan's DiT, which takes texts of 4096 channels."""
-
-    def __init__(self, text_dim: int):
-        self._projection = text_dim == DiTConfig.text_dim
-
-    def covered(self, model: Shapes) -> frozenset[str]:
-        """See `system.Base`."""
-        own = {name for name in model if name.startswith("dit.") and not is_adapter(name)}
-        return frozenset(name for name in own if self._projection or not name.startswith(PROJECTION))
-
-    def restore(self, targets: Targets) -> dict[str, jax.Array]:
-        """There are only shapes."""
-        raise NotImplementedError
-
-
-def _base(config: TrainConfig, text_dim: int, assumed: list[str]) -> Base | None:
+def _covered(config: TrainConfig, text_dim: int, assumed: list[str]) -> Covered | None:
+    """Which parameters `config.init` holds, for a run with adapters; Wan's DiT if it is not here."""
     if not config.model.lora_rank:
         return None
     if epath.Path(config.init).exists():
-        return Pretrained(config.init)
+        return Pretrained(config.init).covered
     assumed.append(f"{config.init} is not here: assuming Wan 2.1's DiT")
-    return _PublishedBase(text_dim)
+    projected = text_dim == DiTConfig.text_dim  # Wan's texts have another width than most encoders'
+
+    def published(model: Shapes) -> frozenset[str]:
+        own = (name for name in model if name.startswith("dit.") and not is_adapter(name))
+        return frozenset(name for name in own if projected or not name.startswith(PROJECTION))
+
+    return published
 
 
 def _encoder(config: InstructionConfig, assumed: list[str]) -> Instruction:
@@ -191,8 +182,8 @@ def train_flops(run: Described) -> float:
     Excludes recomputation of blocks (`remat`), but not of attention, which its gradient always recomputes.
     """
     config = dataclasses.replace(run.config, model=dataclasses.replace(run.config.model, remat="none"))
-    base = _base(config, run.encoder.text_dim, [])
-    networks = abstract_networks(config, run.networks.vae_config, run.networks.instruction, run.mesh, base)
+    own, covered = run.networks, _covered(config, run.encoder.text_dim, [])
+    networks = abstract_networks(config, own.vae_config, own.instruction, run.mesh, covered)
     task, params = GenMaskTask(networks, config), networks.abstract_params()
     gradient = jax.grad(task.loss, has_aux=True)
     return count_flops(gradient, params, networks.frozen, _batch(run), jax.random.key(0))

@@ -87,7 +87,7 @@ def train_genmask(
         if encoder.save is not None and known != kept:
             encoder.save(kept)
         if base:
-            keep_base(base, place.path)
+            keep_base(base, networks.base, place.path)
     hosts.wait("instruction encoder saved")
     return train(task, config, place.path, mesh, profile)
 

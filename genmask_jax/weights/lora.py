@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -11,7 +10,8 @@ from etils import epath
 from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
 from genmask_jax.fields import to_json
-from genmask_jax.initial_weights import PROJECTION, is_adapter, open_base
+from genmask_jax.initial_weights import PROJECTION, is_adapter, open_base, read_base_names
+from genmask_jax.models.dit import DiTConfig
 from genmask_jax.parameters.layout import LINEAR, Entry, make_entry, public_name
 from genmask_jax.parameters.names import flat_paths
 from genmask_jax.parameters.streaming import ParameterReader, Streamed, nested, save_streamed
@@ -45,7 +45,8 @@ class MergedReader:
         assert base is not None  # the caller has seen that it has adapters
         self.path = (workdir / "checkpoints" / str(step) / "ema_params").resolve()
         self._base, self._own, self._prefix = base, ParameterReader(self.path), prefix
-        shapes = base.shapes | {name: x for name, x in self._own.shapes.items() if not is_adapter(name)}
+        shapes = {name: base.shapes[name] for name in read_base_names(workdir)}
+        shapes |= {name: x for name, x in self._own.shapes.items() if not is_adapter(name)}
         self.shapes = {name[len(prefix) :]: x for name, x in shapes.items() if name.startswith(prefix)}
         self.dtypes = {name: np.dtype(np.float32) for name in self.shapes}
 
@@ -121,7 +122,8 @@ def export_lora(source: epath.Path, out: epath.Path, which: str) -> str:
     """Writes a run's adapters as diffusers' `WanPipeline.load_lora_weights` takes them.
 
     What was trained beside them, the projection of texts of another width, is no adapter: it is written to a
-    file of its own, under diffusers' keys, for the transformer's `load_state_dict`.
+    file of its own, under diffusers' keys, for the transformer's `load_state_dict`. An instruction encoder
+    that was trained with them is not written.
 
     Args:
         source: the --workdir of a run with adapters.
@@ -132,17 +134,19 @@ def export_lora(source: epath.Path, out: epath.Path, which: str) -> str:
         A one-line summary.
 
     Raises:
-        UserError: the run has no adapters, or an instruction encoder that was trained with them.
+        UserError: the run has no adapters, or diffusers' class cannot represent its model.
     """
     config = need_adapters(source)
     reader = ParameterReader(source / "checkpoints" / str(find_step(source, which)) / "ema_params", "dit.")
+    shape = _shape(config, reader)
+    wan_dit.config_to_public(shape)  # or it says why diffusers cannot take this model
     entries = lora_entries(config)
     tensors = dict(_tensors(entries, reader))
     out.mkdir(parents=True, exist_ok=True)
     safetensors.numpy.save_file(tensors, out / ADAPTERS, metadata={"format": "pt"})
     said = f"{out / ADAPTERS}: {len(tensors)} tensors, {sum(x.nbytes for x in tensors.values()) / 1e6:.2f} MB"
     projection = PROJECTION.removeprefix("dit.")
-    trained = [e for e in wan_dit.entries(_shape(config, reader)) if e.path.startswith(projection)]
+    trained = [e for e in wan_dit.entries(shape) if e.path.startswith(projection)]
     trained = [entry for entry in trained if entry.path in reader.shapes]
     if trained:
         path = out / "text_projection.safetensors"
@@ -151,7 +155,8 @@ def export_lora(source: epath.Path, out: epath.Path, which: str) -> str:
     return said
 
 
-def _shape(config: TrainConfig, reader: ParameterReader) -> Any:
+def _shape(config: TrainConfig, reader: ParameterReader) -> DiTConfig:
+    """The DiT without adapters, for texts of the width that the run projects."""
     kernel = reader.shapes.get(f"{PROJECTION.removeprefix('dit.')}kernel")
     text_dim = kernel[0] if kernel else config.model.text_dim
     return dataclasses.replace(config.model, text_dim=text_dim, lora_rank=0)

@@ -103,6 +103,8 @@ def test_what_adapters_cannot_start_from(micro_run, lora_run, tmp_path):
         validate(adapted(config, ""))
     with pytest.raises(UserError, match="has no adapters"):
         lora.export_lora(epath.Path(micro_run[0]), epath.Path(tmp_path / "out"), "last")
+    with pytest.raises(UserError, match="diffusers' class cannot represent this model"):
+        lora.export_lora(epath.Path(workdir), epath.Path(tmp_path / "out"), "last")
 
 
 def test_adapters_of_other_weights_are_not_loaded(lora_run, tmp_path):
@@ -163,6 +165,14 @@ def test_diffusers_takes_the_adapters_and_the_merged_weights(wan_run, tmp_path):
     wan.export_dit(epath.Path(workdir), epath.Path(tmp_path / "merged"), "last", lambda nbytes: None)
     merged = WanTransformer3DModel.from_pretrained(tmp_path / "merged/transformer").eval()
     np.testing.assert_allclose(velocity(merged), ours, atol=2e-5)
+
+
+def test_a_merged_run_has_what_was_trained_beside_the_adapters(wan_run, tmp_path):
+    workdir, _, _ = wan_run
+    lora.merge_run(epath.Path(workdir), epath.Path(tmp_path / "merged"), "last", lambda nbytes: None)
+    inputs = normal(1, 2, 1, 8, 8, 4), np.array([[0.9], [0.2]], np.float32), normal(2, 2, 5, 16)
+    merged, adapted = (our_velocity(path, *inputs) for path in (tmp_path / "merged", workdir))
+    np.testing.assert_allclose(merged, adapted, atol=2e-5)
 
 
 def test_the_base_is_kept_in_the_dtype_of_its_products(wan_run):
