@@ -78,6 +78,7 @@ class Networks:
     graph: merges with (params, frozen) into a `GenMask`.
     params: trained parameters (DiT, instruction encoder); None until initialised or restored.
     frozen: frozen parameters (VAE, instruction encoder, the DiT's base beside adapters).
+    shapes: of `params`.
     preparer: the host side of the instruction encoder.
     size: side of the images, in pixels.
     mesh: devices that hold the parameters and that batches are sharded over.
@@ -87,6 +88,7 @@ class Networks:
     graph: Any
     params: Any
     frozen: Any
+    shapes: Any
     preparer: Preparer
     size: int
     config: TrainConfig
@@ -106,8 +108,7 @@ class Networks:
 
     def abstract_params(self) -> Any:
         """Shapes, dtypes and shardings of `params`."""
-        shapes = jax.eval_shape(self.init_params, jax.random.key(0))
-        return jax.tree.map(placed, shapes, state_shardings(shapes, self.mesh))
+        return jax.tree.map(placed, self.shapes, state_shardings(self.shapes, self.mesh))
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -168,11 +169,11 @@ def abstract_networks(
     _, params, _ = _split(model, instruction)
     shapes = {name: tuple(leaf.shape) for name, leaf in flat_paths(params)}
     kept = covered(shapes) if covered else frozenset()
-    graph, _, frozen = _split(model, instruction, kept)
+    graph, params, frozen = _split(model, instruction, kept)
     mesh = mesh or one_device()
     frozen = jax.tree.map(placed, frozen, state_shardings(frozen, mesh))
     size, preparer = config.data.size, instruction.preparer
-    return Networks(graph, None, frozen, preparer, size, config, instruction, vae_config, mesh, kept)
+    return Networks(graph, None, frozen, params, preparer, size, config, instruction, vae_config, mesh, kept)
 
 
 def make_networks(
