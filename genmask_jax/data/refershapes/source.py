@@ -16,6 +16,9 @@ from genmask_jax.data.refershapes.words import say
 from genmask_jax.errors import UserError
 
 MIN_VISIBLE = 0.85
+WITHOUT_COLOUR = {"train": 0.5}
+"""By split, how many expressions avoid the colour. It singles out most objects by itself: a model learns it
+first, and a kind of shape is then seldom needed."""
 SPLITS = {"train": 1_000_000, "val": 4096, "test": 4096}
 
 
@@ -61,7 +64,8 @@ class ReferShapesSegment(_Shapes):
             if len(scene.shapes) < 2 or scene.visible.min() < MIN_VISIBLE:
                 continue
             target, other = (int(i) for i in rng.permutation(len(scene.shapes))[:2])
-            said = [say(rng, i, scene.shapes, self.size) for i in (target, other)]
+            avoid = WITHOUT_COLOUR.get(self.split, 0.0)
+            said = [say(rng, i, scene.shapes, self.size, avoid) for i in (target, other)]
             if said[0] is None or said[1] is None:
                 continue
             noun = ("object", "thing")[rng.integers(2)]

@@ -67,8 +67,20 @@ def expressions_for(target: int, shapes: tuple[Shape, ...], size: int) -> tuple[
     return plain, placed
 
 
-def say(rng: np.random.Generator, target: int, shapes: tuple[Shape, ...], size: int) -> Expression | None:
-    """Draws an expression that singles out one shape; None if there is none."""
+def say(
+    rng: np.random.Generator,
+    target: int,
+    shapes: tuple[Shape, ...],
+    size: int,
+    without_colour: float = 0.0,
+) -> Expression | None:
+    """Draws an expression that singles out one shape; None if there is none.
+
+    `without_colour` is the probability of drawing from those that do not give the colour, if there are any.
+    """
     plain, placed = expressions_for(target, shapes, size)
+    if without_colour and rng.random() < without_colour:
+        hidden = [[said for said in options if not said.colour] for options in (plain, placed)]
+        plain, placed = hidden if any(hidden) else (plain, placed)
     options = placed if placed and (not plain or rng.random() < 0.35) else plain
     return options[rng.integers(len(options))] if options else None

@@ -186,3 +186,12 @@ def test_an_unknown_split_and_an_index_outside_are_refused():
         for index in (-1, SPLITS["val"]):
             with pytest.raises(IndexError):
                 source("val", SIZE)[index]
+
+
+def test_training_avoids_colours_that_would_do():
+    """Held-out expressions are drawn as ever; training ones give kind, size and place more often instead."""
+    share = {}
+    for split in ("train", "val"):
+        source = ReferShapesSegment(split, SIZE)
+        share[split] = np.mean(["colour" in source.compose(i).group for i in range(400)])
+    assert share["train"] < 0.35 < 0.45 < share["val"]
