@@ -18,6 +18,7 @@ from genmask_jax.packed import is_packed
 from genmask_jax.parameters.files import read_json
 from genmask_jax.parameters.names import parameter_name
 from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.pretrained import directory_of
 from genmask_jax.runs import find_step, need_same, open_ema, read_config
 from genmask_jax.sharding import placed
 
@@ -34,7 +35,8 @@ class Pretrained:
     """Weights in a directory: of a DiT, and of an instruction encoder that was trained with it.
 
     Args:
-        directory: made by launch/import_weights.py, the --workdir of a run, or a packed model.
+        directory: made by launch/import_weights.py, the --workdir of a run, or a packed model or its
+            name in the package.
         step: of a run; the last one if None.
 
     Raises:
@@ -42,7 +44,7 @@ class Pretrained:
     """
 
     def __init__(self, directory: epath.PathLike, step: int | None = None):
-        self.directory, folder = directory, epath.Path(directory)
+        self.directory = folder = directory_of(directory)
         imported = folder / "dit" / "params"
         self.is_run = not imported.exists() and (is_packed(folder) or (folder / "checkpoints").exists())
         if self.is_run:
@@ -68,7 +70,7 @@ class Pretrained:
     def instruction(self, encoder: str) -> epath.Path | None:
         """Where a run with this instruction encoder keeps what belongs to it; None if these are no such."""
         same = self.is_run and encoder == self._encoder
-        return epath.Path(self.directory) / "instruction" if same else None
+        return self.directory / "instruction" if same else None
 
     def covered(self, model: Shapes) -> frozenset[str]:
         """The names of the model's parameters that are among these weights.
@@ -103,7 +105,7 @@ class Pretrained:
     def identity(self) -> dict[str, Any]:
         """What tells these weights from others, for `KEPT`."""
         if not self.is_run:
-            report = read_json(epath.Path(self.directory) / "dit" / "import.json")
+            report = read_json(self.directory / "dit" / "import.json")
             return {"sha256": report["sha256"]}
         path, digest = self._reader.path, hashlib.sha256()
         # A checkpoint's manifest names all its data files, at random.

@@ -29,6 +29,7 @@ from genmask_jax.packed import PackedReader, is_packed, read_step
 from genmask_jax.parameters.names import parameter_name
 from genmask_jax.parameters.streaming import ParameterReader, restoring
 from genmask_jax.paths import listed, read_text
+from genmask_jax.pretrained import directory_of
 from genmask_jax.sharding import one_device, placed, state_shardings
 
 
@@ -137,12 +138,12 @@ def open_vae(workdir: epath.PathLike) -> ParameterReader | PackedReader:
 
 
 def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
-    """Reads what `save_vae` wrote.
+    """Reads what `save_vae` wrote, or the VAE of a packed model.
 
     Raises:
         UserError: there is no VAE in WORKDIR/vae.
     """
-    directory = (epath.Path(workdir) / "vae").resolve()
+    directory = (directory_of(workdir) / "vae").resolve()
     if not (directory / "config.json").exists():
         raise UserError(
             f"{workdir}: no trained VAE here; config.vae is the --workdir of a finished launch/train_vae.py"

@@ -4,11 +4,11 @@
     python launch/evaluate.py --checkpoint=runs/genmask_l --benchmark=refcoco:unc:testA,reasonseg:val
     python launch/evaluate.py --checkpoint=runs/genmask_l --config=configs/evaluate_refcoco.py
 
---checkpoint is the --workdir of a training run. The run's config says how masks are sampled and, without
---benchmark, which data to score. --config may name benchmarks (configs/evaluate_*.py), or be another
-training config, whose `data` and `sampler` are then used. Writes metrics.json, one line of JSON per example
-and contact sheets to --workdir. For a benchmark, a line has id, expression, I, U, and the mask as
-launch/score.py reads it.
+--checkpoint is the --workdir of a training run, a packed model, or the name of a model in the package, such
+as refershapes. Its config says how masks are sampled and, without --benchmark, which data to score. --config
+may name benchmarks (configs/evaluate_*.py), or be another training config, whose `data` and `sampler` are
+then used. Writes metrics.json, one line of JSON per example and contact sheets to --workdir. For a benchmark,
+a line has id, expression, I, U, and the mask as launch/score.py reads it.
 """
 
 from absl import flags
@@ -20,9 +20,12 @@ from genmask_jax.errors import UserError
 from genmask_jax.evaluation.on_benchmarks import score_benchmarks
 from genmask_jax.evaluation.on_scenes import score_scenes
 from genmask_jax.evaluation.scoring import Scoring
+from genmask_jax.pretrained import directory_of
 from genmask_jax.runs import read_config
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Directory of a training run.", required=True)
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", None, "Directory of a trained model, or a name such as refershapes.", required=True
+)
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="What to score and how, instead of the run's own config."
 )
@@ -51,7 +54,7 @@ NO_TARGET_SCORE = flags.DEFINE_float("no_target_score", None, "A mask of a lower
 
 
 def main() -> None:
-    config = read_config(TrainConfig, CHECKPOINT.value)
+    config = read_config(TrainConfig, directory_of(CHECKPOINT.value))
     asked = config
     if CONFIG.value:
         kind = EvaluationConfig if "benchmarks" in CONFIG.value else TrainConfig

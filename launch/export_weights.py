@@ -24,6 +24,7 @@ from tqdm import tqdm
 from genmask_jax import cli
 from genmask_jax.errors import UserError
 from genmask_jax.paths import listed, make_directory
+from genmask_jax.pretrained import directory_of
 from genmask_jax.weights import lora, packing, qwen, wan
 
 
@@ -33,7 +34,7 @@ def main() -> None:
     )
     parser.add_argument("name", choices=EXPORTS, help="what to write")
     parser.add_argument(
-        "--from", dest="source", type=epath.Path, required=True, help="training run, or imported weights"
+        "--from", dest="source", type=directory_of, required=True, help="training run, or imported weights"
     )
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to create")
     parser.add_argument("--step", default="last", help="checkpoint of a run: last, best, or a step")

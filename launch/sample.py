@@ -1,6 +1,7 @@
 """Segments the object that --text names in an image, or generates an image from --text.
 
-    python launch/sample.py --checkpoint=runs/tiny --image=scene.png --text="the red star" --out=out
+    python launch/sample.py --text="a red star" --out=out
+    python launch/sample.py --image=scene.png --text="the red star" --out=out
     python launch/sample.py --checkpoint=runs/tiny --text="a red star" --out=out
     python launch/sample.py --checkpoint=runs/l --image=park.jpg --text="Which of these can fly?" --reason
 
@@ -23,10 +24,13 @@ from genmask_jax.inference.masks import to_image_size, to_mask
 from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.paths import make_directory
+from genmask_jax.pretrained import DEFAULT, directory_of
 from genmask_jax.runs import find_step, read_config
 from genmask_jax.sheets import overlay
 
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Directory of a training run.", required=True)
+CHECKPOINT = flags.DEFINE_string(
+    "checkpoint", DEFAULT, "Directory of a trained model; by default, the one that comes with the package."
+)
 TEXT = flags.DEFINE_string("text", None, "What to segment or to generate.", required=True)
 REASON = flags.DEFINE_bool(
     "reason",
@@ -51,7 +55,7 @@ def main() -> None:
     image = read_image(IMAGE.value) if IMAGE.value else None
     if REASON.value and image is None:
         raise UserError("--reason describes something in an image; give --image")
-    find_step(CHECKPOINT.value, STEP.value)  # fail early
+    find_step(directory_of(CHECKPOINT.value), STEP.value)  # fail early
     out = make_directory(OUT.value, "--out")
     text = describe(image) if REASON.value else TEXT.value
     networks, config, _ = load(CHECKPOINT.value, STEP.value)
@@ -82,10 +86,10 @@ def describe(image: np.ndarray) -> str:
     The language model is loaded before the run's own encoder, and freed again, so that only one of them is in
     memory at a time.
     """
-    config = read_config(TrainConfig, CHECKPOINT.value)
-    directory = epath.Path(CHECKPOINT.value) / "instruction"
+    directory = directory_of(CHECKPOINT.value)
+    config = read_config(TrainConfig, directory)
     options = {"dtype": config.compute_dtype, "batch_size": 1, "seed": SEED.value}
-    reasoner = Reasoner(config.instruction, directory, **options)
+    reasoner = Reasoner(config.instruction, directory / "instruction", **options)
     (text,) = reasoner([image], [TEXT.value])
     print(f"{TEXT.value!r} asks for: {text!r}")
     if not text:

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 
 from absl import logging
-from etils import epath
 
 from genmask_jax import hosts
 from genmask_jax.config import TrainConfig
@@ -21,6 +20,7 @@ from genmask_jax.evaluation.descriptions import describe_all
 from genmask_jax.evaluation.scoring import Scoring
 from genmask_jax.evaluation.tables import make_grids, print_grids
 from genmask_jax.inference.reasoner import Reasoner
+from genmask_jax.pretrained import directory_of
 
 
 def score_benchmarks(
@@ -79,7 +79,7 @@ def _describe(scoring: Scoring, config: TrainConfig, benchmarks: Sequence[Benchm
     """By benchmark, what its expressions ask for, as described by the run's Qwen."""
     reasoner = Reasoner(
         config.instruction,
-        epath.Path(scoring.checkpoint) / "instruction",
+        directory_of(scoring.checkpoint) / "instruction",
         dtype=config.compute_dtype,
         batch_size=scoring.batch_size,
         seed=scoring.seed,

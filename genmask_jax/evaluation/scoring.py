@@ -14,6 +14,7 @@ from genmask_jax.inference.load import load
 from genmask_jax.inference.masks import RESIZE
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.paths import make_directory
+from genmask_jax.pretrained import in_box
 from genmask_jax.sharding import MeshConfig, make_mesh
 from genmask_jax.system import Networks
 
@@ -22,13 +23,13 @@ from genmask_jax.system import Networks
 class Scoring:
     """One checkpoint and how it is sampled.
 
-    checkpoint: directory of a training run.
+    checkpoint: directory of a training run or a packed model, or the name of a model in the package.
     step: "last", "best" or a number.
     sampler: how masks and images are sampled.
     batch_size: images per batch.
     seed: seed of the noise that sampling starts from.
     fsdp: number of devices that the parameters are sharded over.
-    workdir: where to write; a directory in `checkpoint` when empty.
+    workdir: where to write; a directory in `checkpoint` when empty (in runs/NAME of a model in the package).
     """
 
     checkpoint: str
@@ -53,12 +54,13 @@ class Scoring:
         """Makes the output directory on the first host, before any slow work starts.
 
         Args:
-            default: its name in `checkpoint` when `workdir` is empty.
+            default: its name in the checkpoint's directory when `workdir` is empty.
 
         Raises:
             UserError: on every host, when it cannot be made.
         """
-        path, failed = epath.Path(self.workdir or f"{self.checkpoint}/{default}"), None
+        beside = f"runs/{self.checkpoint}" if in_box(self.checkpoint) else self.checkpoint
+        path, failed = epath.Path(self.workdir or f"{beside}/{default}"), None
         if hosts.is_first():
             try:
                 make_directory(path, "--workdir")
@@ -69,8 +71,10 @@ class Scoring:
         return path
 
     def _record(self, step: int) -> dict[str, Any]:
+        boxed = in_box(self.checkpoint)
+        checkpoint = self.checkpoint if boxed else str(epath.Path(self.checkpoint).resolve())
         return {
-            "checkpoint": str(epath.Path(self.checkpoint).resolve()),
+            "checkpoint": checkpoint,
             "checkpoint_step": step,
             "sampler": vars(self.sampler),
             "seed": self.seed,

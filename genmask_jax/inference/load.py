@@ -11,6 +11,7 @@ from genmask_jax.config import TrainConfig
 from genmask_jax.errors import DamagedError
 from genmask_jax.initial_weights import open_base
 from genmask_jax.instruction import factory
+from genmask_jax.pretrained import directory_of
 from genmask_jax.runs import find_steps, load_vae, read_config, restore_ema
 from genmask_jax.system import Networks, make_networks
 
@@ -21,16 +22,17 @@ def load(
     """Returns the networks with the EMA parameters of one checkpoint, the run's config, and the step.
 
     Args:
-        workdir: the --workdir of launch/train.py.
+        workdir: the --workdir of launch/train.py, or a packed model, or the name of one in the package.
         which: "last", "best" or a step. If the last is damaged, an earlier one is loaded, and that is logged.
         mesh: devices to load the networks on; this process's first device if None.
 
     Raises:
         UserError: the directory holds no run, or the checkpoint is missing or belongs to another model.
     """
+    workdir = directory_of(workdir)
     config = read_config(TrainConfig, workdir)
     steps = find_steps(workdir, which)
-    encoder = factory.build(config.instruction, epath.Path(workdir) / "instruction")
+    encoder = factory.build(config.instruction, workdir / "instruction")
     networks = make_networks(config, *load_vae(workdir), encoder, mesh, open_base(config, workdir))
     step, networks.params = _restore_newest(workdir, steps, networks.abstract_params())
     return networks, config, step
