@@ -1,4 +1,4 @@
-# The two commands of the README. PYTHON may name another interpreter, 3.11 or newer.
+# The commands of the README. PYTHON may name another interpreter, 3.11 or newer.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ RUNS ?= runs/quickstart
 # those of requirements-gpu.txt.
 GPU_VENV := .venv-gpu
 
-.PHONY: quickstart test test-gpu lint format clean
+.PHONY: install quickstart test test-gpu lint format clean
 
 $(VENV)/installed: requirements.txt requirements-minilm.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -20,6 +20,8 @@ $(VENV)/installed: requirements.txt requirements-minilm.txt pyproject.toml
 $(VENV)/installed-test: $(VENV)/installed requirements-test.txt
 	$(BIN)/pip install --quiet -r requirements-test.txt
 	touch $@
+
+install: $(VENV)/installed
 
 # A VAE, then the DiT, then the score on held-out scenes: about a quarter of an hour on two cores.
 quickstart: $(VENV)/installed

@@ -1,12 +1,11 @@
-"""A small VAE for 64 px ReferShapes: 8 x 8 latents of 12 channels.
+"""A small VAE for 64 px ReferShapes: 16 x 16 latents of 6 channels.
 
     python launch/train_vae.py --config=configs/vae_tiny.py --workdir=runs/vae_tiny
 
-2 min 19 s on two CPU cores (Zen 5): reconstructs masks with mIoU 0.934 and images with PSNR 25.8 dB (256 val
-scenes).
+Reconstructs masks with mIoU 0.955 and images with PSNR 27.8 dB (256 val scenes); with twice the steps, 0.977 and
+29.9 dB.
 
-All convolutions run on the 8 x 8 grid, where XLA is fast on CPUs. The latents also suit the DiT: on 16 x 16
-latents of 4 channels, the same DiT needs more than twice as many examples for the same masks.
+Latents of 8 x 8 x 24 hold as many numbers, but blur outlines (0.915 and 25.1 dB after as many steps).
 """
 
 from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, VAETrainConfig
@@ -19,22 +18,22 @@ def get_config():
         VAETrainConfig(
             name="vae_tiny",
             vae=VAEConfig(
-                base_dim=64,
-                decoder_base_dim=128,
-                channels=12,
+                base_dim=32,
+                decoder_base_dim=64,
+                channels=6,
                 multipliers=(1,),
                 num_res_blocks=1,
-                patch_size=8,
+                patch_size=4,
             ),
             data=DataConfig(name="refershapes", size=64),
             mask_weight=2.0,
             optimizer=OptimizerConfig(learning_rate=2.5e-3, warmup_steps=50),
             loop=LoopConfig(
-                num_steps=1850,
+                num_steps=1200,
                 global_batch_size=16,
                 ema_decay=0.99,
-                eval_every_steps=925,
-                checkpoint_every_steps=925,
+                eval_every_steps=600,
+                checkpoint_every_steps=600,
                 num_eval_examples=256,
             ),
         )

@@ -29,7 +29,7 @@ from genmask_jax.packed import PackedReader, is_packed, read_step
 from genmask_jax.parameters.names import parameter_name
 from genmask_jax.parameters.streaming import ParameterReader, restoring
 from genmask_jax.paths import listed, read_text
-from genmask_jax.pretrained import directory_of
+from genmask_jax.pretrained import directory_of, known_models
 from genmask_jax.sharding import one_device, placed, state_shardings
 
 
@@ -53,7 +53,7 @@ def find_steps(workdir: epath.PathLike, which: str) -> list[int]:
     directory = epath.Path(workdir) / "checkpoints"
     steps = sorted(int(path.name) for path in listed(directory) if path.name.isdigit())
     if not steps:
-        raise UserError(f"{workdir}: no checkpoint here; --checkpoint is the --workdir of a training run")
+        raise UserError(f"{workdir}: no checkpoint here; --checkpoint is {known_models()}")
     if which == "last":
         return steps[::-1]
     if which == "best":
@@ -161,7 +161,7 @@ def read_config(kind: Any, workdir: epath.PathLike) -> Any:
     """The config.json of a run, as its dataclass. Raises UserError if it is missing or not of `kind`."""
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
-        raise UserError(f"{workdir}: no config.json here; give the --workdir of a training run")
+        raise UserError(f"{workdir}: no config.json here; give {known_models()}")
     return read_dataclass(kind, path, _without_history)
 
 

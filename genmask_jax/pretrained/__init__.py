@@ -19,6 +19,11 @@ def names() -> list[str]:
     return sorted(path.name for path in BOX.iterdir() if (path / "config.json").exists())
 
 
+def known_models() -> str:
+    """What can be given for a trained model, for error messages."""
+    return f"the --workdir of a training run, or a model of the package: {', '.join(names())}"
+
+
 def directory_of(model: epath.PathLike) -> epath.Path:
     """The directory of a trained model: that of a run or a packed model, or of a name in the box."""
     return BOX / str(model) if in_box(model) else epath.Path(model)
