@@ -49,6 +49,8 @@ WORKDIR = flags.DEFINE_string(
 MASK_THRESHOLD = flags.DEFINE_float("mask_threshold", None, "Probability above which a pixel is in the mask.")
 MASK_STEPS = flags.DEFINE_integer("mask_steps", None, "Passes per mask.", lower_bound=1)
 MASK_SAMPLES = flags.DEFINE_integer("mask_samples", None, "Noises whose masks are averaged.", lower_bound=1)
+IMAGE_STEPS = flags.DEFINE_integer("image_steps", None, "Sampling steps per image.", lower_bound=1)
+GUIDANCE_SCALE = flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance scale; 1 is none.")
 NO_TARGET_AREA = flags.DEFINE_float("no_target_area", None, "A mask of at most this share is empty.")
 NO_TARGET_SCORE = flags.DEFINE_float("no_target_score", None, "A mask of a lower mean probability is empty.")
 
@@ -66,6 +68,8 @@ def main() -> None:
         mask_threshold=MASK_THRESHOLD.value,
         mask_steps=MASK_STEPS.value,
         mask_samples=MASK_SAMPLES.value,
+        image_steps=IMAGE_STEPS.value,
+        guidance_scale=GUIDANCE_SCALE.value,
         no_target_area=NO_TARGET_AREA.value,
         no_target_score=NO_TARGET_SCORE.value,
     )
