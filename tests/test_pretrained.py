@@ -1,0 +1,65 @@
+"""The models that come with the package, by name."""
+
+import json
+import pathlib
+
+import pytest
+from etils import epath
+
+from genmask_jax import pretrained
+from genmask_jax.errors import UserError
+from genmask_jax.inference.load import load
+from genmask_jax.initial_weights import Pretrained
+from genmask_jax.runs import find_step, load_vae
+from tests.test_end_to_end import run_script
+
+
+def test_names_are_directories_of_the_package():
+    assert pretrained.DEFAULT in pretrained.names()
+    assert (pretrained.directory_of(pretrained.DEFAULT) / "config.json").exists()
+    assert pretrained.directory_of("runs/tiny") == epath.Path("runs/tiny")
+
+
+def test_a_directory_here_goes_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert pretrained.in_box("refershapes")
+    (tmp_path / "refershapes").mkdir()
+    assert not pretrained.in_box("refershapes")
+    assert pretrained.directory_of("refershapes") == epath.Path("refershapes")
+
+
+def test_a_misspelt_name_gets_the_right_ones():
+    with pytest.raises(UserError, match=r"refershape: no checkpoint here.*: refershapes"):
+        find_step("refershape", "last")
+
+
+def test_a_name_loads_everywhere():
+    networks, config, step = load("refershapes")
+    assert config.data.name == "refershapes"
+    assert step > 0
+    assert networks.preparer.read("the red star") == "the red star"
+    assert load_vae("refershapes")[0] == networks.vae_config
+    start = Pretrained("refershapes")
+    assert (start.step, start.instruction("tiny")) == (
+        step,
+        pretrained.directory_of("refershapes") / "instruction",
+    )
+
+
+def test_the_model_is_small_and_has_a_card():
+    folder = pathlib.Path(pretrained.BOX / "refershapes")
+    assert sum(path.stat().st_size for path in folder.rglob("*")) <= 12e6
+    card = (folder / "README.md").read_text()
+    for said in ("mIoU", "launch/export_weights.py genmask", "## Limits"):
+        assert said in card
+
+
+@pytest.mark.slow
+def test_the_card_tells_what_evaluation_finds(tmp_path):
+    run = run_script("evaluate", "--checkpoint=refershapes", "--split=test", "--count=512", cwd=tmp_path)
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path / "runs/refershapes/evaluation_test/metrics.json").read_text())
+    card = (pretrained.BOX / "refershapes/README.md").read_text()
+    assert f"{found['mIoU']:.4f} / {found['oIoU']:.4f}" in card
+    assert f"{found['groups']['kind']['mIoU']:.4f}" in card
+    assert f"{found['generation']['share_right']:.4f}" in card
