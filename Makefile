@@ -23,7 +23,7 @@ $(VENV)/installed-test: $(VENV)/installed requirements-test.txt
 
 install: $(VENV)/installed
 
-# A VAE, then the DiT, then the score on held-out scenes: about a quarter of an hour on two cores.
+# A VAE, then the DiT, then the score on held-out scenes.
 quickstart: $(VENV)/installed
 	$(BIN)/python launch/train_vae.py --config=configs/vae_tiny.py --workdir=$(RUNS)/vae --overwrite
 	$(BIN)/python launch/train.py --config=configs/genmask_tiny.py --config.vae=$(RUNS)/vae \
