@@ -2,6 +2,7 @@
 
     python launch/prepare_data.py stamps --out=data/stamps
     python launch/prepare_data.py refcoco --raw=raw --out=data
+    python launch/prepare_data.py image_folder --raw=my_images --inspect=sheet.png
     python launch/prepare_data.py image_folder --raw=my_images --out=data
 
 stamps: photographic cut-outs on photographic backgrounds, from Debian packages: from installed ones, else
@@ -10,6 +11,9 @@ from .deb files in --raw, else downloaded there with apt-get download (never ins
 refcoco, refcocoplus, refcocog, grefcoco, reasonseg, coco_captions, image_folder: from the publisher's files
 in --raw (docs/benchmarks.md lists their sources and the folder layout), to OUT/NAME. Prints a table that
 compares the result with the published sizes. After an interruption, repeat the command to continue.
+
+image_folder recognises the layout of the folder and says so (docs/your_photographs.md lists them); --format
+names another. --inspect=FILE.png shows the same table and all problems, and writes only a contact sheet.
 """
 
 import argparse
@@ -18,7 +22,9 @@ from etils import epath
 
 from genmask_jax import cli
 from genmask_jax.data.prepared.builders import BUILDERS
+from genmask_jax.data.prepared.inspect import inspect
 from genmask_jax.data.prepared.prepare import prepare
+from genmask_jax.data.prepared.raw.folder import FORMATS
 from genmask_jax.data.stamps.prepare import prepare as prepare_stamps
 from genmask_jax.errors import UserError
 
@@ -28,10 +34,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("name", choices=["stamps", *BUILDERS], help="which dataset")
-    parser.add_argument("--out", type=epath.Path, required=True, help="directory to create")
+    parser.add_argument("--out", type=epath.Path, help="directory to create")
     parser.add_argument(
         "--raw", type=epath.Path, help="folder of the publisher's files (stamps: OUT/packages)"
     )
+    parser.add_argument("--format", choices=FORMATS, default="", help="layout of an image_folder")
+    parser.add_argument("--inspect", type=epath.Path, help="only look: a PNG to write a contact sheet to")
     parser.add_argument("--strict", action="store_true", help="stop at the first problem in the data")
     parser.add_argument("--num_workers", type=int, help="number of processes (default: one per core)")
     parser.add_argument("--beam", help="run on a cluster instead: Apache Beam pipeline options")
@@ -41,6 +49,10 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prepares the dataset that the flags name."""
+    if arguments.format and arguments.name != "image_folder":
+        raise UserError(f"--format is for image_folder, {arguments.name} has one layout; leave it out")
+    if arguments.out is None and (arguments.inspect is None or arguments.name == "stamps"):
+        raise UserError("--out is missing: the directory to create")
     if arguments.name == "stamps":
         if arguments.strict or arguments.num_workers or arguments.beam:
             raise UserError("--strict, --num_workers and --beam do not apply to stamps; leave them out")
@@ -48,6 +60,9 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.raw is None:
         raise UserError("--raw is missing: the folder of the publisher's files; see docs/benchmarks.md")
+    if arguments.inspect is not None:
+        inspect(arguments.name, arguments.raw, arguments.inspect, arguments.format)
+        return
     if arguments.num_workers is not None and arguments.num_workers < 1:
         raise UserError(f"--num_workers={arguments.num_workers} must be positive")
     try:
@@ -58,6 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
             strict=arguments.strict,
             num_workers=arguments.num_workers,
             beam=arguments.beam,
+            format=arguments.format,
         )
     except KeyboardInterrupt:
         raise UserError("stopped; repeat the command to continue") from None

@@ -168,10 +168,11 @@ class ImageFolder(ImagesBuilder, skip_registration=True):
     """A user's own images."""
 
     name, has_captions = "image_folder", True
+    format = ""
     description = "A user's own images, with captions, or with expressions and masks, or with both."
 
     def read(self, raw: epath.Path) -> Plan:
-        return folder.read(raw)
+        return folder.read(raw, self.format)
 
 
 BUILDERS: dict[str, type[ImagesBuilder]] = {
@@ -180,15 +181,20 @@ BUILDERS: dict[str, type[ImagesBuilder]] = {
 }
 
 
-def open_builders(name: str, raw: epath.Path, out: epath.Path) -> list[ImagesBuilder]:
-    """A dataset's builders, one per way in which the raw files split it.
+def open_builders(
+    name: str, raw: epath.Path, out: epath.Path, format: str = ""
+) -> list[ImagesBuilder]:
+    """A dataset's builders, one per way in which the raw files split it; `format` is an image folder's.
 
     Raises:
         UserError: the raw folder has no splits of it, or has some that were never published.
     """
     make, options = BUILDERS[name], {"data_dir": str(out), "file_format": "array_record"}
     if not make.BUILDER_CONFIGS:
-        return [make(**options)]
+        builder = make(**options)
+        if isinstance(builder, ImageFolder):
+            builder.format = format
+        return [builder]
     known, found = [config.name for config in make.BUILDER_CONFIGS], refer.split_bys(raw, name)
     unknown = sorted(set(found) - set(known))
     if unknown:

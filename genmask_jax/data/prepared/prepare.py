@@ -38,6 +38,7 @@ from genmask_jax.data.prepared.records import (
     read_expression,
     read_index,
     splits_of,
+    write_classes,
     write_index,
 )
 from genmask_jax.errors import UserError
@@ -62,6 +63,7 @@ def prepare(
     strict: bool = False,
     num_workers: int | None = None,
     beam: str | None = None,
+    format: str = "",
 ) -> None:
     """Makes a dataset in every way in which the raw folder splits it, and prints what it holds.
 
@@ -72,11 +74,12 @@ def prepare(
         strict: stop at the first problem in the raw data instead of leaving it out.
         num_workers: number of processes; 1 uses this one, None as many as there are cores.
         beam: options of a Beam pipeline that does the work instead, such as "--runner=DataflowRunner".
+        format: the layout of an image_folder, a key of `folder.FORMATS`; "" to recognise it.
 
     Raises:
         UserError: the raw files are missing or invalid, or `out` holds something else.
     """
-    for builder in open_builders(name, raw, out):
+    for builder in open_builders(name, raw, out, format):
         directory = epath.Path(builder.data_path)
         if is_complete(directory):
             print(f"{directory} is already prepared; nothing done (delete it to make it again)")
@@ -261,6 +264,7 @@ def _finish(directory: epath.Path, plan: Plan) -> None:
         there = set(write_index(directory, split).image_ids) if split in written else set()
         problems += [_explain(image) for image in images if image.image_id not in there]
     write_sheet(directory)
+    write_classes(directory, plan.classes)
     (directory / NOTES).write_text("".join(f"{note}\n" for note in plan.problems.notes))
     (directory / PROBLEMS).write_text("".join(f"{problem}\n" for problem in problems))  # marks the end
 
@@ -272,7 +276,7 @@ def write_sheet(directory: epath.Path) -> None:
     kind = "expressions" if index.counts["expressions"] else "captions"
     items = Items(str(directory), split, kind)
     images, texts = [], []
-    for i in range(0, len(items), max(1, len(items) // ON_SHEET))[:ON_SHEET]:
+    for i in spread(len(items)):
         record, number = items[i]
         image = decode_image(record)
         if kind == "expressions":
@@ -283,6 +287,11 @@ def write_sheet(directory: epath.Path) -> None:
             images.append(image)
             texts.append(record["captions"][number].decode())
     generation_sheet(images, texts, directory / "examples.png")
+
+
+def spread(count: int) -> range:
+    """At most ON_SHEET of `count` indices, evenly spread."""
+    return range(0, count, max(1, count // ON_SHEET))[:ON_SHEET]
 
 
 def _explain(image: PlannedImage) -> str:

@@ -23,6 +23,8 @@ from genmask_jax.paths import listed
 
 COUNTS = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
 
+CLASSES = "classes.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class Index:
@@ -114,6 +116,18 @@ def read_index(directory: epath.PathLike, split: str) -> Index:
         raise UserError(f"{directory}: there is no split {split!r}; {known}") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); delete {directory} and prepare it again") from error
+
+
+def write_classes(directory: epath.PathLike, classes: tuple[str, ...]) -> None:
+    """Writes which expressions each mean all pixels of a class."""
+    (epath.Path(directory) / CLASSES).write_text(json.dumps(classes, ensure_ascii=False))
+
+
+def read_classes(directory: epath.PathLike) -> tuple[str, ...]:
+    """Reads the same; () for datasets without classes, and for those of before there was such a file."""
+    path = epath.Path(directory) / CLASSES
+    with _reading(directory):
+        return tuple(json.loads(path.read_text())) if path.exists() else ()
 
 
 @functools.lru_cache(maxsize=32)

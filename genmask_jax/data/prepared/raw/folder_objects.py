@@ -47,8 +47,12 @@ class _Found:
     segmentations: dict[int, Any] = dataclasses.field(default_factory=dict)
 
 
-def read_objects(folder: epath.Path, files: list[epath.Path], problems: Problems) -> dict[str, Objects]:
+def read_objects(
+    folder: epath.Path, files: list[epath.Path], classes: dict[str, None], problems: Problems
+) -> dict[str, Objects]:
     """The objects of a folder's images, by the name of the image's file; none if there is no such file.
+
+    Adds the categories that are used as expressions to `classes`.
 
     Raises:
         UserError: the file is not in COCO's format.
@@ -64,7 +68,7 @@ def read_objects(folder: epath.Path, files: list[epath.Path], problems: Problems
     for annotation in coco.annotations:
         image = found.get(annotation["image_id"])
         if image is not None:
-            _add(annotation, image, seen, coco, problems)
+            _add(annotation, image, seen, coco, classes, problems)
     by_file = {_normalised(path.name): path for path in files}
     objects: dict[str, Objects] = {}
     for number, image in found.items():
@@ -104,7 +108,14 @@ def _images(coco: CocoFile, files: list[epath.Path], problems: Problems) -> dict
     return found
 
 
-def _add(annotation: Any, image: _Found, seen: dict[int, Any], coco: CocoFile, problems: Problems) -> None:
+def _add(
+    annotation: Any,
+    image: _Found,
+    seen: dict[int, Any],
+    coco: CocoFile,
+    classes: dict[str, None],
+    problems: Problems,
+) -> None:
     """Adds an annotation's id to the expressions of its image, and its usable segmentation."""
     number = annotation.get("id")
     where = f"{coco.path.name}: object {number}"
@@ -125,6 +136,7 @@ def _add(annotation: Any, image: _Found, seen: dict[int, Any], coco: CocoFile, p
             problems.add(f"{coco.path.name}: an object is of category {category}, which is not in the file")
             return
         texts = coco.categories[category]
+        classes[texts.strip().lower()] = None
     texts = [texts] if isinstance(texts, str) else texts if isinstance(texts, list) else [None]
     good = {text.strip().lower() for text in texts if isinstance(text, str) and text.strip()}
     if len(good) < len(texts):

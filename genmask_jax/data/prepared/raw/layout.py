@@ -1,5 +1,8 @@
 """What the layouts of raw data have in common: folders of splits, images with files beside them, JSON."""
 
+import base64
+import binascii
+import functools
 import json
 from typing import Any
 
@@ -55,6 +58,66 @@ def images_by_stem(folder: epath.Path, problems: Problems) -> dict[str, epath.Pa
             problems.add(f"{path}: another image has that name, {by_stem[path.stem].name}")
         by_stem.setdefault(path.stem, path)
     return by_stem
+
+
+def captions_of(image: epath.Path, problems: Problems) -> tuple[str, ...]:
+    """The lines of X.txt beside the image X.jpg; none if there is no such file."""
+    path = image.with_suffix(".txt")
+    try:
+        lines = read_text(path).splitlines() if path.exists() else []
+    except (OSError, UnicodeDecodeError) as error:
+        problems.add(f"{path} is not text in UTF-8 ({error})")
+        return ()
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+METADATA = "metadata.jsonl"
+CAPTION_KEYS = ("text", "caption", "captions", "prompt")
+
+
+@functools.lru_cache(maxsize=64)
+def read_metadata(folder: epath.Path, problems: Problems) -> dict[str, tuple[str, ...]]:
+    """Captions by file name, from the metadata.jsonl of a folder of images; {} if there is none.
+
+    A line is {"file_name": "a.jpg", "text": "..."}; the caption's key is one of CAPTION_KEYS.
+    """
+    path = folder / METADATA
+    found: dict[str, tuple[str, ...]] = {}
+    if not path.exists():
+        return found
+    try:
+        lines = read_text(path).splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.add(f"{path} is not text in UTF-8 ({error})")
+        return found
+    for i, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            said = next(entry[key] for key in CAPTION_KEYS if entry.get(key))
+            texts = [text.strip() for text in ([said] if isinstance(said, str) else said)]
+            found[entry["file_name"]] = tuple(text for text in texts if text)
+        except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
+            problems.add(f"{path}: line {i} has no file_name and text")
+    return found
+
+
+def is_labelme(content: dict[str, Any]) -> bool:
+    """Whether a JSON file is labelme's: it has shapes, and no text as ReasonSeg's files have."""
+    return isinstance(content.get("shapes"), list) and "text" not in content
+
+
+def image_bytes(path: epath.Path) -> bytes:
+    """An image file, or the one that an annotation of labelme holds; b"" if that holds none."""
+    if not path.name.lower().endswith(".json"):
+        return path.read_bytes()
+    try:
+        content = read_json(path, dict)
+        data = content.get("imageData") if is_labelme(content) else None
+        return base64.b64decode(data, validate=True) if isinstance(data, str) else b""
+    except (UserError, binascii.Error):
+        return b""
 
 
 def read_json(path: epath.Path, kind: type, fallback: str = "") -> Any:

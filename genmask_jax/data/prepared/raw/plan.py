@@ -2,12 +2,16 @@
 
 import dataclasses
 import hashlib
+import io
 from typing import Any
 
+import numpy as np
 from etils import epath
+from PIL import Image
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared.raw import shapes
+from genmask_jax.data.prepared.raw.layout import image_bytes
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
 from genmask_jax.images import UNREADABLE, decode, why_unreadable
@@ -21,12 +25,51 @@ class Target:
     ann_ids: ids of the objects; empty if the expressions refer to nothing in the image.
     segmentations: those of the objects, in COCO's format, checked by `masks.usable`.
     shapes: (label, points) in ReasonSeg's format, instead of segmentations.
+    numbers: those of its pixels in the image's `labels`, instead of segmentations.
     """
 
     ref_id: int
     ann_ids: tuple[int, ...] = ()
     segmentations: tuple[Any, ...] = ()
     shapes: tuple[tuple[str, Any], ...] = ()
+    numbers: tuple[int, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelFile:
+    """An image file of numbers, one for each pixel: classes, or (`binary`) black and white as 0 and 1.
+
+    ignored: the numbers of pixels that do not count.
+    """
+
+    path: str
+    binary: bool = False
+    ignored: tuple[int, ...] = ()
+
+    def read(self) -> np.ndarray:
+        """The numbers, [H, W].
+
+        Raises:
+            ValueError: the file cannot be read, or has colours instead of numbers.
+        """
+        content = b""
+        try:
+            content = epath.Path(self.path).read_bytes()
+            image = Image.open(io.BytesIO(content))
+            image.load()
+            if self.binary:
+                grey = np.asarray(decode(content, background="black").convert("L"))
+                return (grey >= (128 if grey.max() > 1 else 1)).astype(np.uint8)
+        except UNREADABLE as error:
+            raise ValueError(
+                f"{self.path}: this mask cannot be read ({why_unreadable(error, content)})"
+            ) from error
+        numbers = np.asarray(image)  # of a palette: its indices
+        if numbers.ndim == 3 and (numbers[..., :1] == numbers[..., :3]).all():
+            numbers = numbers[..., 0]
+        if numbers.ndim != 2:
+            raise ValueError(f"{self.path} has colours; save it as grey values, or a palette, of class numbers")
+        return numbers.astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +93,7 @@ class PlannedImage:
     size: height and width that its annotations are for; None if they give none.
     turned: whether its annotations are for the image as turned by its EXIF orientation, as labelling tools
         show it, rather than for the pixels as stored, as COCO's are.
+    labels: where the pixels of targets with `numbers` are.
     """
 
     path: str
@@ -59,6 +103,7 @@ class PlannedImage:
     turned: bool = False
     targets: tuple[Target, ...] = ()
     expressions: tuple[Expression, ...] = ()
+    labels: LabelFile | None = None
 
     def example(self) -> dict[str, Any]:
         """Its record, with `builders.FEATURES`: the original image file, and masks as run lengths.
@@ -68,7 +113,7 @@ class PlannedImage:
         """
         content = b""
         try:
-            content = epath.Path(self.path).read_bytes()
+            content = image_bytes(epath.Path(self.path))
             width, height = decode(content, upright=self.turned).size
         except UNREADABLE as error:
             why = why_unreadable(error, content)
@@ -78,7 +123,9 @@ class PlannedImage:
                 f"{self.path}: the image has {height} x {width} pixels, its annotations are for "
                 f"{self.size[0]} x {self.size[1]}"
             )
-        painted = [_paint(target, (height, width)) for target in self.targets]
+        numbers = self.labels.read() if self.labels else np.zeros((height, width), np.uint8)
+        unknown = np.isin(numbers, self.labels.ignored if self.labels else ())
+        painted = [_paint(target, (height, width), numbers, unknown) for target in self.targets]
         return {
             "image": content,
             "image_id": self.image_id,
@@ -89,7 +136,7 @@ class PlannedImage:
             "targets": [
                 {
                     "ref_id": target.ref_id,
-                    "no_target": not target.ann_ids and not target.shapes,
+                    "no_target": not (target.ann_ids or target.shapes or target.numbers),
                     "counts": counts,
                     "ignored": ignored,
                 }
@@ -104,8 +151,16 @@ class PlannedImage:
         }
 
 
-def _paint(target: Target, size: masks.Size) -> tuple[str, str]:
-    """Counts of the object and of the ignored pixels; the latter "" if there are none."""
+def _paint(
+    target: Target, size: masks.Size, numbers: np.ndarray, unknown: np.ndarray
+) -> tuple[str, str]:
+    """Counts of the object and of the ignored pixels; the latter "" if there are none.
+
+    `numbers` and `unknown` [H, W] are those of the image's `labels`, and which of them are ignored.
+    """
+    if target.numbers:
+        ignored = masks.encode(unknown) if unknown.any() else ""
+        return masks.encode(np.isin(numbers, target.numbers)), ignored
     if target.shapes:
         painted = shapes.paint(target.shapes, size)
         ignored = painted == masks.IGNORE
@@ -113,12 +168,20 @@ def _paint(target: Target, size: masks.Size) -> tuple[str, str]:
     return masks.union([masks.from_coco(s, size) for s in target.segmentations], size), ""
 
 
+def _name(path: str) -> str:
+    return epath.Path(path).name
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Images by split, in the order in which they are written, and what is wrong with the raw data."""
+    """Images by split, in the order in which they are written, and what is wrong with the raw data.
+
+    classes: the expressions that each mean all pixels of a class, if there are any.
+    """
 
     splits: dict[str, list[PlannedImage]]
     problems: Problems
+    classes: tuple[str, ...] = ()
 
     def without_empty_splits(self) -> "Plan":
         """The plan without splits that have no image, each of which becomes a problem.
@@ -132,7 +195,7 @@ class Plan:
         if not splits:
             why = (self.problems.left_out or ["nothing is said"])[0]
             raise UserError(f"--raw has no image that can be used; {why}")
-        return Plan(splits, self.problems)
+        return Plan(splits, self.problems, self.classes)
 
     def fingerprint(self) -> str:
         """SHA-256 of the plan, independent of where the raw files are."""
@@ -140,6 +203,7 @@ class Plan:
         for split, images in self.splits.items():
             digest.update(split.encode())
             for image in images:
-                name = epath.Path(image.path).name
-                digest.update(repr(dataclasses.replace(image, path=name)).encode())
+                labels = image.labels and dataclasses.replace(image.labels, path=_name(image.labels.path))
+                image = dataclasses.replace(image, path=_name(image.path), labels=labels)
+                digest.update(repr(image).encode())
         return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""Looks at raw data as `prepare` would read them, and writes nothing but a contact sheet."""
+
+import collections
+from typing import Any
+
+import numpy as np
+from etils import epath
+from rich import box
+from rich.table import Table
+from tqdm import tqdm
+
+from genmask_jax.console import console
+from genmask_jax.data import masks
+from genmask_jax.data.prepared.builders import open_builders
+from genmask_jax.data.prepared.prepare import SHOWN, spread
+from genmask_jax.data.prepared.raw.plan import Plan
+from genmask_jax.images import decode
+from genmask_jax.sheets import generation_sheet, overlay
+
+
+def inspect(name: str, raw: epath.Path, sheet: epath.Path, format: str = "") -> None:
+    """Prints what each split holds, how often each class occurs, all problems; draws a contact sheet.
+
+    Args:
+        name: a key of `builders.BUILDERS`.
+        raw: folder of the publisher's files.
+        sheet: of the PNG to write; several ways to split the data write over one another's.
+        format: see `prepare`.
+
+    Raises:
+        UserError: the raw files are missing or invalid.
+    """
+    for builder in open_builders(name, raw, sheet.parent, format):
+        plan = builder.plan(raw)
+        examples, problems = _read(plan)
+        _print_table(raw, plan, examples)
+        lines = [("kept", line) for line in plan.problems.notes]
+        lines += [("left out", line) for line in plan.problems.left_out + problems]
+        for what, line in lines[:SHOWN]:
+            print(f"{what}: {line}")
+        if len(lines) > SHOWN:
+            print(f"... and {len(lines) - SHOWN} more")
+        shown = _draw(examples[next(iter(plan.splits))])
+        generation_sheet(*shown, sheet)
+        print(f"wrote {sheet}; nothing else was written")
+
+
+def _read(plan: Plan) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
+    """What would be written, by split; why some would not."""
+    examples: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
+    problems = []
+    with tqdm(total=sum(map(len, plan.splits.values())), unit=" images", leave=False) as bar:
+        for split, images in plan.splits.items():
+            for image in images:
+                bar.update()
+                try:
+                    example = image.example()
+                except ValueError as error:
+                    problems.append(str(error))
+                else:
+                    examples[split].append(example)
+    return examples, problems
+
+
+def _print_table(raw: epath.Path, plan: Plan, examples: dict[str, list[dict[str, Any]]]) -> None:
+    """Images, captions and expressions by split; images and share of their pixels by class."""
+    splits = list(plan.splits)
+    table = Table(title=str(raw), title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for split in splits:
+        table.add_column(split, justify="right")
+    counts = {
+        "images": [len(examples[split]) for split in splits],
+        "captions": [sum(len(e["captions"]) for e in examples[split]) for split in splits],
+        "expressions": [sum(len(e["expressions"]) for e in examples[split]) for split in splits],
+    }
+    for what, numbers in counts.items():
+        table.add_row(what, *(f"{number:,}" for number in numbers))
+    for name in plan.classes:
+        shares = [_shares(examples[split], name) for split in splits]
+        cells = (f"{len(s):,} ({np.mean(s):.1%} of pixels)" if s else "0" for s in shares)
+        table.add_row(f"  {name}", *cells)
+    console().print(table)
+
+
+def _shares(examples: list[dict[str, Any]], text: str) -> list[float]:
+    """The share of the image that the expression's mask covers, of each image that has it."""
+    found = []
+    for example in examples:
+        for said in example["expressions"]:
+            if said["text"] == text:
+                lengths = masks.run_lengths(example["targets"][said["target"]]["counts"])
+                found.append(sum(lengths[1::2]) / sum(lengths))
+    return found
+
+
+def _draw(examples: list[dict[str, Any]]) -> tuple[list[np.ndarray], list[str]]:
+    """Some expressions with their masks, or captions, each with its image."""
+    items = [(e, i) for e in examples for i in range(len(e["expressions"]))]
+    images, texts = [], []
+    for k in spread(len(items)):
+        example, i = items[k]
+        said = example["expressions"][i]
+        size = (example["height"], example["width"])
+        mask = masks.decode(example["targets"][said["target"]]["counts"], size)
+        images.append(overlay(_image(example), mask))
+        texts.append(said["text"])
+    if not items:
+        told = [example for example in examples if example["captions"]]
+        chosen = [told[k] for k in spread(len(told))]
+        images, texts = [_image(e) for e in chosen], [e["captions"][0] for e in chosen]
+    return images, texts
+
+
+def _image(example: dict[str, Any]) -> np.ndarray:
+    return np.asarray(decode(example["image"], upright=example["turned"]))

@@ -1,0 +1,148 @@
+"""Images with their annotations beside them. RAW/{train,val,test}, or RAW itself, holds images X.jpg, and any of
+
+X.txt               captions, one per line
+X.json              an expression and labelled shapes (ReasonSeg), or labelled shapes alone (labelme)
+metadata.jsonl      captions of all images
+annotations.json    objects of all images, in COCO's format (or _annotations.coco.json); see `folder_objects`
+"""
+
+import dataclasses
+from typing import Any
+
+from etils import epath
+
+from genmask_jax.data.prepared.raw.folder_objects import COCO, Objects, read_objects
+from genmask_jax.data.prepared.raw.labelme import read_labelme
+from genmask_jax.data.prepared.raw.layout import (
+    METADATA,
+    captions_of,
+    image_bytes,
+    images_by_stem,
+    is_labelme,
+    read_json,
+    read_metadata,
+    split_folders,
+)
+from genmask_jax.data.prepared.raw.pairs import hold_out
+from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
+from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.data.prepared.raw.reasonseg import FALLBACK, read_annotation
+from genmask_jax.errors import UserError
+from genmask_jax.images import SUFFIXES, UNREADABLE, decode, read_frame
+from genmask_jax.paths import listed
+
+
+def recognise(raw: epath.Path) -> str:
+    """What speaks for this layout: what lies beside the images; ""."""
+    folders = list(split_folders(raw, Problems()).values()) or [raw]
+    files = [path for folder in folders for path in listed(folder, ".json", ".txt", ".jsonl")]
+    stems = {path.stem for folder in folders for path in listed(folder, *SUFFIXES)}
+    names = {path.name for path in files}
+    said = {
+        "objects in COCO's format": bool(names & set(COCO)),
+        "captions in metadata.jsonl": METADATA in names,
+        "captions in text files": any(p.suffix == ".txt" and p.stem in stems for p in files),
+        "shapes in JSON files": any(p.suffix == ".json" and p.name not in COCO for p in files),
+    }
+    return ", ".join(what for what, there in said.items() if there)
+
+
+@dataclasses.dataclass
+class _Reading:
+    """What is gathered over all folders: problems, names of classes, and how many shapes have an id."""
+
+    problems: Problems
+    classes: dict[str, None] = dataclasses.field(default_factory=dict)
+    shapes: int = 0
+
+
+def read(raw: epath.Path) -> Plan:
+    """Images with a caption or an expression, or both.
+
+    Raises:
+        UserError: there is no image, or annotations.json is invalid.
+    """
+    problems = Problems()
+    reading = _Reading(problems)
+    folders = split_folders(raw, problems)
+    splits = {split: _read_split(folder, reading) for split, folder in folders.items()}
+    if not folders:
+        splits["train"], splits["val"] = hold_out(_read_split(raw, reading))
+    if not any(splits.values()):
+        raise UserError(
+            f"--raw={raw}: there is no image with a caption (X.txt) or an annotation (X.json, {COCO[0]}) "
+            f"beside it{'; ' + problems.left_out[0] if problems.left_out else ''}"
+        )
+    return Plan(splits, problems, tuple(reading.classes))
+
+
+def _read_split(folder: epath.Path, reading: _Reading) -> list[PlannedImage]:
+    problems = reading.problems
+    by_stem = images_by_stem(folder, problems)
+    objects = read_objects(folder, list(by_stem.values()), reading.classes, problems)
+    images = []
+    for path in by_stem.values():
+        image = _plan_image(path, objects.get(path.name), reading)
+        if image.captions or image.expressions:
+            images.append(image)
+        else:
+            problems.add(f"{path} is an image without a caption or an annotation")
+    for path in listed(folder, ".json", ".txt"):
+        if path.stem in by_stem or path.name in COCO:
+            continue
+        if path.name.lower().endswith(".json") and image_bytes(path):
+            images.append(_plan_image(path, None, reading))
+        else:
+            problems.add(f"{path} is an annotation without an image")
+    return images
+
+
+def _plan_image(path: epath.Path, objects: Objects | None, reading: _Reading) -> PlannedImage:
+    """An image with all that is said of it, which may be nothing."""
+    problems = reading.problems
+    targets, said = (list(objects.targets), list(objects.said)) if objects else ([], [])
+    turned = objects is None or objects.turned
+    annotation = path.with_suffix(".json")
+    if annotation.exists():
+        try:
+            if not turned:
+                raise ValueError(
+                    f"{annotation} is of the image as turned by EXIF, {COCO[0]} of the image as stored; the "
+                    "former is not used"
+                )
+            more, texts = _read_json(annotation, path, reading)
+            said += [(text, len(targets) + target, sentence) for text, target, sentence in texts]
+            targets += [dataclasses.replace(t, ref_id=len(targets) + i) for i, t in enumerate(more)]
+        except (UserError, ValueError) as error:
+            problems.add(str(error))
+    captions = captions_of(path, problems) + read_metadata(path.parent, problems).get(path.name, ())
+    return PlannedImage(
+        path=str(path),
+        image_id=path.stem,
+        size=objects and objects.size,
+        captions=captions,
+        turned=turned,
+        targets=tuple(targets),
+        expressions=tuple(
+            Expression(path.stem if i == 0 else f"{path.stem}#{i}", *one) for i, one in enumerate(said)
+        ),
+    )
+
+
+def _read_json(
+    annotation: epath.Path, image: epath.Path, reading: _Reading
+) -> tuple[list[Target], list[tuple[str, int, bool]]]:
+    """Targets of an image's own annotation; texts, each with its target and whether it is a sentence."""
+    content: Any = read_json(annotation, dict, FALLBACK)
+    if not is_labelme(content):
+        frame = read_frame(image)
+        targets, texts = read_annotation(annotation, frame and frame.upright, reading.problems)
+        return list(targets), [(one.text, one.target, one.is_sentence) for one in texts]
+    try:
+        size = decode(image_bytes(image)).size[::-1]
+    except UNREADABLE:
+        return [], []  # it is named when it is written
+    targets, texts, classes = read_labelme(annotation, size, reading.shapes, reading.problems)
+    reading.shapes += len(content["shapes"])
+    reading.classes |= dict.fromkeys(classes)
+    return targets, [(text, i, False) for i, text in enumerate(texts)]

@@ -1,0 +1,125 @@
+"""labelme's annotations: X.json beside X.jpg (or with the image inside), whose shapes have labels.
+
+A label is a class, and means all of its shapes in the image. A shape's description refers to that shape, or
+to all shapes of its group. Shapes are drawn as labelme draws them (its `shape_to_mask`), on the upright image.
+"""
+
+import base64
+import binascii
+import io
+import math
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image, ImageDraw
+
+from genmask_jax.data import masks
+from genmask_jax.data.prepared.raw.layout import read_json
+from genmask_jax.data.prepared.raw.names import is_ignored, phrase
+from genmask_jax.data.prepared.raw.plan import Target
+from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.images import UNREADABLE
+
+
+def read_labelme(
+    path: epath.Path, size: masks.Size, first_id: int, problems: Problems
+) -> tuple[list[Target], list[str], list[str]]:
+    """Targets, the text of each, and which of the texts are classes.
+
+    Args:
+        path: of the annotation.
+        size: (height, width) of its image.
+        first_id: the id of the first shape; the others follow.
+        problems: to report shapes to that are left out.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    by_label: dict[str, list[int]] = {}
+    described: dict[str, list[int]] = {}
+    drawn: dict[int, str] = {}
+    groups: dict[Any, list[int]] = {}
+    shapes = read_json(path, dict)["shapes"]
+    for i, shape in enumerate(shapes):
+        where = f"{path}: shape {i}"
+        label = shape.get("label") if isinstance(shape, dict) else None
+        if not isinstance(label, str) or not phrase(label):
+            problems.add(f"{where} has no label")
+            continue
+        if is_ignored(label):
+            problems.note(f"{where} is labelled {label!r}: it is not read")
+            continue
+        try:
+            mask = _draw(shape, size)
+        except ValueError as error:
+            problems.add(f"{where} ({label}) {error}")
+            continue
+        drawn[i] = masks.encode(mask)
+        by_label.setdefault(phrase(label), []).append(i)
+        if shape.get("group_id") is not None:
+            groups.setdefault((label, shape["group_id"]), []).append(i)
+    for i in drawn:
+        said = shapes[i].get("description")
+        if isinstance(said, str) and said.strip():
+            group = groups.get((shapes[i]["label"], shapes[i].get("group_id")), [i])
+            described.setdefault(said.strip(), []).extend(j for j in group if j not in described[said.strip()])
+    said_of = {**described, **{text: ids for text, ids in by_label.items() if text not in described}}
+    targets = [
+        Target(k, tuple(first_id + i for i in ids), tuple(drawn[i] for i in ids))
+        for k, ids in enumerate(said_of.values())
+    ]
+    return targets, list(said_of), [text for text in by_label if text not in described]
+
+
+def _draw(shape: Any, size: masks.Size) -> np.ndarray:
+    """The pixels of a shape, bool [H, W]. Raises ValueError when it has none."""
+    kind = shape.get("shape_type") or "polygon"
+    try:
+        points = [(float(x), float(y)) for x, y in shape["points"]]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("has points that are not pairs of numbers") from None
+    if not all(math.isfinite(value) and abs(value) <= masks.LARGEST for point in points for value in point):
+        raise ValueError("has points far outside any image")
+    if kind == "mask":
+        mask = _paste(shape.get("mask"), points, size)
+    else:
+        mask = _outline(kind, points, size)
+    if not mask.any():
+        raise ValueError("covers no pixel of the image")
+    return mask
+
+
+def _outline(kind: str, points: list[tuple[float, float]], size: masks.Size) -> np.ndarray:
+    canvas = Image.new("L", size[::-1], 0)
+    draw = ImageDraw.Draw(canvas)
+    needed = {"polygon": 3, "rectangle": 2, "circle": 2}
+    if kind not in needed:
+        raise ValueError(f"is a {kind}, which has no area")
+    if len(points) < needed[kind] or (kind != "polygon" and len(points) > 2):
+        raise ValueError(f"is a {kind} of {len(points)} points")
+    if kind == "polygon":
+        draw.polygon(points, fill=1, outline=1)
+    elif kind == "rectangle":
+        (x0, y0), (x1, y1) = points
+        draw.rectangle([min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)], fill=1, outline=1)
+    else:
+        (x, y), edge = points
+        r = math.dist((x, y), edge)
+        draw.ellipse([x - r, y - r, x + r, y + r], fill=1, outline=1)
+    return np.asarray(canvas) > 0
+
+
+def _paste(data: Any, points: list[tuple[float, float]], size: masks.Size) -> np.ndarray:
+    """A mask shape: a PNG in base64 with its upper left corner at the first point."""
+    try:
+        image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+        pixels = np.asarray(image.convert("L")) > 0
+        left, top = (int(round(value)) for value in points[0])
+    except (*UNREADABLE, binascii.Error, TypeError, IndexError) as error:
+        raise ValueError(f"holds a mask that cannot be read ({error})") from error
+    mask = np.zeros(size, bool)
+    y0, x0 = max(top, 0), max(left, 0)
+    part = pixels[y0 - top : size[0] - top, x0 - left : size[1] - left]
+    mask[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = part
+    return mask

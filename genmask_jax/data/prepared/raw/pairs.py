@@ -1,0 +1,172 @@
+"""Images and the annotations that belong to them, wherever in a tree common tools put the two.
+
+A file belongs to another if the two have the same path but for the names of folders that hold images,
+annotations or a split, and but for the usual endings of their stems:
+
+    images/train/a.jpg            labels/train/a.png          (or train/images/a.jpg, train/labels/a.txt)
+    a.jpg                         a_mask.png                  (or masks/a.png)
+    JPEGImages/a.jpg              SegmentationClass/a.png     (VOC)
+    leftImg8bit/train/x/a_leftImg8bit.png   gtFine/train/x/a_gtFine_labelIds.png    (Cityscapes)
+"""
+
+import dataclasses
+import re
+
+from etils import epath
+
+from genmask_jax.data.prepared.raw.layout import SPLITS
+from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.errors import UserError
+from genmask_jax.images import SUFFIXES
+from genmask_jax.paths import listed, read_text
+
+IMAGE_FOLDERS = {"images", "image", "imgs", "img", "jpegimages", "leftimg8bit"}
+ANNOTATION_FOLDERS = {"labels", "label", "masks", "mask", "annotations", "annotation", "segmentationclass"} | {
+    *("gtfine", "gt", "annot")
+}
+"""Names of folders, in lower case. A split's name before "annot" is such a folder too (trainannot)."""
+ENDINGS = re.compile(
+    r"(_leftImg8bit|_gtFine_labelIds|_gtFine_labelTrainIds|[_-](mask|label|labels|seg|gt|image|img))$", re.I
+)
+MASK_ENDING = re.compile(r"(_gtFine_label(Train)?Ids|[_-](mask|label|labels|seg|gt))$", re.I)
+SPLIT_NAMES = {name: split for split, names in SPLITS.items() for name in names}
+EVERY = 10
+"""Without splits, every tenth image is held out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """An image, its annotation (None if it has none), and the split that its folder names, or ""."""
+
+    key: str
+    image: epath.Path
+    annotation: epath.Path | None
+    split: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """Images of a tree by key, each with its annotation, and annotations without an image."""
+
+    pairs: list[Pair]
+    unpaired: list[epath.Path]
+
+
+def find_pairs(raw: epath.Path, suffixes: tuple[str, ...], problems: Problems) -> Tree:
+    """Pairs all images below `raw` with the annotations that end in `suffixes`, such as (".png",).
+
+    Two files of the same key are reported; the first is used.
+    """
+    images: dict[tuple[str, str], epath.Path] = {}
+    annotations: dict[tuple[str, str], epath.Path] = {}
+    for path in _files(raw):
+        name, parts = path.name.lower(), path.relative_to(raw).parts
+        marked = _is_marked(parts, path.stem)
+        if marked and name.endswith(suffixes):
+            found = annotations
+        elif not marked and name.endswith(SUFFIXES):
+            found = images
+        else:
+            continue
+        where = _key(parts, path.stem)
+        if where in found:
+            problems.add(f"{path}: {found[where]} has the same name and split; this one is not read")
+        found.setdefault(where, path)
+    pairs = [Pair(key, path, annotations.get((split, key)), split) for (split, key), path in images.items()]
+    unpaired = [path for where, path in annotations.items() if where not in images]
+    return Tree(sorted(pairs, key=lambda pair: (pair.split, pair.key)), unpaired)
+
+
+def _files(folder: epath.Path) -> list[epath.Path]:
+    entries = listed(folder)
+    below = [path for entry in entries if entry.is_dir() for path in _files(entry)]
+    return [entry for entry in entries if not entry.is_dir()] + below
+
+
+def _is_marked(parts: tuple[str, ...], stem: str) -> bool:
+    """Whether the path is that of an annotation."""
+    folders = [part.lower() for part in parts[:-1]]
+    if any(folder in ANNOTATION_FOLDERS or _annot(folder) for folder in folders):
+        return True
+    return MASK_ENDING.search(stem) is not None
+
+
+def _annot(folder: str) -> str:
+    """The split of a folder such as "trainannot", or ""."""
+    return SPLIT_NAMES.get(folder.removesuffix("annot"), "") if folder.endswith("annot") else ""
+
+
+def _key(parts: tuple[str, ...], stem: str) -> tuple[str, str]:
+    """(split, key) of a file: its path without what tells images, annotations and splits apart."""
+    split, kept = "", []
+    for part in parts[:-1]:
+        name = part.lower()
+        of_split = SPLIT_NAMES.get(re.sub(r"\d+$", "", name), "") or _annot(name)  # train2017
+        if of_split and not split:
+            split = of_split
+        elif name not in IMAGE_FOLDERS and name not in ANNOTATION_FOLDERS:
+            kept.append(part)
+    return split, "/".join([*kept, ENDINGS.sub("", stem)])
+
+
+def in_splits(raw: epath.Path, pairs: list[Pair], problems: Problems) -> dict[str, list[Pair]]:
+    """Pairs by split: by folder, or by list files (train.txt, ...), or every tenth held out.
+
+    List files lie in `raw` or in VOC's ImageSets/Segmentation, and name an image per line, by stem, file or
+    path. Where folders or lists name no val split, every tenth image of train is held out.
+
+    Raises:
+        UserError: a list file cannot be read.
+    """
+    splits: dict[str, list[Pair]] = {}
+    lists = _list_files(raw)
+    if lists and not any(pair.split for pair in pairs):
+        wanted = {split: _listed_keys(path) for split, path in lists.items()}
+        for pair in pairs:
+            names = {pair.key, epath.Path(pair.key).name, pair.image.stem}
+            inside = [split for split, keys in wanted.items() if names & keys]
+            if not inside:
+                problems.add(f"{pair.image}: no list names it ({', '.join(p.name for p in lists.values())})")
+            elif len(inside) > 1:
+                problems.add(f"{pair.image}: it is listed for {' and for '.join(inside)}; used for the former")
+            if inside:
+                splits.setdefault(inside[0], []).append(pair)
+    else:
+        named = any(pair.split for pair in pairs)
+        for pair in pairs:
+            if named and not pair.split:
+                problems.add(f"{pair.image}: its folder names no split ({', '.join(SPLITS)}); not read")
+            else:
+                splits.setdefault(pair.split or "train", []).append(pair)
+    if "val" not in splits and "train" in splits:
+        splits["train"], splits["val"] = hold_out(splits["train"])
+        if "test" in splits or any(pair.split for pair in pairs):
+            problems.note(f"{raw}: there is no val split; every tenth image of train is held out")
+    order = [*SPLITS]
+    return {split: splits[split] for split in sorted(splits, key=order.index)}
+
+
+def hold_out(items: list) -> tuple[list, list]:
+    """(kept, held out): every tenth, from the end; of a single item, none."""
+    held = set(range(len(items) - 1, 0, -EVERY))
+    return [x for i, x in enumerate(items) if i not in held], [items[i] for i in sorted(held)]
+
+
+def _list_files(raw: epath.Path) -> dict[str, epath.Path]:
+    folders = (raw, raw / "ImageSets" / "Segmentation", raw / "ImageSets")
+    for folder in folders:
+        named = ((split, folder / f"{name}.txt") for name, split in SPLIT_NAMES.items())
+        if found := {split: path for split, path in named if path.exists()}:
+            return found
+    return {}
+
+
+def _listed_keys(path: epath.Path) -> set[str]:
+    """The stems of a list's first column, with and without their folders."""
+    try:
+        lines = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a list of images in UTF-8 ({error})") from error
+    known = tuple(SUFFIXES)
+    stems = [line[: line.rfind(".")] if line.lower().endswith(known) else line for line in lines]
+    return {*stems, *(stem.rsplit("/", 1)[-1] for stem in stems)}

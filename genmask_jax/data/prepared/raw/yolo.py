@@ -1,0 +1,127 @@
+"""The segmentation layout of YOLO exports: labels/X.txt beside images/X.jpg, and data.yaml with the names.
+
+A line is a class number and a polygon, x and y in turn, as shares of the upright image's width and height. A
+class means all of its polygons in the image.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+from etils import epath
+
+from genmask_jax.data import masks
+from genmask_jax.data.prepared.raw.layout import read_metadata
+from genmask_jax.data.prepared.raw.names import phrase, read_names
+from genmask_jax.data.prepared.raw.pairs import Pair, find_pairs, in_splits
+from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
+from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.errors import UserError
+from genmask_jax.images import read_frame
+from genmask_jax.paths import read_text
+
+SUFFIXES = (".txt",)
+
+
+def recognise(raw: epath.Path) -> str:
+    """What speaks for this layout, or ""."""
+    pairs = [pair for pair in find_pairs(raw, SUFFIXES, Problems()).pairs if pair.annotation is not None]
+    labelled = [pair for pair in pairs if pair.annotation is not None and _looks_right(pair.annotation)]
+    return f"{len(pairs):,} images with a file of polygons in labels/" if labelled else ""
+
+
+def _looks_right(path: epath.Path) -> bool:
+    try:
+        words = read_text(path).split("\n", 1)[0].split()
+        return len(words) >= 5 and words[0].isdigit() and all(float(word) <= 1.5 for word in words[1:])
+    except (OSError, ValueError):
+        return False
+
+
+def read(raw: epath.Path) -> Plan:
+    """Images with the classes that they show; those without polygons are left out.
+
+    Raises:
+        UserError: there are no names.
+    """
+    names = read_names(raw)
+    if not names:
+        raise UserError(f"--raw={raw}: the classes have no names; write data.yaml, or a name a line to classes.txt")
+    problems = Problems()
+    tree = find_pairs(raw, SUFFIXES, problems)
+    for path in tree.unpaired:
+        if _looks_right(path):
+            problems.add(f"{path}: polygons without an image")
+    splits, ids = in_splits(raw, tree.pairs, problems), itertools.count()
+    planned = {
+        split: [image for pair in pairs if (image := _plan(pair, names, ids, problems)) is not None]
+        for split, pairs in splits.items()
+    }
+    return Plan(planned, problems, tuple(dict.fromkeys(phrase(name) for name in names.values())))
+
+
+def _plan(
+    pair: Pair, names: dict[int, str], ids: Iterator[int], problems: Problems
+) -> PlannedImage | None:
+    captions = read_metadata(pair.image.parent, problems).get(pair.image.name, ())
+    frame = read_frame(pair.image)
+    if pair.annotation is None:
+        problems.note(f"{pair.image} has no file of polygons: nothing is said of it")
+        return None
+    if frame is None:
+        problems.add(f"{pair.image}: this image cannot be read")
+        return None
+    try:
+        found = _polygons(pair.annotation, frame.upright, names, problems)
+    except (OSError, UnicodeDecodeError) as error:
+        problems.add(f"{pair.annotation} is not text in UTF-8 ({error})")
+        return None
+    if not found and not captions:
+        problems.add(f"{pair.annotation} has no polygon that can be used")
+        return None
+    return PlannedImage(
+        path=str(pair.image),
+        image_id=pair.key,
+        size=frame.upright,
+        captions=captions,
+        turned=True,
+        targets=tuple(
+            Target(i, tuple(itertools.islice(ids, len(one))), tuple(one))
+            for i, one in enumerate(found.values())
+        ),
+        expressions=tuple(
+            Expression(pair.key if i == 0 else f"{pair.key}#{i}", text, i) for i, text in enumerate(found)
+        ),
+    )
+
+
+def _polygons(
+    path: epath.Path, size: masks.Size, names: dict[int, str], problems: Problems
+) -> dict[str, list]:
+    """Segmentations (`masks.usable`) by phrase, in the order of the class numbers."""
+    found: dict[int, list] = {}
+    for i, line in enumerate(read_text(path).splitlines(), 1):
+        where, words = f"{path}: line {i}", line.split()
+        if not words:
+            continue
+        try:
+            number, shares = int(words[0]), [float(word) for word in words[1:]]
+        except ValueError:
+            problems.add(f"{where} is not a class number and a polygon")
+            continue
+        if number not in names:
+            problems.add(f"the class {number} has no name; its polygons are left out")
+            continue
+        if len(shares) == 4:
+            problems.add(f"{where} is a box, not a polygon")
+            continue
+        scaled = [share * (size[1] if k % 2 == 0 else size[0]) for k, share in enumerate(shares)]
+        try:
+            segmentation, _ = masks.usable([scaled], size)
+        except ValueError as error:
+            problems.add(f"{where}: {error}")
+        else:
+            found.setdefault(number, []).append(segmentation)
+    by_phrase: dict[str, list] = {}
+    for number in sorted(found):
+        by_phrase.setdefault(phrase(names[number]), []).extend(found[number])
+    return by_phrase
