@@ -50,6 +50,20 @@ class JointConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random variation of training examples (`data/augment.py`); none by default.
+
+    crop: the smallest share of an image's area that a crop keeps; 1 for no crop.
+    flip: probability of mirroring an image and its words.
+    jitter: by how much brightness, contrast and saturation may change, as a share.
+    """
+
+    crop: float = 1.0
+    flip: float = 0.0
+    jitter: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Training data.
 
@@ -57,13 +71,17 @@ class DataConfig:
         "stamps", "refcoco_joint" (a mixture, weighted by `joint`), or a single one such as "refcoco:unc",
         "reasonseg", "image_folder".
     generate: dataset of images with prompts: "coco_captions", "image_folder" or "refershapes"; empty if
-        `name` has prompts of its own.
+        `name` has prompts of its own; "classes" for the images of `name` with prompts that list their
+        classes; "none" to train on masks alone: the whole batch is masks.
     path: the --out of launch/prepare_data.py; empty for a built-in dataset.
     latents: directory of cached latents (launch/encode_latents.py) to train on instead of images; empty to
         encode images in every step.
     size: side of the square images, pixels.
     seed: for composing scenes.
     num_workers: processes that prepare batches; 0 uses threads of the main process.
+    augment: random variation of training examples.
+    templates: how a class is asked for, with {} for its name; training draws one, scoring uses the first.
+    absent_share: how often training asks for a class that the image does not show (an empty mask).
     """
 
     name: str = "refershapes"
@@ -74,6 +92,14 @@ class DataConfig:
     size: int = 64
     seed: int = 0
     num_workers: int = 0
+    augment: AugmentConfig = AugmentConfig()
+    templates: tuple[str, ...] = ("{}",)
+    absent_share: float = 0.0
+
+    @property
+    def varies(self) -> bool:
+        """Whether training examples are varied at random."""
+        return self.augment != AugmentConfig() or len(self.templates) > 1 or self.absent_share > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,10 +228,13 @@ class VAETrainConfig:
 
     mask_weight: weight of the masks' reconstruction error relative to the images'.
     kl_weight: weight of the KL divergence (nats per latent value).
+    init: directory of a VAE of the same shape to start from, or the name of a model in the package; empty for
+        random initialisation.
     """
 
     name: str
     vae: VAEConfig
+    init: str = ""
     seed: int = 0
     data: DataConfig = DataConfig()
     mask_weight: float = 1.0
@@ -244,6 +273,15 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     check_ranges(config)
     if data.name == "refcoco_joint":
         need(any(dataclasses.asdict(data.joint).values()), "data.joint: all weights are 0")
+    need(
+        bool(data.templates) and all(template.count("{}") == 1 for template in data.templates),
+        f"data.templates: {data.templates} must each hold one {{}}, for the name of a class",
+    )
+    need(
+        not (data.latents and data.varies),
+        "data.latents: cached latents cannot be varied; leave out data.augment, templates and absent_share",
+    )
+    need(not (data.latents and data.generate == "none"), "data.latents are of masks and images")
     need(
         loop.global_batch_size % (2 * loop.grad_accumulation_steps) == 0,
         "loop.global_batch_size must be a multiple of 2 x loop.grad_accumulation_steps",

@@ -12,6 +12,7 @@ POSITIVE: Rule = (lambda x: x > 0, "must be positive")
 NOT_NEGATIVE: Rule = (lambda x: x >= 0, "must not be negative")
 FRACTION: Rule = (lambda x: 0 <= x < 1, "must be in [0, 1)")
 INSIDE: Rule = (lambda x: 0 < x < 1, "must be between 0 and 1")
+SHARE: Rule = (lambda x: 0 < x <= 1, "must be in (0, 1]")
 UNIT: Rule = (lambda x: 0 <= x <= 1, "must be in [0, 1]")
 FINITE: Rule = (math.isfinite, "must be finite")
 AXIS: Rule = (lambda x: x > 0 or x == -1, "must be positive, or -1 for all other devices")
@@ -31,7 +32,9 @@ _FIELDS: dict[str, Rule] = {
     "loop.ema_decay optimizer.b1 optimizer.b2 condition_dropout sampler.no_target_area "
     "sampler.no_target_score": FRACTION,
     "sampler.mask_threshold": INSIDE,
-    "sampler.refine_t timesteps.segment.low_share timesteps.generate.low_share": UNIT,
+    "data.augment.crop": SHARE,
+    "data.augment.flip data.augment.jitter data.absent_share sampler.refine_t "
+    "timesteps.segment.low_share timesteps.generate.low_share": UNIT,
     "sampler.guidance_scale timesteps.segment.mean timesteps.generate.mean": FINITE,
     "mesh.data": AXIS,
 }

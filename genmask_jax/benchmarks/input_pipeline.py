@@ -21,7 +21,7 @@ from rich.table import Table
 from genmask_jax.benchmarks.timing import time_in_turns
 from genmask_jax.config import TrainConfig, from_config_dict
 from genmask_jax.console import console
-from genmask_jax.data.pipeline import batches_of, training_batches
+from genmask_jax.data.pipeline import batches_of, endless, training_batches
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.data.sources import texts
 from genmask_jax.errors import UserError
@@ -126,8 +126,13 @@ def measure(path: str, vae: str | None, jpeg_size: int, duration: float) -> dict
         path = f"{folder}/jpegs.arrayrecord"
         write_jpegs(epath.Path(path), jpeg_size)
         segments, images = JpegSource(path, masks=True), JpegSource(path, masks=False)
+        seed = options.pop("seed")
         batches = batches_of(
-            segments, images, encoder.preparer, num_workers=config.data.num_workers, **options
+            endless(segments, seed),
+            endless(images, seed + 1),
+            encoder.preparer,
+            num_workers=config.data.num_workers,
+            **options,
         )
         rates["jpegs"] = examples_per_second(batches, size, duration)
     rates["step"] = size / step_seconds(config, encoder, next(read()))

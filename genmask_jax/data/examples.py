@@ -5,7 +5,7 @@ run, so that Grain can shuffle, shard and resume by index alone.
 """
 
 from collections.abc import Sequence
-from typing import Generic, Protocol, TypedDict, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypedDict, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,19 @@ class SegmentExample(TypedDict):
     mask: np.ndarray
     text: str
     id: str
+
+
+class WholeExample(SegmentExample):
+    """An example at its image's own size, before it is varied (`data/augment.py`).
+
+    mask: uint8 [H, W], 1 where the object is, 255 at ignored pixels.
+    text: as annotated, without a template.
+    is_class: whether the text is the name of a class.
+    absent: names of the dataset's classes that the image does not show.
+    """
+
+    is_class: bool
+    absent: tuple[str, ...]
 
 
 class ScoredExample(SegmentExample):
@@ -66,6 +79,23 @@ class OwnImages(Protocol):
     """A source that also has its images at their own resolution, uint8 [H, W, 3]."""
 
     def image(self, index: int) -> np.ndarray: ...
+
+
+class Whole(Generic[E]):
+    """The examples of a source as they are before they are brought to the model's size.
+
+    Composed scenes have no other size; they are whole.
+    """
+
+    def __init__(self, source: Source[E]):
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Any:
+        whole = getattr(self.source, "whole", None)
+        return whole(index) if whole else {"is_class": False, "absent": (), **self.source[index]}
 
 
 class Mixture(Generic[E]):

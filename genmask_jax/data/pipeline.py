@@ -9,6 +9,8 @@ If the dataset's latents are cached (`config.latents`), "image_latents" and "mas
 [B/2, h, w, c] replace images and masks. If its instructions are cached as well, "text_embeds" float32
 [B/2, K, D] and "text_mask" bool [B/2, K] replace the inputs of the encoder.
 
+Without images (`config.generate="none"`), "segment" is the whole batch, of B rows.
+
 Each task is a `MapDataset` that is sharded over the hosts and batched on its own; then the two are zipped.
 (Sharding after mixing could give a host only one of the tasks.) Everything is a function of index and seed,
 and global batches do not depend on the number of hosts, so the iterator's position is its only state.
@@ -22,9 +24,11 @@ import grain
 import numpy as np
 
 from genmask_jax.config import DataConfig
-from genmask_jax.data.examples import Mixture, Source
+from genmask_jax.data.augment import VaryGenerate, VarySegment
+from genmask_jax.data.examples import Mixture, Source, Whole
 from genmask_jax.data.latents.store import CachedLatents, cached_segments
-from genmask_jax.data.sources import generate_source, segment_source
+from genmask_jax.data.masks import IGNORE
+from genmask_jax.data.sources import generate_source, generates, segment_source
 from genmask_jax.errors import UserError, first_line
 from genmask_jax.instruction.base import Preparer
 
@@ -66,7 +70,8 @@ def _cached(example: Any, name: str) -> dict[str, np.ndarray] | None:
 
 
 def _arrays(example: Any) -> dict[str, np.ndarray]:
-    return {name: example[key] for key, name in NAMES.items() if key in example}
+    arrays = {name: example[key] for key, name in NAMES.items() if key in example}
+    return {name: _known(array) if name == "masks" else array for name, array in arrays.items()}
 
 
 class PartOfBatches(grain.MapDataset):
@@ -85,11 +90,11 @@ class PartOfBatches(grain.MapDataset):
         return self._parent[(batch * self.count + self.index) * self.rows + row]
 
 
-def _endless(source: Source[Any], seed: int) -> grain.MapDataset:
+def endless(source: Source[Any], seed: int) -> grain.MapDataset:
     """Repeats a source forever, reshuffled every epoch; a mixture's parts each so, sampled by weight."""
     if isinstance(source, Mixture):
         # Distinct seeds: no two parts, nor the two tasks of a batch, share an order.
-        parts = [_endless(part, seed + 1000 * (i + 1)) for i, part in enumerate(source.parts)]
+        parts = [endless(part, seed + 1000 * (i + 1)) for i, part in enumerate(source.parts)]
         return grain.MapDataset.mix(parts, source.weights)
     return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
 
@@ -113,12 +118,16 @@ def training_batches(
         condition_dropout: probability of replacing a generation prompt by the empty one.
         seed: seed for shuffling and dropout.
     """
-    segments: Source[Any]
-    images: Source[Any]
+    images: grain.MapDataset | None = None
     if config.latents:
-        segments, images = cached_segments(config), CachedLatents(config.latents, "generate")
+        segments = endless(cached_segments(config), seed)
+        images = endless(CachedLatents(config.latents, "generate"), seed + 1)
     else:
-        segments, images = segment_source(config, "train"), generate_source(config, "train")
+        segments = _segments(config, seed)
+        if generates(config):
+            source = generate_source(config, "train")
+            images = endless(Whole(source) if config.varies else source, seed + 1)
+            images = images.random_map(VaryGenerate(config)) if config.varies else images
     return batches_of(
         segments,
         images,
@@ -126,36 +135,47 @@ def training_batches(
         batch_size=batch_size,
         part=part,
         condition_dropout=condition_dropout,
-        seed=seed,
         num_workers=config.num_workers,
     )
 
 
+def _segments(config: DataConfig, seed: int) -> grain.MapDataset:
+    """Examples with masks, forever, varied if the config says so."""
+    source = segment_source(config, "train")
+    if not config.varies:
+        return endless(source, seed)
+    whole: Source[Any] = Whole(source)
+    if isinstance(source, Mixture):
+        whole = Mixture([Whole(part) for part in source.parts], source.weights)
+    return endless(whole, seed).random_map(VarySegment(config))
+
+
 def batches_of(
-    segments: Source[Any],
-    images: Source[Any],
+    segments: grain.MapDataset,
+    images: grain.MapDataset | None,
     preparer: Preparer,
     *,
     batch_size: int,
     part: tuple[int, int],
     condition_dropout: float,
-    seed: int,
     num_workers: int,
 ) -> grain.DatasetIterator:
-    """Like `training_batches`, for any source of `segments` (with masks) and any source of `images`."""
-    half = batch_size // 2 // part[1]
-    segment = _endless(segments, seed).map(PrepareSegment(preparer))
-    generate = _endless(images, seed + 1)
-    generate = generate.random_map(PrepareGenerate(preparer, condition_dropout))
+    """Like `training_batches`, for `endless` datasets of both tasks; of masks alone if `images` is None."""
+    tasks = {"segment": segments.map(PrepareSegment(preparer))}
+    if images is not None:
+        tasks["generate"] = images.random_map(PrepareGenerate(preparer, condition_dropout))
+    rows = batch_size // len(tasks) // part[1]
     # Without drop_remainder, Grain overflows on the length of an endless dataset at batch size 1.
-    tasks = [PartOfBatches(task, half, part) for task in (segment, generate)]
-    halves = [task.batch(half, drop_remainder=True) for task in tasks]
-    batches = grain.experimental.ZipMapDataset(halves)
-    return _iterate(batches.map(_name_halves), num_workers)
+    parts = [PartOfBatches(task, rows, part).batch(rows, drop_remainder=True) for task in tasks.values()]
+    return _iterate(grain.experimental.ZipMapDataset(parts).map(_Named(tuple(tasks))), num_workers)
 
 
-def _name_halves(halves: tuple[Any, Any]) -> dict[str, Any]:
-    return {"segment": halves[0], "generate": halves[1]}
+@dataclasses.dataclass(frozen=True)
+class _Named:
+    names: tuple[str, ...]
+
+    def __call__(self, parts: tuple[Any, ...]) -> dict[str, Any]:
+        return dict(zip(self.names, parts, strict=True))
 
 
 def image_batches(
@@ -163,13 +183,18 @@ def image_batches(
 ) -> grain.DatasetIterator:
     """Like `training_batches`, for a VAE: {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W]}."""
     half = batch_size // 2 // part[1]
-    dataset = _endless(segment_source(config, "train"), seed).map(_image_and_mask)
+    dataset = _segments(config, seed).map(_image_and_mask)
     dataset = PartOfBatches(dataset, half, part).batch(half, drop_remainder=True)
     return _iterate(dataset, config.num_workers)
 
 
 def _image_and_mask(example: Any) -> dict[str, np.ndarray]:
-    return {"images": example["image"], "masks": example["mask"]}
+    return {"images": example["image"], "masks": _known(example["mask"])}
+
+
+def _known(mask: np.ndarray) -> np.ndarray:
+    """A mask for training: ignored pixels count as background, as they do in one that is not varied."""
+    return np.where(mask == IGNORE, 0, mask).astype(np.uint8)
 
 
 def draw(batches: Iterator[Any]) -> Any:

@@ -8,14 +8,20 @@ from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import GenerateExample, Mixture, ScoredExample, SegmentExample, Source
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.builders import BUILDERS, ImagesBuilder, image_name, of_coco
-from genmask_jax.data.prepared.source import PreparedGenerate, PreparedScored, PreparedSegment
+from genmask_jax.data.prepared.source import (
+    PreparedClassPrompts,
+    PreparedGenerate,
+    PreparedScored,
+    PreparedSegment,
+)
 from genmask_jax.data.refershapes.source import ReferShapesGenerate, ReferShapesSegment
 from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
 from genmask_jax.errors import UserError
 
 FAMILY = ("refcoco:unc", "refcocoplus:unc", "refcocog:umd")
 """The RefCOCO family: images in the train split of one are in the val and test splits of another."""
-
+NONE, CLASSES = "none", "classes"
+"""Values of `config.generate` besides datasets: masks alone; prompts that list an image's classes."""
 
 Segment = Callable[[DataConfig, str], Source[SegmentExample]]
 Scored = Callable[[DataConfig, str], Source[ScoredExample]]
@@ -51,7 +57,11 @@ def _joint_segment(config: DataConfig, split: str) -> Source[SegmentExample]:
         return PreparedSegment(_expressions(config, FAMILY[0], split), config.size)
     weights, without = joint_weights(config), held_out(config)
     parts = [
-        PreparedSegment(_expressions(config, name, split, without if of_coco(name) else None), config.size)
+        PreparedSegment(
+            _expressions(config, name, split, without if of_coco(name) else None),
+            config.size,
+            config.templates[0],
+        )
         for name in weights
     ]
     return Mixture(parts, list(weights.values()))
@@ -62,11 +72,12 @@ def _joint_scored(config: DataConfig, split: str) -> Source[ScoredExample]:
 
 
 def _prepared_segment(config: DataConfig, split: str) -> Source[SegmentExample]:
-    return PreparedSegment(_expressions(config, config.name, split), config.size)
+    return PreparedSegment(_expressions(config, config.name, split), config.size, config.templates[0])
 
 
 def _prepared_scored(config: DataConfig, split: str) -> Source[ScoredExample]:
-    return PreparedScored(_expressions(config, config.name, split, shuffled=True), config.size)
+    items = _expressions(config, config.name, split, shuffled=True)
+    return PreparedScored(items, config.size, config.templates[0])
 
 
 def _expressions(
@@ -101,9 +112,17 @@ def _prepared_generate(config: DataConfig, split: str) -> Source[GenerateExample
     return PreparedGenerate(items, config.size)
 
 
+def _class_prompts(config: DataConfig, split: str) -> Source[GenerateExample]:
+    directory = records.find(config.path, config.name)
+    if not records.read_classes(directory):
+        raise UserError(f"config.data.generate: {directory} has no classes to write prompts with")
+    return PreparedClassPrompts(records.Items(directory, split, "expressions", first_only=True), config.size)
+
+
 def _need_some(items: records.Items, kind: str) -> None:
     if not len(items):
-        raise UserError(f"{items.directory}: the split {items.split} has no {kind} that may be used")
+        mend = '; config.data.generate="none" trains on masks alone' if kind == "captions" else ""
+        raise UserError(f"{items.directory}: the split {items.split} has no {kind} that may be used{mend}")
 
 
 def _prepared(builder: type[ImagesBuilder]) -> Dataset:
@@ -175,11 +194,18 @@ def generate_source(config: DataConfig, split: str) -> Source[GenerateExample]:
     """
     name = config.generate or config.name
     dataset = DATASETS.get(name.split(":")[0])
+    if name == CLASSES:
+        return _class_prompts(config, split)
     if dataset is None or dataset.generate is None:
-        known = ", ".join(name for name, one in DATASETS.items() if one.generate)
+        known = ", ".join([*(name for name, one in DATASETS.items() if one.generate), CLASSES, NONE])
         raise UserError(f"config.data.generate: {name!r} has no prompts; choose one of {known}")
     _need_path(config, dataset)
     return dataset.generate(config, split)
+
+
+def generates(config: DataConfig) -> bool:
+    """Whether images are trained on beside masks."""
+    return config.generate != NONE
 
 
 def _need_path(config: DataConfig, dataset: Dataset) -> None:
@@ -238,16 +264,30 @@ def check(config: DataConfig) -> None:
     """Raises UserError if the data lacks something that training or the first validation needs."""
     for split in ("train", "val"):
         segment_source(config, split)
-        generate_source(config, split)
+        if generates(config):
+            generate_source(config, split)
 
 
 def validation_prompts(config: DataConfig) -> list[str]:
-    """The prompts for which validation generates images."""
+    """The prompts for which validation generates images; none if there are only masks."""
+    if not generates(config):
+        return []
     source = generate_source(config, "val")
     return [source[i]["text"] for i in range(min(16, len(source)))]
 
 
 def texts(config: DataConfig, count: int = 4000) -> list[str]:
     """Texts of both tasks, from the start of the train split, for learning a vocabulary."""
-    sources: tuple[Source[Any], ...] = (segment_source(config, "train"), generate_source(config, "train"))
-    return [source[i]["text"] for source in sources for i in range(min(count // 2, len(source)))]
+    segments = segment_source(config, "train")
+    said = [_text(segments, i) for i in range(min(count // 2, len(segments)))]
+    if generates(config):
+        images = generate_source(config, "train")
+        said += [images[i]["text"] for i in range(min(count // 2, len(images)))]
+    classes = dict.fromkeys(getattr(segments, "classes", ()))
+    return said + [template.format(name) for template in config.templates for name in classes]
+
+
+def _text(source: Source[Any], index: int) -> str:
+    """An example's text, without its image if the source can."""
+    read = getattr(source, "text", None)
+    return read(index) if read else source[index]["text"]

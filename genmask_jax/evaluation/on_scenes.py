@@ -7,7 +7,7 @@ from etils import epath
 
 from genmask_jax import hosts
 from genmask_jax.config import DataConfig
-from genmask_jax.data.sources import generate_source, scored_source
+from genmask_jax.data.sources import generate_source, generates, scored_source
 from genmask_jax.evaluation.generation import evaluate_generation, evaluate_prompts
 from genmask_jax.evaluation.report import print_tables
 from genmask_jax.evaluation.scoring import Scoring
@@ -32,20 +32,23 @@ def score_scenes(scoring: Scoring, data: DataConfig, split: str, *, count: int, 
     Raises:
         UserError: the data or the checkpoint does not exist.
     """
-    source, prompts = scored_source(data, split), generate_source(data, split)
+    source = scored_source(data, split)
+    prompts = generate_source(data, split) if generates(data) else None
     out = scoring.make_out(f"evaluation_{split}")
     networks, segmenter, record = scoring.open()
     result = evaluate_segmentation(segmenter, source, count, swapped=True, keep=ON_SHEET)
     metrics = {"split": split, **result.metrics}
-    generator = Generator(networks, scoring.sampler, batch_size=scoring.batch_size, seed=scoring.seed)
-    shapes = data.name == "refershapes"  # of others, only a sheet is made
-    texts = [prompts[i]["text"] for i in range(min(num_images if shapes else ON_SHEET, len(prompts)))]
-    images = generator(texts)
-    sheets = {"images": (images[:ON_SHEET], texts[:ON_SHEET])}
-    if shapes:
-        metrics["scenes"] = evaluate_prompts(images, prompts)
-        metrics["generation"], images, texts = evaluate_generation(generator, prompts, num_images)
-        sheets["shapes"] = (images[: 2 * ON_SHEET], texts[: 2 * ON_SHEET])
+    sheets: dict[str, tuple[Any, list[str]]] = {}
+    if prompts is not None:
+        generator = Generator(networks, scoring.sampler, batch_size=scoring.batch_size, seed=scoring.seed)
+        shapes = data.name == "refershapes"  # of others, only a sheet is made
+        texts = [prompts[i]["text"] for i in range(min(num_images if shapes else ON_SHEET, len(prompts)))]
+        images = generator(texts)
+        sheets["images"] = (images[:ON_SHEET], texts[:ON_SHEET])
+        if shapes:
+            metrics["scenes"] = evaluate_prompts(images, prompts)
+            metrics["generation"], images, texts = evaluate_generation(generator, prompts, num_images)
+            sheets["shapes"] = (images[: 2 * ON_SHEET], texts[: 2 * ON_SHEET])
     metrics |= {"data": data.name, **record}
     if hosts.is_first():
         segmentation_sheet(sheet_rows(result, source), out / "masks.png")

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 
 from genmask_jax.config import TrainConfig
 from genmask_jax.data.latents.cached_instruction import given_embeddings
+from genmask_jax.data.sources import generates
 from genmask_jax.initial_weights import PROJECTION, Pretrained, Shapes, is_adapter
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.base import Instruction
@@ -108,7 +109,8 @@ def train_step(run: Described) -> jax.stages.Lowered:
 
 
 def _batch(run: Described) -> Any:
-    size, half = run.config.data.size, run.config.loop.global_batch_size // 2
+    data, rows = run.config.data, run.config.loop.global_batch_size
+    size = data.size
     image = np.zeros((size, size, 3), np.uint8)
     latents = np.zeros(run.networks.latent_shape, np.float32)
     if run.config.data.latents:
@@ -117,7 +119,9 @@ def _batch(run: Described) -> Any:
     else:
         segment, generate = {"images": image, "masks": image[..., 0]}, {"images": image}
     segment["instruction"], generate["instruction"] = _instruction(run, image), _instruction(run, None)
-    return _rows({"segment": segment, "generate": generate}, half, run.mesh)
+    if not generates(data):
+        return _rows({"segment": segment}, rows, run.mesh)
+    return _rows({"segment": segment, "generate": generate}, rows // 2, run.mesh)
 
 
 def _instruction(run: Described, image: np.ndarray | None) -> Any:

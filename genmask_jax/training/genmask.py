@@ -11,7 +11,7 @@ from etils import epath
 from genmask_jax import flow
 from genmask_jax.config import TrainConfig
 from genmask_jax.data.pipeline import training_batches
-from genmask_jax.data.sources import scored_source, validation_prompts
+from genmask_jax.data.sources import generates, scored_source, validation_prompts
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
 from genmask_jax.hosts import is_first
 from genmask_jax.inference.generator import Generator
@@ -23,17 +23,20 @@ from genmask_jax.sheets import generation_sheet, segmentation_sheet
 from genmask_jax.system import GenMask, Networks
 from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
 
-METRICS = ("loss", "loss_segment", "loss_generate", "grad_norm")
+TASKS = {"segment": SEGMENT, "generate": GENERATE}
+"""Halves of a batch, in order."""
 
 
 class GenMaskTask:
-    """Flow matching on masks and images, 1 : 1 in every batch, for `training/loop.py`."""
+    """Flow matching on masks and images, 1 : 1 in every batch, or on masks alone, for `training/loop.py`."""
 
-    metric_names: tuple[str, ...] = METRICS
+    metric_names: tuple[str, ...]
     frozen: Any
 
     def __init__(self, networks: Networks, config: TrainConfig):
         self.networks, self.config = networks, config
+        tasks = [task for task in TASKS if task == "segment" or generates(config.data)]
+        self.metric_names = ("loss", *(f"loss_{task}" for task in tasks), "grad_norm")
         self.frozen, self.init_params = networks.frozen, networks.init_params
         self.segmenter = Segmenter(networks, config.sampler, batch_size=32)
         self.generator = Generator(networks, config.sampler, batch_size=16)
@@ -74,25 +77,28 @@ class GenMaskTask:
         per example, by the law of its task. A mask's clean image is the second frame of its input.
         """
         model = self.networks.merge(params, frozen)
-        segment, generate = batch["segment"], batch["generate"]
-        image_latents, *x0 = _encode(model, segment, generate)
+        image_latents, x0 = _encode(model, batch)
         t_key, noise_key = jax.random.split(key)
         laws = self.config.timesteps
         # Each half is sharded over its examples, so that no example moves between devices.
-        task = jnp.broadcast_to(jnp.array([[SEGMENT], [GENERATE]]), (2, len(image_latents)))
+        task = jnp.array([[TASKS[name]] for name in x0])
+        task = jnp.broadcast_to(task, (len(x0), len(image_latents)))
         t = draw_timesteps(t_key, task, laws.segment, laws.generate)
-        noise = jax.random.normal(noise_key, (2, *image_latents.shape))
-        x_t = [flow.add_noise(*one) for one in zip(x0, noise, t, strict=True)]
-        targets = [flow.velocity_target(*one) for one in zip(x0, noise, strict=True)]
-        texts = model.instruction.together(segment["instruction"], generate["instruction"])
-        mask_velocity, image_velocity = model.velocities(
-            (x_t[0], t[0], texts[0], image_latents), (x_t[1], t[1], texts[1], None)
-        )
-        loss_segment = jnp.square(mask_velocity - targets[0]).mean()
-        loss_generate = jnp.square(image_velocity - targets[1]).mean()
+        noise = jax.random.normal(noise_key, (len(x0), *image_latents.shape))
+        x_t = [flow.add_noise(*one) for one in zip(x0.values(), noise, t, strict=True)]
+        texts = model.instruction.together(*(batch[name]["instruction"] for name in x0))
+        images = [image_latents, None][: len(x0)]
+        velocities = model.velocities(*zip(x_t, t, texts, images, strict=True))
+        targets = [flow.velocity_target(*one) for one in zip(x0.values(), noise, strict=True)]
+        losses = {
+            f"loss_{name}": jnp.square(velocity - target).mean()
+            for name, velocity, target in zip(x0, velocities, targets, strict=True)
+        }
         weight = self.config.segment_weight
-        loss = (weight * loss_segment + loss_generate) / (weight + 1)
-        return loss, {"loss": loss, "loss_segment": loss_segment, "loss_generate": loss_generate}
+        loss = losses["loss_segment"]
+        if "loss_generate" in losses:
+            loss = (weight * loss + losses["loss_generate"]) / (weight + 1)
+        return loss, {"loss": loss, **losses}
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
         """Returns validation scores; the first host writes contact sheets to `directory`."""
@@ -101,21 +107,26 @@ class GenMaskTask:
         source = scored_source(self.config.data, "val")
         result = evaluate_segmentation(self.segmenter, source, count, swapped=False, keep=16)
         prompts = validation_prompts(self.config.data)
-        images = self.generator(prompts)
+        images = self.generator(prompts) if prompts else []
         if is_first():
             segmentation_sheet(sheet_rows(result, source), directory / f"masks_{step:06d}.png")
-            generation_sheet(list(images), prompts, directory / f"images_{step:06d}.png")
+            if prompts:
+                generation_sheet(list(images), prompts, directory / f"images_{step:06d}.png")
         # The score selects the best checkpoint; an empty prediction is correct if there is no target.
         score = np.mean([row["iou"] if row["union"] else 1.0 for row in result.examples])
         return {name: result.metrics[name] for name in ("mIoU", "oIoU", "P@0.5")} | {"score": float(score)}
 
 
-def _encode(model: GenMask, segment: Any, generate: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Latents of the segment half's images, of its masks, and of the generate half's images."""
+def _encode(model: GenMask, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Latents of the images that masks belong to; clean latents of each half: its masks, its images."""
+    segment, generate = batch["segment"], batch.get("generate")
     if "image_latents" in segment:  # cached
-        return segment["image_latents"], segment["mask_latents"], generate["image_latents"]
-    parts = to_signed(segment["images"]), mask_to_rgb(segment["masks"]), to_signed(generate["images"])
+        x0 = {"segment": segment["mask_latents"], "generate": generate["image_latents"]}
+        return segment["image_latents"], x0
+    parts = [to_signed(segment["images"]), mask_to_rgb(segment["masks"])]
+    parts += [to_signed(generate["images"])] if generate else []
     rgb = jnp.stack(parts, axis=1)  # example by example: no device needs another's
     latents = jax.lax.stop_gradient(model.vae.encode(rgb.reshape(-1, *rgb.shape[2:])))
     latents = latents.reshape(*rgb.shape[:2], *latents.shape[1:])
-    return latents[:, 0], latents[:, 1], latents[:, 2]
+    x0 = {name: latents[:, i + 1] for i, name in enumerate(TASKS) if name in batch}
+    return latents[:, 0], x0

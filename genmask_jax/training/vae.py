@@ -11,10 +11,13 @@ from flax import nnx
 from genmask_jax.config import VAETrainConfig
 from genmask_jax.data.pipeline import draw, image_batches
 from genmask_jax.data.sources import segment_source
+from genmask_jax.errors import UserError
 from genmask_jax.evaluation.metrics import intersection_union, summarize
 from genmask_jax.hosts import is_first, on_every_host
 from genmask_jax.models.vae import VAE, sample_posterior
 from genmask_jax.pixels import mask_to_rgb, to_signed
+from genmask_jax.pretrained import directory_of
+from genmask_jax.runs import load_vae
 from genmask_jax.sheets import generation_sheet
 
 METRICS = ("loss", "loss_image", "loss_mask", "kl", "grad_norm")
@@ -39,8 +42,17 @@ class VAETask:
         return self._split(key)[1]
 
     def start(self, params: Any) -> Any:
-        """Returns the fresh parameters: a VAE is trained from scratch."""
-        return params
+        """Returns the fresh parameters, or those of `config.init`. Raises UserError if they do not fit."""
+        if not self.config.init:
+            return params
+        config, state = load_vae(directory_of(self.config.init))
+        if config != self.config.vae:
+            raise UserError(
+                f"config.init={self.config.init}: its VAE has another shape; set config.vae as in its "
+                "config.json"
+            )
+        _, loaded, _ = nnx.split(nnx.merge(self.graph, state), nnx.Param, ...)
+        return jax.tree.map(lambda old, new: jax.device_put(new, old.sharding), params, loaded)
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
         """An endless iterator over this host's shard of every batch of images and their masks."""

@@ -181,9 +181,7 @@ BUILDERS: dict[str, type[ImagesBuilder]] = {
 }
 
 
-def open_builders(
-    name: str, raw: epath.Path, out: epath.Path, format: str = ""
-) -> list[ImagesBuilder]:
+def open_builders(name: str, raw: epath.Path, out: epath.Path, format: str = "") -> list[ImagesBuilder]:
     """A dataset's builders, one per way in which the raw files split it; `format` is an image folder's.
 
     Raises:

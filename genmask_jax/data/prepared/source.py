@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from genmask_jax.data.examples import GenerateExample, ScoredExample, SegmentExample
+from genmask_jax.data.examples import GenerateExample, ScoredExample, SegmentExample, WholeExample
 from genmask_jax.data.masks import IGNORE
 from genmask_jax.data.prepared import records
 from genmask_jax.images import to_model_size
@@ -23,9 +23,10 @@ class AskedExample(SegmentExample):
 class _Expressions:
     """Expressions of a prepared dataset, with what does not need the model's square."""
 
-    def __init__(self, items: records.Items, size: int):
-        """`items`: expressions; `size`: side of the images, pixels."""
-        self.items, self.size = items, size
+    def __init__(self, items: records.Items, size: int, template: str = "{}"):
+        """`items`: expressions; `size`: side of the images, pixels; `template`: how a class is asked for."""
+        self.items, self.size, self.template = items, size, template
+        self.classes = records.read_classes(items.directory)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -37,7 +38,10 @@ class _Expressions:
     def text(self, index: int) -> str:
         """The example's expression, without its image and mask."""
         record, number = self.items[index]
-        return record["expressions"]["text"][number].decode()
+        return self._asked(record["expressions"]["text"][number].decode())
+
+    def _asked(self, text: str) -> str:
+        return self.template.format(text) if text in self.classes else text
 
     def _image(self, record: Any) -> np.ndarray:
         return to_model_size(records.decode_image(record), self.size)
@@ -50,7 +54,21 @@ class PreparedSegment(_Expressions):
         record, number = self.items[index]
         asked = records.read_expression(record, number)
         mask = self._fit(asked.mask)
-        return {"image": self._image(record), "mask": mask, "text": asked.text, "id": asked.id}
+        return {"image": self._image(record), "mask": mask, "text": self._asked(asked.text), "id": asked.id}
+
+    def whole(self, index: int) -> WholeExample:
+        """The example at its image's own size, with its class as annotated."""
+        record, number = self.items[index]
+        asked = records.read_expression(record, number)
+        shown = {text.decode() for text in record["expressions"]["text"]}
+        return {
+            "image": records.decode_image(record),
+            "mask": asked.mask,
+            "text": asked.text,
+            "id": asked.id,
+            "is_class": asked.text in self.classes,
+            "absent": tuple(name for name in self.classes if name not in shown),
+        }
 
     def _fit(self, mask: np.ndarray) -> np.ndarray:
         shown = Image.fromarray(np.where(mask == IGNORE, 0, mask).astype(np.uint8) * 255)
@@ -72,7 +90,7 @@ class PreparedAsked(_Expressions):
 class PreparedScored(_Expressions):
     """Expressions for validation, with whole masks and the image's other objects.
 
-    Groups are "one object", "several objects" and "no object".
+    Groups are "one object", "several objects" and "no object"; a class is a group of its own.
     """
 
     def __getitem__(self, index: int) -> ScoredExample:
@@ -85,10 +103,10 @@ class PreparedScored(_Expressions):
         return {
             "image": self._image(record),
             "mask": asked.mask,
-            "text": asked.text,
+            "text": self._asked(asked.text),
             "id": asked.id,
-            "group": "no object" if asked.no_target else "several objects" if meant > 1 else "one object",
-            "other_text": other.text if other else "",
+            "group": asked.text if asked.text in self.classes else _group(asked, meant),
+            "other_text": self._asked(other.text) if other else "",
             "other_mask": other.mask if other else np.zeros_like(asked.mask),
             "objects_mask": objects.astype(np.uint8),
         }
@@ -98,6 +116,10 @@ class PreparedScored(_Expressions):
         others = (i for i, t in enumerate(record["expressions"]["target"]) if int(t) != target)
         number = next(others, None)
         return None if number is None else records.read_expression(record, number)
+
+
+def _group(asked: records.Asked, meant: int) -> str:
+    return "no object" if asked.no_target else "several objects" if meant > 1 else "one object"
 
 
 class PreparedGenerate:
@@ -111,9 +133,27 @@ class PreparedGenerate:
         return len(self.items)
 
     def __getitem__(self, index: int) -> GenerateExample:
+        example = self.whole(index)
+        return {**example, "image": to_model_size(example["image"], self.size)}
+
+    def whole(self, index: int) -> GenerateExample:
+        """The example at its image's own size."""
         record, number = self.items[index]
         return {
-            "image": to_model_size(records.decode_image(record), self.size),
-            "text": record["captions"][number].decode(),
+            "image": records.decode_image(record),
+            "text": self._prompt(record, number),
             "id": f"{record['image_id'].decode()}#{number}",
         }
+
+    def _prompt(self, record: Any, number: int) -> str:
+        return record["captions"][number].decode()
+
+
+class PreparedClassPrompts(PreparedGenerate):
+    """Images without captions, each with a prompt that lists its classes; `items` has one per image."""
+
+    def _prompt(self, record: Any, number: int) -> str:
+        classes = records.read_classes(self.items.directory)
+        shown = [name for text in record["expressions"]["text"] if (name := text.decode()) in classes]
+        *names, last = dict.fromkeys(shown) or ["nothing"]
+        return f"a photograph with {', '.join(names)} and {last}" if names else f"a photograph with {last}"

@@ -1,4 +1,4 @@
-"""Images with their annotations beside them. RAW/{train,val,test}, or RAW itself, holds images X.jpg, and any of
+"""Images with annotations beside them. RAW/{train,val,test}, or RAW itself, holds images X.jpg, and any of
 
 X.txt               captions, one per line
 X.json              an expression and labelled shapes (ReasonSeg), or labelled shapes alone (labelme)

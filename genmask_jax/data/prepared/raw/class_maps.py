@@ -108,7 +108,7 @@ def oriented(image: epath.Path, size: tuple[int, ...]) -> bool:
         )
     if frame.orientation != 1 and len(fits) == 2:
         raise ValueError(
-            f"{image} has EXIF orientation {frame.orientation}, and its size does not tell whether its labels "
-            "are of it as stored or as turned (save it without EXIF orientation)"
+            f"{image} has EXIF orientation {frame.orientation}, and its size does not tell whether its "
+            "labels are of it as stored or as turned (save it without EXIF orientation)"
         )
     return fits[0]

@@ -1,4 +1,4 @@
-"""A user's own images, in any of the layouts that common tools write. A layout is a module of this package."""
+"""A user's own images, in any of the layouts that common tools write, a module for each."""
 
 from types import ModuleType
 

@@ -1,7 +1,7 @@
 """labelme's annotations: X.json beside X.jpg (or with the image inside), whose shapes have labels.
 
 A label is a class, and means all of its shapes in the image. A shape's description refers to that shape, or
-to all shapes of its group. Shapes are drawn as labelme draws them (its `shape_to_mask`), on the upright image.
+to all shapes of its group. Shapes are drawn as by labelme (its `shape_to_mask`), on the upright image.
 """
 
 import base64
@@ -63,7 +63,8 @@ def read_labelme(
         said = shapes[i].get("description")
         if isinstance(said, str) and said.strip():
             group = groups.get((shapes[i]["label"], shapes[i].get("group_id")), [i])
-            described.setdefault(said.strip(), []).extend(j for j in group if j not in described[said.strip()])
+            ids = described.setdefault(said.strip(), [])
+            ids.extend(j for j in group if j not in ids)
     said_of = {**described, **{text: ids for text, ids in by_label.items() if text not in described}}
     targets = [
         Target(k, tuple(first_id + i for i in ids), tuple(drawn[i] for i in ids))
@@ -115,7 +116,7 @@ def _paste(data: Any, points: list[tuple[float, float]], size: masks.Size) -> np
     try:
         image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
         pixels = np.asarray(image.convert("L")) > 0
-        left, top = (int(round(value)) for value in points[0])
+        left, top = (round(value) for value in points[0])
     except (*UNREADABLE, binascii.Error, TypeError, IndexError) as error:
         raise ValueError(f"holds a mask that cannot be read ({error})") from error
     mask = np.zeros(size, bool)

@@ -21,9 +21,15 @@ from genmask_jax.images import SUFFIXES
 from genmask_jax.paths import listed, read_text
 
 IMAGE_FOLDERS = {"images", "image", "imgs", "img", "jpegimages", "leftimg8bit"}
-ANNOTATION_FOLDERS = {"labels", "label", "masks", "mask", "annotations", "annotation", "segmentationclass"} | {
-    *("gtfine", "gt", "annot")
-}
+ANNOTATION_FOLDERS = {
+    "labels",
+    "label",
+    "masks",
+    "mask",
+    "annotations",
+    "annotation",
+    "segmentationclass",
+} | {*("gtfine", "gt", "annot")}
 """Names of folders, in lower case. A split's name before "annot" is such a folder too (trainannot)."""
 ENDINGS = re.compile(
     r"(_leftImg8bit|_gtFine_labelIds|_gtFine_labelTrainIds|[_-](mask|label|labels|seg|gt|image|img))$", re.I
@@ -128,7 +134,7 @@ def in_splits(raw: epath.Path, pairs: list[Pair], problems: Problems) -> dict[st
             if not inside:
                 problems.add(f"{pair.image}: no list names it ({', '.join(p.name for p in lists.values())})")
             elif len(inside) > 1:
-                problems.add(f"{pair.image}: it is listed for {' and for '.join(inside)}; used for the former")
+                problems.add(f"{pair.image}: listed for {' and for '.join(inside)}; used for the former")
             if inside:
                 splits.setdefault(inside[0], []).append(pair)
     else:

@@ -68,7 +68,7 @@ class LabelFile:
         if numbers.ndim == 3 and (numbers[..., :1] == numbers[..., :3]).all():
             numbers = numbers[..., 0]
         if numbers.ndim != 2:
-            raise ValueError(f"{self.path} has colours; save it as grey values, or a palette, of class numbers")
+            raise ValueError(f"{self.path} has colours; save it as class numbers, grey or with a palette")
         return numbers.astype(np.int32)
 
 
@@ -151,9 +151,7 @@ class PlannedImage:
         }
 
 
-def _paint(
-    target: Target, size: masks.Size, numbers: np.ndarray, unknown: np.ndarray
-) -> tuple[str, str]:
+def _paint(target: Target, size: masks.Size, numbers: np.ndarray, unknown: np.ndarray) -> tuple[str, str]:
     """Counts of the object and of the ignored pixels; the latter "" if there are none.
 
     `numbers` and `unknown` [H, W] are those of the image's `labels`, and which of them are ignored.

@@ -45,7 +45,9 @@ def read(raw: epath.Path) -> Plan:
     """
     names = read_names(raw)
     if not names:
-        raise UserError(f"--raw={raw}: the classes have no names; write data.yaml, or a name a line to classes.txt")
+        raise UserError(
+            f"--raw={raw}: the classes have no names; write data.yaml, or a name a line to classes.txt"
+        )
     problems = Problems()
     tree = find_pairs(raw, SUFFIXES, problems)
     for path in tree.unpaired:
@@ -59,9 +61,7 @@ def read(raw: epath.Path) -> Plan:
     return Plan(planned, problems, tuple(dict.fromkeys(phrase(name) for name in names.values())))
 
 
-def _plan(
-    pair: Pair, names: dict[int, str], ids: Iterator[int], problems: Problems
-) -> PlannedImage | None:
+def _plan(pair: Pair, names: dict[int, str], ids: Iterator[int], problems: Problems) -> PlannedImage | None:
     captions = read_metadata(pair.image.parent, problems).get(pair.image.name, ())
     frame = read_frame(pair.image)
     if pair.annotation is None:
