@@ -1,4 +1,4 @@
-"""A small VAE for one's own photographs at 128 px: 32 x 32 latents of 6 channels, as in the quickstart.
+"""A small VAE for one's own photographs at 96 px: 24 x 24 latents of 6 channels.
 
     python launch/train_vae.py --config=configs/vae_photographs.py --config.data.path=data \
         --workdir=runs/vae_photographs
@@ -27,17 +27,17 @@ def get_config():
             data=DataConfig(
                 name="image_folder",
                 path="data",
-                size=128,
+                size=96,
                 augment=AugmentConfig(crop=0.5, flip=0.5, jitter=0.2),
             ),
             mask_weight=2.0,
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50),
             loop=LoopConfig(
-                num_steps=800,
+                num_steps=300,
                 global_batch_size=16,
                 ema_decay=0.99,
-                eval_every_steps=400,
-                checkpoint_every_steps=400,
+                eval_every_steps=150,
+                checkpoint_every_steps=150,
                 num_eval_examples=128,
             ),
         )

@@ -52,6 +52,11 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return parser.parse_args(expand_flags(sys.argv[1:]))
 
 
+def parse_known(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
+    """The same, and the arguments that the script hands on to others."""
+    return parser.parse_known_args(expand_flags(sys.argv[1:]))
+
+
 def guard(main: Callable[[], None]) -> None:
     """Runs `main`; bad input ends in one line on stderr and status 1. Drops libraries' info logs."""
     logging.use_absl_handler()
@@ -81,14 +86,14 @@ def _parse(arguments: list[str]) -> list[str]:
     except Exception as error:  # a config file is a program
         values = [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
         if values:
-            _need_fields(arguments, _load_config(values[-1]))
+            _need_fields(arguments, load_config(values[-1]))
         if isinstance(error, flags.Error):
             raise
         raise UserError(f"--config: {type(error).__name__}: {error}") from error
 
 
-def _load_config(value: str) -> Any:
-    """What a config file returns, to explain an error. Raises UserError if the file itself has it."""
+def load_config(value: str) -> Any:
+    """What a config file returns. Raises UserError if there is no such file, or it fails."""
     path, _, argument = value.partition(":")
     if not os.path.exists(path):
         raise UserError(f"--config={path}: there is no such file; see configs/")

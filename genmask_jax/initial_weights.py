@@ -38,12 +38,13 @@ class Pretrained:
         directory: made by launch/import_weights.py, the --workdir of a run, or a packed model or its
             name in the package.
         step: of a run; the last one if None.
+        without_encoder: leave out the instruction encoder that was trained with them.
 
     Raises:
         UserError: there are no weights, or only adapters.
     """
 
-    def __init__(self, directory: epath.PathLike, step: int | None = None):
+    def __init__(self, directory: epath.PathLike, step: int | None = None, *, without_encoder: bool = False):
         self.directory = folder = directory_of(directory)
         imported = folder / "dit" / "params"
         self.is_run = not imported.exists() and (is_packed(folder) or (folder / "checkpoints").exists())
@@ -65,7 +66,12 @@ class Pretrained:
                 "launch/import_weights.py, or the --workdir of a run"
             )
         self._prefix = "" if self.is_run else "dit."
-        self.shapes = {self._prefix + name: shape for name, shape in self._reader.shapes.items()}
+        names = {self._prefix + name: shape for name, shape in self._reader.shapes.items()}
+        self.shapes = {
+            name: shape
+            for name, shape in names.items()
+            if not (without_encoder and name.startswith("instruction."))
+        }
 
     def instruction(self, encoder: str) -> epath.Path | None:
         """Where a run with this instruction encoder keeps what belongs to it; None if these are no such."""

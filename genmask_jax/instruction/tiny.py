@@ -20,6 +20,8 @@ from genmask_jax.models.layers import MLP, gelu, layer_norm, linear_factory, sca
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
 TOKENIZER = "tokenizer.json"
+MOST_TOKENS_PER_WORD = 2
+"""Of the texts that a tokenizer is said to know."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,18 @@ def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
     if not path.exists():
         raise UserError(f"{directory}: no tokenizer.json here; give the directory of a trained model")
     return tokenizers.Tokenizer.from_str(path.read_text())
+
+
+def knows(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> bool:
+    """Whether a tokenizer was learned from such texts: it has all their characters, and most of their words.
+
+    Of words that it does not have, little but letters is left.
+    """
+    encoded = [tokenizer.encode(text) for text in texts]
+    words = sum(len({word for word in one.word_ids if word is not None}) for one in encoded)
+    if any(UNKNOWN in one.tokens for one in encoded):
+        return False
+    return sum(len(one.tokens) for one in encoded) <= MOST_TOKENS_PER_WORD * words
 
 
 class TinyTextPreparer:

@@ -37,6 +37,7 @@ class GenMaskTask:
         self.networks, self.config = networks, config
         tasks = [task for task in TASKS if task == "segment" or generates(config.data)]
         self.metric_names = ("loss", *(f"loss_{task}" for task in tasks), "grad_norm")
+        self.pretrained: Pretrained | None = None  # what `start` starts from, if not all of `config.init`
         self.frozen, self.init_params = networks.frozen, networks.init_params
         self.segmenter = Segmenter(networks, config.sampler, batch_size=32)
         self.generator = Generator(networks, config.sampler, batch_size=16)
@@ -51,7 +52,7 @@ class GenMaskTask:
             params["instruction"] = with_loaded(params["instruction"], self.networks.instruction)
         fresh = sorted(shapes_of(params))
         if self.config.init and not self.config.model.lora_rank:
-            params, fresh = replace(params, Pretrained(self.config.init))
+            params, fresh = replace(params, self.pretrained or Pretrained(self.config.init))
         if self.config.init:
             new = [name for name in fresh if not is_adapter(name)]
             adapters = [f"{len(fresh) - len(new)} adapters"] if len(fresh) > len(new) else []

@@ -14,7 +14,7 @@ from genmask_jax.data.sources import check as check_data
 from genmask_jax.data.sources import segment_source, texts
 from genmask_jax.errors import UserError
 from genmask_jax.initial_weights import Pretrained, keep_base, open_base, shapes_of
-from genmask_jax.instruction import factory
+from genmask_jax.instruction import factory, tiny
 from genmask_jax.instruction.base import warn_of_cut_texts
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.runs import load_vae, save_vae
@@ -63,9 +63,13 @@ def train_genmask(
     start = base or (Pretrained(config.init) if config.init and not place.resumed else None)
     kept = place.path / INSTRUCTION
     known = kept if place.resumed and kept.exists() else None
+    said = [] if known else texts(config.data)  # a resumed run's tokenizer stays
     if known is None and start:
         known = start.instruction(config.instruction.name)
-    said = [] if known else texts(config.data)  # a known tokenizer stays
+        if known and config.instruction.name == "tiny" and not tiny.knows(tiny.load_tokenizer(known), said):
+            logging.info("the words of the data are new to config.init: its text encoder is trained anew")
+            known, start = None, base or Pretrained(config.init, without_encoder=True)
+    said = [] if known else said
     encoder = factory.build(config.instruction, known or kept, said)
     warn_of_cut_texts(encoder.preparer, said)
     if config.data.latents:
@@ -76,6 +80,7 @@ def train_genmask(
     check_batch(config.loop, mesh)
     networks = make_networks(config, vae_config, vae_state, encoder, mesh, base)
     task = make_task(networks, config)
+    task.pretrained = start
     if start and not base:
         start.covered(shapes_of(networks.abstract_params()))
     if place.overwrite:
@@ -133,6 +138,8 @@ def train_vae(
     place = check_workdir(workdir, config, resume=resume, overwrite=overwrite, change=change)
     for split in ("train", "val"):
         segment_source(config.data, split)
+    if config.init:
+        load_vae(config.init)
     task, mesh = VAETask(config), make_mesh(config.mesh)
     check_batch(config.loop, mesh)
     if place.overwrite:

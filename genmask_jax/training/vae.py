@@ -82,19 +82,25 @@ class VAETask:
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
         """Reconstruction of the val split: mIoU of masks, PSNR (dB) of images. The same on every host."""
-        ema_params = on_every_host(ema_params)
+        return self._score(on_every_host(ema_params), directory / f"reconstructions_{step:06d}.png")
+
+    def score_start(self) -> dict[str, float]:
+        """The same of the VAE that `config.init` names, as it is and on one device."""
+        return self._score(self.start(jax.jit(self.init_params)(jax.random.key(0))), None)
+
+    def _score(self, params: Any, sheet: epath.Path | None) -> dict[str, float]:
         source, half = segment_source(self.config.data, "val"), 32
         scores, squared = [], []
         for start in range(0, self.config.loop.num_eval_examples, half):
             examples = [source[i % len(source)] for i in range(start, start + half)]
             masks = np.stack([e["mask"] for e in examples])
             inputs = jax.device_put((np.stack([e["image"] for e in examples]), masks))
-            truth, output = jax.device_get(self._reconstruct(ema_params, *inputs))
+            truth, output = jax.device_get(self._reconstruct(params, *inputs))
             predictions = output[half:].mean(-1) > 0
             scores += [intersection_union(p, m) for p, m in zip(predictions, masks, strict=True)]
             squared.append(np.square(np.clip(output[:half], -1, 1) - truth[:half]).mean((1, 2, 3)))
-            if start == 0 and is_first():
-                self._write_sheet(truth, output, directory / f"reconstructions_{step:06d}.png")
+            if sheet is not None and start == 0 and is_first():
+                self._write_sheet(truth, output, sheet)
         metrics = summarize([i for i, _ in scores], [u for _, u in scores])
         psnr = float(np.mean(10 * np.log10(4 / np.concatenate(squared))))
         return {"mask_mIoU": metrics["mIoU"], "image_psnr": psnr, "score": metrics["mIoU"]}

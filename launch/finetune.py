@@ -1,0 +1,131 @@
+"""From a folder of your own images with masks to a model that finds them, in one command.
+
+    python launch/finetune.py --raw=my_images --workdir=runs/mine
+    python launch/finetune.py --raw=my_images --workdir=runs/mine --config.data.size=128
+    python launch/finetune.py --raw=my_images --workdir=runs/l --from=weights/wan --config=configs/genmask_l_lora.py
+
+Prepares the images (docs/your_photographs.md lists the layouts), trains a VAE where that of --from does not
+give them back well enough, trains, and scores on the held-out images. Each step is a command of its own, which
+is printed; after an interruption, repeat the whole command: what is done is not done again.
+
+--config.FIELD=VALUE goes to launch/train.py, --vae.FIELD=VALUE to launch/train_vae.py. In --workdir: data/ (the
+prepared images, with examples.png), vae/, and model/, the trained model, with sheets of its masks.
+"""
+
+import argparse
+import pathlib
+import shlex
+import subprocess
+import sys
+import time
+
+from etils import epath
+
+from genmask_jax import cli
+from genmask_jax.config import DataConfig, VAETrainConfig
+from genmask_jax.data.prepared import records
+from genmask_jax.data.prepared.raw.folder import FORMATS
+from genmask_jax.errors import UserError
+from genmask_jax.fields import from_dict
+from genmask_jax.models.vae import VAEConfig
+from genmask_jax.paths import make_directory
+from genmask_jax.pretrained import DEFAULT, directory_of
+from genmask_jax.runs import load_vae
+from genmask_jax.training.vae import VAETask
+
+HERE = pathlib.Path(__file__).parent
+CONFIGS = HERE.parent / "configs"
+ENOUGH = {"mask_mIoU": 0.92, "image_psnr": 26.0}
+"""What a VAE must reach on the val images to be used as it is."""
+NOTHING = "nothing"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--raw", type=epath.Path, required=True, help="folder of images and masks")
+    parser.add_argument("--workdir", required=True, help="directory of everything that this makes")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        default=DEFAULT,
+        help=f"weights to start from: {DEFAULT}, a run, or imported ones; {NOTHING} for none",
+    )
+    parser.add_argument("--format", choices=FORMATS, default="", help="layout of --raw, if not recognised")
+    parser.add_argument("--config", default=str(CONFIGS / "finetune.py"), help="a training config")
+    parser.add_argument("--vae_config", default=str(CONFIGS / "vae_photographs.py"), help="of the VAE")
+    arguments, fields = cli.parse_known(parser)
+    cli.guard(lambda: run(arguments, fields))
+
+
+def run(arguments: argparse.Namespace, fields: list[str]) -> None:
+    """Runs the steps that are not done yet. Raises UserError, or exits as a step that failed does."""
+    unknown = [field for field in fields if not field.startswith(("--config.", "--vae."))]
+    if unknown:
+        raise UserError(f"{unknown[0]}: no such flag; see --help")
+    began, workdir = time.monotonic(), make_directory(arguments.workdir, "--workdir").resolve()
+    start = "" if arguments.start == NOTHING else arguments.start
+    if start:
+        directory_of(start)  # fail early
+    data, model = workdir / "data", workdir / "model"
+    layout = [f"--format={arguments.format}"] if arguments.format else []
+    call("prepare_data.py", "image_folder", f"--raw={arguments.raw}", f"--out={data}", *layout)
+    prepared = records.find(data, "image_folder")
+    of_model = [field for field in fields if field.startswith("--config.")]
+    of_vae = [field.replace("--vae.", "--config.", 1) for field in fields if field.startswith("--vae.")]
+    sizes = [field.partition("=")[2] for field in of_model if field.startswith("--config.data.size=")]
+    size = (sizes or [cli.load_config(arguments.config).data.size])[-1]
+    of_data = ["--config.data.name=image_folder", f"--config.data.path={data}", f"--config.data.size={size}"]
+    vae = choose_vae(arguments.vae_config, start, workdir, int(size), [*of_data, *of_vae])
+    generate = "" if captioned(prepared) else "none"
+    given = [f"--config.init={start}", f"--config.vae={vae}", f"--config.data.generate={generate}"]
+    given += [*of_data, *of_model, f"--workdir={model}", "--resume"]
+    call("train.py", f"--config={arguments.config}", *given)
+    split = "test" if "test" in records.splits_of(prepared) else "val"
+    call("evaluate.py", f"--checkpoint={model}", f"--split={split}")
+    asked = (*records.read_classes(prepared), "the object")[0]
+    print(f"{(time.monotonic() - began) / 60:.0f} min. Masks: {model}/evaluation_{split}/masks.png. Now try:")
+    print(f'    python launch/sample.py --checkpoint={model} --image=FILE --text="{asked}" --out=out')
+
+
+def captioned(prepared: str) -> bool:
+    """Whether images of both splits have captions to learn to generate from."""
+    splits = records.splits_of(prepared)
+    return all(
+        split in splits and records.read_index(prepared, split).counts["captions"]
+        for split in ("train", "val")
+    )
+
+
+def choose_vae(path: str, start: str, workdir: epath.Path, size: int, fields: list[str]) -> str:
+    """The VAE to use: that of `start` if it gives the images back well enough, else one that is trained."""
+    run, init = workdir / "vae", start
+    if start and not (run / "config.json").exists():
+        shape, _ = load_vae(start)
+        data = DataConfig(name="image_folder", path=str(workdir / "data"), size=size)
+        config = VAETrainConfig(name="of_start", vae=shape, init=start, data=data)
+        scores = VAETask(config).score_start()
+        said = ", ".join(f"{name} {scores[name]:.3g} (needed {least:g})" for name, least in ENOUGH.items())
+        print(f"the VAE of {start} on the val images: {said}")
+        if all(scores[name] >= least for name, least in ENOUGH.items()):
+            return start
+        if shape != from_dict(VAEConfig, cli.load_config(path).vae):
+            print(f"the VAE of {start} has another shape than {path}: a new one is trained from scratch")
+            init = ""
+    given = [f"--config.init={init}", *fields, f"--workdir={run}", "--resume"]
+    call("train_vae.py", f"--config={path}", *given)
+    return str(run)
+
+
+def call(script: str, *arguments: str) -> None:
+    """Runs another script of this folder; exits as it does if it fails."""
+    print(f"\n$ python launch/{script} {shlex.join(arguments)}", flush=True)
+    status = subprocess.run([sys.executable, str(HERE / script), *arguments]).returncode
+    if status:
+        print("finetune: this step failed; mend it and repeat the command, which goes on from here")
+        sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
