@@ -1,15 +1,17 @@
 """Contact sheets of segmented and generated images."""
 
+import colorsys
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 PREDICTION_COLOUR = (255, 0, 200)
+GOLDEN = 0.618034  # of the hues' circle: no two of a few labels come close
 IGNORE_GREY = 128
 INK, FAINT, GOOD, BAD, PAPER = "#202020", "#808080", "#00783c", "#be1e1e", "#ffffff"
 
@@ -82,6 +84,62 @@ def generation_sheet(
         _write(card, 0, panel.height + GAP, [(line, INK) for line in lines])
         cards.append(card)
     _save_grid(cards, min(columns, len(cards)), path)
+
+
+def label_colour(number: int) -> tuple[int, int, int]:
+    """The colour (RGB) of the `number`-th label: hues far apart, in alternating brightness."""
+    hue, value = (number * GOLDEN) % 1.0, (0.95, 0.7)[number // 7 % 2]
+    red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def paint_labels(
+    image: UInt8[np.ndarray, "H W 3"], labels: Int[np.ndarray, "H W"]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The image in grey under the colours of its labels; pixels with a negative label stay grey."""
+    grey = np.repeat(image.mean(-1, keepdims=True), 3, axis=-1)
+    painted = grey.copy()
+    for number in np.unique(labels[labels >= 0]).tolist():
+        there = labels == number
+        painted[there] = 0.35 * grey[there] + 0.65 * np.asarray(label_colour(number))
+    return painted.astype(np.uint8)
+
+
+def with_legend(image: UInt8[np.ndarray, "H W 3"], names: Sequence[str]) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The image above the names of all labels, each beside its colour."""
+    lines: list[list[int]] = [[]]
+    widths = [2 * LINE + int(_font().getlength(name)) for name in names]
+    limit = max(image.shape[1], *widths)
+    for i, width in enumerate(widths):
+        if lines[-1] and sum(widths[j] for j in lines[-1]) + width > limit:
+            lines.append([])
+        lines[-1].append(i)
+    card = _paper(limit, image.shape[0] + GAP + LINE * len(lines))
+    card.paste(Image.fromarray(image), (0, 0))
+    draw = ImageDraw.Draw(card)
+    for row, line in enumerate(lines):
+        x, y = 0, image.shape[0] + GAP + row * LINE
+        for i in line:
+            draw.rectangle([x, y + 2, x + LINE - 8, y + LINE - 6], fill=label_colour(i))
+            _write(card, x + LINE - 4, y, [(names[i], INK)])
+            x += widths[i]
+    return np.asarray(card)
+
+
+def label_sheet(
+    images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
+    truths: Sequence[Int[np.ndarray, "_ _"]],
+    predictions: Sequence[Int[np.ndarray, "_ _"]],
+    names: Sequence[str],
+    path: epath.PathLike,
+) -> None:
+    """Writes a PNG of each image, its true and its predicted label map side by side, above a legend."""
+    cards = []
+    for image, truth, predicted in zip(images, truths, predictions, strict=True):
+        parts = [image, paint_labels(image, truth), paint_labels(image, predicted)]
+        cards.append(Image.fromarray(np.concatenate([_resize(part) for part in parts], axis=1)))
+    legend = with_legend(np.full((1, cards[0].width, 3), 255, np.uint8), names)
+    _save_grid([*cards, Image.fromarray(legend)], 1, path)
 
 
 def _panels(row: Mapping[str, Any]) -> list[Image.Image]:

@@ -2,14 +2,14 @@
 
     python launch/finetune.py --raw=my_images --workdir=runs/mine
     python launch/finetune.py --raw=my_images --workdir=runs/mine --config.data.size=128
-    python launch/finetune.py --raw=my_images --workdir=runs/l --from=weights/wan --config=configs/genmask_l_lora.py
+    python launch/finetune.py --raw=photos --workdir=runs/l --from=weights/wan --config=configs/genmask_l.py
 
 Prepares the images (docs/your_photographs.md lists the layouts), trains a VAE where that of --from does not
-give them back well enough, trains, and scores on the held-out images. Each step is a command of its own, which
-is printed; after an interruption, repeat the whole command: what is done is not done again.
+give them back well enough, trains, and scores on the held-out images. Each step is a command of its own, and
+printed; after an interruption, repeat the whole command: what is done is not done again.
 
---config.FIELD=VALUE goes to launch/train.py, --vae.FIELD=VALUE to launch/train_vae.py. In --workdir: data/ (the
-prepared images, with examples.png), vae/, and model/, the trained model, with sheets of its masks.
+--config.FIELD=VALUE goes to launch/train.py, --vae.FIELD=VALUE to launch/train_vae.py. In --workdir: data/
+(the prepared images, with examples.png), vae/, and model/, the trained model, with sheets of its masks.
 """
 
 import argparse

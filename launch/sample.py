@@ -3,9 +3,12 @@
     python launch/sample.py --text="a red star" --out=out
     python launch/sample.py --image=scene.png --text="the red star" --out=out
     python launch/sample.py --checkpoint=runs/tiny --text="a red star" --out=out
+    python launch/sample.py --image=scene.png --text="the red star;the large circle" --out=out
     python launch/sample.py --checkpoint=runs/l --image=park.jpg --text="Which of these can fly?" --reason
 
-With --image: writes mask.png, probability.png and overlay.png, at the image's own size.
+With --image: writes mask.png, probability.png and overlay.png, at the image's own size. With several phrases,
+separated by semicolons: label_map.png, where each pixel has the colour of its most probable phrase if that is
+above the threshold, and labels.png, the phrase's number from 1 on, or 0.
 Without: writes image.png.
 """
 
@@ -15,18 +18,19 @@ from etils import epath
 from PIL import Image
 
 from genmask_jax import cli
-from genmask_jax.config import TrainConfig, with_given
+from genmask_jax.config import SamplerConfig, TrainConfig, with_given
 from genmask_jax.errors import UserError
 from genmask_jax.images import read_image, to_model_size
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.load import load
-from genmask_jax.inference.masks import to_image_size, to_mask
+from genmask_jax.inference.masks import label_map, to_image_size, to_mask
 from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.paths import make_directory
 from genmask_jax.pretrained import DEFAULT, directory_of
 from genmask_jax.runs import find_step, read_config
-from genmask_jax.sheets import overlay
+from genmask_jax.sheets import overlay, paint_labels, with_legend
+from genmask_jax.system import Networks
 
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", DEFAULT, "Directory of a trained model; by default, the one that comes with the package."
@@ -70,6 +74,10 @@ def main() -> None:
         generator = Generator(networks, sampler, batch_size=1, seed=SEED.value)
         save(generator([TEXT.value])[0], out / "image.png")
         return
+    phrases = [part.strip() for part in text.split(";")]
+    if len(phrases) > 1:
+        save_label_map(networks, sampler, image, phrases, out)
+        return
     segmenter = Segmenter(networks, sampler, batch_size=1, seed=SEED.value)
     probability = segmenter(to_model_size(image, config.data.size)[None], [text])[0]
     mask, _ = to_mask(probability, image.shape[:2], sampler)
@@ -78,6 +86,19 @@ def main() -> None:
     save(np.round(probability * 255).astype(np.uint8), out / "probability.png")
     save(overlay(image, mask), out / "overlay.png")
     print(f"{100 * mask.mean():.1f} % of the image is {networks.preparer.read(text)!r}")
+
+
+def save_label_map(
+    networks: Networks, sampler: SamplerConfig, image: np.ndarray, phrases: list[str], out: epath.Path
+) -> None:
+    """Segments the image by all phrases at once; writes label_map.png and labels.png."""
+    segmenter = Segmenter(networks, sampler, batch_size=len(phrases), seed=SEED.value)
+    probabilities = segmenter.of_phrases(to_model_size(image, networks.size)[None], phrases)[0]
+    labels = label_map(probabilities, image.shape[:2], sampler.mask_threshold)
+    save(with_legend(paint_labels(image, labels), phrases), out / "label_map.png")
+    save((labels + 1).astype(np.uint8), out / "labels.png")
+    for i, phrase in enumerate(phrases):
+        print(f"{100 * (labels == i).mean():.1f} % of the image is {phrase!r}")
 
 
 def describe(image: np.ndarray) -> str:

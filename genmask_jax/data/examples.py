@@ -53,6 +53,22 @@ class ScoredExample(SegmentExample):
     objects_mask: np.ndarray
 
 
+NO_CLASS, IGNORED_PIXEL = -1, -2
+"""Labels of pixels that belong to no class, and of pixels that do not count."""
+
+
+class LabelledExample(TypedDict):
+    """An image (uint8 [H, W, 3]) and the class of each of its pixels.
+
+    whole: the image at its own size, uint8 [H', W', 3].
+    labels: int32 [H', W'], the number of the class, NO_CLASS or IGNORED_PIXEL.
+    """
+
+    image: np.ndarray
+    whole: np.ndarray
+    labels: np.ndarray
+
+
 class GenerateExample(TypedDict):
     """An image (uint8 [H, W, 3], RGB) and a prompt that describes it."""
 

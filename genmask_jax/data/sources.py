@@ -11,6 +11,7 @@ from genmask_jax.data.prepared.builders import BUILDERS, ImagesBuilder, image_na
 from genmask_jax.data.prepared.source import (
     PreparedClassPrompts,
     PreparedGenerate,
+    PreparedLabelMaps,
     PreparedScored,
     PreparedSegment,
 )
@@ -201,6 +202,17 @@ def generate_source(config: DataConfig, split: str) -> Source[GenerateExample]:
         raise UserError(f"config.data.generate: {name!r} has no prompts; choose one of {known}")
     _need_path(config, dataset)
     return dataset.generate(config, split)
+
+
+def label_maps(config: DataConfig, split: str) -> PreparedLabelMaps | None:
+    """Images of a split with the class of each pixel; None if the dataset is not one of classes."""
+    if config.name.split(":")[0] not in BUILDERS:
+        return None
+    directory = records.find(config.path, config.name)
+    if not records.read_classes(directory):
+        return None
+    items = records.Items(directory, split, "expressions", first_only=True, shuffled=split != "train")
+    return PreparedLabelMaps(items, config.size, config.templates[0])
 
 
 def generates(config: DataConfig) -> bool:

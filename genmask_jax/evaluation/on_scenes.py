@@ -1,19 +1,21 @@
 """Scores a checkpoint on held-out examples of its training dataset: masks and generated images."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 from etils import epath
 
 from genmask_jax import hosts
 from genmask_jax.config import DataConfig
-from genmask_jax.data.sources import generate_source, generates, scored_source
+from genmask_jax.data.prepared.source import PreparedLabelMaps
+from genmask_jax.data.sources import generate_source, generates, label_maps, scored_source
 from genmask_jax.evaluation.generation import evaluate_generation, evaluate_prompts
+from genmask_jax.evaluation.label_maps import evaluate_label_maps, is_closed
 from genmask_jax.evaluation.report import print_tables
 from genmask_jax.evaluation.scoring import Scoring
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
 from genmask_jax.inference.generator import Generator
-from genmask_jax.sheets import generation_sheet, segmentation_sheet
+from genmask_jax.sheets import generation_sheet, label_sheet, segmentation_sheet
 
 ON_SHEET = 24
 """Number of examples on a contact sheet."""
@@ -49,8 +51,18 @@ def score_scenes(scoring: Scoring, data: DataConfig, split: str, *, count: int, 
             metrics["scenes"] = evaluate_prompts(images, prompts)
             metrics["generation"], images, texts = evaluate_generation(generator, prompts, num_images)
             sheets["shapes"] = (images[: 2 * ON_SHEET], texts[: 2 * ON_SHEET])
+    labelled = label_maps(data, split)
+    if labelled is not None:
+        closed = is_closed(cast(PreparedLabelMaps, label_maps(data, "train")))
+        threshold = 0.0 if closed else scoring.sampler.mask_threshold
+        maps = evaluate_label_maps(segmenter, labelled, threshold, len(labelled), ON_SHEET // 3)
+        metrics["label_maps"] = maps.metrics
     metrics |= {"data": data.name, **record}
     if hosts.is_first():
+        if labelled is not None:
+            shown = [labelled[i] for i in range(len(maps.predicted))]
+            images, truths = [one["whole"] for one in shown], [one["labels"] for one in shown]
+            label_sheet(images, truths, maps.predicted, labelled.classes, out / "label_maps.png")
         segmentation_sheet(sheet_rows(result, source), out / "masks.png")
         _write(out, metrics, result.examples, sheets)
 

@@ -29,6 +29,8 @@ def print_tables(metrics: dict[str, Any]) -> None:
             f"asked for another object ({swapped['count']} scenes): "
             f"mIoU {original:.1f} with the first object, {named:.1f} with the one named"
         )
+    if "label_maps" in metrics:
+        out.print(_label_maps(metrics["label_maps"]))
     if "generation" in metrics:
         found = metrics["generation"]
         right, real = 100 * found["share_right"], 100 * found["share_right_of_real_images"]
@@ -47,3 +49,18 @@ def print_tables(metrics: dict[str, Any]) -> None:
     if metrics["seconds_per_image"]:
         milliseconds = 1000 * metrics["seconds_per_image"]
         out.print(f"{milliseconds:.1f} ms per mask, in batches of {metrics['batch_size']}")
+
+
+def _label_maps(found: dict[str, Any]) -> Table:
+    """Scores of label maps over the whole split, in per cent."""
+    table = Table(title="label maps, all images", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("class")
+    table.add_column("IoU", justify="right")
+    for name, iou in found["IoU"].items():
+        table.add_row(name, "absent" if iou is None else f"{100 * iou:.1f}")
+    table.add_section()
+    table.add_row("mean", f"{100 * found['mIoU']:.1f}")
+    if "mIoU_with_none" in found:
+        table.add_row("mean, with no class", f"{100 * found['mIoU_with_none']:.1f}")
+    table.add_row("pixel accuracy", f"{100 * found['pixel_accuracy']:.1f}")
+    return table

@@ -1,7 +1,7 @@
 """Turns predicted probabilities into masks at the image's own size, with the no-target rule."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 
 from genmask_jax.config import SamplerConfig
@@ -34,6 +34,20 @@ def to_mask(
     if is_no_target(int(np.count_nonzero(mask)), mask.size, score, sampler):
         mask = np.zeros_like(mask)
     return mask, score
+
+
+def label_map(
+    probabilities: Float[np.ndarray, "K size size"], shape: tuple[int, int], threshold: float
+) -> Int[np.ndarray, "H W"]:
+    """The most probable of K phrases at each pixel of an image of (height, width); -1 for none.
+
+    Args:
+        probabilities: of each phrase.
+        shape: the image's own.
+        threshold: where no phrase is more probable than this, there is none.
+    """
+    whole = np.stack([to_image_size(probability, shape) for probability in probabilities])
+    return np.where(whole.max(0) > threshold, whole.argmax(0), -1)
 
 
 def is_no_target(area: int, pixels: int, score: float, sampler: SamplerConfig) -> bool:

@@ -35,6 +35,7 @@ class Segmenter:
         self.networks, self.sampler = networks, sampler
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         self._sample = jax.jit(self.trace)
+        self._encode, self._decide = jax.jit(self._trace_encode), jax.jit(self._trace_decide)
 
     def __call__(
         self,
@@ -55,12 +56,7 @@ class Segmenter:
         Raises:
             UserError: an expression is empty.
         """
-        for text in texts:
-            if not text.strip():
-                raise UserError(
-                    "--text: the expression is empty; say what to segment, such as 'the red star'"
-                )
-        warn_of_cut_texts(self.networks.preparer, texts)
+        self._need_texts(texts)
         numbers = np.arange(len(texts)) if indices is None else np.asarray(indices)
         rows = [self.networks.preparer(text, image) for text, image in zip(texts, images, strict=True)]
         inputs = stack_inputs(rows)
@@ -71,6 +67,39 @@ class Segmenter:
             probability = self._sample(self.networks.params, self.networks.frozen, *arguments)
             output.append(own_rows(probability)[:real])
         return np.concatenate(output)
+
+    def of_phrases(
+        self,
+        images: UInt8[np.ndarray, "N H W 3"],
+        texts: Sequence[str],
+        indices: Sequence[int] | np.ndarray | None = None,
+    ) -> Float[np.ndarray, "N K H W"]:
+        """Probabilities of each of K phrases in each image; an image is encoded once for all of them.
+
+        Each image's noise is the same for all phrases. For the arguments and errors see `__call__`.
+        """
+        self._need_texts(texts)
+        mesh, params, frozen = self.networks.mesh, self.networks.params, self.networks.frozen
+        latents = []
+        for batch, real in fixed_batches(len(images), self.batch_size):
+            latents.append(own_rows(self._encode(params, frozen, to_devices(images[batch], mesh)))[:real])
+        numbers = np.arange(len(images)) if indices is None else np.asarray(indices)
+        inputs = stack_inputs([self.networks.preparer(text, image) for image in images for text in texts])
+        of_image = np.repeat(np.arange(len(images)), len(texts))
+        rows = (np.concatenate(latents)[of_image], inputs, example_keys(self.seed, numbers[of_image]))
+        output = []
+        for batch, real in fixed_batches(len(of_image), self.batch_size):
+            arguments = to_devices(jax.tree.map(lambda x, b=batch: x[b], rows), mesh)
+            output.append(own_rows(self._decide(params, frozen, *arguments))[:real])
+        return np.concatenate(output).reshape(len(images), len(texts), *images.shape[1:3])
+
+    def _need_texts(self, texts: Sequence[str]) -> None:
+        for text in texts:
+            if not text.strip():
+                raise UserError(
+                    "--text: the expression is empty; say what to segment, such as 'the red star'"
+                )
+        warn_of_cut_texts(self.networks.preparer, texts)
 
     def trace(
         self,
@@ -86,13 +115,27 @@ class Segmenter:
 
     def probabilities(self, params, frozen, images, instruction, seeds):
         """Same as `trace`, without sharding constraints."""
+        image_latents = self._latents(params, frozen, images)
+        return self._from_latents(params, frozen, image_latents, instruction, seeds)
+
+    def _trace_encode(self, params, frozen, images):
+        with tracing_on(self.networks.mesh):
+            return constrain_batch(self._latents(params, frozen, images))
+
+    def _trace_decide(self, params, frozen, image_latents, instruction, seeds):
+        with tracing_on(self.networks.mesh):
+            return constrain_batch(self._from_latents(params, frozen, image_latents, instruction, seeds))
+
+    def _latents(self, params, frozen, images):
+        return self.networks.merge(params, frozen).vae.encode(to_signed(images))
+
+    def _from_latents(self, params, frozen, image_latents, instruction, seeds):
         model = self.networks.merge(params, frozen)
-        image_latents = model.vae.encode(to_signed(images))
         text = model.instruction(instruction)
 
         def one_mask(sample: jax.Array) -> jax.Array:
             def predict(x_t, t):
-                t = jnp.full(len(images), t)
+                t = jnp.full(len(image_latents), t)
                 return flow.predict_x0(x_t, model.velocity(x_t, t, text, image_latents), t)
 
             def noise(step):
@@ -100,7 +143,7 @@ class Segmenter:
 
             x0 = predict(noise(0), 1.0)
             for step in range(1, self.sampler.mask_steps):
-                t = jnp.full(len(images), self.sampler.refine_t)
+                t = jnp.full(len(image_latents), self.sampler.refine_t)
                 x0 = predict(flow.add_noise(x0, noise(step), t), self.sampler.refine_t)
             return rgb_to_probability(model.vae.decode(x0))
 

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from genmask_jax.data.examples import GenerateExample, ScoredExample, SegmentExample, WholeExample
+from genmask_jax.data.examples import (
+    IGNORED_PIXEL,
+    NO_CLASS,
+    GenerateExample,
+    LabelledExample,
+    ScoredExample,
+    SegmentExample,
+    WholeExample,
+)
 from genmask_jax.data.masks import IGNORE
 from genmask_jax.data.prepared import records
 from genmask_jax.images import to_model_size
@@ -116,6 +124,33 @@ class PreparedScored(_Expressions):
         others = (i for i, t in enumerate(record["expressions"]["target"]) if int(t) != target)
         number = next(others, None)
         return None if number is None else records.read_expression(record, number)
+
+
+class PreparedLabelMaps:
+    """Whole images with the class of each pixel, for a dataset whose `classes` are known."""
+
+    def __init__(self, items: records.Items, size: int, template: str):
+        """`items`: one expression per image; `size`: see `PreparedSegment`; `template`: see there."""
+        self.items, self.size = items, size
+        self.classes = records.read_classes(items.directory)
+        self.phrases = [template.format(name) for name in self.classes]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> LabelledExample:
+        record, _ = self.items[index]
+        image = records.decode_image(record)
+        labels = np.full(image.shape[:2], NO_CLASS, np.int32)
+        drawn = {}
+        for number, text in enumerate(record["expressions"]["text"]):
+            if text.decode() in self.classes:
+                drawn[text.decode()] = records.read_expression(record, number).mask
+        # Where classes overlap, the one with the smaller area lies on top.
+        for name in sorted(drawn, key=lambda name: -np.count_nonzero(drawn[name] == 1)):
+            labels[drawn[name] == 1] = self.classes.index(name)
+            labels[drawn[name] == IGNORE] = IGNORED_PIXEL
+        return {"image": to_model_size(image, self.size), "whole": image, "labels": labels}
 
 
 def _group(asked: records.Asked, meant: int) -> str:
