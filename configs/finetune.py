@@ -47,11 +47,11 @@ def get_config():
             instruction=InstructionConfig(name="tiny"),
             optimizer=OptimizerConfig(name="muon", learning_rate=3e-3, warmup_steps=100),
             loop=LoopConfig(
-                num_steps=3000,
+                num_steps=1800,
                 global_batch_size=16,
                 ema_decay=0.995,
-                eval_every_steps=1000,
-                checkpoint_every_steps=500,
+                eval_every_steps=600,
+                checkpoint_every_steps=600,
             ),
             sampler=SamplerConfig(mask_threshold=0.4),
         )

@@ -40,6 +40,19 @@ def test_masks_do_not_depend_on_the_batch_and_compile_once(networks, scenes):
     np.testing.assert_allclose(alone, whole[3:], atol=1e-5)
 
 
+def test_phrases_over_one_image_are_as_if_asked_one_by_one(networks, scenes):
+    images, texts = scenes
+    phrases = texts[:3]
+    together = Segmenter(networks, SamplerConfig(), batch_size=2)
+    found = together.of_phrases(images[:2], phrases, [7, 8])
+    assert found.shape == (2, 3, 32, 32)
+    for i in range(2):
+        for k, phrase in enumerate(phrases):
+            alone = Segmenter(networks, SamplerConfig(), batch_size=1)(images[i : i + 1], [phrase], [7 + i])
+            np.testing.assert_allclose(found[i, k], alone[0], atol=1e-5)
+    assert together._encode._cache_size() == together._decide._cache_size() == 1
+
+
 def test_averaging_and_refining_change_the_mask(networks, scenes):
     images, texts = scenes
     one = Segmenter(networks, SamplerConfig(), batch_size=5)(images, texts)

@@ -17,16 +17,30 @@ from genmask_jax.data.prepared.raw.pairs import Pair, find_pairs, in_splits
 from genmask_jax.data.prepared.raw.plan import Expression, LabelFile, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
-from genmask_jax.images import SUFFIXES
+from genmask_jax.images import SUFFIXES, UNREADABLE, decode
 from genmask_jax.paths import read_text
 
 PHRASES = "phrases.txt"
+LOOKED_AT = 8
+"""Masks that tell what all are."""
 
 
 def recognise(raw: epath.Path) -> str:
     """What speaks for this layout, or ""."""
-    found = sum(pair.annotation is not None for pair in find_pairs(raw, SUFFIXES, Problems()).pairs)
-    return f"{found:,} images with a black-and-white mask" if found else ""
+    paths = [pair.annotation for pair in find_pairs(raw, SUFFIXES, Problems()).pairs if pair.annotation]
+    looked_at = paths[:: max(1, len(paths) // LOOKED_AT)]
+    right = any(_is_black_and_white(path) for path in looked_at)
+    return f"{len(paths):,} images with a black-and-white mask" if right else ""
+
+
+def _is_black_and_white(path: epath.Path) -> bool:
+    """Whether a mask has both values and hardly any between them (as JPEG makes at edges)."""
+    try:
+        grey = np.asarray(decode(path.read_bytes(), background="black").convert("L"), np.float32)
+    except UNREADABLE:
+        return False
+    share = grey / max(1.0, float(grey.max()))
+    return bool(grey.max() > 0 and np.mean(np.minimum(share, 1 - share) < 0.1) > 0.97)
 
 
 def read(raw: epath.Path) -> Plan:
@@ -40,13 +54,10 @@ def read(raw: epath.Path) -> Plan:
     phrases = _read_phrases(raw / PHRASES, {pair.key for pair in tree.pairs})
     for path in tree.unpaired:
         problems.add(f"{path}: a mask without an image")
-    splits = in_splits(raw, tree.pairs, problems)
-    planned = {
-        split: [image for pair in pairs if (image := _plan(pair, phrases, problems)) is not None]
-        for split, pairs in splits.items()
-    }
+    found = [(pair, image) for pair in tree.pairs if (image := _plan(pair, phrases, problems)) is not None]
+    splits = in_splits(raw, found, problems)
     same = phrases.get("")
-    return Plan(planned, problems, (same,) if same else ())
+    return Plan(splits, problems, (same,) if same else ())
 
 
 def _read_phrases(path: epath.Path, keys: set[str]) -> dict[str, str]:

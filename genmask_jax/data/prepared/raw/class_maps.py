@@ -42,16 +42,13 @@ def read(raw: epath.Path) -> Plan:
     tree = find_pairs(raw, SUFFIXES, problems)
     for path in tree.unpaired:
         problems.add(f"{path}: class numbers without an image")
-    splits = in_splits(raw, tree.pairs, problems)
-    planned = {
-        split: [image for pair in pairs if (image := _plan(pair, raw, names, problems)) is not None]
-        for split, pairs in splits.items()
-    }
+    found = [(pair, image) for pair in tree.pairs if (image := _plan(pair, names, problems)) is not None]
+    splits = in_splits(raw, found, problems)
     classes = [phrase(name) for name in names.values() if not is_ignored(name) and not is_background(name)]
-    return Plan(planned, problems, tuple(dict.fromkeys(classes)))
+    return Plan(splits, problems, tuple(dict.fromkeys(classes)))
 
 
-def _plan(pair: Pair, raw: epath.Path, names: dict[int, str], problems: Problems) -> PlannedImage | None:
+def _plan(pair: Pair, names: dict[int, str], problems: Problems) -> PlannedImage | None:
     if pair.annotation is None:
         problems.add(f"{pair.image} has no PNG of class numbers")
         return None

@@ -11,6 +11,7 @@ annotations or a split, and but for the usual endings of their stems:
 
 import dataclasses
 import re
+from typing import TypeVar
 
 from etils import epath
 
@@ -36,6 +37,7 @@ ENDINGS = re.compile(
 )
 MASK_ENDING = re.compile(r"(_gtFine_label(Train)?Ids|[_-](mask|label|labels|seg|gt))$", re.I)
 SPLIT_NAMES = {name: split for split, names in SPLITS.items() for name in names}
+T = TypeVar("T")
 EVERY = 10
 """Without splits, every tenth image is held out."""
 
@@ -115,8 +117,8 @@ def _key(parts: tuple[str, ...], stem: str) -> tuple[str, str]:
     return split, "/".join([*kept, ENDINGS.sub("", stem)])
 
 
-def in_splits(raw: epath.Path, pairs: list[Pair], problems: Problems) -> dict[str, list[Pair]]:
-    """Pairs by split: by folder, or by list files (train.txt, ...), or every tenth held out.
+def in_splits(raw: epath.Path, found: list[tuple[Pair, T]], problems: Problems) -> dict[str, list[T]]:
+    """What was found of each pair, by split: by folder, or by list files (train.txt, ...), or every tenth.
 
     List files lie in `raw` or in VOC's ImageSets/Segmentation, and name an image per line, by stem, file or
     path. Where folders or lists name no val split, every tenth image of train is held out.
@@ -124,32 +126,26 @@ def in_splits(raw: epath.Path, pairs: list[Pair], problems: Problems) -> dict[st
     Raises:
         UserError: a list file cannot be read.
     """
-    splits: dict[str, list[Pair]] = {}
-    lists = _list_files(raw)
-    if lists and not any(pair.split for pair in pairs):
-        wanted = {split: _listed_keys(path) for split, path in lists.items()}
-        for pair in pairs:
+    splits: dict[str, list[T]] = {}
+    in_folders, lists = any(pair.split for pair, _ in found), _list_files(raw)
+    wanted = {split: _listed_keys(path) for split, path in lists.items()}
+    for pair, one in found:
+        named = [pair.split] if pair.split else []
+        if not in_folders:
             names = {pair.key, epath.Path(pair.key).name, pair.image.stem}
-            inside = [split for split, keys in wanted.items() if names & keys]
-            if not inside:
-                problems.add(f"{pair.image}: no list names it ({', '.join(p.name for p in lists.values())})")
-            elif len(inside) > 1:
-                problems.add(f"{pair.image}: listed for {' and for '.join(inside)}; used for the former")
-            if inside:
-                splits.setdefault(inside[0], []).append(pair)
-    else:
-        named = any(pair.split for pair in pairs)
-        for pair in pairs:
-            if named and not pair.split:
-                problems.add(f"{pair.image}: its folder names no split ({', '.join(SPLITS)}); not read")
-            else:
-                splits.setdefault(pair.split or "train", []).append(pair)
+            named = [split for split, keys in wanted.items() if names & keys] if lists else ["train"]
+        if not named:
+            which = "its folder names no split" if in_folders else "no list names it"
+            problems.add(f"{pair.image}: {which}; it is not read")
+        if len(named) > 1:
+            problems.add(f"{pair.image}: listed for {' and for '.join(named)}; used for the former")
+        for split in named[:1]:
+            splits.setdefault(split, []).append(one)
     if "val" not in splits and "train" in splits:
         splits["train"], splits["val"] = hold_out(splits["train"])
-        if "test" in splits or any(pair.split for pair in pairs):
+        if in_folders or lists:
             problems.note(f"{raw}: there is no val split; every tenth image of train is held out")
-    order = [*SPLITS]
-    return {split: splits[split] for split in sorted(splits, key=order.index)}
+    return {split: splits[split] for split in SPLITS if split in splits}
 
 
 def hold_out(items: list) -> tuple[list, list]:

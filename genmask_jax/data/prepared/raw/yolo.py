@@ -53,12 +53,10 @@ def read(raw: epath.Path) -> Plan:
     for path in tree.unpaired:
         if _looks_right(path):
             problems.add(f"{path}: polygons without an image")
-    splits, ids = in_splits(raw, tree.pairs, problems), itertools.count()
-    planned = {
-        split: [image for pair in pairs if (image := _plan(pair, names, ids, problems)) is not None]
-        for split, pairs in splits.items()
-    }
-    return Plan(planned, problems, tuple(dict.fromkeys(phrase(name) for name in names.values())))
+    ids = itertools.count()
+    found = [(pair, image) for pair in tree.pairs if (image := _plan(pair, names, ids, problems)) is not None]
+    splits = in_splits(raw, found, problems)
+    return Plan(splits, problems, tuple(dict.fromkeys(phrase(name) for name in names.values())))
 
 
 def _plan(pair: Pair, names: dict[int, str], ids: Iterator[int], problems: Problems) -> PlannedImage | None:

@@ -1,0 +1,56 @@
+"""Scores of label maps, by a definition in plain NumPy; label maps themselves."""
+
+import numpy as np
+import pytest
+
+from genmask_jax.data.examples import IGNORED_PIXEL, NO_CLASS
+from genmask_jax.evaluation.label_maps import confusion, score
+from genmask_jax.inference.masks import label_map
+
+CLASSES = ("sky", "road", "car", "never")
+
+
+def maps(count=5, seed=0):
+    rng = np.random.default_rng(seed)
+    truths = [rng.integers(-2, 3, (9, 11)) for _ in range(count)]
+    return truths, [
+        np.where(rng.random((9, 11)) < 0.6, t.clip(-1), rng.integers(-1, 3, (9, 11))) for t in truths
+    ]
+
+
+def test_the_mean_over_classes_is_of_the_pixels_of_all_images_together():
+    truths, predictions = maps()
+    total = np.sum([confusion(t, p, 4) for t, p in zip(truths, predictions, strict=True)], axis=0)
+    found = score(total, CLASSES)
+    truth, predicted = np.concatenate(truths), np.concatenate(predictions)
+    counted = truth != IGNORED_PIXEL
+    expected = {}
+    for number, name in enumerate(CLASSES):
+        t, p = (truth == number) & counted, (predicted == number) & counted
+        expected[name] = (t & p).sum() / (t | p).sum() if (t | p).any() else None
+    assert found["IoU"] == pytest.approx(expected)
+    assert expected["never"] is None
+    named = [value for value in expected.values() if value is not None]
+    assert found["mIoU"] == pytest.approx(np.mean(named))
+    assert found["pixel_accuracy"] == pytest.approx((truth == predicted)[counted].mean())
+    t, p = (truth == NO_CLASS) & counted, (predicted == NO_CLASS) & counted
+    assert found["mIoU_with_none"] == pytest.approx(np.mean([*named, (t & p).sum() / (t | p).sum()]))
+
+
+def test_where_every_pixel_has_a_class_there_is_no_other_mean():
+    truth = np.array([[0, 1], [2, IGNORED_PIXEL]])
+    found = score(confusion(truth, np.array([[0, 1], [1, 0]]), 4), CLASSES)
+    assert "mIoU_with_none" not in found
+    assert found["IoU"] == {"sky": 1.0, "road": 0.5, "car": 0.0, "never": None}
+
+
+def test_a_label_map_has_the_most_probable_phrase_or_none():
+    probabilities = np.zeros((3, 2, 2), np.float32)
+    probabilities[:, 0, 0] = 0.2, 0.7, 0.6
+    probabilities[:, 1, 1] = 0.3, 0.1, 0.2
+    np.testing.assert_array_equal(label_map(probabilities, (2, 2), 0.4), [[1, -1], [-1, -1]])
+    np.testing.assert_array_equal(label_map(probabilities, (2, 2), 0.0), [[1, -1], [-1, 0]])
+    large = label_map(probabilities, (8, 6), 0.4)
+    assert large.shape == (8, 6)
+    assert large[0, 0] == 1
+    assert large[-1, -1] == -1
