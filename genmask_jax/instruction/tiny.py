@@ -79,6 +79,19 @@ def knows(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> bool:
     return sum(len(one.tokens) for one in encoded) <= MOST_TOKENS_PER_WORD * words
 
 
+def fits(theirs: epath.PathLike, ours: epath.PathLike | None, texts: Iterable[str]) -> bool:
+    """Whether an encoder may go on with a run's texts: its tokenizer is that of the run, or knows the texts.
+
+    Args:
+        theirs: directory of the encoder's tokenizer.
+        ours: that of the run, if it has one yet.
+        texts: of a new run.
+    """
+    if ours is None:
+        return knows(load_tokenizer(theirs), texts)
+    return load_tokenizer(theirs).to_str() == load_tokenizer(ours).to_str()
+
+
 class TinyTextPreparer:
     """Text to token ids: [START], sub-words, padding; longer texts are truncated to `max_tokens`."""
 

@@ -17,6 +17,7 @@ from genmask_jax.initial_weights import Pretrained, keep_base, open_base, shapes
 from genmask_jax.instruction import factory, tiny
 from genmask_jax.instruction.base import warn_of_cut_texts
 from genmask_jax.models.vae import VAEConfig
+from genmask_jax.paths import listed
 from genmask_jax.runs import load_vae, save_vae
 from genmask_jax.sharding import make_mesh
 from genmask_jax.system import make_networks
@@ -60,15 +61,17 @@ def train_genmask(
     if config.data.latents:
         need_same(config.data, vae_config, vae_state)
     base = open_base(config, place.path if place.resumed else None)
-    start = base or (Pretrained(config.init) if config.init and not place.resumed else None)
+    begun = place.resumed and (place.path / "checkpoints").exists() and listed(place.path / "checkpoints")
+    start = base or (Pretrained(config.init) if config.init and not begun else None)
     kept = place.path / INSTRUCTION
     known = kept if place.resumed and kept.exists() else None
     said = [] if known else texts(config.data)  # a resumed run's tokenizer stays
-    if known is None and start:
-        known = start.instruction(config.instruction.name)
-        if known and config.instruction.name == "tiny" and not tiny.knows(tiny.load_tokenizer(known), said):
+    if start:
+        theirs = start.instruction(config.instruction.name)
+        if theirs and config.instruction.name == "tiny" and not tiny.fits(theirs, known, said):
             logging.info("the words of the data are new to config.init: its text encoder is trained anew")
-            known, start = None, base or Pretrained(config.init, without_encoder=True)
+            start, theirs = base or Pretrained(config.init, without_encoder=True), None
+        known = known or theirs
     said = [] if known else said
     encoder = factory.build(config.instruction, known or kept, said)
     warn_of_cut_texts(encoder.preparer, said)
