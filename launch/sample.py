@@ -21,11 +21,11 @@ from genmask_jax import cli
 from genmask_jax.config import SamplerConfig, TrainConfig, with_given
 from genmask_jax.errors import UserError
 from genmask_jax.images import read_image, to_model_size
-from genmask_jax.inference.generator import Generator
+from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.load import load
+from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import label_map, to_image_size, to_mask
 from genmask_jax.inference.reasoner import Reasoner
-from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.paths import make_directory
 from genmask_jax.pretrained import DEFAULT, directory_of
 from genmask_jax.runs import find_step, read_config
@@ -71,14 +71,14 @@ def main() -> None:
         guidance_scale=GUIDANCE_SCALE.value,
     )
     if image is None:
-        generator = Generator(networks, sampler, batch_size=1, seed=SEED.value)
+        generator = ImageSampler(networks, sampler, batch_size=1, seed=SEED.value)
         save(generator([TEXT.value])[0], out / "image.png")
         return
     phrases = [part.strip() for part in text.split(";")]
     if len(phrases) > 1:
         save_label_map(networks, sampler, image, phrases, out)
         return
-    segmenter = Segmenter(networks, sampler, batch_size=1, seed=SEED.value)
+    segmenter = MaskSampler(networks, sampler, batch_size=1, seed=SEED.value)
     probability = segmenter(to_model_size(image, config.data.size)[None], [text])[0]
     mask, _ = to_mask(probability, image.shape[:2], sampler)
     probability = to_image_size(probability, image.shape[:2])
@@ -92,7 +92,7 @@ def save_label_map(
     networks: Networks, sampler: SamplerConfig, image: np.ndarray, phrases: list[str], out: epath.Path
 ) -> None:
     """Segments the image by all phrases at once; writes label_map.png and labels.png."""
-    segmenter = Segmenter(networks, sampler, batch_size=len(phrases), seed=SEED.value)
+    segmenter = MaskSampler(networks, sampler, batch_size=len(phrases), seed=SEED.value)
     probabilities = segmenter.of_phrases(to_model_size(image, networks.size)[None], phrases)[0]
     labels = label_map(probabilities, image.shape[:2], sampler.mask_threshold)
     save(with_legend(paint_labels(image, labels), phrases), out / "label_map.png")

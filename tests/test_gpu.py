@@ -18,8 +18,8 @@ from genmask_jax.benchmarks.random_weights import random_weights
 from genmask_jax.config import OptimizerConfig, SamplerConfig
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.data.sources import texts
-from genmask_jax.inference.generator import Generator
-from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.inference.image_sampler import ImageSampler
+from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.instruction import factory
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.runs import load_vae
@@ -134,10 +134,12 @@ def sample_on(device, vae, shape_of, dtype):
     with on(device) as mesh:
         networks = networks_on(mesh, config)
         networks.params = jax.device_put(weights(networks), mesh.devices.item())
-        segmenter = Segmenter(networks, sampler, batch_size=2)
+        segmenter = MaskSampler(networks, sampler, batch_size=2)
         masks = segmenter(images, [example["text"] for example in examples])
         assert segmenter._sample._cache_size() == 1
-        drawn = Generator(networks, sampler, batch_size=2)(["a red star", "a blue circle", "a green cross"])
+        drawn = ImageSampler(networks, sampler, batch_size=2)(
+            ["a red star", "a blue circle", "a green cross"]
+        )
     return masks, drawn.astype(np.float64)
 
 

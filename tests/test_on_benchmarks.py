@@ -15,7 +15,7 @@ from genmask_jax.evaluation.benchmarks import evaluate_benchmark, parse_benchmar
 from genmask_jax.evaluation.no_target import choose_no_target
 from genmask_jax.evaluation.predictions import score_predictions
 from genmask_jax.inference.load import load
-from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.inference.mask_sampler import MaskSampler
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 SPLITS = {
@@ -54,7 +54,7 @@ def joint_run(micro_vae, benchmark_data, tmp_path_factory):
 def segmenter_of(workdir, batch_size=4, **sampler):
     networks, config, _ = load(workdir)
     sampler = dataclasses.replace(config.sampler, **sampler)
-    return Segmenter(networks, sampler, batch_size=batch_size)
+    return MaskSampler(networks, sampler, batch_size=batch_size)
 
 
 @pytest.mark.parametrize("data", [*SPLITS, *(pytest.param(name, marks=pytest.mark.slow) for name in KIN)])

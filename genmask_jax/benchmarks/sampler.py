@@ -11,7 +11,7 @@ from flax import nnx
 from genmask_jax.benchmarks.random_weights import random_weights
 from genmask_jax.benchmarks.timing import Stages, report_stages
 from genmask_jax.config import DIT_SIZES, DataConfig, SamplerConfig, TrainConfig, validate
-from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.base import stack_inputs
 from genmask_jax.instruction.config import InstructionConfig
@@ -70,14 +70,14 @@ def stages(networks: Networks, batch_size: int) -> Stages:
     ) -> jax.Array:
         return model.velocity(x, t, model.instruction(instruction), latents)
 
-    segmenter = Segmenter(networks, SamplerConfig(), batch_size=batch_size)
+    segmenter = MaskSampler(networks, SamplerConfig(), batch_size=batch_size)
     images = np.random.default_rng(0).integers(0, 256, (batch_size, side, side, 3), np.uint8)
     tokens = 2 * height * width // networks.config.model.patch_size**2
     return {
         "VAE encoder": stage(lambda model, x: model.vae.encode(x), image),
         f"DiT, one pass over {tokens} tokens": stage(one_pass, latents, t, latents, instruction),
         "VAE decoder": stage(lambda model, x: model.vae.decode(x), latents),
-        "masks, all of it (Segmenter)": lambda: segmenter(images, [TEXT] * batch_size),
+        "masks, all of it (MaskSampler)": lambda: segmenter(images, [TEXT] * batch_size),
     }
 
 

@@ -22,8 +22,8 @@ from genmask_jax.errors import UserError
 from genmask_jax.evaluation.metrics import PROTOCOLS, Counts, count_pixels
 from genmask_jax.evaluation.segmentation import read_batches, sheet_row
 from genmask_jax.hosts import gather_arrays, gather_rows, is_first
+from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import to_mask
-from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.sharding import part_of_batch
 from genmask_jax.sheets import segmentation_sheet
 
@@ -123,7 +123,7 @@ class BenchmarkResult:
 
 
 def evaluate_benchmark(
-    segmenter: Segmenter, benchmark: Benchmark, *, described: Sequence[str] | None = None, keep: int = 0
+    segmenter: MaskSampler, benchmark: Benchmark, *, described: Sequence[str] | None = None, keep: int = 0
 ) -> BenchmarkResult:
     """Scores a model. Hosts share the expressions, and each returns the whole result.
 
@@ -159,7 +159,7 @@ def evaluate_benchmark(
     return BenchmarkResult(summarize_rows(benchmark.protocol, rows), rows, sheet)
 
 
-def _score(example: Any, probability: np.ndarray, segmenter: Segmenter) -> Row:
+def _score(example: Any, probability: np.ndarray, segmenter: MaskSampler) -> Row:
     asked = example["asked"]
     mask, score = to_mask(probability, asked.mask.shape, segmenter.sampler)
     return make_row(asked, mask) | {"score": score}

@@ -11,7 +11,7 @@ from genmask_jax.data.examples import GenerateExample, Source
 from genmask_jax.data.refershapes.scene import COLOURS, KINDS
 from genmask_jax.evaluation.scene_rule import named_in, shows
 from genmask_jax.evaluation.shape_rule import contains
-from genmask_jax.inference.generator import Generator
+from genmask_jax.inference.image_sampler import ImageSampler
 
 
 def shape_prompts(count: int) -> list[tuple[str, str]]:
@@ -20,7 +20,7 @@ def shape_prompts(count: int) -> list[tuple[str, str]]:
 
 
 def evaluate_generation(
-    generator: Generator, source: Source[GenerateExample], count: int
+    generator: ImageSampler, source: Source[GenerateExample], count: int
 ) -> tuple[dict[str, Any], np.ndarray, list[str]]:
     """Share of images generated for "a COLOUR KIND" that hold a shape of that colour and kind.
 

@@ -14,8 +14,8 @@ from genmask_jax.data.examples import IGNORED_PIXEL, NO_CLASS
 from genmask_jax.data.prepared.source import PreparedLabelMaps
 from genmask_jax.evaluation.segmentation import read_batches
 from genmask_jax.hosts import gather_rows
+from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import label_map
-from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.sharding import part_of_batch
 
 LOOKED_AT = 20
@@ -33,7 +33,7 @@ class LabelMaps:
 
 
 def evaluate_label_maps(
-    segmenter: Segmenter, source: PreparedLabelMaps, threshold: float, count: int, keep: int
+    segmenter: MaskSampler, source: PreparedLabelMaps, threshold: float, count: int, keep: int
 ) -> LabelMaps:
     """Asks for every class in each of the first `count` images. Hosts share them; each returns all.
 

@@ -14,7 +14,7 @@ from genmask_jax.evaluation.label_maps import evaluate_label_maps, is_closed
 from genmask_jax.evaluation.report import print_tables
 from genmask_jax.evaluation.scoring import Scoring
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
-from genmask_jax.inference.generator import Generator
+from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.sheets import generation_sheet, label_sheet, segmentation_sheet
 
 ON_SHEET = 24
@@ -42,7 +42,7 @@ def score_scenes(scoring: Scoring, data: DataConfig, split: str, *, count: int, 
     metrics = {"split": split, **result.metrics}
     sheets: dict[str, tuple[Any, list[str]]] = {}
     if prompts is not None:
-        generator = Generator(networks, scoring.sampler, batch_size=scoring.batch_size, seed=scoring.seed)
+        generator = ImageSampler(networks, scoring.sampler, batch_size=scoring.batch_size, seed=scoring.seed)
         shapes = data.name == "refershapes"  # of others, only a sheet is made
         texts = [prompts[i]["text"] for i in range(min(num_images if shapes else ON_SHEET, len(prompts)))]
         images = generator(texts)

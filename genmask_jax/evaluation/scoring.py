@@ -11,8 +11,8 @@ from genmask_jax import hosts
 from genmask_jax.config import SamplerConfig
 from genmask_jax.errors import UserError
 from genmask_jax.inference.load import load
+from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import RESIZE
-from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.paths import make_directory
 from genmask_jax.pretrained import in_box
 from genmask_jax.sharding import MeshConfig, make_mesh
@@ -40,14 +40,14 @@ class Scoring:
     fsdp: int
     workdir: str
 
-    def open(self) -> tuple[Networks, Segmenter, dict[str, Any]]:
+    def open(self) -> tuple[Networks, MaskSampler, dict[str, Any]]:
         """The networks, a segmenter, and a record of everything, except the data, that affects a score.
 
         Raises:
             UserError: there is no such checkpoint.
         """
         networks, _, step = load(self.checkpoint, self.step, make_mesh(MeshConfig(fsdp=self.fsdp)))
-        segmenter = Segmenter(networks, self.sampler, batch_size=self.batch_size, seed=self.seed)
+        segmenter = MaskSampler(networks, self.sampler, batch_size=self.batch_size, seed=self.seed)
         return networks, segmenter, self._record(step)
 
     def make_out(self, default: str) -> epath.Path:

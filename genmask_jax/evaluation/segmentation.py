@@ -14,8 +14,8 @@ from genmask_jax.data.examples import OwnImages, ScoredExample, Source
 from genmask_jax.evaluation.metrics import intersection_union, summarize
 from genmask_jax.hosts import gather_arrays, gather_rows
 from genmask_jax.inference.batching import fixed_batches
+from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import to_image_size, to_mask
-from genmask_jax.inference.segmenter import Segmenter
 from genmask_jax.sharding import part_of_batch
 
 
@@ -36,7 +36,7 @@ class SegmentationResult:
 
 
 def evaluate_segmentation(
-    segmenter: Segmenter, source: Source[ScoredExample], count: int, *, swapped: bool, keep: int = 0
+    segmenter: MaskSampler, source: Source[ScoredExample], count: int, *, swapped: bool, keep: int = 0
 ) -> SegmentationResult:
     """Scores the first `count` examples. Hosts share them, and each returns the whole result.
 

@@ -14,8 +14,8 @@ from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generates, scored_source, validation_prompts
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
 from genmask_jax.hosts import is_first
-from genmask_jax.inference.generator import Generator
-from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.inference.image_sampler import ImageSampler
+from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.initial_weights import Pretrained, is_adapter, replace, shapes_of
 from genmask_jax.instruction.base import with_loaded
 from genmask_jax.pixels import mask_to_rgb, to_signed
@@ -39,8 +39,8 @@ class GenMaskTask:
         self.metric_names = ("loss", *(f"loss_{task}" for task in tasks), "grad_norm")
         self.pretrained: Pretrained | None = None  # what `start` starts from, if not all of `config.init`
         self.frozen, self.init_params = networks.frozen, networks.init_params
-        self.segmenter = Segmenter(networks, config.sampler, batch_size=32)
-        self.generator = Generator(networks, config.sampler, batch_size=16)
+        self.segmenter = MaskSampler(networks, config.sampler, batch_size=32)
+        self.generator = ImageSampler(networks, config.sampler, batch_size=16)
 
     def start(self, params: Any) -> Any:
         """Replaces fresh parameters by those of `config.init` if that is set; adapters stay fresh.

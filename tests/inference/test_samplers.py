@@ -1,4 +1,4 @@
-"""Segmenter and Generator: independent of the batch, compiled once, deterministic."""
+"""MaskSampler and ImageSampler: independent of the batch, compiled once, deterministic."""
 
 import dataclasses
 import os
@@ -11,9 +11,9 @@ import pytest
 from genmask_jax.config import DataConfig, SamplerConfig
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.errors import UserError
-from genmask_jax.inference.generator import Generator
+from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.load import load
-from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.inference.mask_sampler import MaskSampler
 
 
 @pytest.fixture(scope="module")
@@ -30,34 +30,34 @@ def scenes():
 
 def test_masks_do_not_depend_on_the_batch_and_compile_once(networks, scenes):
     images, texts = scenes
-    segmenter = Segmenter(networks, SamplerConfig(), batch_size=2)
+    segmenter = MaskSampler(networks, SamplerConfig(), batch_size=2)
     whole = segmenter(images, texts)
     assert whole.shape == (5, 32, 32)
     assert whole.min() >= 0
     assert whole.max() <= 1
     assert segmenter._sample._cache_size() == 1
-    alone = Segmenter(networks, SamplerConfig(), batch_size=3)(images[3:], texts[3:], [3, 4])
+    alone = MaskSampler(networks, SamplerConfig(), batch_size=3)(images[3:], texts[3:], [3, 4])
     np.testing.assert_allclose(alone, whole[3:], atol=1e-5)
 
 
 def test_phrases_over_one_image_are_as_if_asked_one_by_one(networks, scenes):
     images, texts = scenes
     phrases = texts[:3]
-    together = Segmenter(networks, SamplerConfig(), batch_size=2)
+    together = MaskSampler(networks, SamplerConfig(), batch_size=2)
     found = together.of_phrases(images[:2], phrases, [7, 8])
     assert found.shape == (2, 3, 32, 32)
     for i in range(2):
         for k, phrase in enumerate(phrases):
-            alone = Segmenter(networks, SamplerConfig(), batch_size=1)(images[i : i + 1], [phrase], [7 + i])
+            alone = MaskSampler(networks, SamplerConfig(), batch_size=1)(images[i : i + 1], [phrase], [7 + i])
             np.testing.assert_allclose(found[i, k], alone[0], atol=1e-5)
     assert together._encode._cache_size() == together._decide._cache_size() == 1
 
 
 def test_averaging_and_refining_change_the_mask(networks, scenes):
     images, texts = scenes
-    one = Segmenter(networks, SamplerConfig(), batch_size=5)(images, texts)
+    one = MaskSampler(networks, SamplerConfig(), batch_size=5)(images, texts)
     for change in ({"mask_steps": 2}, {"mask_samples": 3}):
-        other = Segmenter(networks, dataclasses.replace(SamplerConfig(), **change), batch_size=5)(
+        other = MaskSampler(networks, dataclasses.replace(SamplerConfig(), **change), batch_size=5)(
             images, texts
         )
         assert np.abs(other - one).max() > 1e-4
@@ -65,18 +65,18 @@ def test_averaging_and_refining_change_the_mask(networks, scenes):
 
 def test_images_depend_on_seed_prompt_and_guidance(networks):
     sampler = SamplerConfig(image_steps=2)
-    first = Generator(networks, sampler, batch_size=2)(["a red star", "a blue circle", "a red star"])
+    first = ImageSampler(networks, sampler, batch_size=2)(["a red star", "a blue circle", "a red star"])
     assert first.shape == (3, 32, 32, 3)
     assert first.dtype == np.uint8
-    again = Generator(networks, sampler, batch_size=2)(["a red star", "a blue circle", "a red star"])
+    again = ImageSampler(networks, sampler, batch_size=2)(["a red star", "a blue circle", "a red star"])
     np.testing.assert_array_equal(first, again)
-    other = Generator(networks, sampler, batch_size=2, seed=1)(["a red star"])
+    other = ImageSampler(networks, sampler, batch_size=2, seed=1)(["a red star"])
     assert not np.array_equal(other[0], first[0])
 
 
 def test_an_empty_expression_is_refused(networks, scenes):
     with pytest.raises(UserError, match="empty"):
-        Segmenter(networks, SamplerConfig(), batch_size=1)(scenes[0][:1], [" "])
+        MaskSampler(networks, SamplerConfig(), batch_size=1)(scenes[0][:1], [" "])
 
 
 @pytest.mark.parametrize(

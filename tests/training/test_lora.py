@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from genmask_jax.config import validate
 from genmask_jax.errors import UserError
 from genmask_jax.inference.load import load
-from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.initial_weights import Pretrained, is_adapter, shapes_of
 from genmask_jax.parameters.streaming import ParameterReader
 from genmask_jax.system import GenMask
@@ -44,7 +44,7 @@ def lora_run(micro_run, tmp_path_factory):
 
 def probabilities(networks):
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
-    return Segmenter(networks, networks.config.sampler, batch_size=1)(image, ["the red star"])
+    return MaskSampler(networks, networks.config.sampler, batch_size=1)(image, ["the red star"])
 
 
 def test_only_adapters_are_trained_and_kept(micro_run, lora_run):

@@ -10,7 +10,7 @@ from etils import epath
 
 from genmask_jax.errors import UserError
 from genmask_jax.inference.load import load
-from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.initial_weights import Pretrained, shapes_of
 from genmask_jax.packed import WEIGHTS
 from genmask_jax.runs import find_step, load_vae
@@ -36,7 +36,7 @@ def packed(micro_run, tmp_path_factory):
 
 def probabilities(networks):
     image = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
-    return Segmenter(networks, networks.config.sampler, batch_size=1)(image, ["the red star"])
+    return MaskSampler(networks, networks.config.sampler, batch_size=1)(image, ["the red star"])
 
 
 def test_a_packed_model_is_the_run(micro_run, packed, tmp_path):

@@ -23,7 +23,7 @@ from genmask_jax.sharding import constrain_batch, part_of_batch, to_devices, tra
 from genmask_jax.system import Networks
 
 
-class Generator:
+class ImageSampler:
     """A jitted image sampler with a fixed batch size; compiled once, at its first call."""
 
     def __init__(self, networks: Networks, sampler: SamplerConfig, *, batch_size: int, seed: int = 0):

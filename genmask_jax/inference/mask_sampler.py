@@ -24,7 +24,7 @@ from genmask_jax.sharding import constrain_batch, to_devices, tracing_on
 from genmask_jax.system import Networks
 
 
-class Segmenter:
+class MaskSampler:
     """A jitted mask sampler with a fixed batch size; compiled once, at its first call."""
 
     def __init__(self, networks: Networks, sampler: SamplerConfig, *, batch_size: int, seed: int = 0):
