@@ -87,3 +87,17 @@ def integrate(
         raise ValueError(f"method must be 'euler' or 'heun', not {method!r}")
     x, _ = jax.lax.scan(step, noise, (timesteps[:-2], timesteps[1:-1]))
     return euler(x, timesteps[-2], timesteps[-1])[0]
+
+
+def predictions(
+    velocity: Velocity, noise: Float[Array, "B ..."], timesteps: Float[Array, "N"]
+) -> Float[Array, "N-1 B ..."]:
+    """The clean data predicted at each step of Euler's method; the last is what `integrate` returns."""
+
+    def step(x, times):
+        t, t_next = times
+        t = jnp.full((noise.shape[0],), t)
+        v = velocity(x, t)
+        return x + (t_next - t[0]) * v, predict_x0(x, v, t)
+
+    return jax.lax.scan(step, noise, (timesteps[:-1], timesteps[1:]))[1]

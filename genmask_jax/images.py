@@ -14,6 +14,8 @@ What becomes of Pillow's modes:
 import dataclasses
 import importlib.util
 import io
+import os
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -153,6 +155,47 @@ def read_image(path: epath.PathLike, flag: str = "--image") -> UInt8[np.ndarray,
         return np.asarray(decode(content))
     except UNREADABLE as error:
         raise UserError(f"{flag}={path}: {why_unreadable(error, content)}") from error
+
+
+def to_rgb(image: Any, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
+    """An image of any kind as upright RGB.
+
+    Args:
+        image: a path, an image of Pillow in any mode, or an array `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or
+            `[H, W, 4]`: uint8, uint16, bool, or floats in [0, 1].
+        name: of the argument, for the error.
+
+    Raises:
+        UserError: it cannot be read, or its values have no known meaning.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_image(epath.Path(os.fspath(image)), name)
+    if isinstance(image, Image.Image):
+        turned = _orientation(image)
+        try:
+            rgb = _to_rgb(image, "white")
+        except UNREADABLE as error:
+            raise UserError(f"{name}: {why_unreadable(error)}") from error
+        return np.asarray(rgb.transpose(TURNS[turned]) if turned in TURNS else rgb)
+    array = np.asarray(image)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)) or not array.size:
+        raise UserError(f"{name}: an array of shape {array.shape} is no image; give [H, W, 3] or [H, W]")
+    return np.asarray(_to_rgb(Image.fromarray(_levels(array, name)), "white"))
+
+
+def _levels(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
+    """An array's values as levels of 0 to 255."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8) * 255
+    if array.dtype == np.uint16:
+        return np.round(array / 257).astype(np.uint8)
+    if np.issubdtype(array.dtype, np.floating) and array.min() >= 0 and array.max() <= 1:
+        return np.round(array * 255).astype(np.uint8)
+    raise UserError(f"{name}: an array of {array.dtype} is not read; give uint8, or floats in [0, 1]")
 
 
 def to_model_size(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:

@@ -105,6 +105,14 @@ def paint_labels(
     return painted.astype(np.uint8)
 
 
+def with_palette(labels: Int[np.ndarray, "H W"]) -> Image.Image:
+    """Labels from -1 on as a paletted image: value 0 is black and means none, others have their colours."""
+    image = Image.fromarray((labels + 1).astype(np.uint8)).convert("P")
+    image.putdata((labels + 1).astype(np.uint8).ravel().tolist())
+    image.putpalette([0, 0, 0, *(level for i in range(255) for level in label_colour(i))])
+    return image
+
+
 def with_legend(image: UInt8[np.ndarray, "H W 3"], names: Sequence[str]) -> UInt8[np.ndarray, "_ _ 3"]:
     """The image above the names of all labels, each beside its colour."""
     lines: list[list[int]] = [[]]

@@ -1,129 +1,264 @@
-"""Segments the object that --text names in an image, or generates an image from --text.
+"""Segments what --text names in images, or generates images from it.
 
-    python launch/sample.py --text="a red star" --out=out
-    python launch/sample.py --image=scene.png --text="the red star" --out=out
-    python launch/sample.py --checkpoint=runs/tiny --text="a red star" --out=out
-    python launch/sample.py --image=scene.png --text="the red star;the large circle" --out=out
-    python launch/sample.py --checkpoint=runs/l --image=park.jpg --text="Which of these can fly?" --reason
+    python launch/sample.py --image=docs/scene.png --text="the star at the top" --out=found
+    python launch/sample.py --image=photos --text="the sky;the road" --save=label_map,rle --out=found
+    python launch/sample.py --text="a red star" --num_images=4 --out=drawn
 
-With --image: writes mask.png, probability.png and overlay.png, at the image's own size. With several phrases,
-separated by semicolons: label_map.png, where each pixel has the colour of its most probable phrase if that is
-above the threshold, and labels.png, the phrase's number from 1 on, or 0.
-Without: writes image.png.
+--image is a file, a folder, or a pattern such as "photos/*.jpg", and may be given several times. --text is a
+phrase, or several: separated by semicolons, or in a file, one a line (--text=@phrases.txt). Files are named
+after their images (scene_mask.png), at the images' own size; those of several phrases have a number too, and
+the overlay of several phrases is a label map. An image that cannot be read is named and costs no other.
+
+Without --image: image.png, or image_1.png, ... and all of them in grid.png.
 """
 
+import argparse
+import collections
+import contextlib
+import glob
+import io
+import json
+import sys
+from typing import Any
+
 import numpy as np
-from absl import flags
 from etils import epath
 from PIL import Image
+from tqdm import tqdm
 
 from genmask_jax import cli
-from genmask_jax.config import SamplerConfig, TrainConfig, with_given
+from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
-from genmask_jax.images import read_image, to_model_size
-from genmask_jax.inference.image_sampler import ImageSampler
-from genmask_jax.inference.load import load
-from genmask_jax.inference.mask_sampler import MaskSampler
-from genmask_jax.inference.masks import label_map, to_image_size, to_mask
+from genmask_jax.images import SUFFIXES, read_image
+from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.reasoner import Reasoner
-from genmask_jax.paths import make_directory
+from genmask_jax.inference.segmentation import VIEWS
+from genmask_jax.inference.segmenter import BATCH_SIZE, Segmenter
+from genmask_jax.paths import listed, make_directory, read_text
 from genmask_jax.pretrained import DEFAULT, directory_of
 from genmask_jax.runs import find_step, read_config
-from genmask_jax.sheets import overlay, paint_labels, with_legend
-from genmask_jax.system import Networks
+from genmask_jax.sheets import generation_sheet
 
-CHECKPOINT = flags.DEFINE_string(
-    "checkpoint", DEFAULT, "Directory of a trained model; by default, the one that comes with the package."
-)
-TEXT = flags.DEFINE_string("text", None, "What to segment or to generate.", required=True)
-REASON = flags.DEFINE_bool(
-    "reason",
-    False,
-    "Let the run's Qwen describe what --text asks for, and segment that.",
-)
-IMAGE = flags.DEFINE_string("image", None, "Image to segment; without it an image is generated.")
-OUT = flags.DEFINE_string("out", "samples", "Directory to write to.")
-STEP = flags.DEFINE_string("step", "last", "last, best, or a step.")
-SEED = flags.DEFINE_integer("seed", 0, "Of the initial noise.")
-MASK_STEPS = flags.DEFINE_integer(
-    "mask_steps", None, "Passes per mask: 1, or more to refine it.", lower_bound=1
-)
-MASK_SAMPLES = flags.DEFINE_integer("mask_samples", None, "Noises whose masks are averaged.", lower_bound=1)
-IMAGE_STEPS = flags.DEFINE_integer("image_steps", None, "Sampling steps per image.", lower_bound=1)
-GUIDANCE_SCALE = flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance scale; 1 is none.")
+IMAGE_VIEWS = ("mask", "overlay", "probability")
+"""Written by default."""
 
 
 def main() -> None:
-    if not TEXT.value.strip():
-        raise UserError("--text is empty; say what to segment or to generate, such as 'the red star'")
-    image = read_image(IMAGE.value) if IMAGE.value else None
-    if REASON.value and image is None:
-        raise UserError("--reason describes something in an image; give --image")
-    find_step(directory_of(CHECKPOINT.value), STEP.value)  # fail early
-    out = make_directory(OUT.value, "--out")
-    text = describe(image) if REASON.value else TEXT.value
-    networks, config, _ = load(CHECKPOINT.value, STEP.value)
-    sampler = with_given(
-        config.sampler,
-        mask_steps=MASK_STEPS.value,
-        mask_samples=MASK_SAMPLES.value,
-        image_steps=IMAGE_STEPS.value,
-        guidance_scale=GUIDANCE_SCALE.value,
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    if image is None:
-        generator = ImageSampler(networks, sampler, batch_size=1, seed=SEED.value)
-        save(generator([TEXT.value])[0], out / "image.png")
+    add = parser.add_argument
+    add("--text", required=True, help="what to segment or to generate; several parts with ';', or @FILE")
+    add(
+        "--image",
+        action="append",
+        default=[],
+        help="file, folder or pattern; without it, images are generated",
+    )
+    add("--checkpoint", default=DEFAULT, help="directory of a trained model, or one in the package (default)")
+    add("--step", default="last", help="last, best, or a step")
+    add("--out", default="samples", help="directory to write to")
+    add("--save", default=",".join(IMAGE_VIEWS), help=f"any of {','.join(VIEWS)}")
+    add("--overwrite", action="store_true", help="replace files that are there")
+    add(
+        "--json",
+        action="store_true",
+        help="one line of JSON for each image on stdout, and nothing else there",
+    )
+    add("--seed", type=int, default=0, help="of the noise")
+    add("--mask_threshold", type=float, help="probability above which a pixel is in the mask")
+    add("--mask_steps", type=int, help="passes per mask: 1, or more to refine it")
+    add("--mask_samples", type=int, help="noises whose masks are averaged; their spread is the uncertainty")
+    add(
+        "--num_images",
+        type=int,
+        default=1,
+        help="images to generate for each prompt, with seeds from --seed on",
+    )
+    add("--image_steps", type=int, help="sampling steps per generated image")
+    add("--guidance_scale", type=float, help="classifier-free guidance scale; 1 is none")
+    add(
+        "--reason", action="store_true", help="let the run's Qwen describe what --text asks for; segment that"
+    )
+    arguments = cli.parse(parser)
+    cli.suit_cpu()
+    cli.use_compilation_cache()
+    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
+        cli.guard(lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Segments or generates. Raises UserError; exits with status 1 if an image could not be read."""
+    texts = read_texts(arguments.text)
+    views = tuple(view for view in arguments.save.split(",") if view)
+    wrong = [view for view in views if view not in VIEWS]
+    if wrong or not views:
+        raise UserError(f"--save={arguments.save}: there are {', '.join(VIEWS)}")
+    if arguments.reason and len(arguments.image) != 1:
+        raise UserError("--reason describes something in an image; give one --image")
+    if arguments.num_images < 1:
+        raise UserError(f"--num_images={arguments.num_images} must be positive")
+    find_step(directory_of(arguments.checkpoint), arguments.step)  # fail early
+    if arguments.image:
+        segment(arguments, texts, views)
+    else:
+        generate(arguments, texts)
+
+
+def read_texts(text: str) -> list[str]:
+    """The parts of --text, or the lines of the file that it names. Raises UserError if there are none."""
+    if text.startswith("@"):
+        try:
+            parts = read_text(epath.Path(text[1:])).splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--text={text}: no text file in UTF-8 ({error})") from error
+    else:
+        parts = text.split(";")
+    parts = [part.strip() for part in parts if part.strip()]
+    if not parts:
+        raise UserError("--text is empty; say what to segment or to generate, such as 'the red star'")
+    return parts
+
+
+def segment(arguments: argparse.Namespace, texts: list[str], views: tuple[str, ...]) -> None:
+    """Segments all images, some at a time, and says which could not be read."""
+    paths = find_images(arguments.image)
+    names = unique_names(paths)
+    out = make_directory(arguments.out, "--out")
+    need_new(out, [f"{name}_{view}" for name in names for view in views], arguments.overwrite)
+    if arguments.reason:
+        texts = [describe(arguments, read_image(paths[0]), text) for text in texts]
+    segmenter = Segmenter.from_pretrained(
+        arguments.checkpoint,
+        step=arguments.step,
+        seed=arguments.seed,
+        mask_threshold=arguments.mask_threshold,
+        mask_steps=arguments.mask_steps,
+        mask_samples=arguments.mask_samples,
+    )
+    spread = segmenter.sampler.mask_samples if "uncertainty" in views else None
+    if spread == 1:
+        raise UserError("--save=uncertainty needs several noises; add --mask_samples=8")
+    at_once, failed = max(1, BATCH_SIZE // len(texts)), 0
+    work = list(zip(paths, names, strict=True))
+    with tqdm(total=len(work), unit=" images", disable=len(work) < 2, file=sys.stderr) as bar:
+        for start in range(0, len(work), at_once):
+            some = work[start : start + at_once]
+            tried = ((path, name, try_to_read(arguments, path)) for path, name in some)
+            read = [(path, name, image) for path, name, image in tried if image is not None]
+            failed += len(some) - len(read)
+            results = segmenter([image for *_, image in read], texts, noises=spread) if read else []
+            for (path, name, _), result in zip(read, results, strict=True):
+                written = [str(file) for file in result.save(out, views, name)]
+                line = {"image": str(path), **result.to_dict(), "files": written}
+                told = (f"{100 * one['share']:.1f} % is {one['phrase']!r}" for one in line["phrases"])
+                say(arguments, line, f"{path}: {', '.join(told)}; wrote {', '.join(written)}")
+            bar.update(len(some))
+    if failed:
+        raise UserError(f"{failed} of {len(work)} images could not be read; the others are done")
+
+
+def try_to_read(arguments: argparse.Namespace, path: epath.Path) -> np.ndarray | None:
+    """An image, or None after saying why it cannot be read."""
+    try:
+        return read_image(path)
+    except UserError as error:
+        tqdm.write(f"left out: {error}", file=sys.stderr)
+        say(arguments, {"image": str(path), "error": str(error)}, "")
+        return None
+
+
+def say(arguments: argparse.Namespace, line: dict[str, Any], told: str) -> None:
+    """Prints a line of JSON on the real stdout with --json, else what is told."""
+    if arguments.json:
+        print(json.dumps(line, ensure_ascii=False), file=sys.__stdout__, flush=True)
+    elif told:
+        tqdm.write(told)
+
+
+def find_images(given: list[str]) -> list[epath.Path]:
+    """The files that --image names, in order. Raises UserError if one names none."""
+    found: list[epath.Path] = []
+    for one in given:
+        path = epath.Path(one)
+        if path.is_dir():
+            some = listed(path, *SUFFIXES)
+        elif path.exists() or not glob.has_magic(one):
+            some = [path]
+        else:
+            some = [epath.Path(file) for file in sorted(glob.glob(one, recursive=True))]
+        if not some:
+            raise UserError(f"--image={one}: there is no image")
+        found += some
+    return list(dict.fromkeys(found))
+
+
+def unique_names(paths: list[epath.Path]) -> list[str]:
+    """What the files of each image are named after: its stem, its name, or its number and name."""
+    for make in (lambda i, path: path.stem, lambda i, path: path.name):
+        names = [make(i, path) for i, path in enumerate(paths)]
+        if len(set(names)) == len(names):
+            return names
+    return [f"{i}_{path.name}" for i, path in enumerate(paths, 1)]
+
+
+def need_new(out: epath.Path, starts: list[str], overwrite: bool) -> None:
+    """Raises UserError if a file of one of these names (and any number and suffix) is in the directory."""
+    if overwrite:
         return
-    phrases = [part.strip() for part in text.split(";")]
-    if len(phrases) > 1:
-        save_label_map(networks, sampler, image, phrases, out)
-        return
-    segmenter = MaskSampler(networks, sampler, batch_size=1, seed=SEED.value)
-    probability = segmenter(to_model_size(image, config.data.size)[None], [text])[0]
-    mask, _ = to_mask(probability, image.shape[:2], sampler)
-    probability = to_image_size(probability, image.shape[:2])
-    save(mask.astype(np.uint8) * 255, out / "mask.png")
-    save(np.round(probability * 255).astype(np.uint8), out / "probability.png")
-    save(overlay(image, mask), out / "overlay.png")
-    print(f"{100 * mask.mean():.1f} % of the image is {networks.preparer.read(text)!r}")
+    there = collections.Counter(path.stem.rstrip("0123456789").rstrip("_") for path in listed(out))
+    old = next((start for start in starts if there[start]), None)
+    if old is not None:
+        raise UserError(f"--out={out} holds {old} already; add --overwrite, or give another directory")
 
 
-def save_label_map(
-    networks: Networks, sampler: SamplerConfig, image: np.ndarray, phrases: list[str], out: epath.Path
-) -> None:
-    """Segments the image by all phrases at once; writes label_map.png and labels.png."""
-    segmenter = MaskSampler(networks, sampler, batch_size=len(phrases), seed=SEED.value)
-    probabilities = segmenter.of_phrases(to_model_size(image, networks.size)[None], phrases)[0]
-    labels = label_map(probabilities, image.shape[:2], sampler.mask_threshold)
-    save(with_legend(paint_labels(image, labels), phrases), out / "label_map.png")
-    save((labels + 1).astype(np.uint8), out / "labels.png")
-    for i, phrase in enumerate(phrases):
-        print(f"{100 * (labels == i).mean():.1f} % of the image is {phrase!r}")
+def generate(arguments: argparse.Namespace, texts: list[str]) -> None:
+    """Generates `--num_images` for each prompt; several images are numbered, and shown in grid.png."""
+    out = make_directory(arguments.out, "--out")
+    need_new(out, ["image", "grid"], arguments.overwrite)
+    generator = Generator.from_pretrained(arguments.checkpoint, step=arguments.step)
+    options = {"steps": arguments.image_steps, "guidance_scale": arguments.guidance_scale}
+    seeds = range(arguments.seed, arguments.seed + arguments.num_images)
+    made = [
+        (text, seed, generator(text, seed=seed, **options))
+        for text, seed in tqdm(
+            [(text, seed) for text in texts for seed in seeds],
+            unit=" images",
+            disable=len(texts) * len(seeds) == 1,
+            file=sys.stderr,
+        )
+    ]
+    for i, (text, seed, image) in enumerate(made, 1):
+        path = out / ("image.png" if len(made) == 1 else f"image_{i}.png")
+        save(image, path)
+        say(arguments, {"prompt": text, "seed": seed, "files": [str(path)]}, f"wrote {path}")
+    if len(made) > 1:
+        images = [np.asarray(image) for *_, image in made]
+        generation_sheet(images, [f"{text} ({seed})" for text, seed, _ in made], out / "grid.png")
 
 
-def describe(image: np.ndarray) -> str:
-    """Describes in plain words what the question --text asks for.
+def save(image: Image.Image, path: epath.Path) -> None:
+    content = io.BytesIO()
+    image.save(content, format="PNG")
+    path.write_bytes(content.getvalue())
+
+
+def describe(arguments: argparse.Namespace, image: np.ndarray, text: str) -> str:
+    """Describes in plain words what the question in --text asks for.
 
     The language model is loaded before the run's own encoder, and freed again, so that only one of them is in
     memory at a time.
     """
-    directory = directory_of(CHECKPOINT.value)
+    directory = directory_of(arguments.checkpoint)
     config = read_config(TrainConfig, directory)
-    options = {"dtype": config.compute_dtype, "batch_size": 1, "seed": SEED.value}
+    options = {"dtype": config.compute_dtype, "batch_size": 1, "seed": arguments.seed}
     reasoner = Reasoner(config.instruction, directory / "instruction", **options)
-    (text,) = reasoner([image], [TEXT.value])
-    print(f"{TEXT.value!r} asks for: {text!r}")
-    if not text:
+    (said,) = reasoner([image], [text])
+    print(f"{text!r} asks for: {said!r}")
+    if not said:
         raise UserError("--reason: the language model wrote nothing; rephrase --text, or leave out --reason")
-    return text
-
-
-def save(pixels: np.ndarray, path: epath.Path) -> None:
-    """Writes uint8 pixels as PNG and prints the path."""
-    with path.open("wb") as file:
-        Image.fromarray(pixels).save(file, format="PNG")
-    print(f"wrote {path}")
+    return said
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    main()

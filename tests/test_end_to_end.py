@@ -182,8 +182,8 @@ def test_sample_segments_and_draws(micro_run, tmp_path):
     shared = (f"--checkpoint={workdir}", "--text=the red star", "--out=out")
     done = run_script("sample", *shared, "--image=photo.jpg", "--mask_steps=2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert Image.open(tmp_path / "out/mask.png").size == (70, 50)
-    assert set(np.unique(np.asarray(Image.open(tmp_path / "out/mask.png")))) <= {0, 255}
+    assert Image.open(tmp_path / "out/photo_mask.png").size == (70, 50)
+    assert set(np.unique(np.asarray(Image.open(tmp_path / "out/photo_mask.png")))) <= {0, 255}
     done = run_script("sample", *shared, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "out/image.png").size == (32, 32)

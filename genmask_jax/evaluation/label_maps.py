@@ -48,7 +48,7 @@ def evaluate_label_maps(
     matrices, kept = {}, {}
     for indices, real, batch in read_batches(source, min(count, len(source)), IMAGES, part):
         images = np.stack([example["image"] for example in batch])
-        probabilities = segmenter.of_phrases(images, source.phrases, indices)
+        probabilities, _ = segmenter.of_phrases(images, source.phrases, indices)
         for i, example, found in list(zip(indices.tolist(), batch, probabilities, strict=True))[:real]:
             labels = example["labels"]
             predicted = label_map(found, labels.shape, threshold)

@@ -33,6 +33,14 @@ def host_batch_size(batch_size: int, mesh: Mesh) -> int:
     return -(-batch_size // rows) * rows
 
 
+def bucket_size(count: int, largest: int, mesh: Mesh) -> int:
+    """A batch size for `count` examples: the next power of two, at most `largest`.
+
+    Few sizes mean few compilations, and a small batch is not padded to a large one.
+    """
+    return host_batch_size(min(1 << (count - 1).bit_length(), largest), mesh)
+
+
 def own_rows(output: Array) -> np.ndarray:
     """This host's rows of a batch that is sharded over hosts and devices."""
     shards = {shard.index[0].start or 0: shard.data for shard in output.addressable_shards}

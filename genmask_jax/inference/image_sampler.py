@@ -34,12 +34,13 @@ class ImageSampler:
         self.networks, self.sampler = networks, sampler
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         self._null = stack_inputs([networks.preparer("", None)] * self.batch_size)
-        self._sample = jax.jit(self.trace)
+        self._sample, self._steps = jax.jit(self.trace), jax.jit(self._trace_steps)
 
-    def __call__(self, prompts: Sequence[str]) -> UInt8[np.ndarray, "N H W 3"]:
+    def __call__(self, prompts: Sequence[str], *, seed: int | None = None) -> UInt8[np.ndarray, "N H W 3"]:
         """Generates one image per prompt. The n-th prompt's noise depends only on the seed and n.
 
-        If the mesh spans several hosts, they split the work, and each returns all images.
+        `seed` takes the place of the sampler's own. If the mesh spans several hosts, they split the work, and
+        each returns all images.
         """
         networks = self.networks
         warn_of_cut_texts(networks.preparer, prompts)
@@ -47,11 +48,19 @@ class ImageSampler:
         images = np.zeros((len(prompts), side, side, 3), np.uint8)
         for batch, real in fixed_batches(len(prompts), self.batch_size, part_of_batch(networks.mesh)):
             inputs = stack_inputs([networks.preparer(prompts[int(i)], None) for i in batch])
-            rows = (inputs, self._null, example_keys(self.seed, batch))
+            rows = (inputs, self._null, example_keys(self.seed if seed is None else seed, batch))
             output = self._sample(networks.params, networks.frozen, *to_devices(rows, networks.mesh))
-            levels = np.clip(own_rows(output)[:real] * 127.5 + 127.5, 0, 255)
-            images[batch[:real]] = np.round(levels).astype(np.uint8)
+            images[batch[:real]] = _to_levels(own_rows(output)[:real])
         return gather_arrays(images)
+
+    def steps(self, prompt: str, *, seed: int | None = None) -> UInt8[np.ndarray, "T H W 3"]:
+        """What the model predicts the image to be at each step, for one prompt, on one host."""
+        networks, batch = self.networks, np.zeros(self.batch_size, int)
+        warn_of_cut_texts(networks.preparer, [prompt])
+        inputs = stack_inputs([networks.preparer(prompt, None) for _ in batch])
+        rows = (inputs, self._null, example_keys(self.seed if seed is None else seed, batch))
+        found = self._steps(networks.params, networks.frozen, *to_devices(rows, networks.mesh))
+        return _to_levels(jax.device_get(found[:, 0]))
 
     def trace(
         self,
@@ -67,6 +76,17 @@ class ImageSampler:
 
     def images(self, params, frozen, instruction, null, seeds):
         """Same as `trace`, without sharding constraints."""
+        model, velocity, noise, timesteps = self._path(params, frozen, instruction, null, seeds)
+        return model.vae.decode(flow.integrate(velocity, noise, timesteps, self.sampler.method))
+
+    def _trace_steps(self, params, frozen, instruction, null, seeds):
+        """Predicted images of each step of Euler's method, `[T, B, H, W, 3]`."""
+        with tracing_on(self.networks.mesh):
+            model, *path = self._path(params, frozen, instruction, null, seeds)
+            return jax.lax.map(model.vae.decode, flow.predictions(*path))
+
+    def _path(self, params, frozen, instruction, null, seeds):
+        """(model, velocity with guidance, noise, noise levels) of a batch."""
         model, sampler = self.networks.merge(params, frozen), self.sampler
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), instruction, null)
         text = model.instruction(both)
@@ -77,5 +97,9 @@ class ImageSampler:
             return flow.guide(conditional, unconditional, sampler.guidance_scale)
 
         noise = example_noise(seeds, 0, self.networks.latent_shape)
-        timesteps = flow.sampling_timesteps(sampler.image_steps, sampler.shift)
-        return model.vae.decode(flow.integrate(velocity, noise, timesteps, sampler.method))
+        return model, velocity, noise, flow.sampling_timesteps(sampler.image_steps, sampler.shift)
+
+
+def _to_levels(output: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Pixels in [-1, 1] as levels of 0 to 255."""
+    return np.round(np.clip(output * 127.5 + 127.5, 0, 255)).astype(np.uint8)

@@ -12,6 +12,7 @@ from genmask_jax import flow
 from genmask_jax.config import SamplerConfig
 from genmask_jax.errors import UserError
 from genmask_jax.inference.batching import (
+    bucket_size,
     example_keys,
     example_noise,
     fixed_batches,
@@ -73,25 +74,31 @@ class MaskSampler:
         images: UInt8[np.ndarray, "N H W 3"],
         texts: Sequence[str],
         indices: Sequence[int] | np.ndarray | None = None,
-    ) -> Float[np.ndarray, "N K H W"]:
-        """Probabilities of each of K phrases in each image; an image is encoded once for all of them.
+    ) -> tuple[Float[np.ndarray, "N K H W"], Float[np.ndarray, "N K H W"]]:
+        """Probabilities of each of K phrases in each image, and their standard deviation over the noises.
 
-        Each image's noise is the same for all phrases. For the arguments and errors see `__call__`.
+        An image is encoded once for all phrases, and its noises are the same for all of them. The deviation
+        is 0 where `sampler.mask_samples` is 1. Compiled for each of a few batch sizes (`bucket_size`). For
+        the arguments and errors see `__call__`.
         """
         self._need_texts(texts)
-        mesh, params, frozen = self.networks.mesh, self.networks.params, self.networks.frozen
-        latents = []
-        for batch, real in fixed_batches(len(images), self.batch_size):
-            latents.append(own_rows(self._encode(params, frozen, to_devices(images[batch], mesh)))[:real])
+        networks = self.networks
+        mesh, params, frozen = networks.mesh, networks.params, networks.frozen
         numbers = np.arange(len(images)) if indices is None else np.asarray(indices)
-        inputs = stack_inputs([self.networks.preparer(text, image) for image in images for text in texts])
+        latents = []
+        for batch, real in fixed_batches(len(images), bucket_size(len(images), self.batch_size, mesh)):
+            latents.append(own_rows(self._encode(params, frozen, to_devices(images[batch], mesh)))[:real])
+        inputs = stack_inputs([networks.preparer(text, image) for image in images for text in texts])
         of_image = np.repeat(np.arange(len(images)), len(texts))
         rows = (np.concatenate(latents)[of_image], inputs, example_keys(self.seed, numbers[of_image]))
-        output = []
-        for batch, real in fixed_batches(len(of_image), self.batch_size):
+        means, deviations = [], []
+        for batch, real in fixed_batches(len(of_image), bucket_size(len(of_image), self.batch_size, mesh)):
             arguments = to_devices(jax.tree.map(lambda x, b=batch: x[b], rows), mesh)
-            output.append(own_rows(self._decide(params, frozen, *arguments))[:real])
-        return np.concatenate(output).reshape(len(images), len(texts), *images.shape[1:3])
+            mean, deviation = self._decide(params, frozen, *arguments)
+            means.append(own_rows(mean)[:real])
+            deviations.append(own_rows(deviation)[:real])
+        shape = (len(images), len(texts), *images.shape[1:3])
+        return np.concatenate(means).reshape(shape), np.concatenate(deviations).reshape(shape)
 
     def _need_texts(self, texts: Sequence[str]) -> None:
         for text in texts:
@@ -116,7 +123,7 @@ class MaskSampler:
     def probabilities(self, params, frozen, images, instruction, seeds):
         """Same as `trace`, without sharding constraints."""
         image_latents = self._latents(params, frozen, images)
-        return self._from_latents(params, frozen, image_latents, instruction, seeds)
+        return self._samples(params, frozen, image_latents, instruction, seeds).mean(0)
 
     def _trace_encode(self, params, frozen, images):
         with tracing_on(self.networks.mesh):
@@ -124,12 +131,14 @@ class MaskSampler:
 
     def _trace_decide(self, params, frozen, image_latents, instruction, seeds):
         with tracing_on(self.networks.mesh):
-            return constrain_batch(self._from_latents(params, frozen, image_latents, instruction, seeds))
+            samples = self._samples(params, frozen, image_latents, instruction, seeds)
+            return constrain_batch(samples.mean(0)), constrain_batch(samples.std(0))
 
     def _latents(self, params, frozen, images):
         return self.networks.merge(params, frozen).vae.encode(to_signed(images))
 
-    def _from_latents(self, params, frozen, image_latents, instruction, seeds):
+    def _samples(self, params, frozen, image_latents, instruction, seeds):
+        """Probabilities `[mask_samples, B, H, W]`, one mask for each noise."""
         model = self.networks.merge(params, frozen)
         text = model.instruction(instruction)
 
@@ -147,4 +156,4 @@ class MaskSampler:
                 x0 = predict(flow.add_noise(x0, noise(step), t), self.sampler.refine_t)
             return rgb_to_probability(model.vae.decode(x0))
 
-        return jax.lax.map(one_mask, jnp.arange(self.sampler.mask_samples)).mean(0)
+        return jax.lax.map(one_mask, jnp.arange(self.sampler.mask_samples))

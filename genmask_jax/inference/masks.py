@@ -46,8 +46,12 @@ def label_map(
         shape: the image's own.
         threshold: where no phrase is more probable than this, there is none.
     """
-    whole = np.stack([to_image_size(probability, shape) for probability in probabilities])
-    return np.where(whole.max(0) > threshold, whole.argmax(0), -1)
+    return most_probable(np.stack([to_image_size(one, shape) for one in probabilities]), threshold)
+
+
+def most_probable(probabilities: Float[np.ndarray, "K H W"], threshold: float) -> Int[np.ndarray, "H W"]:
+    """The number of the largest of K probabilities at each pixel; -1 where none is above the threshold."""
+    return np.where(probabilities.max(0) > threshold, probabilities.argmax(0), -1)
 
 
 def is_no_target(area: int, pixels: int, score: float, sampler: SamplerConfig) -> bool:

@@ -44,8 +44,9 @@ def test_phrases_over_one_image_are_as_if_asked_one_by_one(networks, scenes):
     images, texts = scenes
     phrases = texts[:3]
     together = MaskSampler(networks, SamplerConfig(), batch_size=2)
-    found = together.of_phrases(images[:2], phrases, [7, 8])
-    assert found.shape == (2, 3, 32, 32)
+    found, deviation = together.of_phrases(images[:2], phrases, [7, 8])
+    assert found.shape == deviation.shape == (2, 3, 32, 32)
+    assert not deviation.any()
     for i in range(2):
         for k, phrase in enumerate(phrases):
             alone = MaskSampler(networks, SamplerConfig(), batch_size=1)(images[i : i + 1], [phrase], [7 + i])

@@ -1,0 +1,134 @@
+"""From images and phrases to masks at the images' own size: what a user of the library calls."""
+
+from collections.abc import Sequence
+from typing import Any, overload
+
+import numpy as np
+from jax.sharding import Mesh
+
+from genmask_jax.config import SamplerConfig, with_given
+from genmask_jax.errors import UserError
+from genmask_jax.images import to_model_size, to_rgb
+from genmask_jax.inference.load import load
+from genmask_jax.inference.mask_sampler import MaskSampler
+from genmask_jax.inference.masks import to_image_size, to_mask
+from genmask_jax.inference.segmentation import Segmentation
+from genmask_jax.system import Networks
+
+BATCH_SIZE = 16
+"""Masks per batch; fewer are computed in smaller batches."""
+
+
+class Segmenter:
+    """Finds what phrases name in images.
+
+    segmenter = Segmenter.from_pretrained("refershapes")
+    result = segmenter("scene.png", ["the red star", "the large circle"])
+    result.masks        # bool [2, H, W]
+    """
+
+    def __init__(self, networks: Networks, sampler: SamplerConfig, *, seed: int = 0):
+        """`networks` and `sampler` as from `load`; `seed`: of the noise that masks start from."""
+        self.networks, self.sampler, self.seed = networks, sampler, seed
+        self._samplers: dict[int, MaskSampler] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        step: str = "last",
+        seed: int = 0,
+        mesh: Mesh | None = None,
+        mask_threshold: float | None = None,
+        mask_steps: int | None = None,
+        mask_samples: int | None = None,
+    ) -> "Segmenter":
+        """Loads a model.
+
+        Args:
+            name: of a model in the package ("refershapes"), or the directory of a run or a packed model.
+            step: of a run: "last", "best" or a number.
+            seed: of the noise that masks start from.
+            mesh: devices; the first one if None.
+            mask_threshold, mask_steps, mask_samples: see `SamplerConfig`; the run's own if None.
+
+        Raises:
+            UserError: there is no such model, or a value is out of range.
+        """
+        networks, config, _ = load(name, step, mesh)
+        sampler = with_given(
+            config.sampler, mask_threshold=mask_threshold, mask_steps=mask_steps, mask_samples=mask_samples
+        )
+        return cls(networks, sampler, seed=seed)
+
+    @overload
+    def __call__(
+        self, images: Sequence[Any], phrases: str | Sequence[str], *, noises: int | None = None
+    ) -> list[Segmentation]: ...
+
+    @overload
+    def __call__(
+        self, images: Any, phrases: str | Sequence[str], *, noises: int | None = None
+    ) -> Segmentation: ...
+
+    def __call__(self, images, phrases, *, noises=None):
+        """Segments one image, or a list of images, by one or several phrases.
+
+        Args:
+            images: a path, an image of Pillow, or an array (see `images.to_rgb`); or a list of these, of any
+                sizes. Each starts from the same noise, whatever the list.
+            phrases: what to find; an image is encoded once for all of them.
+            noises: start from so many noises, average their masks, and give their spread as `uncertainty`.
+
+        Returns:
+            A `Segmentation`, or a list of them for a list of images.
+
+        Raises:
+            UserError: an image cannot be read, or a phrase is empty.
+        """
+        if isinstance(images, list | tuple):
+            return self._segment(images, phrases, noises)
+        return self._segment([images], phrases, noises)[0]
+
+    def _segment(
+        self, images: Sequence[Any], phrases: str | Sequence[str], noises: int | None
+    ) -> list[Segmentation]:
+        texts = [phrases] if isinstance(phrases, str) else list(phrases)
+        if not images or not texts:
+            raise UserError("there is nothing to segment: give at least one image and one phrase")
+        whole = [to_rgb(image, f"image {i}") for i, image in enumerate(images)]
+        sampler = self._sampler(noises)
+        small = np.stack([to_model_size(image, self.networks.size) for image in whole])
+        means, deviations = sampler.of_phrases(small, texts, [0] * len(small))
+        return [
+            _at_own_size(image, texts, mean, deviation if noises else None, sampler.sampler)
+            for image, mean, deviation in zip(whole, means, deviations, strict=True)
+        ]
+
+    def _sampler(self, noises: int | None) -> MaskSampler:
+        count = self.sampler.mask_samples if noises is None else noises
+        if count not in self._samplers:
+            sampler = with_given(self.sampler, mask_samples=count)
+            self._samplers[count] = MaskSampler(self.networks, sampler, batch_size=BATCH_SIZE, seed=self.seed)
+        return self._samplers[count]
+
+
+def _at_own_size(
+    image: np.ndarray,
+    texts: list[str],
+    mean: np.ndarray,
+    deviation: np.ndarray | None,
+    sampler: SamplerConfig,
+) -> Segmentation:
+    shape = (image.shape[0], image.shape[1])
+    masks, scores = zip(*(to_mask(probability, shape, sampler) for probability in mean), strict=True)
+    return Segmentation(
+        image=image,
+        phrases=tuple(texts),
+        masks=np.stack(masks),
+        probabilities=np.stack([to_image_size(probability, shape) for probability in mean]),
+        scores=np.asarray(scores, np.float32),
+        uncertainty=None if deviation is None else np.stack([to_image_size(d, shape) for d in deviation]),
+        threshold=sampler.mask_threshold,
+    )
