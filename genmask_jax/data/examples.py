@@ -111,7 +111,10 @@ class Whole(Generic[E]):
 
     def __getitem__(self, index: int) -> Any:
         whole = getattr(self.source, "whole", None)
-        return whole(index) if whole else {"is_class": False, "absent": (), **self.source[index]}
+        if whole:
+            return whole(index)
+        example: Any = self.source[index]
+        return {"is_class": False, "absent": (), **example}
 
 
 class Mixture(Generic[E]):

@@ -82,8 +82,8 @@ class ImageSampler:
     def _trace_steps(self, params, frozen, instruction, null, seeds):
         """Predicted images of each step of Euler's method, `[T, B, H, W, 3]`."""
         with tracing_on(self.networks.mesh):
-            model, *path = self._path(params, frozen, instruction, null, seeds)
-            return jax.lax.map(model.vae.decode, flow.predictions(*path))
+            model, velocity, noise, timesteps = self._path(params, frozen, instruction, null, seeds)
+            return jax.lax.map(model.vae.decode, flow.predictions(velocity, noise, timesteps))
 
     def _path(self, params, frozen, instruction, null, seeds):
         """(model, velocity with guidance, noise, noise levels) of a batch."""

@@ -126,9 +126,9 @@ def test_scripts_score_and_sample(run, tmp_path):
     assert done.returncode == 0, done.stderr
     asked, *_, last = done.stdout.strip().splitlines()
     assert asked.startswith("'Which one is hot?' asks for: ")
-    written, segmented = asked.partition("asks for: ")[2], last.partition("of the image is ")[2]
-    assert ast.literal_eval(written).startswith(ast.literal_eval(segmented))  # as far as it is read
-    assert Image.open(tmp_path / "out/mask.png").size == (50, 40)
+    written, segmented = asked.partition("asks for: ")[2], last.partition("% is ")[2].partition("; wrote")[0]
+    assert ast.literal_eval(written) == ast.literal_eval(segmented)
+    assert Image.open(tmp_path / "out/photo_mask.png").size == (50, 40)
 
 
 def test_reasoning_without_a_model_that_writes_or_a_image(run, micro_run, tmp_path):

@@ -139,10 +139,10 @@ def _read_json(
         targets, texts = read_annotation(annotation, frame and frame.upright, reading.problems)
         return list(targets), [(one.text, one.target, one.is_sentence) for one in texts]
     try:
-        size = decode(image_bytes(image)).size[::-1]
+        width, height = decode(image_bytes(image)).size
     except UNREADABLE:
         return [], []  # it is named when it is written
-    targets, texts, classes = read_labelme(annotation, size, reading.shapes, reading.problems)
+    targets, texts, classes = read_labelme(annotation, (height, width), reading.shapes, reading.problems)
     reading.shapes += len(content["shapes"])
     reading.classes |= dict.fromkeys(classes)
     return targets, [(text, i, False) for i, text in enumerate(texts)]

@@ -92,7 +92,7 @@ def _draw(shape: Any, size: masks.Size) -> np.ndarray:
 
 
 def _outline(kind: str, points: list[tuple[float, float]], size: masks.Size) -> np.ndarray:
-    canvas = Image.new("L", size[::-1], 0)
+    canvas = Image.new("L", (size[1], size[0]), 0)
     draw = ImageDraw.Draw(canvas)
     needed = {"polygon": 3, "rectangle": 2, "circle": 2}
     if kind not in needed:

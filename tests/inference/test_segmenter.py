@@ -1,0 +1,167 @@
+"""Segmenter and Generator as a user calls them; launch/sample.py gives the same."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import genmask_jax
+from genmask_jax import Generator, Segmentation, Segmenter, UserError
+from genmask_jax.config import SamplerConfig
+from genmask_jax.data import masks as rle
+from genmask_jax.images import to_model_size, to_rgb
+from genmask_jax.inference.load import load
+from genmask_jax.inference.mask_sampler import MaskSampler
+from genmask_jax.inference.masks import to_mask
+
+LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
+PHRASES = ["the red star", "a large circle"]
+
+
+@pytest.fixture(scope="module")
+def segmenter(micro_run) -> Segmenter:
+    return Segmenter.from_pretrained(str(micro_run[0]))
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+
+
+def same(a: Segmentation, b: Segmentation) -> None:
+    np.testing.assert_array_equal(a.masks, b.masks)
+    np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-5)
+
+
+def test_paths_images_and_arrays_are_the_same_image(segmenter, photo, tmp_path):
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    first = segmenter(photo, PHRASES)
+    assert first.masks.shape == first.probabilities.shape == (2, 50, 70)
+    assert first.uncertainty is None
+    same(first, segmenter(str(tmp_path / "photo.png"), PHRASES))
+    same(first, segmenter(Image.open(tmp_path / "photo.png"), PHRASES))
+    same(first, segmenter(photo.astype(np.float32) / 255, PHRASES))
+
+
+def test_a_list_gives_what_its_images_give_alone(segmenter, photo):
+    images = [photo, photo[:20, :33], photo[..., 0]]
+    together = segmenter(images, PHRASES)
+    for image, result in zip(images, together, strict=True):
+        same(result, segmenter(image, PHRASES))
+        assert result.masks.shape[1:] == image.shape[:2]
+
+
+def test_the_numbers_of_a_result_are_those_of_its_masks(photo):
+    masks = np.zeros((2, 50, 70), bool)
+    masks[0, 10:20, 5:9] = True
+    probabilities = np.where(masks, 0.75, 0.1).astype(np.float32)
+    result = Segmentation(photo, ("a", "b"), masks, probabilities, np.float32([0.75, 0]), None, 0.5)
+    assert result.areas.tolist() == [40, 0]
+    assert result.boxes.tolist() == [[5, 10, 9, 20], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(result.label_map(), np.where(masks[0], 0, -1))
+    for one, mask in zip(result.to_rle(), masks, strict=True):
+        np.testing.assert_array_equal(rle.decode(one["counts"], (50, 70)), mask)
+    assert result.to_dict()["phrases"][0]["share"] == pytest.approx(40 / 3500)
+
+
+def test_views_are_written_and_read_back(segmenter, photo, tmp_path):
+    result = segmenter(photo, PHRASES, noises=2)
+    assert result.uncertainty.max() > 0
+    views = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
+    written = result.save(tmp_path, views, name="x")
+    assert len(written) == 10
+    for i, mask in enumerate(result.masks, 1):
+        np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"x_mask_{i}.png")) > 0, mask)
+    np.testing.assert_array_equal(Image.open(tmp_path / "x_label_map.png"), result.label_map() + 1)
+    assert set(json.loads((tmp_path / "x_rle.json").read_text())) == set(PHRASES)
+    with pytest.raises(UserError, match="there is no view 'masks'"):
+        result.save(tmp_path, ("masks",))
+    with pytest.raises(UserError, match="noises=8"):
+        segmenter(photo, PHRASES).save(tmp_path, ("uncertainty",))
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (np.zeros((3, 4, 5, 6)), "is no image"),
+        (np.full((4, 4, 3), 7.0), "floats in"),
+        (np.zeros((4, 4, 3), np.int64), "int64 is not read"),
+        ("no.png", "there is no such file"),
+    ],
+)
+def test_what_is_no_image_is_one_line(segmenter, image, says):
+    with pytest.raises(UserError, match=says):
+        segmenter(image, "a star")
+
+
+def test_arrays_of_every_kind_become_rgb():
+    grey = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+    expected = np.repeat(grey[..., None], 3, -1)
+    for array in (grey, grey[..., None], expected, grey.astype(np.uint16) * 257, grey / 255):
+        np.testing.assert_array_equal(to_rgb(array), expected)
+    clear = np.dstack([expected, np.zeros((3, 4), np.uint8)])
+    assert (to_rgb(clear) == 255).all()
+    np.testing.assert_array_equal(to_rgb(grey > 100), np.where(expected > 100, 255, 0))
+
+
+def close(a, b) -> None:
+    """Images of different batches, rounded to levels."""
+    np.testing.assert_allclose(np.asarray(a, int), np.asarray(b, int), atol=1)
+
+
+def test_images_are_generated_and_emerge(micro_run):
+    generator = Generator.from_pretrained(str(micro_run[0]))
+    image = generator("a red star", seed=3, steps=3)
+    assert image.size == (32, 32)
+    one, other = generator(["a red star", "a red star"], seed=3, steps=3)
+    close(one, image)
+    assert not np.array_equal(one, other)
+    emerging = generator.steps("a red star", seed=3, steps=3)
+    assert len(emerging) == 3
+    close(emerging[-1], image)
+    with pytest.raises(UserError, match="image_steps"):
+        generator("a red star", steps=0)
+
+
+def run_script(*arguments, cwd):
+    command = [sys.executable, LAUNCH / "sample.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ)
+
+
+def test_the_script_the_library_and_the_evaluation_give_the_same_masks(micro_run, photo, tmp_path):
+    for i in range(3):
+        Image.fromarray(photo[: 50 - 9 * i]).save(tmp_path / f"{i}.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    shared = (f"--checkpoint={micro_run[0]}", "--image=.", f"--text={';'.join(PHRASES)}", "--out=out")
+    done = run_script(*shared, "--save=mask,boxes", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "1 of 4 images could not be read; the others are done" in done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["image"] for line in lines if "error" in line] == ["broken.jpg"]
+    networks, config, _ = load(micro_run[0])
+    segmenter = Segmenter(networks, config.sampler)
+    sampler = MaskSampler(networks, config.sampler, batch_size=1)
+    for i in range(3):
+        image = photo[: 50 - 9 * i]
+        result = segmenter(image, PHRASES)
+        for k, phrase in enumerate(PHRASES):
+            saved = np.asarray(Image.open(tmp_path / f"out/{i}_mask_{k + 1}.png")) > 0
+            np.testing.assert_array_equal(saved, result.masks[k])
+            alone = sampler(to_model_size(image, networks.size)[None], [phrase])[0]
+            np.testing.assert_array_equal(saved, to_mask(alone, image.shape[:2], SamplerConfig())[0])
+    again = run_script(*shared, "--save=mask", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "holds 0_mask already; add --overwrite" in again.stderr
+
+
+def test_importing_the_package_imports_no_jax():
+    code = "import sys, genmask_jax; assert 'jax' not in sys.modules and 'numpy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert set(genmask_jax.__all__) <= set(dir(genmask_jax))
+    with pytest.raises(AttributeError, match="no attribute 'Segmentor'"):
+        _ = genmask_jax.Segmentor
