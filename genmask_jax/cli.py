@@ -76,7 +76,7 @@ def _is_ours(record: Any) -> bool:
 
 def _parse(arguments: list[str]) -> list[str]:
     """Parses absl's flags; an unknown config field or a wrong value becomes a one-line error."""
-    arguments = expand_flags(arguments)
+    arguments = [_with_config_path(argument) for argument in expand_flags(arguments)]
     try:
         rest = flags.FLAGS(arguments)
         _need_config_file()
@@ -92,9 +92,29 @@ def _parse(arguments: list[str]) -> list[str]:
         raise UserError(f"--config: {type(error).__name__}: {error}") from error
 
 
+def _with_config_path(argument: str) -> str:
+    match = re.match(r"(--?config=)(.+)", argument)
+    return match[1] + config_path(match[2]) if match else argument
+
+
+def config_path(value: str) -> str:
+    """The file that --config names: a path, or the name of a shipped config, such as genmask_tiny."""
+    name, colon, argument = value.partition(":")
+    shipped = configs() / f"{name}.py"
+    known = re.fullmatch(r"\w+", name) and not os.path.exists(name) and shipped.exists()
+    return f"{shipped}{colon}{argument}" if known else value
+
+
+def configs() -> pathlib.Path:
+    """The folder of the shipped configs: in the installed package, or beside it in a checkout."""
+    package = pathlib.Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.exists() else package.parent / "configs"
+
+
 def load_config(value: str) -> Any:
     """What a config file returns. Raises UserError if there is no such file, or it fails."""
-    path, _, argument = value.partition(":")
+    path, _, argument = config_path(value).partition(":")
     if not os.path.exists(path):
         raise UserError(f"--config={path}: there is no such file; see configs/")
     try:

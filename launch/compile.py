@@ -77,6 +77,11 @@ def main() -> None:
     print(json.dumps(dataclasses.asdict(best.estimate) | chosen))
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """The command."""
     flags.mark_flag_as_required("config")
     cli.run(main)
+
+
+if __name__ == "__main__":
+    start()

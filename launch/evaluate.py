@@ -96,5 +96,10 @@ def main() -> None:
         score_scenes(scoring, asked.data, SPLIT.value, count=COUNT.value, num_images=NUM_IMAGES.value)
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """The command."""
     cli.run(main)
+
+
+if __name__ == "__main__":
+    start()

@@ -34,7 +34,6 @@ from genmask_jax.runs import load_vae
 from genmask_jax.training.vae import VAETask
 
 HERE = pathlib.Path(__file__).parent
-CONFIGS = HERE.parent / "configs"
 ENOUGH = {"mask_mIoU": 0.92, "image_psnr": 26.0}
 """What a VAE must reach on the val images to be used as it is."""
 NOTHING = "nothing"
@@ -53,8 +52,8 @@ def main() -> None:
         help=f"weights to start from: {DEFAULT}, a run, or imported ones; {NOTHING} for none",
     )
     parser.add_argument("--format", choices=FORMATS, default="", help="layout of --raw, if not recognised")
-    parser.add_argument("--config", default=str(CONFIGS / "finetune.py"), help="a training config")
-    parser.add_argument("--vae_config", default=str(CONFIGS / "vae_photographs.py"), help="of the VAE")
+    parser.add_argument("--config", default="finetune", help="a training config")
+    parser.add_argument("--vae_config", default="vae_photographs", help="of the VAE")
     arguments, fields = cli.parse_known(parser)
     cli.guard(lambda: run(arguments, fields))
 
@@ -81,7 +80,7 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> None:
     generate = "" if captioned(prepared) else "none"
     given = [f"--config.init={start}", f"--config.vae={vae}", f"--config.data.generate={generate}"]
     given += [*of_data, *of_model, f"--workdir={model}", "--resume"]
-    call("train.py", f"--config={arguments.config}", *given)
+    call("train.py", f"--config={cli.config_path(arguments.config)}", *given)
     split = "test" if "test" in records.splits_of(prepared) else "val"
     call("evaluate.py", f"--checkpoint={model}", f"--split={split}")
     asked = (*records.read_classes(prepared), "the object")[0]
@@ -114,7 +113,7 @@ def choose_vae(path: str, start: str, workdir: epath.Path, size: int, fields: li
             print(f"the VAE of {start} has another shape than {path}: a new one is trained from scratch")
             init = ""
     given = [f"--config.init={init}", *fields, f"--workdir={run}", "--resume"]
-    call("train_vae.py", f"--config={path}", *given)
+    call("train_vae.py", f"--config={cli.config_path(path)}", *given)
     return str(run)
 
 

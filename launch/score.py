@@ -38,5 +38,10 @@ def main() -> None:
     print(json.dumps({"benchmark": benchmark.name, **metrics}))
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """The command."""
     cli.run(main)
+
+
+if __name__ == "__main__":
+    start()

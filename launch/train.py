@@ -55,6 +55,11 @@ def parse_range(text: str | None, num_steps: int) -> range:
     return range(int(start), int(stop))
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """The command."""
     flags.mark_flag_as_required("config")
     cli.run(main)
+
+
+if __name__ == "__main__":
+    start()

@@ -32,6 +32,11 @@ def main() -> None:
     logging.info("VAE in %s/vae: %s", workdir, scores)
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """The command."""
     flags.mark_flag_as_required("config")
     cli.run(main)
+
+
+if __name__ == "__main__":
+    start()
