@@ -17,7 +17,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.packed import is_packed
 from genmask_jax.parameters.files import read_json
 from genmask_jax.parameters.names import parameter_name
-from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.pretrained import directory_of
 from genmask_jax.runs import find_step, need_same, open_ema, read_config
 from genmask_jax.sharding import placed

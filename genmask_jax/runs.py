@@ -16,8 +16,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
-from etils import epath
+from etils import epath, epy
 from flax import nnx
 
 from genmask_jax import hosts
@@ -27,10 +26,13 @@ from genmask_jax.fields import read_dataclass, to_json
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.packed import PackedReader, is_packed, read_step
 from genmask_jax.parameters.names import parameter_name
-from genmask_jax.parameters.streaming import ParameterReader, restoring
+from genmask_jax.parameters.reader import ParameterReader, restoring
 from genmask_jax.paths import listed, read_text
 from genmask_jax.pretrained import directory_of, known_models
 from genmask_jax.sharding import one_device, placed, state_shardings
+
+with epy.lazy_imports():  # half a second, which a packed model does not need
+    import orbax.checkpoint as ocp
 
 
 def find_step(workdir: epath.PathLike, which: str) -> int:

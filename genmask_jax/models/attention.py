@@ -10,12 +10,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epy
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jaxtyping import Array, Bool, Float
 
 from genmask_jax.sharding import over_examples_and_heads, tracing_for
+
+with epy.lazy_imports():  # they are for TPUs alone
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
 SAVED = "attention"
 """Name of the values that attention saves for its backward pass, for checkpoint (remat) policies.
@@ -89,7 +92,7 @@ def _pad_to(x: Array, multiple: int) -> Array:
     return jnp.pad(x, [(0, 0), (0, -x.shape[1] % multiple)] + [(0, 0)] * (x.ndim - 2))
 
 
-def _splash_kernel(heads: int, rows: int, columns: int, interpret: bool) -> splash.SplashAttentionKernel:
+def _splash_kernel(heads: int, rows: int, columns: int, interpret: bool) -> Any:
     block_q, block_kv = (next(b for b in (512, 256, TILE) if n % b == 0) for n in (rows, columns))
     blocks = splash.BlockSizes(
         block_q=block_q,

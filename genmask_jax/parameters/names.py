@@ -14,3 +14,14 @@ def flat_paths(state: Any) -> list[tuple[str, Any]]:
 def parameter_name(keys: Any) -> str:
     """The name, as in `flat_paths`, of the leaf of an NNX state at this JAX key path."""
     return jax.tree_util.keystr(keys, simple=True, separator=".").removesuffix(".value")
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """{"a.b": x} -> {"a": {"b": {"value": x}}}, as Orbax stores an NNX state."""
+    tree: dict[str, Any] = {}
+    for path, leaf in flat.items():
+        node = tree
+        for name in path.split("."):
+            node = node.setdefault(name, {})
+        node["value"] = leaf
+    return tree

@@ -1,4 +1,4 @@
-"""Orbax checkpoints that are written layer by layer and read parameter by parameter.
+"""Orbax checkpoints that are written layer by layer.
 
 A stacked parameter of a large model (40 layers' matrices) may be larger than the memory of the machine that
 imports it. `Streamed` takes its place in the tree to save: Orbax lays out the array on disk, and it is filled
@@ -6,7 +6,6 @@ layer by layer. The result is an ordinary Orbax checkpoint, which can be restore
 """
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,9 +15,6 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
-
-from genmask_jax.errors import DamagedError, reading
-from genmask_jax.paths import need_storable
 
 CHUNK_BYTES = 32 * 2**20
 """Largest chunk on disk, which is the least that a reader fetches: small enough for the shards of a mesh."""
@@ -79,64 +75,3 @@ def save_streamed(path: epath.Path, tree: Any, progress: Callable[[int], None]) 
     arguments = ocp.args.PyTreeSave(tree, save_args=jax.tree.map(lambda leaf: leaf.save_args, tree))
     with ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(path, args=arguments, force=True)
-
-
-def nested(flat: dict[str, Any]) -> dict[str, Any]:
-    """{"a.b": x} -> {"a": {"b": {"value": x}}}, as Orbax stores an NNX state."""
-    tree: dict[str, Any] = {}
-    for path, leaf in flat.items():
-        node = tree
-        for name in path.split("."):
-            node = node.setdefault(name, {})
-        node["value"] = leaf
-    return tree
-
-
-def restoring(path: epath.PathLike) -> contextlib.AbstractContextManager[None]:
-    """Raises DamagedError for whatever Orbax raises; UserError if it cannot read anything at that path."""
-    need_storable(path)
-    return reading(f"{path}", "restore it from a copy, or use another")
-
-
-class ParameterReader:
-    """The parameters in an Orbax checkpoint of an NNX state, each read or restored on its own.
-
-    Args:
-        path: of the checkpoint.
-        prefix: of the parameters to read, such as "dit."; it is stripped from their names.
-
-    Raises:
-        DamagedError: the checkpoint is missing or incomplete.
-    """
-
-    def __init__(self, path: epath.Path, prefix: str = ""):
-        self.path, self.prefix = path.resolve(), prefix
-        if not self.path.exists():
-            raise DamagedError(f"{path}: no parameters here; recreate the directory")
-        with restoring(path), ocp.StandardCheckpointer() as checkpointer:
-            found = checkpointer.metadata(self.path).item_metadata
-            if found is None:
-                raise ValueError("it has no metadata")
-        leaves = jax.tree.leaves_with_path(found.tree)
-        names = ((jax.tree_util.keystr(keys, simple=True, separator="."), leaf) for keys, leaf in leaves)
-        found = {name[len(prefix) : -len(".value")]: leaf for name, leaf in names if name.startswith(prefix)}
-        self.shapes = {name: tuple(leaf.shape) for name, leaf in found.items()}
-        self.dtypes = {name: np.dtype(leaf.dtype) for name, leaf in found.items()}
-
-    def read(self, name: str) -> np.ndarray:
-        """One parameter, on the host and as stored."""
-        item = nested({self.prefix + name: 0})
-        kind = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-        return jax.tree.leaves(self._restore(item, kind))[0]
-
-    def restore(self, targets: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-        """Parameters by name, in the dtypes and shardings of `targets`."""
-        item = nested({self.prefix + name: target for name, target in targets.items()})
-        restored = self._restore(item, ocp.checkpoint_utils.construct_restore_args(item))
-        names = jax.tree.leaves(nested({self.prefix + name: name for name in targets}))
-        return dict(zip(names, jax.tree.leaves(restored), strict=True))
-
-    def _restore(self, item: Any, restore_args: Any) -> Any:
-        arguments = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
-        with restoring(self.path), ocp.PyTreeCheckpointer() as checkpointer:
-            return checkpointer.restore(self.path, arguments)

@@ -13,8 +13,9 @@ from genmask_jax.fields import to_json
 from genmask_jax.initial_weights import PROJECTION, is_adapter, open_base, read_base_names
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.parameters.layout import LINEAR, Entry, make_entry, public_name
-from genmask_jax.parameters.names import flat_paths
-from genmask_jax.parameters.streaming import ParameterReader, Streamed, nested, save_streamed
+from genmask_jax.parameters.names import flat_paths, nested
+from genmask_jax.parameters.reader import ParameterReader
+from genmask_jax.parameters.streaming import Streamed, save_streamed
 from genmask_jax.runs import find_step, open_ema, read_config
 from genmask_jax.weights import wan_dit
 from genmask_jax.weights.parts import Reader

@@ -17,7 +17,8 @@ from genmask_jax.errors import UserError
 from genmask_jax.fields import to_json
 from genmask_jax.parameters.files import TensorFiles, write_tensors
 from genmask_jax.parameters.layout import Entry, complaints
-from genmask_jax.parameters.streaming import Streamed, nested, save_streamed
+from genmask_jax.parameters.names import nested
+from genmask_jax.parameters.streaming import Streamed, save_streamed
 
 MAX_COMPLAINTS = 20
 

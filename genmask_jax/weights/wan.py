@@ -15,7 +15,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.files import TensorFiles, find_pickles, find_tensors, read_json, refuse_pickle
-from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.runs import find_step, open_ema, open_vae, read_config
 from genmask_jax.weights import wan_dit, wan_vae
 from genmask_jax.weights.lora import MergedReader

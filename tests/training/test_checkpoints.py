@@ -13,7 +13,7 @@ import pytest
 from etils import epath
 
 from genmask_jax.errors import UserError
-from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.state import TrainState
 

@@ -84,7 +84,7 @@ def test_imported_weights_are_restored_on_a_mesh(imported):
         from flax import nnx
         from genmask_jax import sharding
         from genmask_jax.models.dit import DiT, DiTConfig
-        from genmask_jax.parameters.streaming import ParameterReader
+        from genmask_jax.parameters.reader import ParameterReader
         from genmask_jax.runs import read_config
         from genmask_jax.initial_weights import Pretrained, replace
         from etils import epath

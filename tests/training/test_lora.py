@@ -17,7 +17,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.initial_weights import Pretrained, is_adapter, shapes_of
-from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.system import GenMask
 from genmask_jax.weights import lora, wan
 from genmask_jax.weights.parts import write_part

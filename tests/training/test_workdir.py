@@ -13,7 +13,7 @@ from flax import nnx
 from genmask_jax.config import OptimizerConfig
 from genmask_jax.errors import UserError
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.runs import find_step, load_vae, read_config, read_history, save_vae
 from genmask_jax.training.workdir import check_workdir, make_workdir
 from tests.conftest import micro_config, start

@@ -11,7 +11,8 @@ from flax import nnx
 
 from genmask_jax.models.dit import DiT
 from genmask_jax.models.vae import VAE
-from genmask_jax.parameters.streaming import ParameterReader, Streamed
+from genmask_jax.parameters.reader import ParameterReader
+from genmask_jax.parameters.streaming import Streamed
 from genmask_jax.weights import wan
 from genmask_jax.weights.parts import Part
 

@@ -17,7 +17,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.load import restore_layers
 from genmask_jax.parameters import files
 from genmask_jax.parameters.layout import complaints
-from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.weights import qwen, qwen_names
 from launch import export_weights, import_weights
 from tests.instruction.qwen import reference

@@ -8,7 +8,7 @@ from genmask_jax.instruction.qwen.config import QwenConfig, need_shape
 from genmask_jax.instruction.qwen.encoder import abstract_state
 from genmask_jax.parameters.files import read_json
 from genmask_jax.parameters.names import flat_paths
-from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.parameters.reader import ParameterReader
 
 NAME, HUB = "qwen", "hub"
 """Folder of imported weights, and the folder in it with the hub's files beside them."""

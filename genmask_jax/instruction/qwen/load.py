@@ -22,7 +22,7 @@ from genmask_jax.instruction.qwen.imported import HUB, NAME, digest, find_qwen, 
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, PromptMaker, QwenPreparer
 from genmask_jax.parameters.files import read_json
 from genmask_jax.parameters.names import flat_paths, parameter_name
-from genmask_jax.parameters.streaming import ParameterReader
+from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.sharding import placed
 
 KEPT = "weights.json"
