@@ -1,6 +1,7 @@
 """Trains a VAE on images and on masks as RGB, and measures its latents.
 
     python launch/train_vae.py --config=configs/vae_tiny.py --workdir=runs/vae_tiny
+    python launch/train_vae.py --config=vae_photographs --config.data.path=data --workdir=runs/vae
 
 Writes to the work directory: vae/ (for config.vae of launch/train.py), checkpoints/, samples/
 (reconstructions), metrics.jsonl and TensorBoard events.

@@ -1,5 +1,6 @@
 """The wheel: built, unpacked away from the checkout, and used there."""
 
+import ast
 import os
 import pathlib
 import subprocess
@@ -48,6 +49,14 @@ def test_configs_are_found_by_name_where_no_file_has_it(installed, tmp_path):
         "--config.model.depht=3", "--workdir=run",
     )  # fmt: skip
     assert "did you mean depth?" in done.stderr
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "launch").glob("*.py")), ids=lambda path: path.stem)
+def test_help_begins_with_what_a_script_does_and_examples(script):
+    said = ast.get_docstring(ast.parse(script.read_text())) or ""
+    first, _, rest = said.partition("\n")
+    assert first.endswith((".", "?"))
+    assert rest.count(f"python launch/{script.name} ") >= 2
 
 
 def test_every_command_is_in_the_wheel(installed):
