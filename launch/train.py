@@ -1,7 +1,7 @@
 """Trains GenMask: masks and images with one model and one objective.
 
     python launch/train.py --config=configs/genmask_tiny.py --config.vae=runs/vae_tiny --workdir=runs/tiny
-    python launch/train.py --config=genmask_tiny --config.init=refershapes --config.vae=refershapes --workdir=runs/on
+    python launch/train.py --config=genmask_tiny --config.vae=refershapes --config.seed=1 --workdir=runs/seed1
 
 Any field of the config can be set: --config.optimizer.learning_rate=3e-4. On a pod, run the same command on
 every host. A stopped run (Ctrl-C, SIGTERM, a crash) resumes with --resume. Writes to the work directory:
