@@ -188,6 +188,8 @@ class TrainConfig:
     model: the DiT; `channels` and `text_dim` are set from the VAE and the instruction encoder.
     compute_dtype: of the matrix products; parameters, norms, softmax and loss are float32.
     segment_weight: weight of the masks' loss relative to the images'; 1 is the paper's objective.
+    small_mask_weight: the most that the inside of a small object's mask weighs above the rest of its mask
+        (`training/genmask.py`); 0 is the paper's objective.
     condition_dropout: fraction of generation prompts that are replaced by the null instruction.
     """
 
@@ -200,6 +202,7 @@ class TrainConfig:
     instruction: InstructionConfig = InstructionConfig()
     timesteps: TimestepsConfig = TimestepsConfig()
     segment_weight: float = 1.0
+    small_mask_weight: float = 0.0
     condition_dropout: float = 0.1
     compute_dtype: str = "float32"
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -282,6 +285,8 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         "data.latents: cached latents cannot be varied; leave out data.augment, templates and absent_share",
     )
     need(not (data.latents and data.generate == "none"), "data.latents are of masks and images")
+    small = isinstance(config, TrainConfig) and config.small_mask_weight > 0
+    need(not (data.latents and small), "small_mask_weight needs masks, and data.latents has none")
     need(
         loop.global_batch_size % (2 * loop.grad_accumulation_steps) == 0,
         "loop.global_batch_size must be a multiple of 2 x loop.grad_accumulation_steps",

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
+from jaxtyping import Array, Float, UInt8
 
 from genmask_jax import flow
 from genmask_jax.config import TrainConfig
@@ -23,6 +24,8 @@ from genmask_jax.sheets import generation_sheet, segmentation_sheet
 from genmask_jax.system import GenMask, Networks
 from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
 
+ENOUGH = 0.1
+"""Share of an image from which on an object needs no extra weight."""
 TASKS = {"segment": SEGMENT, "generate": GENERATE}
 """Halves of a batch, in order."""
 
@@ -91,10 +94,13 @@ class GenMaskTask:
         images = [image_latents, None][: len(x0)]
         velocities = model.velocities(*zip(x_t, t, texts, images, strict=True))
         targets = [flow.velocity_target(*one) for one in zip(x0.values(), noise, strict=True)]
-        losses = {
-            f"loss_{name}": jnp.square(velocity - target).mean()
-            for name, velocity, target in zip(x0, velocities, targets, strict=True)
-        }
+        errors = [jnp.square(v - target) for v, target in zip(velocities, targets, strict=True)]
+        if self.config.small_mask_weight:
+            weights = small_mask_weights(
+                batch["segment"]["masks"], errors[0].shape[1:3], self.config.small_mask_weight
+            )
+            errors[0] = errors[0] * weights[..., None]
+        losses = {f"loss_{name}": error.mean() for name, error in zip(x0, errors, strict=True)}
         weight = self.config.segment_weight
         loss = losses["loss_segment"]
         if "loss_generate" in losses:
@@ -116,6 +122,23 @@ class GenMaskTask:
         # The score selects the best checkpoint; an empty prediction is correct if there is no target.
         score = np.mean([row["iou"] if row["union"] else 1.0 for row in result.examples])
         return {name: result.metrics[name] for name in ("mIoU", "oIoU", "P@0.5")} | {"score": float(score)}
+
+
+def small_mask_weights(
+    masks: UInt8[Array, "B H W"], grid: tuple[int, int], largest: float
+) -> Float[Array, "B h w"]:
+    """Weights of the latents of masks: 1 outside an object, more inside a small one.
+
+    A thin object is a hundredth of its mask, so that a black mask costs next to nothing and is learned first.
+    Inside an object, the weight is what a share of ENOUGH of the image would have together, at most
+    `1 + largest`. (Class balancing; not in the paper.)
+    """
+    batch, height, width = masks.shape
+    rows, columns = grid
+    share = masks.astype(jnp.float32).reshape(batch, rows, height // rows, columns, width // columns)
+    share = share.mean((2, 4))
+    whole = jnp.maximum(share.mean((1, 2), keepdims=True), 1e-6)
+    return 1 + share * jnp.clip(ENOUGH / whole - 1, 0.0, largest)
 
 
 def _encode(model: GenMask, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:

@@ -43,6 +43,7 @@ NAMED = (
     "timesteps",
     "sampler",
     "segment_weight",
+    "small_mask_weight",
     "condition_dropout",
     "mask_weight",
     "kl_weight",
