@@ -63,7 +63,7 @@ def _plan(pair: Pair, names: dict[int, str], ids: Iterator[int], problems: Probl
     captions = read_metadata(pair.image.parent, problems).get(pair.image.name, ())
     frame = read_frame(pair.image)
     if pair.annotation is None:
-        problems.note(f"{pair.image} has no file of polygons: nothing is said of it")
+        problems.add(f"{pair.image} has no file of polygons")
         return None
     if frame is None:
         problems.add(f"{pair.image}: this image cannot be read")
