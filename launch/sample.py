@@ -15,6 +15,7 @@ Without --image: image.png, or image_1.png, ... and all of them in grid.png.
 import argparse
 import collections
 import contextlib
+import functools
 import glob
 import io
 import json
@@ -94,8 +95,8 @@ def run(arguments: argparse.Namespace) -> None:
     wrong = [view for view in views if view not in VIEWS]
     if wrong or not views:
         raise UserError(f"--save={arguments.save}: there are {', '.join(VIEWS)}")
-    if arguments.reason and len(arguments.image) != 1:
-        raise UserError("--reason describes something in an image; give one --image")
+    if arguments.reason and not arguments.image:
+        raise UserError("--reason describes something in an image; give --image")
     if arguments.num_images < 1:
         raise UserError(f"--num_images={arguments.num_images} must be positive")
     find_step(directory_of(arguments.checkpoint), arguments.step)  # fail early
@@ -127,6 +128,8 @@ def segment(arguments: argparse.Namespace, texts: list[str], views: tuple[str, .
     out = make_directory(arguments.out, "--out")
     need_new(out, [f"{name}_{view}" for name in names for view in views], arguments.overwrite)
     if arguments.reason:
+        if len(paths) > 1:
+            raise UserError(f"--reason asks about one image, and --image names {len(paths)}; give one")
         texts = [describe(arguments, read_image(paths[0]), text) for text in texts]
     segmenter = Segmenter.from_pretrained(
         arguments.checkpoint,
@@ -144,7 +147,8 @@ def segment(arguments: argparse.Namespace, texts: list[str], views: tuple[str, .
     with tqdm(total=len(work), unit=" images", disable=len(work) < 2, file=sys.stderr) as bar:
         for start in range(0, len(work), at_once):
             some = work[start : start + at_once]
-            tried = ((path, name, try_to_read(arguments, path)) for path, name in some)
+            read_one = read_image if len(work) == 1 else functools.partial(try_to_read, arguments)
+            tried = ((path, name, read_one(path)) for path, name in some)
             read = [(path, name, image) for path, name, image in tried if image is not None]
             failed += len(some) - len(read)
             results = segmenter([image for *_, image in read], texts, noises=spread) if read else []

@@ -72,7 +72,7 @@ def test_an_error_in_a_config_file_names_its_line(tmp_path, source, says):
     path = tmp_path / "config.py"
     path.write_text(source)
     with pytest.raises(UserError, match=says):
-        cli._load_config(str(path))
+        cli.load_config(str(path))
 
 
 @pytest.mark.parametrize(
