@@ -197,6 +197,8 @@ def generate_source(config: DataConfig, split: str) -> Source[GenerateExample]:
     dataset = DATASETS.get(name.split(":")[0])
     if name == CLASSES:
         return _class_prompts(config, split)
+    if name == NONE:
+        raise UserError('config.data.generate="none": there are no prompts; name a dataset of them')
     if dataset is None or dataset.generate is None:
         known = ", ".join([*(name for name, one in DATASETS.items() if one.generate), CLASSES, NONE])
         raise UserError(f"config.data.generate: {name!r} has no prompts; choose one of {known}")
