@@ -96,9 +96,9 @@ class GenMaskTask:
         targets = [flow.velocity_target(*one) for one in zip(x0.values(), noise, strict=True)]
         errors = [jnp.square(v - target) for v, target in zip(velocities, targets, strict=True)]
         if self.config.small_mask_weight:
-            weights = small_mask_weights(
-                batch["segment"]["masks"], errors[0].shape[1:3], self.config.small_mask_weight
-            )
+            _, rows, columns, _ = errors[0].shape
+            masks = batch["segment"]["masks"]
+            weights = small_mask_weights(masks, (rows, columns), self.config.small_mask_weight)
             errors[0] = errors[0] * weights[..., None]
         losses = {f"loss_{name}": error.mean() for name, error in zip(x0, errors, strict=True)}
         weight = self.config.segment_weight
