@@ -20,7 +20,6 @@ from genmask_jax.data.prepared.raw.layout import (
     images_by_stem,
     is_labelme,
     read_json,
-    read_metadata,
     split_folders,
 )
 from genmask_jax.data.prepared.raw.pairs import hold_out
@@ -115,7 +114,7 @@ def _plan_image(path: epath.Path, objects: Objects | None, reading: _Reading) ->
             targets += [dataclasses.replace(t, ref_id=len(targets) + i) for i, t in enumerate(more)]
         except (UserError, ValueError) as error:
             problems.add(str(error))
-    captions = captions_of(path, problems) + read_metadata(path.parent, problems).get(path.name, ())
+    captions = captions_of(path, problems)
     return PlannedImage(
         path=str(path),
         image_id=path.stem,

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 
 from genmask_jax.data.prepared.raw.class_maps import oriented
-from genmask_jax.data.prepared.raw.layout import captions_of, read_metadata
+from genmask_jax.data.prepared.raw.layout import captions_of
 from genmask_jax.data.prepared.raw.pairs import Pair, find_pairs, in_splits
 from genmask_jax.data.prepared.raw.plan import Expression, LabelFile, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
@@ -91,9 +91,7 @@ def _split(line: str) -> tuple[str, str]:
 
 def _plan(pair: Pair, phrases: dict[str, str], problems: Problems) -> PlannedImage | None:
     text = phrases.get(pair.key) or phrases.get(pair.image.stem) or phrases.get("")
-    captions = captions_of(pair.image, problems) + read_metadata(pair.image.parent, problems).get(
-        pair.image.name, ()
-    )
+    captions = captions_of(pair.image, problems)
     if pair.annotation is None or text is None:
         problems.add(f"{pair.image} has no {'mask' if pair.annotation is None else f'phrase in {PHRASES}'}")
         return None

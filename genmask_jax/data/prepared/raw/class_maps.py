@@ -9,7 +9,8 @@ and of numbers that have no name are ignored.
 import numpy as np
 from etils import epath
 
-from genmask_jax.data.prepared.raw.layout import captions_of, read_metadata
+from genmask_jax.data.masks import IGNORE
+from genmask_jax.data.prepared.raw.layout import captions_of
 from genmask_jax.data.prepared.raw.names import is_background, is_ignored, phrase, read_names
 from genmask_jax.data.prepared.raw.pairs import Pair, find_pairs, in_splits
 from genmask_jax.data.prepared.raw.plan import Expression, LabelFile, Plan, PlannedImage, Target
@@ -18,7 +19,6 @@ from genmask_jax.errors import UserError
 from genmask_jax.images import read_frame
 
 SUFFIXES = (".png",)
-IGNORE = 255
 
 
 def recognise(raw: epath.Path) -> str:
@@ -69,9 +69,7 @@ def _plan(pair: Pair, names: dict[int, str], problems: Problems) -> PlannedImage
         if number not in ignored and not is_background(names[number]):
             of.setdefault(phrase(names[number]), []).append(number)
     texts = sorted(of, key=lambda text: of[text])
-    captions = captions_of(pair.image, problems) + read_metadata(pair.image.parent, problems).get(
-        pair.image.name, ()
-    )
+    captions = captions_of(pair.image, problems)
     if not texts and not captions:
         problems.add(f"{pair.annotation}: none of its pixels has a class that can be asked for")
         return None

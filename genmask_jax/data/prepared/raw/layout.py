@@ -61,14 +61,15 @@ def images_by_stem(folder: epath.Path, problems: Problems) -> dict[str, epath.Pa
 
 
 def captions_of(image: epath.Path, problems: Problems) -> tuple[str, ...]:
-    """The lines of X.txt beside the image X.jpg; none if there is no such file."""
+    """The lines of X.txt beside the image X.jpg, and what metadata.jsonl beside it says of the image."""
     path = image.with_suffix(".txt")
     try:
         lines = read_text(path).splitlines() if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         problems.add(f"{path} is not text in UTF-8 ({error})")
         return ()
-    return tuple(line.strip() for line in lines if line.strip())
+    said = tuple(line.strip() for line in lines if line.strip())
+    return said + _read_metadata(image.parent, problems).get(image.name, ())
 
 
 METADATA = "metadata.jsonl"
@@ -76,7 +77,7 @@ CAPTION_KEYS = ("text", "caption", "captions", "prompt")
 
 
 @functools.lru_cache(maxsize=64)
-def read_metadata(folder: epath.Path, problems: Problems) -> dict[str, tuple[str, ...]]:
+def _read_metadata(folder: epath.Path, problems: Problems) -> dict[str, tuple[str, ...]]:
     """Captions by file name, from the metadata.jsonl of a folder of images; {} if there is none.
 
     A line is {"file_name": "a.jpg", "text": "..."}; the caption's key is one of CAPTION_KEYS.

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from etils import epath
 
 from genmask_jax.data import masks
-from genmask_jax.data.prepared.raw.layout import read_metadata
+from genmask_jax.data.prepared.raw.layout import captions_of
 from genmask_jax.data.prepared.raw.names import phrase, read_names
 from genmask_jax.data.prepared.raw.pairs import Pair, find_pairs, in_splits
 from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
@@ -60,7 +60,7 @@ def read(raw: epath.Path) -> Plan:
 
 
 def _plan(pair: Pair, names: dict[int, str], ids: Iterator[int], problems: Problems) -> PlannedImage | None:
-    captions = read_metadata(pair.image.parent, problems).get(pair.image.name, ())
+    captions = captions_of(pair.image, problems)
     frame = read_frame(pair.image)
     if pair.annotation is None:
         problems.add(f"{pair.image} has no file of polygons")
