@@ -33,11 +33,11 @@ def get_config():
             mask_weight=2.0,
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50),
             loop=LoopConfig(
-                num_steps=300,
+                num_steps=400,
                 global_batch_size=16,
                 ema_decay=0.99,
-                eval_every_steps=150,
-                checkpoint_every_steps=150,
+                eval_every_steps=200,
+                checkpoint_every_steps=200,
                 num_eval_examples=128,
             ),
         )

@@ -64,7 +64,12 @@ class Segmenter:
 
     @overload
     def __call__(
-        self, images: Sequence[Any], phrases: str | Sequence[str], *, noises: int | None = None
+        self,
+        images: Sequence[Any],
+        phrases: str | Sequence[str],
+        *,
+        noises: int | None = None,
+        indices: Sequence[int] | None = None,
     ) -> list[Segmentation]: ...
 
     @overload
@@ -72,14 +77,16 @@ class Segmenter:
         self, images: Any, phrases: str | Sequence[str], *, noises: int | None = None
     ) -> Segmentation: ...
 
-    def __call__(self, images, phrases, *, noises=None):
+    def __call__(self, images, phrases, *, noises=None, indices=None):
         """Segments one image, or a list of images, by one or several phrases.
 
         Args:
             images: a path, an image of Pillow, or an array (see `images.to_rgb`); or a list of these, of any
-                sizes. Each starts from the same noise, whatever the list.
+                sizes.
             phrases: what to find; an image is encoded once for all of them.
             noises: start from so many noises, average their masks, and give their spread as `uncertainty`.
+            indices: for a list, the number of the noise that each image starts from; 0 for all if None, so that
+                a mask does not depend on the list. `launch/evaluate.py` starts example n from noise n.
 
         Returns:
             A `Segmentation`, or a list of them for a list of images.
@@ -88,19 +95,26 @@ class Segmenter:
             UserError: an image cannot be read, or a phrase is empty.
         """
         if isinstance(images, list | tuple):
-            return self._segment(images, phrases, noises)
-        return self._segment([images], phrases, noises)[0]
+            return self._segment(images, phrases, noises, indices)
+        return self._segment([images], phrases, noises, indices)[0]
 
     def _segment(
-        self, images: Sequence[Any], phrases: str | Sequence[str], noises: int | None
+        self,
+        images: Sequence[Any],
+        phrases: str | Sequence[str],
+        noises: int | None,
+        indices: Sequence[int] | None,
     ) -> list[Segmentation]:
         texts = [phrases] if isinstance(phrases, str) else list(phrases)
         if not images or not texts:
             raise UserError("there is nothing to segment: give at least one image and one phrase")
+        numbers = [0] * len(images) if indices is None else list(indices)
+        if len(numbers) != len(images):
+            raise UserError(f"indices: {len(numbers)} for {len(images)} images; give one for each")
         whole = [to_rgb(image, f"image {i}") for i, image in enumerate(images)]
         sampler = self._sampler(noises)
         small = np.stack([to_model_size(image, self.networks.size) for image in whole])
-        means, deviations = sampler.of_phrases(small, texts, [0] * len(small))
+        means, deviations = sampler.of_phrases(small, texts, numbers)
         return [
             _at_own_size(image, texts, mean, deviation if noises else None, sampler.sampler)
             for image, mean, deviation in zip(whole, means, deviations, strict=True)

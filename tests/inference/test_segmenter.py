@@ -14,6 +14,9 @@ import genmask_jax
 from genmask_jax import Generator, Segmentation, Segmenter, UserError
 from genmask_jax.config import SamplerConfig
 from genmask_jax.data import masks as rle
+from genmask_jax.data.refershapes.source import ReferShapesSegment
+from genmask_jax.evaluation.metrics import intersection_union
+from genmask_jax.evaluation.segmentation import evaluate_segmentation
 from genmask_jax.images import to_model_size, to_rgb
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
@@ -54,6 +57,19 @@ def test_a_list_gives_what_its_images_give_alone(segmenter, photo):
     for image, result in zip(images, together, strict=True):
         same(result, segmenter(image, PHRASES))
         assert result.masks.shape[1:] == image.shape[:2]
+
+
+def test_evaluation_gives_the_same_masks(segmenter, micro_run):
+    """Example n of evaluation starts from noise n; its IoUs are those of the user's masks, bit for bit."""
+    source = ReferShapesSegment("val", segmenter.networks.size, 0)
+    sampler = MaskSampler(segmenter.networks, segmenter.sampler, batch_size=4)
+    rows = evaluate_segmentation(sampler, source, 6, swapped=False).examples
+    for n, row in enumerate(rows):
+        example = source[n]
+        found = segmenter([example["image"]], example["text"], indices=[n])[0].masks[0]
+        assert (row["intersection"], row["union"]) == intersection_union(found, example["mask"])
+    with pytest.raises(UserError, match="one for each"):
+        segmenter([source[0]["image"]], "x", indices=[0, 1])
 
 
 def test_the_numbers_of_a_result_are_those_of_its_masks(photo):
