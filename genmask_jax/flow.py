@@ -45,10 +45,12 @@ def predict_x0(
 
 
 def guide(
-    conditional: Float[Array, "B ..."], unconditional: Float[Array, "B ..."], guidance_scale: float
+    conditional: Float[Array, "B ..."],
+    unconditional: Float[Array, "B ..."],
+    guidance_scale: Float[Array, "B"],
 ) -> Float[Array, "B ..."]:
     """Classifier-free guidance (Ho & Salimans 2022): scale 1 is the conditional velocity itself."""
-    return unconditional + guidance_scale * (conditional - unconditional)
+    return unconditional + _like(guidance_scale, conditional) * (conditional - unconditional)
 
 
 def sampling_timesteps(num_steps: int, shift: float = 1.0) -> Float[Array, "{num_steps}+1"]:

@@ -75,8 +75,12 @@ def test_unknown_method_is_refused():
 
 def test_guidance_extrapolates():
     conditional, unconditional = jnp.ones((2, 3)), jnp.zeros((2, 3))
-    np.testing.assert_array_equal(flow.guide(conditional, unconditional, 1.0), conditional)
-    np.testing.assert_array_equal(flow.guide(conditional, unconditional, 3.0), 3 * conditional)
+    np.testing.assert_array_equal(
+        flow.guide(conditional, unconditional, jnp.ones(len(conditional))), conditional
+    )
+    np.testing.assert_array_equal(
+        flow.guide(conditional, unconditional, jnp.full(len(conditional), 3.0)), 3 * conditional
+    )
 
 
 def test_sampling_timesteps_fall_from_one_to_zero_and_shift_towards_noise():

@@ -27,7 +27,7 @@ class Generator:
     def __init__(self, networks: Networks, sampler: SamplerConfig):
         """`networks` and `sampler` as from `load`."""
         self.networks, self.sampler = networks, sampler
-        self._samplers: dict[tuple[SamplerConfig, int], ImageSampler] = {}
+        self._samplers: dict[tuple[int, int], ImageSampler] = {}
 
     @classmethod
     def from_pretrained(cls, name: str, *, step: str = "last", mesh: Mesh | None = None) -> "Generator":
@@ -63,7 +63,8 @@ class Generator:
             UserError: a value is out of range, or there is no prompt.
         """
         texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        images = self._sampler(texts, steps, guidance_scale)(texts, seed=seed)
+        sampler = self._sampler(texts, steps, guidance_scale)
+        images = sampler(texts, seed=seed, guidance_scale=guidance_scale)
         pictures = [Image.fromarray(image) for image in images]
         return pictures[0] if isinstance(prompts, str) else pictures
 
@@ -74,14 +75,17 @@ class Generator:
 
         For the arguments and errors see `__call__`.
         """
-        found = self._sampler([prompt], steps, guidance_scale).steps(prompt, seed=seed)
+        sampler = self._sampler([prompt], steps, guidance_scale)
+        found = sampler.steps(prompt, seed=seed, guidance_scale=guidance_scale)
         return [Image.fromarray(image) for image in found]
 
     def _sampler(self, texts: list[str], steps: int | None, guidance_scale: float | None) -> ImageSampler:
         if not texts:
             raise UserError("there is nothing to generate: give at least one prompt")
-        sampler = with_given(self.sampler, image_steps=steps, guidance_scale=guidance_scale)
+        with_given(self.sampler, guidance_scale=guidance_scale)  # in range?
+        sampler = with_given(self.sampler, image_steps=steps)
         size = bucket_size(len(texts), BATCH_SIZE, self.networks.mesh)
-        if (sampler, size) not in self._samplers:
-            self._samplers[sampler, size] = ImageSampler(self.networks, sampler, batch_size=size)
-        return self._samplers[sampler, size]
+        if (sampler.image_steps, size) not in self._samplers:
+            made = ImageSampler(self.networks, sampler, batch_size=size)
+            self._samplers[sampler.image_steps, size] = made
+        return self._samplers[sampler.image_steps, size]

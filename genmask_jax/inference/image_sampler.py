@@ -36,11 +36,13 @@ class ImageSampler:
         self._null = stack_inputs([networks.preparer("", None)] * self.batch_size)
         self._sample, self._steps = jax.jit(self.trace), jax.jit(self._trace_steps)
 
-    def __call__(self, prompts: Sequence[str], *, seed: int | None = None) -> UInt8[np.ndarray, "N H W 3"]:
+    def __call__(
+        self, prompts: Sequence[str], *, seed: int | None = None, guidance_scale: float | None = None
+    ) -> UInt8[np.ndarray, "N H W 3"]:
         """Generates one image per prompt. The n-th prompt's noise depends only on the seed and n.
 
-        `seed` takes the place of the sampler's own. If the mesh spans several hosts, they split the work, and
-        each returns all images.
+        `seed` and `guidance_scale` take the place of the sampler's own; no value of them compiles anew. If
+        the mesh spans several hosts, they split the work, and each returns all images.
         """
         networks = self.networks
         warn_of_cut_texts(networks.preparer, prompts)
@@ -48,19 +50,30 @@ class ImageSampler:
         images = np.zeros((len(prompts), side, side, 3), np.uint8)
         for batch, real in fixed_batches(len(prompts), self.batch_size, part_of_batch(networks.mesh)):
             inputs = stack_inputs([networks.preparer(prompts[int(i)], None) for i in batch])
-            rows = (inputs, self._null, example_keys(self.seed if seed is None else seed, batch))
-            output = self._sample(networks.params, networks.frozen, *to_devices(rows, networks.mesh))
+            output = self._sample(*self._arguments(inputs, batch, seed, guidance_scale))
             images[batch[:real]] = _to_levels(own_rows(output)[:real])
         return gather_arrays(images)
 
-    def steps(self, prompt: str, *, seed: int | None = None) -> UInt8[np.ndarray, "T H W 3"]:
+    def steps(
+        self, prompt: str, *, seed: int | None = None, guidance_scale: float | None = None
+    ) -> UInt8[np.ndarray, "T H W 3"]:
         """What the model predicts the image to be at each step, for one prompt, on one host."""
         networks, batch = self.networks, np.zeros(self.batch_size, int)
         warn_of_cut_texts(networks.preparer, [prompt])
         inputs = stack_inputs([networks.preparer(prompt, None) for _ in batch])
-        rows = (inputs, self._null, example_keys(self.seed if seed is None else seed, batch))
-        found = self._steps(networks.params, networks.frozen, *to_devices(rows, networks.mesh))
+        found = self._steps(*self._arguments(inputs, batch, seed, guidance_scale))
         return _to_levels(jax.device_get(found[:, 0]))
+
+    def _arguments(
+        self, inputs: Any, batch: np.ndarray, seed: int | None, guidance_scale: float | None
+    ) -> tuple[Any, ...]:
+        """Those of `trace`, on the devices, for the prompts of the numbers in `batch`."""
+        networks = self.networks
+        keys = example_keys(self.seed if seed is None else seed, batch)
+        scale = self.sampler.guidance_scale if guidance_scale is None else guidance_scale
+        scales = np.full(len(batch), scale, np.float32)
+        rows = to_devices((inputs, self._null, keys, scales), networks.mesh)
+        return networks.params, networks.frozen, *rows
 
     def trace(
         self,
@@ -69,23 +82,24 @@ class ImageSampler:
         instruction: dict[str, Array],
         null: dict[str, Array],
         seeds: UInt32[Array, "B 2"],
+        scales: Float[Array, " B"],
     ) -> Float[Array, "B H W 3"]:
         """The jitted function: images of a batch; `null` holds the prepared empty prompt for each row."""
         with tracing_on(self.networks.mesh):
-            return constrain_batch(self.images(params, frozen, instruction, null, seeds))
+            return constrain_batch(self.images(params, frozen, instruction, null, seeds, scales))
 
-    def images(self, params, frozen, instruction, null, seeds):
+    def images(self, params, frozen, instruction, null, seeds, scales):
         """Same as `trace`, without sharding constraints."""
-        model, velocity, noise, timesteps = self._path(params, frozen, instruction, null, seeds)
+        model, velocity, noise, timesteps = self._path(params, frozen, instruction, null, seeds, scales)
         return model.vae.decode(flow.integrate(velocity, noise, timesteps, self.sampler.method))
 
-    def _trace_steps(self, params, frozen, instruction, null, seeds):
+    def _trace_steps(self, params, frozen, instruction, null, seeds, scales):
         """Predicted images of each step of Euler's method, `[T, B, H, W, 3]`."""
         with tracing_on(self.networks.mesh):
-            model, velocity, noise, timesteps = self._path(params, frozen, instruction, null, seeds)
+            model, velocity, noise, timesteps = self._path(params, frozen, instruction, null, seeds, scales)
             return jax.lax.map(model.vae.decode, flow.predictions(velocity, noise, timesteps))
 
-    def _path(self, params, frozen, instruction, null, seeds):
+    def _path(self, params, frozen, instruction, null, seeds, scales):
         """(model, velocity with guidance, noise, noise levels) of a batch."""
         model, sampler = self.networks.merge(params, frozen), self.sampler
         both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), instruction, null)
@@ -94,7 +108,7 @@ class ImageSampler:
         def velocity(x_t, t):
             doubled = model.velocity(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), text)
             conditional, unconditional = jnp.split(doubled, 2)
-            return flow.guide(conditional, unconditional, sampler.guidance_scale)
+            return flow.guide(conditional, unconditional, scales)
 
         noise = example_noise(seeds, 0, self.networks.latent_shape)
         return model, velocity, noise, flow.sampling_timesteps(sampler.image_steps, sampler.shift)

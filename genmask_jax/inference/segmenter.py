@@ -85,8 +85,8 @@ class Segmenter:
                 sizes.
             phrases: what to find; an image is encoded once for all of them.
             noises: start from so many noises, average their masks, and give their spread as `uncertainty`.
-            indices: for a list, the number of the noise that each image starts from; 0 for all if None, so that
-                a mask does not depend on the list. `launch/evaluate.py` starts example n from noise n.
+            indices: for a list, the number of the noise that each image starts from; 0 for all if None, so
+                that a mask does not depend on the list. `launch/evaluate.py` starts example n from noise n.
 
         Returns:
             A `Segmentation`, or a list of them for a list of images.

@@ -169,7 +169,7 @@ def image_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
 
 
 def _image_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
-    example = (_instruction(run, None), _instruction(run, None), np.zeros(2, np.uint32))
+    example = (_instruction(run, None), _instruction(run, None), np.zeros(2, np.uint32), np.float32(1))
     params = run.networks.abstract_params()
     return params, run.networks.frozen, *_rows(example, batch_size, run.mesh)
 

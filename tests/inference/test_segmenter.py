@@ -181,3 +181,13 @@ def test_importing_the_package_imports_no_jax():
     assert set(genmask_jax.__all__) <= set(dir(genmask_jax))
     with pytest.raises(AttributeError, match="no attribute 'Segmentor'"):
         _ = genmask_jax.Segmentor
+
+
+def test_another_guidance_scale_is_not_compiled_anew(micro_run):
+    generator = Generator.from_pretrained(str(micro_run[0]))
+    images = [generator("a red star", steps=2, guidance_scale=scale) for scale in (1.0, 1.5, 4.0)]
+    assert len({image.tobytes() for image in images}) == 3
+    (sampler,) = generator._samplers.values()
+    assert sampler._sample._cache_size() == 1
+    with pytest.raises(UserError, match="guidance_scale"):
+        generator("a red star", guidance_scale=float("nan"))
