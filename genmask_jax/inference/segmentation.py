@@ -56,6 +56,15 @@ class Segmentation:
                 found[i] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
         return found
 
+    def at_threshold(self, threshold: float) -> "Segmentation":
+        """The masks of the same probabilities at another threshold; no rule empties them."""
+        masks = self.probabilities > threshold
+        pairs = zip(self.probabilities, masks, strict=True)
+        scores = [float(one[mask].mean(dtype=np.float64)) if mask.any() else 0.0 for one, mask in pairs]
+        return dataclasses.replace(
+            self, masks=masks, scores=np.asarray(scores, np.float32), threshold=threshold
+        )
+
     def label_map(self) -> Int[np.ndarray, "H W"]:
         """The number of the most probable phrase at each pixel; -1 where none is above the threshold."""
         return most_probable(self.probabilities, self.threshold)

@@ -1,0 +1,195 @@
+"""What the page does, without the page: plain values in, images, texts and files out."""
+
+import dataclasses
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+from genmask_jax.config import TrainConfig
+from genmask_jax.data.refershapes.source import ReferShapesSegment
+from genmask_jax.demo.limits import IMAGE_STEPS, MAX_GUIDANCE, MAX_SEED, need_short, read_phrases, reduced
+from genmask_jax.demo.noise import Noise, densities
+from genmask_jax.errors import UserError
+from genmask_jax.images import UNREADABLE, decode, why_unreadable
+from genmask_jax.inference.generator import Generator
+from genmask_jax.inference.segmentation import Segmentation
+from genmask_jax.inference.segmenter import Segmenter
+from genmask_jax.sheets import with_palette
+from genmask_jax.system import Networks
+
+NOISES = 4
+"""Noises whose masks are averaged, and whose spread is the uncertainty."""
+EXAMPLES, EXAMPLE_SIDE = 6, 256
+LEAST_SIDE = 320
+"""Pixels of the long side of an image on the page."""
+STRIP = 8
+"""Steps that are shown beside a generated image."""
+KEPT = 50
+"""Results whose files are kept for download."""
+DOWNLOADS = ("mask", "overlay", "label_map", "uncertainty", "rle", "boxes")
+
+Captioned = list[tuple[Image.Image, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """The views of a `Segmentation`: images, captioned images of each phrase, rows of a table, paths."""
+
+    overlay: Image.Image
+    masks: Captioned
+    label_map: Image.Image
+    uncertainty: Captioned
+    table: list[list[str]]
+    files: list[str]
+
+
+class Handlers:
+    """The page's work on one model. Files for download lie in a directory that goes with the process."""
+
+    def __init__(self, networks: Networks, config: TrainConfig):
+        """`networks` and `config` as from `load`."""
+        self.config = config
+        self.segmenter = Segmenter(networks, config.sampler)
+        self.generator = Generator(networks, config.sampler)
+        self.noise = Noise(networks)
+        self.threshold = config.sampler.mask_threshold
+        self._folder = tempfile.TemporaryDirectory(prefix="genmask_demo_")
+        self._folders: list[pathlib.Path] = []
+        self.examples = self._draw_examples() if config.data.name == "refershapes" else []
+
+    def _draw_examples(self) -> list[tuple[str, str]]:
+        """Paths of test scenes, and a phrase or two for each."""
+        source, folder = ReferShapesSegment("test", EXAMPLE_SIDE), self._new_folder()
+        self._folders.clear()  # these stay
+        examples = []
+        for i in range(EXAMPLES):
+            example, path = source[i], folder / f"scene_{i + 1}.png"
+            Image.fromarray(example["image"]).save(path)
+            other = f"; {example['other_text']}" if i % 2 and example["other_text"] else ""
+            examples.append((str(path), example["text"] + other))
+        return examples
+
+    def warm_up(self) -> None:
+        """Compiles what most visitors ask for first."""
+        side = self.segmenter.networks.size
+        found = self.segment(Image.new("RGB", (side, side), "grey"), "a phrase")
+        self.segment(Image.new("RGB", (side, side), "grey"), "a phrase; another")
+        self.look_at_noise(found, 0.5)
+        list(self.generate("a phrase", 0, 1.5, self.default_steps))
+
+    @property
+    def default_steps(self) -> int:
+        """The number of sampling steps on offer that is closest to the model's own."""
+        return min(IMAGE_STEPS, key=lambda steps: abs(steps - self.config.sampler.image_steps))
+
+    def segment(self, image: str | Image.Image | None, text: str) -> Segmentation:
+        """Finds the phrases of `text` in an image, which is reduced if it is large. Raises UserError."""
+        if image is None:
+            raise UserError("Drop an image first, or choose an example")
+        phrases = read_phrases(text)
+        pixels = _read(image) if isinstance(image, str) else np.asarray(image)
+        return self.segmenter(reduced(pixels), phrases, noises=NOISES)
+
+    def show(self, found: Segmentation, threshold: float) -> Shown:
+        """The views at a threshold in (0, 1), without another pass of the model."""
+        found = found.at_threshold(threshold)
+        folder = self._new_folder()
+        files = found.save(folder, DOWNLOADS)
+        assert found.uncertainty is not None
+        large = _enlarged(found)
+        rows = [
+            [
+                row["phrase"],
+                f"{row['area']:,}",
+                f"{row['share']:.1%}",
+                _box(row["box"]),
+                f"{row['score']:.2f}",
+            ]
+            for row in found.to_dict()["phrases"]
+        ]
+        return Shown(
+            overlay=large.overlay(),
+            masks=[(Image.fromarray(m), p) for m, p in zip(found.masks, found.phrases, strict=True)],
+            label_map=with_palette(large.label_map()).convert("RGB"),
+            uncertainty=[
+                (Image.fromarray(np.round(510 * np.clip(u, 0, 0.5)).astype(np.uint8)), p)
+                for u, p in zip(found.uncertainty, found.phrases, strict=True)
+            ],
+            table=rows,
+            files=[str(path) for path in files],
+        )
+
+    def generate(
+        self, prompt: str, seed: float, guidance_scale: float, steps: int
+    ) -> Iterator[tuple[Image.Image, Captioned]]:
+        """What the model takes the image to be, step by step, and some steps side by side at the end.
+
+        Raises:
+            UserError: a value is not accepted.
+        """
+        prompt = need_short(prompt)
+        if not 0 <= seed <= MAX_SEED:
+            raise UserError(f"The seed must be between 0 and {MAX_SEED}")
+        if not 0 <= guidance_scale <= MAX_GUIDANCE:
+            raise UserError(f"The guidance scale must be between 0 and {MAX_GUIDANCE:g}")
+        if steps not in IMAGE_STEPS:
+            raise UserError(f"The number of steps must be one of {', '.join(map(str, IMAGE_STEPS))}")
+        frames = self.generator.steps(prompt, seed=int(seed), steps=steps, guidance_scale=guidance_scale)
+        for frame in frames[:-1]:
+            yield frame, []
+        chosen = sorted(set(np.linspace(0, len(frames) - 1, STRIP).round().astype(int).tolist()))
+        yield frames[-1], [(frames[i], f"{i + 1}/{len(frames)}") for i in chosen]
+
+    def look_at_noise(self, found: Segmentation | None, t: float) -> list[Image.Image]:
+        """What NAMES lists, of the first phrase's mask and its image at noise level `t`. Raises UserError."""
+        if found is None:
+            raise UserError("Segment an image first: its mask is shown here")
+        pictures = self.noise(found.image, found.masks[0], found.phrases[0], float(np.clip(t, 0, 1)))
+        return [Image.fromarray(picture) for picture in pictures]
+
+    def densities(self) -> list[tuple[float, float, str]]:
+        """(noise level, density, law), for a plot of where each task is trained."""
+        rows = []
+        for law, values in densities(self.config.timesteps).items():
+            centres = (np.arange(len(values)) + 0.5) / len(values)
+            rows += [(float(t), float(value), law) for t, value in zip(centres, values, strict=True)]
+        return rows
+
+    def _new_folder(self) -> pathlib.Path:
+        self._folders.append(pathlib.Path(tempfile.mkdtemp(dir=self._folder.name)))
+        if len(self._folders) > KEPT:
+            shutil.rmtree(self._folders.pop(0), ignore_errors=True)
+        return self._folders[-1]
+
+
+def _enlarged(found: Segmentation) -> Segmentation:
+    """With every pixel of a small image repeated, so that a legend does not dwarf it."""
+    factor = -(-LEAST_SIDE // max(found.image.shape[:2]))
+
+    def grow(array: np.ndarray, axis: int) -> np.ndarray:
+        return array.repeat(factor, axis).repeat(factor, axis + 1)
+
+    return dataclasses.replace(
+        found,
+        image=grow(found.image, 0),
+        masks=grow(found.masks, 1),
+        probabilities=grow(found.probabilities, 1),
+    )
+
+
+def _read(path: str) -> np.ndarray:
+    content = b""
+    try:
+        content = pathlib.Path(path).read_bytes()
+        return np.asarray(decode(content))
+    except UNREADABLE as error:
+        raise UserError(f"This file cannot be read: {why_unreadable(error, content)}") from error
+
+
+def _box(box: list[int]) -> str:
+    left, top, right, bottom = box
+    return f"{left}, {top} to {right}, {bottom}" if right else "none"

@@ -1,0 +1,69 @@
+"""What noise does to the latents of a mask and of an image, and what one pass makes of them."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from genmask_jax import flow
+from genmask_jax.config import TimestepsConfig
+from genmask_jax.images import to_model_size
+from genmask_jax.inference.batching import example_keys, example_noise
+from genmask_jax.instruction.base import stack_inputs
+from genmask_jax.pixels import mask_to_rgb, to_signed
+from genmask_jax.sharding import to_devices, tracing_on
+from genmask_jax.system import Networks
+
+DRAWS, BINS = 40_000, 50
+NAMES = ("mask, with noise", "mask, from one pass", "image, with noise", "image, from one pass")
+"""What `Noise` shows, in order."""
+
+
+class Noise:
+    """Decodes an image and a mask at any noise level, and the model's predictions from there."""
+
+    def __init__(self, networks: Networks):
+        self.networks = networks
+        self._show = jax.jit(self._trace)
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], phrase: str, t: float
+    ) -> UInt8[np.ndarray, "4 size size 3"]:
+        """The four pictures of NAMES at noise level `t` (0 is clean, 1 is noise), at the model's size.
+
+        The mask's prediction is given the image and the phrase, the image's the phrase alone.
+        """
+        networks, size = self.networks, self.networks.size
+        levels = to_model_size(np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1), size)
+        small = to_model_size(image, size)
+        texts = [stack_inputs([networks.preparer(phrase, seen)]) for seen in (small, None)]
+        binary = (levels[..., 0] > 127).astype(np.uint8)
+        rows = (small[None], binary[None], *texts, example_keys(0, np.zeros(1, int)), np.float32([t]))
+        found = self._show(networks.params, networks.frozen, *to_devices(rows, networks.mesh))
+        return np.round(np.clip(jax.device_get(found) * 127.5 + 127.5, 0, 255)).astype(np.uint8)
+
+    def _trace(self, params: Any, frozen: Any, image, mask, of_mask, of_image, seeds, t):
+        with tracing_on(self.networks.mesh):
+            model = self.networks.merge(params, frozen)
+            latents = model.vae.encode(to_signed(image))
+            noise = example_noise(seeds, 0, latents.shape[1:])
+            shown = []
+            for x0, text, seen in (
+                (model.vae.encode(mask_to_rgb(mask)), of_mask, latents),
+                (latents, of_image, None),
+            ):
+                x_t = flow.add_noise(x0, noise, t)
+                velocity = model.velocity(x_t, t, model.instruction(text), seen)
+                shown += [x_t, flow.predict_x0(x_t, velocity, t)]
+            return model.vae.decode(jnp.concatenate(shown))
+
+
+def densities(timesteps: TimestepsConfig) -> dict[str, np.ndarray]:
+    """Where training draws noise levels: the density of each task's law in BINS bins, by a name of it."""
+    found = {}
+    for i, (task, law) in enumerate((("masks", timesteps.segment), ("images", timesteps.generate))):
+        t = np.asarray(law.draw(jax.random.key(i), (DRAWS,)))
+        found[f"{task}: {law.name}"] = np.histogram(t, BINS, (0.0, 1.0), density=True)[0]
+    return found

@@ -1,0 +1,69 @@
+"""A web page that segments and generates with a trained model.
+
+    python launch/demo.py
+    python launch/demo.py --checkpoint=runs/mine/model --port=7861
+
+Open the address that it prints. Only this machine can, unless --host=0.0.0.0 lets others in; then put a proxy
+with TLS and passwords in front of it. Needs requirements-demo.txt (pip install "genmask-jax[demo]").
+docs/demo.md describes the page, its limits and its API.
+"""
+
+import argparse
+import importlib.util
+import os
+
+from genmask_jax import cli
+from genmask_jax.errors import UserError
+from genmask_jax.inference.load import load
+from genmask_jax.pretrained import DEFAULT
+
+LOOPBACK = "127.0.0.1"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--checkpoint", default=DEFAULT, help="a trained model (default: in the package)")
+    parser.add_argument("--step", default="last", help="last, best, or a step")
+    parser.add_argument("--host", default=LOOPBACK, help=f"address to serve at (default: {LOOPBACK})")
+    parser.add_argument("--port", type=int, default=7860, help="port (default: 7860)")
+    parser.add_argument("--per_minute", type=int, default=60, help="requests of a visitor (default: 60)")
+    arguments = cli.parse(parser)
+    cli.suit_cpu()
+    cli.use_compilation_cache()
+    cli.guard(lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Serves until it is interrupted. Raises UserError."""
+    if importlib.util.find_spec("gradio") is None:
+        raise UserError("the page needs Gradio: pip install -r requirements-demo.txt")
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    from genmask_jax.demo import limits, page
+    from genmask_jax.demo.handlers import Handlers
+
+    networks, config, step = load(arguments.checkpoint, arguments.step)
+    handlers = Handlers(networks, config)
+    print("compiling ...", flush=True)
+    handlers.warm_up()
+    name = f"{config.name}, step {step}"
+    blocks = page.build(handlers, name, arguments.per_minute)
+    blocks.queue(max_size=limits.MAX_WAITING, default_concurrency_limit=2)
+    try:
+        blocks.launch(
+            server_name=arguments.host,
+            server_port=arguments.port,
+            theme=page.theme(),
+            css=page.CSS,
+            max_file_size=limits.MAX_FILE,
+            state_session_capacity=limits.MAX_SESSIONS,
+            footer_links=["api"],
+            share=False,
+        )
+    except OSError as error:
+        raise UserError(f"--host={arguments.host} --port={arguments.port}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
