@@ -28,20 +28,25 @@ LEAST_SIDE = 320
 """Pixels of the long side of an image on the page."""
 STRIP = 8
 """Steps that are shown beside a generated image."""
-KEPT = 50
+KEPT = 200
 """Results whose files are kept for download."""
 DOWNLOADS = ("mask", "overlay", "label_map", "uncertainty", "rle", "boxes")
 
-Captioned = list[tuple[Image.Image, str]]
+Captioned = list[tuple[str, str]]
+"""Paths of images, and their captions."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """The views of a `Segmentation`: images, captioned images of each phrase, rows of a table, paths."""
+    """The views of a `Segmentation`: paths of images, for each phrase with a caption, and rows of a table.
 
-    overlay: Image.Image
+    Every result has files of its own: Gradio would write equal images of two visitors to one file, while it
+    is being read.
+    """
+
+    overlay: str
     masks: Captioned
-    label_map: Image.Image
+    label_map: str
     uncertainty: Captioned
     table: list[list[str]]
     files: list[str]
@@ -58,6 +63,7 @@ class Handlers:
         self.noise = Noise(networks)
         self.threshold = config.sampler.mask_threshold
         self._folder = tempfile.TemporaryDirectory(prefix="genmask_demo_")
+        self.folder = self._folder.name
         self._folders: list[pathlib.Path] = []
         self.examples = self._draw_examples() if config.data.name == "refershapes" else []
 
@@ -97,10 +103,8 @@ class Handlers:
     def show(self, found: Segmentation, threshold: float) -> Shown:
         """The views at a threshold in (0, 1), without another pass of the model."""
         found = found.at_threshold(threshold)
-        folder = self._new_folder()
-        files = found.save(folder, DOWNLOADS)
-        assert found.uncertainty is not None
-        large = _enlarged(found)
+        folder, large = self._new_folder(), _enlarged(found)
+        files = [str(path) for path in found.save(folder, DOWNLOADS)]
         rows = [
             [
                 row["phrase"],
@@ -112,21 +116,18 @@ class Handlers:
             for row in found.to_dict()["phrases"]
         ]
         return Shown(
-            overlay=large.overlay(),
-            masks=[(Image.fromarray(m), p) for m, p in zip(found.masks, found.phrases, strict=True)],
-            label_map=with_palette(large.label_map()).convert("RGB"),
-            uncertainty=[
-                (Image.fromarray(np.round(510 * np.clip(u, 0, 0.5)).astype(np.uint8)), p)
-                for u, p in zip(found.uncertainty, found.phrases, strict=True)
-            ],
+            overlay=_save(large.overlay(), folder / "shown.png"),
+            masks=list(zip(_of_view(files, "mask"), found.phrases, strict=True)),
+            label_map=_save(with_palette(large.label_map()), folder / "shown_label_map.png"),
+            uncertainty=list(zip(_of_view(files, "uncertainty"), found.phrases, strict=True)),
             table=rows,
-            files=[str(path) for path in files],
+            files=files,
         )
 
     def generate(
         self, prompt: str, seed: float, guidance_scale: float, steps: int
-    ) -> Iterator[tuple[Image.Image, Captioned]]:
-        """What the model takes the image to be, step by step, and some steps side by side at the end.
+    ) -> Iterator[tuple[str, Captioned]]:
+        """Paths of what the model takes the image to be, step by step, and of some steps, at the end.
 
         Raises:
             UserError: a value is not accepted.
@@ -138,18 +139,21 @@ class Handlers:
             raise UserError(f"The guidance scale must be between 0 and {MAX_GUIDANCE:g}")
         if steps not in IMAGE_STEPS:
             raise UserError(f"The number of steps must be one of {', '.join(map(str, IMAGE_STEPS))}")
-        frames = self.generator.steps(prompt, seed=int(seed), steps=steps, guidance_scale=guidance_scale)
+        images = self.generator.steps(prompt, seed=int(seed), steps=steps, guidance_scale=guidance_scale)
+        folder = self._new_folder()
+        frames = [_save(image, folder / f"step_{i}.png") for i, image in enumerate(images, 1)]
         for frame in frames[:-1]:
             yield frame, []
         chosen = sorted(set(np.linspace(0, len(frames) - 1, STRIP).round().astype(int).tolist()))
         yield frames[-1], [(frames[i], f"{i + 1}/{len(frames)}") for i in chosen]
 
-    def look_at_noise(self, found: Segmentation | None, t: float) -> list[Image.Image]:
-        """What NAMES lists, of the first phrase's mask and its image at noise level `t`. Raises UserError."""
+    def look_at_noise(self, found: Segmentation | None, t: float) -> list[str]:
+        """What NAMES lists, as paths, of the first phrase's mask and its image at noise level `t`."""
         if found is None:
             raise UserError("Segment an image first: its mask is shown here")
         pictures = self.noise(found.image, found.masks[0], found.phrases[0], float(np.clip(t, 0, 1)))
-        return [Image.fromarray(picture) for picture in pictures]
+        folder = self._new_folder()
+        return [_save(Image.fromarray(one), folder / f"{i}.png") for i, one in enumerate(pictures)]
 
     def densities(self) -> list[tuple[float, float, str]]:
         """(noise level, density, law), for a plot of where each task is trained."""
@@ -166,6 +170,15 @@ class Handlers:
         return self._folders[-1]
 
 
+def _save(image: Image.Image, path: pathlib.Path) -> str:
+    image.save(path)
+    return str(path)
+
+
+def _of_view(files: list[str], view: str) -> list[str]:
+    return [path for path in files if pathlib.Path(path).name.startswith(view)]
+
+
 def _enlarged(found: Segmentation) -> Segmentation:
     """With every pixel of a small image repeated, so that a legend does not dwarf it."""
     factor = -(-LEAST_SIDE // max(found.image.shape[:2]))
@@ -178,6 +191,7 @@ def _enlarged(found: Segmentation) -> Segmentation:
         image=grow(found.image, 0),
         masks=grow(found.masks, 1),
         probabilities=grow(found.probabilities, 1),
+        uncertainty=None,
     )
 
 

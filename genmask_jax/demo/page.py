@@ -1,10 +1,10 @@
 """The page's layout, and which control calls what."""
 
-import functools
+import contextlib
 import html
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, no_type_check
 
 import gradio as gr
 import pandas as pd
@@ -52,17 +52,13 @@ def theme() -> gr.themes.Base:
     return gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"])
 
 
-def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
+@contextlib.contextmanager
+def telling() -> Iterator[None]:
     """Shows a UserError to the visitor."""
-
-    @functools.wraps(handler)
-    def wrapped(*arguments):
-        try:
-            yield from handler(*arguments)
-        except UserError as error:
-            raise gr.Error(html.escape(str(error)), print_exception=False) from error
-
-    return wrapped
+    try:
+        yield
+    except UserError as error:
+        raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
 
 def build(handlers: Handlers, title: str, per_minute: int = PER_MINUTE) -> gr.Blocks:
@@ -74,6 +70,7 @@ def build(handlers: Handlers, title: str, per_minute: int = PER_MINUTE) -> gr.Bl
         per_minute: runs of the model that a visitor may ask for.
     """
     rate = Rate(per_minute)
+    gr.set_static_paths([handlers.folder])  # its files are sent as they are, not copied first
     blocks = gr.Blocks(title=f"GenMask-JAX: {title}", analytics_enabled=False, delete_cache=(600, 3600))
     with blocks:
         gr.Markdown(f"# GenMask-JAX\nOne diffusion transformer finds and draws. Model: `{title}`")
@@ -137,29 +134,29 @@ def _segment_tab(handlers: Handlers, rate: Rate, found: gr.State) -> None:
 
     def show(found: Segmentation | None, threshold: float):
         if found is None:
-            yield tuple(gr.skip() for _ in views)
-            return
-        s = handlers.show(found, threshold)
-        yield s.overlay, s.table, s.masks, s.label_map, s.uncertainty, s.files
+            return tuple(gr.skip() for _ in views)
+        with telling():
+            s = handlers.show(found, threshold)
+        return s.overlay, s.table, s.masks, s.label_map, s.uncertainty, s.files
 
     def segment(image: str | None, text: str, threshold: float, request: gr.Request):
-        rate.count(visitor(request))
-        found = handlers.segment(image, text)
-        for shown in show(found, threshold):
-            yield found, *shown
+        with telling():
+            rate.count(visitor(request))
+            found = handlers.segment(image, text)
+        return found, *show(found, threshold)
 
     inputs, outputs = [image, text, threshold], [found, *views]
     run = {"concurrency_limit": 1, "concurrency_id": "model", "scroll_to_output": False}
     gr.on(
-        [button.click, text.submit], guarded(segment), inputs, outputs, api_name="segment",
+        [button.click, text.submit], segment, inputs, outputs, api_name="segment",
         api_description="Finds phrases in an image.", **run,
     )  # fmt: skip
     threshold.change(
-        guarded(show), [found, threshold], views, trigger_mode="always_last", show_progress="hidden",
+        show, [found, threshold], views, trigger_mode="always_last", show_progress="hidden",
         concurrency_limit=2, api_visibility="private",
     )  # fmt: skip
     if examples:
-        examples.load_input_event.then(guarded(segment), inputs, outputs, api_visibility="private", **run)
+        examples.load_input_event.then(segment, inputs, outputs, api_visibility="private", **run)
 
 
 def _generate_tab(handlers: Handlers, rate: Rate) -> None:
@@ -186,14 +183,16 @@ def _generate_tab(handlers: Handlers, rate: Rate) -> None:
     gr.Markdown("What the model takes the image to be, step by step")
     strip = gallery("Steps")
 
+    @no_type_check  # a wrapper that checks types would hide from Gradio that this is a generator
     def generate(prompt: str, seed: float, guidance: float, steps: int, request: gr.Request):
-        rate.count(visitor(request))
-        for image, shown in handlers.generate(prompt, seed, guidance, steps):
-            yield image, shown
-            time.sleep(0 if shown else FRAME_SECONDS)
+        with telling():
+            rate.count(visitor(request))
+            for image, shown in handlers.generate(prompt, seed, guidance, steps):
+                yield image, shown
+                time.sleep(0 if shown else FRAME_SECONDS)
 
     gr.on(
-        [button.click, prompt.submit], guarded(generate), [prompt, seed, guidance, steps], [image, strip],
+        [button.click, prompt.submit], generate, [prompt, seed, guidance, steps], [image, strip],
         api_name="generate", api_description="Draws an image.", concurrency_limit=1, concurrency_id="model",
     )  # fmt: skip
 
@@ -221,12 +220,13 @@ def _how_tab(handlers: Handlers, rate: Rate, found: gr.State, tab: gr.Tab) -> No
     tab.select(lambda: rows, None, plot, api_visibility="private")  # as wide as the tab, now that it is seen
 
     def look(found: Segmentation | None, t: float, request: gr.Request):
-        rate.count(visitor(request))
-        yield handlers.look_at_noise(found, t)
+        with telling():
+            rate.count(visitor(request))
+            return handlers.look_at_noise(found, t)
 
     run = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
     gr.on(
-        [tab.select, t.change], guarded(look), [found, t], pictures, trigger_mode="always_last",
+        [tab.select, t.change], look, [found, t], pictures, trigger_mode="always_last",
         show_progress="hidden", **run,
     )  # fmt: skip
 
