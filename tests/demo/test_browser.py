@@ -1,4 +1,4 @@
-"""The page in headless Chromium: drop, type, keyboard, narrow screens, large and wrong files, hostile texts."""
+"""The page in headless Chromium: drop, type, keyboard, narrow screens, wrong files, hostile texts."""
 
 import pathlib
 import shutil
