@@ -21,6 +21,7 @@ from genmask_jax.evaluation.on_benchmarks import score_benchmarks
 from genmask_jax.evaluation.on_scenes import score_scenes
 from genmask_jax.evaluation.scoring import Scoring
 from genmask_jax.pretrained import directory_of
+from genmask_jax.report import report_on
 from genmask_jax.runs import read_config
 
 CHECKPOINT = flags.DEFINE_string(
@@ -94,6 +95,9 @@ def main() -> None:
         raise UserError(f"--config: data.size {asked.data.size}, but the model takes {config.data.size} px")
     else:
         score_scenes(scoring, asked.data, SPLIT.value, count=COUNT.value, num_images=NUM_IMAGES.value)
+    run = directory_of(CHECKPOINT.value)
+    if not WORKDIR.value and (run / "metrics.jsonl").exists():  # a packed model has no report
+        report_on(run)
 
 
 def start() -> None:

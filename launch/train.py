@@ -5,7 +5,7 @@
 
 Any field of the config can be set: --config.optimizer.learning_rate=3e-4. On a pod, run the same command on
 every host. A stopped run (Ctrl-C, SIGTERM, a crash) resumes with --resume. Writes to the work directory:
-checkpoints/, samples/ (validation images), metrics.jsonl and TensorBoard events.
+checkpoints/, samples/ (validation images), metrics.jsonl, TensorBoard events and, at the end, report.html.
 """
 
 from absl import flags, logging
@@ -14,6 +14,7 @@ from ml_collections import config_flags
 from genmask_jax import cli, hosts
 from genmask_jax.config import TrainConfig, from_config_dict
 from genmask_jax.errors import UserError
+from genmask_jax.report import report_on
 from genmask_jax.training.start import train_genmask
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -43,6 +44,7 @@ def main() -> None:
         change=CHANGE.value,
         profile=parse_range(PROFILE.value, config.loop.num_steps),
     )
+    report_on(WORKDIR.value)
     logging.info("trained %s in %s: %s", config.name, WORKDIR.value, scores)
 
 

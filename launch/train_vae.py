@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from genmask_jax import cli, hosts
 from genmask_jax.config import VAETrainConfig, from_config_dict
+from genmask_jax.report import report_on
 from genmask_jax.training.start import train_vae
 
 CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file configs/vae_*.py.")
@@ -30,6 +31,7 @@ def main() -> None:
         overwrite=OVERWRITE.value,
         change=CHANGE.value,
     )
+    report_on(workdir)
     logging.info("VAE in %s/vae: %s", workdir, scores)
 
 

@@ -15,6 +15,7 @@ from genmask_jax.config import LoopConfig
 from genmask_jax.errors import UserError
 from genmask_jax.hosts import is_first
 from genmask_jax.paths import listed
+from genmask_jax.training.sessions import add_session
 
 
 def need_finite(step: int, metrics: dict[str, float]) -> None:
@@ -52,6 +53,7 @@ class Reporter:
         if self.first:
             (workdir / "samples").mkdir(parents=True, exist_ok=True)
             _forget_after(workdir / "metrics.jsonl", step)
+            add_session(workdir, step)
         self.writer = metric_writers.create_default_writer(
             str(workdir), just_logging=not self.first, asynchronous=False
         )

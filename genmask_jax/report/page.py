@@ -1,0 +1,172 @@
+"""The report's HTML: one file that needs no network and escapes what runs and data say."""
+
+import base64
+import dataclasses
+import datetime
+import io
+import json
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+from absl import logging
+from etils import epath
+from markupsafe import Markup
+from PIL import Image
+
+from genmask_jax import hosts
+from genmask_jax.errors import UserError
+from genmask_jax.report.curves import plot
+from genmask_jax.report.run import Evaluation, Run, read_run
+
+SHEET_WIDTH, SHEET_HEIGHT, QUALITY = 1400, 2400, 70
+"""Pixels of an embedded sheet, and the quality of its WebP."""
+HEADLINES = ("mIoU", "oIoU", "gIoU", "cIoU", "P@0.5", "P@0.9", "pixel_accuracy", "count")
+ORDER = (
+    "loss",
+    "loss_segment",
+    "loss_generate",
+    "loss_mask",
+    "loss_image",
+    "kl",
+    "grad_norm",
+    "learning_rate",
+)
+
+
+def write_report(paths: Sequence[epath.PathLike], out: epath.PathLike) -> epath.Path:
+    """Writes a report on one run, or on several beside one another, and returns its path.
+
+    Raises:
+        UserError: a directory holds no run, or the file cannot be written.
+    """
+    runs = [read_run(path) for path in paths]
+    names = _names(runs)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string((epath.Path(__file__).parent / "page.html").read_text())
+    html = template.render(
+        title=" and ".join(names) if len(names) < 4 else f"{len(names)} runs",
+        made=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        names=names,
+        plots=_plots(runs, names),
+        scores=_scores(runs, names),
+        runs=[_describe(run, name) for run, name in zip(runs, names, strict=True)],
+    )
+    target = epath.Path(out)
+    target.write_text(html)
+    return target
+
+
+def report_on(path: epath.PathLike) -> None:
+    """Writes PATH/report.html at the end of other work, which a report that fails must not cost."""
+    if not hosts.is_first():
+        return
+    try:
+        logging.info("report: %s", write_report([path], epath.Path(path) / "report.html"))
+    except (UserError, OSError, ValueError) as error:
+        logging.warning("no report was written: %s", error)
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The config's name, or the directory where several runs have the same."""
+    own = [run.config.name for run in runs]
+    return [str(run.path) if own.count(name) > 1 else name for run, name in zip(runs, own, strict=True)]
+
+
+def _plots(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup]]:
+    """(metric, SVG) of every metric that any run logged, a line for each run."""
+    metrics = dict.fromkeys(metric for run in runs for metric in run.curves)
+    ordered = [m for m in ORDER if m in metrics] + sorted(m for m in metrics if m not in ORDER)
+    found = []
+    for metric in ordered:
+        lines = {name: run.curves.get(metric, []) for run, name in zip(runs, names, strict=True)}
+        logarithmic = metric.startswith("loss") or metric in ("grad_norm", "kl")
+        found.append((metric.replace("val_", "validation "), Markup(plot(lines, logarithmic=logarithmic))))
+    return found
+
+
+def _scores(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
+    """A table of every evaluation: headings and rows."""
+    rows = [
+        (name, evaluation.name, evaluation.metrics)
+        for run, name in zip(runs, names, strict=True)
+        for evaluation in run.evaluations
+    ]
+    shown = [key for key in HEADLINES if any(key in metrics for _, _, metrics in rows)]
+    return {
+        "headings": ["run", "split", *shown],
+        "rows": [
+            [name, split, *(number(metrics.get(key)) for key in shown)] for name, split, metrics in rows
+        ],
+    }
+
+
+def _describe(run: Run, name: str) -> dict[str, Any]:
+    config = run.config
+    steps = max((points[-1][0] for points in run.curves.values() if points), default=0)
+    return {
+        "name": name,
+        "path": str(run.path),
+        "steps": f"{steps:,} of {config.loop.num_steps:,}",
+        "examples": f"{steps * config.loop.global_batch_size:,}",
+        "data": f"{config.data.name}, {config.data.size} px"
+        + (f", {config.data.path}" * bool(config.data.path)),
+        "changed": [(field, _value(default), _value(value)) for field, default, value in run.changed],
+        "config": json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False),
+        "history": [json.dumps(change, ensure_ascii=False) for change in run.history],
+        "sessions": run.sessions,
+        "command": _command(run),
+        "sheets": [(sheet.stem.replace("_", " "), _embedded(sheet)) for sheet in run.sheets],
+        "evaluations": [_details(evaluation) for evaluation in run.evaluations],
+    }
+
+
+def _command(run: Run) -> str:
+    """The command that began the run; of an older run, one with the values in its config.json."""
+    if run.sessions:
+        return str(run.sessions[0].get("command", ""))
+    values = [f"--config.{field}={_value(value)}" for field, _, value in run.changed if field != "name"]
+    fields = [value for value in values if not value.endswith("=")]
+    script = f"python launch/{run.script} --config=configs/{run.config.name}.py"
+    return " ".join([script, *map(shlex.quote, fields), "--workdir=runs/again"])
+
+
+def _details(evaluation: Evaluation) -> dict[str, Any]:
+    groups = evaluation.metrics.get("groups")
+    keys = ("count", "mIoU", "oIoU", "P@0.5", "every_object_mIoU")
+    rows = [
+        [str(group), *(number(scores.get(key)) for key in keys)]
+        for group, scores in (groups.items() if isinstance(groups, dict) else ())
+        if isinstance(scores, dict)
+    ]
+    return {
+        "name": evaluation.name,
+        "headings": ["kind of expression", *keys],
+        "rows": rows,
+        "metrics": json.dumps(evaluation.metrics, indent=2, ensure_ascii=False),
+        "sheets": [(sheet.stem.replace("_", " "), _embedded(sheet)) for sheet in evaluation.sheets],
+    }
+
+
+def number(value: Any) -> str:
+    """A number as a table shows it; a dash for none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "-" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _embedded(path: epath.Path) -> str:
+    """A sheet as a data URI, reduced and compressed."""
+    with path.open("rb") as file, Image.open(file) as opened:
+        image = opened.convert("RGB")
+    image.thumbnail((SHEET_WIDTH, SHEET_HEIGHT))
+    compressed = io.BytesIO()
+    image.save(compressed, "WEBP", quality=QUALITY)
+    return "data:image/webp;base64," + base64.b64encode(compressed.getvalue()).decode()

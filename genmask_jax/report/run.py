@@ -1,0 +1,122 @@
+"""What a run's directory tells."""
+
+import dataclasses
+import json
+from typing import Any
+
+from etils import epath
+
+from genmask_jax.config import TrainConfig, VAETrainConfig
+from genmask_jax.errors import UserError
+from genmask_jax.fields import differences
+from genmask_jax.paths import listed
+from genmask_jax.runs import read_config, read_history
+
+Point = tuple[int, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The scores in an evaluation_*/metrics.json, and the paths of the sheets beside it."""
+
+    name: str
+    metrics: dict[str, Any]
+    sheets: list[epath.Path]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run.
+
+    path: of its directory.
+    config: of the run.
+    changed: (field, default, value) of every field that differs from its default.
+    history: what changed on resumes.
+    curves: points of each metric that was logged, in order of steps.
+    sheets: paths of the last validation's contact sheets.
+    evaluations: what launch/evaluate.py wrote.
+    sessions: what it was started with; older runs have none.
+    """
+
+    path: epath.Path
+    config: TrainConfig | VAETrainConfig
+    changed: list[tuple[str, Any, Any]]
+    history: list[dict[str, Any]]
+    curves: dict[str, list[Point]]
+    sheets: list[epath.Path]
+    evaluations: list[Evaluation]
+    sessions: list[dict[str, Any]]
+
+    @property
+    def script(self) -> str:
+        """The script that trained it."""
+        return "train.py" if isinstance(self.config, TrainConfig) else "train_vae.py"
+
+
+def read_run(path: epath.PathLike) -> Run:
+    """Reads a run's directory, whether or not the run has ended. Raises UserError if it holds none."""
+    path = epath.Path(path)
+    config = _read_config(path)
+    rows = _read_lines(path / "metrics.jsonl")
+    curves: dict[str, dict[int, float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if name != "step" and isinstance(value, int | float) and isinstance(row.get("step"), int):
+                curves.setdefault(name, {})[row["step"]] = value
+    samples = sorted(listed(path / "samples", ".png")) if (path / "samples").exists() else []
+    latest = {sheet.name.rsplit("_", 1)[0]: sheet for sheet in samples}
+    return Run(
+        path=path,
+        config=config,
+        changed=list(differences(_default(config), config)),
+        history=read_history(path),
+        curves={name: sorted(points.items()) for name, points in curves.items()},
+        sheets=list(latest.values()),
+        evaluations=[found for folder in sorted(listed(path)) if (found := _evaluation(folder))],
+        sessions=_read_lines(path / "sessions.jsonl"),
+    )
+
+
+def _read_config(path: epath.Path) -> TrainConfig | VAETrainConfig:
+    try:
+        return read_config(TrainConfig, path)
+    except UserError as error:
+        if not (path / "config.json").exists():
+            raise
+        try:
+            return read_config(VAETrainConfig, path)
+        except UserError:
+            raise error from None
+
+
+def _default(config: Any) -> Any:
+    """A config of the same kind, with the values that fields have if they are not given."""
+    values = {}
+    for field in dataclasses.fields(config):
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            value = getattr(config, field.name)
+            values[field.name] = _default(value) if dataclasses.is_dataclass(value) else value
+    return type(config)(**values)
+
+
+def _evaluation(folder: epath.Path) -> Evaluation | None:
+    if not (folder.name.startswith("evaluation_") and (folder / "metrics.json").exists()):
+        return None
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text())
+    except ValueError:
+        return None
+    return Evaluation(folder.name.removeprefix("evaluation_"), metrics, sorted(listed(folder, ".png")))
+
+
+def _read_lines(path: epath.Path) -> list[dict[str, Any]]:
+    """The lines of a file of JSON; half a line, of a run that goes on or was killed, is left out."""
+    rows = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows

@@ -1,0 +1,40 @@
+"""A run, or several beside one another, as one HTML file: curves, scores, sheets, config, machine.
+
+    python launch/report.py runs/tiny
+    python launch/report.py runs/tiny runs/seed1 --out=compared.html
+
+A run may still be going on. The file needs no network. launch/train.py and launch/evaluate.py write it to the
+run's directory by themselves, as report.html.
+"""
+
+import argparse
+
+from genmask_jax import cli
+from genmask_jax.errors import UserError
+from genmask_jax.report import write_report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("runs", nargs="+", help="the --workdir of a training")
+    parser.add_argument(
+        "--out", help="file to write; report.html in the run's directory, or here for several"
+    )
+    arguments = cli.parse(parser)
+    cli.guard(lambda: run(arguments))
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Writes the report. Raises UserError."""
+    folder = f"{arguments.runs[0]}/" if len(arguments.runs) == 1 else ""
+    out = arguments.out or f"{folder}report.html"
+    try:
+        print(write_report(arguments.runs, out))
+    except OSError as error:
+        raise UserError(f"--out={out}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()
