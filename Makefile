@@ -8,7 +8,7 @@ RUNS ?= runs/quickstart
 # those of requirements-gpu.txt.
 GPU_VENV := .venv-gpu
 
-.PHONY: install demo quickstart test test-gpu lint format clean
+.PHONY: install demo quickstart docs test test-gpu lint format clean
 
 $(VENV)/installed: requirements.txt requirements-minilm.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,15 @@ quickstart: $(VENV)/installed
 	@echo "Draw:     $(BIN)/python launch/sample.py --checkpoint=$(RUNS)/genmask --text='a red star' --out=$(RUNS)/drawn"
 	@echo "Photos:   $(BIN)/python launch/prepare_data.py stamps --out=data/stamps   (then see the README)"
 
+# The pages of docs/, in site/.
+$(VENV)/installed-docs: $(VENV)/installed requirements-docs.txt
+	$(BIN)/pip install --quiet -r requirements-docs.txt
+	touch $@
+
+docs: $(VENV)/installed-docs
+	$(BIN)/python docs/write_reference.py
+	$(BIN)/mkdocs build --strict --quiet
+
 test: $(VENV)/installed-test lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -66,4 +75,4 @@ format: $(VENV)/installed-test
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(GPU_VENV) runs
+	rm -rf $(VENV) $(GPU_VENV) runs site docs/reference

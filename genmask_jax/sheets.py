@@ -116,7 +116,7 @@ def with_palette(labels: Int[np.ndarray, "H W"]) -> Image.Image:
 def with_legend(image: UInt8[np.ndarray, "H W 3"], names: Sequence[str]) -> UInt8[np.ndarray, "_ _ 3"]:
     """The image above the names of all labels, each beside its colour."""
     lines: list[list[int]] = [[]]
-    widths = [2 * LINE + int(_font().getlength(name)) for name in names]
+    widths = [2 * LINE + int(font().getlength(name)) for name in names]
     limit = max(image.shape[1], *widths)
     for i, width in enumerate(widths):
         if lines[-1] and sum(widths[j] for j in lines[-1]) + width > limit:
@@ -188,9 +188,9 @@ def _paper(width: int, height: int) -> Image.Image:
 
 def _write(card: Image.Image, x: int, y: int, lines: Sequence[tuple[str, str]]) -> None:
     """Writes lines of (text, colour), one below the other."""
-    draw, font = ImageDraw.Draw(card), _font()
+    draw, letters = ImageDraw.Draw(card), font()
     for i, (text, colour) in enumerate(lines):
-        draw.text((x, y + i * LINE), text, fill=colour, font=font)
+        draw.text((x, y + i * LINE), text, fill=colour, font=letters)
 
 
 def _wrap(text: str, width: int) -> list[str]:
@@ -198,7 +198,7 @@ def _wrap(text: str, width: int) -> list[str]:
     lines: list[str] = []
     for word in text.split():
         longer = f"{lines[-1]} {word}" if lines else word
-        if lines and _font().getlength(longer) <= width:
+        if lines and font().getlength(longer) <= width:
             lines[-1] = longer
         else:
             lines.append(word)
@@ -206,7 +206,8 @@ def _wrap(text: str, width: int) -> list[str]:
 
 
 @functools.cache
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """The lettering of all sheets."""
     return ImageFont.load_default(size=FONT_SIZE)
 
 

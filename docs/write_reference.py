@@ -1,0 +1,142 @@
+"""Writes docs/reference/: the config from its dataclasses, the commands from their own help.
+
+    python docs/write_reference.py
+
+`make docs` calls it.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import io
+import os
+import pathlib
+import re
+import runpy
+import subprocess
+import sys
+from typing import Any
+
+from genmask_jax import __all__ as public
+from genmask_jax.config import EvaluationConfig, TrainConfig, VAETrainConfig
+from genmask_jax.ranges import rule_of
+
+DOCS = pathlib.Path(__file__).parent
+REFERENCE = DOCS / "reference"
+LAUNCH = DOCS.parent / "launch"
+KINDS = {"train.py": TrainConfig, "train_vae.py": VAETrainConfig, "evaluate.py": EvaluationConfig}
+
+
+def main() -> None:
+    REFERENCE.mkdir(exist_ok=True)
+    os.environ |= {"COLUMNS": "100", "JAX_PLATFORMS": "cpu"}
+    (REFERENCE / "config.md").write_text(config_page())
+    (REFERENCE / "commands.md").write_text(commands_page())
+    (REFERENCE / "python.md").write_text(python_page())
+
+
+def config_page() -> str:
+    """Every dataclass that a config holds: what it is, and a table of its fields."""
+    parts = [
+        "# Config",
+        "A config is a file `configs/NAME.py`, whose `get_config()` returns one of these dataclasses. "
+        "`--config.GROUP.FIELD=VALUE` sets a field on the command line.",
+    ]
+    done: set[type] = set()
+    for script, kind in KINDS.items():
+        parts.append(f"## {kind.__name__}: `--config` of launch/{script}")
+        parts += _dataclass(kind, "", done)
+    return "\n\n".join(parts) + "\n"
+
+
+def _dataclass(kind: Any, prefix: str, done: set[type]) -> list[str]:
+    """Docstring and table of a dataclass, then those of the dataclasses in it that are new."""
+    said, notes = _docstring(kind)
+    rows = ["| field | type | default | |", "|---|---|---|---|"]
+    nested = []
+    hints = inspect.get_annotations(kind, eval_str=True)
+    for field in dataclasses.fields(kind):
+        hint, name = hints[field.name], f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(hint):
+            nested.append((hint, f"{name}."))
+        rule = rule_of(name)
+        about = " ".join(filter(None, [notes.get(field.name, ""), f"({rule[1]})" if rule else ""]))
+        shown = f"`{_default(field)}`" if not dataclasses.is_dataclass(hint) else f"see `{hint.__name__}`"
+        rows.append(f"| `{name}` | {_type(hint)} | {shown} | {about.replace('|', chr(92) + '|')} |")
+    parts = [said, "\n".join(rows)]
+    for hint, start in nested:
+        if hint not in done:
+            done.add(hint)
+            parts += [f"### {hint.__name__}: `config.{start.rstrip('.')}`", *_dataclass(hint, start, done)]
+    return parts
+
+
+def _docstring(kind: Any) -> tuple[str, dict[str, str]]:
+    """The text of a docstring, and what it says of each field."""
+    text = inspect.getdoc(kind) or ""
+    names = {field.name for field in dataclasses.fields(kind)}
+    said, notes, current = [], {}, []
+    for line in text.splitlines():
+        match = re.match(r"([\w, ]+): (.*)", line)
+        listed = [name.strip() for name in match[1].split(",")] if match else []
+        if match and listed and set(listed) <= names:
+            current = listed
+            notes |= dict.fromkeys(listed, match[2])
+        elif current and line.startswith(" "):
+            notes |= {name: f"{notes[name]} {line.strip()}" for name in current}
+        else:
+            current = []
+            said.append(line)
+    return "\n".join(said).strip(), notes
+
+
+def _type(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint)) if not getattr(hint, "__args__", None) else str(hint)
+
+
+def _default(field: dataclasses.Field) -> str:
+    return "needed" if field.default is dataclasses.MISSING else repr(field.default)
+
+
+def commands_page() -> str:
+    """The help of every script."""
+    parts = ["# Commands", "Installed with pip, `launch/train.py` is `genmask-train`, and so on."]
+    for script in sorted(LAUNCH.glob("*.py")):
+        parts.append(f"## {script.name}\n\n```text\n{_help(script)}\n```")
+        for command in re.findall(r"^\s+\{([\w,]+)\}", _help(script), flags=re.M)[:1]:
+            parts += [
+                f"### {script.name} {name}\n\n```text\n{_help(script, name)}\n```"
+                for name in command.split(",")
+            ]
+    return "\n\n".join(parts) + "\n"
+
+
+@functools.cache
+def _help(script: pathlib.Path, *command: str) -> str:
+    """What --help prints. Scripts with absl's flags, which are the process's, have processes of their own."""
+    if "absl import flags" in script.read_text():
+        done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
+        said = done.stdout
+    else:
+        printed, before = io.StringIO(), sys.argv
+        sys.argv = [script.name, *command, "--help"]
+        try:
+            with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+                runpy.run_path(str(script), run_name="__main__")
+        finally:
+            sys.argv = before
+        said = printed.getvalue()
+    if not said.strip():
+        raise SystemExit(f"{script.name} --help says nothing")
+    return said.strip().replace(f"{LAUNCH.parent}/", "")
+
+
+def python_page() -> str:
+    """A directive of mkdocstrings for everything that is public."""
+    names = [name for name in public if not name.startswith("_")]
+    return "\n\n".join(["# Python", *(f"::: genmask_jax.{name}" for name in names)]) + "\n"
+
+
+if __name__ == "__main__":
+    main()

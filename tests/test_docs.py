@@ -1,0 +1,88 @@
+"""What README and docs print: commands exist with flags, fields and configs; the first Python block runs."""
+
+import dataclasses
+import pathlib
+import re
+import shlex
+import shutil
+
+import pytest
+
+from genmask_jax.config import EvaluationConfig, TrainConfig, VAETrainConfig
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHARED = {"help", "coordinator", "num_processes", "process_id"}
+"""Flags of every script, or of all that run on many hosts."""
+
+
+def commands() -> list[str]:
+    """Every command of a script of launch/ in a code block, with its continued lines joined."""
+    found = []
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+        found += [line.split("#")[0].strip() for line in lines if "python launch/" in line]
+    return sorted(set(found))
+
+
+def flags_of(script: pathlib.Path) -> set[str]:
+    source = script.read_text()
+    absl = re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source)
+    return SHARED | set(absl) | set(re.findall(r"\(\s*\"--(\w+)\"", source))
+
+
+def has_field(kind: type, name: str) -> bool:
+    for part in name.split("."):
+        fields = {field.name: field.type for field in dataclasses.fields(kind)} if kind else {}
+        if part not in fields:
+            return False
+        kind = fields[part] if dataclasses.is_dataclass(fields[part]) else None
+    return True
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_exist(command):
+    words = shlex.split(command.partition("python ")[2])
+    script = ROOT / words[0]
+    assert script.exists()
+    for word in words[1:]:
+        if not word.startswith("--"):
+            continue
+        name, _, value = word[2:].partition("=")
+        if name.startswith(("config.", "vae.")):
+            field = name.partition(".")[2]
+            assert any(has_field(kind, field) for kind in (TrainConfig, VAETrainConfig, EvaluationConfig))
+        else:
+            assert name.strip("[]") in flags_of(script)
+        if name == "config" and value.startswith("configs/"):
+            assert (ROOT / value).exists()
+
+
+def test_a_stale_flag_would_be_found():
+    assert "workdir" in flags_of(ROOT / "launch" / "train.py")
+    assert "work_dir" not in flags_of(ROOT / "launch" / "train.py")
+    assert has_field(TrainConfig, "optimizer.learning_rate")
+    assert not has_field(TrainConfig, "optimizer.lr")
+    assert len(commands()) > 40
+
+
+def test_the_first_python_block_runs(tmp_path, monkeypatch):
+    block = re.search(r"\n((?:    .*\n|\n)+)", (ROOT / "README.md").read_text().partition("In Python:")[2])[1]
+    assert "Segmenter.from_pretrained" in block
+    (tmp_path / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "scene.png", tmp_path / "docs")
+    monkeypatch.chdir(tmp_path)
+    exec(re.sub(r"(?m)^    ", "", block), {})
+    assert {path.name for path in (tmp_path / "found").iterdir()} >= {
+        "mask_1.png",
+        "mask_2.png",
+        "overlay.png",
+    }
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            generated = target.startswith("reference/")
+            assert generated or (page.parent / target).exists(), f"{page.name}: {target}"
