@@ -6,6 +6,8 @@ import re
 import shlex
 import shutil
 
+import nbclient
+import nbformat
 import pytest
 
 from genmask_jax.config import EvaluationConfig, TrainConfig, VAETrainConfig
@@ -79,6 +81,15 @@ def test_the_first_python_block_runs(tmp_path, monkeypatch):
         "mask_2.png",
         "overlay.png",
     }
+
+
+@pytest.mark.slow
+def test_the_notebook_runs():
+    notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", 4)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(ROOT)}}).execute()
+    kinds = [output["output_type"] for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert kinds.count("execute_result") >= 8
+    assert "error" not in kinds
 
 
 def test_links_between_pages_lead_somewhere():
