@@ -68,4 +68,5 @@ def test_every_command_is_in_the_wheel(installed):
         module, _, function = line.split(" = ")[1].partition(":")
         source = (installed / f"{module.replace('.', '/')}.py").read_text()
         assert f"def {function}() -> None" in source
-    assert (installed / "genmask_jax" / "py.typed").exists()
+    for name in ("py.typed", "report/page.html"):
+        assert (installed / "genmask_jax" / name).exists()
