@@ -40,7 +40,13 @@ class Noise:
         small = to_model_size(image, size)
         texts = [stack_inputs([networks.preparer(phrase, seen)]) for seen in (small, None)]
         binary = (levels[..., 0] > 127).astype(np.uint8)
-        rows = (small[None], binary[None], *texts, example_keys(0, np.zeros(1, int)), np.float32([t]))
+        rows = (
+            small[None],
+            binary[None],
+            *texts,
+            example_keys(0, np.zeros(1, int)),
+            np.full(1, t, np.float32),
+        )
         found = self._show(networks.params, networks.frozen, *to_devices(rows, networks.mesh))
         return np.round(np.clip(jax.device_get(found) * 127.5 + 127.5, 0, 255)).astype(np.uint8)
 

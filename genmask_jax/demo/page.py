@@ -8,6 +8,7 @@ from typing import Any, no_type_check
 
 import gradio as gr
 import pandas as pd
+from gradio import themes
 
 from genmask_jax.demo.handlers import Handlers
 from genmask_jax.demo.limits import (
@@ -47,9 +48,9 @@ moderate noise, and take several steps.
 """
 
 
-def theme() -> gr.themes.Base:
+def theme() -> themes.Base:
     """Colours and fonts; none is fetched from elsewhere."""
-    return gr.themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"])
+    return themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"])
 
 
 @contextlib.contextmanager
