@@ -76,7 +76,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
 
 def _plots(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup]]:
     """(metric, SVG) of every metric that any run logged, a line for each run."""
-    metrics = dict.fromkeys(metric for run in runs for metric in run.curves)
+    metrics = dict.fromkeys(metric for run in runs for metric in run.curves if "/" not in metric)
     ordered = [m for m in ORDER if m in metrics] + sorted(m for m in metrics if m not in ORDER)
     found = []
     for metric in ordered:

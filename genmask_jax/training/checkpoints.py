@@ -76,6 +76,7 @@ class Checkpoints:
         saved = self._saved(step)
         metrics = saved["metrics"]
         names = {n if n in metrics else RENAMED_METRICS.get(n, n): n for n in state.metrics}
+        names = {old: name for old, name in names.items() if old in metrics}  # newer ones begin at 0
         # A run may go on with an average, or without one, unlike before.
         item = "ema_params" if saved["params"] else "params"
         wanted = dataclasses.replace(state, metrics={old: state.metrics[name] for old, name in names.items()})
@@ -92,7 +93,7 @@ class Checkpoints:
             train,
             params=train.params if saved["params"] else averaged,
             ema_params=averaged if saved["params"] else jax.tree.map(jnp.copy, averaged),
-            metrics={names[old]: value for old, value in train.metrics.items()},
+            metrics=state.metrics | {names[old]: value for old, value in train.metrics.items()},
         )
         if state.ema_params is None:
             train = dataclasses.replace(train, ema_params=None)

@@ -23,6 +23,8 @@ from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.sheets import generation_sheet, segmentation_sheet
 from genmask_jax.system import GenMask, Networks
 from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
+from genmask_jax.training import noise_levels
+from genmask_jax.training.step import NORMS
 
 ENOUGH = 0.1
 """Share of an image from which on an object needs no extra weight."""
@@ -39,7 +41,8 @@ class GenMaskTask:
     def __init__(self, networks: Networks, config: TrainConfig):
         self.networks, self.config = networks, config
         tasks = [task for task in TASKS if task == "segment" or generates(config.data)]
-        self.metric_names = ("loss", *(f"loss_{task}" for task in tasks), "grad_norm")
+        by_noise = [name for task in tasks for name in noise_levels.metric_names(task)]
+        self.metric_names = ("loss", *(f"loss_{task}" for task in tasks), *NORMS, *by_noise)
         self.pretrained: Pretrained | None = None  # what `start` starts from, if not all of `config.init`
         self.frozen, self.init_params = networks.frozen, networks.init_params
         self.segmenter = MaskSampler(networks, config.sampler, batch_size=32)
@@ -100,12 +103,15 @@ class GenMaskTask:
             masks = batch["segment"]["masks"]
             weights = small_mask_weights(masks, (rows, columns), self.config.small_mask_weight)
             errors[0] = errors[0] * weights[..., None]
-        losses = {f"loss_{name}": error.mean() for name, error in zip(x0, errors, strict=True)}
+        losses, by_noise = {}, {}
+        for name, error, level in zip(x0, errors, t, strict=True):
+            losses[f"loss_{name}"] = error.mean()
+            by_noise |= noise_levels.by_noise_level(name, error.mean((1, 2, 3)), level)
         weight = self.config.segment_weight
         loss = losses["loss_segment"]
         if "loss_generate" in losses:
             loss = (weight * loss + losses["loss_generate"]) / (weight + 1)
-        return loss, {"loss": loss, **losses}
+        return loss, {"loss": loss, **losses, **by_noise}
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
         """Returns validation scores; the first host writes contact sheets to `directory`."""
@@ -121,7 +127,8 @@ class GenMaskTask:
                 generation_sheet(list(images), prompts, directory / f"images_{step:06d}.png")
         # The score selects the best checkpoint; an empty prediction is correct if there is no target.
         score = np.mean([row["iou"] if row["union"] else 1.0 for row in result.examples])
-        return {name: result.metrics[name] for name in ("mIoU", "oIoU", "P@0.5")} | {"score": float(score)}
+        scores = {name: result.metrics[name] for name in ("mIoU", "oIoU", "P@0.5")} | {"score": float(score)}
+        return scores | {f"mIoU/{kind}": of["mIoU"] for kind, of in result.metrics["groups"].items()}
 
 
 def small_mask_weights(

@@ -55,7 +55,10 @@ class Task(Protocol):
         ...
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
-        """Validation scores, including `score`, which selects the best checkpoint (higher is better)."""
+        """Validation scores, including `score`, which selects the best checkpoint (higher is better).
+
+        Those of a part of the examples have a slash in their names: they are charted alone.
+        """
         ...
 
 
@@ -147,8 +150,9 @@ def train(
                 need_finite(step, {name: float(x) for name, x in jax.device_get(state.metrics).items()})
             if evaluated:
                 began = time.monotonic()
-                scores = task.evaluate(state.eval_params, step, workdir / "samples")
-                reporter.scores(step, scores, time.monotonic() - began)
+                all_scores = task.evaluate(state.eval_params, step, workdir / "samples")
+                reporter.scores(step, all_scores, time.monotonic() - began)
+                scores = {name: value for name, value in all_scores.items() if "/" not in name}
             if saved:  # before the next batch is drawn, so that the data's position belongs to the step
                 checkpoints.save(state, data, scores["score"] if evaluated else None)
             if stopped and step < loop.num_steps:

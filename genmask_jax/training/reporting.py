@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+import jax
 from absl import logging
 from etils import epath
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,6 +16,7 @@ from genmask_jax.config import LoopConfig
 from genmask_jax.errors import UserError
 from genmask_jax.hosts import is_first
 from genmask_jax.paths import listed
+from genmask_jax.training import noise_levels
 from genmask_jax.training.sessions import add_session
 
 
@@ -42,6 +44,14 @@ def _forget_after(path: epath.Path, step: int) -> None:
     path.write_text("".join(f"{line}\n" for line in kept))
 
 
+def _device_memory() -> dict[str, float]:
+    """The peak of this process's first device, where it keeps count (a CPU does not)."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return (
+        {"peak_device_memory_gib": stats["peak_bytes_in_use"] / 2**30} if "peak_bytes_in_use" in stats else {}
+    )
+
+
 class Reporter:
     """Writes scalars and images. Hosts other than the first only log and check the scalars."""
 
@@ -54,9 +64,8 @@ class Reporter:
             (workdir / "samples").mkdir(parents=True, exist_ok=True)
             _forget_after(workdir / "metrics.jsonl", step)
             add_session(workdir, step)
-        self.writer = metric_writers.create_default_writer(
-            str(workdir), just_logging=not self.first, asynchronous=False
-        )
+        self.charts = [metric_writers.SummaryWriter(str(workdir))] if self.first else []
+        self.writer = metric_writers.MultiWriter([metric_writers.LoggingWriter(), *self.charts])
         # Fits into a terminal of 80 columns.
         losses = TextColumn("{task.fields[losses]}")
         columns = (BarColumn(bar_width=10), MofNCompleteColumn(), TimeRemainingColumn(), losses)
@@ -87,6 +96,7 @@ class Reporter:
         """Logs window means and throughput. Raises UserError if a mean is not finite."""
         scalars = {name: float(value) for name, value in metrics.items()}
         need_finite(step, scalars)
+        scalars, by_noise = noise_levels.split(scalars)
         seconds = (time.monotonic() - self.logged_time) / max(1, step - self.logged_step)
         self.logged_step, self.logged_time = step, time.monotonic()
         self._append({"step": step, **scalars, "learning_rate": learning_rate})
@@ -96,7 +106,9 @@ class Reporter:
             "examples_per_second": self.loop.global_batch_size / seconds,
             "minutes_left": remaining / 60,
         }
-        self.writer.write_scalars(step, scalars | speed | {"learning_rate": learning_rate})
+        others = {"learning_rate": learning_rate, **_device_memory()}
+        self.writer.write_scalars(step, scalars | speed | others)
+        self._chart(step, by_noise)
         parts = {name.removeprefix("loss_"): value for name, value in scalars.items() if "loss_" in name}
         losses = " ".join(f"{name} {value:.4f}" for name, value in parts.items())
         self.progress.update(self.bar, losses=f"{losses} {speed['examples_per_second']:.0f} examples/s")
@@ -104,11 +116,13 @@ class Reporter:
     def scores(self, step: int, scores: dict[str, float], seconds: float) -> None:
         """Logs validation scores, and the contact sheets of this step in `samples/`."""
         self._append({"step": step, **{f"val_{name}": value for name, value in scores.items()}})
-        self.writer.write_scalars(step, {f"val/{name}": value for name, value in scores.items()})
+        shown = {name: value for name, value in scores.items() if "/" not in name}
+        self.writer.write_scalars(step, {f"val/{name}": value for name, value in shown.items()})
+        self._chart(step, {f"val_{name}": value for name, value in scores.items() if "/" in name})
         self.logged_time += seconds  # validation is not training time
         if self.first:
             self._write_sheets(step)
-        logging.info("step %d: validation %s in %.1f s", step, scores, seconds)
+        logging.info("step %d: validation %s in %.1f s", step, shown, seconds)
 
     def _write_sheets(self, step: int) -> None:
         import numpy as np
@@ -118,6 +132,11 @@ class Reporter:
             with path.open("rb") as file:
                 image = np.asarray(Image.open(file).convert("RGB"))
             self.writer.write_images(step, {path.name.rsplit("_", 1)[0]: image[None]})
+
+    def _chart(self, step: int, scalars: dict[str, float]) -> None:
+        """Scalars that are too many for the log, for TensorBoard alone."""
+        for charts in self.charts:
+            charts.write_scalars(step, scalars)
 
     def _append(self, row: dict[str, Any]) -> None:
         if self.first:

@@ -12,6 +12,8 @@ from genmask_jax.config import LoopConfig
 from genmask_jax.sharding import batch_sharding, tracing_on
 from genmask_jax.training.state import TrainState
 
+NORMS = ("grad_norm", "update_norm")
+"""What the step itself measures: norms of the gradients and of the parameters' change."""
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 """(params, frozen, batch, key) -> scalar loss, scalars to log (including the loss)."""
 
@@ -29,7 +31,7 @@ def make_train_step(
             )
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = optax.tree.norm(grads)
+        metrics |= dict(zip(NORMS, (optax.tree.norm(grads), optax.tree.norm(updates)), strict=True))
         return TrainState(
             step=state.step + 1,
             params=params,

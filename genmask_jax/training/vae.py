@@ -19,8 +19,9 @@ from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.pretrained import directory_of
 from genmask_jax.runs import load_vae
 from genmask_jax.sheets import generation_sheet
+from genmask_jax.training.step import NORMS
 
-METRICS = ("loss", "loss_image", "loss_mask", "kl", "grad_norm")
+METRICS = ("loss", "loss_image", "loss_mask", "kl", *NORMS)
 
 
 class VAETask:

@@ -54,6 +54,14 @@ def test_a_checkpoint_with_a_former_name_of_a_metric_is_restored(tmp_path):
     np.testing.assert_array_equal(restored.params["w"], [0, 1, 2])
 
 
+def test_a_metric_that_a_checkpoint_lacks_begins_anew(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(state(loss=1), Position(7))
+    checkpoints.close()
+    restored = Checkpoints(tmp_path).restore(state(loss=0, update_norm=0), Position())
+    assert {name: float(value) for name, value in restored.metrics.items()} == {"loss": 1, "update_norm": 0}
+
+
 @pytest.mark.parametrize(("before", "after"), [(False, False), (False, True), (True, False)])
 def test_an_average_may_be_left_out_and_come_and_go(tmp_path, before, after):
     whole = dataclasses.replace(state(loss=1), ema_params={"w": jnp.ones(3)})

@@ -1,0 +1,40 @@
+"""The loss by noise level: where a task is learned, and where it is not."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+BINS = 8
+"""Equal bins of noise levels from 0 to 1."""
+
+
+def metric_names(task: str) -> list[str]:
+    """Names of the scalars that `by_noise_level` returns for a task."""
+    return [f"noise_{task}_{k}_{part}" for k in range(BINS) for part in ("sum", "share")]
+
+
+def by_noise_level(task: str, errors: Float[Array, "B"], t: Float[Array, "B"]) -> dict[str, Array]:
+    """Of each bin, the sum of its examples' errors divided by B, and their share.
+
+    Both can be averaged over steps and microbatches, and their ratio is the mean error of the bin's examples.
+    """
+    bins = jnp.minimum((t * BINS).astype(jnp.int32), BINS - 1)
+    found = {}
+    for k in range(BINS):
+        inside = (bins == k).astype(errors.dtype)
+        found[f"noise_{task}_{k}_sum"] = (errors * inside).mean()
+        found[f"noise_{task}_{k}_share"] = inside.mean()
+    return found
+
+
+def split(scalars: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:
+    """Logged scalars without those of `by_noise_level`; and the mean errors, by task and range of levels."""
+    rest = {name: value for name, value in scalars.items() if not name.startswith("noise_")}
+    means = {}
+    for name, total in scalars.items():
+        if name.startswith("noise_") and name.endswith("_sum"):
+            _, task, k, _ = name.split("_")
+            share = scalars[f"noise_{task}_{k}_share"]
+            if share > 0:
+                low, high = int(k) / BINS, (int(k) + 1) / BINS
+                means[f"loss_{task}_by_noise/{low:.3f}-{high:.3f}"] = total / share
+    return rest, means
