@@ -1,6 +1,6 @@
 """A web page that segments and generates with a trained model.
 
-    python launch/demo.py
+    python launch/demo.py --checkpoint=refershapes
     python launch/demo.py --checkpoint=runs/mine/model --port=7861
 
 Open the address that it prints. Only this machine can, unless --host=0.0.0.0 lets others in; then put a proxy

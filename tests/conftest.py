@@ -5,6 +5,7 @@ import functools
 import os
 import pathlib
 import re
+import socket
 from typing import Any
 
 import jax
@@ -160,3 +161,29 @@ def benchmark_data(tmp_path_factory) -> BenchmarkData:
         source = epath.Path(raw / folders.get(name, "refer"))
         prepare(name, source, epath.Path(out), num_workers=1)
     return BenchmarkData(raw, out, objects, annotations)
+
+
+@pytest.fixture(scope="session")
+def handlers(micro_run):
+    """What the web page does, on the micro model."""
+    from genmask_jax.demo.handlers import Handlers
+    from genmask_jax.inference.load import load
+
+    networks, config, _ = load(str(micro_run[0]))
+    return Handlers(networks, config)
+
+
+@pytest.fixture(scope="session")
+def address(handlers):
+    """The web page, served on this machine."""
+    pytest.importorskip("gradio", reason="needs requirements-demo.txt")
+    from genmask_jax.demo import limits, page
+
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    blocks = page.build(handlers, "micro", per_minute=100)
+    blocks.queue(max_size=limits.MAX_WAITING, default_concurrency_limit=2)
+    blocks.launch(server_port=port, prevent_thread_lock=True, quiet=True, theme=page.theme(), css=page.CSS)
+    yield f"http://127.0.0.1:{port}"
+    blocks.close()

@@ -6,8 +6,6 @@ import re
 import shlex
 import shutil
 
-import nbclient
-import nbformat
 import pytest
 
 from genmask_jax.config import EvaluationConfig, TrainConfig, VAETrainConfig
@@ -85,6 +83,7 @@ def test_the_first_python_block_runs(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_notebook_runs():
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", 4)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(ROOT)}}).execute()
     kinds = [output["output_type"] for cell in notebook.cells for output in cell.get("outputs", [])]

@@ -44,7 +44,8 @@ def reason(content):
 )
 def test_modes_that_pillow_converts(mode, form):
     image = Image.fromarray(COLOURS).convert(mode)
-    shown = pixels(save(image, form))
+    # Pillow 12 does not read the uncompressed YCbCr that it writes.
+    shown = pixels(save(image, form, compression="tiff_lzw" if mode == "YCbCr" else None))
     assert shown.dtype == np.uint8
     np.testing.assert_allclose(shown, np.asarray(image.convert("RGB")), atol=1)
 

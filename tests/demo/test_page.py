@@ -6,11 +6,13 @@ import pathlib
 
 import numpy as np
 import pytest
-from gradio_client import Client, handle_file
-from gradio_client.exceptions import AppError
 from PIL import Image
 
 from genmask_jax.data import masks as rle
+
+pytest.importorskip("gradio", reason="needs requirements-demo.txt")
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 
 SCENE = str(pathlib.Path(__file__).parents[2] / "docs" / "scene.png")
 
