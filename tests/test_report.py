@@ -87,9 +87,10 @@ def test_several_runs_are_compared(run, micro_run, tmp_path):
 def test_a_run_that_goes_on_or_was_killed_can_be_reported(run):
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99, "lo')
+    (run / "sessions.jsonl").write_text('{"step": 3, "command": "resumed"}\n')
+    assert "--config.data.size" in write_report([run], run / "report.html").read_text()  # how to begin it
     (run / "sessions.jsonl").unlink()
-    text = write_report([run], run / "report.html").read_text()
-    assert "before runs recorded it" in text
+    assert "before runs recorded it" in write_report([run], run / "report.html").read_text()
 
 
 def test_no_run_is_an_error_and_at_the_end_of_other_work_a_warning(tmp_path, caplog):

@@ -124,7 +124,7 @@ def _describe(run: Run, name: str) -> dict[str, Any]:
 
 def _command(run: Run) -> str:
     """The command that began the run; of an older run, one with the values in its config.json."""
-    if run.sessions:
+    if run.sessions and run.sessions[0].get("step") == 0:
         return str(run.sessions[0].get("command", ""))
     values = [f"--config.{field}={_value(value)}" for field, _, value in run.changed if field != "name"]
     fields = [value for value in values if not value.endswith("=")]
