@@ -39,9 +39,10 @@ quickstart: $(VENV)/installed
 	$(BIN)/python launch/evaluate.py --checkpoint=$(RUNS)/genmask --split=test --count=512
 	@echo
 	@echo "Look at   $(RUNS)/genmask/evaluation_test/{masks,images,shapes}.png"
+	@echo "Report:   $(RUNS)/genmask/report.html"
 	@echo "Curves:   $(BIN)/tensorboard --logdir=$(RUNS)"
 	@echo "Draw:     $(BIN)/python launch/sample.py --checkpoint=$(RUNS)/genmask --text='a red star' --out=$(RUNS)/drawn"
-	@echo "Photos:   $(BIN)/python launch/prepare_data.py stamps --out=data/stamps   (then see the README)"
+	@echo "Photos:   $(BIN)/python launch/prepare_data.py stamps --out=data/stamps   (then see docs/stamps.md)"
 
 # The pages of docs/, in site/.
 $(VENV)/installed-docs: $(VENV)/installed requirements-docs.txt

@@ -144,7 +144,12 @@ def why_unreadable(error: Exception, content: bytes = b"") -> str:
 
 
 def read_image(path: epath.PathLike, flag: str = "--image") -> UInt8[np.ndarray, "H W 3"]:
-    """Reads an image file as upright RGB; `flag` names it in the error.
+    """Reads an image file as upright RGB; `flag` names it in the error. For the rest see `read_named`."""
+    return read_named(path, f"{flag}={path}")
+
+
+def read_named(path: epath.PathLike, name: str) -> UInt8[np.ndarray, "H W 3"]:
+    """Reads an image file as upright RGB; `name` is what the error calls the file.
 
     Raises:
         UserError: it is missing, not an image, damaged, or of a format or mode that is not read.
@@ -154,7 +159,7 @@ def read_image(path: epath.PathLike, flag: str = "--image") -> UInt8[np.ndarray,
         content = epath.Path(path).read_bytes()
         return np.asarray(decode(content))
     except UNREADABLE as error:
-        raise UserError(f"{flag}={path}: {why_unreadable(error, content)}") from error
+        raise UserError(f"{name}: {why_unreadable(error, content)}") from error
 
 
 def to_rgb(image: Any, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:

@@ -13,6 +13,7 @@ import importlib.util
 import os
 
 from genmask_jax import cli
+from genmask_jax.demo import limits
 from genmask_jax.errors import UserError
 from genmask_jax.inference.load import load
 from genmask_jax.pretrained import DEFAULT
@@ -28,7 +29,12 @@ def main() -> None:
     parser.add_argument("--step", default="last", help="last, best, or a step")
     parser.add_argument("--host", default=LOOPBACK, help=f"address to serve at (default: {LOOPBACK})")
     parser.add_argument("--port", type=int, default=7860, help="port (default: 7860)")
-    parser.add_argument("--per_minute", type=int, default=60, help="requests of a visitor (default: 60)")
+    parser.add_argument(
+        "--per_minute",
+        type=int,
+        default=limits.PER_MINUTE,
+        help=f"requests of a visitor (default: {limits.PER_MINUTE})",
+    )
     arguments = cli.parse(parser)
     cli.suit_cpu()
     cli.use_compilation_cache()
@@ -39,8 +45,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Serves until it is interrupted. Raises UserError."""
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs Gradio: pip install -r requirements-demo.txt")
+    if arguments.per_minute < 1:
+        raise UserError(f"--per_minute={arguments.per_minute} must be positive")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    from genmask_jax.demo import limits, page
+    from genmask_jax.demo import page
     from genmask_jax.demo.handlers import Handlers
 
     networks, config, step = load(arguments.checkpoint, arguments.step)

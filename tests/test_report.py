@@ -41,12 +41,24 @@ def run(micro_run, tmp_path):
 def test_a_report_shows_curves_sheets_config_and_machine(run):
     (run / "evaluation_test").mkdir()
     groups = {"colour": {"count": 3, "mIoU": 0.25, "oIoU": 0.5, "P@0.5": 0.125, "every_object_mIoU": 0.1}}
-    metrics = {"split": "test", "count": 3, "mIoU": 0.625, "groups": groups}
+    maps = {"mIoU": 0.375, "pixel_accuracy": 0.875}
+    metrics = {"split": "test", "count": 3, "mIoU": 0.625, "groups": groups, "label_maps": maps}
     (run / "evaluation_test" / "metrics.json").write_text(json.dumps(metrics))
+    (run / "evaluation_benchmarks").mkdir()
+    records = {"refcoco:unc:testA": {"metrics": {"oIoU": 0.4375, "count": 9}, "how": {}}}
+    (run / "evaluation_benchmarks" / "metrics.json").write_text(json.dumps(records))
     path = write_report([run], run / "report.html")
     page = Reader(path.read_text())
     config, sessions = read_run(run).config, read_run(run).sessions
-    for expected in ("loss_segment", "0.625", "0.125", "model.hidden_size"[:5], config.name):
+    for expected in (
+        "loss_segment",
+        "0.625",
+        "0.125",
+        "0.375",
+        "0.875",
+        "model.hidden_size"[:5],
+        config.name,
+    ):
         assert any(expected in text for text in page.texts), expected
     assert len(sessions) >= 1
     assert sessions[0]["step"] == 0

@@ -14,7 +14,7 @@ from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.demo.limits import IMAGE_STEPS, MAX_GUIDANCE, MAX_SEED, need_short, read_phrases, reduced
 from genmask_jax.demo.noise import Noise, densities
 from genmask_jax.errors import UserError
-from genmask_jax.images import UNREADABLE, decode, why_unreadable
+from genmask_jax.images import read_named
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.segmentation import Segmentation
 from genmask_jax.inference.segmenter import Segmenter
@@ -97,7 +97,10 @@ class Handlers:
         if image is None:
             raise UserError("Drop an image first, or choose an example")
         phrases = read_phrases(text)
-        pixels = _read(image) if isinstance(image, str) else np.asarray(image)
+        if isinstance(image, str):
+            pixels = read_named(image, f"The file {pathlib.Path(image).name} cannot be read")
+        else:
+            pixels = np.asarray(image)
         return self.segmenter(reduced(pixels), phrases, noises=NOISES)
 
     def show(self, found: Segmentation, threshold: float) -> Shown:
@@ -148,7 +151,7 @@ class Handlers:
         yield frames[-1], [(frames[i], f"{i + 1}/{len(frames)}") for i in chosen]
 
     def look_at_noise(self, found: Segmentation | None, t: float) -> list[str]:
-        """What NAMES lists, as paths, of the first phrase's mask and its image at noise level `t`."""
+        """Paths of what `noise.NAMES` lists, of the first phrase's mask and its image at noise level `t`."""
         if found is None:
             raise UserError("Segment an image first: its mask is shown here")
         pictures = self.noise(found.image, found.masks[0], found.phrases[0], float(np.clip(t, 0, 1)))
@@ -193,15 +196,6 @@ def _enlarged(found: Segmentation) -> Segmentation:
         probabilities=grow(found.probabilities, 1),
         uncertainty=None,
     )
-
-
-def _read(path: str) -> np.ndarray:
-    content = b""
-    try:
-        content = pathlib.Path(path).read_bytes()
-        return np.asarray(decode(content))
-    except UNREADABLE as error:
-        raise UserError(f"This file cannot be read: {why_unreadable(error, content)}") from error
 
 
 def _box(box: list[int]) -> str:

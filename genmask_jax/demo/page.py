@@ -18,7 +18,6 @@ from genmask_jax.demo.limits import (
     MAX_PHRASES,
     MAX_SEED,
     MAX_SIDE,
-    PER_MINUTE,
     Rate,
 )
 from genmask_jax.demo.noise import NAMES
@@ -62,7 +61,7 @@ def telling() -> Iterator[None]:
         raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
 
-def build(handlers: Handlers, title: str, per_minute: int = PER_MINUTE) -> gr.Blocks:
+def build(handlers: Handlers, title: str, per_minute: int) -> gr.Blocks:
     """The page for one model.
 
     Args:

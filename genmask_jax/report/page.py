@@ -16,13 +16,14 @@ from markupsafe import Markup
 from PIL import Image
 
 from genmask_jax import hosts
-from genmask_jax.errors import UserError
 from genmask_jax.report.curves import plot
 from genmask_jax.report.run import Evaluation, Run, read_run
 
 SHEET_WIDTH, SHEET_HEIGHT, QUALITY = 1400, 2400, 70
 """Pixels of an embedded sheet, and the quality of its WebP."""
-HEADLINES = ("mIoU", "oIoU", "gIoU", "cIoU", "P@0.5", "P@0.9", "pixel_accuracy", "count")
+HEADLINES = ("mIoU", "oIoU", "gIoU", "cIoU", "P@0.5", "P@0.9", "count")
+LABEL_MAPS = ("mIoU", "pixel_accuracy")
+"""Scores of datasets of classes, under `label_maps`."""
 ORDER = (
     "loss",
     "loss_segment",
@@ -64,7 +65,7 @@ def report_on(path: epath.PathLike) -> None:
         return
     try:
         logging.info("report: %s", write_report([path], epath.Path(path) / "report.html"))
-    except (UserError, OSError, ValueError) as error:
+    except Exception as error:  # a damaged file in the run can raise anything, and the work is done
         logging.warning("no report was written: %s", error)
 
 
@@ -89,17 +90,29 @@ def _plots(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup]
 def _scores(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
     """A table of every evaluation: headings and rows."""
     rows = [
-        (name, evaluation.name, evaluation.metrics)
+        (name, scored, _headlines(metrics))
         for run, name in zip(runs, names, strict=True)
         for evaluation in run.evaluations
+        for scored, metrics in _scored(evaluation)
     ]
-    shown = [key for key in HEADLINES if any(key in metrics for _, _, metrics in rows)]
+    shown = list(dict.fromkeys(key for _, _, scores in rows for key in scores))
     return {
         "headings": ["run", "split", *shown],
-        "rows": [
-            [name, split, *(number(metrics.get(key)) for key in shown)] for name, split, metrics in rows
-        ],
+        "rows": [[name, split, *(_number(scores.get(key)) for key in shown)] for name, split, scores in rows],
     }
+
+
+def _scored(evaluation: Evaluation) -> list[tuple[str, dict[str, Any]]]:
+    """What was scored, and its metrics: a held-out split, or each of several benchmarks."""
+    records = [(name, one) for name, one in evaluation.metrics.items() if isinstance(one, dict)]
+    benchmarks = [(name, one["metrics"]) for name, one in records if isinstance(one.get("metrics"), dict)]
+    return benchmarks or [(evaluation.name, evaluation.metrics)]
+
+
+def _headlines(metrics: dict[str, Any]) -> dict[str, Any]:
+    found = {key: metrics[key] for key in HEADLINES if key in metrics}
+    maps = metrics.get("label_maps") or {}
+    return found | {f"label maps: {key}": maps[key] for key in LABEL_MAPS if key in maps}
 
 
 def _describe(run: Run, name: str) -> dict[str, Any]:
@@ -136,7 +149,7 @@ def _details(evaluation: Evaluation) -> dict[str, Any]:
     groups = evaluation.metrics.get("groups")
     keys = ("count", "mIoU", "oIoU", "P@0.5", "every_object_mIoU")
     rows = [
-        [str(group), *(number(scores.get(key)) for key in keys)]
+        [str(group), *(_number(scores.get(key)) for key in keys)]
         for group, scores in (groups.items() if isinstance(groups, dict) else ())
         if isinstance(scores, dict)
     ]
@@ -149,7 +162,7 @@ def _details(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def number(value: Any) -> str:
+def _number(value: Any) -> str:
     """A number as a table shows it; a dash for none."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "-" if value is None else str(value)

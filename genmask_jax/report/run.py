@@ -106,6 +106,8 @@ def _evaluation(folder: epath.Path) -> Evaluation | None:
         metrics = json.loads((folder / "metrics.json").read_text())
     except ValueError:
         return None
+    if not isinstance(metrics, dict):
+        return None
     return Evaluation(folder.name.removeprefix("evaluation_"), metrics, sorted(listed(folder, ".png")))
 
 

@@ -76,7 +76,7 @@ def test_files_of_old_results_are_deleted(handlers, found, monkeypatch):
 
 def test_files_that_are_no_images_are_named(handlers, tmp_path):
     (tmp_path / "x.png").write_text("hello")
-    with pytest.raises(UserError, match="it is not an image"):
+    with pytest.raises(UserError, match=r"x\.png cannot be read: it is not an image"):
         handlers.segment(str(tmp_path / "x.png"), "a star")
     with pytest.raises(UserError, match="Drop an image"):
         handlers.segment(None, "a star")

@@ -11,6 +11,7 @@ from PIL import Image
 from genmask_jax.data import masks as rle
 
 pytest.importorskip("gradio", reason="needs requirements-demo.txt")
+import httpx
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
@@ -55,6 +56,14 @@ def test_bad_input_is_said_and_cannot_be_code(client, tmp_path):
             client.predict(handle_file(image), text, 0.4, api_name="/segment")
     with pytest.raises(AppError):
         client.predict("a", 0, 1.0, 7, api_name="/generate")
+
+
+def test_files_of_the_machine_cannot_be_asked_for(address, tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    asked = {"path": str(tmp_path / "secret.png"), "meta": {"_type": "gradio.FileData"}}
+    call = f"{address}/gradio_api/call/segment"
+    event = httpx.post(call, json={"data": [asked, "a", 0.4]}).json()["event_id"]
+    assert "event: error" in httpx.get(f"{call}/{event}", timeout=60).text
 
 
 def test_many_at_once_are_all_answered(address):
