@@ -20,8 +20,8 @@ from ml_collections import config_flags
 from genmask_jax import cli
 from genmask_jax.config import TrainConfig, from_config_dict
 from genmask_jax.errors import UserError
+from genmask_jax.hardware.chips import find_chip, parse_topology
 from genmask_jax.scale import programs
-from genmask_jax.scale.chips import find_chip, parse_topology
 from genmask_jax.scale.estimate import Estimate, estimate
 from genmask_jax.scale.report import print_estimate, print_search, verdict
 from genmask_jax.scale.search import ranked, search

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from genmask_jax.scale.cards import Card
-from genmask_jax.scale.chips import Chip
+from genmask_jax.hardware.cards import Card
+from genmask_jax.hardware.chips import Chip
 from genmask_jax.scale.hlo import Collective, Work, read_work
 
 WIRE = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2, "all-to-all": 0.5}
@@ -29,7 +29,8 @@ class Estimate:
     communication_seconds: all collectives, one after the other, on rings along one axis.
     estimated_step_seconds: the larger of the two, as if compute and communication overlapped fully.
     estimated_mfu: model FLOPs utilization: model FLOPs in this time, relative to the chip's peak FLOP/s.
-    reserved_bytes_per_device: allowance for what a GPU's memory holds beside the program (`scale/cards.py`).
+    reserved_bytes_per_device: allowance for what a GPU's memory holds beside the program
+        (`hardware/cards.py`).
     """
 
     fits: bool

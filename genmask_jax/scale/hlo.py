@@ -11,7 +11,7 @@ import re
 
 import numpy as np
 
-from genmask_jax.scale.flops import valid_pairs
+from genmask_jax.hardware.flops import valid_pairs
 
 SHAPE = re.compile(r"(\w+)\[([\d,]*)\](\{[^}]*\})?")
 ITEM_BYTES = {

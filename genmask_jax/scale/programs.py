@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from genmask_jax.config import TrainConfig
 from genmask_jax.data.latents.cached_instruction import given_embeddings
 from genmask_jax.data.sources import generates
+from genmask_jax.hardware.flops import count_flops
 from genmask_jax.initial_weights import PROJECTION, Pretrained, Shapes, is_adapter
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.base import Instruction
@@ -22,7 +23,6 @@ from genmask_jax.instruction.qwen.config import SIZES
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.runs import read_config
-from genmask_jax.scale.flops import count_flops
 from genmask_jax.sharding import batch_sharding, need_rows, placed, state_shardings
 from genmask_jax.system import Covered, Networks, abstract_networks
 from genmask_jax.training.genmask import GenMaskTask
@@ -105,10 +105,11 @@ def train_step(run: Described) -> jax.stages.Lowered:
     shapes = jax.eval_shape(init, jax.random.key(0))
     shardings = state_shardings(shapes, mesh)
     step = make_train_step(task.loss, tx, config.loop, mesh, shardings)
-    return step.lower(jax.tree.map(placed, shapes, shardings), run.networks.frozen, _batch(run))
+    return step.lower(jax.tree.map(placed, shapes, shardings), run.networks.frozen, batch_shapes(run))
 
 
-def _batch(run: Described) -> Any:
+def batch_shapes(run: Described) -> Any:
+    """A global batch (`data/pipeline.py`), by shapes, dtypes and shardings."""
     data, rows = run.config.data, run.config.loop.global_batch_size
     size = data.size
     image = np.zeros((size, size, 3), np.uint8)
@@ -181,16 +182,8 @@ def image_flops(run: Described, batch_size: int) -> float:
 
 
 def train_flops(run: Described) -> float:
-    """Model FLOPs of a training step, on all devices.
-
-    Excludes recomputation of blocks (`remat`), but not of attention, which its gradient always recomputes.
-    """
-    config = dataclasses.replace(run.config, model=dataclasses.replace(run.config.model, remat="none"))
-    own, covered = run.networks, _covered(config, run.encoder.text_dim, [])
-    networks = abstract_networks(config, own.vae_config, own.instruction, run.mesh, covered)
-    task, params = GenMaskTask(networks, config), networks.abstract_params()
-    gradient = jax.grad(task.loss, has_aux=True)
-    return count_flops(gradient, params, networks.frozen, _batch(run), jax.random.key(0))
+    """Model FLOPs of a training step, on all devices (`GenMaskTask.flops`)."""
+    return GenMaskTask(run.networks, run.config).flops(batch_shapes(run))
 
 
 def mask_flops(run: Described, batch_size: int) -> float:

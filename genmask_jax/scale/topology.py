@@ -7,7 +7,7 @@ from typing import Any
 from jax.experimental import topologies
 
 from genmask_jax.errors import UserError, first_line
-from genmask_jax.scale.cards import CARDS
+from genmask_jax.hardware.cards import CARDS
 
 
 def describe_devices(generation: str, shape: str, slices: int) -> list[Any]:

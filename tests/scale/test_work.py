@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from genmask_jax.errors import UserError
+from genmask_jax.hardware.chips import CHIPS, find_chip, parse_topology
+from genmask_jax.hardware.flops import count_flops
 from genmask_jax.initial_weights import is_adapter, shapes_of
 from genmask_jax.scale import hlo, programs
-from genmask_jax.scale.chips import CHIPS, find_chip, parse_topology
 from genmask_jax.scale.estimate import communication_seconds, compute_seconds, used_bytes, wire_bytes
-from genmask_jax.scale.flops import count_flops
 from genmask_jax.scale.hlo import Collective, Piece, Work, read_work
 from genmask_jax.sharding import MeshConfig, make_mesh
 from tests.conftest import micro_config

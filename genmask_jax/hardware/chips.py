@@ -5,7 +5,7 @@ import math
 import re
 
 from genmask_jax.errors import UserError
-from genmask_jax.scale.cards import CARDS, Card
+from genmask_jax.hardware.cards import CARDS, Card
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +46,16 @@ CHIPS = {
     "v5p": Chip(459e12, 95 * 2**30, 2765e9, 1200e9, 3),
     "v6e": Chip(918e12, 32 * 2**30, 1640e9, 800e9, 2),
 }
+
+KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
+"""What JAX calls them."""
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Peak bfloat16 FLOP/s of a device by `jax.Device.device_kind`; None if it is not known."""
+    cards = {card.name: card for card in CARDS.values()}
+    known = CHIPS[KINDS[device_kind]] if device_kind in KINDS else cards.get(device_kind)
+    return known.peak_flops if known else None
 
 
 def parse_topology(text: str) -> tuple[str, str, int]:

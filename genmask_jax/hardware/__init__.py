@@ -1,0 +1,1 @@
+"""What devices can do, and what a traced function asks of them."""
