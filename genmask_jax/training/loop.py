@@ -7,6 +7,7 @@ logs, validates and saves.
 import dataclasses
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -23,12 +24,16 @@ from genmask_jax import hosts
 from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
 from genmask_jax.data.pipeline import draw
 from genmask_jax.errors import UserError, first_line
+from genmask_jax.hardware.chips import peak_flops
 from genmask_jax.sharding import log_shardings, need_rows, part_of_batch, to_devices, tracing_on
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from genmask_jax.training.reporting import Reporter, need_finite
 from genmask_jax.training.state import TrainState, init_state, make_init
 from genmask_jax.training.step import make_train_step
+
+AHEAD = 2
+"""Steps that are dispatched before the device has finished the last; a stop waits for them."""
 
 
 @runtime_checkable
@@ -52,6 +57,10 @@ class Task(Protocol):
 
     def loss(self, params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
         """The scalar loss, and scalars to log."""
+        ...
+
+    def flops(self, batch: Any) -> float:
+        """Model FLOPs of a training step on such a global batch, on all devices."""
         ...
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
@@ -124,6 +133,8 @@ def train(
     restored = checkpoints.latest_step() is not None
     state = checkpoints.restore(state, data) if restored else _start(task, state)
     step = int(jax.device_get(state.step))
+    peak = peak_flops(mesh.devices.flat[0].device_kind)
+    dispatched: deque[jax.Array] = deque()
     profile = range(max(profile.start, step), profile.stop if hosts.is_first() else 0)
     log_shardings({"state": state, "frozen": task.frozen}, mesh)
     train_step = make_train_step(task.loss, tx, loop, mesh, shardings)
@@ -133,9 +144,15 @@ def train(
         while step < loop.num_steps:
             if profile and step == profile.start:
                 jax.profiler.start_trace(workdir / "profile", create_perfetto_trace="://" not in str(workdir))
+            batch = to_devices(draw(data), mesh)
+            if peak and not reporter.seconds_at_peak:
+                reporter.seconds_at_peak = task.flops(batch) / (peak * mesh.size)
             with jax.transfer_guard("disallow"):
-                state = train_step(state, task.frozen, to_devices(draw(data), mesh))
+                state = train_step(state, task.frozen, batch)
             step += 1
+            dispatched.append(jnp.copy(state.step))  # the next step donates the state itself
+            if len(dispatched) > AHEAD:
+                jax.block_until_ready(dispatched.popleft())
             if profile and step == profile.stop:
                 jax.block_until_ready(state)
                 jax.profiler.stop_trace()

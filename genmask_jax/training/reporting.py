@@ -53,7 +53,10 @@ def _device_memory() -> dict[str, float]:
 
 
 class Reporter:
-    """Writes scalars and images. Hosts other than the first only log and check the scalars."""
+    """Writes scalars and images. Hosts other than the first only log and check the scalars.
+
+    seconds_at_peak: of a step, if the devices did nothing but its model FLOPs at their peak; gives MFU.
+    """
 
     def __init__(self, workdir: epath.Path, loop: LoopConfig, step: int):
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # clu's writers import TensorFlow
@@ -73,6 +76,7 @@ class Reporter:
         self.progress = Progress(*columns, disable=not shown, refresh_per_second=2)
         self.bar = self.progress.add_task("training", total=loop.num_steps, completed=step, losses="")
         self.logged_step, self.logged_time = step, time.monotonic()
+        self.seconds_at_peak: float | None = None
 
     def __enter__(self) -> "Reporter":
         self.progress.start()
@@ -106,6 +110,8 @@ class Reporter:
             "examples_per_second": self.loop.global_batch_size / seconds,
             "minutes_left": remaining / 60,
         }
+        if self.seconds_at_peak:
+            speed["mfu"] = self.seconds_at_peak / seconds
         others = {"learning_rate": learning_rate, **_device_memory()}
         self.writer.write_scalars(step, scalars | speed | others)
         self._chart(step, by_noise)
