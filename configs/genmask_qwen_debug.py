@@ -1,7 +1,6 @@
 """A miniature Qwen2.5-VL in place of the quickstart's text encoder: ReferShapes at 64 px.
 
-    python launch/train.py --config=configs/genmask_qwen_debug.py --config.vae=runs/vae_tiny \\
-        --workdir=runs/qwen_debug
+    python launch/train.py --config=configs/genmask_qwen_debug.py --workdir=runs/qwen_debug
 
 It has a few layers with frozen random weights, and reads the image as well as the words: everything that
 genmask_l does with the real one, on a laptop. With the quickstart's earlier, coarser latents: one-pass mIoU
@@ -47,7 +46,7 @@ def get_config():
     return to_config_dict(
         TrainConfig(
             name="genmask_qwen_debug",
-            vae="runs/vae_tiny",
+            vae="refershapes",
             model=DiTConfig(
                 hidden_size=128,
                 depth=5,

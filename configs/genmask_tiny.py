@@ -1,6 +1,6 @@
 """The quickstart's model: ReferShapes at 64 px.
 
-    python launch/train.py --config=configs/genmask_tiny.py --config.vae=runs/vae_tiny --workdir=runs/tiny
+    python launch/train.py --config=configs/genmask_tiny.py --workdir=runs/tiny
 
 64 tokens a frame. The model that comes with the package was trained for longer (see its README.md).
 """
@@ -23,7 +23,7 @@ def get_config():
     return to_config_dict(
         TrainConfig(
             name="genmask_tiny",
-            vae="runs/vae_tiny",
+            vae="refershapes",
             model=DiTConfig(
                 hidden_size=128,
                 depth=5,

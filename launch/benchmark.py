@@ -3,7 +3,7 @@
     python launch/benchmark.py train_step --size=8x384 --peer=diffusers
     python launch/benchmark.py sampler --size=l --image_size=256
     python launch/benchmark.py vae --image_size=512
-    python launch/benchmark.py input_pipeline --config=configs/genmask_tiny.py --vae=runs/quickstart/vae
+    python launch/benchmark.py input_pipeline --config=configs/genmask_tiny.py
     python launch/benchmark.py instruction --size=vl_7b --layers=1 --peer=transformers
 
 train_step: seconds for forward, backward and AdamW of the DiT alone, compared with a peer.

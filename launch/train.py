@@ -1,6 +1,6 @@
 """Trains GenMask: masks and images with one model and one objective.
 
-    python launch/train.py --config=configs/genmask_tiny.py --config.vae=runs/vae_tiny --workdir=runs/tiny
+    python launch/train.py --config=configs/genmask_tiny.py --workdir=runs/tiny
     python launch/train.py --config=genmask_tiny --config.vae=refershapes --config.seed=1 --workdir=runs/seed1
 
 Any field of the config can be set: --config.optimizer.learning_rate=3e-4. On a pod, run the same command on

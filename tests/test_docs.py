@@ -1,10 +1,10 @@
-"""What README and docs print: commands exist with flags, fields and configs; the first Python block runs."""
+"""What README and docs print: commands exist with flags, fields and configs (`test_printed.py` runs them)."""
 
 import dataclasses
 import pathlib
 import re
 import shlex
-import shutil
+import textwrap
 
 import pytest
 
@@ -16,14 +16,18 @@ SHARED = {"help", "coordinator", "num_processes", "process_id"}
 """Flags of every script, or of all that run on many hosts."""
 
 
+def code_blocks(page: pathlib.Path) -> list[str]:
+    """A page's code, indented or fenced, without its indentation; continued lines are joined."""
+    text = page.read_text().replace("\\\n", " ")
+    fenced = re.findall(r"(?ms)^```\w+\n(.*?)^```", text)
+    indented = re.findall(r"(?m)(?<=\n\n)(?:(?: {4}.*)?\n)+", text)
+    return [*(textwrap.dedent(block).strip() for block in indented if block.strip()), *fenced]
+
+
 def commands() -> list[str]:
-    """Every command of a script of launch/ in a code block, with its continued lines joined."""
-    found = []
-    for page in PAGES:
-        text = page.read_text().replace("\\\n", " ")
-        lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
-        found += [line.split("#")[0].strip() for line in lines if "python launch/" in line]
-    return sorted(set(found))
+    """Every command of a script of launch/."""
+    lines = [line for page in PAGES for block in code_blocks(page) for line in block.splitlines()]
+    return sorted({line.split("#")[0].strip() for line in lines if "python launch/" in line})
 
 
 def flags_of(script: pathlib.Path) -> set[str]:
@@ -65,20 +69,6 @@ def test_a_stale_flag_would_be_found():
     assert has_field(TrainConfig, "optimizer.learning_rate")
     assert not has_field(TrainConfig, "optimizer.lr")
     assert len(commands()) > 40
-
-
-def test_the_first_python_block_runs(tmp_path, monkeypatch):
-    block = re.search(r"\n((?:    .*\n|\n)+)", (ROOT / "README.md").read_text().partition("In Python:")[2])[1]
-    assert "Segmenter.from_pretrained" in block
-    (tmp_path / "docs").mkdir()
-    shutil.copy(ROOT / "docs" / "scene.png", tmp_path / "docs")
-    monkeypatch.chdir(tmp_path)
-    exec(re.sub(r"(?m)^    ", "", block), {})
-    assert {path.name for path in (tmp_path / "found").iterdir()} >= {
-        "mask_1.png",
-        "mask_2.png",
-        "overlay.png",
-    }
 
 
 @pytest.mark.slow

@@ -15,10 +15,8 @@ SMALL = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def raw(tmp_path):
+def write_leaves(folder):
     """Twenty photographs of noise with a bright leaf, and its masks."""
-    folder = tmp_path / "raw"
     folder.mkdir()
     for i in range(20):
         rng = np.random.default_rng(i)
@@ -29,6 +27,12 @@ def raw(tmp_path):
         Image.fromarray(image).save(folder / f"{i}.jpg")
         Image.fromarray(mask).save(folder / f"{i}_mask.png")
     (folder / "phrases.txt").write_text("the leaf\n")
+
+
+@pytest.fixture
+def raw(tmp_path):
+    folder = tmp_path / "raw"
+    write_leaves(folder)
     return folder
 
 

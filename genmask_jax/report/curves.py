@@ -9,8 +9,8 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 26
 TICKS = 4
 
 
-def plot(lines: Mapping[str, Sequence[tuple[int, float]]], *, logarithmic: bool = False) -> str:
-    """An SVG of lines of (step, value), without points that are not finite; the first has class `line0`.
+def plot(lines: Mapping[str, Sequence[tuple[float, float]]], *, logarithmic: bool = False) -> str:
+    """An SVG of lines of (x, value), without values that are not finite; the first has class `line0`.
 
     Args:
         lines: by the name that a pointer on the line shows.

@@ -18,6 +18,7 @@ from PIL import Image
 from genmask_jax import hosts
 from genmask_jax.report.curves import plot
 from genmask_jax.report.run import Evaluation, Run, read_run
+from genmask_jax.training import noise_levels
 
 SHEET_WIDTH, SHEET_HEIGHT, QUALITY = 1400, 2400, 70
 """Pixels of an embedded sheet, and the quality of its WebP."""
@@ -84,7 +85,18 @@ def _plots(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup]
         lines = {name: run.curves.get(metric, []) for run, name in zip(runs, names, strict=True)}
         logarithmic = metric.startswith("loss") or metric in ("grad_norm", "kl")
         found.append((metric.replace("val_", "validation "), Markup(plot(lines, logarithmic=logarithmic))))
-    return found
+    return found + _noise_plots(runs, names)
+
+
+def _noise_plots(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup]]:
+    """(task, SVG) of the last losses over the noise level, a line for each run."""
+    profiles = {name: noise_levels.profiles(run.curves) for run, name in zip(runs, names, strict=True)}
+    tasks = dict.fromkeys(task for profile in profiles.values() for task in profile)
+    lines = {task: {name: profile.get(task, []) for name, profile in profiles.items()} for task in tasks}
+    return [
+        (f"{task} by noise level (0 clean, 1 noise), at the end", Markup(plot(of, logarithmic=True)))
+        for task, of in lines.items()
+    ]
 
 
 def _scores(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:

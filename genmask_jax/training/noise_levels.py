@@ -1,10 +1,14 @@
 """The loss by noise level: where a task is learned, and where it is not."""
 
+from collections.abc import Mapping, Sequence
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 BINS = 8
 """Equal bins of noise levels from 0 to 1."""
+LAST = 5
+"""Logged points that are averaged, since a bin has few examples in each."""
 
 
 def metric_names(task: str) -> list[str]:
@@ -23,6 +27,18 @@ def by_noise_level(task: str, errors: Float[Array, "B"], t: Float[Array, "B"]) -
         inside = (bins == k).astype(errors.dtype)
         found[f"noise_{task}_{k}_sum"] = (errors * inside).mean()
         found[f"noise_{task}_{k}_share"] = inside.mean()
+    return found
+
+
+def profiles(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, list[tuple[float, float]]]:
+    """From logged points by metric, the (level, loss) of each task: means of each bin's last points."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name, points in sorted(curves.items()):
+        metric, _, levels = name.partition("_by_noise/")
+        if levels:
+            low, high = map(float, levels.split("-"))
+            last = [value for _, value in points[-LAST:]]
+            found.setdefault(metric, []).append(((low + high) / 2, sum(last) / len(last)))
     return found
 
 

@@ -103,7 +103,7 @@ class Reporter:
         scalars, by_noise = noise_levels.split(scalars)
         seconds = (time.monotonic() - self.logged_time) / max(1, step - self.logged_step)
         self.logged_step, self.logged_time = step, time.monotonic()
-        self._append({"step": step, **scalars, "learning_rate": learning_rate})
+        self._append({"step": step, **scalars, **by_noise, "learning_rate": learning_rate})
         remaining = seconds * (self.loop.num_steps - step)
         speed = {
             "steps_per_second": 1 / seconds,

@@ -44,3 +44,12 @@ def test_a_run_charts_them_and_its_log_does_not(micro_run):
     assert any(tag.startswith("val_mIoU/") for tag in tags)
     assert {"update_norm", "grad_norm", "examples_per_second"} <= tags
     assert "noise_segment_0_sum" not in (micro_run[0] / "metrics.jsonl").read_text()
+
+
+def test_profiles_are_means_of_the_last_points_at_the_middle_of_each_bin():
+    curves = {
+        "loss": [(1, 5.0)],
+        "loss_segment_by_noise/0.875-1.000": [(step, float(step)) for step in range(1, 11)],
+        "loss_segment_by_noise/0.000-0.125": [(1, 3.0)],
+    }
+    assert noise_levels.profiles(curves) == {"loss_segment": [(0.0625, 3.0), (0.9375, 8.0)]}
