@@ -19,6 +19,7 @@ import shlex
 import subprocess
 import sys
 import time
+from typing import Any
 
 from etils import epath
 
@@ -37,6 +38,8 @@ from genmask_jax.training.vae import VAETask
 HERE = pathlib.Path(__file__).parent
 ENOUGH = {"mask_mIoU": 0.92, "image_psnr": 26.0}
 """What a VAE must reach on the val images to be used as it is."""
+VISITS = 400
+"""How often a mask is trained on, at most: a few images need fewer steps than the config's."""
 NOTHING = "nothing"
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Makes steps on a CPU 12 to 18 % shorter: their hundreds of megabytes are mapped in pages of 2 MiB.
@@ -78,13 +81,14 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> None:
     prepared = records.find(data, "image_folder")
     of_model = [field for field in fields if field.startswith("--config.")]
     of_vae = [field.replace("--vae.", "--config.", 1) for field in fields if field.startswith("--vae.")]
-    sizes = [field.partition("=")[2] for field in of_model if field.startswith("--config.data.size=")]
-    size = (sizes or [cli.load_config(arguments.config).data.size])[-1]
+    config = cli.load_config(arguments.config)
+    size = given_number(of_model, "data.size", config.data.size)
     of_data = ["--config.data.name=image_folder", f"--config.data.path={data}", f"--config.data.size={size}"]
-    vae = choose_vae(arguments.vae_config, start, workdir, int(size), [*of_data, *of_vae])
+    vae = choose_vae(arguments.vae_config, start, workdir, size, [*of_data, *of_vae])
     generate = "" if captioned(prepared) else "none"
     given = [f"--config.init={start}", f"--config.vae={vae}", f"--config.data.generate={generate}"]
-    given += [*of_data, *of_model, f"--workdir={model}", "--resume"]
+    given += [*of_data, *fewer_steps(prepared, config.loop, of_model, generate)]
+    given += [*of_model, f"--workdir={model}", "--resume"]
     call("train.py", f"--config={cli.config_path(arguments.config)}", *given)
     split = "test" if "test" in records.splits_of(prepared) else "val"
     call("evaluate.py", f"--checkpoint={model}", f"--split={split}")
@@ -100,6 +104,25 @@ def captioned(prepared: str) -> bool:
         split in splits and records.read_index(prepared, split).counts["captions"]
         for split in ("train", "val")
     )
+
+
+def given_number(fields: list[str], name: str, default: int) -> int:
+    """A field of the config as flags set it, or as the config does. Raises UserError if it is no number."""
+    values = [field.partition("=")[2] for field in fields if field.startswith(f"--config.{name}=")]
+    if values and not values[-1].isdigit():
+        raise UserError(f"--config.{name}={values[-1]}: give a number")
+    return int(values[-1]) if values else default
+
+
+def fewer_steps(prepared: str, loop: Any, fields: list[str], generate: str) -> list[str]:
+    """The flag for fewer steps than the config's, if those would show each mask more than VISITS times."""
+    masks = records.read_index(prepared, "train").counts["expressions"]
+    batch = given_number(fields, "loop.global_batch_size", loop.global_batch_size)
+    steps = -(-VISITS * masks // (batch if generate == "none" else batch // 2))
+    if steps >= loop.num_steps or any(field.startswith("--config.loop.num_steps=") for field in fields):
+        return []
+    print(f"\n{masks} masks to learn from: {steps} steps show each {VISITS} times")
+    return [f"--config.loop.num_steps={steps}"]
 
 
 def choose_vae(path: str, start: str, workdir: epath.Path, size: int, fields: list[str]) -> str:

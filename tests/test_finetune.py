@@ -1,11 +1,17 @@
 """launch/finetune.py: from a folder to a model and its scores, and on after an interruption."""
 
 import json
+import runpy
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
-from test_end_to_end import one_line_error, run_script
+from test_end_to_end import LAUNCH, one_line_error, run_script
+
+from genmask_jax.config import LoopConfig
+from genmask_jax.data.prepared import records
+from genmask_jax.data.prepared.prepare import prepare
 
 SMALL = (
     "--config.loop.num_steps=2", "--config.loop.eval_every_steps=2", "--config.loop.checkpoint_every_steps=2",
@@ -55,9 +61,24 @@ def test_a_folder_becomes_a_model_in_one_command(raw, tmp_path):
     assert "already prepared" in again.stdout
 
 
+def test_a_few_masks_need_fewer_steps(raw, tmp_path, capsys):
+    finetune = runpy.run_path(str(LAUNCH / "finetune.py"))
+    prepare("image_folder", epath.Path(raw), epath.Path(tmp_path / "data"), num_workers=1)
+    prepared = records.find(str(tmp_path / "data"), "image_folder")
+    loop = LoopConfig(num_steps=2700, global_batch_size=16)
+    fewer = finetune["fewer_steps"]
+    assert fewer(prepared, loop, [], "none") == ["--config.loop.num_steps=450"]  # 18 masks, 400 times
+    assert fewer(prepared, loop, [], "") == ["--config.loop.num_steps=900"]  # half of a batch
+    assert fewer(prepared, loop, ["--config.loop.global_batch_size=2"], "none") == []
+    assert fewer(prepared, loop, ["--config.loop.num_steps=5000"], "none") == []
+    assert "18 masks" in capsys.readouterr().out
+
+
 def test_mistakes_are_one_line(raw, tmp_path):
     one_line_error(run_script("finetune", "--raw=no", "--workdir=mine", "--from=nothing", cwd=tmp_path), "no")
     flag = run_script("finetune", f"--raw={raw}", "--workdir=mine", "--depth=3", cwd=tmp_path)
     one_line_error(flag, "--depth=3", "no such flag")
     start = run_script("finetune", f"--raw={raw}", "--workdir=mine", "--from=refershape", cwd=tmp_path)
     one_line_error(start, "refershape")
+    size = run_script("finetune", f"--raw={raw}", "--workdir=mine", "--config.data.size=x", cwd=tmp_path)
+    one_line_error(size, "--config.data.size=x", "number")
