@@ -142,6 +142,11 @@ def _need_fields(arguments: list[str], config: Any) -> None:
                 hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(group))}"
                 raise UserError(f"{where}; {hint}")
             group = group[name]
+        if names and isinstance(group, ConfigDict):
+            where = f"--config.{'.'.join(names)}"
+            raise UserError(
+                f"{where}: a group of fields; set {where}.FIELD; there are {', '.join(sorted(group))}"
+            )
 
 
 def _need_config_file() -> None:

@@ -24,7 +24,7 @@ from test_finetune import write_leaves
 
 from genmask_jax.data.prepared import records
 
-NEEDS = re.compile(r"#.*\bneeds (a pod|a card|a download|data/stamps|requirements-(tpu|gpu)\.txt)")
+NEEDS = re.compile(r"#.*\bneeds (a pod|a card|a download|16 GB|data/stamps|requirements-(tpu|gpu)\.txt)")
 COMMAND = re.compile(r"(?:/usr/bin/time -v )?(?:\.venv/bin/)?python launch/(\w+)\.py(.*)")
 
 STANDS_FOR = {
@@ -40,7 +40,7 @@ RUN = (
     "--config.optimizer.warmup_steps=1", "--overwrite",
 )  # fmt: skip
 SMALL = {
-    "train": RUN,
+    "train": (*RUN, "--config.sampler.image_steps=2"),
     "train_vae": RUN,
     "finetune": (*SMALL_FINETUNE, "--workdir=runs/photographs"),
     "evaluate": ("--batch_size=4", "--image_steps=2", "--num_images=4"),
@@ -55,7 +55,6 @@ SMALL = {
     "benchmark sampler": ("--size=tiny", "--image_size=64", "--repeats=1"),
     "benchmark vae": ("--image_size=64", "--repeats=1"),
     "benchmark input_pipeline": ("--seconds=1",),
-    "benchmark instruction": ("--size=vl_3b", "--layers=1", "--image_size=56", "--repeats=1"),
 }
 """Flags that make a command small: those of its script, and of what it is given."""
 

@@ -71,6 +71,15 @@ def test_a_report_shows_curves_sheets_config_and_machine(run):
     assert len(path.read_text()) < 3e6
 
 
+def test_to_do_it_again_leaves_the_run_alone(run):
+    sessions = [
+        {"step": 0, "command": "python launch/train.py --config=a.py --workdir='my run' --config.seed=1"}
+    ]
+    (run / "sessions.jsonl").write_text("\n".join(map(json.dumps, sessions)))
+    texts = Reader(write_report([run], run / "report.html").read_text()).texts
+    assert "python launch/train.py --config=a.py --workdir=runs/again --config.seed=1" in texts
+
+
 def test_what_a_run_says_never_becomes_code(run):
     config = json.loads((run / "config.json").read_text())
     config["name"] = config["data"]["path"] = HOSTILE

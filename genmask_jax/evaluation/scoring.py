@@ -81,13 +81,16 @@ class Scoring:
             "batch_size": self.batch_size,
             "resize": RESIZE,
             "weights": "ema",
-            "version": _version(),
+            "version": describe_version(),
         }
 
 
-def _version() -> str:
-    """The package's version, with the commit when it runs from a checkout."""
+def describe_version() -> str:
+    """The package's version, with the commit when it runs from a checkout; "dirty" if that was changed."""
     folder = epath.Path(__file__).parent
     command = ["git", "describe", "--always", "--dirty"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return genmask_jax.__version__
     return f"{genmask_jax.__version__} {done.stdout.strip()}".strip()

@@ -20,7 +20,7 @@ VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "b
 """What `Segmentation.save` can write."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
     """Masks of K phrases at the image's own size.
 
@@ -40,6 +40,11 @@ class Segmentation:
     scores: Float[np.ndarray, " K"]
     uncertainty: Float[np.ndarray, "K H W"] | None
     threshold: float
+
+    def __repr__(self) -> str:
+        height, width = self.image.shape[:2]
+        found = ", ".join(f"{p!r}: {a:,} px" for p, a in zip(self.phrases, self.areas, strict=True))
+        return f"Segmentation of {width} x {height} px ({found})"
 
     @functools.cached_property
     def areas(self) -> Int[np.ndarray, " K"]:

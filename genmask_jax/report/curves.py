@@ -1,5 +1,6 @@
 """Line plots as SVG text, with the colours of the page's style sheet."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
@@ -9,20 +10,25 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 26
 TICKS = 4
 
 
-def plot(lines: Mapping[str, Sequence[tuple[float, float]]], *, logarithmic: bool = False) -> str:
-    """An SVG of lines of (x, value), without values that are not finite; the first has class `line0`.
+def plot(
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    logarithmic: bool = False,
+    x_range: tuple[float, float] | None = None,
+) -> str:
+    """An SVG of lines of (x, value), broken where a value is not finite; the first has class `line0`.
 
     Args:
         lines: by the name that a pointer on the line shows.
         logarithmic: the scale of the values, where all are positive.
+        x_range: what the axis shows; that of the points if None.
     """
-    points = {name: [p for p in line if math.isfinite(p[1])] for name, line in lines.items()}
-    flat = [p for line in points.values() for p in line]
+    flat = [p for line in lines.values() for p in line if math.isfinite(p[1])]
     if not flat:
         return ""
     logarithmic = logarithmic and min(value for _, value in flat) > 0
     forward = math.log10 if logarithmic else float
-    x_low, x_high = _range([step for step, _ in flat])
+    x_low, x_high = x_range or _range([x for x, _ in flat])
     y_low, y_high = _range([forward(value) for _, value in flat])
 
     def x_of(step: float) -> float:
@@ -41,21 +47,22 @@ def plot(lines: Mapping[str, Sequence[tuple[float, float]]], *, logarithmic: boo
         parts.append(
             f'<text x="{x_of(step):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{_count(step)}</text>'
         )
-    for i, (name, line) in enumerate(points.items()):
-        path = " ".join(f"{x_of(step):.1f},{y_of(forward(value)):.1f}" for step, value in line)
+    for i, (name, line) in enumerate(lines.items()):
         parts.append(f'<g class="line line{i % 6}"><title>{escape(name)}</title>')
-        if len(line) > 1:
-            parts.append(f'<polyline points="{path}"/>')
-        if len(line) <= 20:
-            dots = (point.split(",") for point in path.split())
-            parts += [f'<circle cx="{x}" cy="{y}" r="2.5"/>' for x, y in dots]
+        for finite, piece in itertools.groupby(line, lambda p: math.isfinite(p[1])):
+            placed = [(f"{x_of(x):.1f}", f"{y_of(forward(value)):.1f}") for x, value in piece if finite]
+            if len(placed) > 1:
+                parts.append(f'<polyline points="{" ".join(map(",".join, placed))}"/>')
+            if len(placed) == 1 or len(line) <= 20:
+                parts += [f'<circle cx="{x}" cy="{y}" r="2.5"/>' for x, y in placed]
         parts.append("</g>")
     return "".join([*parts, "</svg>"])
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    margin = abs(low) / 10 or 0.5
+    return (low, high) if high > low else (low - margin, high + margin)
 
 
 def _ticks(low: float, high: float) -> list[float]:

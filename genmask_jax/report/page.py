@@ -5,6 +5,7 @@ import dataclasses
 import datetime
 import io
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,7 @@ SHEET_WIDTH, SHEET_HEIGHT, QUALITY = 1400, 2400, 70
 HEADLINES = ("mIoU", "oIoU", "gIoU", "cIoU", "P@0.5", "P@0.9", "count")
 LABEL_MAPS = ("mIoU", "pixel_accuracy")
 """Scores of datasets of classes, under `label_maps`."""
+AGAIN = "runs/again"
 ORDER = (
     "loss",
     "loss_segment",
@@ -84,7 +86,9 @@ def _plots(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup]
     for metric in ordered:
         lines = {name: run.curves.get(metric, []) for run, name in zip(runs, names, strict=True)}
         logarithmic = metric.startswith("loss") or metric in ("grad_norm", "kl")
-        found.append((metric.replace("val_", "validation "), Markup(plot(lines, logarithmic=logarithmic))))
+        last = ", ".join(f"{line[-1][1]:.4g}" for line in lines.values() if line)
+        title = f"{metric.replace('val_', 'validation ')}: {last} at the end"
+        found.append((title, Markup(plot(lines, logarithmic=logarithmic))))
     return found + _noise_plots(runs, names)
 
 
@@ -94,7 +98,7 @@ def _noise_plots(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, M
     tasks = dict.fromkeys(task for profile in profiles.values() for task in profile)
     lines = {task: {name: profile.get(task, []) for name, profile in profiles.items()} for task in tasks}
     return [
-        (f"{task} by noise level (0 clean, 1 noise), at the end", Markup(plot(of, logarithmic=True)))
+        (f"{task} by noise level (0 clean, 1 noise)", Markup(plot(of, logarithmic=True, x_range=(0, 1))))
         for task, of in lines.items()
     ]
 
@@ -143,18 +147,27 @@ def _describe(run: Run, name: str) -> dict[str, Any]:
         "sessions": run.sessions,
         "command": _command(run),
         "sheets": [(sheet.stem.replace("_", " "), _embedded(sheet)) for sheet in run.sheets],
+        "groups": {"headings": ["kind of expression", "mIoU"], "rows": _groups(run)},
         "evaluations": [_details(evaluation) for evaluation in run.evaluations],
     }
 
 
 def _command(run: Run) -> str:
-    """The command that began the run; of an older run, one with the values in its config.json."""
+    """The command that began the run, elsewhere; of an older run, one with the values in its config.json."""
     if run.sessions and run.sessions[0].get("step") == 0:
-        return str(run.sessions[0].get("command", ""))
+        command = str(run.sessions[0].get("command", ""))
+        return re.sub(r"(--workdir[= ])('[^']*'|\S+)", rf"\1{AGAIN}", command)
     values = [f"--config.{field}={_value(value)}" for field, _, value in run.changed if field != "name"]
     fields = [value for value in values if not value.endswith("=")]
     script = f"python launch/{run.script} --config=configs/{run.config.name}.py"
-    return " ".join([script, *map(shlex.quote, fields), "--workdir=runs/again"])
+    return " ".join([script, *map(shlex.quote, fields), f"--workdir={AGAIN}"])
+
+
+def _groups(run: Run) -> list[list[str]]:
+    """Of the last validation: kind of expression, mIoU."""
+    prefix = "val_mIoU/"
+    curves = {name: points for name, points in run.curves.items() if name.startswith(prefix)}
+    return [[name.removeprefix(prefix), _number(points[-1][1])] for name, points in curves.items()]
 
 
 def _details(evaluation: Evaluation) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The loss by noise level: where a task is learned, and where it is not."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
@@ -31,15 +32,16 @@ def by_noise_level(task: str, errors: Float[Array, "B"], t: Float[Array, "B"]) -
 
 
 def profiles(curves: Mapping[str, Sequence[tuple[int, float]]]) -> dict[str, list[tuple[float, float]]]:
-    """From logged points by metric, the (level, loss) of each task: means of each bin's last points."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    """From logged points by metric, (level, loss) of each task: means of a bin's last points, or NaN."""
+    found: dict[str, dict[float, float]] = {}
     for name, points in sorted(curves.items()):
         metric, _, levels = name.partition("_by_noise/")
         if levels:
             low, high = map(float, levels.split("-"))
             last = [value for _, value in points[-LAST:]]
-            found.setdefault(metric, []).append(((low + high) / 2, sum(last) / len(last)))
-    return found
+            found.setdefault(metric, {})[(low + high) / 2] = sum(last) / len(last)
+    middles = [(k + 0.5) / BINS for k in range(BINS)]
+    return {metric: [(t, of.get(t, math.nan)) for t in middles] for metric, of in found.items()}
 
 
 def split(scalars: dict[str, float]) -> tuple[dict[str, float], dict[str, float]]:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from genmask_jax import __version__
+from genmask_jax.evaluation.scoring import describe_version
 
 FILE = "sessions.jsonl"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
@@ -37,7 +37,7 @@ def describe(step: int) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {"genmask-jax": __version__} | {name: _version(name) for name in LIBRARIES},
+        "versions": {"genmask-jax": describe_version()} | {name: _version(name) for name in LIBRARIES},
     }
 
 

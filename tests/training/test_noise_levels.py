@@ -52,4 +52,6 @@ def test_profiles_are_means_of_the_last_points_at_the_middle_of_each_bin():
         "loss_segment_by_noise/0.875-1.000": [(step, float(step)) for step in range(1, 11)],
         "loss_segment_by_noise/0.000-0.125": [(1, 3.0)],
     }
-    assert noise_levels.profiles(curves) == {"loss_segment": [(0.0625, 3.0), (0.9375, 8.0)]}
+    (profile,) = noise_levels.profiles(curves).values()
+    assert [t for t, _ in profile] == [(k + 0.5) / 8 for k in range(8)]
+    np.testing.assert_equal([loss for _, loss in profile], [3.0, *[np.nan] * 6, 8.0])

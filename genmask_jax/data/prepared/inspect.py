@@ -40,9 +40,10 @@ def inspect(name: str, raw: epath.Path, sheet: epath.Path, format: str = "") -> 
             print(f"{what}: {line}")
         if len(lines) > SHOWN:
             print(f"... and {len(lines) - SHOWN} more")
-        shown = _draw(examples[next(iter(plan.splits))])
-        generation_sheet(*shown, sheet)
-        print(f"wrote {sheet}; nothing else was written")
+        split = next(iter(plan.splits))
+        images, texts = _draw(examples[split])
+        generation_sheet(images, texts, sheet)
+        print(f"wrote {sheet}, with {len(images)} examples of {split}; nothing else was written")
 
 
 def _read(plan: Plan) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
