@@ -61,8 +61,8 @@ def plot(
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
-    margin = abs(low) / 10 or 0.5
-    return (low, high) if high > low else (low - margin, high + margin)
+    margin = abs(low) / 10
+    return (low, high) if high > low else (low - margin, high + (margin or 1))
 
 
 def _ticks(low: float, high: float) -> list[float]:
