@@ -46,7 +46,6 @@ SMALL = {
     "evaluate": ("--batch_size=4", "--image_steps=2", "--num_images=4"),
     "evaluate --benchmark": ("--data=data",),
     "evaluate --config=configs/evaluate_refcoco.py": ("--data=data",),
-    "evaluate --config=configs/evaluate_reasonseg.py": ("--data=data",),
     "evaluate --split": ("--count=8",),
     "encode_latents": ("--count=16",),
     "prepare_data": ("--out=prepared_again",),
