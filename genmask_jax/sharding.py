@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from jax.experimental import mesh_utils
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, Sharding
+from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
@@ -127,11 +127,12 @@ def _with_axes(shape: tuple[int, ...], spec: P) -> list[tuple[int, str | None]]:
     return list(itertools.zip_longest(shape, spec))
 
 
-_tracing_on: contextvars.ContextVar[Mesh | AbstractMesh | None] = contextvars.ContextVar("mesh", default=None)
+_tracing_on: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
+_counting: contextvars.ContextVar[bool] = contextvars.ContextVar("counting", default=False)
 
 
 @contextlib.contextmanager
-def tracing_on(mesh: Mesh | AbstractMesh) -> Iterator[None]:
+def tracing_on(mesh: Mesh) -> Iterator[None]:
     """Sets the mesh of the program that is traced, for `gather_layer`, `constrain_batch` and attention."""
     token = _tracing_on.set(mesh)
     try:
@@ -140,9 +141,14 @@ def tracing_on(mesh: Mesh | AbstractMesh) -> Iterator[None]:
         _tracing_on.reset(token)
 
 
-def tracing_for_no_device() -> contextlib.AbstractContextManager[None]:
-    """Traces a program to count its FLOPs: nothing is sharded, and attention is matrix products."""
-    return tracing_on(AbstractMesh((1,), ("data",)))
+@contextlib.contextmanager
+def counting() -> Iterator[None]:
+    """For tracing a program to count its FLOPs: attention is matrix products, on every platform."""
+    token = _counting.set(True)
+    try:
+        yield
+    finally:
+        _counting.reset(token)
 
 
 def gather_layer(layer: Any, stacked: Any, dtype: Any) -> Any:
@@ -194,7 +200,7 @@ def constrain_batch(x: jax.Array) -> jax.Array:
     The array is left alone if the examples do not divide evenly over the devices.
     """
     mesh = _tracing_on.get()
-    if mesh is None or mesh.size == 1 or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
+    if mesh is None or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
         return x
     return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
 
@@ -202,7 +208,7 @@ def constrain_batch(x: jax.Array) -> jax.Array:
 def tracing_for() -> tuple[str, tuple[int, ...]]:
     """The platform of the traced program (cpu, gpu or tpu), and the compute capability of its GPUs."""
     mesh = _tracing_on.get()
-    if isinstance(mesh, AbstractMesh):
+    if _counting.get():
         return "cpu", (0,)
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
     platform = "gpu" if device.platform == "cuda" else device.platform

@@ -22,7 +22,7 @@ from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.initial_weights import Pretrained, is_adapter, replace, shapes_of
 from genmask_jax.instruction.base import with_loaded
 from genmask_jax.pixels import mask_to_rgb, to_signed
-from genmask_jax.sharding import tracing_for_no_device
+from genmask_jax.sharding import counting
 from genmask_jax.sheets import generation_sheet, segmentation_sheet
 from genmask_jax.system import GenMask, Networks, abstract_networks
 from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
@@ -126,7 +126,7 @@ class GenMaskTask:
         own = self.networks
         networks = abstract_networks(config, own.vae_config, own.instruction, own.mesh, lambda _: own.base)
         gradient = jax.grad(GenMaskTask(networks, config).loss, has_aux=True)
-        with tracing_for_no_device():
+        with counting():
             return count_flops(
                 gradient, networks.abstract_params(), networks.frozen, batch, jax.random.key(0)
             )

@@ -19,7 +19,7 @@ from genmask_jax.models.vae import VAE, sample_posterior
 from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.pretrained import directory_of
 from genmask_jax.runs import load_vae
-from genmask_jax.sharding import tracing_for_no_device
+from genmask_jax.sharding import counting
 from genmask_jax.sheets import generation_sheet
 from genmask_jax.training.step import NORMS
 
@@ -81,7 +81,7 @@ class VAETask:
     def flops(self, batch: Any) -> float:
         """FLOPs of a training step, on all devices."""
         params = nnx.eval_shape(lambda: self.init_params(jax.random.key(0)))
-        with tracing_for_no_device():
+        with counting():
             return count_flops(jax.grad(self.loss, has_aux=True), params, None, batch, jax.random.key(0))
 
     def _trace_reconstruct(self, params: Any, images: jax.Array, masks: jax.Array) -> tuple:
