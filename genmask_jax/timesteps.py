@@ -2,7 +2,8 @@
 
 Masks survive noise that destroys an image, so moderate noise teaches little about *which* pixels belong to
 an object. Masks are therefore trained at the extremes (GenMask, section on timestep sampling). Every
-distribution ("law") has the form `(key, shape, **parameters) -> t`, float32 in [0, 1].
+distribution ("law") has the form `(key, shape, **parameters) -> t`, float32 in [0, 1]. The parameters are
+fields of `Law`, which has their defaults.
 """
 
 import dataclasses
@@ -23,14 +24,12 @@ def uniform(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
     return jax.random.uniform(key, shape)
 
 
-def logit_normal(
-    key: PRNGKeyArray, shape: tuple[int, ...], mean: float = 0.0, std: float = 1.0
-) -> Float[Array, "..."]:
+def logit_normal(key: PRNGKeyArray, shape: tuple[int, ...], mean: float, std: float) -> Float[Array, "..."]:
     """t = sigmoid(n), n ~ N(mean, std): moderate noise, for images (Esser et al. 2024)."""
     return jax.nn.sigmoid(mean + std * jax.random.normal(key, shape))
 
 
-def long_tail(key: PRNGKeyArray, shape: tuple[int, ...], a: float = 0.05) -> Float[Array, "..."]:
+def long_tail(key: PRNGKeyArray, shape: tuple[int, ...], a: float) -> Float[Array, "..."]:
     """The paper's distribution for masks: t = 1 - s with s = min(1, a sqrt(u / (1 - u))), u ~ U(0, 1).
 
     s, the distance from pure noise, has density 2 a^2 s / (s^2 + a^2)^2 and median a. The tail beyond s = 1
@@ -40,9 +39,7 @@ def long_tail(key: PRNGKeyArray, shape: tuple[int, ...], a: float = 0.05) -> Flo
     return 1 - jnp.minimum(1.0, a * jnp.sqrt(u / (1 - u)))
 
 
-def bimodal(
-    key: PRNGKeyArray, shape: tuple[int, ...], a: float = 0.05, low_share: float = 0.1
-) -> Float[Array, "..."]:
+def bimodal(key: PRNGKeyArray, shape: tuple[int, ...], a: float, low_share: float) -> Float[Array, "..."]:
     """Both extremes: `long_tail`, mirrored to t = s with probability `low_share`.
 
     0 gives the paper's distribution; docs/measurements.md measures other values.

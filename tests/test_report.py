@@ -56,7 +56,7 @@ def test_a_report_shows_curves_sheets_config_and_machine(run):
         "0.125",
         "0.375",
         "0.875",
-        "model.hidden_size"[:5],
+        "hidden_size",
         config.name,
     ):
         assert any(expected in text for text in page.texts), expected
