@@ -39,11 +39,11 @@ def get_config():
             instruction=InstructionConfig(name="tiny"),
             optimizer=OptimizerConfig(name="muon", learning_rate=3e-3, warmup_steps=100),
             loop=LoopConfig(
-                num_steps=3200,
+                num_steps=4000,
                 global_batch_size=16,
                 ema_decay=0.995,
-                eval_every_steps=1600,
-                checkpoint_every_steps=1600,
+                eval_every_steps=2000,
+                checkpoint_every_steps=2000,
             ),
             sampler=SamplerConfig(mask_threshold=0.4, guidance_scale=1.5),
         )
