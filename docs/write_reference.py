@@ -115,7 +115,8 @@ def commands_page() -> str:
 @functools.cache
 def _help(script: pathlib.Path, *command: str) -> str:
     """What --help prints. Scripts with absl's flags, which are the process's, have processes of their own."""
-    if "absl import flags" in script.read_text():
+    source = (DOCS.parent / "genmask_jax" / "commands" / script.name).read_text()
+    if "absl import flags" in source:
         done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
         said = done.stdout
     else:

@@ -1,4 +1,4 @@
-"""Shared by the scripts in `launch/`: flags, one-line errors, the compilation cache."""
+"""Shared by the commands: flags, one-line errors, the compilation cache."""
 
 import argparse
 import ctypes
@@ -70,7 +70,7 @@ def guard(main: Callable[[], None]) -> None:
 def _is_ours(record: Any) -> bool:
     """Drops libraries' info logs, and Orbax's warnings: each checkpoint causes dozens of both."""
     folders = set(pathlib.Path(record.pathname).parts)
-    ours = not folders.isdisjoint(("genmask_jax", "launch", "clu"))
+    ours = not folders.isdisjoint(("genmask_jax", "clu"))
     return ours or record.levelno >= (ERROR if "orbax" in folders else WARNING)
 
 

@@ -31,7 +31,7 @@ def commands() -> list[str]:
 
 
 def flags_of(script: pathlib.Path) -> set[str]:
-    source = script.read_text()
+    source = (ROOT / "genmask_jax" / "commands" / script.name).read_text()
     absl = re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", source)
     return SHARED | set(absl) | set(re.findall(r"\(\s*\"--(\w+)\"", source))
 

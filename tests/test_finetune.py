@@ -1,14 +1,14 @@
 """launch/finetune.py: from a folder to a model and its scores, and on after an interruption."""
 
 import json
-import runpy
 
 import numpy as np
 import pytest
 from etils import epath
 from PIL import Image
-from test_end_to_end import LAUNCH, one_line_error, run_script
+from test_end_to_end import one_line_error, run_script
 
+from genmask_jax.commands import finetune
 from genmask_jax.config import LoopConfig
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.prepare import prepare
@@ -62,11 +62,10 @@ def test_a_folder_becomes_a_model_in_one_command(raw, tmp_path):
 
 
 def test_a_few_masks_need_fewer_steps(raw, tmp_path, capsys):
-    finetune = runpy.run_path(str(LAUNCH / "finetune.py"))
     prepare("image_folder", epath.Path(raw), epath.Path(tmp_path / "data"), num_workers=1)
     prepared = records.find(str(tmp_path / "data"), "image_folder")
     loop = LoopConfig(num_steps=2700, global_batch_size=16)
-    fewer = finetune["fewer_steps"]
+    fewer = finetune.fewer_steps
     assert fewer(prepared, loop, [], "none") == ["--config.loop.num_steps=450"]  # 18 masks, 400 times
     assert fewer(prepared, loop, [], "") == ["--config.loop.num_steps=900"]  # half of a batch
     assert fewer(prepared, loop, ["--config.loop.global_batch_size=2"], "none") == []

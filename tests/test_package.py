@@ -51,7 +51,10 @@ def test_configs_are_found_by_name_where_no_file_has_it(installed, tmp_path):
     assert "did you mean depth?" in done.stderr
 
 
-@pytest.mark.parametrize("script", sorted((ROOT / "launch").glob("*.py")), ids=lambda path: path.stem)
+COMMANDS = sorted(path for path in (ROOT / "genmask_jax/commands").glob("*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("script", COMMANDS, ids=lambda path: path.stem)
 def test_help_begins_with_what_a_script_does_and_examples(script):
     said = ast.get_docstring(ast.parse(script.read_text())) or ""
     first, _, rest = said.partition("\n")

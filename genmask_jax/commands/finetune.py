@@ -14,7 +14,6 @@ printed; after an interruption, repeat the whole command: what is done is not do
 
 import argparse
 import os
-import pathlib
 import shlex
 import subprocess
 import sys
@@ -35,7 +34,6 @@ from genmask_jax.pretrained import DEFAULT, directory_of
 from genmask_jax.runs import load_vae
 from genmask_jax.training.vae import VAETask
 
-HERE = pathlib.Path(__file__).parent
 ENOUGH = {"mask_mIoU": 0.92, "image_psnr": 26.0}
 """What a VAE must reach on the val images to be used as it is."""
 VISITS = 400
@@ -77,7 +75,7 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> None:
         directory_of(start)  # fail early
     data, model = workdir / "data", workdir / "model"
     layout = [f"--format={arguments.format}"] if arguments.format else []
-    call("prepare_data.py", "image_folder", f"--raw={arguments.raw}", f"--out={data}", *layout)
+    call("prepare_data", "image_folder", f"--raw={arguments.raw}", f"--out={data}", *layout)
     prepared = records.find(data, "image_folder")
     of_model = [field for field in fields if field.startswith("--config.")]
     of_vae = [field.replace("--vae.", "--config.", 1) for field in fields if field.startswith("--vae.")]
@@ -89,9 +87,9 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> None:
     given = [f"--config.init={start}", f"--config.vae={vae}", f"--config.data.generate={generate}"]
     given += [*of_data, *fewer_steps(prepared, config.loop, of_model, generate)]
     given += [*of_model, f"--workdir={model}", "--resume"]
-    call("train.py", f"--config={cli.config_path(arguments.config)}", *given)
+    call("train", f"--config={cli.config_path(arguments.config)}", *given)
     split = "test" if "test" in records.splits_of(prepared) else "val"
-    call("evaluate.py", f"--checkpoint={model}", f"--split={split}")
+    call("evaluate", f"--checkpoint={model}", f"--split={split}")
     asked = (*records.read_classes(prepared), "the object")[0]
     print(f"{(time.monotonic() - began) / 60:.0f} min. Masks: {model}/evaluation_{split}/masks.png. Now try:")
     print(f'    python launch/sample.py --checkpoint={model} --image=FILE --text="{asked}" --out=out')
@@ -141,15 +139,15 @@ def choose_vae(path: str, start: str, workdir: epath.Path, size: int, fields: li
             print(f"the VAE of {start} has another shape than {path}: a new one is trained from scratch")
             init = ""
     given = [f"--config.init={init}", *fields, f"--workdir={run}", "--resume"]
-    call("train_vae.py", f"--config={cli.config_path(path)}", *given)
+    call("train_vae", f"--config={cli.config_path(path)}", *given)
     return str(run)
 
 
-def call(script: str, *arguments: str) -> None:
-    """Runs another script of this folder; exits as it does if it fails."""
-    print(f"\n$ python launch/{script} {shlex.join(arguments)}", flush=True)
-    environment = HUGE_PAGES | os.environ
-    status = subprocess.run([sys.executable, str(HERE / script), *arguments], env=environment).returncode
+def call(name: str, *arguments: str) -> None:
+    """Runs another command; exits as it does if it fails."""
+    print(f"\n$ python launch/{name}.py {shlex.join(arguments)}", flush=True)
+    command = [sys.executable, "-m", f"genmask_jax.commands.{name}", *arguments]
+    status = subprocess.run(command, env=HUGE_PAGES | os.environ).returncode
     if status:
         print("finetune: this step failed; mend it and repeat the command, which goes on from here")
         sys.exit(status)

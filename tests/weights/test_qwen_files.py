@@ -13,13 +13,13 @@ import torch
 from etils import epath
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
 
+from genmask_jax.commands import export_weights, import_weights
 from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.load import restore_layers
 from genmask_jax.parameters import files
 from genmask_jax.parameters.layout import complaints
 from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.weights import qwen, qwen_names
-from launch import export_weights, import_weights
 from tests.instruction.qwen import reference
 from tests.instruction.qwen.published import SEVEN, TEXT_SEVEN, THREE
 from tests.weights.reference import leaves, tensors

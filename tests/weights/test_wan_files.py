@@ -19,11 +19,11 @@ from diffusers.loaders.single_file_utils import (
 from etils import epath
 from flax import nnx
 
+from genmask_jax.commands import export_weights, import_weights
 from genmask_jax.errors import UserError
 from genmask_jax.parameters import files, streaming
 from genmask_jax.runs import load_vae
 from genmask_jax.weights import wan, wan_dit, wan_vae
-from launch import export_weights, import_weights
 from tests.weights.reference import (
     import_dit,
     in_memory,
