@@ -1,43 +1,34 @@
 """Images and the annotations that belong to them, wherever in a tree common tools put the two.
 
 A file belongs to another if the two have the same path but for the names of folders that hold images,
-annotations or a split, and but for the usual endings of their stems:
+annotations or a split (`places`), and but for the usual endings of their stems:
 
     images/train/a.jpg            labels/train/a.png          (or train/images/a.jpg, train/labels/a.txt)
     a.jpg                         a_mask.png                  (or masks/a.png)
     JPEGImages/a.jpg              SegmentationClass/a.png     (VOC)
     leftImg8bit/train/x/a_leftImg8bit.png   gtFine/train/x/a_gtFine_labelIds.png    (Cityscapes)
+
+What is left is paired by stem alone, where the stem is that of one image and one annotation.
 """
 
 import dataclasses
 import re
+from collections.abc import Iterable
 from typing import TypeVar
 
 from etils import epath
 
 from genmask_jax.data.prepared.raw.layout import SPLITS
+from genmask_jax.data.prepared.raw.places import SPLIT_NAMES, files_below, is_annotation, split_and_key
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES
-from genmask_jax.paths import listed, read_text
+from genmask_jax.paths import read_text
 
-IMAGE_FOLDERS = {"images", "image", "imgs", "img", "jpegimages", "leftimg8bit"}
-ANNOTATION_FOLDERS = {
-    "labels",
-    "label",
-    "masks",
-    "mask",
-    "annotations",
-    "annotation",
-    "segmentationclass",
-} | {*("gtfine", "gt", "annot")}
-"""Names of folders, in lower case. A split's name before "annot" is such a folder too (trainannot)."""
-ENDINGS = re.compile(
-    r"(_leftImg8bit|_gtFine_labelIds|_gtFine_labelTrainIds|[_-](mask|label|labels|seg|gt|image|img))$", re.I
-)
-MASK_ENDING = re.compile(r"(_gtFine_label(Train)?Ids|[_-](mask|label|labels|seg|gt))$", re.I)
-SPLIT_NAMES = {name: split for split, names in SPLITS.items() for name in names}
+PREFIX = re.compile(r"^(image|img|mask|label|seg|gt)[ _-]?(?=\d)", re.I)
 T = TypeVar("T")
+Files = dict[tuple[str, str], epath.Path]
+"""Files by (split, key)."""
 EVERY = 10
 """Without splits, every tenth image is held out."""
 
@@ -65,56 +56,55 @@ def find_pairs(raw: epath.Path, suffixes: tuple[str, ...], problems: Problems) -
 
     Two files of the same key are reported; the first is used.
     """
-    images: dict[tuple[str, str], epath.Path] = {}
-    annotations: dict[tuple[str, str], epath.Path] = {}
-    for path in _files(raw):
+    images: Files = {}
+    annotations: Files = {}
+    for path in files_below(raw):
         name, parts = path.name.lower(), path.relative_to(raw).parts
-        marked = _is_marked(parts, path.stem)
+        marked = is_annotation(parts, path.stem)
         if marked and name.endswith(suffixes):
             found = annotations
         elif not marked and name.endswith(SUFFIXES):
             found = images
         else:
             continue
-        where = _key(parts, path.stem)
+        where = split_and_key(parts, path.stem)
         if where in found:
             problems.add(f"{path}: {found[where]} has the same name and split; this one is not read")
         found.setdefault(where, path)
+    _pair_by_stem(images, annotations, raw, problems)
     pairs = [Pair(key, path, annotations.get((split, key)), split) for (split, key), path in images.items()]
     unpaired = [path for where, path in annotations.items() if where not in images]
     return Tree(sorted(pairs, key=lambda pair: (pair.split, pair.key)), unpaired)
 
 
-def _files(folder: epath.Path) -> list[epath.Path]:
-    entries = listed(folder)
-    below = [path for entry in entries if entry.is_dir() for path in _files(entry)]
-    return [entry for entry in entries if not entry.is_dir()] + below
+def _pair_by_stem(images: Files, annotations: Files, raw: epath.Path, problems: Problems) -> None:
+    """Moves annotations without an image to the image that alone has their stem, in their split or in all."""
+    moved = []
+    for with_split in (True, False):
+        free = [
+            _by_stem(some.keys() - others.keys(), with_split)
+            for some, others in ((images, annotations), (annotations, images))
+        ]
+        for stem in sorted(free[0].keys() & free[1].keys()):
+            (place, *more), (other, *others) = free[0][stem], free[1][stem]
+            if not more and not others and (with_split or "" in (place[0], other[0])):
+                annotations[place] = annotations.pop(other)
+                moved.append(place)
+    if moved:
+        image, annotation = (some[moved[0]].relative_to(raw) for some in (images, annotations))
+        problems.note(
+            f"{raw}: {len(moved):,} annotations are paired with images by name alone, such as {annotation} "
+            f"with {image}"
+        )
 
 
-def _is_marked(parts: tuple[str, ...], stem: str) -> bool:
-    """Whether the path is that of an annotation."""
-    folders = [part.lower() for part in parts[:-1]]
-    if any(folder in ANNOTATION_FOLDERS or _annot(folder) for folder in folders):
-        return True
-    return MASK_ENDING.search(stem) is not None
-
-
-def _annot(folder: str) -> str:
-    """The split of a folder such as "trainannot", or ""."""
-    return SPLIT_NAMES.get(folder.removesuffix("annot"), "") if folder.endswith("annot") else ""
-
-
-def _key(parts: tuple[str, ...], stem: str) -> tuple[str, str]:
-    """(split, key) of a file: its path without what tells images, annotations and splits apart."""
-    split, kept = "", []
-    for part in parts[:-1]:
-        name = part.lower()
-        of_split = SPLIT_NAMES.get(re.sub(r"\d+$", "", name), "") or _annot(name)  # train2017
-        if of_split and not split:
-            split = of_split
-        elif name not in IMAGE_FOLDERS and name not in ANNOTATION_FOLDERS:
-            kept.append(part)
-    return split, "/".join([*kept, ENDINGS.sub("", stem)])
+def _by_stem(places: Iterable[tuple[str, str]], with_split: bool) -> dict[tuple[str, str], list]:
+    """Places by split (or "") and stem, without a prefix such as "img_" or "mask_"."""
+    found: dict[tuple[str, str], list] = {}
+    for split, key in places:
+        stem = PREFIX.sub("", key.rsplit("/", 1)[-1])
+        found.setdefault((split if with_split else "", stem), []).append((split, key))
+    return found
 
 
 def in_splits(raw: epath.Path, found: list[tuple[Pair, T]], problems: Problems) -> dict[str, list[T]]:

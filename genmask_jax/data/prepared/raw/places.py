@@ -1,0 +1,122 @@
+"""What the names of folders and files say: which hold images, which annotations, and of which split.
+
+A folder's name counts if all of its words do, in any case and joined in any way: "Masks", "img_dir",
+"train_labels", "trainannot", "SegmentationClassPNG", "ground truth", "train2017". Other folders say nothing.
+"""
+
+import dataclasses
+import functools
+import re
+
+from etils import epath
+
+from genmask_jax.data.prepared.raw.layout import SPLITS
+from genmask_jax.paths import listed
+
+IMAGE_WORDS = {
+    *("image", "img", "pic", "picture", "photo", "photograph", "input", "jpegimage", "leftimg8bit")
+}
+ANNOTATION_WORDS = {
+    *("label", "labelled", "labeled", "mask", "annotation", "annot", "anno", "ann", "gt", "gtfine"),
+    *("groundtruth", "truth", "segmentation", "seg", "segm"),
+}
+OTHER_WORDS = {
+    *(
+        "approved",
+        "binary",
+        "class",
+        "data",
+        "dataset",
+        "dir",
+        "file",
+        "fine",
+        "folder",
+        "full",
+        "ground",
+        "raw",
+        "rgb",
+    ),
+    *("semantic", "set", "still", "jpeg", "jpg", "png", "tif", "tiff"),
+}
+"""Words that say nothing themselves, and stand beside others: the "dir" of "img_dir".
+
+All are singular; their plurals count too."""
+SPLIT_NAMES = {name: split for split, names in SPLITS.items() for name in names}
+WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^\W\d_A-Z]+|[A-Z]+|\d+")
+ENDING = r"(mask|masks|label|labels|seg|segm|segmentation|gt|annotation|groundtruth)"
+MASK_ENDING = re.compile(rf"(_gtFine_label(Train)?Ids|[ ._-]{ENDING}|[ ._-]ground[ _-]truth)$", re.I)
+IMAGE_ENDING = re.compile(r"(_leftImg8bit|[_-](image|img))$", re.I)
+CAMVID_ENDING = re.compile(r"_L$")
+"""Of CamVid's own labels. An image may end so too, so it counts only in a folder of annotations."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """What the name of a folder says: it holds images, or annotations; and the split, or ""."""
+
+    images: bool = False
+    annotations: bool = False
+    split: str = ""
+
+
+NOTHING = Meaning()
+
+
+@functools.lru_cache(maxsize=4096)
+def meaning(name: str) -> Meaning:
+    """What a folder's name says; NOTHING if it has a word that is not known here."""
+    found = NOTHING
+    words = [name.lower()] if _singular(name.lower()) in IMAGE_WORDS else WORDS.findall(name)
+    for word in words:
+        one = _meaning_of_word(word.lower())
+        if one is None:
+            return NOTHING
+        found = Meaning(
+            found.images or one.images, found.annotations or one.annotations, found.split or one.split
+        )
+    if found.annotations:
+        return dataclasses.replace(found, images=False)
+    return found
+
+
+def _meaning_of_word(word: str) -> Meaning | None:
+    """None for a word that is not known."""
+    for split in sorted(SPLIT_NAMES, key=len, reverse=True):  # "trainannot"
+        rest = _singular(word.removeprefix(split)) if word.startswith(split) else None
+        if rest is not None and (not rest or rest in IMAGE_WORDS | ANNOTATION_WORDS):
+            return Meaning(rest in IMAGE_WORDS, rest in ANNOTATION_WORDS, SPLIT_NAMES[split])
+    word = _singular(word)
+    if word in IMAGE_WORDS or word in ANNOTATION_WORDS:
+        return Meaning(word in IMAGE_WORDS, word in ANNOTATION_WORDS)
+    return NOTHING if word in OTHER_WORDS or (word.isdigit() and len(word) > 2) else None
+
+
+def _singular(word: str) -> str:
+    return word if word == "class" else word.removesuffix("s")
+
+
+def is_annotation(parts: tuple[str, ...], stem: str) -> bool:
+    """Whether the path, relative to the folder that was given, is that of an annotation."""
+    return any(meaning(part).annotations for part in parts[:-1]) or MASK_ENDING.search(stem) is not None
+
+
+def split_and_key(parts: tuple[str, ...], stem: str) -> tuple[str, str]:
+    """(split or "", key) of a file: the key is its path without what tells images and annotations apart."""
+    split, kept = "", []
+    for part in parts[:-1]:
+        said = meaning(part)
+        second = said.split and split and not (said.images or said.annotations)
+        if second or said == NOTHING:
+            kept.append(part)
+        split = split or said.split
+    stem = MASK_ENDING.sub("", IMAGE_ENDING.sub("", stem))
+    if is_annotation(parts, ""):
+        stem = CAMVID_ENDING.sub("", stem)
+    return split, "/".join([*kept, stem])
+
+
+def files_below(folder: epath.Path) -> list[epath.Path]:
+    """All files of a tree by name, those of a folder before those of its folders, without leftovers."""
+    entries = listed(folder)
+    below = [path for entry in entries if entry.is_dir() for path in files_below(entry)]
+    return [entry for entry in entries if not entry.is_dir()] + below
