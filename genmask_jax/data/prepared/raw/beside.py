@@ -22,28 +22,33 @@ from genmask_jax.data.prepared.raw.layout import (
     read_json,
     split_folders,
 )
-from genmask_jax.data.prepared.raw.pairs import hold_out
+from genmask_jax.data.prepared.raw.pairs import NO_VAL, hold_out
 from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.data.prepared.raw.reasonseg import FALLBACK, read_annotation
+from genmask_jax.data.prepared.raw.seen import Sighting
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES, UNREADABLE, decode, read_frame
 from genmask_jax.paths import listed
 
 
-def recognise(raw: epath.Path) -> str:
-    """What speaks for this layout: what lies beside the images; ""."""
+def recognise(raw: epath.Path) -> Sighting:
+    """What there is of this layout: what lies beside the images."""
     folders = list(split_folders(raw, Problems()).values()) or [raw]
-    files = [path for folder in folders for path in listed(folder, ".json", ".txt", ".jsonl")]
-    stems = {path.stem for folder in folders for path in listed(folder, *SUFFIXES)}
-    names = {path.name for path in files}
-    said = {
-        "objects in COCO's format": bool(names & set(COCO)),
-        "captions in metadata.jsonl": METADATA in names,
-        "captions in text files": any(p.suffix == ".txt" and p.stem in stems for p in files),
-        "shapes in JSON files": any(p.suffix == ".json" and p.name not in COCO for p in files),
-    }
-    return ", ".join(what for what, there in said.items() if there)
+    said: dict[str, bool] = {}
+    for folder in folders:
+        stems = {path.stem for path in listed(folder, *SUFFIXES)}
+        files = listed(folder, ".json", ".txt", ".jsonl")
+        names = {path.name for path in files}
+        own = [path for path in files if path.suffix == ".json" and path.name not in COCO]
+        beside = {
+            "objects in COCO's format": bool(stems and names & set(COCO)),
+            "captions in metadata.jsonl": bool(stems) and METADATA in names,
+            "captions in text files": any(p.suffix == ".txt" and p.stem in stems for p in files),
+            "shapes in JSON files": any(p.stem in stems or image_bytes(p) for p in own),
+        }
+        said = {what: there or said.get(what, False) for what, there in beside.items()}
+    return Sighting(", ".join(what for what, there in said.items() if there))
 
 
 @dataclasses.dataclass
@@ -67,6 +72,9 @@ def read(raw: epath.Path) -> Plan:
     splits = {split: _read_split(folder, reading) for split, folder in folders.items()}
     if not folders:
         splits["train"], splits["val"] = hold_out(_read_split(raw, reading))
+    elif "val" not in splits and "train" in splits:
+        splits["train"], splits["val"] = hold_out(splits["train"])
+        problems.note(NO_VAL.format(raw))
     if not any(splits.values()):
         raise UserError(
             f"--raw={raw}: there is no image with a caption (X.txt) or an annotation (X.json, {COCO[0]}) "

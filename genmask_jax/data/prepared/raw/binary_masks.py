@@ -16,6 +16,7 @@ from genmask_jax.data.prepared.raw.layout import captions_of
 from genmask_jax.data.prepared.raw.pairs import Pair, find_pairs, in_splits
 from genmask_jax.data.prepared.raw.plan import Expression, LabelFile, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.data.prepared.raw.seen import Sighting
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES, UNREADABLE, decode
 from genmask_jax.paths import read_text
@@ -25,12 +26,12 @@ LOOKED_AT = 8
 """Masks that tell what all are."""
 
 
-def recognise(raw: epath.Path) -> str:
-    """What speaks for this layout, or ""."""
+def recognise(raw: epath.Path) -> Sighting:
+    """What there is of this layout; masks that are not black-and-white are `class_maps`."""
     paths = [pair.annotation for pair in find_pairs(raw, SUFFIXES, Problems()).pairs if pair.annotation]
     looked_at = paths[:: max(1, len(paths) // LOOKED_AT)]
     right = any(_is_black_and_white(path) for path in looked_at)
-    return f"{len(paths):,} images with a black-and-white mask" if right else ""
+    return Sighting(f"{len(paths):,} images with a black-and-white mask" if right else "")
 
 
 def _is_black_and_white(path: epath.Path) -> bool:

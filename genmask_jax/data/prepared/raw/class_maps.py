@@ -15,18 +15,36 @@ from genmask_jax.data.prepared.raw.names import is_background, is_ignored, phras
 from genmask_jax.data.prepared.raw.pairs import Pair, find_pairs, in_splits
 from genmask_jax.data.prepared.raw.plan import Expression, LabelFile, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.data.prepared.raw.seen import Sighting, count, folders, values
 from genmask_jax.errors import UserError
 from genmask_jax.images import read_frame
 
 SUFFIXES = (".png",)
 
 
-def recognise(raw: epath.Path) -> str:
-    """What speaks for this layout, or ""."""
-    names = read_names(raw)
-    pairs = find_pairs(raw, SUFFIXES, Problems()).pairs if names else []
-    found = sum(pair.annotation is not None for pair in pairs)
-    return f"{found:,} images with a PNG of class numbers, {len(names)} class names" if found else ""
+def recognise(raw: epath.Path) -> Sighting:
+    """What there is of this layout."""
+    names, tree = read_names(raw), find_pairs(raw, SUFFIXES, Problems())
+    paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
+    if names and paired:
+        return Sighting(f"{len(paired):,} images with a PNG of class numbers, {len(names)} class names")
+    if paired:
+        return Sighting(
+            saw=f"{count(paired, 'PNG')}{folders(paired, raw)} with {values(paired)} and no class list",
+            needs="write the names of the classes to classes.txt, a line each from number 0 on",
+        )
+    if tree.unpaired:
+        return Sighting(
+            saw=f"{count(tree.unpaired, 'PNG')}{folders(tree.unpaired, raw)} named as no image is, such as "
+            f"{tree.unpaired[0].relative_to(raw)}",
+            needs="give each image and its PNG the same name, images/X.jpg and masks/X.png",
+        )
+    if names:
+        return Sighting(
+            saw=f"a class list of {len(names)} names, and no PNG of class numbers",
+            needs="save the class numbers of each images/X.jpg as labels/X.png",
+        )
+    return Sighting()
 
 
 def read(raw: epath.Path) -> Plan:

@@ -4,30 +4,45 @@ from types import ModuleType
 
 from etils import epath
 
-from genmask_jax.data.prepared.raw import beside, binary_masks, class_maps, yolo
+from genmask_jax.data.prepared.raw import beside, binary_masks, class_maps, coco_tree, yolo
+from genmask_jax.data.prepared.raw.places import NOTHING, meaning
 from genmask_jax.data.prepared.raw.plan import Plan
-from genmask_jax.errors import UserError
+from genmask_jax.data.prepared.raw.seen import need_folder, nothing_fits
+from genmask_jax.paths import listed
 
 FORMATS: dict[str, ModuleType] = {
     "yolo": yolo,
     "class_maps": class_maps,
     "masks": binary_masks,
+    "coco": coco_tree,
     "beside": beside,
 }
 """Readers by the value of --format, in the order in which they are tried."""
 
 
 def read(raw: epath.Path, format: str = "") -> Plan:
-    """Reads a folder in the given format, or in the one that it is recognised to have, and says which.
+    """Reads a folder in the given format, or in the first that fits, and prints which.
 
     Raises:
-        UserError: there is no such folder, or nothing in it can be used.
+        UserError: there is no such folder, no format fits, or nothing in it can be used.
     """
-    if not raw.is_dir():
-        raise UserError(f"--raw={raw}: there is no such folder")
-    found = {name: said for name, module in FORMATS.items() if (said := module.recognise(raw))}
-    name = format or next(iter(found), "beside")
+    need_folder(raw)
+    raw = _inner(raw)
+    sightings = {name: module.recognise(raw) for name, module in FORMATS.items()}
+    found = {name: sighting.found for name, sighting in sightings.items() if sighting.found}
+    if not format and not found:
+        raise nothing_fits(raw, list(sightings.values()))
+    name = format or next(iter(found))
     others = ", ".join(f"{other} ({said})" for other, said in found.items() if other != name)
     more = f"; it also looks like {others}: choose with --format" if others and not format else ""
-    print(f"{raw}: read as {name}: {found.get(name, 'nothing that speaks for it')}{more}")
+    print(f"{raw}: read as {name}{f': {found[name]}' if name in found else ', as --format says'}{more}")
     return FORMATS[name].read(raw)
+
+
+def _inner(raw: epath.Path) -> epath.Path:
+    """The folder inside, if there is nothing else, as archives are often unpacked: photos/photos/images."""
+    while True:
+        entries = [path for path in listed(raw) if not path.name.lower().startswith(("readme", "license"))]
+        if len(entries) != 1 or not entries[0].is_dir() or meaning(entries[0].name) != NOTHING:
+            return raw
+        raw = entries[0]

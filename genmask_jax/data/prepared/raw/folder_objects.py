@@ -6,14 +6,15 @@ has the height and width that the file gives.
 """
 
 import dataclasses
-import unicodedata
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from etils import epath
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared.raw.coco import CocoFile
+from genmask_jax.data.prepared.raw.image_index import normalised
+from genmask_jax.data.prepared.raw.names import is_background, is_ignored, phrase
 from genmask_jax.data.prepared.raw.plan import Target
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.images import read_frame
@@ -62,50 +63,71 @@ def read_objects(
         problems.add(f"{path} is not read, since {paths[0].name} is there")
     if not paths:
         return {}
-    coco = CocoFile(paths[0], problems)
-    found = _images(coco, files, problems)
+    by_name = {normalised(path.name): path for path in files}
+    found = objects_of(
+        CocoFile(paths[0], problems), lambda name: by_name.get(normalised(name)), classes, problems
+    )
+    return {path.name: objects for path, objects in found.items()}
+
+
+def objects_of(
+    coco: CocoFile,
+    find: Callable[[str], epath.Path | None],
+    classes: dict[str, None],
+    problems: Problems,
+) -> dict[epath.Path, Objects]:
+    """The objects of the images that a file in COCO's format lists, by image.
+
+    Args:
+        coco: the file.
+        find: the image of a "file_name", or None if it is missing; raises ValueError, with what is wrong.
+        classes: gets the categories that are used as expressions.
+        problems: to report objects and images to that are left out.
+    """
+    found, paths = _images(coco, find, problems)
     seen: dict[int, Any] = {}
     for annotation in coco.annotations:
         image = found.get(annotation["image_id"])
         if image is not None:
             _add(annotation, image, seen, coco, classes, problems)
-    by_file = {_normalised(path.name): path for path in files}
-    objects: dict[str, Objects] = {}
+    objects: dict[epath.Path, Objects] = {}
     for number, image in found.items():
-        path = by_file[_normalised(coco.images[number].file)]
-        if image.said and path.name not in objects:
+        path = paths[number]
+        if image.said and path not in objects:
             try:
-                objects[path.name] = _objects(path, image)
+                objects[path] = _objects(path, image)
             except ValueError as error:
                 problems.add(f"{path} {error}")
     return objects
 
 
-def _normalised(name: str) -> str:
-    """A file name with accents in one form: a Mac may write them in another than the annotations have."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _images(coco: CocoFile, files: list[epath.Path], problems: Problems) -> dict[Any, _Found]:
-    """The images that are there, by id; ids of the same file share one `_Found`."""
-    names = {_normalised(path.name) for path in files}
-    by_name: dict[str, _Found] = {}
+def _images(
+    coco: CocoFile, find: Callable[[str], epath.Path | None], problems: Problems
+) -> tuple[dict[Any, _Found], dict[Any, epath.Path]]:
+    """The images that are there, and their paths, by id; ids of the same file share one `_Found`."""
+    by_path: dict[epath.Path, _Found] = {}
     found: dict[Any, _Found] = {}
+    paths: dict[Any, epath.Path] = {}
     for number, image in coco.images.items():
-        name = _normalised(image.file)
-        if name not in names:
+        try:
+            path = find(image.file)
+        except ValueError as error:
+            problems.add(f"{coco.path}: its image {image.file} {error}")
+            continue
+        if path is None:
             problems.add(f"{coco.path}: its image {image.file} is missing")
             continue
-        if name in by_name:
-            if by_name[name].size != image.size:
+        if path in by_path:
+            if by_path[path].size != image.size:
                 problems.add(
                     f"{coco.path}: {image.file} is listed twice, with different sizes; the objects of image "
                     f"{number} are left out"
                 )
                 continue
             problems.note(f"{coco.path}: {image.file} is listed twice; it has the objects of both")
-        found[number] = by_name.setdefault(name, _Found(image.size))
-    return found
+        found[number] = by_path.setdefault(path, _Found(image.size))
+        paths[number] = path
+    return found, paths
 
 
 def _add(
@@ -129,14 +151,21 @@ def _add(
         )
         return
     seen[number] = annotation
+    if annotation.get("bbox") and not annotation.get("segmentation"):
+        problems.add(f"{coco.path.name}: an object has a box and no mask")
+        return
     texts = annotation.get("expressions")
     if not texts:
         category = annotation.get("category_id")
         if not isinstance(category, Hashable) or category not in coco.categories:
             problems.add(f"{coco.path.name}: an object is of category {category}, which is not in the file")
             return
-        texts = coco.categories[category]
-        classes[texts.strip().lower()] = None
+        name = coco.categories[category]
+        if is_ignored(name) or is_background(name):
+            problems.note(f"{coco.path.name}: an object is of category {name!r}; it is not read")
+            return
+        texts = phrase(name)
+        classes[texts] = None
     texts = [texts] if isinstance(texts, str) else texts if isinstance(texts, list) else [None]
     good = {text.strip().lower() for text in texts if isinstance(text, str) and text.strip()}
     if len(good) < len(texts):

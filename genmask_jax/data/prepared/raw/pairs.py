@@ -31,6 +31,7 @@ Files = dict[tuple[str, str], epath.Path]
 """Files by (split, key)."""
 EVERY = 10
 """Without splits, every tenth image is held out."""
+NO_VAL = "{}: there is no val split; every tenth image of train is held out"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +135,7 @@ def in_splits(raw: epath.Path, found: list[tuple[Pair, T]], problems: Problems) 
     if "val" not in splits and "train" in splits:
         splits["train"], splits["val"] = hold_out(splits["train"])
         if in_folders or lists:
-            problems.note(f"{raw}: there is no val split; every tenth image of train is held out")
+            problems.note(NO_VAL.format(raw))
     return {split: splits[split] for split in SPLITS if split in splits}
 
 

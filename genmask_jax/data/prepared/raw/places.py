@@ -115,6 +115,13 @@ def split_and_key(parts: tuple[str, ...], stem: str) -> tuple[str, str]:
     return split, "/".join([*kept, stem])
 
 
+def split_of_file(stem: str) -> str:
+    """The split that a word of a file's name names, or "": "train" of "instances_train2017"."""
+    return next(
+        (SPLIT_NAMES[word] for word in map(str.lower, WORDS.findall(stem)) if word in SPLIT_NAMES), ""
+    )
+
+
 def files_below(folder: epath.Path) -> list[epath.Path]:
     """All files of a tree by name, those of a folder before those of its folders, without leftovers."""
     entries = listed(folder)

@@ -15,26 +15,51 @@ from genmask_jax.data.prepared.raw.names import phrase, read_names
 from genmask_jax.data.prepared.raw.pairs import Pair, find_pairs, in_splits
 from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.data.prepared.raw.seen import Sighting, count, folders
 from genmask_jax.errors import UserError
 from genmask_jax.images import read_frame
 from genmask_jax.paths import read_text
 
 SUFFIXES = (".txt",)
+LOOKED_AT = 20
+"""Lines that tell what a file is."""
 
 
-def recognise(raw: epath.Path) -> str:
-    """What speaks for this layout, or ""."""
-    pairs = [pair for pair in find_pairs(raw, SUFFIXES, Problems()).pairs if pair.annotation is not None]
-    labelled = [pair for pair in pairs if pair.annotation is not None and _looks_right(pair.annotation)]
-    return f"{len(pairs):,} images with a file of polygons in labels/" if labelled else ""
+def recognise(raw: epath.Path) -> Sighting:
+    """What there is of this layout."""
+    tree = find_pairs(raw, SUFFIXES, Problems())
+    paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
+    kinds = {path: _kind(path) for path in (*paired, *tree.unpaired)}
+    right = [path for path in paired if kinds[path]]
+    if any(kinds[path] == "polygons" for path in paired):
+        return Sighting(f"{count(right, 'image')} with a file of polygons{folders(right, raw)}")
+    if right:
+        return Sighting(
+            saw=f"{count(right, 'YOLO file')} of boxes{folders(right, raw)}, without a polygon",
+            needs="export segmentation polygons instead of boxes",
+        )
+    lost = [path for path in tree.unpaired if kinds[path]]
+    if lost:
+        return Sighting(
+            saw=f"{count(lost, 'YOLO file')}{folders(lost, raw)} named as no image is, such as "
+            f"{lost[0].relative_to(raw)}",
+            needs="put the images into images/, with the names of the files in labels/",
+        )
+    return Sighting()
 
 
-def _looks_right(path: epath.Path) -> bool:
+def _kind(path: epath.Path) -> str:
+    """What the first lines of a file are, "polygons" or "boxes"; "" if the very first is neither."""
+    kind = ""
     try:
-        words = read_text(path).split("\n", 1)[0].split()
-        return len(words) >= 5 and words[0].isdigit() and all(float(word) <= 1.5 for word in words[1:])
+        for line in read_text(path).splitlines()[:LOOKED_AT]:
+            words = line.split()
+            if len(words) < 5 or not words[0].isdigit() or any(float(word) > 1.5 for word in words[1:]):
+                break
+            kind = "boxes" if len(words) == 5 and kind != "polygons" else "polygons"
     except (OSError, ValueError):
-        return False
+        pass
+    return kind
 
 
 def read(raw: epath.Path) -> Plan:
@@ -51,7 +76,7 @@ def read(raw: epath.Path) -> Plan:
     problems = Problems()
     tree = find_pairs(raw, SUFFIXES, problems)
     for path in tree.unpaired:
-        if _looks_right(path):
+        if _kind(path):
             problems.add(f"{path}: polygons without an image")
     ids = itertools.count()
     found = [(pair, image) for pair in tree.pairs if (image := _plan(pair, names, ids, problems)) is not None]

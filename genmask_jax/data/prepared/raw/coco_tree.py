@@ -1,0 +1,160 @@
+"""Images whose objects are in COCO's format in files elsewhere, as CVAT, Label Studio and labelme write them.
+
+    RAW/annotations/instances_train2017.json, RAW/train2017/X.jpg       COCO
+    RAW/annotations/instances_default.json, RAW/images/default/X.jpg    CVAT
+    RAW/result.json, RAW/images/X.jpg                                   Label Studio
+    RAW/annotations.json, RAW/JPEGImages/X.jpg                          labelme's data_dataset_coco
+
+Any JSON file in COCO's format counts, wherever it lies; its images are found by their "file_name". A file
+names a split, or the folder of its images does. What objects mean is said in `folder_objects`.
+"""
+
+from collections.abc import Iterable
+
+from etils import epath
+
+from genmask_jax.data.prepared.raw.coco import CocoFile
+from genmask_jax.data.prepared.raw.folder_objects import COCO, Objects, objects_of
+from genmask_jax.data.prepared.raw.image_index import ImageIndex
+from genmask_jax.data.prepared.raw.layout import captions_of, split_folders
+from genmask_jax.data.prepared.raw.pairs import Pair, in_splits
+from genmask_jax.data.prepared.raw.places import files_below, split_of_file
+from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage
+from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.data.prepared.raw.seen import Sighting
+from genmask_jax.errors import UserError
+from genmask_jax.images import SUFFIXES
+from genmask_jax.paths import listed
+
+MANY = 50
+"""JSON files in a folder from which on they are those of single images."""
+
+
+def recognise(raw: epath.Path) -> Sighting:
+    """What there is of this layout, but for files beside their images, which `beside` reads."""
+    problems, index = Problems(), ImageIndex(raw)
+    files = [coco for coco in _files(raw, problems) if not _is_beside(coco.path, raw)]
+    there = {coco.path: _images_found(coco, index) for coco in files}
+    found = [coco.path.relative_to(raw) for coco in files if _has_masks(coco) and there[coco.path]]
+    if found:
+        names = ", ".join(map(str, found[:3])) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+        count = sum(there[raw / path] for path in found)
+        return Sighting(f"{count:,} images with objects in COCO's format, in {names}")
+    for coco in files:
+        where = f"a COCO file, {coco.path.relative_to(raw)},"
+        first = next(iter(coco.images.values()), None)
+        if first is None:
+            return Sighting(saw=f"{where} that lists no image", needs="export it with its images")
+        if not there[coco.path]:
+            return Sighting(
+                saw=f"{where} whose first image, {first.file}, is not found",
+                needs=f"put the images that {coco.path.name} lists into images/",
+            )
+        return Sighting(saw=f"{where} without a mask", needs="export segmentation masks, not boxes")
+    if problems.left_out:
+        return Sighting(saw=problems.left_out[0], needs="repair that file")
+    return Sighting()
+
+
+def read(raw: epath.Path) -> Plan:
+    """Images with the objects that the files give them.
+
+    Raises:
+        UserError: there is no file in COCO's format.
+    """
+    problems, index = Problems(), ImageIndex(raw)
+    classes: dict[str, None] = {}
+    found: dict[epath.Path, tuple[Pair, PlannedImage]] = {}
+    files = _files(raw, problems)
+    if not files:
+        raise UserError(f"--raw={raw}: there is no JSON file in COCO's format")
+    for coco in files:
+        where = coco.path.relative_to(raw)
+        if not _has_masks(coco):
+            problems.note(f"{where} is not read: nothing in it has a mask")
+            continue
+        split = split_of_file(coco.path.stem)
+        objects = objects_of(coco, lambda name, split=split: index.find(name, split), classes, problems)
+        twice = [path for path in objects if path in found]
+        if twice:
+            report = problems.note if "keypoints" in where.name else problems.add
+            first = found[twice[0]][0].annotation
+            report(f"{where}: {len(twice):,} of its images are in {first} too, which is used")
+        found |= {
+            path: _plan(path, its, split, coco, index, problems)
+            for path, its in objects.items()
+            if path not in found
+        }
+    _report_images_without(index, found, files, problems)
+    return Plan(in_splits(raw, list(found.values()), problems), problems, tuple(classes))
+
+
+def _files(raw: epath.Path, problems: Problems) -> list[CocoFile]:
+    """The files in COCO's format."""
+    by_folder: dict[epath.Path, list[epath.Path]] = {}
+    for path in files_below(raw):
+        if path.name.lower().endswith(".json"):
+            by_folder.setdefault(path.parent, []).append(path)
+    found = []
+    for folder, paths in by_folder.items():
+        images = {path.stem for path in listed(folder, *SUFFIXES)}
+        for path in paths if len(paths) <= MANY else ():
+            content = path.read_bytes() if path.stem not in images else b""
+            if b'"images"' in content and b'"annotations"' in content:
+                try:
+                    found.append(CocoFile(path, problems))
+                except UserError as error:
+                    problems.add(str(error))
+    return found
+
+
+def _is_beside(path: epath.Path, raw: epath.Path) -> bool:
+    """Whether `beside` reads the file: it lies among images, in RAW or in the folder of a split."""
+    folders = {raw, *split_folders(raw, Problems()).values()}
+    return path.name in COCO and path.parent in folders and bool(listed(path.parent, *SUFFIXES))
+
+
+def _has_masks(coco: CocoFile) -> bool:
+    return any(annotation.get("segmentation") for annotation in coco.annotations)
+
+
+def _images_found(coco: CocoFile, index: ImageIndex) -> int:
+    def is_there(name: str) -> bool:
+        try:
+            return index.find(name, split_of_file(coco.path.stem)) is not None
+        except ValueError:
+            return True  # more than once, which is reported when it is read
+
+    return sum(is_there(image.file) for image in coco.images.values())
+
+
+def _plan(
+    path: epath.Path, objects: Objects, split: str, coco: CocoFile, index: ImageIndex, problems: Problems
+) -> tuple[Pair, PlannedImage]:
+    of_folder, key = index.place(path)
+    pair = Pair(key, path, coco.path.relative_to(index.raw), split or of_folder)
+    image = PlannedImage(
+        path=str(path),
+        image_id=key,
+        size=objects.size,
+        captions=captions_of(path, problems),
+        turned=objects.turned,
+        targets=objects.targets,
+        expressions=tuple(
+            Expression(key if i == 0 else f"{key}#{i}", *one) for i, one in enumerate(objects.said)
+        ),
+    )
+    return pair, image
+
+
+def _report_images_without(
+    index: ImageIndex, found: Iterable[epath.Path], files: list[CocoFile], problems: Problems
+) -> None:
+    """Names the folders of images that have no object in any file."""
+    without: dict[epath.Path, list[str]] = {}
+    for path in index.paths:
+        if path not in found:
+            without.setdefault(path.parent, []).append(path.name)
+    names = " or ".join(coco.path.name for coco in files[:3])
+    for folder, images in without.items():
+        problems.add(f"{folder}: {len(images):,} images have no object in {names}, such as {images[0]}")

@@ -1,0 +1,69 @@
+"""Images of a tree, to be found by what annotations call them: a file name, or some of its folders too."""
+
+import re
+import unicodedata
+
+from etils import epath
+
+from genmask_jax.data.prepared.raw.places import files_below, is_annotation, split_and_key
+from genmask_jax.images import SUFFIXES
+
+UPLOAD = re.compile(r"^[0-9a-f]{8}-")
+"""What Label Studio puts before the name of a file that is uploaded."""
+
+
+class ImageIndex:
+    """All images below a folder that are no annotations."""
+
+    def __init__(self, raw: epath.Path):
+        self.raw = raw
+        self._by_name: dict[str, list[epath.Path]] = {}
+        for path in files_below(raw):
+            parts = path.relative_to(raw).parts
+            if path.name.lower().endswith(SUFFIXES) and not is_annotation(parts, path.stem):
+                self._by_name.setdefault(normalised(path.name), []).append(path)
+
+    @property
+    def paths(self) -> list[epath.Path]:
+        """The images, in the order of their names."""
+        return [path for name in sorted(self._by_name) for path in self._by_name[name]]
+
+    def find(self, name: str, split: str = "") -> epath.Path | None:
+        """The image that agrees with most of the last folders of `name`; None if there is none.
+
+        Args:
+            name: a file name, a path or a URL, with slashes of any kind.
+            split: that the image is in, where several agree equally.
+
+        Raises:
+            ValueError: several images are meant.
+        """
+        wanted = normalised(name).replace("\\", "/").split("?d=")[-1].split("/")
+        found = self._by_name.get(wanted[-1]) or self._by_name.get(UPLOAD.sub("", wanted[-1])) or []
+        for agree in (
+            lambda path: _common(path.parts[:-1], wanted[:-1]),
+            lambda path: self.place(path)[0] == split,
+        ):
+            best = max(map(agree, found), default=0)
+            found = [path for path in found if agree(path) == best]
+        if len(found) > 1:
+            raise ValueError(f"may be {found[0].relative_to(self.raw)} or {found[1].relative_to(self.raw)}")
+        return found[0] if found else None
+
+    def place(self, path: epath.Path) -> tuple[str, str]:
+        """(split or "", key) of an image; see `places.split_and_key`."""
+        return split_and_key(path.relative_to(self.raw).parts, path.stem)
+
+
+def normalised(name: str) -> str:
+    """A file name with accents in one form: a Mac may write them in another than the annotations have."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _common(parts: tuple[str, ...], wanted: list[str]) -> int:
+    """How many folders agree, counted from the last."""
+    pairs = zip(reversed(parts), reversed(wanted), strict=False)
+    return next(
+        (i for i, (part, other) in enumerate(pairs) if normalised(part) != other),
+        min(len(parts), len(wanted)),
+    )

@@ -1,0 +1,116 @@
+"""What a folder holds, in the words of an error: for folders that no layout can read."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from genmask_jax.data.prepared.raw.places import files_below, is_annotation
+from genmask_jax.errors import UserError
+from genmask_jax.images import SUFFIXES, UNREADABLE
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")
+LOOKED_AT = 8
+"""Files whose pixels are looked at."""
+SHOWN = 8
+DOCS = "docs/your_photographs.md shows every layout"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sighting:
+    """What a layout finds in a folder.
+
+    found: what it would read; "" if it cannot read the folder.
+    saw: what there is of it all the same, such as masks without a class list; "" if there is nothing.
+    needs: what would make that readable, as a request; "" if nothing was seen.
+    """
+
+    found: str = ""
+    saw: str = ""
+    needs: str = ""
+
+
+def need_folder(raw: epath.Path) -> None:
+    """Raises UserError for what is no folder, or an empty one, and says what it is."""
+    name = raw.name.lower()
+    if not raw.exists():
+        raise UserError(f"--raw={raw}: there is no such folder")
+    if not raw.is_dir():
+        if name.endswith(ARCHIVES):
+            raise UserError(f"--raw={raw} is an archive: unpack it, and give the folder")
+        kind = "an image" if name.endswith(SUFFIXES) else "a file"
+        raise UserError(f"--raw={raw} is {kind}: give the folder that holds the images")
+    if not files_below(raw):
+        hidden = sorted(path.name for path in raw.iterdir() if not path.is_dir() or path.name.startswith("_"))
+        only = f"holds nothing but {_join(hidden)}" if hidden else "is empty"
+        raise UserError(f"--raw={raw}: the folder {only}")
+
+
+def nothing_fits(raw: epath.Path, sightings: Sequence[Sighting]) -> UserError:
+    """The error for a folder that no layout can read: what was seen, and what would make it readable."""
+    files = files_below(raw)
+    images = [
+        path
+        for path in files
+        if path.name.lower().endswith(SUFFIXES) and not is_annotation(path.relative_to(raw).parts, path.stem)
+    ]
+    archives = [path for path in files if path.name.lower().endswith(ARCHIVES)]
+    seen = [f"{count(images, 'image')}{folders(images, raw)}" if images else "no images"]
+    seen += [sighting.saw for sighting in sightings if sighting.saw]
+    needs = [sighting.needs for sighting in sightings if sighting.needs]
+    if archives:
+        seen.append(f"an archive, {archives[0].relative_to(raw)}")
+        needs.insert(0, f"unpack {archives[0].name}")
+    if not needs:
+        others = [path for path in files if path not in images]
+        if others:
+            seen.append(f"{count(others, 'other file')}, such as {others[0].relative_to(raw)}")
+        needs.append(
+            "give each image X.jpg a mask, masks/X.png, and write what the masks show to phrases.txt"
+            if images
+            else "give the folder that holds the images"
+        )
+    return UserError(
+        f"--raw={raw}: no layout fits. Seen: {'; '.join(seen)}. To make it readable, {', or '.join(needs)}; "
+        f"{DOCS}"
+    )
+
+
+def count(items: Sequence, name: str) -> str:
+    """ "1 image", "12 images"."""
+    return f"{len(items):,} {name}{'s' * (len(items) != 1)}"
+
+
+def folders(paths: Sequence[epath.Path], raw: epath.Path) -> str:
+    """Where files lie: " in images/", " in train/ and val/", " in 12 folders"; "" for RAW itself."""
+    where = sorted({str(path.parent.relative_to(raw)) for path in paths})
+    if where == ["."]:
+        return ""
+    if len(where) > 3:
+        return f" in {len(where)} folders"
+    return f" in {_join([f'{name}/' if name != '.' else 'the folder itself' for name in where])}"
+
+
+def values(paths: Sequence[epath.Path]) -> str:
+    """What the pixels of some PNGs are: "values 0, 1, 3", or "colours"."""
+    found: set[int] = set()
+    for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
+        try:
+            with path.open("rb") as file:
+                pixels = np.asarray(Image.open(file))
+        except UNREADABLE:
+            continue
+        if pixels.ndim == 3 and (pixels[..., :1] != pixels[..., :3]).any():
+            return "colours"
+        found |= set(np.unique(pixels if pixels.ndim == 2 else pixels[..., 0]).astype(int).tolist())
+    some = [str(value) for value in sorted(found)]
+    more = f", ... ({len(some)} in all)" if len(some) > SHOWN else ""
+    return f"values {', '.join(some[:SHOWN])}{more}" if some else "pixels that cannot be read"
+
+
+def _join(names: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"; of many, the first and how many more there are."""
+    names = [*names[:SHOWN], f"{len(names) - SHOWN:,} more"] if len(names) > SHOWN + 1 else list(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
