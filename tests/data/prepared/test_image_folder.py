@@ -249,8 +249,11 @@ def test_captions_of_metadata_jsonl(tmp_path):
     (raw / "train" / "metadata.jsonl").write_text("\n".join(map(json.dumps, entries)))
     prepare("image_folder", epath.Path(raw), epath.Path(tmp_path / "out"), num_workers=1)
     folder = records.find(tmp_path / "out", "image_folder")
-    items = records.Items(folder, "train", "captions")
-    assert [record["captions"][n].decode() for record, n in items] == ["a tree", "a lake"]
+    captions = {
+        split: [record["captions"][n].decode() for record, n in records.Items(folder, split, "captions")]
+        for split in ("train", "val")
+    }
+    assert captions == {"train": ["a tree"], "val": ["a lake"]}
     said = lines(tmp_path / "out")
     assert "line 3 has no file_name" in said
     assert "2.jpg is an image without a caption" in said

@@ -413,7 +413,7 @@ def test_what_was_begun_with_other_raw_data_is_not_gone_on_with(tmp_path):
         ("grefcoco", r"there is no grefcoco/grefs\(unc\)\.json"),
         ("reasonseg", "there is no train, val, test"),
         ("coco_captions", r"there is no annotations/captions_train2017\.json"),
-        ("image_folder", "there is no image with a caption"),
+        ("image_folder", "the folder is empty"),
     ],
 )
 def test_an_empty_raw_folder_gets_one_line(tmp_path, name, says):

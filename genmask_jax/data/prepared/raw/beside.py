@@ -2,7 +2,7 @@
 
 X.txt               captions, one per line
 X.json              an expression and labelled shapes (ReasonSeg), or labelled shapes alone (labelme)
-metadata.jsonl      captions of all images
+metadata.jsonl      captions of all images (or metadata.csv)
 annotations.json    objects of all images, in COCO's format (or _annotations.coco.json); see `folder_objects`
 """
 
@@ -38,12 +38,12 @@ def recognise(raw: epath.Path) -> Sighting:
     said: dict[str, bool] = {}
     for folder in folders:
         stems = {path.stem for path in listed(folder, *SUFFIXES)}
-        files = listed(folder, ".json", ".txt", ".jsonl")
+        files = listed(folder, ".json", ".txt", *METADATA)
         names = {path.name for path in files}
         own = [path for path in files if path.suffix == ".json" and path.name not in COCO]
         beside = {
             "objects in COCO's format": bool(stems and names & set(COCO)),
-            "captions in metadata.jsonl": bool(stems) and METADATA in names,
+            "captions in metadata files": bool(stems and names & set(METADATA)),
             "captions in text files": any(p.suffix == ".txt" and p.stem in stems for p in files),
             "shapes in JSON files": any(p.stem in stems or image_bytes(p) for p in own),
         }

@@ -13,7 +13,7 @@ from etils import epath
 
 from genmask_jax.data.prepared.raw.class_maps import oriented
 from genmask_jax.data.prepared.raw.layout import captions_of
-from genmask_jax.data.prepared.raw.pairs import Pair, find_pairs, in_splits
+from genmask_jax.data.prepared.raw.pairs import Pair, Tree, find_pairs, in_splits
 from genmask_jax.data.prepared.raw.plan import Expression, LabelFile, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.data.prepared.raw.seen import Sighting
@@ -51,7 +51,11 @@ def read(raw: epath.Path) -> Plan:
         UserError: there is no phrases.txt, or it is invalid.
     """
     problems = Problems()
-    tree = find_pairs(raw, SUFFIXES, problems)
+    return read_tree(raw, find_pairs(raw, SUFFIXES, problems), problems)
+
+
+def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
+    """The same of images whose masks have been found. Raises UserError."""
     phrases = _read_phrases(raw / PHRASES, {pair.key for pair in tree.pairs})
     for path in tree.unpaired:
         problems.add(f"{path}: a mask without an image")

@@ -12,7 +12,7 @@ from etils import epath
 from genmask_jax.data.masks import IGNORE
 from genmask_jax.data.prepared.raw.layout import captions_of
 from genmask_jax.data.prepared.raw.names import is_background, is_ignored, phrase, read_names
-from genmask_jax.data.prepared.raw.pairs import Pair, find_pairs, in_splits
+from genmask_jax.data.prepared.raw.pairs import Pair, Tree, find_pairs, in_splits
 from genmask_jax.data.prepared.raw.plan import Expression, LabelFile, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.data.prepared.raw.seen import Sighting, count, folders, values
@@ -53,11 +53,15 @@ def read(raw: epath.Path) -> Plan:
     Raises:
         UserError: there are no names, or no image with class numbers.
     """
+    problems = Problems()
+    return read_tree(raw, find_pairs(raw, SUFFIXES, problems), problems)
+
+
+def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
+    """The same of images whose class numbers have been found. Raises UserError."""
     names = read_names(raw)
     if not names:
         raise UserError(f"--raw={raw}: the numbers of the classes have no names; write them to classes.txt")
-    problems = Problems()
-    tree = find_pairs(raw, SUFFIXES, problems)
     for path in tree.unpaired:
         problems.add(f"{path}: class numbers without an image")
     found = [(pair, image) for pair in tree.pairs if (image := _plan(pair, names, problems)) is not None]

@@ -4,13 +4,23 @@ from types import ModuleType
 
 from etils import epath
 
-from genmask_jax.data.prepared.raw import beside, binary_masks, class_maps, coco_tree, yolo
-from genmask_jax.data.prepared.raw.places import NOTHING, meaning
+from genmask_jax.data.prepared.raw import (
+    beside,
+    binary_masks,
+    class_maps,
+    coco_tree,
+    label_studio,
+    metadata,
+    yolo,
+)
+from genmask_jax.data.prepared.raw.places import meaning
 from genmask_jax.data.prepared.raw.plan import Plan
 from genmask_jax.data.prepared.raw.seen import need_folder, nothing_fits
 from genmask_jax.paths import listed
 
 FORMATS: dict[str, ModuleType] = {
+    "metadata": metadata,
+    "label_studio": label_studio,
     "yolo": yolo,
     "class_maps": class_maps,
     "masks": binary_masks,
@@ -43,6 +53,7 @@ def _inner(raw: epath.Path) -> epath.Path:
     """The folder inside, if there is nothing else, as archives are often unpacked: photos/photos/images."""
     while True:
         entries = [path for path in listed(raw) if not path.name.lower().startswith(("readme", "license"))]
-        if len(entries) != 1 or not entries[0].is_dir() or meaning(entries[0].name) != NOTHING:
+        said = meaning(entries[0].name) if len(entries) == 1 and entries[0].is_dir() else None
+        if said is None or said.annotations or said.split:
             return raw
         raw = entries[0]

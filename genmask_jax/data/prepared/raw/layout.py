@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import csv
 import functools
 import json
 from typing import Any
@@ -61,46 +62,69 @@ def images_by_stem(folder: epath.Path, problems: Problems) -> dict[str, epath.Pa
 
 
 def captions_of(image: epath.Path, problems: Problems) -> tuple[str, ...]:
-    """The lines of X.txt beside the image X.jpg, and what metadata.jsonl beside it says of the image."""
+    """The lines of X.txt beside the image X.jpg, and what metadata there, or one folder up, says of it."""
+    said = lines_beside(image, problems)
+    for folder in (image.parent, image.parent.parent):  # "images/X.jpg"
+        said += _captions_by_name(folder, problems).get(str(image.relative_to(folder)), ())
+    return said
+
+
+def lines_beside(image: epath.Path, problems: Problems) -> tuple[str, ...]:
+    """The lines of X.txt beside the image X.jpg."""
     path = image.with_suffix(".txt")
     try:
         lines = read_text(path).splitlines() if path.exists() else []
     except (OSError, UnicodeDecodeError) as error:
         problems.add(f"{path} is not text in UTF-8 ({error})")
         return ()
-    said = tuple(line.strip() for line in lines if line.strip())
-    return said + _read_metadata(image.parent, problems).get(image.name, ())
+    return tuple(line.strip() for line in lines if line.strip())
 
 
-METADATA = "metadata.jsonl"
+METADATA = ("metadata.jsonl", "metadata.csv")
+"""Names of the file in which Hugging Face's imagefolder describes images, a row each."""
 CAPTION_KEYS = ("text", "caption", "captions", "prompt")
 
 
-@functools.lru_cache(maxsize=64)
-def _read_metadata(folder: epath.Path, problems: Problems) -> dict[str, tuple[str, ...]]:
-    """Captions by file name, from the metadata.jsonl of a folder of images; {} if there is none.
-
-    A line is {"file_name": "a.jpg", "text": "..."}; the caption's key is one of CAPTION_KEYS.
-    """
-    path = folder / METADATA
-    found: dict[str, tuple[str, ...]] = {}
-    if not path.exists():
-        return found
+def read_metadata(path: epath.Path, problems: Problems) -> list[tuple[int, dict[str, Any]]]:
+    """Rows of a metadata file, each with the number of its line."""
     try:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         problems.add(f"{path} is not text in UTF-8 ({error})")
-        return found
+        return []
+    if path.suffix == ".csv":
+        return list(enumerate(csv.DictReader(lines, skipinitialspace=True), 2))
+    rows = []
     for i, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
         try:
-            entry = json.loads(line)
-            said = next(entry[key] for key in CAPTION_KEYS if entry.get(key))
-            texts = [text.strip() for text in ([said] if isinstance(said, str) else said)]
-            found[entry["file_name"]] = tuple(text for text in texts if text)
-        except (ValueError, KeyError, TypeError, AttributeError, StopIteration):
-            problems.add(f"{path}: line {i} has no file_name and text")
+            row = json.loads(line) if line.strip() else None
+        except ValueError:
+            row = ()
+        if isinstance(row, dict):
+            rows.append((i, row))
+        elif row is not None:
+            problems.add(f"{path}: line {i} is not a JSON object")
+    return rows
+
+
+def captions_of_row(row: dict[str, Any]) -> tuple[str, ...]:
+    """The texts under the first of CAPTION_KEYS that the row has."""
+    said = next((row[key] for key in CAPTION_KEYS if row.get(key)), ())
+    texts = [said] if isinstance(said, str) else said if isinstance(said, list) else []
+    return tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
+
+
+@functools.lru_cache(maxsize=64)
+def _captions_by_name(folder: epath.Path, problems: Problems) -> dict[str, tuple[str, ...]]:
+    """Captions by file name, from the metadata of a folder of images; {} if there is none."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in METADATA:
+        for i, row in read_metadata(folder / name, problems) if (folder / name).exists() else ():
+            texts, file = captions_of_row(row), row.get("file_name")
+            if texts and isinstance(file, str):
+                found[file] = found.get(file, ()) + texts
+            else:
+                problems.add(f"{folder / name}: line {i} has no file_name and text")
     return found
 
 

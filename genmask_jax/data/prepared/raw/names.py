@@ -1,5 +1,6 @@
 """Names of classes: classes.txt (a name a line, or `number name`), or the data.yaml of a YOLO export."""
 
+import csv
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +9,11 @@ import yaml
 from etils import epath
 
 from genmask_jax.errors import UserError
-from genmask_jax.paths import read_text
+from genmask_jax.paths import listed, read_text
 
 FILES = ("classes.txt", "labels.txt", "class_names.txt")
+CSV = "_classes.csv"
+"""Of Roboflow's masks, in the folder of each split."""
 YAML = ("data.yaml", "data.yml", "dataset.yaml")
 IGNORED = {"ignore", "ignored", "void", "unlabelled", "unlabeled", "unlabel", "don't care", "_ignore_"}
 """Classes whose pixels do not count, in lower case."""
@@ -30,7 +33,11 @@ def read_names(raw: epath.Path) -> dict[int, str]:
     for name in YAML:
         if (raw / name).exists():
             return _from_yaml(raw / name)
-    return {}
+    folders = [raw, *(path for path in listed(raw) if path.is_dir())]
+    found = [_from_csv(folder / CSV) for folder in folders if (folder / CSV).exists()]
+    if any(names != found[0] for names in found):
+        raise UserError(f"--raw={raw}: the files {CSV} of its folders differ; make them the same")
+    return found[0] if found else {}
 
 
 def phrase(name: str) -> str:
@@ -63,6 +70,15 @@ def _from_lines(path: epath.Path) -> dict[int, str]:
     else:
         pairs = list(enumerate(lines))
     return _checked(pairs, path)
+
+
+def _from_csv(path: epath.Path) -> dict[int, str]:
+    """Names of the rows `number, name` below a heading."""
+    try:
+        rows = [row for row in csv.reader(read_text(path).splitlines()[1:], skipinitialspace=True) if row]
+        return _checked([(int(number), name.strip()) for number, name in rows], path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} has no `Pixel Value, Class` in each line ({error})") from error
 
 
 def _from_yaml(path: epath.Path) -> dict[int, str]:

@@ -1,0 +1,258 @@
+"""Draws the contact sheets of docs/your_photographs.md: small folders as the tools write them, inspected.
+
+    python docs/draw_layouts.py                 # to docs/layouts
+    python docs/draw_layouts.py --out=FOLDER --keep=RAW    # also keeps the folders that were inspected
+
+The photographs are drawn: a road, a car and a tree. LAYOUTS has a function for each tool; the tests read what
+these write, and compare masks with the shapes that were drawn.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from etils import epath
+from PIL import Image, ImageDraw
+
+from genmask_jax.data.prepared.inspect import inspect
+
+WIDTH, HEIGHT = 64, 48
+CLASSES = ("road", "car", "tree")
+COLOURS = {"road": (96, 96, 104), "car": (200, 44, 52), "tree": (40, 130, 62)}
+SHEETS = ("masks", "class_maps", "roboflow_masks", "yolo", "coco", "labelme", "label_studio", "metadata")
+"""The layouts whose sheet the page shows; the others look the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A photograph: its name without a suffix, its split, and a polygon for each object, (x, y) in pixels."""
+
+    name: str
+    split: str
+    polygons: dict[str, list[tuple[int, int]]]
+
+    def image(self) -> Image.Image:
+        """The photograph, RGB."""
+        rows = np.linspace((150, 190, 235), (216, 226, 240), HEIGHT)
+        image = Image.fromarray(np.tile(rows[:, None], (1, WIDTH, 1)).astype(np.uint8))
+        for name, points in self.polygons.items():
+            ImageDraw.Draw(image).polygon(points, fill=COLOURS[name])
+        return image
+
+    def mask(self, name: str) -> np.ndarray:
+        """Where the object is, bool `[H, W]`."""
+        image = Image.new("L", (WIDTH, HEIGHT))
+        ImageDraw.Draw(image).polygon(self.polygons[name], fill=1)
+        return np.asarray(image) == 1
+
+    def numbers(self, first: int = 0) -> np.ndarray:
+        """Class numbers, uint8 `[H, W]`: the first class is `first`, the sky 255, or 0 if `first` is 1."""
+        numbers = np.full((HEIGHT, WIDTH), 0 if first else 255, np.uint8)
+        for i, name in enumerate(CLASSES, first):
+            numbers[self.mask(name)] = i
+        return numbers
+
+
+def scenes(count: int = 3) -> list[Scene]:
+    """Photographs, the last of which is held out."""
+    found = []
+    for i in range(count):
+        top, left, right = 30 + i % 3, 6 + 9 * i, 40 - 11 * i % 30
+        car = [(left, top - 8), (left + 14, top - 8), (left + 14, top - 1), (left, top - 1)]
+        angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+        tree = [(round(right + 12 + 8 * np.cos(a)), round(10 + 7 * np.sin(a))) for a in angles]
+        road = [(0, top), (63, top), (63, 47), (0, 47)]
+        found.append(
+            Scene(
+                f"street{i + 1}",
+                "val" if i == count - 1 else "train",
+                {"road": road, "car": car, "tree": tree},
+            )
+        )
+    return found
+
+
+def save(path: pathlib.Path, content: Image.Image | np.ndarray | str) -> None:
+    """Writes an image, an array as a PNG, or a text."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, str):
+        path.write_text(content)
+    else:
+        image = content if isinstance(content, Image.Image) else Image.fromarray(content)
+        image.save(path, quality=92)
+
+
+def masks(raw: pathlib.Path, some: list[Scene]) -> None:
+    """Black-and-white masks beside the images, and a phrase."""
+    for one in some:
+        save(raw / f"{one.name}.jpg", one.image())
+        save(raw / f"{one.name}_mask.png", one.mask("road").astype(np.uint8) * 255)
+    save(raw / "phrases.txt", "the road\n")
+
+
+def _class_maps(image: str, label: str, lists: str = "") -> Callable[[pathlib.Path, list[Scene]], None]:
+    """Class numbers in files of their own; the paths have {split} and {name}."""
+
+    def write(raw: pathlib.Path, some: list[Scene]) -> None:
+        for one in some:
+            where = {"split": one.split, "name": one.name}
+            save(raw / image.format(**where), one.image())
+            save(raw / label.format(**where), one.numbers())
+        save(raw / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
+        for split in ("train", "val") if lists else ():
+            save(raw / lists.format(split=split), "".join(f"{s.name}\n" for s in some if s.split == split))
+
+    return write
+
+
+def roboflow_masks(raw: pathlib.Path, some: list[Scene]) -> None:
+    """Roboflow's semantic segmentation masks."""
+    for one in some:
+        folder = raw / {"val": "valid"}.get(one.split, one.split)
+        save(folder / f"{one.name}.jpg", one.image())
+        save(folder / f"{one.name}_mask.png", one.numbers(first=1))
+        rows = [f"{i}, {name}" for i, name in enumerate(("background", *CLASSES))]
+        save(folder / "_classes.csv", "\n".join(["Pixel Value, Class", *rows, ""]))
+
+
+def yolo(raw: pathlib.Path, some: list[Scene]) -> None:
+    """YOLO's polygons."""
+    for one in some:
+        save(raw / "images" / one.split / f"{one.name}.jpg", one.image())
+        lines = []
+        for i, name in enumerate(CLASSES):
+            shares = [f"{x / WIDTH:.4f} {y / HEIGHT:.4f}" for x, y in one.polygons[name]]
+            lines.append(" ".join([str(i), *shares]))
+        save(raw / "labels" / one.split / f"{one.name}.txt", "\n".join([*lines, ""]))
+    names = "".join(f"  {i}: {name}\n" for i, name in enumerate(CLASSES))
+    save(raw / "data.yaml", f"train: images/train\nval: images/val\nnames:\n{names}")
+
+
+def coco_content(some: list[Scene], file_name: str = "{name}.jpg") -> dict[str, Any]:
+    """A file in COCO's format."""
+    images, objects = [], []
+    for i, one in enumerate(some, 1):
+        file = file_name.format(name=one.name)
+        images.append({"id": i, "file_name": file, "width": WIDTH, "height": HEIGHT})
+        for k, name in enumerate(CLASSES, 1):
+            flat = [float(value) for point in one.polygons[name] for value in point]
+            ids = {"id": len(objects) + 1, "image_id": i, "category_id": k}
+            objects.append({**ids, "segmentation": [flat], "iscrowd": 0})
+    categories = [{"id": k, "name": name} for k, name in enumerate(CLASSES, 1)]
+    return {"images": images, "annotations": objects, "categories": categories}
+
+
+def _coco(
+    json_file: str, image: str, file_name: str = "{name}.jpg"
+) -> Callable[[pathlib.Path, list[Scene]], None]:
+    """COCO's JSON, for each split if its path has {split}; the path of an image has {split} and {name}."""
+
+    def write(raw: pathlib.Path, some: list[Scene]) -> None:
+        for split in ("train", "val") if "{" in json_file else ("",):
+            own = [one for one in some if split in ("", one.split)]
+            folder = {"val": "valid"}.get(split, split) if "{split}/" in json_file else split
+            save(raw / json_file.format(split=folder), json.dumps(coco_content(own, file_name)))
+            for one in own:
+                save(raw / image.format(split=folder, name=one.name), one.image())
+
+    return write
+
+
+def labelme(raw: pathlib.Path, some: list[Scene]) -> None:
+    """labelme's JSON beside each image."""
+    for one in some:
+        save(raw / f"{one.name}.jpg", one.image())
+        shapes = [
+            {
+                "label": name,
+                "points": one.polygons[name],
+                "group_id": None,
+                "shape_type": "polygon",
+                "flags": {},
+            }
+            for name in CLASSES
+        ]
+        content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{one.name}.jpg"}
+        content |= {"imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH}
+        save(raw / f"{one.name}.json", json.dumps(content, indent=2))
+
+
+def label_studio(raw: pathlib.Path, some: list[Scene]) -> None:
+    """Label Studio's brush labels as PNG, with its JSON export and the images that were uploaded."""
+    tasks = []
+    for i, one in enumerate(some, 1):
+        upload = f"{0x4E1A77C0 + i:08x}-{one.name}.jpg"
+        tasks.append({"id": i, "data": {"image": f"/data/upload/1/{upload}"}, "file_upload": upload})
+        save(raw / "images" / f"{one.name}.jpg", one.image())
+        for name in CLASSES:
+            file = f"task-{i}-annotation-{i + 4}-by-1-tag-{name.title()}-0.png"
+            save(raw / file, one.mask(name).astype(np.uint8) * 255)
+    save(raw / "project-1-at-2026-01-31.json", json.dumps(tasks))
+
+
+def metadata(raw: pathlib.Path, some: list[Scene]) -> None:
+    """Hugging Face's imagefolder with a column of masks."""
+    for split in ("train", "val"):
+        rows = []
+        for one in (one for one in some if one.split == split):
+            save(raw / split / "images" / f"{one.name}.jpg", one.image())
+            save(raw / split / "masks" / f"{one.name}.png", one.mask("car").astype(np.uint8) * 255)
+            row = {"file_name": f"images/{one.name}.jpg", "mask_file_name": f"masks/{one.name}.png"}
+            rows.append(json.dumps({**row, "label": "the red car"}))
+        save(raw / split / "metadata.jsonl", "\n".join([*rows, ""]))
+
+
+LAYOUTS: dict[str, Callable[[pathlib.Path, list[Scene]], None]] = {
+    "masks": masks,
+    "class_maps": _class_maps("images/{split}/{name}.jpg", "labels/{split}/{name}.png"),
+    "mmsegmentation": _class_maps("img_dir/{split}/{name}.jpg", "ann_dir/{split}/{name}.png"),
+    "camvid": _class_maps("{split}/{name}.png", "{split}annot/{name}.png"),
+    "voc": _class_maps(
+        "JPEGImages/{name}.jpg", "SegmentationClass/{name}.png", "ImageSets/Segmentation/{split}.txt"
+    ),
+    "roboflow_masks": roboflow_masks,
+    "yolo": yolo,
+    "coco": _coco("annotations/instances_{split}2017.json", "{split}2017/{name}.jpg"),
+    "cvat": _coco("annotations/instances_default.json", "images/default/{name}.jpg"),
+    "roboflow_coco": _coco("{split}/_annotations.coco.json", "{split}/{name}.jpg"),
+    "labelme_coco": _coco("annotations.json", "JPEGImages/{name}.jpg", "JPEGImages/{name}.jpg"),
+    "label_studio_coco": _coco("result.json", "images/{name}.jpg", "images\\4e1a77c1-{name}.jpg"),
+    "labelme": labelme,
+    "label_studio": label_studio,
+    "metadata": metadata,
+}
+"""What writes a folder, by the layout."""
+
+
+def tree(folder: pathlib.Path, indent: str = "") -> Iterator[str]:
+    """The lines of a folder's tree: folders end in a slash."""
+    entries = sorted(folder.iterdir(), key=lambda path: (path.is_file(), path.name))
+    for path in entries:
+        yield f"{indent}{path.name}{'/' if path.is_dir() else ''}"
+        if path.is_dir():
+            yield from tree(path, indent + "    ")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "layouts")
+    parser.add_argument("--keep", type=pathlib.Path, help="folder to write the inspected folders to")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        for name, write in LAYOUTS.items():
+            raw = (arguments.keep or pathlib.Path(temporary)) / name
+            write(raw, scenes())
+            if name in SHEETS:
+                inspect("image_folder", epath.Path(raw), epath.Path(arguments.out / f"{name}.png"))
+
+
+if __name__ == "__main__":
+    main()

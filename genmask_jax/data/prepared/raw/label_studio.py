@@ -1,0 +1,118 @@
+"""Label Studio's brush labels: a PNG for each region, and the names of the images in the JSON export.
+
+    RAW/task-1-annotation-2-by-1-tag-Road-0.png, RAW/project-1.json, RAW/images/X.jpg
+
+A file's name has the ids of task and annotation, who made it, the name of the tag in the labelling interface,
+the label, and a number. A label means all of its regions. The export does not say which image a task is of:
+the JSON export of the same project does; without it, an image is looked for whose name is that of the task,
+such as task-1.jpg or 1.jpg. Of several annotations of a task, the last is used.
+"""
+
+import itertools
+import re
+from typing import Any
+
+from etils import epath
+
+from genmask_jax.data.prepared.raw.image_index import ImageIndex
+from genmask_jax.data.prepared.raw.layout import captions_of, read_json
+from genmask_jax.data.prepared.raw.mask_files import plan_masks
+from genmask_jax.data.prepared.raw.names import is_background, is_ignored, phrase
+from genmask_jax.data.prepared.raw.pairs import Pair, in_splits
+from genmask_jax.data.prepared.raw.places import files_below
+from genmask_jax.data.prepared.raw.plan import Plan
+from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.data.prepared.raw.seen import Sighting, count, folders
+from genmask_jax.errors import UserError
+from genmask_jax.images import SUFFIXES
+
+REGION = re.compile(r"task-(\d+)-annotation-(\d+)-by-[^-]*-[^-]+-(.+)-\d+\.png$")
+
+
+def recognise(raw: epath.Path) -> Sighting:
+    """What there is of this layout."""
+    regions, problems = _regions(raw), Problems()
+    files = [path for annotations in regions.values() for some in annotations.values() for _, path in some]
+    if not files:
+        return Sighting()
+    found = _images(raw, set(regions), problems)
+    if found:
+        return Sighting(
+            f"{count(list(found), 'image')} with Label Studio's brush labels, {count(files, 'PNG')}"
+        )
+    return Sighting(
+        saw=f"{count(files, 'PNG')} of Label Studio's brush labels{folders(files, raw)}, no image of a task",
+        needs="add the JSON export of the same project and the images, or name each image after its task, "
+        "task-1.jpg",
+    )
+
+
+def read(raw: epath.Path) -> Plan:
+    """Images with their labels.
+
+    Raises:
+        UserError: there is no PNG of a region.
+    """
+    regions, problems, ids = _regions(raw), Problems(), itertools.count()
+    if not regions:
+        raise UserError(f"--raw={raw}: there is no PNG such as task-1-annotation-1-by-1-tag-Road-0.png")
+    images, index = _images(raw, set(regions), problems), ImageIndex(raw)
+    found, classes = [], {}
+    for task in sorted(regions):
+        last, *earlier = sorted(regions[task], reverse=True)
+        if task not in images:
+            problems.add(f"task {task}: its image is not found")
+            continue
+        if earlier:
+            problems.note(f"task {task} has {len(earlier) + 1} annotations; the last, {last}, is used")
+        split, key = index.place(images[task])
+        pair = Pair(key, images[task], None, split)
+        image = plan_masks(pair, regions[task][last], captions_of(pair.image, problems), ids, problems)
+        if image is not None:
+            found.append((pair, image))
+            classes |= dict.fromkeys(expression.text for expression in image.expressions)
+    return Plan(in_splits(raw, found, problems), problems, tuple(classes))
+
+
+def _regions(raw: epath.Path) -> dict[int, dict[int, list[tuple[str, epath.Path]]]]:
+    """(phrase, file) of all regions, by the ids of task and annotation."""
+    found: dict[int, dict[int, list[tuple[str, epath.Path]]]] = {}
+    for path in files_below(raw):
+        if match := REGION.match(path.name):
+            annotation = found.setdefault(int(match[1]), {}).setdefault(int(match[2]), [])
+            if not is_ignored(match[3]) and not is_background(match[3]):
+                annotation.append((phrase(match[3]), path))
+    return found
+
+
+def _images(raw: epath.Path, tasks: set[int], problems: Problems) -> dict[int, epath.Path]:
+    """The images of tasks, by id."""
+    index, found = ImageIndex(raw), {}
+    for path in files_below(raw):
+        for task in _tasks(path) if path.name.lower().endswith(".json") else ():
+            for name in _names(task):
+                try:
+                    image = index.find(name)
+                except ValueError as error:
+                    problems.add(f"{path}: the image of task {task['id']}, {name}, {error}")
+                    continue
+                if image is not None and task["id"] in tasks:
+                    found.setdefault(task["id"], image)
+    by_stem = {path.stem.lower().removeprefix("task").strip("-_ "): path for path in index.paths}
+    return {task: by_stem[str(task)] for task in tasks if str(task) in by_stem} | found
+
+
+def _tasks(path: epath.Path) -> list[dict[str, Any]]:
+    """The tasks of a JSON export, full or minimal; none of another file."""
+    try:
+        content = read_json(path, list)
+    except UserError:
+        return []
+    return [task for task in content if isinstance(task, dict) and isinstance(task.get("id"), int)]
+
+
+def _names(task: dict[str, Any]) -> list[str]:
+    """What may be the name of a task's image."""
+    data = task.get("data")
+    values = [task.get("file_upload"), *(data.values() if isinstance(data, dict) else ()), *task.values()]
+    return [value for value in values if isinstance(value, str) and value.lower().endswith(SUFFIXES)]

@@ -1,0 +1,66 @@
+"""Images with a mask file for each of several phrases, or several for one phrase: their union is meant."""
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from etils import epath
+
+from genmask_jax.data import masks
+from genmask_jax.data.prepared.raw.class_maps import oriented
+from genmask_jax.data.prepared.raw.pairs import Pair
+from genmask_jax.data.prepared.raw.plan import Expression, LabelFile, PlannedImage, Target
+from genmask_jax.data.prepared.raw.problems import Problems
+
+
+def plan_masks(
+    pair: Pair,
+    files: Iterable[tuple[str, epath.Path]],
+    captions: tuple[str, ...],
+    ids: Iterator[int],
+    problems: Problems,
+) -> PlannedImage | None:
+    """An image with a target for each phrase, in the order in which the phrases come; None if it has none.
+
+    Args:
+        pair: the image.
+        files: (phrase, file of a black-and-white mask); files of a phrase are united.
+        captions: of the image.
+        ids: of objects, to draw from.
+        problems: to report masks to that are left out.
+    """
+    drawn: dict[str, np.ndarray] = {}
+    turned = True
+    for text, path in files:
+        try:
+            mask = LabelFile(str(path), binary=True).read() == 1
+            turned = oriented(pair.image, mask.shape)
+        except ValueError as error:
+            problems.add(str(error))
+            continue
+        if not mask.any():
+            problems.note(f"{path} is black: it is kept with an empty mask")
+        before = drawn.get(text, mask)
+        if before.shape != mask.shape:
+            problems.add(f"{path} has another size than other masks of {pair.image}")
+            continue
+        drawn[text] = before | mask
+    if not drawn and not captions:
+        problems.add(f"{pair.image} has no mask that can be used")
+        return None
+    targets = [
+        Target(i, tuple(itertools.islice(ids, 1)), (masks.encode(mask),)) if mask.any() else Target(i)
+        for i, mask in enumerate(drawn.values())
+    ]
+    height, width = next((mask.shape for mask in drawn.values()), (0, 0))
+    return PlannedImage(
+        path=str(pair.image),
+        image_id=pair.key,
+        size=(height, width) if drawn else None,
+        captions=captions,
+        turned=turned,
+        targets=tuple(targets),
+        expressions=tuple(
+            Expression(pair.key if i == 0 else f"{pair.key}#{i}", text, i) for i, text in enumerate(drawn)
+        ),
+    )

@@ -1,0 +1,450 @@
+"""Folders as tools and people lay them out: what is read, and what is said of one that cannot be read."""
+
+import importlib.util
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from etils import epath
+from PIL import Image
+
+from genmask_jax.data import masks
+from genmask_jax.data.prepared.raw import folder
+from genmask_jax.data.prepared.raw.pairs import find_pairs
+from genmask_jax.data.prepared.raw.places import meaning
+from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.errors import UserError
+
+ROOT = pathlib.Path(__file__).parents[3]
+spec = importlib.util.spec_from_file_location("draw_layouts", ROOT / "docs" / "draw_layouts.py")
+layouts = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(layouts)
+SCENES = layouts.scenes()
+POLYGONS = ("yolo", "coco", "cvat", "roboflow_coco", "labelme", "labelme_coco", "label_studio_coco")
+"""Layouts of polygons, whose edges are rasterised in other ways than Pillow's."""
+
+
+def read(raw, format=""):
+    """Every expression of a folder, (split, image, text) -> mask bool [H, W]; and the plan."""
+    plan = folder.read(epath.Path(raw), format)
+    found = {}
+    for split, images in plan.splits.items():
+        for image in images:
+            example = image.example()
+            size = (example["height"], example["width"])
+            for said in example["expressions"]:
+                mask = masks.decode(example["targets"][said["target"]]["counts"], size)
+                found[split, image.image_id.split("/")[-1], said["text"]] = mask.astype(bool)
+    return found, plan
+
+
+def write(raw, *paths):
+    """Small files at some paths: images, masks of 0 and 255, and other files that are empty."""
+    for i, path in enumerate(paths):
+        (raw / path).parent.mkdir(parents=True, exist_ok=True)
+        if path.lower().endswith((".jpg", ".png")):
+            values = np.random.default_rng(i).integers(0, 2, (8, 8), np.uint8) * 255
+            Image.fromarray(values).save(raw / path)
+        else:
+            (raw / path).write_text("")
+
+
+@pytest.mark.parametrize("name", layouts.LAYOUTS)
+def test_what_tools_write_comes_back(tmp_path, name):
+    layouts.LAYOUTS[name](tmp_path, SCENES)
+    found, plan = read(tmp_path)
+    texts = {"masks": {"the road": "road"}, "metadata": {"the red car": "car"}}
+    asked = texts.get(name, {text: text for text in layouts.CLASSES})
+    assert found.keys() == {(scene.split, scene.name, text) for scene in SCENES for text in asked}
+    for (_, image, text), mask in found.items():
+        truth = next(scene for scene in SCENES if scene.name == image).mask(asked[text])
+        if name in POLYGONS:
+            assert (mask & truth).sum() / (mask | truth).sum() > 0.8
+        else:
+            np.testing.assert_array_equal(mask, truth)
+    assert not plan.problems.left_out
+    assert set(plan.classes) == set(asked)
+
+
+@pytest.mark.parametrize(
+    ("image", "annotation"),
+    [
+        ("img_dir/train/a.jpg", "ann_dir/train/a.png"),
+        ("Images/a.JPG", "Masks/a.PNG"),
+        ("IMGS/a.jpg", "GT/a.png"),
+        ("image/a.jpg", "label/a.png"),
+        ("images/a.jpg", "ground_truth/a.png"),
+        ("images/a.jpg", "Ground Truth/a_groundtruth.png"),
+        ("images/a.jpg", "labels_png/a.png"),
+        ("train/a.png", "train_labels/a_L.png"),
+        ("train/a.png", "trainannot/a.png"),
+        ("train_images/a.jpg", "train_masks/a.png"),
+        ("TrainImages/a.jpg", "TrainAnnot/a.png"),
+        ("images/train2017/a.jpg", "annotations/train2017/a.png"),
+        ("701_StillsRaw_full/a.png", "LabeledApproved_full/a_L.png"),
+        ("JPEGImages/a.jpg", "SegmentationClassPNG/a.png"),
+        ("leftImg8bit/train/x/a_leftImg8bit.png", "gtFine/train/x/a_gtFine_labelIds.png"),
+        ("ISIC-2017_Training_Data/a.jpg", "ISIC-2017_Training_Part1_GroundTruth/a_segmentation.png"),
+        ("images/a.jpg", "masks/a_segmentation.png"),
+        ("a.jpg", "a_segmentation.png"),
+        ("a.jpg", "a mask.png"),
+        ("photos/a.jpg", "segmentation_masks/a.png"),
+        ("images/train/a.jpg", "masks/a.png"),
+        ("images/img_001.jpg", "masks/mask_001.png"),
+    ],
+)
+def test_images_and_annotations_are_paired_from_wherever_they_lie(tmp_path, image, annotation):
+    write(tmp_path, image, annotation)
+    (pair,) = find_pairs(epath.Path(tmp_path), (".png",), Problems()).pairs
+    assert (pair.image, pair.annotation) == (epath.Path(tmp_path / image), epath.Path(tmp_path / annotation))
+    assert pair.split == ("train" if "train" in image.lower() and "ISIC" not in image else "")
+
+
+@pytest.mark.parametrize(
+    "name", ["SegmentationObject", "leaves", "class", "data", "2", "images2", "label tool", "шар", "_"]
+)
+def test_other_folders_say_nothing(name):
+    said = meaning(name)
+    assert (said.images, said.annotations, said.split) == (False, False, "")
+
+
+def test_files_of_one_stem_are_not_paired_by_stem_alone(tmp_path):
+    write(tmp_path, "x/images/1.jpg", "y/images/1.jpg", "z/masks/1.png")
+    tree = find_pairs(epath.Path(tmp_path), (".png",), Problems())
+    assert [pair.annotation for pair in tree.pairs] == [None, None]
+    assert [path.name for path in tree.unpaired] == ["1.png"]
+
+
+# What is said of a folder that cannot be read
+
+
+def class_numbers(raw):
+    for i, values in enumerate(([0, 1, 3, 3], [0, 0, 1, 3])):
+        write(raw, f"images/{i}.jpg")
+        layouts.save(raw / "masks" / f"{i}.png", np.array(values * 16, np.uint8).reshape(8, 8))
+
+
+def lost_images(raw):
+    layouts.save(raw / "annotations" / "instances.json", json.dumps(layouts.coco_content(SCENES)))
+    write(raw, "images/other.jpg")
+
+
+def boxes(raw):
+    content = layouts.coco_content(SCENES)
+    for annotation in content["annotations"]:
+        annotation |= {"segmentation": [], "bbox": [1, 1, 5, 5]}
+    layouts.save(raw / "annotations" / "boxes.json", json.dumps(content))
+    layouts.save(raw / "images" / "street1.jpg", SCENES[0].image())
+
+
+def yolo_boxes(raw):
+    write(raw, "images/a.jpg")
+    layouts.save(raw / "labels" / "a.txt", "0 0.5 0.5 0.2 0.2\n")
+
+
+def label_studio_without_names(raw):
+    layouts.label_studio(raw, SCENES)
+    (raw / "project-1-at-2026-01-31.json").unlink()
+
+
+def lost_masks(raw):
+    layouts.metadata(raw, SCENES)
+    shutil.rmtree(raw / "train" / "masks")
+    shutil.rmtree(raw / "val")
+
+
+SAID = {
+    "class numbers without names": (
+        class_numbers,
+        "Seen: 2 images in images/; 2 PNGs in masks/ with values 0, 1, 3 and no class list. To make it "
+        "readable, write the names of the classes to classes.txt",
+    ),
+    "a COCO file without its images": (
+        lost_images,
+        "Seen: 1 image in images/; a COCO file, annotations/instances.json, whose first image, street1.jpg, "
+        "is not found. To make it readable, put the images that instances.json lists into images/",
+    ),
+    "a COCO file of boxes": (
+        boxes,
+        "a COCO file, annotations/boxes.json, without a mask. To make it readable, export segmentation masks",
+    ),
+    "a broken COCO file": (
+        lambda raw: (write(raw, "a.jpg"), layouts.save(raw / "coco.json", '{"images": [], "annotations": [')),
+        "coco.json cannot be read as JSON",
+    ),
+    "YOLO's boxes": (yolo_boxes, "1 YOLO file of boxes in labels/, without a polygon"),
+    "brush labels without names": (
+        label_studio_without_names,
+        "9 PNGs of Label Studio's brush labels, no image of a task. To make it readable, add the JSON export",
+    ),
+    "metadata without its masks": (
+        lost_masks, "metadata with a column of masks, in which train/masks/street1.png is named but not there"
+    ),
+    "masks of other names": (
+        lambda raw: write(raw, "images/a.jpg", "images/b.jpg", "masks/c.png", "masks/d.png"),
+        "Seen: 2 images in images/; 2 PNGs in masks/ named as no image is, such as masks/c.png",
+    ),
+    "a class list alone": (
+        lambda raw: (write(raw, "images/a.jpg"), layouts.save(raw / "classes.txt", "a\nb\n")),
+        "a class list of 2 names, and no PNG of class numbers",
+    ),
+    "images alone": (
+        lambda raw: write(raw, "a.jpg", "x/b.jpg"),
+        "Seen: 2 images in the folder itself and x/. To make it readable, give each image X.jpg a mask, "
+        "masks/X.png, and write what the masks show to phrases.txt",
+    ),
+    "a zip inside": (
+        lambda raw: write(raw, "photos.zip"),
+        "Seen: no images; an archive, photos.zip. To make it readable, unpack photos.zip",
+    ),
+    "other files": (
+        lambda raw: write(raw, "notes.docx", "x/y.csv"),
+        "Seen: no images; 2 other files, such as notes.docx",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SAID)
+def test_what_was_seen_is_said_where_nothing_fits(tmp_path, case):
+    make, says = SAID[case]
+    make(tmp_path)
+    with pytest.raises(UserError) as error:
+        read(tmp_path)
+    assert says in str(error.value)
+    assert "split" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("paths", "given", "says"),
+    [
+        (["photos.zip"], "photos.zip", "is an archive: unpack it"),
+        (["photos.tar.gz"], "photos.tar.gz", "is an archive: unpack it"),
+        (["a.JPG"], "a.JPG", "is an image: give the folder that holds the images"),
+        (["notes.txt"], "notes.txt", "is a file: give the folder"),
+        ([], "gone", "there is no such folder"),
+        (["x/.DS_Store", "x/__MACOSX/._a.jpg"], "x", r"holds nothing but \.DS_Store and __MACOSX"),
+    ],
+)
+def test_what_is_no_folder_of_images_is_named(tmp_path, paths, given, says):
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(b"\0")
+    with pytest.raises(UserError, match=says):
+        read(tmp_path / given)
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match="the folder is empty"):
+        read(tmp_path)
+    (tmp_path / "images" / "train").mkdir(parents=True)
+    with pytest.raises(UserError, match="the folder is empty"):
+        read(tmp_path)
+
+
+def test_a_folder_in_a_folder_is_read_and_leftovers_are_not(tmp_path):
+    inner = tmp_path / "photos" / "photos"
+    layouts.masks(inner, SCENES)
+    write(tmp_path, "__MACOSX/photos/._street1.jpg", ".DS_Store", "README.txt", "photos/LICENSE")
+    (inner / "._street1_mask.png").write_bytes(b"\0\5\26\7")
+    (inner / "Thumbs.db").write_bytes(b"\0")
+    found, plan = read(tmp_path)
+    assert len(found) == len(SCENES)
+    assert not plan.problems.left_out
+
+
+def test_suffixes_in_upper_case(tmp_path):
+    layouts.masks(tmp_path, SCENES)
+    for path in list(tmp_path.iterdir()):
+        if path.suffix in (".jpg", ".png"):
+            path.rename(path.with_suffix(path.suffix.upper()))
+    assert len(read(tmp_path)[0]) == len(SCENES)
+
+
+# COCO
+
+
+def coco(raw, change=lambda content: None, where="annotations/instances_default.json"):
+    layouts.LAYOUTS["cvat"](raw, SCENES)
+    content = layouts.coco_content(SCENES)
+    change(content)
+    layouts.save(raw / where, json.dumps(content))
+
+
+def test_an_image_that_may_be_one_of_two_is_left_out_by_name(tmp_path):
+    coco(tmp_path)
+    shutil.copytree(tmp_path / "images" / "default", tmp_path / "images" / "more")
+    (tmp_path / "images" / "more" / "street1.jpg").unlink()
+    found, plan = read(tmp_path)
+    assert {image for _, image, _ in found} == {"street1"}
+    assert any("street2.jpg may be images/" in line for line in plan.problems.left_out)
+
+
+def test_folders_in_a_file_name_tell_images_apart(tmp_path):
+    coco(
+        tmp_path,
+        lambda content: [
+            image.update(file_name=f"default/{image['file_name']}") for image in content["images"]
+        ],
+    )
+    shutil.copytree(tmp_path / "images" / "default", tmp_path / "images" / "more")
+    found, plan = read(tmp_path)
+    assert len(found) == 9
+    (line,) = plan.problems.left_out
+    assert "more: 3 images have no object in instances_default.json" in line
+
+
+def test_the_split_of_a_coco_file_finds_its_images(tmp_path):
+    for split in ("train", "val"):
+        own = [scene for scene in SCENES if scene.split == split]
+        content = layouts.coco_content(own, "1.jpg" if split == "val" else "{name}.jpg")
+        layouts.save(tmp_path / "annotations" / f"{split}.json", json.dumps(content))
+        for scene in own:
+            layouts.save(
+                tmp_path / "images" / split / f"{'1' if split == 'val' else scene.name}.jpg", scene.image()
+            )
+    layouts.save(tmp_path / "images" / "train" / "1.jpg", SCENES[0].image())
+    found, _ = read(tmp_path)
+    assert {key[:2] for key in found} == {("train", "street1"), ("train", "street2"), ("val", "1")}
+
+
+def test_boxes_keypoints_and_other_files_of_the_same_images_are_said_once(tmp_path):
+    coco(tmp_path, lambda content: content["annotations"][0].update(segmentation=[], bbox=[1, 1, 5, 5]))
+    coco(tmp_path, where="annotations/person_keypoints_default.json")
+    captions = layouts.coco_content(SCENES) | {
+        "annotations": [{"id": 1, "image_id": 1, "caption": "a street"}]
+    }
+    layouts.save(tmp_path / "annotations" / "captions_default.json", json.dumps(captions))
+    shutil.copy(
+        tmp_path / "annotations" / "person_keypoints_default.json", tmp_path / "annotations" / "v2.json"
+    )
+    coco(tmp_path, lambda content: content["annotations"][0].update(segmentation=[], bbox=[1, 1, 5, 5]))
+    found, plan = read(tmp_path)
+    assert len(found) == 8
+    assert plan.problems.left_out == [
+        "instances_default.json: an object has a box and no mask",
+        "annotations/v2.json: 3 of its images are in annotations/instances_default.json too, which is used",
+    ]
+    assert len(plan.problems.notes) == 2
+    assert "captions_default.json is not read: nothing in it has a mask" in plan.problems.notes[0]
+
+
+def test_coco_names_are_said_with_spaces_and_background_is_not_asked_for(tmp_path):
+    def change(content):
+        content["categories"][0]["name"] = "Traffic_Light"
+        content["categories"][1]["name"] = "_background_"
+
+    coco(tmp_path, change)
+    found, plan = read(tmp_path)
+    assert {text for _, _, text in found} == {"traffic light", "tree"}
+    assert plan.classes == ("traffic light", "tree")
+
+
+def test_a_split_without_val_holds_some_out(tmp_path):
+    layouts.LAYOUTS["roboflow_coco"](tmp_path, layouts.scenes(4))
+    shutil.rmtree(tmp_path / "valid")
+    found, plan = read(tmp_path)
+    assert {key[:2] for key in found} == {("train", "street1"), ("train", "street2"), ("val", "street3")}
+    assert any("there is no val split" in note for note in plan.problems.notes)
+
+
+# Label Studio
+
+
+def test_regions_of_a_label_are_united_and_the_last_annotation_counts(tmp_path):
+    layouts.label_studio(tmp_path, SCENES)
+    scene, old = SCENES[0], np.full((layouts.HEIGHT, layouts.WIDTH), 255, np.uint8)
+    layouts.save(
+        tmp_path / "task-1-annotation-5-by-ann@x.org-tag-Road-1.png", scene.mask("car").astype(np.uint8) * 255
+    )
+    layouts.save(tmp_path / "task-1-annotation-2-by-1-tag-Road-0.png", old)
+    layouts.save(tmp_path / "task-9-annotation-9-by-1-tag-Traffic_Light-0.png", old)
+    found, plan = read(tmp_path)
+    np.testing.assert_array_equal(found["train", "street1", "road"], scene.mask("road") | scene.mask("car"))
+    assert len(found) == 9
+    assert "task 1 has 2 annotations; the last, 5, is used" in plan.problems.notes
+    assert "task 9: its image is not found" in plan.problems.left_out
+
+
+@pytest.mark.parametrize("name", ["task-{}.jpg", "{}.jpg"])
+def test_images_named_after_their_tasks_need_no_json(tmp_path, name):
+    layouts.label_studio(tmp_path, SCENES)
+    (tmp_path / "project-1-at-2026-01-31.json").unlink()
+    for i, scene in enumerate(SCENES, 1):
+        (tmp_path / "images" / f"{scene.name}.jpg").rename(tmp_path / "images" / name.format(i))
+    assert len(read(tmp_path)[0]) == 9
+
+
+# Hugging Face's imagefolder
+
+
+def hugging_face(raw, *rows, name="metadata.jsonl"):
+    for scene in SCENES:
+        layouts.save(raw / f"{scene.name}.jpg", scene.image())
+        for text in layouts.CLASSES:
+            layouts.save(raw / "masks" / f"{scene.name}_{text}.png", scene.mask(text).astype(np.uint8) * 255)
+        layouts.save(raw / "maps" / f"{scene.name}.png", scene.numbers())
+    layouts.save(raw / name, "\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+
+
+def test_metadata_names_several_masks_in_rows_or_lists(tmp_path):
+    one, two, three = (scene.name for scene in SCENES)
+    hugging_face(
+        tmp_path,
+        {"file_name": f"{one}.jpg", "mask_file_name": f"masks/{one}_car.png", "label": "Red_Car",
+         "text": "a street"},
+        {"file_name": f"{one}.jpg", "mask_file_name": f"masks/{one}_tree.png", "label": "tree"},
+        {"file_name": f"{two}.jpg", "segmentation": f"masks/{two}_road.png", "text": "the empty road"},
+        {"file_name": f"{three}.jpg", "labels": ["road", 1],
+         "mask_file_names": [f"masks/{three}_road.png", f"masks/{three}_car.png"]},
+        {"file_name": "gone.jpg", "mask_file_name": "masks/gone.png", "label": "x"},
+        {"mask_file_name": "masks/gone.png"},
+        "no json",
+    )  # fmt: skip
+    layouts.save(tmp_path / "classes.txt", "road\ncar\n")
+    found, plan = read(tmp_path)
+    expected = {(one, "red car"): "car", (one, "tree"): "tree", (two, "the empty road"): "road",
+                (three, "road"): "road", (three, "car"): "car"}  # fmt: skip
+    assert {key[1:] for key in found} == expected.keys()
+    for (_, image, text), mask in found.items():
+        scene = next(scene for scene in SCENES if scene.name == image)
+        np.testing.assert_array_equal(mask, scene.mask(expected[image, text]))
+    captions = {image.image_id: image.captions for images in plan.splits.values() for image in images}
+    assert captions == {one: ("a street",), two: (), three: ()}
+    lines = "\n".join(plan.problems.left_out)
+    for says in ("line 5: ", "gone.jpg is missing", "line 6 has no file_name", "line 7 is not a JSON object"):
+        assert says in lines
+
+
+def test_metadata_as_a_table(tmp_path):
+    rows = [f'{s.name}.jpg, masks/{s.name}_car.png, "the car, red"' for s in SCENES]
+    hugging_face(tmp_path, "file_name, mask, label", *rows, name="metadata.csv")
+    found, _ = read(tmp_path)
+    assert {text for _, _, text in found} == {"the car, red"}
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    ("masks", "file", "says"),
+    [("maps/{}", "classes.txt", "road\ncar\ntree\n"), ("masks/{}_car", "phrases.txt", "the car")],
+)
+def test_metadata_without_phrases_has_those_of_the_folder(tmp_path, masks, file, says):
+    rows = [{"file_name": f"{s.name}.jpg", "mask_file_name": masks.format(s.name) + ".png"} for s in SCENES]
+    hugging_face(tmp_path, *rows)
+    layouts.save(tmp_path / file, says)
+    found, _ = read(tmp_path, "metadata")
+    assert {text for _, _, text in found} == set(says.strip().splitlines())
+    for (_, image, text), mask in found.items():
+        scene = next(scene for scene in SCENES if scene.name == image)
+        np.testing.assert_array_equal(mask, scene.mask(text.split()[-1]))
+
+
+def test_captions_of_images_in_a_folder_below_the_metadata(tmp_path):
+    write(tmp_path, "train/images/a.jpg", "train/images/b.jpg")
+    rows = [{"file_name": f"images/{name}.jpg", "text": f"caption {name}"} for name in "ab"]
+    layouts.save(tmp_path / "train" / "metadata.jsonl", "\n".join(map(json.dumps, rows)))
+    plan = folder.read(epath.Path(tmp_path))
+    captions = {image.image_id: image.captions for images in plan.splits.values() for image in images}
+    assert captions == {"a": ("caption a",), "b": ("caption b",)}
