@@ -90,7 +90,8 @@ def test_class_maps_come_back_pixel_by_pixel_from_wherever_they_lie(tmp_path, pl
     assert found.keys() == expected.keys()
     for key, mask in expected.items():
         np.testing.assert_array_equal(found[key], mask)
-    assert "the number 7 has no name; its pixels are ignored (3 times)" in lines(tmp_path / "out", NOTES)
+    unexplained = "the number 7 has no name in classes.txt; the pixels, in 3 masks, are ignored"
+    assert unexplained in lines(tmp_path / "out")
     assert records.read_classes(records.find(tmp_path / "out", "image_folder")) == ("traffic light", "дорога")
 
 
@@ -131,7 +132,7 @@ def test_oddities_of_class_maps_are_named_and_cost_no_other(tmp_path):
         "2.png: this mask cannot be read",
         "3.png has colours",
         "4.png: none of its pixels has a class",
-        "5.png has no PNG of class numbers",
+        "5.png has no file of classes",
         "9.png: class numbers without an image",
     ):
         assert part in said

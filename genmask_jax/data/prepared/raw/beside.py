@@ -108,7 +108,7 @@ def _plan_image(path: epath.Path, objects: Objects | None, reading: _Reading) ->
     """An image with all that is said of it, which may be nothing."""
     problems = reading.problems
     targets, said = (list(objects.targets), list(objects.said)) if objects else ([], [])
-    turned = objects is None or objects.turned
+    turned, void = objects is None or objects.turned, []
     annotation = path.with_suffix(".json")
     if annotation.exists():
         try:
@@ -117,7 +117,7 @@ def _plan_image(path: epath.Path, objects: Objects | None, reading: _Reading) ->
                     f"{annotation} is of the image as turned by EXIF, {COCO[0]} of the image as stored; the "
                     "former is not used"
                 )
-            more, texts = _read_json(annotation, path, reading)
+            more, texts, void = _read_json(annotation, path, reading)
             said += [(text, len(targets) + target, sentence) for text, target, sentence in texts]
             targets += [dataclasses.replace(t, ref_id=len(targets) + i) for i, t in enumerate(more)]
         except (UserError, ValueError) as error:
@@ -133,23 +133,24 @@ def _plan_image(path: epath.Path, objects: Objects | None, reading: _Reading) ->
         expressions=tuple(
             Expression(path.stem if i == 0 else f"{path.stem}#{i}", *one) for i, one in enumerate(said)
         ),
+        void=tuple(void),
     )
 
 
 def _read_json(
     annotation: epath.Path, image: epath.Path, reading: _Reading
-) -> tuple[list[Target], list[tuple[str, int, bool]]]:
-    """Targets of an image's own annotation; texts, each with its target and whether it is a sentence."""
+) -> tuple[list[Target], list[tuple[str, int, bool]], list[str]]:
+    """Targets of an image's own annotation; texts with target and whether they are sentences; void."""
     content: Any = read_json(annotation, dict, FALLBACK)
     if not is_labelme(content):
         frame = read_frame(image)
         targets, texts = read_annotation(annotation, frame and frame.upright, reading.problems)
-        return list(targets), [(one.text, one.target, one.is_sentence) for one in texts]
+        return list(targets), [(one.text, one.target, one.is_sentence) for one in texts], []
     try:
         width, height = decode(image_bytes(image)).size
     except UNREADABLE:
-        return [], []  # it is named when it is written
-    targets, texts, classes = read_labelme(annotation, (height, width), reading.shapes, reading.problems)
+        return [], [], []  # it is named when it is written
+    said = read_labelme(annotation, (height, width), reading.shapes, reading.problems)
     reading.shapes += len(content["shapes"])
-    reading.classes |= dict.fromkeys(classes)
-    return targets, [(text, i, False) for i, text in enumerate(texts)]
+    reading.classes |= dict.fromkeys(said.classes)
+    return said.targets, [(text, i, False) for i, text in enumerate(said.texts)], said.void

@@ -1,24 +1,30 @@
-"""Images with a black-and-white mask each, and a phrase for all of them or for each.
+"""Images with black-and-white masks, and a phrase for all of them or for each.
 
     RAW/X.jpg, RAW/X_mask.png (or RAW/images/X.jpg, RAW/masks/X.png), RAW/phrases.txt
 
-phrases.txt holds one line, the phrase of all masks, or a line for each image: its name, a tab or a comma, its
-phrase. White means the object: a pixel is in it from 128 on, or at any value above 0 in a mask of 0 and 1.
+phrases.txt holds one line, the phrase of all masks, or lines for each image: its name, a tab or a comma, its
+phrase. The brighter of the two values that all masks have, mostly white, means the object. Several masks of
+an image (X_mask.png, X_mask_1.png) are united, but for those with a line of their own in phrases.txt.
 """
 
+import itertools
 import re
+from collections.abc import Sequence
 
-import numpy as np
 from etils import epath
 
-from genmask_jax.data.prepared.raw.class_maps import oriented
+from genmask_jax.data import masks
+from genmask_jax.data.prepared.raw.black_and_white import need_both, threshold_of, values_of
+from genmask_jax.data.prepared.raw.label_files import LABEL_SUFFIXES
 from genmask_jax.data.prepared.raw.layout import captions_of
+from genmask_jax.data.prepared.raw.mask_files import plan_masks
 from genmask_jax.data.prepared.raw.pairs import Pair, Tree, find_pairs, in_splits
-from genmask_jax.data.prepared.raw.plan import Expression, LabelFile, Plan, PlannedImage, Target
+from genmask_jax.data.prepared.raw.plan import Plan, PlannedImage
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.data.prepared.raw.seen import Sighting
+from genmask_jax.data.prepared.raw.versions import chosen
 from genmask_jax.errors import UserError
-from genmask_jax.images import SUFFIXES, UNREADABLE, decode
+from genmask_jax.images import SUFFIXES
 from genmask_jax.paths import read_text
 
 PHRASES = "phrases.txt"
@@ -28,45 +34,82 @@ LOOKED_AT = 8
 
 def recognise(raw: epath.Path) -> Sighting:
     """What there is of this layout; masks that are not black-and-white are `class_maps`."""
-    paths = [pair.annotation for pair in find_pairs(raw, SUFFIXES, Problems()).pairs if pair.annotation]
-    looked_at = paths[:: max(1, len(paths) // LOOKED_AT)]
-    right = any(_is_black_and_white(path) for path in looked_at)
-    return Sighting(f"{len(paths):,} images with a black-and-white mask" if right else "")
+    found = [list(pair.annotations) for pair in find_pairs(raw, LABEL_SUFFIXES, Problems()).pairs]
+    paths = [path for some in found for path in some]
+    count = sum(map(bool, found))
+    if not paths:
+        return Sighting()
+    if any(_misfit([path])[0] == 0 for path in paths[:: max(1, len(paths) // LOOKED_AT)]):
+        return Sighting(f"{count:,} images with a black-and-white mask")
+    return Sighting(f"{count:,} images with a mask, and {PHRASES}" if (raw / PHRASES).exists() else "")
 
 
-def _is_black_and_white(path: epath.Path) -> bool:
-    """Whether a mask has both values and hardly any between them (as JPEG makes at edges)."""
-    try:
-        grey = np.asarray(decode(path.read_bytes(), background="black").convert("L"), np.float32)
-    except UNREADABLE:
-        return False
-    share = grey / max(1.0, float(grey.max()))
-    return bool(grey.max() > 0 and np.mean(np.minimum(share, 1 - share) < 0.1) > 0.97)
+def _misfit(paths: list[epath.Path]) -> tuple[float, ...]:
+    """The share of masks that cannot be read or are not black and white, and of those of one value."""
+    values = []
+    for path in paths:
+        try:
+            values.append(values_of(path))
+        except ValueError:
+            values.append(None)
+    odd = sum(found is None for found in values)
+    return odd / len(values), sum(found is not None and len(found) == 1 for found in values) / len(values)
 
 
 def read(raw: epath.Path) -> Plan:
     """Images with a mask and a phrase; a black mask stays, as that of a phrase for nothing in the image.
 
     Raises:
-        UserError: there is no phrases.txt, or it is invalid.
+        UserError: phrases.txt is missing or invalid; masks have more than two values; all are empty or full.
     """
     problems = Problems()
-    return read_tree(raw, find_pairs(raw, SUFFIXES, problems), problems)
+    return read_tree(raw, find_pairs(raw, LABEL_SUFFIXES, problems), problems)
 
 
 def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
     """The same of images whose masks have been found. Raises UserError."""
-    phrases = _read_phrases(raw / PHRASES, {pair.key for pair in tree.pairs})
+    phrases = _read_phrases(raw / PHRASES, _names(tree.pairs))
     for path in tree.unpaired:
         problems.add(f"{path}: a mask without an image")
-    found = [(pair, image) for pair in tree.pairs if (image := _plan(pair, phrases, problems)) is not None]
+    files = chosen([pair.annotations for pair in tree.pairs], raw, _misfit, "black and white", problems)
+    threshold = threshold_of([path for paths in files for path in paths], f"--raw={raw}")
+    ids, found = itertools.count(), []
+    for pair, paths in zip(tree.pairs, files, strict=True):
+        named = [(text, path) for path in paths for text in _phrases_of(path, pair, phrases)]
+        if not named:
+            problems.add(f"{pair.image} has no {f'phrase in {PHRASES}' if paths else 'mask'}")
+            continue
+        image = plan_masks(pair, named, captions_of(pair.image, problems), ids, threshold, problems)
+        if image is not None:
+            found.append((pair, image))
+    targets = [target for _, image in found for target in image.targets]
+    need_both(len(targets), not any(target.ann_ids for target in targets), _all_full(found), f"--raw={raw}")
     splits = in_splits(raw, found, problems)
-    same = phrases.get("")
-    return Plan(splits, problems, (same,) if same else ())
+    return Plan(splits, problems, tuple(phrases.get("", ())[:1]))
 
 
-def _read_phrases(path: epath.Path, keys: set[str]) -> dict[str, str]:
-    """Phrases by the key of an image; that of all images by ""."""
+def _all_full(found: list[tuple[Pair, PlannedImage]]) -> bool:
+    return all(
+        target.segmentations and masks.decode(target.segmentations[0], image.size or (0, 0)).all()
+        for _, image in found
+        for target in image.targets
+    )
+
+
+def _phrases_of(path: epath.Path, pair: Pair, phrases: dict[str, list[str]]) -> list[str]:
+    """Those of a mask itself, else of its image, else of all."""
+    names = (path.stem, pair.key, pair.image.stem, "")
+    return next((phrases[name] for name in names if name in phrases), [])
+
+
+def _names(pairs: Sequence[Pair]) -> set[str]:
+    """What a line of phrases.txt may begin with: images and masks."""
+    masks_of = {path.stem for pair in pairs for path in pair.annotations}
+    return masks_of | {name for pair in pairs for name in (pair.key, pair.image.stem)}
+
+
+def _read_phrases(path: epath.Path, names: set[str]) -> dict[str, list[str]]:
+    """Phrases by the name of an image or a mask; that of all images by ""."""
     if not path.exists():
         raise UserError(
             f"{path} is missing: write what the masks show, such as 'the leaf', or a line for each image: "
@@ -76,46 +119,22 @@ def _read_phrases(path: epath.Path, keys: set[str]) -> dict[str, str]:
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not text in UTF-8 ({error})") from error
-    if len(lines) == 1 and not re.search(r"\t", lines[0]) and _split(lines[0])[0] not in keys:
-        return {"": lines[0]}
+    if len(lines) == 1 and not re.search(r"\t", lines[0]) and _split(lines[0])[0] not in names:
+        return {"": [lines[0]]}
     pairs = [_split(line) for line in lines]
     bad = next((line for line, (_, text) in zip(lines, pairs, strict=True) if not text), None)
     if bad is not None or not lines:
         said = f"{path}: {bad!r} gives no phrase" if lines else f"{path} is empty"
         raise UserError(f"{said}; each line is the name of an image, a tab or a comma, and its phrase")
-    return dict(pairs)
+    phrases: dict[str, list[str]] = {}
+    for name, text in dict.fromkeys(pairs):
+        phrases.setdefault(name, []).append(text)
+    return phrases
 
 
 def _split(line: str) -> tuple[str, str]:
-    """(key, phrase) of a line of phrases.txt."""
+    """(name, phrase) of a line of phrases.txt."""
     name, _, text = line.partition("\t") if "\t" in line else line.partition(",")
     name = name.strip()
     stem = name[: name.rfind(".")] if name.lower().endswith(SUFFIXES) else name
     return stem, text.strip()
-
-
-def _plan(pair: Pair, phrases: dict[str, str], problems: Problems) -> PlannedImage | None:
-    text = phrases.get(pair.key) or phrases.get(pair.image.stem) or phrases.get("")
-    captions = captions_of(pair.image, problems)
-    if pair.annotation is None or text is None:
-        problems.add(f"{pair.image} has no {'mask' if pair.annotation is None else f'phrase in {PHRASES}'}")
-        return None
-    labels = LabelFile(str(pair.annotation), binary=True)
-    try:
-        mask = labels.read()
-        turned = oriented(pair.image, mask.shape)
-    except ValueError as error:
-        problems.add(str(error))
-        return None
-    if not np.any(mask):
-        problems.note(f"{pair.annotation} is black: it is kept with an empty mask")
-    return PlannedImage(
-        path=str(pair.image),
-        image_id=pair.key,
-        size=(int(mask.shape[0]), int(mask.shape[1])),
-        captions=captions,
-        turned=turned,
-        targets=(Target(0, numbers=(1,) if np.any(mask) else ()),),
-        expressions=(Expression(pair.key, text, 0),),
-        labels=labels,
-    )

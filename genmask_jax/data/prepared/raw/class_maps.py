@@ -1,37 +1,53 @@
-"""Images with a class for every pixel: PNG files of class numbers, grey or with a palette, and their names.
+"""Images with a class for every pixel: files of class numbers, or of colours, and the list of their names.
 
     RAW/images/train/X.jpg, RAW/labels/train/X.png, RAW/classes.txt     (for other places see `pairs.py`)
 
 A class means all of its pixels in the image. Pixels of 255, of a class whose name says so (`names.IGNORED`)
-and of numbers that have no name are ignored.
+and of numbers and colours that have no name are ignored. The names are those of `class_list`, or Cityscapes'
+for its files.
 """
 
-import numpy as np
+import re
+
 from etils import epath
 
-from genmask_jax.data.masks import IGNORE
+from genmask_jax.data.prepared.raw.class_list import ClassList, read_class_list, report_unseen
+from genmask_jax.data.prepared.raw.label_files import LABEL_SUFFIXES, LabelFile
 from genmask_jax.data.prepared.raw.layout import captions_of
-from genmask_jax.data.prepared.raw.names import is_background, is_ignored, phrase, read_names
+from genmask_jax.data.prepared.raw.mask_values import (
+    Meaning,
+    Scan,
+    by_values,
+    meaning_of,
+    report_unexplained,
+    scan,
+)
+from genmask_jax.data.prepared.raw.names import is_asked, is_background, is_ignored, phrase
 from genmask_jax.data.prepared.raw.pairs import Pair, Tree, find_pairs, in_splits
-from genmask_jax.data.prepared.raw.plan import Expression, LabelFile, Plan, PlannedImage, Target
+from genmask_jax.data.prepared.raw.palettes import cityscapes_names
+from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.data.prepared.raw.seen import Sighting, count, folders, values
+from genmask_jax.data.prepared.raw.versions import chosen
 from genmask_jax.errors import UserError
 from genmask_jax.images import read_frame
-
-SUFFIXES = (".png",)
 
 
 def recognise(raw: epath.Path) -> Sighting:
     """What there is of this layout."""
-    names, tree = read_names(raw), find_pairs(raw, SUFFIXES, Problems())
+    tree = find_pairs(raw, LABEL_SUFFIXES, Problems())
     paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
-    if names and paired:
-        return Sighting(f"{len(paired):,} images with a PNG of class numbers, {len(names)} class names")
+    classes = _classes(raw, tree)
+    if classes is not None and paired:
+        return Sighting(f"{len(paired):,} images with a class for each pixel, {len(classes)} class names")
     if paired:
+        meaning, _ = meaning_of(None, paired)
+        if meaning is not None:
+            return Sighting(f"{len(paired):,} images with a class for each pixel, in {meaning.source}")
         return Sighting(
             saw=f"{count(paired, 'PNG')}{folders(paired, raw)} with {values(paired)} and no class list",
-            needs="write the names of the classes to classes.txt, a line each from number 0 on",
+            needs="write the names of the classes to classes.txt, a line each from number 0 on, or "
+            "those of colours to label_colors.txt, a line such as `128 64 128 road` each",
         )
     if tree.unpaired:
         return Sighting(
@@ -39,73 +55,136 @@ def recognise(raw: epath.Path) -> Sighting:
             f"{tree.unpaired[0].relative_to(raw)}",
             needs="give each image and its PNG the same name, images/X.jpg and masks/X.png",
         )
-    if names:
+    if classes is not None:
         return Sighting(
-            saw=f"a class list of {len(names)} names, and no PNG of class numbers",
+            saw=f"a class list of {len(classes)} names, and no PNG of class numbers",
             needs="save the class numbers of each images/X.jpg as labels/X.png",
         )
     return Sighting()
+
+
+def _classes(raw: epath.Path, tree: Tree) -> ClassList | None:
+    """The folder's list, or that of Cityscapes for files that are called as its are."""
+    listed = read_class_list(raw)
+    stems = [path.stem for pair in tree.pairs for path in pair.annotations]
+    for ending, train_ids in (("labelTrainIds", True), ("labelIds", False)):
+        if listed is None and any(re.search(rf"_gt(Fine|Coarse)_{ending}$", stem) for stem in stems):
+            return ClassList(cityscapes_names(train_ids), {}, f"Cityscapes' {ending}")
+    return listed
 
 
 def read(raw: epath.Path) -> Plan:
     """Images with the classes that they show, each with its name as its expression.
 
     Raises:
-        UserError: there are no names, or no image with class numbers.
+        UserError: nothing names the classes, several annotations of an image fit, or masks show nothing.
     """
     problems = Problems()
-    return read_tree(raw, find_pairs(raw, SUFFIXES, problems), problems)
+    return read_tree(raw, find_pairs(raw, LABEL_SUFFIXES, problems), problems)
 
 
 def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
-    """The same of images whose class numbers have been found. Raises UserError."""
-    names = read_names(raw)
-    if not names:
-        raise UserError(f"--raw={raw}: the numbers of the classes have no names; write them to classes.txt")
+    """The same of images whose files of classes have been found. Raises UserError."""
+    classes = _classes(raw, tree)
     for path in tree.unpaired:
         problems.add(f"{path}: class numbers without an image")
-    found = [(pair, image) for pair in tree.pairs if (image := _plan(pair, names, problems)) is not None]
-    splits = in_splits(raw, found, problems)
-    classes = [phrase(name) for name in names.values() if not is_ignored(name) and not is_background(name)]
-    return Plan(splits, problems, tuple(dict.fromkeys(classes)))
+    pairs = tree.pairs
+    files = chosen(
+        [pair.annotations for pair in pairs],
+        raw,
+        lambda paths: _misfit(classes, paths),
+        classes.source if classes else "a standard palette",
+        problems,
+    )
+    meaning, _ = meaning_of(classes, [path for paths in files for path in paths])
+    if meaning is None:
+        raise UserError(f"--raw={raw}: the numbers of the classes have no names; write them to classes.txt")
+    scans = {
+        i: found for i, paths in enumerate(files) if (found := _scan(pairs[i], paths, meaning, problems))
+    }
+    seen = {number for one in scans.values() for number in one.numbers}
+    _need_difference(raw, list(scans.values()))
+    meaning = by_values(meaning, seen, classes is not None and classes.counted)
+    report_unexplained(meaning, list(scans.values()), problems)
+    report_unseen(meaning.names, seen, meaning.source, problems)
+    planned = [(pairs[i], _plan(pairs[i], files[i][0], one, meaning, problems)) for i, one in scans.items()]
+    if planned and not any(image is not None and image.targets for _, image in planned):
+        raise UserError(f"--raw={raw}: no mask shows a class of {meaning.source}; {problems.left_out[0]}")
+    splits = in_splits(raw, [(pair, image) for pair, image in planned if image is not None], problems)
+    asked = [phrase(name) for name in meaning.names.values() if is_asked(name)]
+    return Plan(splits, problems, tuple(dict.fromkeys(asked)))
 
 
-def _plan(pair: Pair, names: dict[int, str], problems: Problems) -> PlannedImage | None:
-    if pair.annotation is None:
-        problems.add(f"{pair.image} has no PNG of class numbers")
-        return None
+def _misfit(classes: ClassList | None, paths: list[epath.Path]) -> tuple[float, ...]:
+    """How badly the list explains masks: the share of pixels that it does not, of names they lack."""
+    meaning, share = meaning_of(classes, paths)
+    if meaning is None:
+        return (1.0, 0.0, 0.0)
+    seen: set[int] = set()
+    for path in paths:
+        try:
+            seen.update(scan(path, meaning.colours).numbers)
+        except ValueError:
+            return (1.0, 0.0, 0.0)
+    unseen = sum(number not in seen for number in meaning.names)
+    return (round(1 - share, 3), float(bool(meaning.colours)), unseen / len(meaning.names))
+
+
+def _scan(pair: Pair, paths: list[epath.Path], meaning: Meaning, problems: Problems) -> Scan | None:
+    if not paths:
+        problems.add(f"{pair.image} has no file of classes")
+    elif len(paths) > 1:
+        problems.add(
+            f"{pair.image} has several files of classes, {paths[0].name} and {paths[1].name}; none is read"
+        )
+    else:
+        try:
+            return scan(paths[0], meaning.colours)
+        except ValueError as error:
+            problems.add(str(error))
+    return None
+
+
+def _need_difference(raw: epath.Path, scans: list[Scan]) -> None:
+    """Raises UserError if all masks have one and the same value, everywhere."""
+    values = {one.numbers for one in scans}
+    if len(values) == 1 and len(next(iter(values))) == 1:
+        raise UserError(
+            f"--raw={raw}: all {len(scans):,} masks have the value {next(iter(values))[0]} everywhere; they "
+            "show nothing to learn"
+        )
+
+
+def _plan(
+    pair: Pair, path: epath.Path, found: Scan, meaning: Meaning, problems: Problems
+) -> PlannedImage | None:
     try:
-        labels = LabelFile(str(pair.annotation))
-        numbers = labels.read()
-        turned = oriented(pair.image, numbers.shape)
+        turned = oriented(pair.image, found.size)
     except ValueError as error:
         problems.add(str(error))
         return None
-    there = [int(number) for number in np.unique(numbers)]
-    for number in there:
-        if number not in names and number != IGNORE:
-            problems.note(f"the number {number} has no name; its pixels are ignored")
-    ignored = tuple(n for n in there if n not in names or is_ignored(names[n]))
+    names = meaning.names
+    ignored = tuple(n for n in found.numbers if n not in names or is_ignored(names[n]))
     of: dict[str, list[int]] = {}
-    for number in there:
+    for number in found.numbers:
         if number not in ignored and not is_background(names[number]):
             of.setdefault(phrase(names[number]), []).append(number)
     texts = sorted(of, key=lambda text: of[text])
     captions = captions_of(pair.image, problems)
     if not texts and not captions:
-        problems.add(f"{pair.annotation}: none of its pixels has a class that can be asked for")
+        problems.add(f"{path}: none of its pixels has a class that can be asked for")
         return None
     return PlannedImage(
         path=str(pair.image),
         image_id=pair.key,
-        size=(int(numbers.shape[0]), int(numbers.shape[1])),
+        size=found.size,
         captions=captions,
         turned=turned,
         targets=tuple(Target(i, numbers=tuple(of[text])) for i, text in enumerate(texts)),
         expressions=tuple(
             Expression(pair.key if i == 0 else f"{pair.key}#{i}", text, i) for i, text in enumerate(texts)
         ),
-        labels=LabelFile(str(pair.annotation), ignored=ignored),
+        labels=LabelFile(str(path), meaning.colours, ignored),
     )
 
 

@@ -132,7 +132,7 @@ def _plan(
     path: epath.Path, objects: Objects, split: str, coco: CocoFile, index: ImageIndex, problems: Problems
 ) -> tuple[Pair, PlannedImage]:
     of_folder, key = index.place(path)
-    pair = Pair(key, path, coco.path.relative_to(index.raw), split or of_folder)
+    pair = Pair(key, path, (coco.path.relative_to(index.raw),), split or of_folder)
     image = PlannedImage(
         path=str(path),
         image_id=key,

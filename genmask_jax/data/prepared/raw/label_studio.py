@@ -14,6 +14,7 @@ from typing import Any
 
 from etils import epath
 
+from genmask_jax.data.prepared.raw.black_and_white import threshold_of
 from genmask_jax.data.prepared.raw.image_index import ImageIndex
 from genmask_jax.data.prepared.raw.layout import captions_of, read_json
 from genmask_jax.data.prepared.raw.mask_files import plan_masks
@@ -58,6 +59,8 @@ def read(raw: epath.Path) -> Plan:
         raise UserError(f"--raw={raw}: there is no PNG such as task-1-annotation-1-by-1-tag-Road-0.png")
     images, index = _images(raw, set(regions), problems), ImageIndex(raw)
     found, classes = [], {}
+    paths = [path for some in regions.values() for one in some.values() for _, path in one]
+    threshold = threshold_of(paths, f"--raw={raw}")
     for task in sorted(regions):
         last, *earlier = sorted(regions[task], reverse=True)
         if task not in images:
@@ -66,8 +69,10 @@ def read(raw: epath.Path) -> Plan:
         if earlier:
             problems.note(f"task {task} has {len(earlier) + 1} annotations; the last, {last}, is used")
         split, key = index.place(images[task])
-        pair = Pair(key, images[task], None, split)
-        image = plan_masks(pair, regions[task][last], captions_of(pair.image, problems), ids, problems)
+        pair = Pair(key, images[task], (), split)
+        image = plan_masks(
+            pair, regions[task][last], captions_of(pair.image, problems), ids, threshold, problems
+        )
         if image is not None:
             found.append((pair, image))
             classes |= dict.fromkeys(expression.text for expression in image.expressions)

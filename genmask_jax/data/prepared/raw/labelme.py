@@ -1,11 +1,13 @@
 """labelme's annotations: X.json beside X.jpg (or with the image inside), whose shapes have labels.
 
 A label is a class, and means all of its shapes in the image. A shape's description refers to that shape, or
-to all shapes of its group. Shapes are drawn as by labelme (its `shape_to_mask`), on the upright image.
+to all shapes of its group. Pixels of shapes labelled `__ignore__` do not count. Shapes are drawn as by
+labelme (its `shape_to_mask`), on the upright image.
 """
 
 import base64
 import binascii
+import dataclasses
 import io
 import math
 from typing import Any
@@ -16,16 +18,30 @@ from PIL import Image, ImageDraw
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared.raw.layout import read_json
-from genmask_jax.data.prepared.raw.names import is_ignored, phrase
+from genmask_jax.data.prepared.raw.names import is_background, is_ignored, phrase
 from genmask_jax.data.prepared.raw.plan import Target
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.images import UNREADABLE
 
 
-def read_labelme(
-    path: epath.Path, size: masks.Size, first_id: int, problems: Problems
-) -> tuple[list[Target], list[str], list[str]]:
-    """Targets, the text of each, and which of the texts are classes.
+@dataclasses.dataclass(frozen=True)
+class Labelled:
+    """What the shapes of an image mean.
+
+    targets: what its texts refer to.
+    texts: one of each target.
+    classes: those of the texts that are classes.
+    void: segmentations of pixels that do not count.
+    """
+
+    targets: list[Target]
+    texts: list[str]
+    classes: list[str]
+    void: list[str]
+
+
+def read_labelme(path: epath.Path, size: masks.Size, first_id: int, problems: Problems) -> Labelled:
+    """What the shapes of an annotation mean.
 
     Args:
         path: of the annotation.
@@ -40,6 +56,7 @@ def read_labelme(
     described: dict[str, list[int]] = {}
     drawn: dict[int, str] = {}
     groups: dict[Any, list[int]] = {}
+    void: list[str] = []
     shapes = read_json(path, dict)["shapes"]
     for i, shape in enumerate(shapes):
         where = f"{path}: shape {i}"
@@ -47,13 +64,16 @@ def read_labelme(
         if not isinstance(label, str) or not phrase(label):
             problems.add(f"{where} has no label")
             continue
-        if is_ignored(label):
-            problems.note(f"{where} is labelled {label!r}: it is not read")
+        if is_background(label):
+            problems.note(f"{path.parent}: shapes labelled {label!r} are not read")
             continue
         try:
             mask = _draw(shape, size)
         except ValueError as error:
             problems.add(f"{where} ({label}) {error}")
+            continue
+        if is_ignored(label):
+            void.append(masks.encode(mask))
             continue
         drawn[i] = masks.encode(mask)
         by_label.setdefault(phrase(label), []).append(i)
@@ -70,7 +90,7 @@ def read_labelme(
         Target(k, tuple(first_id + i for i in ids), tuple(drawn[i] for i in ids))
         for k, ids in enumerate(said_of.values())
     ]
-    return targets, list(said_of), [text for text in by_label if text not in described]
+    return Labelled(targets, list(said_of), [text for text in by_label if text not in described], void)
 
 
 def _draw(shape: Any, size: masks.Size) -> np.ndarray:

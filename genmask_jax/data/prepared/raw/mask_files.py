@@ -7,9 +7,10 @@ import numpy as np
 from etils import epath
 
 from genmask_jax.data import masks
+from genmask_jax.data.prepared.raw.black_and_white import level, read_pixels
 from genmask_jax.data.prepared.raw.class_maps import oriented
 from genmask_jax.data.prepared.raw.pairs import Pair
-from genmask_jax.data.prepared.raw.plan import Expression, LabelFile, PlannedImage, Target
+from genmask_jax.data.prepared.raw.plan import Expression, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
 
 
@@ -18,6 +19,7 @@ def plan_masks(
     files: Iterable[tuple[str, epath.Path]],
     captions: tuple[str, ...],
     ids: Iterator[int],
+    threshold: float,
     problems: Problems,
 ) -> PlannedImage | None:
     """An image with a target for each phrase, in the order in which the phrases come; None if it has none.
@@ -27,13 +29,14 @@ def plan_masks(
         files: (phrase, file of a black-and-white mask); files of a phrase are united.
         captions: of the image.
         ids: of objects, to draw from.
+        threshold: the level above which a pixel is in a mask (`black_and_white.threshold_of`).
         problems: to report masks to that are left out.
     """
     drawn: dict[str, np.ndarray] = {}
     turned = True
     for text, path in files:
         try:
-            mask = LabelFile(str(path), binary=True).read() == 1
+            mask = level(read_pixels(path)[0]) > threshold
             turned = oriented(pair.image, mask.shape)
         except ValueError as error:
             problems.add(str(error))

@@ -19,9 +19,11 @@ from typing import Any
 from etils import epath
 
 from genmask_jax.data.prepared.raw import binary_masks, class_maps
+from genmask_jax.data.prepared.raw.black_and_white import threshold_of
+from genmask_jax.data.prepared.raw.class_list import read_class_list
 from genmask_jax.data.prepared.raw.layout import METADATA, captions_of_row, lines_beside, read_metadata
 from genmask_jax.data.prepared.raw.mask_files import plan_masks
-from genmask_jax.data.prepared.raw.names import phrase, read_names
+from genmask_jax.data.prepared.raw.names import phrase
 from genmask_jax.data.prepared.raw.pairs import Pair, Tree, in_splits
 from genmask_jax.data.prepared.raw.places import ANNOTATION_WORDS, WORDS, files_below, split_and_key
 from genmask_jax.data.prepared.raw.plan import Plan
@@ -85,16 +87,22 @@ def read(raw: epath.Path) -> Plan:
         )[0]
         raise UserError(f"--raw={raw}: {why}")
     rows = [row for some in by_image.values() for row in some]
+    listed = read_class_list(raw)
     if any(row.masks for row in rows) and not any(row.phrases for row in rows):
         pairs = [_pair(path, some, raw) for path, some in by_image.items()]
-        return (class_maps if read_names(raw) else binary_masks).read_tree(raw, Tree(pairs, []), problems)
-    names, ids = read_names(raw), itertools.count()
+        return (class_maps if listed else binary_masks).read_tree(raw, Tree(pairs, []), problems)
+    names, ids = listed.names if listed else {}, itertools.count()
+    threshold = (
+        threshold_of([mask for row in rows for mask in row.masks], f"--raw={raw}")
+        if any(row.masks for row in rows)
+        else 0.0
+    )
     found, classes = [], {}
     for path, some in by_image.items():
         pair = _pair(path, some, raw)
         files = [named for row in some for named in _named(row, names, problems)]
         captions = lines_beside(path, problems) + tuple(text for row in some for text in row.captions)
-        image = plan_masks(pair, files, captions, ids, problems)
+        image = plan_masks(pair, files, captions, ids, threshold, problems)
         if image is not None:
             found.append((pair, image))
             classes |= dict.fromkeys(expression.text for expression in image.expressions)
@@ -103,7 +111,7 @@ def read(raw: epath.Path) -> Plan:
 
 def _pair(image: epath.Path, rows: list[_Row], raw: epath.Path) -> Pair:
     split, key = split_and_key(image.relative_to(raw).parts, image.stem)
-    return Pair(key, image, next((row.masks[0] for row in rows if row.masks), None), split)
+    return Pair(key, image, tuple(mask for row in rows for mask in row.masks), split)
 
 
 def _named(row: _Row, names: dict[int, str], problems: Problems) -> Iterator[tuple[str, epath.Path]]:

@@ -8,9 +8,11 @@ annotations or a split (`places`), and but for the usual endings of their stems:
     JPEGImages/a.jpg              SegmentationClass/a.png     (VOC)
     leftImg8bit/train/x/a_leftImg8bit.png   gtFine/train/x/a_gtFine_labelIds.png    (Cityscapes)
 
-What is left is paired by stem alone, where the stem is that of one image and one annotation.
+What is left is paired by stem alone, where the stem is that of one image and one annotation. An image may
+have several annotations (`versions`).
 """
 
+import collections
 import dataclasses
 import re
 from collections.abc import Iterable
@@ -21,14 +23,15 @@ from etils import epath
 from genmask_jax.data.prepared.raw.layout import SPLITS
 from genmask_jax.data.prepared.raw.places import SPLIT_NAMES, files_below, is_annotation, split_and_key
 from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.data.prepared.raw.versions import plain, set_aside, with_number
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES
 from genmask_jax.paths import read_text
 
 PREFIX = re.compile(r"^(image|img|mask|label|seg|gt)[ _-]?(?=\d)", re.I)
 T = TypeVar("T")
-Files = dict[tuple[str, str], epath.Path]
-"""Files by (split, key)."""
+Place = tuple[str, str]
+"""(split, key)."""
 EVERY = 10
 """Without splits, every tenth image is held out."""
 NO_VAL = "{}: there is no val split; every tenth image of train is held out"
@@ -36,17 +39,22 @@ NO_VAL = "{}: there is no val split; every tenth image of train is held out"
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """An image, its annotation (None if it has none), and the split that its folder names, or ""."""
+    """An image, its annotations, and the split that its folder names, or ""."""
 
     key: str
     image: epath.Path
-    annotation: epath.Path | None
+    annotations: tuple[epath.Path, ...]
     split: str
+
+    @property
+    def annotation(self) -> epath.Path | None:
+        """The first of the annotations; None if there is none."""
+        return self.annotations[0] if self.annotations else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """Images of a tree by key, each with its annotation, and annotations without an image."""
+    """Images of a tree by key, each with its annotations, and annotations without an image."""
 
     pairs: list[Pair]
     unpaired: list[epath.Path]
@@ -55,30 +63,60 @@ class Tree:
 def find_pairs(raw: epath.Path, suffixes: tuple[str, ...], problems: Problems) -> Tree:
     """Pairs all images below `raw` with the annotations that end in `suffixes`, such as (".png",).
 
-    Two files of the same key are reported; the first is used.
+    Two images of the same key are reported; the first is used.
     """
-    images: Files = {}
-    annotations: Files = {}
+    images: dict[Place, epath.Path] = {}
+    annotations: dict[Place, list[epath.Path]] = {}
+    aside: collections.Counter[tuple[str, str]] = collections.Counter()
     for path in files_below(raw):
         name, parts = path.name.lower(), path.relative_to(raw).parts
-        marked = is_annotation(parts, path.stem)
-        if marked and name.endswith(suffixes):
-            found = annotations
-        elif not marked and name.endswith(SUFFIXES):
-            found = images
-        else:
+        if why := set_aside(parts, path.stem):
+            aside[why] += name.endswith((*suffixes, *SUFFIXES))
             continue
-        where = split_and_key(parts, path.stem)
-        if where in found:
-            problems.add(f"{path}: {found[where]} has the same name and split; this one is not read")
-        found.setdefault(where, path)
+        stem = plain(path.stem)
+        marked, where = is_annotation(parts, stem), split_and_key(parts, stem)
+        if marked and name.endswith(suffixes):
+            annotations.setdefault(where, []).append(path)
+        elif not marked and name.endswith(SUFFIXES):
+            if where in images:
+                problems.add(f"{path}: {images[where]} has the same name and split; this one is not read")
+            images.setdefault(where, path)
+    for (where, why), count in aside.items():
+        problems.note(f"{raw}: {count:,} files {where} are not read; {why}")
+    _pair_by_number(images, annotations, raw)
     _pair_by_stem(images, annotations, raw, problems)
-    pairs = [Pair(key, path, annotations.get((split, key)), split) for (split, key), path in images.items()]
-    unpaired = [path for where, path in annotations.items() if where not in images]
+    pairs = [
+        Pair(key, path, tuple(annotations.get((split, key), ())), split)
+        for (split, key), path in images.items()
+    ]
+    unpaired = [path for where, paths in annotations.items() if where not in images for path in paths]
     return Tree(sorted(pairs, key=lambda pair: (pair.split, pair.key)), unpaired)
 
 
-def _pair_by_stem(images: Files, annotations: Files, raw: epath.Path, problems: Problems) -> None:
+def _pair_by_number(
+    images: dict[Place, epath.Path], annotations: dict[Place, list[epath.Path]], raw: epath.Path
+) -> None:
+    """Moves annotations without an image: leaf_mask_1.png to leaf_1.jpg, masks/leaf_1.png to leaf.jpg."""
+    for (split, key), paths in list(annotations.items()):
+        if (split, key) in images:
+            continue
+        for path in paths:
+            alone = with_number(path.stem)
+            whole = re.sub(r"[_-]\d+$", "", key)
+            place = split_and_key(path.relative_to(raw).parts, alone) if alone else (split, whole)
+            if place in images:
+                annotations.setdefault(place, []).append(path)
+                annotations[split, key] = [other for other in annotations[split, key] if other != path]
+        if not annotations[split, key]:
+            del annotations[split, key]
+
+
+def _pair_by_stem(
+    images: dict[Place, epath.Path],
+    annotations: dict[Place, list[epath.Path]],
+    raw: epath.Path,
+    problems: Problems,
+) -> None:
     """Moves annotations without an image to the image that alone has their stem, in their split or in all."""
     moved = []
     for with_split in (True, False):
@@ -92,7 +130,7 @@ def _pair_by_stem(images: Files, annotations: Files, raw: epath.Path, problems: 
                 annotations[place] = annotations.pop(other)
                 moved.append(place)
     if moved:
-        image, annotation = (some[moved[0]].relative_to(raw) for some in (images, annotations))
+        image, annotation = (path.relative_to(raw) for path in (images[moved[0]], annotations[moved[0]][0]))
         problems.note(
             f"{raw}: {len(moved):,} annotations are paired with images by name alone, such as {annotation} "
             f"with {image}"

@@ -36,7 +36,7 @@ OTHER_WORDS = {
         "raw",
         "rgb",
     ),
-    *("semantic", "set", "still", "jpeg", "jpg", "png", "tif", "tiff"),
+    *("semantic", "set", "still", "jpeg", "jpg", "npy", "png", "tif", "tiff"),
 }
 """Words that say nothing themselves, and stand beside others: the "dir" of "img_dir".
 

@@ -2,15 +2,14 @@
 
 import dataclasses
 import hashlib
-import io
 from typing import Any
 
 import numpy as np
 from etils import epath
-from PIL import Image
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared.raw import shapes
+from genmask_jax.data.prepared.raw.label_files import LabelFile
 from genmask_jax.data.prepared.raw.layout import image_bytes
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
@@ -36,43 +35,6 @@ class Target:
 
 
 @dataclasses.dataclass(frozen=True)
-class LabelFile:
-    """An image file of numbers, one for each pixel: classes, or (`binary`) black and white as 0 and 1.
-
-    ignored: the numbers of pixels that do not count.
-    """
-
-    path: str
-    binary: bool = False
-    ignored: tuple[int, ...] = ()
-
-    def read(self) -> np.ndarray:
-        """The numbers, [H, W].
-
-        Raises:
-            ValueError: the file cannot be read, or has colours instead of numbers.
-        """
-        content = b""
-        try:
-            content = epath.Path(self.path).read_bytes()
-            image = Image.open(io.BytesIO(content))
-            image.load()
-            if self.binary:
-                grey = np.asarray(decode(content, background="black").convert("L"))
-                return (grey >= (128 if grey.max() > 1 else 1)).astype(np.uint8)
-        except UNREADABLE as error:
-            raise ValueError(
-                f"{self.path}: this mask cannot be read ({why_unreadable(error, content)})"
-            ) from error
-        numbers = np.asarray(image)  # of a palette: its indices
-        if numbers.ndim == 3 and (numbers[..., :1] == numbers[..., :3]).all():
-            numbers = numbers[..., 0]
-        if numbers.ndim != 2:
-            raise ValueError(f"{self.path} has colours; save it as class numbers, grey or with a palette")
-        return numbers.astype(np.int32)
-
-
-@dataclasses.dataclass(frozen=True)
 class Expression:
     """A text that refers to the `target`-th Target of the image.
 
@@ -94,6 +56,7 @@ class PlannedImage:
     turned: whether its annotations are for the image as turned by its EXIF orientation, as labelling tools
         show it, rather than for the pixels as stored, as COCO's are.
     labels: where the pixels of targets with `numbers` are.
+    void: segmentations of pixels that count for no target, but where its own are.
     """
 
     path: str
@@ -104,6 +67,7 @@ class PlannedImage:
     targets: tuple[Target, ...] = ()
     expressions: tuple[Expression, ...] = ()
     labels: LabelFile | None = None
+    void: tuple[Any, ...] = ()
 
     def example(self) -> dict[str, Any]:
         """Its record, with `builders.FEATURES`: the original image file, and masks as run lengths.
@@ -125,6 +89,8 @@ class PlannedImage:
             )
         numbers = self.labels.read() if self.labels else np.zeros((height, width), np.uint8)
         unknown = np.isin(numbers, self.labels.ignored if self.labels else ())
+        if self.void:
+            unknown = masks.decode(_union(self.void, (height, width)), (height, width))
         painted = [_paint(target, (height, width), numbers, unknown) for target in self.targets]
         return {
             "image": content,
@@ -154,7 +120,7 @@ class PlannedImage:
 def _paint(target: Target, size: masks.Size, numbers: np.ndarray, unknown: np.ndarray) -> tuple[str, str]:
     """Counts of the object and of the ignored pixels; the latter "" if there are none.
 
-    `numbers` and `unknown` [H, W] are those of the image's `labels`, and which of them are ignored.
+    `numbers` and `unknown` [H, W] are those of the image's `labels`, and which pixels do not count.
     """
     if target.numbers:
         ignored = masks.encode(unknown) if unknown.any() else ""
@@ -163,7 +129,13 @@ def _paint(target: Target, size: masks.Size, numbers: np.ndarray, unknown: np.nd
         painted = shapes.paint(target.shapes, size)
         ignored = painted == masks.IGNORE
         return masks.encode(painted == 1), masks.encode(ignored) if ignored.any() else ""
-    return masks.union([masks.from_coco(s, size) for s in target.segmentations], size), ""
+    counts = _union(target.segmentations, size)
+    ignored = unknown & ~masks.decode(counts, size) if unknown.any() else unknown
+    return counts, masks.encode(ignored) if ignored.any() else ""
+
+
+def _union(segmentations: tuple[Any, ...], size: masks.Size) -> str:
+    return masks.union([masks.from_coco(s, size) for s in segmentations], size)
 
 
 def _name(path: str) -> str:

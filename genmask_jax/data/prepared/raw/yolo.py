@@ -4,14 +4,16 @@ A line is a class number and a polygon, x and y in turn, as shares of the uprigh
 class means all of its polygons in the image.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
 from etils import epath
 
 from genmask_jax.data import masks
+from genmask_jax.data.prepared.raw.class_list import read_class_list, report_unseen
 from genmask_jax.data.prepared.raw.layout import captions_of
-from genmask_jax.data.prepared.raw.names import phrase, read_names
+from genmask_jax.data.prepared.raw.names import is_asked, is_background, is_ignored, phrase
 from genmask_jax.data.prepared.raw.pairs import Pair, find_pairs, in_splits
 from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
@@ -68,8 +70,8 @@ def read(raw: epath.Path) -> Plan:
     Raises:
         UserError: there are no names.
     """
-    names = read_names(raw)
-    if not names:
+    classes = read_class_list(raw)
+    if classes is None or not classes.names:
         raise UserError(
             f"--raw={raw}: the classes have no names; write data.yaml, or a name a line to classes.txt"
         )
@@ -78,13 +80,26 @@ def read(raw: epath.Path) -> Plan:
     for path in tree.unpaired:
         if _kind(path):
             problems.add(f"{path}: polygons without an image")
-    ids = itertools.count()
-    found = [(pair, image) for pair in tree.pairs if (image := _plan(pair, names, ids, problems)) is not None]
+    reading = _Reading(classes.names, problems)
+    found = [(pair, image) for pair in tree.pairs if (image := _plan(pair, reading)) is not None]
+    report_unseen(classes.names, reading.seen, classes.source, problems)
     splits = in_splits(raw, found, problems)
-    return Plan(splits, problems, tuple(dict.fromkeys(phrase(name) for name in names.values())))
+    asked = [phrase(name) for name in classes.names.values() if is_asked(name)]
+    return Plan(splits, problems, tuple(dict.fromkeys(asked)))
 
 
-def _plan(pair: Pair, names: dict[int, str], ids: Iterator[int], problems: Problems) -> PlannedImage | None:
+@dataclasses.dataclass
+class _Reading:
+    """What is gathered over all files: problems, ids of polygons, numbers of classes that were seen."""
+
+    names: dict[int, str]
+    problems: Problems
+    ids: Iterator[int] = dataclasses.field(default_factory=itertools.count)
+    seen: set[int] = dataclasses.field(default_factory=set)
+
+
+def _plan(pair: Pair, reading: _Reading) -> PlannedImage | None:
+    problems, ids = reading.problems, reading.ids
     captions = captions_of(pair.image, problems)
     frame = read_frame(pair.image)
     if pair.annotation is None:
@@ -94,10 +109,12 @@ def _plan(pair: Pair, names: dict[int, str], ids: Iterator[int], problems: Probl
         problems.add(f"{pair.image}: this image cannot be read")
         return None
     try:
-        found = _polygons(pair.annotation, frame.upright, names, problems)
+        found, void = _polygons(pair.annotation, frame.upright, reading)
     except (OSError, UnicodeDecodeError) as error:
         problems.add(f"{pair.annotation} is not text in UTF-8 ({error})")
         return None
+    for other in pair.annotations[1:]:
+        problems.add(f"{other} is not read, since {pair.annotation} has the polygons of the same image")
     if not found and not captions:
         problems.add(f"{pair.annotation} has no polygon that can be used")
         return None
@@ -107,6 +124,7 @@ def _plan(pair: Pair, names: dict[int, str], ids: Iterator[int], problems: Probl
         size=frame.upright,
         captions=captions,
         turned=True,
+        void=tuple(void),
         targets=tuple(
             Target(i, tuple(itertools.islice(ids, len(one))), tuple(one))
             for i, one in enumerate(found.values())
@@ -117,10 +135,9 @@ def _plan(pair: Pair, names: dict[int, str], ids: Iterator[int], problems: Probl
     )
 
 
-def _polygons(
-    path: epath.Path, size: masks.Size, names: dict[int, str], problems: Problems
-) -> dict[str, list]:
-    """Segmentations (`masks.usable`) by phrase, in the order of the class numbers."""
+def _polygons(path: epath.Path, size: masks.Size, reading: _Reading) -> tuple[dict[str, list], list]:
+    """Segmentations (`masks.usable`) by phrase, in the order of the class numbers; those that are void."""
+    names, problems = reading.names, reading.problems
     found: dict[int, list] = {}
     for i, line in enumerate(read_text(path).splitlines(), 1):
         where, words = f"{path}: line {i}", line.split()
@@ -144,7 +161,12 @@ def _polygons(
             problems.add(f"{where}: {error}")
         else:
             found.setdefault(number, []).append(segmentation)
+    reading.seen.update(found)
     by_phrase: dict[str, list] = {}
+    void: list = []
     for number in sorted(found):
-        by_phrase.setdefault(phrase(names[number]), []).extend(found[number])
-    return by_phrase
+        if is_ignored(names[number]):
+            void.extend(found[number])
+        elif not is_background(names[number]):
+            by_phrase.setdefault(phrase(names[number]), []).extend(found[number])
+    return by_phrase, void

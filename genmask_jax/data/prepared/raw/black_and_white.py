@@ -1,0 +1,154 @@
+"""Masks of two values: black, and one other, with what lossy formats and blurred edges put between them.
+
+A mask has a third value, and is not black and white, where a square of FLAT pixels lies between the two and
+is even, where more than BETWEEN of its pixels lie between, or where it has colours that are no shade of the
+brighter one.
+"""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import Bool, Int
+from PIL import Image
+
+from genmask_jax.data.prepared.raw.class_list import SAID, shown_colour
+from genmask_jax.data.prepared.raw.label_files import NEAR, read_colours, read_numbers
+from genmask_jax.errors import UserError
+from genmask_jax.images import UNREADABLE
+
+EDGE = 0.1
+"""Share of the brightest level within which a level is black, or white."""
+BETWEEN = 0.1
+FLAT = 3
+EVEN = 8
+"""Levels of a channel by which the pixels of an even square may differ in a blurred or lossy mask."""
+BLURRED = 16
+"""Values that a mask with blurred edges has more of."""
+BLACK = 0
+REMEDY = (
+    "masks of several classes need, instead of phrases.txt, classes.txt (a name for each number) or "
+    "label_colors.txt (a line such as `128 64 128 road` for each colour)"
+)
+
+
+def read_pixels(path: epath.Path) -> tuple[Int[np.ndarray, "H W"], bool]:
+    """The values of a mask, and whether its format changes them: colours (0xRRGGBB); of 16 bits, numbers.
+
+    Raises:
+        ValueError: it cannot be read, or has negative numbers.
+    """
+    if not _has_numbers(path):
+        return read_colours(path)
+    numbers = read_numbers(path)
+    if numbers.min() < 0:
+        raise ValueError(f"{path} has negative numbers; a mask has 0 and 1")
+    return numbers, False
+
+
+def _has_numbers(path: epath.Path) -> bool:
+    if path.name.lower().endswith(".npy"):
+        return True
+    try:
+        return Image.open(io.BytesIO(path.read_bytes())).mode.startswith(("I", "F"))
+    except UNREADABLE:
+        return False
+
+
+def level(values: Any) -> Any:
+    """How bright values are, an integer or an array of them: the sum of the channels."""
+    return (values >> 16) + (values >> 8 & 255) + (values & 255)
+
+
+def values_of(path: epath.Path) -> tuple[int, ...] | None:
+    """The one or two values that a mask has but for edges; None if it has more.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    pixels, lossy = read_pixels(path)
+    found, counts = np.unique(pixels, return_counts=True)
+    if len(found) <= 2:
+        return tuple(found.tolist())
+    levels = level(pixels)
+    top = int(levels.max())
+    if top <= 3 * NEAR:  # class numbers, or black after JPEG
+        return (BLACK,) if lossy else None
+    bright, dark = levels >= (1 - EDGE) * top, levels <= EDGE * top
+    between = ~bright & ~dark
+    white = int(found[np.argmax(np.where(level(found) >= (1 - EDGE) * top, counts, 0))])
+    if between.mean() > BETWEEN or _has_even_square(levels, between, lossy or len(found) > BLURRED):
+        return None
+    if np.mean(_off_the_line(pixels, levels, white) > NEAR) > EDGE / 10:
+        return None
+    return (BLACK, white) if dark.any() else (white,)
+
+
+def _has_even_square(levels: np.ndarray, between: Bool[np.ndarray, "H W"], blurred: bool) -> bool:
+    if min(levels.shape) < FLAT:
+        return bool(between.any())
+    windows = [np.lib.stride_tricks.sliding_window_view(a, (FLAT, FLAT)) for a in (levels, between)]
+    inside = windows[1].all((2, 3))
+    squares = windows[0][inside]
+    spread = squares.max((1, 2)) - squares.min((1, 2)) if len(squares) else np.zeros(0)
+    return bool((spread <= (3 * EVEN if blurred else 0)).any())
+
+
+def _off_the_line(pixels: np.ndarray, levels: np.ndarray, white: int) -> np.ndarray:
+    """How far a pixel's channels are from those of a shade of `white` of the same level."""
+    share = levels / max(1, level(white))
+    channels = [np.abs((pixels >> s & 255) - share * (white >> s & 255)) for s in (16, 8, 0)]
+    return np.max(channels, axis=0)
+
+
+def threshold_of(paths: Sequence[epath.Path], where: str) -> float:
+    """The level between the two values that all of a dataset's masks have.
+
+    Args:
+        paths: of the masks; those that cannot be read do not count.
+        where: the dataset, for messages.
+
+    Raises:
+        UserError: they have more than two values, or one.
+    """
+    found: dict[epath.Path, tuple[int, ...]] = {}
+    for path in paths:
+        try:
+            its = values_of(path)
+        except ValueError:
+            continue
+        if its is None:
+            raise UserError(f"{path} is not black and white; {REMEDY}")
+        found[path] = its
+    values = _joined(list(found.values()))
+    if len(values) > 2:
+        some = ", ".join(shown_colour(value) for value in values[:SAID])
+        raise UserError(f"{where}: its {len(paths):,} masks have {len(values)} values ({some}); {REMEDY}")
+    if len(values) == 1:
+        need_both(len(found), not values[0], bool(values[0]), where)
+    return sum(map(level, values)) / 2
+
+
+def need_both(count: int, empty: bool, full: bool, where: str) -> None:
+    """Raises UserError if all of `count` masks are empty, or all are full."""
+    if count and (empty or full):
+        what = "empty" if empty else "full"
+        raise UserError(f"{where}: all {count:,} masks are {what}; they show nothing to learn")
+
+
+def _joined(found: list[tuple[int, ...]]) -> list[int]:
+    """The values of all masks, from black on; bright ones that differ as JPEG makes them differ are one."""
+    values = sorted({value for some in found for value in some}, key=lambda value: (level(value), value))
+    bright = (1 - EDGE) * max(map(level, values), default=0)
+    kept: list[int] = []
+    for value in values:
+        same = (other for other in kept if level(other) >= bright and _distance(value, other) <= NEAR)
+        if level(value) < bright or next(same, None) is None:
+            kept.append(value)
+    return kept
+
+
+def _distance(one: int, other: int) -> float:
+    return float(np.sqrt(sum(((one >> s & 255) - (other >> s & 255)) ** 2 for s in (16, 8, 0))))

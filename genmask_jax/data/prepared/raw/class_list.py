@@ -1,0 +1,138 @@
+"""The list of a folder's classes: which names mean which numbers, or which colours, of its masks."""
+
+import dataclasses
+import re
+
+from etils import epath
+
+from genmask_jax.data.prepared.raw.class_files import Row, read_rows
+from genmask_jax.data.prepared.raw.names import is_asked, is_ignored, phrase
+from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.errors import UserError
+from genmask_jax.paths import listed
+
+FILES = re.compile(
+    r"(_?class(es)?|labels?|colou?rs?|palette|objectinfo150|obj|coco|voc|id2label|config|meta|data|dataset)"
+    r"([_ -]?(names?|labels?|list|dict|map|colou?rs?|palette|seg))*\.(txt|csv|tsv|names|json|ya?ml)",
+    re.I,
+)
+"""Names of files that may name classes; those of GENERAL only if they do."""
+GENERAL = re.compile(
+    r"(labels?|config|meta|data(set)?|label|coco|voc|obj|colou?rs?|palette)\.(json|csv|tsv)|data\.txt", re.I
+)
+SAID = 5
+"""Names that a message lists."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassList:
+    """The classes of a folder.
+
+    names: as written, by number.
+    colours: as written, by colour (0xRRGGBB).
+    source: the file, or files, that have them.
+    counted: whether the numbers are the places of the names in a list.
+    """
+
+    names: dict[int, str]
+    colours: dict[int, str]
+    source: str
+    counted: bool = False
+
+    def __len__(self) -> int:
+        return max(len(self.names), len(self.colours))
+
+
+def read_class_list(raw: epath.Path) -> ClassList | None:
+    """The list of the classes of `raw`, from files in it, or else in its folders; None if none has one.
+
+    Raises:
+        UserError: a file is invalid, or two of them differ.
+    """
+    for folders in ([raw], [path for path in listed(raw) if path.is_dir()]):
+        found = {path: rows for folder in folders for path in _files(folder) if (rows := _rows(path))}
+        if found:
+            return _joined(found)
+    return None
+
+
+def _files(folder: epath.Path) -> list[epath.Path]:
+    return [path for path in listed(folder) if FILES.fullmatch(path.name) and not path.is_dir()]
+
+
+def _rows(path: epath.Path) -> list[Row]:
+    """The rows of a file, checked; [] for a file of a general name that holds something else."""
+    try:
+        rows = read_rows(path)
+        if not rows:
+            raise UserError(f"{path} names no class; write a name in each line")
+    except UserError:
+        if GENERAL.fullmatch(path.name):
+            return []
+        raise
+    for what in ("number", "colour"):
+        names: dict[int, str] = {}
+        for row in rows:
+            value = getattr(row, what)
+            if not phrase(row.name):
+                raise UserError(f"{path}: the number {row.number} has an empty name")
+            if value is not None and phrase(names.setdefault(value, row.name)) != phrase(row.name):
+                shown = value if what == "number" else shown_colour(value)
+                raise UserError(
+                    f"{path}: the {what} {shown} has two names, {names[value]!r} and {row.name!r}"
+                )
+    return rows
+
+
+def _joined(found: dict[epath.Path, list[Row]]) -> ClassList:
+    """One list of the rows of all files. Raises UserError if two differ."""
+    names: dict[int, str] = {}
+    colours: dict[int, str] = {}
+    for what, joined in (("number", names), ("colour", colours)):
+        first: epath.Path | None = None
+        for path, rows in found.items():
+            its = {getattr(row, what): row.name for row in rows if getattr(row, what) is not None}
+            if its and first is not None:
+                _need_same(what, first, joined, path, its)
+            elif its:
+                first = path
+            joined.update({**its, **joined})
+    counted = all(row.counted for rows in found.values() for row in rows if row.number is not None)
+    return ClassList(names, colours, " and ".join(path.name for path in found), counted)
+
+
+def _need_same(what: str, first: epath.Path, a: dict[int, str], other: epath.Path, b: dict[int, str]) -> None:
+    asked = [{key: phrase(name) for key, name in names.items() if not is_ignored(name)} for names in (a, b)]
+    for key in sorted({*asked[0], *asked[1]}):
+        one, two = (names.get(key) for names in asked)
+        if one != two:
+            shown = key if what == "number" else shown_colour(key)
+            raise UserError(
+                f"{first} and {other} name the classes differently: the {what} {shown} is "
+                f"{one or 'nothing'} in the one and {two or 'nothing'} in the other; delete the wrong one"
+            )
+
+
+def shown_colour(colour: int) -> str:
+    """A colour 0xRRGGBB as (r, g, b)."""
+    return f"({colour >> 16}, {colour >> 8 & 255}, {colour & 255})"
+
+
+def report_unseen(classes: dict[int, str], seen: set[int], source: str, problems: Problems) -> None:
+    """Reports the classes that nothing shows: perhaps the numbers of the list are not those of the masks.
+
+    Args:
+        classes: names, by what `seen` has of them.
+        seen: what masks or polygons have.
+        source: of the list.
+        problems: to report them to.
+    """
+    shown = {phrase(classes[key]) for key in seen if key in classes}
+    unseen = [name for name in dict.fromkeys(map(phrase, classes.values())) if name not in shown]
+    unseen = [name for name in unseen if is_asked(name)]
+    if unseen:
+        more = f" and {len(unseen) - SAID} more" if len(unseen) > SAID else ""
+        problems.add(
+            f"{source}: {len(unseen)} of {len(classes)} classes occur nowhere ({', '.join(unseen[:SAID])}"
+            f"{more}); check that its numbers are those of the annotations"
+        )

@@ -1,0 +1,222 @@
+"""What the values of a dataset's masks mean: which number, or which colour, is which class.
+
+A dataset is read in one way, the one that explains most pixels of a sample: by the numbers of the class list,
+by its colours, or by the standard colours of VOC (for listed names), Cityscapes or ADE20K.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from etils import epath
+
+from genmask_jax.data.masks import Size
+from genmask_jax.data.prepared.raw.class_list import SAID, ClassList, shown_colour
+from genmask_jax.data.prepared.raw.label_files import MANY, NOTHING, nearest, read_colours, read_numbers
+from genmask_jax.data.prepared.raw.names import is_asked, is_ignored, phrase
+from genmask_jax.data.prepared.raw.palettes import CITYSCAPES_VOID, standard_tables, voc_colour
+from genmask_jax.data.prepared.raw.problems import Problems
+
+VOID = {-1, 255, 65535}
+"""Numbers of pixels that do not count, unless they have a name."""
+BLACK, WHITE = 0x000000, 0xFFFFFF
+LOOKED_AT = 16
+"""Masks that tell how all are read."""
+FEW = 3
+"""Colours of a standard palette that tell it from others."""
+MOST = 0.8
+"""Share of pixels that a standard palette explains in lossy masks; in others it explains all."""
+SOFT = 8
+"""More values than these between 0 and 255 are those of blurred edges."""
+SMALL = 0.05
+"""Share of pixels without a class that is normal in lossy masks, at the edges."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Meaning:
+    """How masks are read.
+
+    names: of classes, by number.
+    colours: (0xRRGGBB) whose places are the numbers; () if masks hold numbers.
+    source: the list or palette that has the names.
+    """
+
+    names: dict[int, str]
+    colours: tuple[int, ...]
+    source: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Scan:
+    """What a mask holds.
+
+    numbers: that occur; `NOTHING` stands for colours without a class.
+    unexplained: the share of pixels of such colours.
+    odd: some of these colours.
+    lossy: whether its format makes such colours.
+    """
+
+    size: Size
+    numbers: tuple[int, ...]
+    unexplained: float = 0.0
+    odd: tuple[int, ...] = ()
+    lossy: bool = False
+
+
+def scan(path: epath.Path, colours: tuple[int, ...]) -> Scan:
+    """What a mask holds, by `colours` if there are any. Raises ValueError if it cannot be read."""
+    if not colours:
+        numbers = read_numbers(path)
+        return Scan(_size(numbers), tuple(np.unique(numbers).tolist()))
+    pixels, lossy = read_colours(path)
+    found, counts = np.unique(pixels, return_counts=True)
+    lossy = lossy or len(found) > MANY
+    places = nearest(found, colours, lossy)
+    odd = places == NOTHING
+    some = found[odd][np.argsort(-counts[odd])][:SAID]
+    share = float(counts[odd].sum() / counts.sum())
+    return Scan(_size(pixels), tuple(np.unique(places).tolist()), share, tuple(some.tolist()), lossy)
+
+
+def _size(pixels: np.ndarray) -> Size:
+    return int(pixels.shape[0]), int(pixels.shape[1])
+
+
+def meaning_of(classes: ClassList | None, paths: Sequence[epath.Path]) -> tuple[Meaning | None, float]:
+    """How masks are read, and the share of a sample's pixels that it explains; None if nothing says.
+
+    Numbers are as listed: see `by_values` for masks of black and white.
+    """
+    sample = paths[:: max(1, len(paths) // LOOKED_AT)][:LOOKED_AT]
+    pictures = [picture for path in sample if (picture := _picture(path)) is not None]
+    names = classes.names if classes else {}
+    by_number = _mean(_explained_numbers(path, names) for path in sample) if names else 0.0
+    best = Meaning(names, (), classes.source) if classes and names else None
+    if classes and classes.colours:
+        share = _mean(_explained(picture, classes.colours) for picture in pictures)
+        if share >= by_number or best is None:
+            return _by_colour(classes.colours, classes.source), share
+    elif by_number == 0.0:
+        for source, table in _standard(classes, pictures).items():
+            shares = [_explained(picture, table) for picture in pictures]
+            if pictures and all(s >= (MOST if p[2] else 1.0) for s, p in zip(shares, pictures, strict=True)):
+                return _by_colour(table, source), _mean(shares)
+    return best, by_number
+
+
+def _by_colour(table: dict[int, str], source: str) -> Meaning:
+    return Meaning(dict(enumerate(table.values())), tuple(table), source)
+
+
+Picture = tuple[np.ndarray, np.ndarray, bool]
+"""Colours [N], how often each occurs [N], and whether they are lossy."""
+
+
+def _picture(path: epath.Path) -> Picture | None:
+    try:
+        pixels, lossy = read_colours(path)
+    except ValueError:
+        return None
+    found, counts = np.unique(pixels, return_counts=True)
+    return found, counts, lossy or len(found) > MANY
+
+
+def _explained(picture: Picture, table: dict[int, str]) -> float:
+    found, counts, lossy = picture
+    return float(counts[nearest(found, tuple(table), lossy) != NOTHING].sum() / counts.sum())
+
+
+def _explained_numbers(path: epath.Path, names: dict[int, str]) -> float:
+    try:
+        return float(np.isin(read_numbers(path), [*names, *VOID]).mean())
+    except ValueError:
+        return 0.0
+
+
+def _mean(shares: Iterable[float]) -> float:
+    found = list(shares)
+    return sum(found) / len(found) if found else 0.0
+
+
+def _standard(classes: ClassList | None, pictures: list[Picture]) -> dict[str, dict[int, str]]:
+    """Names by standard colour that may be meant, by the name of the palette."""
+    found = {colour for colours, _, lossy in pictures if not lossy for colour in colours.tolist()}
+    asked = [name for name in classes.names.values() if is_asked(name)] if classes else []
+    tables = {}
+    for name, standard in standard_tables().items():
+        its = dict(zip((c for _, c in standard), asked if len(asked) == len(standard) else (), strict=False))
+        if not its and {phrase(n) for n in asked} >= {n for n, c in standard if c in found and is_asked(n)}:
+            its = {colour: n for n, colour in standard}
+        if its or not asked:
+            void = CITYSCAPES_VOID if name == "Cityscapes" else (BLACK,)
+            its = its or {colour: n for n, colour in standard}
+            if not found or len(found & its.keys()) >= FEW:
+                tables[f"{name}'s colours"] = {**dict.fromkeys(void, "void"), **its}
+    if classes and classes.names:
+        of_voc = {voc_colour(n): text for n, text in classes.names.items() if 0 <= n < 255}
+        tables[f"{classes.source}, in VOC's colours"] = {**of_voc, voc_colour(255): "void"}
+        if len(classes.names) == 2:
+            tables[f"{classes.source}, in black and white"] = dict(
+                zip((BLACK, WHITE), _in_order(classes.names), strict=True)
+            )
+    return tables
+
+
+def _in_order(names: dict[int, str]) -> list[str]:
+    return [names[number] for number in sorted(names)]
+
+
+def by_values(meaning: Meaning, values: set[int], counted: bool) -> Meaning:
+    """The meaning of numbers, in black and white: the second of two names is white, as is a single one.
+
+    Args:
+        meaning: of the list's numbers.
+        values: all numbers of the dataset's masks.
+        counted: whether the names have no numbers of their own.
+    """
+    names = meaning.names
+    between = values - {0, 255}
+    white = 255 in values and (not between or (1 not in between and len(between) > SOFT))
+    if meaning.colours or any(map(is_ignored, names.values())):
+        return meaning
+    if set(names) == {0, 1} and white:
+        return dataclasses.replace(meaning, names={0: names[0], 255: names[1]})
+    if set(names) == {0} and counted and is_asked(names[0]) and (white or values == {0, 1}):
+        return dataclasses.replace(meaning, names={0: "background", max(values): names[0]})
+    return meaning
+
+
+def report_unexplained(meaning: Meaning, scans: Sequence[Scan], problems: Problems) -> None:
+    """Reports, once, numbers and colours that are no class's; their pixels are ignored."""
+    if not meaning.colours:
+        known = {*meaning.names, *VOID}
+        odd = sorted({number for one in scans for number in one.numbers if number not in known})
+        count = sum(not known.issuperset(one.numbers) for one in scans)
+        if odd:
+            said = _some([str(number) for number in odd])
+            what = "the number {} has" if len(odd) == 1 else "the numbers {} have"
+            problems.add(
+                f"{what.format(said)} no name in {meaning.source}; the pixels, in {count:,} masks, are "
+                "ignored"
+            )
+        return
+    colours = list(dict.fromkeys(c for one in scans if not one.lossy for c in one.odd))
+    count = sum(bool(one.odd) and not one.lossy for one in scans)
+    if colours:
+        what = "the colour {} has" if len(colours) == 1 else "the colours {} have"
+        said = _some([shown_colour(colour) for colour in colours])
+        problems.add(
+            f"{what.format(said)} no name in {meaning.source}; the pixels, in {count:,} masks, are ignored"
+        )
+    soft = [one.unexplained for one in scans if one.lossy]
+    if soft:
+        report = problems.add if np.mean(soft) > SMALL else problems.note
+        report(
+            f"{len(soft):,} masks have colours between those of {meaning.source}, as JPEG makes them: each "
+            f"pixel has the nearest, and the {np.mean(soft):.1%} that are far from all are ignored"
+        )
+
+
+def _some(items: list[str]) -> str:
+    more = f", ... ({len(items)} in all)" if len(items) > SAID else ""
+    return f"{', '.join(items[:SAID])}{more}"

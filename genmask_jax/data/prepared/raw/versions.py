@@ -1,0 +1,122 @@
+"""Several annotation files of one image: its parts, versions of the same annotation, and what is none.
+
+Files of one image that differ in a number alone (X_mask.png, X_mask_1.png) are parts of its annotation.
+Others are versions of it: X_gtFine_labelIds.png and X_gtFine_labelTrainIds.png, or files of two folders. One
+version is read for the whole dataset, where an image has it: that which fits what is asked of it.
+"""
+
+import collections
+import re
+from collections.abc import Callable, Sequence
+
+from etils import epath
+
+from genmask_jax.data.prepared.raw.places import meaning
+from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.errors import UserError
+
+OBJECTS = re.compile(
+    r"segmentation_?objects?(_?(png|npy|visuali[sz]ation))?|instances?_?(ids?|maps?)|annotations?_instances?",
+    re.I,
+)
+OBJECTS_ENDING = re.compile(r"_(instance_?(Train)?_?Ids?|instances?)$", re.I)
+PICTURES = re.compile(r"(.*[a-z])?_?(visuali[sz]ations?|overlays?)|.+_(vis|viz)", re.I)
+PICTURES_ENDING = re.compile(r"[_-](visuali[sz]ation|overlay|vis|viz)$", re.I)
+NUMBERED = re.compile(r"([_-](?:masks?|labels?|seg|segmentation|gt))[_-]?\d+$", re.I)
+CITYSCAPES = re.compile(r"_gt(Fine|Coarse)_(labelIds|labelTrainIds|color)$", re.I)
+COLOURED = re.compile(r"([_-](?:masks?|labels?|seg|segmentation|gt))[_-](colou?rs?|rgb)$", re.I)
+SAMPLE = 32
+"""Files of a version that are looked at."""
+HALF = 0.5
+"""Misfit from which files of a version do not fit at all."""
+
+
+def set_aside(parts: tuple[str, ...], stem: str) -> tuple[str, str] | None:
+    """Where a file lies, and why it is neither an image nor an annotation of classes; None if it may be."""
+    for ending, folder, why in (
+        (OBJECTS_ENDING, OBJECTS, "they number objects, not classes"),
+        (PICTURES_ENDING, PICTURES, "they are pictures of annotations"),
+    ):
+        for part in parts[:-1]:
+            if folder.fullmatch(part):
+                return f"{part}/", why
+        if match := ending.search(stem):
+            return f"*{match[0]}", why
+    return None
+
+
+def plain(stem: str) -> str:
+    """The stem without what tells parts and versions apart: "X_mask" of "X_mask_1"."""
+    return COLOURED.sub(r"\1", NUMBERED.sub(r"\1", CITYSCAPES.sub(r"_gtFine_labelIds", stem)))
+
+
+def with_number(stem: str) -> str:
+    """Of a stem such as "leaf_mask_1", what an image may be called to which it belongs alone: "leaf_1"."""
+    match = NUMBERED.search(stem)
+    return f"{stem[: match.start()]}_{re.sub(r'[^0-9]', '', match[0])}" if match else ""
+
+
+def version(path: epath.Path, raw: epath.Path) -> str:
+    """What the files of a version have in common, such as "gtFine/*_labelIds.png"."""
+    stem, folders = (
+        path.stem,
+        [part for part in path.relative_to(raw).parts[:-1] if meaning(part).annotations],
+    )
+    match = CITYSCAPES.search(stem) or COLOURED.search(stem) or NUMBERED.search(stem)
+    found = match or re.search(r"[_-](masks?|labels?|seg|segmentation|gt)$", stem, re.I)
+    ending = "" if found is None else NUMBERED.sub(r"\1", found[0])
+    return f"{'/'.join([*folders, ''])}*{ending}{path.suffix.lower()}"
+
+
+def chosen(
+    annotations: Sequence[Sequence[epath.Path]],
+    raw: epath.Path,
+    misfit: Callable[[list[epath.Path]], tuple[float, ...]],
+    asked: str,
+    problems: Problems,
+) -> list[list[epath.Path]]:
+    """The files of each image that are read: those of one version, which may be several parts.
+
+    Args:
+        annotations: of each image, all its files.
+        raw: the folder that all lie in.
+        misfit: how badly files of a version fit: numbers, least first, of which the first is in [0, 1].
+        asked: what they should fit, for messages.
+        problems: to report versions to that are not read.
+
+    Raises:
+        UserError: several versions of an image fit equally, or none does.
+    """
+    by_version: dict[str, list[epath.Path]] = collections.defaultdict(list)
+    rivals: set[str] = set()
+    for paths in annotations:
+        names = {version(path, raw) for path in paths}
+        rivals |= names if len(names) > 1 else set()
+        for path in paths:
+            by_version[version(path, raw)].append(path)
+    images = {name for name in rivals if not name.endswith(".npy")}
+    judged = {name: misfit(_sample(by_version[name])) for name in sorted(images or rivals)}
+    ranked = sorted(judged, key=lambda name: judged[name])
+    if ranked and judged[ranked[0]][0] > HALF:
+        raise UserError(
+            f"{raw}: images have several annotations ({', '.join(ranked)}), and none of them fits {asked}; "
+            "keep one in the folder, and write what its values mean"
+        )
+    if len(ranked) > 1 and judged[ranked[0]] == judged[ranked[1]]:
+        raise UserError(
+            f"{raw}: images have several annotations, and {ranked[0]} fits {asked} as well as {ranked[1]}; "
+            "keep one of them in the folder"
+        )
+    order = {name: i for i, name in enumerate([*ranked, *sorted(rivals - set(ranked))])}
+    kept, left = [], collections.Counter()
+    for paths in annotations:
+        names = sorted({version(path, raw) for path in paths}, key=lambda name: order.get(name, -1))
+        kept.append([path for path in paths if version(path, raw) == names[0]] if names else [])
+        left.update(version(path, raw) for path in paths if version(path, raw) != names[0])
+    for name, count in left.items():
+        problems.note(f"{raw}: {count:,} files {name} are not read; {ranked[0]} are, which fit {asked}")
+    return kept
+
+
+def _sample(paths: list[epath.Path]) -> list[epath.Path]:
+    return paths[:: max(1, len(paths) // SAMPLE)][:SAMPLE]
