@@ -20,8 +20,8 @@ OBJECTS = re.compile(
     re.I,
 )
 OBJECTS_ENDING = re.compile(r"_(instance_?(Train)?_?Ids?|instances?)$", re.I)
-PICTURES = re.compile(r"(.*[a-z])?_?(visuali[sz]ations?|overlays?)|.+_(vis|viz)", re.I)
-PICTURES_ENDING = re.compile(r"[_-](visuali[sz]ation|overlay|vis|viz)$", re.I)
+PICTURES = re.compile(r"(.*[a-z])?_?(visuali[sz]ations?|overlays?)|.+_viz|(masks?|labels?|ann.*)_vis", re.I)
+PICTURES_ENDING = re.compile(r"[_-](visuali[sz]ation|overlay|viz)$", re.I)
 NUMBERED = re.compile(r"([_-](?:masks?|labels?|seg|segmentation|gt))[_-]?\d+$", re.I)
 CITYSCAPES = re.compile(r"_gt(Fine|Coarse)_(labelIds|labelTrainIds|color)$", re.I)
 COLOURED = re.compile(r"([_-](?:masks?|labels?|seg|segmentation|gt))[_-](colou?rs?|rgb)$", re.I)
@@ -58,10 +58,8 @@ def with_number(stem: str) -> str:
 
 def version(path: epath.Path, raw: epath.Path) -> str:
     """What the files of a version have in common, such as "gtFine/*_labelIds.png"."""
-    stem, folders = (
-        path.stem,
-        [part for part in path.relative_to(raw).parts[:-1] if meaning(part).annotations],
-    )
+    stem = path.stem
+    folders = [part for part in path.relative_to(raw).parts[:-1] if meaning(part).annotations]
     match = CITYSCAPES.search(stem) or COLOURED.search(stem) or NUMBERED.search(stem)
     found = match or re.search(r"[_-](masks?|labels?|seg|segmentation|gt)$", stem, re.I)
     ending = "" if found is None else NUMBERED.sub(r"\1", found[0])
