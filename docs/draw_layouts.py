@@ -1,7 +1,7 @@
 """Draws the contact sheets of docs/your_photographs.md: small folders as the tools write them, inspected.
 
-    python docs/draw_layouts.py                 # to docs/layouts
-    python docs/draw_layouts.py --out=FOLDER --keep=RAW    # also keeps the folders that were inspected
+    python docs/draw_layouts.py
+    python docs/draw_layouts.py --out=SHEETS --keep=RAW     # keeps the folders that were inspected in RAW
 
 The photographs are drawn: a road, a car and a tree. LAYOUTS has a function for each tool; the tests read what
 these write, and compare masks with the shapes that were drawn.
@@ -24,8 +24,6 @@ from genmask_jax.data.prepared.inspect import inspect
 WIDTH, HEIGHT = 64, 48
 CLASSES = ("road", "car", "tree")
 COLOURS = {"road": (96, 96, 104), "car": (200, 44, 52), "tree": (40, 130, 62)}
-SHEETS = ("masks", "class_maps", "roboflow_masks", "yolo", "coco", "labelme", "label_studio", "metadata")
-"""The layouts whose sheet the page shows; the others look the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +124,7 @@ def yolo(raw: pathlib.Path, some: list[Scene]) -> None:
         save(raw / "images" / one.split / f"{one.name}.jpg", one.image())
         lines = []
         for i, name in enumerate(CLASSES):
-            shares = [f"{x / WIDTH:.4f} {y / HEIGHT:.4f}" for x, y in one.polygons[name]]
+            shares = [f"{x / WIDTH:.3f} {y / HEIGHT:.3f}" for x, y in one.polygons[name]]
             lines.append(" ".join([str(i), *shares]))
         save(raw / "labels" / one.split / f"{one.name}.txt", "\n".join([*lines, ""]))
     names = "".join(f"  {i}: {name}\n" for i, name in enumerate(CLASSES))
@@ -229,13 +227,53 @@ LAYOUTS: dict[str, Callable[[pathlib.Path, list[Scene]], None]] = {
 """What writes a folder, by the layout."""
 
 
+SHOWN = 1
+"""Files of a folder that end in the same way and are shown in its tree."""
+
+
 def tree(folder: pathlib.Path, indent: str = "") -> Iterator[str]:
-    """The lines of a folder's tree: folders end in a slash."""
-    entries = sorted(folder.iterdir(), key=lambda path: (path.is_file(), path.name))
-    for path in entries:
-        yield f"{indent}{path.name}{'/' if path.is_dir() else ''}"
+    """The lines of a folder's tree, as the page shows them: folders first, which end in a slash."""
+    shown: dict[str, int] = {}
+    for path in sorted(folder.iterdir(), key=lambda path: (path.is_file(), path.suffix, path.name)):
+        kind = (
+            path.name
+            if path.is_dir()
+            else path.stem[-5:] + path.suffix
+            if "_mask" in path.name
+            else path.suffix
+        )
+        shown[kind] = shown.get(kind, 0) + 1
+        if shown[kind] <= SHOWN:
+            yield f"{indent}{path.name}{'/' * path.is_dir()}"
+        elif shown[kind] == SHOWN + 1:
+            yield f"{indent}..."
         if path.is_dir():
             yield from tree(path, indent + "    ")
+
+
+SAMPLES = {
+    "masks": "phrases.txt",
+    "class_maps": "classes.txt",
+    "roboflow_masks": "train/_classes.csv",
+    "yolo": "labels/train/street1.txt",
+    "coco": "annotations/instances_train2017.json",
+    "labelme": "street1.json",
+    "label_studio": "project-1-at-2026-01-31.json",
+    "metadata": "train/metadata.jsonl",
+}
+"""The file of which the page shows an annotation, by the layouts whose sheet it shows."""
+
+
+def sample(raw: pathlib.Path, name: str) -> str:
+    """What the page shows of a layout's annotations: the first object of a JSON file, or the first lines."""
+    text = (raw / SAMPLES[name]).read_text()
+    if name in ("coco", "labelme", "label_studio"):
+        content = json.loads(text)
+        first = (
+            content[0] if isinstance(content, list) else (content.get("annotations") or content["shapes"])[0]
+        )
+        return json.dumps(first)
+    return "\n".join(text.splitlines()[: 1 if name in ("yolo", "metadata") else 4])
 
 
 def main() -> None:
@@ -250,7 +288,7 @@ def main() -> None:
         for name, write in LAYOUTS.items():
             raw = (arguments.keep or pathlib.Path(temporary)) / name
             write(raw, scenes())
-            if name in SHEETS:
+            if name in SAMPLES:
                 inspect("image_folder", epath.Path(raw), epath.Path(arguments.out / f"{name}.png"))
 
 

@@ -190,6 +190,14 @@ SAID = {
         lambda raw: (write(raw, "images/a.jpg"), layouts.save(raw / "classes.txt", "a\nb\n")),
         "a class list of 2 names, and no PNG of class numbers",
     ),
+    "labelme's files in a folder of their own": (
+        lambda raw: (
+            layouts.labelme(raw / "images", SCENES),
+            [path.rename(raw / path.name) for path in (raw / "images").glob("*.json")],
+        ),
+        "3 JSON files, such as labelme's street1.json, without an image beside it. To make it readable, put "
+        "each X.json beside its image",
+    ),
     "images alone": (
         lambda raw: write(raw, "a.jpg", "x/b.jpg"),
         "Seen: 2 images in the folder itself and x/. To make it readable, give each image X.jpg a mask, "
@@ -261,6 +269,38 @@ def test_suffixes_in_upper_case(tmp_path):
         if path.suffix in (".jpg", ".png"):
             path.rename(path.with_suffix(path.suffix.upper()))
     assert len(read(tmp_path)[0]) == len(SCENES)
+
+
+# The page
+
+
+PAGE = (ROOT / "docs" / "your_photographs.md").read_text()
+
+
+@pytest.mark.parametrize("name", layouts.LAYOUTS)
+def test_the_page_shows_each_layout_as_it_is_written(tmp_path, name):
+    layouts.LAYOUTS[name](tmp_path, SCENES)
+    assert "\n".join(["```text", *layouts.tree(tmp_path), "```"]) in PAGE
+    if name in layouts.SAMPLES:
+        assert f"```text\n{layouts.sample(tmp_path, name)}\n```" in PAGE
+        assert f"(layouts/{name}.png)" in PAGE
+
+
+def test_the_sheets_are_small_and_all_are_shown():
+    sheets = list((ROOT / "docs" / "layouts").iterdir())
+    assert {sheet.name for sheet in sheets} == {f"{name}.png" for name in layouts.SAMPLES}
+    assert sum(sheet.stat().st_size for sheet in sheets) < 300_000
+
+
+def test_the_script_draws_the_sheets(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["draw_layouts.py", f"--out={tmp_path}"])
+    monkeypatch.setattr(layouts, "LAYOUTS", {"masks": layouts.masks})
+    layouts.main()
+    ours, kept = (
+        np.asarray(Image.open(folder / "masks.png")) for folder in (tmp_path, ROOT / "docs" / "layouts")
+    )
+    assert ours.shape == kept.shape
+    assert (ours != kept).mean() < 0.05  # lettering and JPEG may differ with Pillow
 
 
 # COCO
@@ -439,6 +479,15 @@ def test_metadata_without_phrases_has_those_of_the_folder(tmp_path, masks, file,
     for (_, image, text), mask in found.items():
         scene = next(scene for scene in SCENES if scene.name == image)
         np.testing.assert_array_equal(mask, scene.mask(text.split()[-1]))
+
+
+def test_masks_come_before_captions_of_the_same_images(tmp_path):
+    layouts.LAYOUTS["class_maps"](tmp_path, SCENES)
+    rows = [{"file_name": f"train/{s.name}.jpg", "text": "a street"} for s in SCENES if s.split == "train"]
+    layouts.save(tmp_path / "images" / "metadata.jsonl", "\n".join(map(json.dumps, rows)))
+    found, plan = read(tmp_path)
+    assert len(found) == 9
+    assert [image.captions for image in plan.splits["train"]] == [("a street",)] * 2
 
 
 def test_captions_of_images_in_a_folder_below_the_metadata(tmp_path):

@@ -23,10 +23,11 @@ from genmask_jax.data.prepared.raw.layout import (
     split_folders,
 )
 from genmask_jax.data.prepared.raw.pairs import NO_VAL, hold_out
+from genmask_jax.data.prepared.raw.places import files_below
 from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.data.prepared.raw.reasonseg import FALLBACK, read_annotation
-from genmask_jax.data.prepared.raw.seen import Sighting
+from genmask_jax.data.prepared.raw.seen import LOOKED_AT, Sighting, count, folders
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES, UNREADABLE, decode, read_frame
 from genmask_jax.paths import listed
@@ -34,9 +35,8 @@ from genmask_jax.paths import listed
 
 def recognise(raw: epath.Path) -> Sighting:
     """What there is of this layout: what lies beside the images."""
-    folders = list(split_folders(raw, Problems()).values()) or [raw]
     said: dict[str, bool] = {}
-    for folder in folders:
+    for folder in list(split_folders(raw, Problems()).values()) or [raw]:
         stems = {path.stem for path in listed(folder, *SUFFIXES)}
         files = listed(folder, ".json", ".txt", *METADATA)
         names = {path.name for path in files}
@@ -48,7 +48,23 @@ def recognise(raw: epath.Path) -> Sighting:
             "shapes in JSON files": any(p.stem in stems or image_bytes(p) for p in own),
         }
         said = {what: there or said.get(what, False) for what, there in beside.items()}
-    return Sighting(", ".join(what for what, there in said.items() if there))
+    found = ", ".join(what for what, there in said.items() if there)
+    return Sighting(found) if found else _away(raw)
+
+
+def _away(raw: epath.Path) -> Sighting:
+    """labelme's files in other folders than their images."""
+    files = [path for path in files_below(raw) if path.name.lower().endswith(".json")]
+    for path in files[:LOOKED_AT]:
+        try:
+            if is_labelme(read_json(path, dict)):
+                what = f"{count(files, 'JSON file')}{folders(files, raw)}, such as labelme's {path.name}"
+                return Sighting(
+                    saw=f"{what}, without an image beside it", needs="put each X.json beside its image X.jpg"
+                )
+        except UserError:
+            continue
+    return Sighting()
 
 
 @dataclasses.dataclass

@@ -9,7 +9,7 @@ Any JSON file in COCO's format counts, wherever it lies; its images are found by
 names a split, or the folder of its images does. What objects mean is said in `folder_objects`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from etils import epath
 
@@ -33,7 +33,7 @@ MANY = 50
 def recognise(raw: epath.Path) -> Sighting:
     """What there is of this layout, but for files beside their images, which `beside` reads."""
     problems, index = Problems(), ImageIndex(raw)
-    files = [coco for coco in _files(raw, problems) if not _is_beside(coco.path, raw)]
+    files = _files([path for path in _paths(raw) if not _is_beside(path, raw)], problems)
     there = {coco.path: _images_found(coco, index) for coco in files}
     found = [coco.path.relative_to(raw) for coco in files if _has_masks(coco) and there[coco.path]]
     if found:
@@ -65,7 +65,7 @@ def read(raw: epath.Path) -> Plan:
     problems, index = Problems(), ImageIndex(raw)
     classes: dict[str, None] = {}
     found: dict[epath.Path, tuple[Pair, PlannedImage]] = {}
-    files = _files(raw, problems)
+    files = _files(_paths(raw), problems)
     if not files:
         raise UserError(f"--raw={raw}: there is no JSON file in COCO's format")
     for coco in files:
@@ -89,22 +89,28 @@ def read(raw: epath.Path) -> Plan:
     return Plan(in_splits(raw, list(found.values()), problems), problems, tuple(classes))
 
 
-def _files(raw: epath.Path, problems: Problems) -> list[CocoFile]:
-    """The files in COCO's format."""
+def _paths(raw: epath.Path) -> Iterator[epath.Path]:
+    """Files that seem to be in COCO's format."""
     by_folder: dict[epath.Path, list[epath.Path]] = {}
     for path in files_below(raw):
         if path.name.lower().endswith(".json"):
             by_folder.setdefault(path.parent, []).append(path)
-    found = []
     for folder, paths in by_folder.items():
         images = {path.stem for path in listed(folder, *SUFFIXES)}
         for path in paths if len(paths) <= MANY else ():
             content = path.read_bytes() if path.stem not in images else b""
             if b'"images"' in content and b'"annotations"' in content:
-                try:
-                    found.append(CocoFile(path, problems))
-                except UserError as error:
-                    problems.add(str(error))
+                yield path
+
+
+def _files(paths: Iterable[epath.Path], problems: Problems) -> list[CocoFile]:
+    """The files that can be read; reports the others."""
+    found = []
+    for path in paths:
+        try:
+            found.append(CocoFile(path, problems))
+        except UserError as error:
+            problems.add(str(error))
     return found
 
 

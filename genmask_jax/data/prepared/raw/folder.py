@@ -1,6 +1,7 @@
 """A user's own images, in any of the layouts that common tools write, a module for each."""
 
-from types import ModuleType
+import dataclasses
+from collections.abc import Callable
 
 from etils import epath
 
@@ -15,19 +16,29 @@ from genmask_jax.data.prepared.raw import (
 )
 from genmask_jax.data.prepared.raw.places import meaning
 from genmask_jax.data.prepared.raw.plan import Plan
-from genmask_jax.data.prepared.raw.seen import need_folder, nothing_fits
+from genmask_jax.data.prepared.raw.seen import Sighting, need_folder, nothing_fits
 from genmask_jax.paths import listed
 
-FORMATS: dict[str, ModuleType] = {
-    "metadata": metadata,
-    "label_studio": label_studio,
-    "yolo": yolo,
-    "class_maps": class_maps,
-    "masks": binary_masks,
-    "coco": coco_tree,
-    "beside": beside,
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a layout is found, and how it is read."""
+
+    recognise: Callable[[epath.Path], Sighting]
+    read: Callable[[epath.Path], Plan]
+
+
+FORMATS = {
+    "metadata": Layout(metadata.recognise, metadata.read),
+    "label_studio": Layout(label_studio.recognise, label_studio.read),
+    "yolo": Layout(yolo.recognise, yolo.read),
+    "class_maps": Layout(class_maps.recognise, class_maps.read),
+    "masks": Layout(binary_masks.recognise, binary_masks.read),
+    "coco": Layout(coco_tree.recognise, coco_tree.read),
+    "beside": Layout(beside.recognise, beside.read),
+    "captions": Layout(metadata.recognise_captions, metadata.read),
 }
-"""Readers by the value of --format, in the order in which they are tried."""
+"""By the value of --format, in the order in which they are tried."""
 
 
 def read(raw: epath.Path, format: str = "") -> Plan:
@@ -38,7 +49,7 @@ def read(raw: epath.Path, format: str = "") -> Plan:
     """
     need_folder(raw)
     raw = _inner(raw)
-    sightings = {name: module.recognise(raw) for name, module in FORMATS.items()}
+    sightings = {name: layout.recognise(raw) for name, layout in FORMATS.items()}
     found = {name: sighting.found for name, sighting in sightings.items() if sighting.found}
     if not format and not found:
         raise nothing_fits(raw, list(sightings.values()))

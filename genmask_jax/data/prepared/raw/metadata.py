@@ -48,9 +48,8 @@ class _Row:
 
 
 def recognise(raw: epath.Path) -> Sighting:
-    """What there is of this layout: a mask column, or captions of images in other folders."""
-    rows = list(_rows(raw, Problems()))
-    with_masks = [row for row in rows if row.masks]
+    """What there is of a column of masks."""
+    with_masks = [row for row in _rows(raw, Problems()) if row.masks]
     here = [row for row in with_masks if row.image.exists() and row.masks[0].exists()]
     if here:
         return Sighting(f"{len(here):,} rows of metadata with an image and a mask")
@@ -61,10 +60,14 @@ def recognise(raw: epath.Path) -> Sighting:
             saw=f"metadata with a column of masks, in which {lost.relative_to(raw)} is named but not there",
             needs="put the files where the metadata names them",
         )
+    return Sighting()
+
+
+def recognise_captions(raw: epath.Path) -> Sighting:
+    """What there is of captions of images in other folders than the metadata; `beside` reads the others."""
+    rows = [row for row in _rows(raw, Problems()) if row.captions and row.image.exists()]
     folders = {path.parent for path in files_below(raw) if path.name in METADATA}
-    elsewhere = [
-        row for row in rows if row.captions and row.image.exists() and row.image.parent not in folders
-    ]
+    elsewhere = [row for row in rows if row.image.parent not in folders]
     return Sighting(f"{len(elsewhere):,} rows of metadata with a caption" if elsewhere else "")
 
 
