@@ -9,6 +9,7 @@ these write, and compare masks with the shapes that were drawn.
 
 import argparse
 import dataclasses
+import functools
 import json
 import pathlib
 import tempfile
@@ -161,10 +162,10 @@ def _coco(
     return write
 
 
-def labelme(raw: pathlib.Path, some: list[Scene]) -> None:
-    """labelme's JSON beside each image."""
+def labelme(raw: pathlib.Path, some: list[Scene], images: str = "", labels: str = "") -> None:
+    """labelme's JSON beside each image, or in a folder of its own."""
     for one in some:
-        save(raw / f"{one.name}.jpg", one.image())
+        save(raw / images / f"{one.name}.jpg", one.image())
         shapes = [
             {
                 "label": name,
@@ -177,7 +178,7 @@ def labelme(raw: pathlib.Path, some: list[Scene]) -> None:
         ]
         content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{one.name}.jpg"}
         content |= {"imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH}
-        save(raw / f"{one.name}.json", json.dumps(content, indent=2))
+        save(raw / labels / f"{one.name}.json", json.dumps(content, indent=2))
 
 
 def label_studio(raw: pathlib.Path, some: list[Scene]) -> None:
@@ -221,6 +222,7 @@ LAYOUTS: dict[str, Callable[[pathlib.Path, list[Scene]], None]] = {
     "labelme_coco": _coco("annotations.json", "JPEGImages/{name}.jpg", "JPEGImages/{name}.jpg"),
     "label_studio_coco": _coco("result.json", "images/{name}.jpg", "images\\4e1a77c1-{name}.jpg"),
     "labelme": labelme,
+    "labelme_output": functools.partial(labelme, images="images", labels="labels"),
     "label_studio": label_studio,
     "metadata": metadata,
 }

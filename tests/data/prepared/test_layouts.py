@@ -22,7 +22,16 @@ spec = importlib.util.spec_from_file_location("draw_layouts", ROOT / "docs" / "d
 layouts = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(layouts)
 SCENES = layouts.scenes()
-POLYGONS = ("yolo", "coco", "cvat", "roboflow_coco", "labelme", "labelme_coco", "label_studio_coco")
+POLYGONS = (
+    "yolo",
+    "coco",
+    "cvat",
+    "roboflow_coco",
+    "labelme",
+    "labelme_output",
+    "labelme_coco",
+    "label_studio_coco",
+)
 """Layouts of polygons, whose edges are rasterised in other ways than Pillow's."""
 
 
@@ -195,8 +204,8 @@ SAID = {
             layouts.labelme(raw / "images", SCENES),
             [path.rename(raw / path.name) for path in (raw / "images").glob("*.json")],
         ),
-        "3 JSON files, such as labelme's street1.json, without an image beside it. To make it readable, put "
-        "each X.json beside its image",
+        "3 JSON files, such as street1.json with shapes, without an image. To make it readable, put each "
+        "X.json beside its image",
     ),
     "images alone": (
         lambda raw: write(raw, "a.jpg", "x/b.jpg"),

@@ -22,7 +22,7 @@ from genmask_jax.data.prepared.raw.layout import (
     read_json,
     split_folders,
 )
-from genmask_jax.data.prepared.raw.pairs import NO_VAL, hold_out
+from genmask_jax.data.prepared.raw.pairs import NO_VAL, find_pairs, hold_out, in_splits
 from genmask_jax.data.prepared.raw.places import files_below
 from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
@@ -31,6 +31,8 @@ from genmask_jax.data.prepared.raw.seen import LOOKED_AT, Sighting, count, folde
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES, UNREADABLE, decode, read_frame
 from genmask_jax.paths import listed
+
+JSON = (".json",)
 
 
 def recognise(raw: epath.Path) -> Sighting:
@@ -48,23 +50,31 @@ def recognise(raw: epath.Path) -> Sighting:
             "shapes in JSON files": any(p.stem in stems or image_bytes(p) for p in own),
         }
         said = {what: there or said.get(what, False) for what, there in beside.items()}
-    found = ", ".join(what for what, there in said.items() if there)
-    return Sighting(found) if found else _away(raw)
+    return Sighting(", ".join(what for what, there in said.items() if there))
 
 
-def _away(raw: epath.Path) -> Sighting:
-    """labelme's files in other folders than their images."""
-    files = [path for path in files_below(raw) if path.name.lower().endswith(".json")]
-    for path in files[:LOOKED_AT]:
-        try:
-            if is_labelme(read_json(path, dict)):
-                what = f"{count(files, 'JSON file')}{folders(files, raw)}, such as labelme's {path.name}"
-                return Sighting(
-                    saw=f"{what}, without an image beside it", needs="put each X.json beside its image X.jpg"
-                )
-        except UserError:
-            continue
-    return Sighting()
+def recognise_away(raw: epath.Path) -> Sighting:
+    """What there is of JSON files with shapes, a file for each image, in other folders than the images."""
+    tree = find_pairs(raw, JSON, Problems())
+    paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
+    if any(_has_shapes(path) for path in paired[:LOOKED_AT]):
+        return Sighting(f"{count(paired, 'image')} with shapes in a JSON file{folders(paired, raw)}")
+    files = [path for path in files_below(raw) if path.name.lower().endswith(JSON)]
+    lost = next((path for path in files[:LOOKED_AT] if _has_shapes(path)), None)
+    if lost is None:
+        return Sighting()
+    what = f"{count(files, 'JSON file')}{folders(files, raw)}, such as {lost.name} with shapes"
+    return Sighting(
+        saw=f"{what}, without an image",
+        needs="put each X.json beside its image X.jpg, or the files into labels/ and the images into images/",
+    )
+
+
+def _has_shapes(path: epath.Path) -> bool:
+    try:
+        return isinstance(read_json(path, dict, FALLBACK).get("shapes"), list)
+    except UserError:
+        return False
 
 
 @dataclasses.dataclass
@@ -99,13 +109,35 @@ def read(raw: epath.Path) -> Plan:
     return Plan(splits, problems, tuple(reading.classes))
 
 
+def read_away(raw: epath.Path) -> Plan:
+    """Images with the shapes of JSON files in other folders, `images/X.jpg` and `labels/X.json`.
+
+    Raises:
+        UserError: there is none.
+    """
+    reading = _Reading(Problems())
+    tree = find_pairs(raw, JSON, reading.problems)
+    for path in tree.unpaired:
+        reading.problems.add(f"{path} is an annotation without an image")
+    found = []
+    for pair in tree.pairs:
+        image = _plan_image(pair.image, None, reading, pair.annotation, pair.key)
+        if image.captions or image.expressions:
+            found.append((pair, image))
+        else:
+            reading.problems.add(f"{pair.image} is an image without a caption or an annotation")
+    if not found:
+        raise UserError(f"--raw={raw}: there is no image with shapes in a JSON file, such as labels/X.json")
+    return Plan(in_splits(raw, found, reading.problems), reading.problems, tuple(reading.classes))
+
+
 def _read_split(folder: epath.Path, reading: _Reading) -> list[PlannedImage]:
     problems = reading.problems
     by_stem = images_by_stem(folder, problems)
     objects = read_objects(folder, list(by_stem.values()), reading.classes, problems)
     images = []
     for path in by_stem.values():
-        image = _plan_image(path, objects.get(path.name), reading)
+        image = _plan_image(path, objects.get(path.name), reading, path.with_suffix(".json"), path.stem)
         if image.captions or image.expressions:
             images.append(image)
         else:
@@ -114,19 +146,20 @@ def _read_split(folder: epath.Path, reading: _Reading) -> list[PlannedImage]:
         if path.stem in by_stem or path.name in COCO:
             continue
         if path.name.lower().endswith(".json") and image_bytes(path):
-            images.append(_plan_image(path, None, reading))
+            images.append(_plan_image(path, None, reading, path, path.stem))
         else:
             problems.add(f"{path} is an annotation without an image")
     return images
 
 
-def _plan_image(path: epath.Path, objects: Objects | None, reading: _Reading) -> PlannedImage:
-    """An image with all that is said of it, which may be nothing."""
+def _plan_image(
+    path: epath.Path, objects: Objects | None, reading: _Reading, annotation: epath.Path | None, key: str
+) -> PlannedImage:
+    """An image with all that is said of it, which may be nothing: objects, its own annotation, captions."""
     problems = reading.problems
     targets, said = (list(objects.targets), list(objects.said)) if objects else ([], [])
     turned, void = objects is None or objects.turned, []
-    annotation = path.with_suffix(".json")
-    if annotation.exists():
+    if annotation is not None and annotation.exists():
         try:
             if not turned:
                 raise ValueError(
@@ -141,14 +174,12 @@ def _plan_image(path: epath.Path, objects: Objects | None, reading: _Reading) ->
     captions = captions_of(path, problems)
     return PlannedImage(
         path=str(path),
-        image_id=path.stem,
+        image_id=key,
         size=objects and objects.size,
         captions=captions,
         turned=turned,
         targets=tuple(targets),
-        expressions=tuple(
-            Expression(path.stem if i == 0 else f"{path.stem}#{i}", *one) for i, one in enumerate(said)
-        ),
+        expressions=tuple(Expression(key if i == 0 else f"{key}#{i}", *one) for i, one in enumerate(said)),
         void=tuple(void),
     )
 

@@ -36,6 +36,7 @@ FORMATS = {
     "masks": Layout(binary_masks.recognise, binary_masks.read),
     "coco": Layout(coco_tree.recognise, coco_tree.read),
     "beside": Layout(beside.recognise, beside.read),
+    "shapes": Layout(beside.recognise_away, beside.read_away),
     "captions": Layout(metadata.recognise_captions, metadata.read),
 }
 """By the value of --format, in the order in which they are tried."""
