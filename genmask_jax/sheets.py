@@ -106,11 +106,22 @@ def paint_labels(
 
 
 def with_palette(labels: Int[np.ndarray, "H W"]) -> Image.Image:
-    """Labels from -1 on as a paletted image: value 0 is black and means none, others have their colours."""
-    image = Image.fromarray((labels + 1).astype(np.uint8)).convert("P")
-    image.putdata((labels + 1).astype(np.uint8).ravel().tolist())
+    """Labels from -1 on as a paletted image: value 0 is black and means none, others have their colours.
+
+    From the 256th label on, colours are used again.
+    """
+    values = np.where(labels < 0, 0, labels % 255 + 1).astype(np.uint8)
+    image = Image.fromarray(values).convert("P")
+    image.putdata(values.ravel().tolist())
     image.putpalette([0, 0, 0, *(level for i in range(255) for level in label_colour(i))])
     return image
+
+
+def label_image(labels: Int[np.ndarray, "H W"], count: int) -> Image.Image:
+    """Labels from -1 to count - 1 as values from 0, which means none, to count: of 16 bits if 8 are too few."""
+    if count <= 255:
+        return with_palette(labels)
+    return Image.fromarray((labels + 1).astype(np.uint16))
 
 
 def with_legend(image: UInt8[np.ndarray, "H W 3"], names: Sequence[str]) -> UInt8[np.ndarray, "_ _ 3"]:

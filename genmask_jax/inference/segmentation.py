@@ -14,7 +14,7 @@ from genmask_jax.data import masks as rle
 from genmask_jax.errors import UserError
 from genmask_jax.inference.masks import most_probable
 from genmask_jax.paths import make_directory
-from genmask_jax.sheets import overlay, paint_labels, with_legend, with_palette
+from genmask_jax.sheets import label_image, overlay, paint_labels, with_legend
 
 VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
 """What `Segmentation.save` can write."""
@@ -103,7 +103,8 @@ class Segmentation:
         """Writes `views` (of VIEWS) as PNG and JSON files to a directory and returns their paths.
 
         Files are VIEW.png, or NAME_VIEW.png; those of a phrase among several have its number, from 1 on.
-        label_map.png is paletted: its values are the phrases' numbers, 0 for none.
+        label_map.png is paletted: its values are the phrases' numbers, 0 for none. Of more than 255 phrases,
+        it is grey, of 16 bits.
 
         Raises:
             UserError: a view does not exist or was not computed, or the directory cannot be made.
@@ -134,7 +135,7 @@ class Segmentation:
         if view == "overlay":
             return [("overlay.png", self.overlay())]
         if view == "label_map":
-            return [("label_map.png", with_palette(self.label_map()))]
+            return [("label_map.png", label_image(self.label_map(), len(self.phrases)))]
         arrays = {"mask": self.masks, "probability": self.probabilities, "uncertainty": self.uncertainty}
         scale = 510 if view == "uncertainty" else 255  # a standard deviation is at most 0.5
         many = len(self.phrases) > 1

@@ -85,6 +85,21 @@ def test_the_numbers_of_a_result_are_those_of_its_masks(photo):
     assert result.to_dict()["phrases"][0]["share"] == pytest.approx(40 / 3500)
 
 
+@pytest.mark.parametrize(("count", "mode"), [(255, "P"), (256, "I;16"), (300, "I;16")])
+def test_label_maps_of_many_phrases_do_not_wrap(tmp_path, count, mode):
+    probabilities = np.zeros((count, 20, 20), np.float32)
+    for i in range(count):
+        probabilities[i, i // 20, i % 20] = 0.9
+    phrases, image = tuple(map(str, range(count))), np.zeros((20, 20, 3), np.uint8)
+    masks, scores = probabilities > 0.5, np.full(count, 0.9, np.float32)
+    result = Segmentation(image, phrases, masks, probabilities, scores, None, 0.5)
+    result.save(tmp_path, ("label_map",))
+    saved = Image.open(tmp_path / "label_map.png")
+    assert saved.mode == mode
+    expected = np.where(np.arange(400) < count, np.arange(400) + 1, 0).reshape(20, 20)
+    np.testing.assert_array_equal(np.asarray(saved), expected)
+
+
 def test_views_are_written_and_read_back(segmenter, photo, tmp_path):
     result = segmenter(photo, PHRASES, noises=2)
     assert result.uncertainty.max() > 0

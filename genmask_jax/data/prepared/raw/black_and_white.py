@@ -21,7 +21,7 @@ from genmask_jax.images import UNREADABLE
 
 EDGE = 0.1
 """Share of the brightest level within which a level is black, or white."""
-BETWEEN = 0.1
+BETWEEN = 0.25
 FLAT = 3
 EVEN = 8
 """Levels of a channel by which the pixels of an even square may differ in a blurred or lossy mask."""

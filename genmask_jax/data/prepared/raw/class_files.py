@@ -211,25 +211,27 @@ def _from_content(content: Any, path: epath.Path) -> list[Row]:
         for key in KEYS:
             if isinstance(content.get(key), (list, Mapping)):
                 return _from_content(content[key], path)
-        return list(_from_mapping(content, path))
+        return _from_mapping(content, path)
     return list(_from_list(content, path)) if isinstance(content, list) else []
 
 
-def _from_mapping(content: Mapping[Any, Any], path: epath.Path) -> Iterator[Row]:
-    """Names by number, numbers by name, or colours by name."""
-    for key, value in content.items():
-        if _integer(key) is not None and isinstance(value, (str, Mapping)):
-            row = _from_entry(value, path) if isinstance(value, Mapping) else Row(value)
-            yield dataclasses.replace(row, number=_integer(key))
-        elif _integer(value) is not None:
-            yield Row(str(key), _integer(value))
-        elif isinstance(value, list) or (isinstance(value, str) and value.startswith("#")):
-            try:
-                yield Row(str(key), None, _colour(value))
-            except ValueError:
-                return
-        else:
-            return
+def _from_mapping(content: Mapping[Any, Any], path: epath.Path) -> list[Row]:
+    """Names by number, numbers by name, or colours by name; else []."""
+    numbers = [_integer(value) for value in content.values()]
+    if all(_integer(key) is not None and isinstance(value, (str, Mapping)) for key, value in content.items()):
+        rows = [_from_entry(one, path) if isinstance(one, Mapping) else Row(one) for one in content.values()]
+        return [
+            dataclasses.replace(row, number=_integer(key)) for row, key in zip(rows, content, strict=True)
+        ]
+    if sorted(n for n in numbers if n is not None) in (
+        list(range(len(content))),
+        list(range(1, len(content) + 1)),
+    ):
+        return [Row(str(name), number) for name, number in zip(content, numbers, strict=True)]
+    try:
+        return [Row(str(name), None, _colour(value)) for name, value in content.items()]
+    except (ValueError, TypeError):
+        return []
 
 
 def _from_list(content: list[Any], path: epath.Path) -> Iterator[Row]:
