@@ -118,7 +118,7 @@ def with_palette(labels: Int[np.ndarray, "H W"]) -> Image.Image:
 
 
 def label_image(labels: Int[np.ndarray, "H W"], count: int) -> Image.Image:
-    """Labels from -1 to count - 1 as values from 0, which means none, to count: of 16 bits if 8 are too few."""
+    """Labels from -1 to count - 1 as values from 0 (none) to count: of 16 bits where 8 are too few."""
     if count <= 255:
         return with_palette(labels)
     return Image.fromarray((labels + 1).astype(np.uint16))
