@@ -111,6 +111,15 @@ def test_jpegs_have_the_nearest_colour(tmp_path):
     assert "2 masks have colours between those of label_colors.txt" in line
 
 
+def test_a_class_that_only_edges_of_a_jpeg_have_is_not_asked_for(tmp_path):
+    """Black beside (0, 128, 192) has (0, 64, 96), or nearly, between."""
+    numbers = np.where(np.arange(W) < W // 2 + 3, 1, 4) * np.ones((H, 1), int)
+    write(tmp_path, [as_colours(numbers)] * 2, "labels/{}.jpg", label_colors__txt=CAMVID + "0 64 96\tWater\n")
+    found, plan = read(tmp_path)
+    assert texts(found) == {"bicyclist"}
+    assert any("classes occur nowhere" in line and "water" in line for line in plan.problems.left_out)
+
+
 def test_colours_without_a_name_are_reported_once_and_ignored(tmp_path):
     masks = [as_colours(blocks(i, range(4))) for i in range(3)]
     for mask in masks:

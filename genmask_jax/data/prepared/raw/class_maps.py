@@ -102,7 +102,7 @@ def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
     scans = {
         i: found for i, paths in enumerate(files) if (found := _scan(pairs[i], paths, meaning, problems))
     }
-    seen = {number for one in scans.values() for number in one.numbers}
+    seen = {number for one in scans.values() for number in one.numbers if number not in one.stray}
     _need_difference(raw, list(scans.values()))
     meaning = by_values(meaning, seen, classes is not None and classes.counted)
     report_unexplained(meaning, list(scans.values()), problems)
@@ -164,7 +164,7 @@ def _plan(
         problems.add(str(error))
         return None
     names = meaning.names
-    ignored = tuple(n for n in found.numbers if n not in names or is_ignored(names[n]))
+    ignored = tuple(n for n in found.numbers if n not in names or is_ignored(names[n]) or n in found.stray)
     of: dict[str, list[int]] = {}
     for number in found.numbers:
         if number not in ignored and not is_background(names[number]):

@@ -7,6 +7,7 @@ by its colours, or by the standard colours of VOC (for listed names), Cityscapes
 import dataclasses
 from collections.abc import Iterable, Sequence
 
+import cv2
 import numpy as np
 from etils import epath
 
@@ -28,6 +29,7 @@ MOST = 0.8
 """Share of pixels that a standard palette explains in lossy masks; in others it explains all."""
 SOFT = 8
 """More values than these between 0 and 255 are those of blurred edges."""
+SOLID = 3
 SMALL = 0.05
 """Share of pixels without a class that is normal in lossy masks, at the edges."""
 
@@ -54,6 +56,7 @@ class Scan:
     unexplained: the share of pixels of such colours.
     odd: some of these colours.
     lossy: whether its format makes such colours.
+    stray: numbers that occur in no square of SOLID pixels of a lossy mask: its edges alone have them.
     """
 
     size: Size
@@ -61,6 +64,7 @@ class Scan:
     unexplained: float = 0.0
     odd: tuple[int, ...] = ()
     lossy: bool = False
+    stray: tuple[int, ...] = ()
 
 
 def scan(path: epath.Path, colours: tuple[int, ...]) -> Scan:
@@ -75,7 +79,17 @@ def scan(path: epath.Path, colours: tuple[int, ...]) -> Scan:
     odd = places == NOTHING
     some = found[odd][np.argsort(-counts[odd])][:SAID]
     share = float(counts[odd].sum() / counts.sum())
-    return Scan(_size(pixels), tuple(np.unique(places).tolist()), share, tuple(some.tolist()), lossy)
+    numbers = tuple(np.unique(places).tolist())
+    stray: tuple[int, ...] = ()
+    if lossy:
+        label_map = places[np.searchsorted(found, pixels)]
+        stray = tuple(number for number in numbers if not _is_solid(label_map == number))
+    return Scan(_size(pixels), numbers, share, tuple(some.tolist()), lossy, stray)
+
+
+def _is_solid(mask: np.ndarray) -> bool:
+    """Whether a mask [H, W] has a square of SOLID pixels."""
+    return bool(cv2.erode(mask.astype(np.uint8), np.ones((SOLID, SOLID), np.uint8)).any())
 
 
 def _size(pixels: np.ndarray) -> Size:
