@@ -425,6 +425,32 @@ def test_versions_none_of_which_fits_are_an_error(tmp_path):
         read(tmp_path)
 
 
+def test_camvid_as_it_is_published(tmp_path):
+    numbers = blocks(of=range(5))
+    images(tmp_path, "0", "1", folder="701_StillsRaw_full")
+    for i in range(2):
+        save(tmp_path / "LabeledApproved_full" / f"{i}_L.png", as_colours(numbers))
+    (tmp_path / "label_colors.txt").write_text(CAMVID)
+    found, plan = read(tmp_path)
+    np.testing.assert_array_equal(found["train", "0", "sky"], numbers == 2)
+    assert texts(found) == {"animal", "bicyclist", "sky", "road"}
+    assert plan.problems.left_out == []
+
+
+def test_ade20k_as_it_is_published(tmp_path):
+    numbers = blocks(of=(0, 1, 2, 150))
+    for split in ("training", "validation"):
+        images(tmp_path, f"ADE_{split}_1", folder=f"images/{split}")
+        save(tmp_path / "annotations" / split / f"ADE_{split}_1.png", numbers.astype(np.uint8))
+    rows = [f"{i}\t0.1\t9\t9\t0\t{'wall' if i == 1 else f'thing {i}, other'}" for i in range(1, 151)]
+    (tmp_path / "objectInfo150.txt").write_text("\n".join(["Idx\tRatio\tTrain\tVal\tStuff\tName", *rows]))
+    (tmp_path / "sceneCategories.txt").write_text("ADE_training_1 street\n")
+    found, plan = read(tmp_path)
+    assert texts(found) == {"wall", "thing 2", "thing 150"}
+    np.testing.assert_array_equal(found["train", "ADE_training_1", "thing 150"], numbers == 150)
+    assert "the number 0 has no name in objectInfo150.txt" in plan.problems.left_out[0]
+
+
 def test_what_labelme2voc_writes_is_read_once(tmp_path):
     numbers = blocks(of=(0, 1, 2))
     images(tmp_path, "a", "b", folder="JPEGImages")
