@@ -14,7 +14,9 @@ from genmask_jax.data import masks
 from genmask_jax.data.prepared.builders import open_builders
 from genmask_jax.data.prepared.prepare import SHOWN, spread
 from genmask_jax.data.prepared.raw.plan import Plan
+from genmask_jax.errors import UserError
 from genmask_jax.images import decode
+from genmask_jax.paths import make_directory
 from genmask_jax.sheets import generation_sheet, overlay
 
 
@@ -28,8 +30,11 @@ def inspect(name: str, raw: epath.Path, sheet: epath.Path, format: str = "") -> 
         format: see `prepare`.
 
     Raises:
-        UserError: the raw files are missing or invalid.
+        UserError: the raw files are missing or invalid, or the sheet cannot be written.
     """
+    make_directory(sheet.parent, "--inspect")
+    if sheet.is_dir():
+        raise UserError(f"--inspect={sheet} is a folder; give a file, such as {sheet / 'sheet.png'}")
     for builder in open_builders(name, raw, sheet.parent, format):
         plan = builder.plan(raw)
         examples, problems = _read(plan)

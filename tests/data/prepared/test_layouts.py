@@ -11,6 +11,7 @@ from etils import epath
 from PIL import Image
 
 from genmask_jax.data import masks
+from genmask_jax.data.prepared.inspect import inspect
 from genmask_jax.data.prepared.raw import folder
 from genmask_jax.data.prepared.raw.pairs import find_pairs
 from genmask_jax.data.prepared.raw.places import meaning
@@ -259,6 +260,22 @@ def test_an_empty_folder_is_named(tmp_path):
     (tmp_path / "images" / "train").mkdir(parents=True)
     with pytest.raises(UserError, match="the folder is empty"):
         read(tmp_path)
+
+
+def test_the_folder_above_is_named_where_images_alone_were_given(tmp_path):
+    layouts.LAYOUTS["cvat"](tmp_path / "photos", SCENES)
+    with pytest.raises(UserError) as error:
+        read(tmp_path / "photos" / "images")
+    assert f"--raw={tmp_path}/photos/images: no layout fits. Seen: 3 images. To" in str(error.value)
+    assert f"give {tmp_path}/photos, if the masks are there" in str(error.value)
+
+
+def test_a_sheet_in_a_new_folder_is_written_and_a_folder_is_none(tmp_path):
+    layouts.masks(tmp_path / "raw", SCENES)
+    inspect("image_folder", epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "new" / "sheet.png"))
+    assert (tmp_path / "new" / "sheet.png").exists()
+    with pytest.raises(UserError, match=r"--inspect=.*new is a folder; give a file"):
+        inspect("image_folder", epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "new"))
 
 
 def test_a_folder_in_a_folder_is_read_and_leftovers_are_not(tmp_path):

@@ -49,11 +49,11 @@ def read(raw: epath.Path, format: str = "") -> Plan:
         UserError: there is no such folder, no format fits, or nothing in it can be used.
     """
     need_folder(raw)
-    raw = _inner(raw)
+    given, raw = raw, _inner(raw)
     sightings = {name: layout.recognise(raw) for name, layout in FORMATS.items()}
     found = {name: sighting.found for name, sighting in sightings.items() if sighting.found}
     if not format and not found:
-        raise nothing_fits(raw, list(sightings.values()))
+        raise nothing_fits(given, raw, list(sightings.values()))
     name = format or next(iter(found))
     others = ", ".join(f"{other} ({said})" for other, said in found.items() if other != name)
     more = f"; it also looks like {others}: choose with --format" if others and not format else ""

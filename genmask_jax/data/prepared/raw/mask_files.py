@@ -36,7 +36,7 @@ def plan_masks(
     turned = True
     for text, path in files:
         try:
-            mask = level(read_pixels(path)[0]) > threshold
+            mask: np.ndarray = level(read_pixels(path)[0]) > threshold
             turned = oriented(pair.image, mask.shape)
         except ValueError as error:
             problems.add(str(error))

@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from genmask_jax.data.prepared.raw.places import files_below, is_annotation
+from genmask_jax.data.prepared.raw.places import NOTHING, files_below, is_annotation, meaning
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES, UNREADABLE
 
@@ -48,8 +48,14 @@ def need_folder(raw: epath.Path) -> None:
         raise UserError(f"--raw={raw}: the folder {only}")
 
 
-def nothing_fits(raw: epath.Path, sightings: Sequence[Sighting]) -> UserError:
-    """The error for a folder that no layout can read: what was seen, and what would make it readable."""
+def nothing_fits(given: epath.Path, raw: epath.Path, sightings: Sequence[Sighting]) -> UserError:
+    """The error for a folder that no layout can read: what was seen, and what would make it readable.
+
+    Args:
+        given: the folder that the user named.
+        raw: it, or the folder inside that was looked at.
+        sightings: of all layouts.
+    """
     files = files_below(raw)
     images = [
         path
@@ -67,14 +73,16 @@ def nothing_fits(raw: epath.Path, sightings: Sequence[Sighting]) -> UserError:
         others = [path for path in files if path not in images]
         if others:
             seen.append(f"{count(others, 'other file')}, such as {others[0].relative_to(raw)}")
+        if images and meaning(given.name) != NOTHING:
+            needs.append(f"give {given.parent}, if the masks are there")
         needs.append(
             "give each image X.jpg a mask, masks/X.png, and write what the masks show to phrases.txt"
             if images
             else "give the folder that holds the images"
         )
     return UserError(
-        f"--raw={raw}: no layout fits. Seen: {'; '.join(seen)}. To make it readable, {', or '.join(needs)}; "
-        f"{DOCS}"
+        f"--raw={given}: no layout fits. Seen: {'; '.join(seen)}. To make it readable, "
+        f"{', or '.join(needs)}; {DOCS}"
     )
 
 
