@@ -12,7 +12,7 @@ from PIL import Image
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared.inspect import inspect
-from genmask_jax.data.prepared.raw import folder
+from genmask_jax.data.prepared.raw import folder, places
 from genmask_jax.data.prepared.raw.pairs import find_pairs
 from genmask_jax.data.prepared.raw.places import meaning
 from genmask_jax.data.prepared.raw.problems import Problems
@@ -125,6 +125,16 @@ def test_files_of_one_stem_are_not_paired_by_stem_alone(tmp_path):
     tree = find_pairs(epath.Path(tmp_path), (".png",), Problems())
     assert [pair.annotation for pair in tree.pairs] == [None, None]
     assert [path.name for path in tree.unpaired] == ["1.png"]
+
+
+def test_a_tree_is_listed_once_for_all_layouts(tmp_path, monkeypatch):
+    layouts.LAYOUTS["class_maps"](tmp_path, SCENES)
+    walked, walk = [], places._walk
+    monkeypatch.setattr(places, "_walk", lambda folder: walked.append(folder) or walk(folder))
+    read(tmp_path)
+    assert walked.count(epath.Path(tmp_path)) == 1
+    write(tmp_path, "images/train/new.jpg")
+    assert len(places.files_below(epath.Path(tmp_path))) == 2 * len(SCENES) + 2  # and not remembered
 
 
 # What is said of a folder that cannot be read

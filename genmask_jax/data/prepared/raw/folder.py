@@ -14,7 +14,7 @@ from genmask_jax.data.prepared.raw import (
     metadata,
     yolo,
 )
-from genmask_jax.data.prepared.raw.places import meaning
+from genmask_jax.data.prepared.raw.places import meaning, walked_once
 from genmask_jax.data.prepared.raw.plan import Plan
 from genmask_jax.data.prepared.raw.seen import Sighting, need_folder, nothing_fits
 from genmask_jax.paths import listed
@@ -48,17 +48,18 @@ def read(raw: epath.Path, format: str = "") -> Plan:
     Raises:
         UserError: there is no such folder, no format fits, or nothing in it can be used.
     """
-    need_folder(raw)
-    given, raw = raw, _inner(raw)
-    sightings = {name: layout.recognise(raw) for name, layout in FORMATS.items()}
-    found = {name: sighting.found for name, sighting in sightings.items() if sighting.found}
-    if not format and not found:
-        raise nothing_fits(given, raw, list(sightings.values()))
-    name = format or next(iter(found))
-    others = ", ".join(f"{other} ({said})" for other, said in found.items() if other != name)
-    more = f"; it also looks like {others}: choose with --format" if others and not format else ""
-    print(f"{raw}: read as {name}{f': {found[name]}' if name in found else ', as --format says'}{more}")
-    return FORMATS[name].read(raw)
+    with walked_once():
+        need_folder(raw)
+        given, raw = raw, _inner(raw)
+        sightings = {name: layout.recognise(raw) for name, layout in FORMATS.items()}
+        found = {name: sighting.found for name, sighting in sightings.items() if sighting.found}
+        if not format and not found:
+            raise nothing_fits(given, raw, list(sightings.values()))
+        name = format or next(iter(found))
+        others = ", ".join(f"{other} ({said})" for other, said in found.items() if other != name)
+        more = f"; it also looks like {others}: choose with --format" if others and not format else ""
+        print(f"{raw}: read as {name}{f': {found[name]}' if name in found else ', as --format says'}{more}")
+        return FORMATS[name].read(raw)
 
 
 def _inner(raw: epath.Path) -> epath.Path:

@@ -5,7 +5,7 @@ import unicodedata
 
 from etils import epath
 
-from genmask_jax.data.prepared.raw.places import files_below, is_annotation, split_and_key
+from genmask_jax.data.prepared.raw.places import files_below, is_annotation, parts_below, split_and_key
 from genmask_jax.images import SUFFIXES
 
 UPLOAD = re.compile(r"^[0-9a-f]{8}-")
@@ -19,7 +19,7 @@ class ImageIndex:
         self.raw = raw
         self._by_name: dict[str, list[epath.Path]] = {}
         for path in files_below(raw):
-            parts = path.relative_to(raw).parts
+            parts = parts_below(path, raw)
             if path.name.lower().endswith(SUFFIXES) and not is_annotation(parts, path.stem):
                 self._by_name.setdefault(normalised(path.name), []).append(path)
 
@@ -52,7 +52,7 @@ class ImageIndex:
 
     def place(self, path: epath.Path) -> tuple[str, str]:
         """(split or "", key) of an image; see `places.split_and_key`."""
-        return split_and_key(path.relative_to(self.raw).parts, path.stem)
+        return split_and_key(parts_below(path, self.raw), path.stem)
 
 
 def normalised(name: str) -> str:

@@ -25,7 +25,13 @@ from genmask_jax.data.prepared.raw.layout import METADATA, captions_of_row, line
 from genmask_jax.data.prepared.raw.mask_files import plan_masks
 from genmask_jax.data.prepared.raw.names import phrase
 from genmask_jax.data.prepared.raw.pairs import Pair, Tree, in_splits
-from genmask_jax.data.prepared.raw.places import ANNOTATION_WORDS, WORDS, files_below, split_and_key
+from genmask_jax.data.prepared.raw.places import (
+    ANNOTATION_WORDS,
+    WORDS,
+    files_below,
+    parts_below,
+    split_and_key,
+)
 from genmask_jax.data.prepared.raw.plan import Plan
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.data.prepared.raw.seen import Sighting
@@ -113,7 +119,7 @@ def read(raw: epath.Path) -> Plan:
 
 
 def _pair(image: epath.Path, rows: list[_Row], raw: epath.Path) -> Pair:
-    split, key = split_and_key(image.relative_to(raw).parts, image.stem)
+    split, key = split_and_key(parts_below(image, raw), image.stem)
     return Pair(key, image, tuple(mask for row in rows for mask in row.masks), split)
 
 

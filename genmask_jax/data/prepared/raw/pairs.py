@@ -21,7 +21,13 @@ from typing import TypeVar
 from etils import epath
 
 from genmask_jax.data.prepared.raw.layout import SPLITS
-from genmask_jax.data.prepared.raw.places import SPLIT_NAMES, files_below, is_annotation, split_and_key
+from genmask_jax.data.prepared.raw.places import (
+    SPLIT_NAMES,
+    files_below,
+    is_annotation,
+    parts_below,
+    split_and_key,
+)
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.data.prepared.raw.versions import plain, set_aside, with_number
 from genmask_jax.errors import UserError
@@ -69,7 +75,7 @@ def find_pairs(raw: epath.Path, suffixes: tuple[str, ...], problems: Problems) -
     annotations: dict[Place, list[epath.Path]] = {}
     aside: collections.Counter[tuple[str, str]] = collections.Counter()
     for path in files_below(raw):
-        name, parts = path.name.lower(), path.relative_to(raw).parts
+        name, parts = path.name.lower(), parts_below(path, raw)
         if why := set_aside(parts, path.stem):
             aside[why] += name.endswith((*suffixes, *SUFFIXES))
             continue
@@ -103,7 +109,7 @@ def _pair_by_number(
         for path in paths:
             alone = with_number(path.stem)
             whole = re.sub(r"[_-]\d+$", "", key)
-            place = split_and_key(path.relative_to(raw).parts, alone) if alone else (split, whole)
+            place = split_and_key(parts_below(path, raw), alone) if alone else (split, whole)
             if place in images:
                 annotations.setdefault(place, []).append(path)
                 annotations[split, key] = [other for other in annotations[split, key] if other != path]

@@ -4,9 +4,12 @@ A folder's name counts if all of its words do, in any case and joined in any way
 "train_labels", "trainannot", "SegmentationClassPNG", "ground truth", "train2017". Other folders say nothing.
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import functools
 import re
+from collections.abc import Iterator
 
 from etils import epath
 
@@ -115,6 +118,11 @@ def split_and_key(parts: tuple[str, ...], stem: str) -> tuple[str, str]:
     return split, "/".join([*kept, stem])
 
 
+def parts_below(path: epath.Path, raw: epath.Path) -> tuple[str, ...]:
+    """The names of folders and file from `raw` on. (`relative_to` takes as long as a look at the disk.)"""
+    return path.parts[len(raw.parts) :]
+
+
 def split_of_file(stem: str) -> str:
     """The split that a word of a file's name names, or "": "train" of "instances_train2017"."""
     return next(
@@ -122,8 +130,35 @@ def split_of_file(stem: str) -> str:
     )
 
 
+_walked: contextvars.ContextVar[dict[epath.Path, list[epath.Path]] | None]
+_walked = contextvars.ContextVar("_walked", default=None)
+
+
+@contextlib.contextmanager
+def walked_once() -> Iterator[None]:
+    """Within it, a tree is listed once, however many layouts ask for its files."""
+    token = _walked.set({})
+    try:
+        yield
+    finally:
+        _walked.reset(token)
+
+
 def files_below(folder: epath.Path) -> list[epath.Path]:
     """All files of a tree by name, those of a folder before those of its folders, without leftovers."""
-    entries = listed(folder)
-    below = [path for entry in entries if entry.is_dir() for path in files_below(entry)]
-    return [entry for entry in entries if not entry.is_dir()] + below
+    known = _walked.get()
+    if known is None:
+        return _walk(folder)
+    if folder not in known:
+        known[folder] = _walk(folder)
+    return known[folder]
+
+
+def _walk(folder: epath.Path) -> list[epath.Path]:
+    files, below = [], []
+    for entry in listed(folder):
+        if entry.is_dir():
+            below += _walk(entry)
+        else:
+            files.append(entry)
+    return files + below

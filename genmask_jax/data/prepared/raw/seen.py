@@ -7,7 +7,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from genmask_jax.data.prepared.raw.places import NOTHING, files_below, is_annotation, meaning
+from genmask_jax.data.prepared.raw.places import NOTHING, files_below, is_annotation, meaning, parts_below
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES, UNREADABLE
 
@@ -60,7 +60,7 @@ def nothing_fits(given: epath.Path, raw: epath.Path, sightings: Sequence[Sightin
     images = [
         path
         for path in files
-        if path.name.lower().endswith(SUFFIXES) and not is_annotation(path.relative_to(raw).parts, path.stem)
+        if path.name.lower().endswith(SUFFIXES) and not is_annotation(parts_below(path, raw), path.stem)
     ]
     archives = [path for path in files if path.name.lower().endswith(ARCHIVES)]
     seen = [f"{count(images, 'image')}{folders(images, raw)}" if images else "no images"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from etils import epath
 
-from genmask_jax.data.prepared.raw.places import meaning
+from genmask_jax.data.prepared.raw.places import meaning, parts_below
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
 
@@ -59,7 +59,7 @@ def with_number(stem: str) -> str:
 def version(path: epath.Path, raw: epath.Path) -> str:
     """What the files of a version have in common, such as "gtFine/*_labelIds.png"."""
     stem = path.stem
-    folders = [part for part in path.relative_to(raw).parts[:-1] if meaning(part).annotations]
+    folders = [part for part in parts_below(path, raw)[:-1] if meaning(part).annotations]
     match = CITYSCAPES.search(stem) or COLOURED.search(stem) or NUMBERED.search(stem)
     found = match or re.search(r"[_-](masks?|labels?|seg|segmentation|gt)$", stem, re.I)
     ending = "" if found is None else NUMBERED.sub(r"\1", found[0])
