@@ -115,6 +115,7 @@ class OptimizerConfig:
     """The optimiser, with linear warm-up, cosine decay to zero and clipping by the gradient's global norm.
 
     name: "adamw", or "muon": Muon for the matrices of transformer blocks and Adam for the rest.
+    weight_decay: of matrices alone (adapters' too); biases, norms, tables and embeddings have none.
     instruction_lr_scale: factor on the learning rate for an instruction encoder that is trained with the DiT.
     moments_dtype: in which the moments are kept between steps; "bfloat16" halves their memory. They are
         updated in float32 and rounded to the nearest, which loses changes of less than some 0.3 %: b2 must

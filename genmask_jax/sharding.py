@@ -1,7 +1,8 @@
 """The device mesh, and the rules that shard every parameter and batch over it.
 
 Mesh axes: `data` (replicas), `fsdp` (parameters and batch are sharded) and `tensor` (matrices are sharded by
-output or input features). Parameters, their EMA and the optimiser's moments follow the same rule.
+output or input features). How a parameter is sharded depends on its name and shape alone, so its gradient,
+its EMA and its moments, in whatever dtypes, lie where it does.
 """
 
 import contextlib
@@ -24,18 +25,15 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
 from genmask_jax.errors import UserError
-from genmask_jax.parameters.names import parameter_name
+from genmask_jax.parameters.names import is_matrix, parameter_name
 
-FSDP_MIN_BYTES = 4 * 2**20
-"""Smaller parameters are replicated: gathering them costs more than storing them."""
+FSDP_MIN_SIZE = 2**20
+"""Parameters of fewer numbers are replicated: gathering them costs more than storing them."""
 
 COLUMN_PARALLEL = re.compile(
     r"\.(to_q|to_k|to_v|ffn\.linear_1|q_proj|k_proj|v_proj|gate_proj|up_proj)\.kernel$"
 )
 ROW_PARALLEL = re.compile(r"\.(to_out|ffn\.linear_2|o_proj|down_proj)\.kernel$")
-
-MATRICES = (".kernel", ".lora_a", ".lora_b")
-"""How the names of matrices end that products read in the dtype of the computation."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +77,16 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(grid, names, axis_types=(AxisType.Auto,) * 3)
 
 
-def parameter_spec(path: str, shape: tuple[int, ...], itemsize: int, mesh: Mesh) -> P:
+def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
     """How one parameter is sharded: tensor by name, then fsdp over the largest dimension that it divides."""
     axes: list[str | None] = [None] * len(shape)
     tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
     if tensor > 1:
-        if COLUMN_PARALLEL.search(path) and shape[-1] % tensor == 0:
+        if COLUMN_PARALLEL.search(name) and shape[-1] % tensor == 0:
             axes[-1] = "tensor"
-        elif ROW_PARALLEL.search(path) and shape[-2] % tensor == 0:
+        elif ROW_PARALLEL.search(name) and shape[-2] % tensor == 0:
             axes[-2] = "tensor"
-    if fsdp > 1 and math.prod(shape) * itemsize >= FSDP_MIN_BYTES:
+    if fsdp > 1 and math.prod(shape) >= FSDP_MIN_SIZE:
         for i in sorted(range(len(shape)), key=lambda i: -shape[i]):
             if axes[i] is None and shape[i] % fsdp == 0:
                 axes[i] = "fsdp"
@@ -100,10 +98,18 @@ def state_shardings(tree: Any, mesh: Mesh) -> Any:
     """A NamedSharding for every leaf of a train state, or of its shapes."""
 
     def leaf(path, x):
-        name = parameter_name(path)  # ends in the parameter's name for the optimiser's moments too
-        return NamedSharding(mesh, parameter_spec(name, x.shape, x.dtype.itemsize, mesh))
+        # A moment's name ends in that of its parameter.
+        return NamedSharding(mesh, parameter_spec(f".{parameter_name(path)}", x.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(leaf, tree)
+
+
+def constrain_parameters(tree: Any) -> Any:
+    """Shards a tree with the names and shapes of parameters as these are, for example their gradients."""
+    mesh = _tracing_on.get()
+    if mesh is None or mesh.size == 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, state_shardings(tree, mesh))
 
 
 def log_shardings(tree: Any, mesh: Mesh) -> None:
@@ -169,10 +175,10 @@ def gather_layer(layer: Any, stacked: Any, dtype: Any) -> Any:
 
     def gather(path: Any, x: jax.Array, all_layers: jax.Array) -> jax.Array:
         name = f".{parameter_name(path)}"
-        spec = parameter_spec(name, all_layers.shape, all_layers.dtype.itemsize, mesh)[1:]
+        spec = parameter_spec(name, all_layers.shape, mesh)[1:]
         whole = P(*(axis if axis == "tensor" else None for axis in spec))
         shardings = NamedSharding(mesh, P(*spec)), NamedSharding(mesh, whole)
-        return _gather(x, *shardings, dtype if name.endswith(MATRICES) else x.dtype)
+        return _gather(x, *shardings, dtype if is_matrix(name) else x.dtype)
 
     return jax.tree.map_with_path(gather, layer, stacked)
 

@@ -5,6 +5,6 @@ import sys
 
 from genmask_jax import sharding
 
-sharding.FSDP_MIN_BYTES = 256
+sharding.FSDP_MIN_SIZE = 64
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

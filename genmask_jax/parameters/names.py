@@ -1,9 +1,29 @@
-"""The names of parameters in an NNX state."""
+"""The names of parameters in an NNX state, and what they say of a parameter."""
 
 from typing import Any
 
 import jax
 from flax import nnx
+
+KERNEL, ADAPTERS = "kernel", ("lora_a", "lora_b")
+"""Last parts of the names of matrices: a layer's own (a convolution's too), and those of its adapter."""
+STACKS = frozenset({"blocks", "top_blocks"})
+"""Modules that are stacked transformer blocks: their parameters have a first axis more, `[depth, ...]`."""
+
+
+def is_matrix(name: str) -> bool:
+    """Whether the parameter of this name is a factor of matrix products or convolutions.
+
+    Everything else is a bias, a norm's scale, a table of modulations or gates, or an embedding. The number of
+    axes does not tell: the biases of stacked blocks have two.
+    """
+    return name.rpartition(".")[2] in (KERNEL, *ADAPTERS)
+
+
+def is_block_kernel(name: str) -> bool:
+    """Whether the parameter of this name is the kernels of stacked blocks, `[depth, input, output]`."""
+    *modules, last = name.split(".")
+    return last == KERNEL and not STACKS.isdisjoint(modules)
 
 
 def flat_paths(state: Any) -> list[tuple[str, Any]]:

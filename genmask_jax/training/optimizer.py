@@ -8,6 +8,7 @@ import optax
 import optax.contrib
 
 from genmask_jax.config import LoopConfig, OptimizerConfig
+from genmask_jax.parameters.names import is_block_kernel, is_matrix, parameter_name
 
 Params = Any
 
@@ -15,14 +16,18 @@ Params = Any
 def make_optimizer(config: OptimizerConfig, loop: LoopConfig) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW or Muon, with a lower learning rate for the instruction encoder.
 
+    Weight decay is for matrices alone (`parameters.names.is_matrix`), adapters' among them; biases, norms,
+    tables and embeddings have none. (A rare token's embedding would decay without gradients to restore it.)
+
     At the DiT's learning rate, the instruction encoder's noisy first steps erase the differences between
     words.
     """
-    schedule = learning_rate_schedule(config, loop)
-    make = {"adamw": _adamw, "muon": _muon}[config.name]
+    make = {"adamw": _adam, "muon": _muon}[config.name]
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
-        _moments_in(make(config, schedule), jnp.dtype(config.moments_dtype)),
+        _moments_in(make(config), jnp.dtype(config.moments_dtype)),
+        optax.add_decayed_weights(config.weight_decay, mask=_matrices),
+        optax.scale_by_learning_rate(learning_rate_schedule(config, loop)),
         optax.masked(optax.scale(config.instruction_lr_scale), _of_instruction),
     )
 
@@ -49,30 +54,22 @@ def learning_rate_schedule(config: OptimizerConfig, loop: LoopConfig) -> optax.S
     )
 
 
-def _adamw(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """AdamW, with weight decay for matrices but not for vectors (biases, norms, one-row tables)."""
-    return optax.adamw(
-        schedule,
-        b1=config.b1,
-        b2=config.b2,
-        weight_decay=config.weight_decay,
-        mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params),
-    )
+def _adam(config: OptimizerConfig) -> optax.GradientTransformation:
+    return optax.scale_by_adam(b1=config.b1, b2=config.b2)
 
 
-def _muon(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
     """Muon orthogonalises the updates of the blocks' matrices (Jordan et al. 2024); Adam updates the rest.
 
-    Only those matrices have weight decay. Their updates are scaled to Adam's usual RMS (0.2 per weight, Liu
+    Their updates are scaled to Adam's usual RMS (0.2 per weight, Liu
     et al. 2025), so that one learning rate suits both. The AOL preconditioner normalises better than division
     by the norm (Boissin et al. 2025), which saves one of the usual five Newton-Schulz steps.
     """
     return optax.contrib.muon(
-        schedule,
+        -1.0,  # the direction itself: decay and learning rate follow
         ns_steps=4,
         preconditioning="aol",
         consistent_rms=0.2,
-        weight_decay=config.weight_decay,
         adam_b1=config.b1,
         adam_b2=config.b2,
         muon_weight_dimension_numbers=_block_matrices,
@@ -80,15 +77,20 @@ def _muon(config: OptimizerConfig, schedule: optax.Schedule) -> optax.GradientTr
 
 
 def _block_matrices(params: Params) -> Any:
-    """Input and output axes of the blocks' matrices; None for all other parameters."""
+    """Input and output axes of the blocks' matrices [depth, input, output]; None for all other parameters.
 
-    def axes(path: Any, x: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        names = jax.tree_util.keystr(path, simple=True, separator=".").split(".")
-        # [depth, input, output]
-        stacked = not {"blocks", "top_blocks"}.isdisjoint(names) and "kernel" in names
-        return optax.contrib.MuonDimensionNumbers(1, 2) if stacked else None
+    Adapters are narrow, and are left to Adam.
+    """
+
+    def axes(path: Any, _: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+        return optax.contrib.MuonDimensionNumbers(1, 2) if is_block_kernel(parameter_name(path)) else None
 
     return jax.tree.map_with_path(axes, params)
+
+
+def _matrices(params: Params) -> Any:
+    """Mask of the matrices."""
+    return jax.tree.map_with_path(lambda path, _: is_matrix(parameter_name(path)), params)
 
 
 def _of_instruction(params: Params) -> Any:

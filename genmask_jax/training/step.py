@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from genmask_jax.config import LoopConfig
-from genmask_jax.sharding import batch_sharding, tracing_on
+from genmask_jax.sharding import batch_sharding, constrain_parameters, tracing_on
 from genmask_jax.training.state import TrainState
 
 NORMS = ("grad_norm", "update_norm")
@@ -52,8 +52,15 @@ def make_train_step(
 def accumulate_gradients(
     loss: Loss, params: Any, frozen: Any, batch: Any, key: jax.Array, steps: int
 ) -> tuple[Any, dict[str, jax.Array]]:
-    """Mean gradient and metrics over `steps` microbatches of equal size, one after the other."""
-    gradient = jax.grad(loss, has_aux=True)
+    """Mean gradient and metrics over `steps` microbatches of equal size, one after the other.
+
+    The gradients, and their sum so far, are sharded as the parameters are.
+    """
+
+    def gradient(*arguments: Any) -> tuple[Any, dict[str, jax.Array]]:
+        grads, metrics = jax.grad(loss, has_aux=True)(*arguments)
+        return constrain_parameters(grads), metrics
+
     if steps == 1:
         return gradient(params, frozen, batch, key)
     # Strided microbatches stay sharded over the devices as the batch is.
@@ -65,7 +72,8 @@ def accumulate_gradients(
         return jax.tree.map(lambda a, b: a + b / steps, total, result), None
 
     shapes = jax.eval_shape(gradient, params, frozen, jax.tree.map(lambda x: x[0], parts), key)
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    grads, metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    zeros = constrain_parameters(grads), metrics
     return jax.lax.scan(one, zeros, (parts, jnp.arange(steps)))[0]
 
 

@@ -31,7 +31,7 @@ from genmask_jax.training.step import make_train_step
 from tests.conftest import micro_config
 
 MESHES = {"1": (1, 1, 1), "8": (8, 1, 1), "1x8": (1, 8, 1), "1x2x4": (1, 2, 4), "2x2x2": (2, 2, 2)}
-sharding.FSDP_MIN_BYTES = 256
+sharding.FSDP_MIN_SIZE = 64
 
 
 class Run:

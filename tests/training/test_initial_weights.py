@@ -88,7 +88,7 @@ def test_imported_weights_are_restored_on_a_mesh(imported):
         from genmask_jax.runs import read_config
         from genmask_jax.initial_weights import Pretrained, replace
         from etils import epath
-        sharding.FSDP_MIN_BYTES = 256
+        sharding.FSDP_MIN_SIZE = 64
         directory = epath.Path(sys.argv[1])
         config = read_config(DiTConfig, directory / "dit")
         init = lambda: nnx.State({"dit": nnx.state(DiT(config, rngs=nnx.Rngs(0)))})

@@ -437,7 +437,7 @@ def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
         from genmask_jax.runs import load_vae
         from genmask_jax.training.genmask import GenMaskTask
         from genmask_jax.parameters.names import flat_paths
-        sharding.FSDP_MIN_BYTES = 256
+        sharding.FSDP_MIN_SIZE = 64
         config = from_config_dict(TrainConfig, json.loads(open("config.json").read()))
         encoder = factory.build(config.instruction, ".")
         options = {"batch_size": 8, "part": (0, 1), "condition_dropout": 0.1, "seed": 0}
