@@ -10,8 +10,6 @@ does not depend on workers or hosts, and a resumed run goes on with the same one
 - **Flip**: left and right, which changes places in the words ("left" becomes "right"). Images whose words
   cannot be changed so ("clockwise", "the word STOP", any script but Latin) are left alone.
 - **Colours**: brightness, contrast and saturation, each by up to `jitter`; hues stay, since words name them.
-
-Masks are resized by nearest neighbour, and ignored pixels (255) stay ignored.
 """
 
 import dataclasses
@@ -24,7 +22,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from genmask_jax.config import DataConfig
-from genmask_jax.data.masks import IGNORE
+from genmask_jax.data.masks import to_model_mask
 from genmask_jax.images import to_model_size
 
 TRIES = 10
@@ -61,7 +59,7 @@ class VarySegment(grain.transforms.RandomMap):
         text, mask = example["text"], example["mask"]
         if example["absent"] and rng.random() < self.config.absent_share:
             text = example["absent"][rng.integers(len(example["absent"]))]
-            mask = np.where(mask == IGNORE, IGNORE, 0).astype(np.uint8)
+            mask = np.zeros_like(mask)
         if example["is_class"]:
             text = self.config.templates[rng.integers(len(self.config.templates))].format(text)
         image, size, options = example["image"], self.config.size, self.config.augment
@@ -70,7 +68,7 @@ class VarySegment(grain.transforms.RandomMap):
             image, mask = image[box], mask[box]
         image, mask, text = maybe_flip(image, mask, text, options.flip, rng)
         image = jitter(to_model_size(image, size), options.jitter, rng)
-        return {"image": image, "mask": nearest(mask, size), "text": text, "id": example["id"]}
+        return {"image": image, "mask": to_model_mask(mask, size), "text": text, "id": example["id"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,10 +146,3 @@ def jitter(image: np.ndarray, amount: float, rng: np.random.Generator) -> np.nda
     for i in rng.permutation(len(kinds)):
         changed = kinds[i](changed).enhance(rng.uniform(1 - amount, 1 + amount))
     return np.asarray(changed)
-
-
-def nearest(mask: np.ndarray, size: int) -> np.ndarray:
-    """The mask at [size, size] by nearest neighbour, with its 255s."""
-    return np.asarray(
-        Image.fromarray(np.ascontiguousarray(mask)).resize((size, size), Image.Resampling.NEAREST)
-    )

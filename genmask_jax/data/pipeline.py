@@ -27,7 +27,6 @@ from genmask_jax.config import DataConfig
 from genmask_jax.data.augment import VaryGenerate, VarySegment
 from genmask_jax.data.examples import Mixture, Source, Whole
 from genmask_jax.data.latents.store import CachedLatents, cached_segments
-from genmask_jax.data.masks import IGNORE
 from genmask_jax.data.sources import generate_source, generates, segment_source
 from genmask_jax.errors import UserError, first_line
 from genmask_jax.instruction.base import Preparer
@@ -70,8 +69,7 @@ def _cached(example: Any, name: str) -> dict[str, np.ndarray] | None:
 
 
 def _arrays(example: Any) -> dict[str, np.ndarray]:
-    arrays = {name: example[key] for key, name in NAMES.items() if key in example}
-    return {name: _known(array) if name == "masks" else array for name, array in arrays.items()}
+    return {name: example[key] for key, name in NAMES.items() if key in example}
 
 
 class PartOfBatches(grain.MapDataset):
@@ -189,12 +187,7 @@ def image_batches(
 
 
 def _image_and_mask(example: Any) -> dict[str, np.ndarray]:
-    return {"images": example["image"], "masks": _known(example["mask"])}
-
-
-def _known(mask: np.ndarray) -> np.ndarray:
-    """A mask for training: ignored pixels count as background, as they do in one that is not varied."""
-    return np.where(mask == IGNORE, 0, mask).astype(np.uint8)
+    return {"images": example["image"], "masks": example["mask"]}
 
 
 def draw(batches: Iterator[Any]) -> Any:

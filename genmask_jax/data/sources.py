@@ -6,6 +6,7 @@ from typing import Any
 
 from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import GenerateExample, Mixture, ScoredExample, SegmentExample, Source
+from genmask_jax.data.masks import RULE
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.builders import BUILDERS, ImagesBuilder, image_name, of_coco
 from genmask_jax.data.prepared.source import (
@@ -225,6 +226,11 @@ def generates(config: DataConfig) -> bool:
 def _need_path(config: DataConfig, dataset: Dataset) -> None:
     if not dataset.embedded and not config.path:
         raise UserError("config.data.path is empty; give the --out of launch/prepare_data.py")
+
+
+def mask_rule(config: DataConfig) -> str:
+    """How masks to train on are resized; "" where scenes are composed at the model's size."""
+    return RULE if config.name == "refcoco_joint" or config.name.split(":")[0] in BUILDERS else ""
 
 
 def joint_weights(config: DataConfig) -> dict[str, float]:

@@ -31,7 +31,6 @@ def test_a_flip_mirrors_image_mask_and_words():
     np.testing.assert_array_equal(flipped["image"], plain["image"][:, ::-1])
     np.testing.assert_array_equal(flipped["mask"], plain["mask"][:, ::-1])
     assert flipped["text"] == "the Right leaf, left of the rightmost"
-    assert IGNORE in flipped["mask"]
 
 
 @pytest.mark.parametrize("text", ["turning clockwise", "the word STOP", "левый лист", "左边的叶子"])
@@ -56,7 +55,7 @@ def test_crops_keep_half_of_the_target_and_move_image_and_mask_together():
         varied = vary(one, RNG(seed), crop=0.2, size=96)
         bright = varied["image"].mean(-1) > 130
         assert np.mean(bright == (varied["mask"] == 1)) > 0.93
-        assert set(np.unique(varied["mask"])) <= {0, 1, IGNORE}
+        assert set(np.unique(varied["mask"])) <= {0, 1}
     assert min(shares) >= 0.5
     assert np.mean(np.array(shares) < 1) > 0.1
     assert len(boxes) > 100
@@ -96,8 +95,7 @@ def test_templates_and_absent_classes_come_at_their_share():
     assert {x["text"] for x in said} == {
         start + name for start in ("the ", "all of the ") for name in ("leaf", "stone", "root")
     }
-    assert not any((x["mask"] == 1).any() for x in absent)
-    assert all((x["mask"] == IGNORE).any() for x in absent)
+    assert not any(x["mask"].any() for x in absent)
 
 
 def test_prompts_are_mirrored_with_their_images_and_never_cropped():

@@ -61,3 +61,33 @@ def test_polygons_are_a_union_and_lists_of_runs_are_read():
 def test_segmentations_that_are_none_are_refused_and_say_why(segmentation, says):
     with pytest.raises(ValueError, match=says):
         masks.usable(segmentation, (2, 3))
+
+
+def test_at_the_models_size_a_pixel_is_the_targets_where_half_of_it_is_covered():
+    rng = np.random.default_rng(0)
+    mask = np.kron(rng.random((8, 8)) < 0.5, np.ones((16, 16))).astype(
+        np.uint8
+    )  # some pixels are covered whole
+    mask ^= rng.random(mask.shape) < 0.3
+    mask[:40, :40] = 1
+    shares = mask.reshape(16, 8, 16, 8).mean((1, 3))
+    np.testing.assert_array_equal(masks.to_model_mask(mask, 16), shares >= 0.5)
+    ignored = np.where(mask == 1, 1, masks.IGNORE).astype(np.uint8)
+    np.testing.assert_array_equal(masks.to_model_mask(ignored, 16), shares >= 0.5)
+    np.testing.assert_array_equal(masks.to_model_mask(mask, 128), mask)
+    larger = masks.to_model_mask(mask, 256)
+    np.testing.assert_array_equal(larger, np.kron(mask, np.ones((2, 2))))
+
+
+def test_a_thin_target_stays_and_only_an_empty_mask_becomes_empty():
+    """The pole covers an eighth of the pixels that it passes, the dot one of 16 thousand."""
+    pole = np.zeros((256, 256), np.uint8)
+    pole[16:240, 99] = 1
+    found = masks.to_model_mask(pole, 32)
+    assert found.sum() == 28
+    assert found[2:30, 12].all()
+    dot = np.zeros((2048, 2048), np.uint8)
+    dot[500, 1500] = 1
+    assert np.argwhere(masks.to_model_mask(dot, 16)).tolist() == [[3, 11]]
+    assert not masks.to_model_mask(np.zeros_like(pole), 32).any()
+    assert not masks.to_model_mask(np.full_like(pole, masks.IGNORE), 32).any()

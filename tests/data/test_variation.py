@@ -113,6 +113,31 @@ def test_classes_are_asked_for_by_the_first_template_where_they_are_scored(data)
     assert {"the well", "all well"} <= set(sources.texts(asked))
 
 
+def test_varied_or_not_a_thin_object_has_the_same_mask(tmp_path):
+    """For the model, the VAE and a cache of latents, which encodes what is not varied."""
+    image, pole = np.zeros((240, 320, 3), np.uint8), np.zeros((240, 320), np.uint8)
+    pole[20:200, 101:103] = 255  # a fifth of a pixel at 32 px
+    Image.fromarray(image).save(tmp_path / "x.png")
+    Image.fromarray(pole).save(tmp_path / "x_mask.png")
+    (tmp_path / "phrases.txt").write_text("the pole\n")
+    for i in (1, 2):  # so that there is a val split
+        Image.fromarray(image + i).save(tmp_path / f"x{i}.png")
+        Image.fromarray(pole).save(tmp_path / f"x{i}_mask.png")
+    prepare("image_folder", epath.Path(tmp_path), epath.Path(tmp_path / "out"), num_workers=1)
+    found = []
+    for augment in (AugmentConfig(), AugmentConfig(jitter=0.1)):
+        one = config(str(tmp_path / "out"), augment=augment, absent_share=0.0)
+        found += [sources.segment_source(one, "train")[0]["mask"]]
+        for batch in (
+            next(batches(one.path, augment=augment, absent_share=0.0))["segment"],
+            next(pipeline.image_batches(one, batch_size=4, part=(0, 1), seed=0)),
+        ):
+            found += [*batch["masks"]]
+    assert found[0].sum() == 24  # rows 3 to 26; it covers a third of row 2
+    for mask in found:
+        np.testing.assert_array_equal(mask, found[0])
+
+
 def test_a_folder_without_captions_names_both_ways_out(data):
     with pytest.raises(UserError, match=r"has no captions .*generate=\"none\" trains on masks alone"):
         sources.check(config(data, generate=""))

@@ -27,7 +27,7 @@ from genmask_jax.data.latents.store import (
     shard_name,
     shards_of,
 )
-from genmask_jax.data.sources import generate_source, joint_weights, segment_source
+from genmask_jax.data.sources import generate_source, joint_weights, mask_rule, segment_source
 from genmask_jax.errors import UserError
 from genmask_jax.fields import difference, to_json
 from genmask_jax.instruction.base import Instruction, stack_inputs, with_loaded
@@ -154,6 +154,7 @@ def encode_shard(
         part_counts=tuple(parts.values()),
         num_eval_examples=num_eval_examples if instruction else 0,
         validation=len(evaluated),
+        mask_rule=mask_rule(data),
     )
     fewest = min(len(segments), len(images))
     if fewest < num_shards:

@@ -28,7 +28,7 @@ from etils import epath
 
 from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import Mixture, Part, Source
-from genmask_jax.data.sources import joint_weights
+from genmask_jax.data.sources import joint_weights, mask_rule
 from genmask_jax.errors import UserError, reading
 from genmask_jax.fields import difference, read_dataclass
 from genmask_jax.instruction.base import Instruction
@@ -69,6 +69,7 @@ class Identity:
     parts, part_counts: the datasets of a mixture, and how many segment examples are of each, in this order.
     num_eval_examples: number of validation's examples whose embeddings are cached, if instructions are.
     validation: number of records of them, prompts included.
+    mask_rule: how masks were resized before they were encoded (`sources.mask_rule`).
     instruction: `fingerprint` of the instruction encoder; empty if the instructions are not cached.
     """
 
@@ -87,6 +88,7 @@ class Identity:
     part_counts: tuple[int, ...] = ()
     num_eval_examples: int = 0
     validation: int = 0
+    mask_rule: str = ""
 
 
 def fingerprint(config: VAEConfig, state: Any) -> str:
@@ -181,6 +183,11 @@ def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None
             raise UserError(
                 f"config.data.latents={config.latents} is of data.{field} {there!r}, not {here!r}"
             )
+    if identity.mask_rule != mask_rule(config):
+        raise UserError(
+            f"config.data.latents={config.latents} has masks that were resized by another rule (now: "
+            f"{mask_rule(config)}); encode again with launch/encode_latents.py"
+        )
     absent = sorted(set(_weights(config)) - set(identity.parts))
     if absent:
         raise UserError(f"config.data.latents={config.latents} has no examples of {absent[0]}; encode again")

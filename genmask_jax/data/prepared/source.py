@@ -6,7 +6,6 @@ Masks are stretched with the image for training, and keep their own resolution f
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from genmask_jax.data.examples import (
     IGNORED_PIXEL,
@@ -17,7 +16,7 @@ from genmask_jax.data.examples import (
     SegmentExample,
     WholeExample,
 )
-from genmask_jax.data.masks import IGNORE
+from genmask_jax.data.masks import IGNORE, to_model_mask
 from genmask_jax.data.prepared import records
 from genmask_jax.images import to_model_size
 
@@ -56,12 +55,12 @@ class _Expressions:
 
 
 class PreparedSegment(_Expressions):
-    """Expressions for training: a mask is 1 where the object covers half a pixel; ignored pixels are 0."""
+    """Expressions for training, with masks at the model's size (`masks.to_model_mask`)."""
 
     def __getitem__(self, index: int) -> SegmentExample:
         record, number = self.items[index]
         asked = records.read_expression(record, number)
-        mask = self._fit(asked.mask)
+        mask = to_model_mask(asked.mask, self.size)
         return {"image": self._image(record), "mask": mask, "text": self._asked(asked.text), "id": asked.id}
 
     def whole(self, index: int) -> WholeExample:
@@ -77,12 +76,6 @@ class PreparedSegment(_Expressions):
             "is_class": asked.text in self.classes,
             "absent": tuple(name for name in self.classes if name not in shown),
         }
-
-    def _fit(self, mask: np.ndarray) -> np.ndarray:
-        shown = Image.fromarray(np.where(mask == IGNORE, 0, mask).astype(np.uint8) * 255)
-        return (np.asarray(shown.resize((self.size, self.size), Image.Resampling.BOX)) >= 128).astype(
-            np.uint8
-        )
 
 
 class PreparedAsked(_Expressions):

@@ -15,6 +15,7 @@ from flax import nnx
 from genmask_jax.config import DataConfig, JointConfig
 from genmask_jax.data.latents import store
 from genmask_jax.data.latents.encode import encode_shard
+from genmask_jax.data.masks import RULE
 from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generate_source, segment_source, texts
 from genmask_jax.errors import UserError
@@ -225,6 +226,17 @@ def test_a_cache_of_other_data_is_refused(cache, vae, field, value):
     data = dataclasses.replace(DATA, latents=str(cache), **{field: value})
     with pytest.raises(UserError, match=f"is of data.{field} "):
         store.need_same(data, *vae)
+
+
+def test_a_cache_whose_masks_were_resized_by_another_rule_is_refused(benchmark_data, vae, tmp_path):
+    data = DataConfig("reasonseg", generate="coco_captions", path=str(benchmark_data.out), size=32)
+    encode(tmp_path, vae, shards=[0], data=data, num_shards=1, count=2)
+    cached = dataclasses.replace(data, latents=str(tmp_path))
+    store.need_same(cached, *vae)
+    (shard,) = tmp_path.glob("shard-*.json")
+    shard.write_text(shard.read_text().replace(RULE, ""))
+    with pytest.raises(UserError, match=r"masks that were resized by another rule .* encode again"):
+        store.need_same(cached, *vae)
 
 
 def test_mixed_and_damaged_caches(cache, vae, tmp_path):
