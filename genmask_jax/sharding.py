@@ -149,12 +149,20 @@ def tracing_on(mesh: Mesh) -> Iterator[None]:
 
 @contextlib.contextmanager
 def counting() -> Iterator[None]:
-    """For tracing a program to count its FLOPs: attention is matrix products, on every platform."""
+    """For tracing a program to count its model FLOPs (`hardware.flops.ModelFlops`).
+
+    Attention is matrix products, on every platform, and the backward pass recomputes nothing.
+    """
     token = _counting.set(True)
     try:
         yield
     finally:
         _counting.reset(token)
+
+
+def is_counting() -> bool:
+    """Whether the program is traced within `counting`."""
+    return _counting.get()
 
 
 def gather_layer(layer: Any, stacked: Any, dtype: Any) -> Any:

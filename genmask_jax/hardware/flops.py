@@ -1,5 +1,6 @@
 """FLOPs of a traced function: its matrix products and convolutions, counted once per execution."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -7,6 +8,26 @@ from typing import Any
 
 import jax
 import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelFlops:
+    """What a program must compute, for model FLOPs utilization (MFU; Chowdhery et al. 2022, appendix B).
+
+    What is computed again in the backward pass (blocks by `remat`, attention's weights) counts once. What
+    autodiff leaves out, such as gradients of frozen parameters, does not count.
+
+    trained: the forward and backward pass of the networks that have trained parameters (the DiT, with
+        adapters or without, and the instruction encoder if any of it is trained): the usual figure. None for
+        a sampler.
+    every: the same, and the forward pass of the frozen networks in the program (the VAE, a frozen encoder).
+    """
+
+    trained: float | None
+    every: float
+
+    def __truediv__(self, divisor: float) -> "ModelFlops":
+        return ModelFlops(None if self.trained is None else self.trained / divisor, self.every / divisor)
 
 
 def count_flops(function: Callable, *arguments: Any) -> float:

@@ -14,7 +14,7 @@ from etils import epy
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-from genmask_jax.sharding import over_examples_and_heads, tracing_for
+from genmask_jax.sharding import is_counting, over_examples_and_heads, tracing_for
 
 with epy.lazy_imports():  # they are for TPUs alone
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
@@ -143,7 +143,8 @@ def attend_by_xla(query, key, value, mask, *, causal: bool = False):
         mask = mask[:, None]
     query = (query * width**-0.5).reshape(batch, length, -1, groups, width)
     query = query.swapaxes(2, 3).reshape(batch, length * groups, -1, width)
-    out = _attend(*(x.swapaxes(1, 2) for x in (query, key, value)), mask).swapaxes(1, 2)
+    core = _attend_keeping_all if is_counting() else _attend
+    out = core(*(x.swapaxes(1, 2) for x in (query, key, value)), mask).swapaxes(1, 2)
     return out.reshape(batch, length, groups, -1, width).swapaxes(2, 3).reshape(batch, length, heads, width)
 
 
@@ -156,6 +157,12 @@ def _attend(query, key, value, mask):
 def _scores(query, key, mask):
     scores = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
     return scores if mask is None else jnp.where(mask, scores, _NEVER)
+
+
+def _attend_keeping_all(query, key, value, mask):
+    """The same, with the gradient that JAX derives: it keeps the weights, and computes nothing again."""
+    weights = jax.nn.softmax(_scores(query, key, mask)).astype(value.dtype)
+    return jnp.einsum("bhnm,bhmd->bhnd", weights, value)
 
 
 def _attend_forward(query, key, value, mask):

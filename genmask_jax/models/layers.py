@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from genmask_jax.models.attention import SAVED as ATTENTION
-from genmask_jax.sharding import constrain_batch, gather_layer
+from genmask_jax.sharding import constrain_batch, gather_layer, is_counting
 
 xavier = nnx.initializers.xavier_uniform()
 
@@ -203,6 +203,13 @@ def scan_blocks(
         xs = [block(x, *args, *last) for x, (_, *args) in zip(xs, streams, strict=True)]
         return [constrain_batch(x) for x in xs], None
 
-    if remat != "none":
+    xs = [x for x, *_ in streams]
+    if is_counting() and each is not None:  # one by one, so that a block knows what is its own
+        with jax.ensure_compile_time_eval():
+            known = [jnp.asarray(own) for own in each]
+        for i, own in enumerate(known):
+            xs, _ = body(xs, (jax.tree.map(lambda x, i=i: x[i], state), own))
+        return xs
+    if remat != "none" and not is_counting():
         body = jax.checkpoint(body, prevent_cse=False, policy=REMAT[remat])
-    return jax.lax.scan(body, [x for x, *_ in streams], (state, each), unroll=unroll)[0]
+    return jax.lax.scan(body, xs, (state, each), unroll=unroll)[0]

@@ -10,10 +10,14 @@ import jax
 
 from genmask_jax.hardware.cards import Card
 from genmask_jax.hardware.chips import Chip
+from genmask_jax.hardware.flops import ModelFlops
 from genmask_jax.scale.hlo import Collective, Work, read_work
 
 WIRE = {"all-gather": 1, "reduce-scatter": 1, "all-reduce": 2, "all-to-all": 0.5}
 """Bytes that each chip in a ring of n sends, in units of (n - 1) / n of the largest array's bytes."""
+
+
+NONE = ModelFlops(None, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +26,14 @@ class Estimate:
 
     fits: whether the program fits in HBM, according to the compiler.
     hbm_bytes_per_device, hbm_limit_bytes: HBM that it needs, and that the chip has.
-    model_flops_per_device: model FLOPs, without gradient checkpointing's recomputation.
+    model_flops_per_device: what must be computed, by the trained networks and by every one (`ModelFlops`).
     flops_per_device, bytes_accessed_per_device: of the compiled program, all iterations of loops counted.
     collectives: kind, devices per group, count, bytes.
     compute_seconds: sum over all instructions, each at peak FLOP/s or HBM bandwidth, whichever is slower.
     communication_seconds: all collectives, one after the other, on rings along one axis.
     estimated_step_seconds: the larger of the two, as if compute and communication overlapped fully.
-    estimated_mfu: model FLOPs utilization: model FLOPs in this time, relative to the chip's peak FLOP/s.
+    estimated_mfu: model FLOPs utilization, of the trained networks and of every one: model FLOPs in this
+        time, relative to the chip's peak FLOP/s.
     reserved_bytes_per_device: allowance for what a GPU's memory holds beside the program
         (`hardware/cards.py`).
     """
@@ -37,18 +42,18 @@ class Estimate:
     hbm_bytes_per_device: float
     hbm_limit_bytes: float
     compile_seconds: float
-    model_flops_per_device: float = 0.0
+    model_flops_per_device: ModelFlops = NONE
     flops_per_device: float = 0.0
     bytes_accessed_per_device: float = 0.0
     collectives: tuple[dict[str, Any], ...] = ()
     compute_seconds: float = 0.0
     communication_seconds: float = 0.0
     estimated_step_seconds: float = 0.0
-    estimated_mfu: float = 0.0
+    estimated_mfu: ModelFlops = NONE
     reserved_bytes_per_device: float = 0.0
 
 
-def estimate(lowered: jax.stages.Lowered, chip: Chip | Card, *, model_flops: float) -> Estimate:
+def estimate(lowered: jax.stages.Lowered, chip: Chip | Card, *, model_flops: ModelFlops) -> Estimate:
     """Compiles a program and estimates its memory and time.
 
     Args:
@@ -85,7 +90,7 @@ def estimate(lowered: jax.stages.Lowered, chip: Chip | Card, *, model_flops: flo
         compute_seconds=compute,
         communication_seconds=communication,
         estimated_step_seconds=step,
-        estimated_mfu=model_flops / (step * chip.peak_flops) if step else 0.0,
+        estimated_mfu=model_flops / (step * chip.peak_flops) if step else NONE,
         reserved_bytes_per_device=chip.reserved(hbm),
     )
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from genmask_jax.config import TrainConfig
 from genmask_jax.data.latents.cached_instruction import given_embeddings
 from genmask_jax.data.sources import generates
-from genmask_jax.hardware.flops import count_flops
+from genmask_jax.hardware.flops import ModelFlops, count_flops
 from genmask_jax.initial_weights import PROJECTION, Pretrained, Shapes, is_adapter
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.base import Instruction
@@ -23,7 +23,7 @@ from genmask_jax.instruction.qwen.config import SIZES
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.runs import read_config
-from genmask_jax.sharding import batch_sharding, need_rows, placed, state_shardings
+from genmask_jax.sharding import batch_sharding, counting, need_rows, placed, state_shardings
 from genmask_jax.system import Covered, Networks, abstract_networks
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.optimizer import make_optimizer
@@ -175,25 +175,27 @@ def _image_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
     return params, run.networks.frozen, *_rows(example, batch_size, run.mesh)
 
 
-def image_flops(run: Described, batch_size: int) -> float:
+def image_flops(run: Described, batch_size: int) -> ModelFlops:
     """FLOPs of sampling a batch of images, on all devices."""
     generator = GenMaskTask(run.networks, run.config).generator
-    return count_flops(generator.images, *_image_arguments(run, batch_size))
+    with counting():
+        return ModelFlops(None, count_flops(generator.images, *_image_arguments(run, batch_size)))
 
 
-def train_flops(run: Described) -> float:
+def train_flops(run: Described) -> ModelFlops:
     """Model FLOPs of a training step, on all devices (`GenMaskTask.flops`)."""
     return GenMaskTask(run.networks, run.config).flops(batch_shapes(run))
 
 
-def mask_flops(run: Described, batch_size: int) -> float:
+def mask_flops(run: Described, batch_size: int) -> ModelFlops:
     """FLOPs of sampling a batch of masks, on all devices."""
     segmenter = GenMaskTask(run.networks, run.config).segmenter
-    return count_flops(segmenter.probabilities, *_mask_arguments(run, batch_size))
+    with counting():
+        return ModelFlops(None, count_flops(segmenter.probabilities, *_mask_arguments(run, batch_size)))
 
 
 Lower = Callable[[Described, int], jax.stages.Lowered]
-CountFlops = Callable[[Described, int], float]
+CountFlops = Callable[[Described, int], ModelFlops]
 
 PROGRAMS: dict[str, tuple[Lower, CountFlops]] = {
     "train_step": (lambda run, batch_size: train_step(run), lambda run, batch_size: train_flops(run)),

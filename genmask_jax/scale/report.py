@@ -12,7 +12,14 @@ def verdict(found: Estimate) -> str:
     used = f"{found.hbm_bytes_per_device / 2**30:.2f} of {found.hbm_limit_bytes / 2**30:.0f} GiB"
     if not found.fits:
         return f"does not fit, {used}"
-    return f"{used}, {found.estimated_step_seconds:.3f} s, MFU {100 * found.estimated_mfu:.0f} %"
+    return f"{used}, {found.estimated_step_seconds:.3f} s, MFU {_mfu(found)}"
+
+
+def _mfu(found: Estimate) -> str:
+    """Of the trained networks, if there are some, and of all networks."""
+    mfu = found.estimated_mfu
+    trained = "" if mfu.trained is None else f"{100 * mfu.trained:.0f} % trained, "
+    return f"{trained}{100 * mfu.every:.0f} % all networks"
 
 
 def print_search(title: str, found: list[Found]) -> None:
@@ -37,7 +44,10 @@ def print_estimate(title: str, found: Estimate, count: int) -> None:
         table.add_row("CUDA context and fragmentation, allowed for", f"{reserved / 2**30:.2f} GiB")
     table.add_row("fits", f"yes, {room:.0f} % free" if found.fits else f"no, {-room:.0f} % too much")
     if found.fits:
-        table.add_row("model FLOPs", f"{found.model_flops_per_device / 1e12:.1f} TFLOP")
+        flops = found.model_flops_per_device
+        if flops.trained is not None:
+            table.add_row("model FLOPs of the trained networks", f"{flops.trained / 1e12:.1f} TFLOP")
+        table.add_row("model FLOPs of all networks", f"{flops.every / 1e12:.1f} TFLOP")
         table.add_row("FLOPs of the compiled program", f"{found.flops_per_device / 1e12:.1f} TFLOP")
         table.add_row("HBM traffic", f"{found.bytes_accessed_per_device / 1e9:.0f} GB")
         for row in found.collectives[:6]:
@@ -45,8 +55,8 @@ def print_estimate(title: str, found: Estimate, count: int) -> None:
             table.add_row(name, f"{row['bytes'] / 1e9:.2f} GB")
         table.add_row("compute, at peak FLOP/s or HBM bandwidth", f"{found.compute_seconds:.3f} s")
         table.add_row("communication", f"{found.communication_seconds:.3f} s")
-        seconds, mfu = found.estimated_step_seconds, 100 * found.estimated_mfu
-        table.add_row("estimated time and MFU", f"{seconds:.3f} s, {mfu:.0f} %")
+        table.add_row("estimated time", f"{found.estimated_step_seconds:.3f} s")
+        table.add_row("estimated MFU", _mfu(found))
     table.add_row("compile time", f"{found.compile_seconds:.0f} s")
     console().print(table)
     if not found.fits:

@@ -1,6 +1,5 @@
 """GenMask's training task: its data, its loss on a batch of two halves, its validation."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from genmask_jax.config import TrainConfig
 from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generates, scored_source, validation_prompts
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
-from genmask_jax.hardware.flops import count_flops
+from genmask_jax.hardware.flops import ModelFlops, count_flops
 from genmask_jax.hosts import is_first
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.mask_sampler import MaskSampler
@@ -24,7 +23,7 @@ from genmask_jax.instruction.base import with_loaded
 from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.sharding import counting
 from genmask_jax.sheets import generation_sheet, segmentation_sheet
-from genmask_jax.system import GenMask, Networks, abstract_networks
+from genmask_jax.system import GenMask, Networks
 from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
 from genmask_jax.training import noise_levels
 from genmask_jax.training.step import NORMS
@@ -116,20 +115,20 @@ class GenMaskTask:
             loss = (weight * loss + losses["loss_generate"]) / (weight + 1)
         return loss, {"loss": loss, **losses, **by_noise}
 
-    def flops(self, batch: Any) -> float:
-        """Model FLOPs of a training step, on all devices.
+    def flops(self, batch: Any) -> ModelFlops:
+        """Model FLOPs of a training step, on all devices."""
+        networks = self.networks
+        params, frozen = networks.abstract_params(), networks.frozen
 
-        Excludes recomputation of blocks (`remat`), but not of attention, which its gradient always
-        recomputes.
-        """
-        config = dataclasses.replace(self.config, model=dataclasses.replace(self.config.model, remat="none"))
-        own = self.networks
-        networks = abstract_networks(config, own.vae_config, own.instruction, own.mesh, lambda _: own.base)
-        gradient = jax.grad(GenMaskTask(networks, config).loss, has_aux=True)
+        def frozen_networks(params: Any, frozen: Any, batch: Any) -> Any:
+            model = networks.merge(params, frozen)
+            texts = [] if "instruction" in params else [half["instruction"] for half in batch.values()]
+            return _encode(model, batch), model.instruction.together(*texts) if texts else []
+
         with counting():
-            return count_flops(
-                gradient, networks.abstract_params(), networks.frozen, batch, jax.random.key(0)
-            )
+            gradient = jax.grad(self.loss, has_aux=True)
+            every = count_flops(gradient, params, frozen, batch, jax.random.key(0))
+            return ModelFlops(every - count_flops(frozen_networks, params, frozen, batch), every)
 
     def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
         """Returns validation scores; the first host writes contact sheets to `directory`."""

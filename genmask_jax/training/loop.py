@@ -25,6 +25,7 @@ from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
 from genmask_jax.data.pipeline import draw
 from genmask_jax.errors import UserError, first_line
 from genmask_jax.hardware.chips import peak_flops
+from genmask_jax.hardware.flops import ModelFlops
 from genmask_jax.sharding import log_shardings, need_rows, part_of_batch, to_devices, tracing_on
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.optimizer import learning_rate_schedule, make_optimizer
@@ -59,7 +60,7 @@ class Task(Protocol):
         """The scalar loss, and scalars to log."""
         ...
 
-    def flops(self, batch: Any) -> float:
+    def flops(self, batch: Any) -> ModelFlops:
         """Model FLOPs of a training step on such a global batch, on all devices."""
         ...
 
@@ -145,7 +146,7 @@ def train(
             if profile and step == profile.start:
                 jax.profiler.start_trace(workdir / "profile", create_perfetto_trace="://" not in str(workdir))
             batch = to_devices(draw(data), mesh)
-            if peak and not reporter.seconds_at_peak:
+            if peak and reporter.seconds_at_peak is None:
                 reporter.seconds_at_peak = task.flops(batch) / (peak * mesh.size)
             with jax.transfer_guard("disallow"):
                 state = train_step(state, task.frozen, batch)

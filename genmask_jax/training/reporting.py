@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from genmask_jax.config import LoopConfig
 from genmask_jax.errors import UserError
+from genmask_jax.hardware.flops import ModelFlops
 from genmask_jax.hosts import is_first
 from genmask_jax.paths import listed
 from genmask_jax.training import noise_levels
@@ -55,7 +56,8 @@ def _device_memory() -> dict[str, float]:
 class Reporter:
     """Writes scalars and images. Hosts other than the first only log and check the scalars.
 
-    seconds_at_peak: of a step, if the devices did nothing but its model FLOPs at their peak; gives MFU.
+    seconds_at_peak: of a step, if the devices did nothing but its model FLOPs at their peak; gives the two
+        MFUs. None where the peak is not known.
     """
 
     def __init__(self, workdir: epath.Path, loop: LoopConfig, step: int):
@@ -76,7 +78,7 @@ class Reporter:
         self.progress = Progress(*columns, disable=not shown, refresh_per_second=2)
         self.bar = self.progress.add_task("training", total=loop.num_steps, completed=step, losses="")
         self.logged_step, self.logged_time = step, time.monotonic()
-        self.seconds_at_peak: float | None = None
+        self.seconds_at_peak: ModelFlops | None = None
 
     def __enter__(self) -> "Reporter":
         self.progress.start()
@@ -111,7 +113,8 @@ class Reporter:
             "minutes_left": remaining / 60,
         }
         if self.seconds_at_peak:
-            speed["mfu"] = self.seconds_at_peak / seconds
+            share = self.seconds_at_peak / seconds
+            speed |= {"mfu": share.trained, "mfu_all_networks": share.every}
         others = {"learning_rate": learning_rate, **_device_memory()}
         self.writer.write_scalars(step, scalars | speed | others)
         self._chart(step, by_noise)

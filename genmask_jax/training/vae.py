@@ -13,7 +13,7 @@ from genmask_jax.data.pipeline import draw, image_batches
 from genmask_jax.data.sources import segment_source
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.metrics import intersection_union, summarize
-from genmask_jax.hardware.flops import count_flops
+from genmask_jax.hardware.flops import ModelFlops, count_flops
 from genmask_jax.hosts import is_first, on_every_host
 from genmask_jax.models.vae import VAE, sample_posterior
 from genmask_jax.pixels import mask_to_rgb, to_signed
@@ -78,11 +78,12 @@ class VAETask:
         loss = image + self.config.mask_weight * mask + self.config.kl_weight * kl
         return loss, {"loss": loss, "loss_image": image, "loss_mask": mask, "kl": kl}
 
-    def flops(self, batch: Any) -> float:
-        """FLOPs of a training step, on all devices."""
+    def flops(self, batch: Any) -> ModelFlops:
+        """Model FLOPs of a training step, on all devices; the whole VAE is trained."""
         params = nnx.eval_shape(lambda: self.init_params(jax.random.key(0)))
         with counting():
-            return count_flops(jax.grad(self.loss, has_aux=True), params, None, batch, jax.random.key(0))
+            every = count_flops(jax.grad(self.loss, has_aux=True), params, None, batch, jax.random.key(0))
+        return ModelFlops(every, every)
 
     def _trace_reconstruct(self, params: Any, images: jax.Array, masks: jax.Array) -> tuple:
         model = nnx.merge(self.graph, params, self.statistics)

@@ -21,6 +21,7 @@ from genmask_jax.instruction.qwen.layers import (
 )
 from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import RMSNorm, exact_gelu, linear_factory, scan_blocks, stack
+from genmask_jax.sharding import is_counting
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -53,11 +54,12 @@ class VisionBlock(nnx.Module):
         heads = (*x.shape[:2], 3, self.config.num_heads, -1)
         query, key, value = jnp.moveaxis(self.qkv(self.norm1(x)).reshape(heads), 2, 0)
         query, key = rotate_halves(query, table), rotate_halves(key, table)
-        attended = jax.lax.cond(
-            full,
+        branches = (
             lambda: attend(query, key, value, windows >= 0),
             lambda: attend_windows(query, key, value, windows, self.config.window_patches),
         )
+        # Counted, a block is traced on its own, and its branch is known.
+        attended = branches[0 if full else 1]() if is_counting() else jax.lax.cond(full, *branches)
         x = x + self.proj(attended.reshape(x.shape))
         return x + self.mlp(self.norm2(x))
 
