@@ -6,7 +6,8 @@
 
 Every step accumulates eight parts of 64 masks and 64 images, 8 and 8 on each card, and keeps the results of
 matrix products for the backward pass. The compiler needs 39.73 GiB of each card's 79 GiB. By the estimate in
-docs/scale.md, no step takes less than 4.05 s (62 % MFU), nor the run's 8,000 steps less than 9.0 hours.
+docs/scale.md, no step takes less than 4.05 s (60 % MFU of all networks), nor the run's 8,000 steps less than
+9.0 hours.
 """
 
 import pathlib

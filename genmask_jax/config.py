@@ -54,12 +54,14 @@ class AugmentConfig:
     """Random variation of training examples (`data/augment.py`); none by default.
 
     crop: the smallest share of an image's area that a crop keeps; 1 for no crop.
-    flip: probability of mirroring an image and its words.
+    flip: probability of mirroring an image and its words, where these surely can be.
+    flip_words: words of the texts that are as true of a mirror image, beside common English ones.
     jitter: by how much brightness, contrast and saturation may change, as a share.
     """
 
     crop: float = 1.0
     flip: float = 0.0
+    flip_words: tuple[str, ...] = ()
     jitter: float = 0.0
 
 

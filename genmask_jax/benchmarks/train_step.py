@@ -113,7 +113,8 @@ def _report(
     about = circumstances()
     table.caption = "\n".join(
         (
-            f"MFU relative to the peak of a square matrix product, {peak / 1e9:.0f} GFLOP/s",
+            f"MFU: the DiT's forward and backward pass, without recomputation, relative to a square matrix "
+            f"product, {peak / 1e9:.0f} GFLOP/s",
             f"float32 weights and AdamW, {products(workload.dtype)} products",
             "attention: " + "; ".join(f"{name}: {kernels}" for name, kernels in attention.items()),
             caption(about),

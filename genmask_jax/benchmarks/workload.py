@@ -43,7 +43,7 @@ class Workload:
 
     @property
     def flops(self) -> float:
-        """FLOPs of one step's matrix products: forward, and twice that backward (2 per multiply-add)."""
+        """Model FLOPs of one step: forward, and twice that backward (2 per multiply-add), none twice."""
         m, n, text = self.model, self.tokens, self.text_tokens
         size, runs = m.hidden_size, self.frames
         block = n * (6 * size**2 + 2 * size * m.ffn_size) + text * 2 * size**2 + 2 * size * n * (n + text)

@@ -5,54 +5,49 @@ does not depend on workers or hosts, and a resumed run goes on with the same one
 
 - **Crop**: a box of `crop` to all of the image's area, its sides stretched by at most 4/3 against each other,
   which keeps at least half of the target's pixels. After TRIES boxes that do not, the image stays whole.
-  Images whose words name a place ("on the left", "the largest") stay whole too, as do those with prompts,
-  which would no longer describe them.
-- **Flip**: left and right, which changes places in the words ("left" becomes "right"). Images whose words
-  cannot be changed so ("clockwise", "the word STOP", any script but Latin) are left alone.
+  Images whose words name a place ("on the left", "the largest"), or are not all known, stay whole too, as do
+  those with prompts, which would no longer describe them. The name of a class need not be known.
+- **Flip**: left and right, which changes places in the words ("left" becomes "right"). Images whose words may
+  not be true then ("right behind", "clockwise", any language but English) are left alone (`mirror.py`).
 - **Colours**: brightness, contrast and saturation, each by up to `jitter`; hues stay, since words name them.
 """
 
 import dataclasses
-import re
-import unicodedata
 from typing import Any
 
 import grain
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from genmask_jax.config import DataConfig
+from genmask_jax.config import AugmentConfig, DataConfig
+from genmask_jax.data.english import word_set
 from genmask_jax.data.masks import to_model_mask
+from genmask_jax.data.mirror import SWAPS, mirror, unknown, unsure, words
 from genmask_jax.images import to_model_size
 
 TRIES = 10
 KEPT = 0.5
 """The least share of a target's pixels that a crop keeps."""
 ASPECT = 4 / 3
-SWAPS = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"} | {
-    **{"lefthand": "righthand", "righthand": "lefthand", "leftward": "rightward", "rightward": "leftward"},
-    **{"lefts": "rights", "rights": "lefts"},
-}
-_FIXED = """
-clockwise counterclockwise anticlockwise o'clock oclock east west eastern western word words text letter
-letters number numbers digit sign reads read reading says written spelled logo jersey
-"""
-FIXED = frozenset(_FIXED.split())
-"""Words that a mirrored image would make wrong, and that no other word replaces."""
-_PLACES = """
-top bottom middle center centre corner upper lower above below first second third last front back behind near
-nearest far furthest farthest closest large larger largest big bigger biggest small smaller smallest tallest
-edge side between next only whole all full
-"""
-PLACES = frozenset(_PLACES.split())
+PLACES = SWAPS.keys() | word_set("""
+top bottom middle center centre mid corner upper lower above below under over first second third fourth
+fifth last front back rear behind ahead near nearer nearest far farther further furthest farthest closer
+closest large larger largest big bigger biggest small smaller smallest tall taller tallest short shorter
+shortest long longer longest wide wider widest high higher highest low lower lowest most least edge side
+half between next beside background foreground only other another both whole all full
+""")
 """Words that a crop can make wrong: places and comparisons."""
 
 
 @dataclasses.dataclass(frozen=True)
 class VarySegment(grain.transforms.RandomMap):
-    """Whole examples with masks (`WholeExample`) as varied `SegmentExample`s at the model's size."""
+    """Whole examples with masks (`WholeExample`) as varied `SegmentExample`s at the model's size.
+
+    with_text: whether texts are trained on, and must stay true.
+    """
 
     config: DataConfig
+    with_text: bool = True
 
     def random_map(self, example: Any, rng: np.random.Generator) -> dict[str, Any]:
         """See `grain.transforms.RandomMap`."""
@@ -63,10 +58,12 @@ class VarySegment(grain.transforms.RandomMap):
         if example["is_class"]:
             text = self.config.templates[rng.integers(len(self.config.templates))].format(text)
         image, size, options = example["image"], self.config.size, self.config.augment
-        if options.crop < 1 and not words(text) & (PLACES | SWAPS.keys()):
+        text = text if self.with_text else ""
+        known = example["is_class"] or unknown(text, frozenset(options.flip_words)) is None
+        if options.crop < 1 and known and PLACES.isdisjoint(words(text)):
             box = crop_box(mask, options.crop, rng)
             image, mask = image[box], mask[box]
-        image, mask, text = maybe_flip(image, mask, text, options.flip, rng)
+        image, mask, text = maybe_flip(image, mask, text, options, rng)
         image = jitter(to_model_size(image, size), options.jitter, rng)
         return {"image": image, "mask": to_model_mask(mask, size), "text": text, "id": example["id"]}
 
@@ -80,14 +77,9 @@ class VaryGenerate(grain.transforms.RandomMap):
     def random_map(self, example: Any, rng: np.random.Generator) -> dict[str, Any]:
         """See `grain.transforms.RandomMap`."""
         image, text, options = example["image"], example["text"], self.config.augment
-        image, _, text = maybe_flip(image, image[..., 0], text, options.flip, rng)
+        image, _, text = maybe_flip(image, image[..., 0], text, options, rng)
         image = jitter(to_model_size(image, self.config.size), options.jitter, rng)
         return {"image": image, "text": text, "id": example["id"]}
-
-
-def words(text: str) -> frozenset[str]:
-    """The words of a text, in lower case."""
-    return frozenset(re.findall(r"[a-z']+", text.lower()))
 
 
 def crop_box(mask: np.ndarray, smallest: float, rng: np.random.Generator) -> tuple[slice, slice]:
@@ -113,28 +105,12 @@ def crop_box(mask: np.ndarray, smallest: float, rng: np.random.Generator) -> tup
 
 
 def maybe_flip(
-    image: np.ndarray, mask: np.ndarray, text: str, probability: float, rng: np.random.Generator
+    image: np.ndarray, mask: np.ndarray, text: str, options: AugmentConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Mirrors image, mask and words with this probability, if the words can be mirrored."""
-    mirrored = mirror_words(text)
-    if not (rng.random() < probability and mirrored is not None):
+    """Mirrors image, mask and words with the probability `options.flip`, if the words surely can be."""
+    if rng.random() >= options.flip or unsure(text, frozenset(options.flip_words)) is not None:
         return image, mask, text
-    return image[:, ::-1], mask[:, ::-1], mirrored
-
-
-def mirror_words(text: str) -> str | None:
-    """The text with left and right exchanged; None if mirroring the image would make its words wrong."""
-    if any(letter.isalpha() and "LATIN" not in unicodedata.name(letter, "") for letter in text):
-        return None
-    if words(text) & FIXED:
-        return None
-    return re.sub(r"[A-Za-z]+", lambda match: _swapped(match[0]), text)
-
-
-def _swapped(word: str) -> str:
-    """The word for the other side, in the same case; other words as they are."""
-    other = SWAPS.get(word.lower(), word)
-    return other if other == word else other.capitalize() if word[0].isupper() else other
+    return image[:, ::-1], mask[:, ::-1], mirror(text)
 
 
 def jitter(image: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:

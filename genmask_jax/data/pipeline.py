@@ -137,15 +137,15 @@ def training_batches(
     )
 
 
-def _segments(config: DataConfig, seed: int) -> grain.MapDataset:
-    """Examples with masks, forever, varied if the config says so."""
+def _segments(config: DataConfig, seed: int, *, with_text: bool = True) -> grain.MapDataset:
+    """Examples with masks, forever, varied if the config says so (`VarySegment`)."""
     source = segment_source(config, "train")
     if not config.varies:
         return endless(source, seed)
     whole: Source[Any] = Whole(source)
     if isinstance(source, Mixture):
         whole = Mixture([Whole(part) for part in source.parts], source.weights)
-    return endless(whole, seed).random_map(VarySegment(config))
+    return endless(whole, seed).random_map(VarySegment(config, with_text))
 
 
 def batches_of(
@@ -181,7 +181,7 @@ def image_batches(
 ) -> grain.DatasetIterator:
     """Like `training_batches`, for a VAE: {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W]}."""
     half = batch_size // 2 // part[1]
-    dataset = _segments(config, seed).map(_image_and_mask)
+    dataset = _segments(config, seed, with_text=False).map(_image_and_mask)
     dataset = PartOfBatches(dataset, half, part).batch(half, drop_remainder=True)
     return _iterate(dataset, config.num_workers)
 

@@ -10,6 +10,7 @@ from genmask_jax import hosts
 from genmask_jax.config import TrainConfig, VAETrainConfig
 from genmask_jax.data.latents.cached_instruction import cached_instruction
 from genmask_jax.data.latents.store import fingerprint, need_same, need_same_instruction, read_identity
+from genmask_jax.data.mirror import report
 from genmask_jax.data.sources import check as check_data
 from genmask_jax.data.sources import segment_source, texts
 from genmask_jax.errors import UserError
@@ -65,7 +66,11 @@ def train_genmask(
     start = base or (Pretrained(config.init) if config.init and not begun else None)
     kept = place.path / INSTRUCTION
     known = kept if place.resumed and kept.exists() else None
-    said = [] if known else texts(config.data)  # a resumed run's tokenizer stays
+    flips = config.data.augment.flip > 0
+    said = texts(config.data) if flips or not known else []
+    if flips:
+        logging.info("from the start of the train split, %s", report(said, config.data.augment.flip_words))
+    said = [] if known else said  # a resumed run's tokenizer stays
     if start:
         theirs = start.instruction(config.instruction.name)
         if theirs and config.instruction.name == "tiny" and not tiny.fits(theirs, known, said):

@@ -20,7 +20,8 @@ def example(text="the leaf", is_class=False, absent=(), seed=0):
 
 
 def vary(one, rng=None, size=64, **options):
-    fields = {name: options.pop(name) for name in ("crop", "flip", "jitter") if name in options}
+    names = ("crop", "flip", "flip_words", "jitter")
+    fields = {name: options.pop(name) for name in names if name in options}
     config = DataConfig(size=size, augment=AugmentConfig(**fields), **options)
     return augment.VarySegment(config).random_map(one, rng or RNG(0))
 
@@ -33,16 +34,26 @@ def test_a_flip_mirrors_image_mask_and_words():
     assert flipped["text"] == "the Right leaf, left of the rightmost"
 
 
-@pytest.mark.parametrize("text", ["turning clockwise", "the word STOP", "левый лист", "左边的叶子"])
-def test_images_whose_words_cannot_be_mirrored_stay(text):
-    one = example(text)
+@pytest.mark.parametrize("text", ["turning clockwise", "à gauche", "right behind", "左边的叶子"])
+@pytest.mark.parametrize("is_class", [False, True])
+def test_images_whose_words_cannot_be_mirrored_stay(text, is_class):
+    """With their masks, or with their prompts; also those of classes. A VAE hears nothing of words."""
+    one = example(text, is_class=is_class)
     flipped = vary(one, flip=1.0)
     np.testing.assert_array_equal(flipped["image"], vary(one, flip=0.0)["image"])
+    np.testing.assert_array_equal(flipped["mask"], vary(one, flip=0.0)["mask"])
     assert flipped["text"] == text
+    config = DataConfig(size=64, augment=AugmentConfig(flip=1.0))
+    prompted = augment.VaryGenerate(config).random_map(one, RNG(0))
+    np.testing.assert_array_equal(prompted["image"], flipped["image"])
+    assert prompted["text"] == text
+    unheard = augment.VarySegment(config, with_text=False).random_map(one, RNG(0))
+    np.testing.assert_array_equal(unheard["mask"], flipped["mask"][:, ::-1])
 
 
-def test_words_with_marks_are_latin():
-    assert augment.mirror_words("la feuille à left, « été »") == "la feuille à right, « été »"
+def test_words_that_the_user_adds_are_mirrored():
+    one = example("Blatt on the left", is_class=True)
+    assert vary(one, flip=1.0, flip_words=("blatt",))["text"] == "Blatt on the right"
 
 
 def test_crops_keep_half_of_the_target_and_move_image_and_mask_together():
@@ -71,10 +82,17 @@ def test_an_empty_target_and_a_target_of_one_pixel_can_be_cropped():
         assert mask[augment.crop_box(mask, 0.1, RNG(seed))].any()
 
 
-@pytest.mark.parametrize("text", ["the leaf on the left", "the largest leaf", "leaf in the corner"])
-def test_words_of_place_keep_the_image_whole(text):
+@pytest.mark.parametrize(
+    "text", ["the leaf on the left", "the largest leaf", "leaf in the corner", "far rt", "das linke Blatt"]
+)
+def test_words_of_place_or_unknown_ones_keep_the_image_whole(text):
     one = example(text)
     np.testing.assert_array_equal(vary(one, crop=0.2)["image"], vary(one, crop=1.0)["image"])
+
+
+def test_the_name_of_a_class_need_not_be_known_for_a_crop():
+    one = example("Blatt", is_class=True)
+    assert not np.array_equal(vary(one, crop=0.2)["image"], vary(one, crop=1.0)["image"])
 
 
 def test_jitter_changes_colours_alone_and_within_bounds():

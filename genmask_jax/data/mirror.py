@@ -1,0 +1,160 @@
+"""Mirroring a text with its image: left and right change places, where that is surely what it means.
+
+A text is mirrored only if each of its words is known (`english.py`, or added by the user), and if each left
+and right in it is a place or a side: "on the left", "the far right car", "his left hand", "left of the bus".
+Otherwise ("right behind", "what is left", "left handed", "das linke Auto", "lft", "number 7") image and text
+stay as they are.
+"""
+
+import collections
+import functools
+import re
+from collections.abc import Iterable, Sequence
+
+from genmask_jax.data.english import QUALITIES, THINGS, base_of, word_set
+
+_PAIRS = (
+    ("left", "right"),
+    ("leftmost", "rightmost"),
+    ("leftward", "rightward"),
+    ("leftwards", "rightwards"),
+)
+SWAPS = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
+"""What changes places."""
+ORDINALS = word_set("first second third fourth fifth sixth seventh eighth ninth tenth last")
+"""They count from a side, which must be named: the second zebra of a mirrored row is another one."""
+_FROM_A_SIDE = re.compile(r"\bfrom (the )?(far )?(left|right|top|bottom|front|back)\b")
+_PLACES = word_set("far top bottom upper lower front back rear middle center centre mid extreme very")
+"""What makes a place of the side that follows: "far left", "the bottom right car"."""
+_OWNERS = word_set("the his her its their your my our whose")
+_TO_A_SIDE = word_set("on to at from toward towards")
+_BEFORE_A_SIDE = _TO_A_SIDE | word_set("in of by near along with and")
+_DIRECTIONS = word_set("facing looking pointing leaning heading turned tilted")
+_SIDES = word_set("side corner edge half border margin most")
+"""Whatever is before "left side", it is a place."""
+_NOT_SIDED = word_set("turn angle triangle field way size colour color shape spot kind type order place")
+"""Nouns of which the right one is another than that on the right, or that a mirror image changes."""
+_NEARLY = word_set("""
+behind in above below under beside next at on near by up down here there across after before over out
+between off against through where when now away along inside outside alone
+""")
+"""Before these, "right" may mean exactly, and "left" that something was."""
+_BEFORE_LEFT_OF = _OWNERS | word_set("just directly immediately slightly far bottom top")
+"""After other words, "left of" may mean what is left of something."""
+_ADJECTIVES = QUALITIES - word_set("open closed clean dirty dry wet broken bare empty")
+
+
+@functools.lru_cache(maxsize=65536)
+def unsure(text: str, known: frozenset[str] = frozenset()) -> str | None:
+    """The first word, or words, of a text with which it may not be true of the mirrored image.
+
+    Args:
+        text: of any language.
+        known: words in lower case that are true of a mirrored image, beside those of `english.py`.
+
+    Returns:
+        None if left and right can surely change places in it.
+    """
+    strange = unknown(text, known)
+    if strange is not None:
+        return strange
+    clauses = _clauses(text)
+    counted = next(filter(_is_ordinal, words(text)), None)
+    if counted and not any(_FROM_A_SIDE.search(" ".join(clause)) for clause in clauses):
+        return counted
+    for clause in clauses:
+        for i, word in enumerate(clause):
+            parts = clause[:i], clause[i + 1 :]
+            if word in ("left", "right") and not _is_side(word, *parts, alone=len(clauses) == 1):
+                return " ".join(clause[max(0, i - 1) : i + 2])
+    return None
+
+
+def unknown(text: str, known: frozenset[str] = frozenset()) -> str | None:
+    """The first word or character of a text that is not known; None if all are."""
+    odd = re.search(r"[^\w\s'’,.;:!?()/&-]", text)
+    if odd:
+        return odd[0]
+    for word in words(text):
+        if word in SWAPS or word in known or _is_ordinal(word):
+            continue
+        if base_of(word) is None:
+            return word
+    return None
+
+
+def mirror(text: str) -> str:
+    """The text with left and right exchanged, in the same case; for texts that are not `unsure`."""
+    return re.sub(r"[A-Za-z]+", lambda match: _swapped(match[0]), text)
+
+
+def report(texts: Sequence[str], known: Iterable[str] = ()) -> str:
+    """How many of the texts are not mirrored, and the most frequent words that stand in the way."""
+    reasons = collections.Counter(unsure(text, frozenset(known)) for text in texts)
+    kept = len(texts) - reasons.pop(None, 0)
+    if not kept:
+        return f"all {len(texts)} texts can be mirrored with their images"
+    often = ", ".join(f"{why!r} ({count})" for why, count in reasons.most_common(8))
+    return (
+        f"{kept} of {len(texts)} texts keep their images from being mirrored, because of {often}"
+        f"{' and others' if len(reasons) > 8 else ''}; words that are as true of a mirror image can be added "
+        "with config.data.augment.flip_words"
+    )
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in lower case."""
+    return [word for clause in _clauses(text) for word in clause]
+
+
+def _clauses(text: str) -> list[list[str]]:
+    """The words of each clause, in lower case; hyphens, underscores and slashes part words."""
+    text = re.sub(r"[-_/&\s]+", " ", text.lower().replace("’", "'"))
+    found = [re.findall(r"\w+(?:'\w+)*'?", clause) for clause in re.split(r"[,.;:!?()]", text)]
+    return [clause for clause in found if clause]
+
+
+def _is_ordinal(word: str) -> bool:
+    return word in ORDINALS or re.fullmatch(r"\d+(st|nd|rd|th)", word) is not None
+
+
+def _is_side(side: str, before: list[str], after: list[str], *, alone: bool) -> bool:
+    """Whether `side`, "left" or "right", between these words of its clause is surely a place or a side.
+
+    `alone`: whether the clause is the whole text.
+    """
+    follows = after[0] if after else ""
+    if follows in _SIDES or after[:2] == ["hand", "side"]:  # but not "right side up", "left half eaten"
+        return after[:2] not in (["side", "up"], ["side", "by"], ["half", "eaten"], ["half", "empty"])
+    if follows == "of":
+        return side == "right" or not before or before[-1] in _BEFORE_LEFT_OF
+    sided = base_of(follows, THINGS | _ADJECTIVES) if follows else None
+    if follows and (base_of(follows) in _NOT_SIDED or follows in ("handed", "footed", "over")):
+        return False
+    rest = list(before)
+    while rest and rest[-1] in _PLACES:
+        rest.pop()
+    placed, last = len(rest) < len(before), rest[-1] if rest else ""
+    if last in _OWNERS and len(rest) > 1 and rest[-2] in _BEFORE_A_SIDE:  # "on the left", "in his right hand"
+        return follows not in _NEARLY or rest[-2] in _TO_A_SIDE
+    if sided and (not last or last in _OWNERS or last in ("a", "with") or _is_owner(last)):  # "the left car"
+        return True
+    if placed or last in _TO_A_SIDE:  # "far right", "on left"
+        return follows not in _NEARLY
+    if last in _DIRECTIONS:  # "facing left"
+        return follows in ("", "and", "with", "wearing")
+    return alone and not follows and last in ("", "the") and len(rest) < 2  # "left", "the right"
+
+
+def _is_owner(word: str) -> bool:
+    """Whether a word is a noun's possessive, as in "the man's left hand"."""
+    return word.endswith(("'s", "s'")) and base_of(word, THINGS) is not None
+
+
+def _swapped(word: str) -> str:
+    other = SWAPS.get(word.lower())
+    if other is None:
+        return word
+    if word.isupper():
+        return other.upper()
+    return other.capitalize() if word[0].isupper() else other
