@@ -9,10 +9,9 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8, UInt32
 
 from genmask_jax import flow
-from genmask_jax.config import SamplerConfig
+from genmask_jax.config import SamplerConfig, with_refinement
 from genmask_jax.errors import UserError
 from genmask_jax.inference.batching import (
-    bucket_size,
     example_keys,
     example_noise,
     fixed_batches,
@@ -32,8 +31,12 @@ class MaskSampler:
         """`networks.params` may change between calls (as in training); the rest may not.
 
         `batch_size` is per host; it is rounded up to shard evenly over the host's devices.
+
+        Raises:
+            UserError: masks are to be refined, and the model was not trained for it (`with_refinement`).
         """
-        self.networks, self.sampler = networks, sampler
+        self.networks = networks
+        self.sampler = with_refinement(sampler, networks.config.timesteps.segment)
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         self._sample = jax.jit(self.trace)
         self._encode, self._decide = jax.jit(self._trace_encode), jax.jit(self._trace_decide)
@@ -74,25 +77,34 @@ class MaskSampler:
         images: UInt8[np.ndarray, "N H W 3"],
         texts: Sequence[str],
         indices: Sequence[int] | np.ndarray | None = None,
+        *,
+        batch_sizes: tuple[int, int] | None = None,
     ) -> tuple[Float[np.ndarray, "N K H W"], Float[np.ndarray, "N K H W"]]:
         """Probabilities of each of K phrases in each image, and their standard deviation over the noises.
 
         An image is encoded once for all phrases, and its noises are the same for all of them. The deviation
-        is 0 where `sampler.mask_samples` is 1. Compiled for each of a few batch sizes (`bucket_size`). For
-        the arguments and errors see `__call__`.
+        is 0 where `sampler.mask_samples` is 1. If the mesh spans several hosts, each passes its own images,
+        and all pass the same number of images, the same phrases and the same batch sizes. Compiled once for
+        each pair of batch sizes. For the arguments and errors see `__call__`.
+
+        Args:
+            images, texts, indices: see `__call__`; every text is asked of every image.
+            batch_sizes: how many images are encoded at once, and how many masks are computed at once, per
+                host; the sampler's own for both if None.
         """
         self._need_texts(texts)
         networks = self.networks
         mesh, params, frozen = networks.mesh, networks.params, networks.frozen
+        of_images, of_masks = (host_batch_size(n, mesh) for n in batch_sizes or (self.batch_size,) * 2)
         numbers = np.arange(len(images)) if indices is None else np.asarray(indices)
         latents = []
-        for batch, real in fixed_batches(len(images), bucket_size(len(images), self.batch_size, mesh)):
+        for batch, real in fixed_batches(len(images), of_images):
             latents.append(own_rows(self._encode(params, frozen, to_devices(images[batch], mesh)))[:real])
         inputs = stack_inputs([networks.preparer(text, image) for image in images for text in texts])
         of_image = np.repeat(np.arange(len(images)), len(texts))
         rows = (np.concatenate(latents)[of_image], inputs, example_keys(self.seed, numbers[of_image]))
         means, deviations = [], []
-        for batch, real in fixed_batches(len(of_image), bucket_size(len(of_image), self.batch_size, mesh)):
+        for batch, real in fixed_batches(len(of_image), of_masks):
             arguments = to_devices(jax.tree.map(lambda x, b=batch: x[b], rows), mesh)
             mean, deviation = self._decide(params, frozen, *arguments)
             means.append(own_rows(mean)[:real])

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from genmask_jax.config import SamplerConfig, with_given
 from genmask_jax.errors import UserError
 from genmask_jax.images import to_model_size, to_rgb
+from genmask_jax.inference.batching import bucket_size
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import to_image_size, to_mask
@@ -114,7 +115,9 @@ class Segmenter:
         whole = [to_rgb(image, f"image {i}") for i, image in enumerate(images)]
         sampler = self._sampler(noises)
         small = np.stack([to_model_size(image, self.networks.size) for image in whole])
-        means, deviations = sampler.of_phrases(small, texts, numbers)
+        counts, mesh = (len(small), len(small) * len(texts)), self.networks.mesh
+        sizes = bucket_size(counts[0], BATCH_SIZE, mesh), bucket_size(counts[1], BATCH_SIZE, mesh)
+        means, deviations = sampler.of_phrases(small, texts, numbers, batch_sizes=sizes)
         return [
             _at_own_size(image, texts, mean, deviation if noises else None, sampler.sampler)
             for image, mean, deviation in zip(whole, means, deviations, strict=True)
