@@ -83,7 +83,8 @@ class DataConfig:
     num_workers: processes that prepare batches; 0 uses threads of the main process.
     augment: random variation of training examples.
     templates: how a class is asked for, with {} for its name; training draws one, scoring uses the first.
-    absent_share: how often training asks for a class that the image does not show (an empty mask).
+    absent_share: how often training asks for a class that the image does not show (an empty mask). Images
+        that show no class at all are trained on in this way alone.
     """
 
     name: str = "refershapes"
@@ -140,8 +141,8 @@ class SamplerConfig:
     """Sampling in validation and in the scripts.
 
     mask_steps: 1 is one pass from pure noise; further passes refine the mask at low noise.
-    refine_t: timestep at which a mask is refined; 0 for the median of the low mode of `timesteps.segment`, the
-        law that masks were trained by. At levels that are not trained, refining makes masks worse.
+    refine_t: timestep at which a mask is refined; 0 for the median of the low mode of `timesteps.segment`,
+        the law that masks were trained by. Refining at a level that it hardly draws makes masks worse.
     mask_samples: number of noise samples whose masks are averaged.
     mask_threshold: a pixel is in the mask if its probability is above this. 0.5 is halfway between black and
         white; a model in doubt between two objects gives each less, so a threshold chosen on val is better.

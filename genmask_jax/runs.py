@@ -36,7 +36,7 @@ with epy.lazy_imports():  # half a second, which a packed model does not need
     import orbax.checkpoint as ocp
 
 OLD_REFINE_T = 0.3
-"""The former default of `sampler.refine_t`: runs have stored it, though their masks are hardly trained there."""
+"""The former default of `sampler.refine_t`, stored by runs whose masks were hardly trained there."""
 
 
 def find_step(workdir: epath.PathLike, which: str) -> int:
