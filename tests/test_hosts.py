@@ -64,7 +64,7 @@ def begin(script, arguments, cwd, *, processes=1, devices=1, said=by_flags, fold
 
 
 def finish(started) -> list[int]:
-    return [process.wait(timeout=300) for process in started]
+    return [process.wait(timeout=600) for process in started]
 
 
 def training(vae, workdir, *more):

@@ -258,7 +258,7 @@ def as_yolo(raw):
         path = raw / "labels" / f"{i}.txt"
         path.parent.mkdir(exist_ok=True)
         path.write_text("" if i else "0 0.1 0.1 0.9 0.1 0.9 0.9")
-    (raw / "classes.txt").write_text("cat\nsun\n")
+    (raw / "classes.txt").write_text("cat\n")
 
 
 def as_coco(raw):
