@@ -210,6 +210,17 @@ def test_two_names_and_jpegs_of_black_and_white(tmp_path):
     assert (mask == (numbers == 255)).mean() > 0.98
 
 
+@pytest.mark.parametrize("file", ["classes.txt", "phrases.txt"])
+def test_small_objects_in_jpegs(tmp_path, file):
+    """Most pixels are black, as in many a palette."""
+    numbers = np.zeros((H, W), np.uint8)
+    numbers[8:16, 16:32] = 255
+    write(tmp_path, [numbers] * 2, where="masks/{}.jpg")
+    (tmp_path / file).write_text({"classes.txt": "background\nroad", "phrases.txt": "road"}[file])
+    mask = read(tmp_path)[0]["train", "0", "road"]
+    assert (mask == (numbers == 255)).mean() > 0.98
+
+
 def soft(values):
     """Edges blurred, as by resizing."""
     small = Image.fromarray(values.astype(np.uint8)).resize((W // 2, H // 2), Image.Resampling.BILINEAR)
@@ -407,6 +418,15 @@ def test_the_version_that_fits_the_list_is_read(tmp_path, endings, names):
     unread = [line for line in plan.problems.notes if "are not read" in line]
     assert len(unread) == len(endings) - 1  # one line for a version, not one for a file
     assert not any("gtFine" in line and "without" in line for line in plan.problems.left_out)
+
+
+def test_an_image_without_the_version_that_is_read_is_left_out(tmp_path):
+    cityscapes(tmp_path, "labelIds", "labelTrainIds")
+    (tmp_path / "gtFine" / "train" / "x" / "x_1_gtFine_labelTrainIds.png").unlink()
+    (tmp_path / "classes.txt").write_text(TRAIN_NAMES)
+    found, plan = read(tmp_path)
+    assert {image for _, image, _ in found} == {"x_0"}
+    assert any("x_1_leftImg8bit.jpg has no file of classes" in line for line in plan.problems.left_out)
 
 
 def test_versions_that_fit_equally_are_an_error(tmp_path):
