@@ -112,9 +112,11 @@ def test_jpegs_have_the_nearest_colour(tmp_path):
 
 
 def test_a_class_that_only_edges_of_a_jpeg_have_is_not_asked_for(tmp_path):
-    """Black beside (0, 128, 192) has (0, 64, 96), or nearly, between."""
-    numbers = np.where(np.arange(W) < W // 2 + 3, 1, 4) * np.ones((H, 1), int)
-    write(tmp_path, [as_colours(numbers)] * 2, "labels/{}.jpg", label_colors__txt=CAMVID + "0 64 96\tWater\n")
+    numbers = np.where(np.arange(W) < W // 2, 1, 4) * np.ones((H, 1), int)
+    masks = [as_colours(numbers) for _ in range(2)]
+    for mask in masks:
+        mask[:, W // 2 : W // 2 + 2] = (0, 64, 96)
+    write(tmp_path, masks, "labels/{}.jpg", label_colors__txt=CAMVID + "0 64 96\tWater\n")
     found, plan = read(tmp_path)
     assert texts(found) == {"bicyclist"}
     assert any("classes occur nowhere" in line and "water" in line for line in plan.problems.left_out)
