@@ -270,8 +270,10 @@ def test_blurred_edges_are_black_and_white(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "values", [(0, 128, 255), (0, 1, 2), (1, 2, 3), (0, 100, 200, 255), (0, 127, 254), (0, 20, 40)]
-)
+    "values",
+    [(0, 128, 255), (0, 1, 2), (1, 2, 3), (0, 100, 200, 255), (0, 127, 254), (0, 20, 40), (0, 1, 255),
+     (0, 250, 255), (*range(21), 255)],
+)  # fmt: skip
 def test_more_than_two_values_are_never_black_and_white(tmp_path, values):
     save(tmp_path / "a.png", blocks(of=values).astype(np.uint8))
     assert values_of(epath.Path(tmp_path / "a.png")) is None
