@@ -1,4 +1,7 @@
-"""Shared by the commands: flags, one-line errors, the compilation cache."""
+"""Shared by the commands: flags, help, one-line errors, the compilation cache.
+
+A command imports JAX, and what needs it, in its functions: `--help` and mistakes are answered at once.
+"""
 
 import argparse
 import ctypes
@@ -9,18 +12,19 @@ import re
 import runpy
 import sys
 import traceback
+import types
 from collections.abc import Callable
 from logging import ERROR, WARNING
 from typing import Any
 
-import jax
 from absl import app, flags, logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from genmask_jax import hosts
 from genmask_jax.errors import UserError
 from genmask_jax.paths import expand_flags
+
+flags.disclaim_key_flags()  # the flags that are defined here belong to the command that asks for them
 
 # transformers warns at import that PyTorch is missing, which its tokenizers do not need. TensorFlow, which
 # only writes TensorBoard events here, logs the CPU features that it could use.
@@ -38,22 +42,73 @@ def run(main: Callable[[], None]) -> None:
         suit_cpu()
         use_compilation_cache()
         if "coordinator" in flags.FLAGS:
+            from genmask_jax import hosts
+
             hosts.connect()
         guard(main)
 
+    if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
+        _print_help(sys.modules[main.__module__])
+        return
     try:
         app.run(guarded, flags_parser=_parse)
     except (UserError, flags.Error) as error:
         fail(str(error))
 
 
+def define_host_flags() -> None:
+    """Flags to connect processes by hand; not needed on a TPU slice or under SLURM."""
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if processes are started by hand.")
+    flags.DEFINE_integer("num_processes", None, "Number of processes.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", lower_bound=0)
+
+
+def as_called(text: str) -> str:
+    """`text` with the commands and configs in it as they are called here.
+
+    `python launch/train.py --config=configs/genmask_tiny.py` in a checkout is `genmask-train
+    --config=genmask_tiny` where the package is installed.
+    """
+    if sys.argv[0].endswith(".py"):
+        return text
+    name = r"(?<![\w/])(?:python )?launch/(\w+)\.py"
+    text = re.sub(name, lambda match: f"genmask-{match[1].replace('_', '-')}", text)
+    return re.sub(r"(?<![\w/])configs/(\w+)\.py", r"\1", text)
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help begins with the docstring of the command."""
+    return argparse.ArgumentParser(
+        description=as_called(description or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _print_help(command: types.ModuleType) -> None:
+    """The help of a command with absl's flags, in the form of the others'."""
+    parser = make_parser(command.__doc__)
+    for flag in flags.FLAGS.get_key_flags_for_module(command):
+        default = f" (default: {flag.default})" if flag.default not in (None, False, "", []) else ""
+        options: dict[str, Any] = {"help": f"{flag.help}{default}".replace("%", "%%")}
+        options |= {"action": "store_true"} if flag.boolean else {"required": _is_required(flag)}
+        if isinstance(flag, flags.EnumFlag):
+            options["choices"] = flag.parser.enum_values
+        parser.add_argument(f"--{flag.name}", **options)
+    parser.print_help()
+
+
+def _is_required(flag: flags.Flag) -> bool:
+    return any("must have a value" in validator.message for validator in flag.validators)
+
+
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parses the command line of a script without a config."""
+    """Parses the command line of a command without a config."""
     return parser.parse_args(expand_flags(sys.argv[1:]))
 
 
 def parse_known(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
-    """The same, and the arguments that the script hands on to others."""
+    """The same, and the arguments that the command hands on to others."""
     return parser.parse_known_args(expand_flags(sys.argv[1:]))
 
 
@@ -78,9 +133,8 @@ def _parse(arguments: list[str]) -> list[str]:
     """Parses absl's flags; an unknown config field or a wrong value becomes a one-line error."""
     arguments = [_with_config_path(argument) for argument in expand_flags(arguments)]
     try:
-        rest = flags.FLAGS(arguments)
-        _need_config_file()
-        return rest
+        _need_config_file(arguments)
+        return flags.FLAGS(arguments)
     except UserError:
         raise
     except Exception as error:  # a config file is a program
@@ -88,6 +142,7 @@ def _parse(arguments: list[str]) -> list[str]:
         if values:
             _need_fields(arguments, load_config(values[-1]))
         if isinstance(error, flags.Error):
+            _need_given()
             raise
         raise UserError(f"--config: {type(error).__name__}: {error}") from error
 
@@ -115,8 +170,7 @@ def configs() -> pathlib.Path:
 def load_config(value: str) -> Any:
     """What a config file returns. Raises UserError if there is no such file, or it fails."""
     path, _, argument = config_path(value).partition(":")
-    if not os.path.exists(path):
-        raise UserError(f"--config={path}: there is no such file; see configs/")
+    _find_config(path)
     try:
         return runpy.run_path(path)["get_config"](*([argument] if argument else []))
     except UserError:
@@ -149,17 +203,33 @@ def _need_fields(arguments: list[str], config: Any) -> None:
             )
 
 
-def _need_config_file() -> None:
+def _need_config_file(arguments: list[str]) -> None:
     """Checks that the config file exists; ml_collections itself raises only on use, with many lines."""
-    if "config" in flags.FLAGS:
-        config: Any = flags.FLAGS["config"]
-        if config.value is not None and not isinstance(config.value, ConfigDict):
-            raise UserError(f"--config={config.config_filename}: there is no such file; see configs/")
+    for argument in arguments:
+        if match := re.match(r"--?config=([^:]*)", argument):
+            _find_config(match[1])
+
+
+def _find_config(path: str) -> None:
+    """Raises UserError if there is no such config file."""
+    if not os.path.isfile(path):
+        known = sorted(file.stem for file in configs().glob("*.py"))
+        raise UserError(f"--config={path}: there is no such file; by name there are {', '.join(known)}")
+
+
+def _need_given() -> None:
+    """Raises UserError if a required flag is not given."""
+    for module in flags.FLAGS.flags_by_module_dict().values():
+        for flag in module:
+            if flag.value is None and _is_required(flag):
+                raise UserError(
+                    f"--{flag.name} is missing: {flag.help[0].lower()}{flag.help[1:].rstrip('.')}"
+                )
 
 
 def fail(message: str) -> None:
     """Prints one line to stderr and exits with status 1."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {as_called(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -190,6 +260,8 @@ def share_card() -> None:
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    import jax
+
     default = epath.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "genmask_jax"
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         jax.config.update("jax_compilation_cache_dir", str(default))

@@ -15,16 +15,13 @@ import os
 from genmask_jax import cli
 from genmask_jax.demo import limits
 from genmask_jax.errors import UserError
-from genmask_jax.inference.load import load
 from genmask_jax.pretrained import DEFAULT
 
 LOOPBACK = "127.0.0.1"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--checkpoint", default=DEFAULT, help="a trained model (default: in the package)")
     parser.add_argument("--step", default="last", help="last, best, or a step")
     parser.add_argument("--host", default=LOOPBACK, help=f"address to serve at (default: {LOOPBACK})")
@@ -43,6 +40,8 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Serves until it is interrupted. Raises UserError."""
+    from genmask_jax.inference.load import load
+
     if importlib.util.find_spec("gradio") is None:
         raise UserError("the page needs Gradio: pip install -r requirements-demo.txt")
     if arguments.per_minute < 1:

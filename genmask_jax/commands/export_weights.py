@@ -25,21 +25,22 @@ from genmask_jax import cli
 from genmask_jax.errors import UserError
 from genmask_jax.paths import listed, make_directory
 from genmask_jax.pretrained import directory_of
-from genmask_jax.weights import lora, packing, qwen, wan
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     parser.add_argument("name", choices=EXPORTS, help="what to write")
     parser.add_argument(
         "--from", dest="source", type=directory_of, required=True, help="training run, or imported weights"
     )
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to create")
     parser.add_argument("--step", default="last", help="checkpoint of a run: last, best, or a step")
-    parser.add_argument("--dtype", choices=packing.DTYPES, help="genmask: of the weights; float16 by default")
-    parser.add_argument("--only", choices=wan.PARTS, help="wan: only this part")
+    parser.add_argument(
+        "--dtype",
+        choices=["float16", "bfloat16", "float32"],
+        help="genmask: of the weights; float16 by default",
+    )
+    parser.add_argument("--only", choices=["dit", "vae"], help="wan: only this part")
     arguments = cli.parse(parser)
     cli.guard(lambda: export(arguments))
 
@@ -59,6 +60,8 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def export_wan(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+    from genmask_jax.weights import wan
+
     if arguments.only != "vae":
         yield wan.export_dit(arguments.source, arguments.out, arguments.step, progress)
     if arguments.only != "dit":
@@ -66,19 +69,27 @@ def export_wan(arguments: argparse.Namespace, progress: Callable[[int], None]) -
 
 
 def export_qwen(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+    from genmask_jax.weights import qwen
+
     yield qwen.export_qwen(arguments.source, arguments.out, progress)
 
 
 def export_genmask(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+    from genmask_jax.weights import packing
+
     dtype = arguments.dtype or "float16"
     yield packing.pack_run(arguments.source, arguments.out, arguments.step, dtype, progress)
 
 
 def export_run(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+    from genmask_jax.weights import lora
+
     yield lora.merge_run(arguments.source, arguments.out, arguments.step, progress)
 
 
 def export_lora(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+    from genmask_jax.weights import lora
+
     yield lora.export_lora(arguments.source, arguments.out, arguments.step)
 
 

@@ -46,9 +46,7 @@ glibc reads it only when a process starts; `cli.suit_cpu` does the rest."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--raw", type=epath.Path, required=True, help="folder of images and masks")
     parser.add_argument("--workdir", required=True, help="directory of everything that this makes")
     parser.add_argument(

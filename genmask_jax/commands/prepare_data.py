@@ -30,9 +30,7 @@ from genmask_jax.errors import UserError
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     parser.add_argument("name", choices=["stamps", *BUILDERS], help="which dataset")
     parser.add_argument("--out", type=epath.Path, help="directory to create")
     parser.add_argument(

@@ -28,26 +28,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from genmask_jax import cli
-from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES, read_image
-from genmask_jax.inference.generator import Generator
-from genmask_jax.inference.reasoner import Reasoner
-from genmask_jax.inference.segmentation import VIEWS
-from genmask_jax.inference.segmenter import BATCH_SIZE, Segmenter
 from genmask_jax.paths import listed, make_directory, read_text
 from genmask_jax.pretrained import DEFAULT, directory_of
-from genmask_jax.runs import find_step, read_config
-from genmask_jax.sheets import generation_sheet
 
+VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
 IMAGE_VIEWS = ("mask", "overlay", "probability")
 """Written by default."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     add = parser.add_argument
     add("--text", required=True, help="what to segment or to generate; several parts with ';', or @FILE")
     add(
@@ -90,6 +82,8 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Segments or generates. Raises UserError; exits with status 1 if an image could not be read."""
+    from genmask_jax.runs import find_step
+
     texts = read_texts(arguments.text)
     views = tuple(view for view in arguments.save.split(",") if view)
     wrong = [view for view in views if view not in VIEWS]
@@ -123,6 +117,8 @@ def read_texts(text: str) -> list[str]:
 
 def segment(arguments: argparse.Namespace, texts: list[str], views: tuple[str, ...]) -> None:
     """Segments all images, some at a time, and says which could not be read."""
+    from genmask_jax.inference.segmenter import BATCH_SIZE, Segmenter
+
     paths = find_images(arguments.image)
     names = unique_names(paths)
     out = make_directory(arguments.out, "--out")
@@ -218,6 +214,9 @@ def need_new(out: epath.Path, starts: list[str], overwrite: bool) -> None:
 
 def generate(arguments: argparse.Namespace, texts: list[str]) -> None:
     """Generates `--num_images` for each prompt; several images are numbered, and shown in grid.png."""
+    from genmask_jax.inference.generator import Generator
+    from genmask_jax.sheets import generation_sheet
+
     out = make_directory(arguments.out, "--out")
     need_new(out, ["image", "grid"], arguments.overwrite)
     generator = Generator.from_pretrained(arguments.checkpoint, step=arguments.step)
@@ -253,6 +252,10 @@ def describe(arguments: argparse.Namespace, image: np.ndarray, text: str) -> str
     The language model is loaded before the run's own encoder, and freed again, so that only one of them is in
     memory at a time.
     """
+    from genmask_jax.config import TrainConfig
+    from genmask_jax.inference.reasoner import Reasoner
+    from genmask_jax.runs import read_config
+
     directory = directory_of(arguments.checkpoint)
     config = read_config(TrainConfig, directory)
     options = {"dtype": config.compute_dtype, "batch_size": 1, "seed": arguments.seed}
