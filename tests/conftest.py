@@ -176,7 +176,7 @@ def handlers(micro_run):
 @pytest.fixture(scope="session")
 def address(handlers):
     """The web page, served on this machine."""
-    pytest.importorskip("gradio", reason="needs requirements-demo.txt")
+    pytest.importorskip("gradio", reason="needs the extra demo")
     from genmask_jax.demo import limits, page
 
     with socket.socket() as found:

@@ -24,7 +24,7 @@ from test_finetune import write_leaves
 
 from genmask_jax.data.prepared import records
 
-NEEDS = re.compile(r"#.*\bneeds (a pod|a card|a download|16 GB|data/stamps|requirements-(tpu|gpu)\.txt)")
+NEEDS = re.compile(r"#.*\bneeds (a pod|a card|a download|16 GB|data/stamps|the extra (tpu|gpu))")
 COMMAND = re.compile(r"(?:/usr/bin/time -v )?(?:\.venv/bin/)?python launch/(\w+)\.py(.*)")
 
 STANDS_FOR = {

@@ -1,6 +1,6 @@
 """Compiles a run for TPUs or GPUs that are not here: does it fit, and roughly how fast is it?
 
-    pip install -r requirements-tpu.txt       # or requirements-gpu.txt
+    pip install "genmask-jax[tpu]"      # or genmask-jax[gpu]
     python launch/compile.py --config=configs/genmask_l.py --topology=v5e:16x16 --config.mesh.fsdp=16
     python launch/compile.py --config=configs/genmask_l.py --topology=h100:4x8 --config.mesh.fsdp=8
 

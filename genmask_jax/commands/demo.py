@@ -4,17 +4,17 @@
     python launch/demo.py --checkpoint=runs/mine/model --port=7861
 
 Open the address that it prints. Only this machine can, unless --host=0.0.0.0 lets others in; then put a proxy
-with TLS and passwords in front of it. Needs requirements-demo.txt (pip install "genmask-jax[demo]").
+with TLS and passwords in front of it. Needs pip install "genmask-jax[demo]".
 docs/demo.md describes the page, its limits and its API.
 """
 
 import argparse
-import importlib.util
 import os
 
 from genmask_jax import cli
 from genmask_jax.demo import limits
 from genmask_jax.errors import UserError
+from genmask_jax.extras import need
 from genmask_jax.pretrained import DEFAULT
 
 LOOPBACK = "127.0.0.1"
@@ -42,8 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Serves until it is interrupted. Raises UserError."""
     from genmask_jax.inference.load import load
 
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError("the page needs Gradio: pip install -r requirements-demo.txt")
+    need("gradio", "demo", "the page")
     if arguments.per_minute < 1:
         raise UserError(f"--per_minute={arguments.per_minute} must be positive")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

@@ -351,7 +351,7 @@ def test_without_the_compiler_one_line_says_so(tmp_path):
 
     config = f"--config={LAUNCH.parent}/configs/genmask_tiny.py"
     done = run_script("compile", config, "--topology=v5e:2x2", cwd=tmp_path)
-    one_line_error(done, "--topology=v5e:2x2", "requirements-tpu.txt")
+    one_line_error(done, "--topology=v5e:2x2", "genmask-jax[tpu]")
 
 
 def installed() -> list[str]:
