@@ -19,7 +19,7 @@ from typing import Any
 
 from absl import app, flags, logging
 from etils import epath
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from genmask_jax.errors import UserError
 from genmask_jax.paths import expand_flags
@@ -52,7 +52,7 @@ def run(main: Callable[[], None]) -> None:
         return
     try:
         app.run(guarded, flags_parser=_parse)
-    except (UserError, flags.Error) as error:
+    except UserError as error:
         fail(str(error))
 
 
@@ -129,12 +129,21 @@ def _is_ours(record: Any) -> bool:
     return ours or record.levelno >= (ERROR if "orbax" in folders else WARNING)
 
 
-def _parse(arguments: list[str]) -> list[str]:
+def read_config(arguments: list[str]) -> ConfigDict:
+    """The config that --config=NAME and fields such as --config.data.size=64 give. Raises UserError."""
+    known, arguments = flags.FlagValues(), [_with_config_path(argument) for argument in arguments]
+    options = {"lock_config": True, "flag_values": known, "sys_argv": arguments}
+    config = config_flags.DEFINE_config_file("config", **options)
+    _parse([sys.argv[0], *arguments], known)
+    return config.value
+
+
+def _parse(arguments: list[str], known: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses absl's flags; an unknown config field or a wrong value becomes a one-line error."""
     arguments = [_with_config_path(argument) for argument in expand_flags(arguments)]
     try:
         _need_config_file(arguments)
-        return flags.FLAGS(arguments)
+        return known(arguments)
     except UserError:
         raise
     except Exception as error:  # a config file is a program
@@ -142,8 +151,8 @@ def _parse(arguments: list[str]) -> list[str]:
         if values:
             _need_fields(arguments, load_config(values[-1]))
         if isinstance(error, flags.Error):
-            _need_given()
-            raise
+            _need_given(known)
+            raise UserError(str(error)) from error
         raise UserError(f"--config: {type(error).__name__}: {error}") from error
 
 
@@ -217,9 +226,9 @@ def _find_config(path: str) -> None:
         raise UserError(f"--config={path}: there is no such file; by name there are {', '.join(known)}")
 
 
-def _need_given() -> None:
+def _need_given(known: flags.FlagValues) -> None:
     """Raises UserError if a required flag is not given."""
-    for module in flags.FLAGS.flags_by_module_dict().values():
+    for module in known.flags_by_module_dict().values():
         for flag in module:
             if flag.value is None and _is_required(flag):
                 raise UserError(
