@@ -6,6 +6,7 @@ A command imports JAX, and what needs it, in its functions: `--help` and mistake
 import argparse
 import ctypes
 import difflib
+import importlib.metadata
 import os
 import pathlib
 import re
@@ -256,7 +257,14 @@ def suit_cpu() -> None:
         libc.mallopt(arena_max, 1)
         if not libc.mallopt(mmap_threshold, 2**31 - 1):  # refused before glibc 2.35
             libc.mallopt(mmap_max, 0)
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED")
+    if cpu_flags():
+        os.environ.setdefault("XLA_FLAGS", " ".join(cpu_flags()))
+
+
+def cpu_flags() -> list[str]:
+    """XLA's flags that suit CPUs, of those that this jaxlib knows: it refuses to start with any other."""
+    version = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
+    return ["--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED"] if version >= (0, 10) else []
 
 
 def share_card() -> None:
