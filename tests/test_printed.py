@@ -142,7 +142,7 @@ def run_python(program: str, cwd: pathlib.Path) -> None:
 def test_the_python_of_the_readme_runs(tmp_path):
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     run_python(python_of(PAGES[0]), tmp_path)
-    written = {path.name for path in (tmp_path / "found").iterdir()}
+    written = {path.name for path in (tmp_path / "runs/found").iterdir()}
     assert written >= {"mask_1.png", "mask_2.png", "overlay.png"}
 
 

@@ -1,10 +1,10 @@
 """Exports a model to the formats of other libraries.
 
-    python launch/export_weights.py wan --from=runs/genmask_l --out=exported
-    python launch/export_weights.py qwen --from=weights/qwen_7b --out=exported_qwen
-    python launch/export_weights.py genmask --from=runs/tiny --out=models/tiny
+    python launch/export_weights.py wan --from=runs/genmask_l --out=weights/wan
+    python launch/export_weights.py qwen --from=weights/qwen_7b --out=weights/exported_qwen
+    python launch/export_weights.py genmask --from=runs/tiny --out=weights/tiny
     python launch/export_weights.py run --from=runs/genmask_l_lora --out=runs/merged
-    python launch/export_weights.py lora --from=runs/genmask_l_lora --out=exported_lora
+    python launch/export_weights.py lora --from=runs/genmask_l_lora --out=weights/lora
 
 wan: diffusers' folders transformer/ and vae/, for WanTransformer3DModel and AutoencoderKLWan. --from is a
 training run (its EMA parameters and its VAE) or a directory made by launch/import_weights.py. The VAE is for

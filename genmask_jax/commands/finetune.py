@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> None:
     minutes = (time.monotonic() - began) / 60
     print(f"{minutes:.0f} min. Masks: {model}/evaluation_{plan.split}/masks.png. Now try:")
     sample = cli.as_called("python launch/sample.py")
-    print(f'    {sample} --checkpoint={model} --image=FILE --text="{plan.phrase}" --out=out')
+    print(f'    {sample} --checkpoint={model} --image=FILE --text="{plan.phrase}" --out=runs/out')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     python launch/prepare_data.py stamps --out=data/stamps
     python launch/prepare_data.py refcoco --raw=raw --out=data
-    python launch/prepare_data.py image_folder --raw=my_images --inspect=sheet.png
+    python launch/prepare_data.py image_folder --raw=my_images --inspect=data/sheet.png
     python launch/prepare_data.py image_folder --raw=my_images --out=data
 
 stamps: photographic cut-outs on photographic backgrounds, from Debian packages: from installed ones, else
@@ -27,6 +27,7 @@ from genmask_jax.data.prepared.prepare import prepare
 from genmask_jax.data.prepared.raw.folder import FORMATS
 from genmask_jax.data.stamps.prepare import prepare as prepare_stamps
 from genmask_jax.errors import UserError
+from genmask_jax.paths import make_directory
 
 
 def main() -> None:
@@ -59,6 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.raw is None:
         raise UserError("--raw is missing: the folder of the publisher's files; see docs/benchmarks.md")
     if arguments.inspect is not None:
+        make_directory(arguments.inspect.parent, "--inspect")
         inspect(arguments.name, arguments.raw, arguments.inspect, arguments.format)
         return
     if arguments.num_workers is not None and arguments.num_workers < 1:

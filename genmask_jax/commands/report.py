@@ -1,7 +1,7 @@
 """A run, or several beside one another, as one HTML file: curves, scores, sheets, config, machine.
 
     python launch/report.py runs/tiny
-    python launch/report.py runs/tiny runs/seed1 --out=compared.html
+    python launch/report.py runs/tiny runs/seed1 --out=runs/compared.html
 
 A run may still be going on. The file needs no network. launch/train.py and launch/evaluate.py write it to the
 run's directory by themselves, as report.html.

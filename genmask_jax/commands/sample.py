@@ -1,8 +1,8 @@
 """Segments what --text names in images, or generates images from it.
 
-    python launch/sample.py --image=docs/scene.png --text="the star at the top" --out=found
-    python launch/sample.py --image=photos --text="the sky;the road" --save=label_map,rle --out=found
-    python launch/sample.py --text="a red star" --num_images=4 --out=drawn
+    python launch/sample.py --image=docs/scene.png --text="the star at the top" --out=runs/found
+    python launch/sample.py --image=photos --text="the sky;the road" --save=label_map,rle --out=runs/found
+    python launch/sample.py --text="a red star" --num_images=4 --out=runs/drawn
 
 --image is a file, a folder, or a pattern such as "photos/*.jpg", and may be given several times. --text is a
 phrase, or several: separated by semicolons, or in a file, one a line (--text=@phrases.txt). Files are named
