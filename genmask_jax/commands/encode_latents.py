@@ -1,7 +1,7 @@
 """Encodes a dataset's images and masks with the VAE once, so that training need not do it in every step.
 
     python launch/encode_latents.py --config=configs/genmask_stamps.py --out=data/stamps_latents
-    python launch/encode_latents.py --config=genmask_tiny --config.vae=refershapes --count=9 --out=data/latents
+    python launch/encode_latents.py --config=genmask_tiny --config.vae=refershapes --count=500 --out=data/tiny
     python launch/train.py --config=configs/genmask_stamps.py --config.data.latents=data/stamps_latents ...
 
 The config names the data and the VAE. A cache belongs to both: training rejects one made by another VAE.
