@@ -31,8 +31,8 @@ EXTRAS = {
     for name, lines in PROJECT["optional-dependencies"].items()
 }
 KNOWN = importlib.metadata.packages_distributions()
-ELSEWHERE = {"apache-beam"}
-"""Of requirements-beam.txt."""
+ELSEWHERE = {"apache-beam", "pandas", "pillow-heif"}
+"""Of requirements-beam.txt, of Gradio, and for those who have it."""
 
 
 def names(requirements) -> set[str]:
@@ -59,7 +59,7 @@ def distributions(modules: set[str]) -> set[str]:
 def test_everything_that_is_imported_is_declared():
     modules = list((ROOT / "genmask_jax").rglob("*.py"))
     assert len(modules) > 100
-    optional = set().union(*map(names, EXTRAS.values()), ELSEWHERE, {"pillow-heif"})
+    optional = set().union(*map(names, EXTRAS.values()), ELSEWHERE)
     for path in modules:
         assert distributions(imported(path, anywhere=True)) <= names(CORE) | optional, path
         if path.name != "page.py":  # of the web page, imported when Gradio is there
