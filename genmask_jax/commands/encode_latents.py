@@ -46,13 +46,13 @@ def main() -> None:
     from genmask_jax.runs import load_vae
 
     config = from_config_dict(TrainConfig, CONFIG.value)
-    if (SHARD.value is None) != (NUM_SHARDS.value is None):
+    shard, num_shards = SHARD.value, NUM_SHARDS.value
+    if shard is None and num_shards is None:
+        shard, num_shards = jax.process_index(), jax.process_count()
+    if shard is None or num_shards is None:
         raise UserError("--shard and --num_shards: give both, or neither")
-    if SHARD.value is not None and SHARD.value >= NUM_SHARDS.value:
-        raise UserError(
-            f"--shard={SHARD.value} counts from 0 and must be less than --num_shards={NUM_SHARDS.value}"
-        )
-    alone = SHARD.value is None
+    if shard >= num_shards:
+        raise UserError(f"--shard={shard} counts from 0 and must be less than --num_shards={num_shards}")
     encoder = None
     if INSTRUCTION.value:
         encoder = factory.build(config.instruction, epath.Path(OUT.value) / "instruction", texts(config.data))
@@ -65,8 +65,8 @@ def main() -> None:
         dtype=DTYPE.value,
         count=COUNT.value,
         num_eval_examples=config.loop.num_eval_examples,
-        shard=jax.process_index() if alone else SHARD.value,
-        num_shards=jax.process_count() if alone else NUM_SHARDS.value,
+        shard=shard,
+        num_shards=num_shards,
         batch_size=BATCH_SIZE.value,
     )
     print(

@@ -11,6 +11,8 @@ then used. Writes metrics.json, one line of JSON per example and contact sheets 
 a line has id, expression, I, U, and the mask as launch/score.py reads it.
 """
 
+from typing import Any
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -59,7 +61,7 @@ def main() -> None:
     from genmask_jax.runs import read_config
 
     config = read_config(TrainConfig, directory_of(CHECKPOINT.value))
-    asked = config
+    asked: Any = config
     if CONFIG.value:
         kind = EvaluationConfig if "benchmarks" in CONFIG.value else TrainConfig
         asked = from_config_dict(kind, CONFIG.value)

@@ -59,7 +59,7 @@ def export(arguments: argparse.Namespace) -> None:
             bar.write(line)
 
 
-def export_wan(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+def export_wan(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
     from genmask_jax.weights import wan
 
     if arguments.only != "vae":
@@ -68,26 +68,26 @@ def export_wan(arguments: argparse.Namespace, progress: Callable[[int], None]) -
         yield wan.export_vae(arguments.source, arguments.out, progress)
 
 
-def export_qwen(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+def export_qwen(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
     from genmask_jax.weights import qwen
 
     yield qwen.export_qwen(arguments.source, arguments.out, progress)
 
 
-def export_genmask(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+def export_genmask(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
     from genmask_jax.weights import packing
 
     dtype = arguments.dtype or "float16"
     yield packing.pack_run(arguments.source, arguments.out, arguments.step, dtype, progress)
 
 
-def export_run(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+def export_run(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
     from genmask_jax.weights import lora
 
     yield lora.merge_run(arguments.source, arguments.out, arguments.step, progress)
 
 
-def export_lora(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+def export_lora(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
     from genmask_jax.weights import lora
 
     yield lora.export_lora(arguments.source, arguments.out, arguments.step)

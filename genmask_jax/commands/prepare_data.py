@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Prepares the dataset that the flags name."""
     if arguments.format and arguments.name != "image_folder":
         raise UserError(f"--format is for image_folder, {arguments.name} has one layout; leave it out")
-    if arguments.out is None and (arguments.inspect is None or arguments.name == "stamps"):
+    if not arguments.out and (not arguments.inspect or arguments.name == "stamps"):
         raise UserError("--out is missing: the directory to create")
     if arguments.name == "stamps":
         if arguments.strict or arguments.num_workers or arguments.beam:

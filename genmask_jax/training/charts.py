@@ -43,6 +43,6 @@ class Charts:
     def _add(self, step: int, values: list[dict]) -> None:
         if self._writer is None:
             return
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
         self._writer.add_event(Event(step=step, wall_time=time.time(), summary={"value": values}))

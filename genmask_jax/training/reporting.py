@@ -102,7 +102,7 @@ class Reporter:
         self.logged_step, self.logged_time = step, time.monotonic()
         self._append({"step": step, **scalars, **by_noise, "learning_rate": learning_rate})
         remaining = seconds * (self.loop.num_steps - step)
-        speed = {
+        speed: dict[str, Any] = {
             "steps_per_second": 1 / seconds,
             "examples_per_second": self.loop.global_batch_size / seconds,
             "minutes_left": remaining / 60,
