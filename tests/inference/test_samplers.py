@@ -35,7 +35,9 @@ def test_masks_do_not_depend_on_the_batch_and_compile_once(networks, scenes):
     assert whole.shape == (5, 32, 32)
     assert whole.min() >= 0
     assert whole.max() <= 1
-    assert segmenter._sample._cache_size() == 1
+    compiled = segmenter.program.count
+    segmenter(images[:1], texts[:1])
+    assert segmenter.program.count == compiled
     alone = MaskSampler(networks, SamplerConfig(), batch_size=3)(images[3:], texts[3:], [3, 4])
     np.testing.assert_allclose(alone, whole[3:], atol=1e-5)
 
@@ -51,7 +53,6 @@ def test_phrases_over_one_image_are_as_if_asked_one_by_one(networks, scenes):
         for k, phrase in enumerate(phrases):
             alone = MaskSampler(networks, SamplerConfig(), batch_size=1)(images[i : i + 1], [phrase], [7 + i])
             np.testing.assert_allclose(found[i, k], alone[0], atol=1e-5)
-    assert together._encode._cache_size() == together._decide._cache_size() == 1
 
 
 def test_averaging_and_refining_change_the_mask(networks, scenes):
