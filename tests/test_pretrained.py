@@ -7,9 +7,12 @@ import pytest
 from etils import epath
 
 from genmask_jax import pretrained
+from genmask_jax.config import DataConfig
+from genmask_jax.data.sources import texts
 from genmask_jax.errors import UserError
 from genmask_jax.inference.load import load
 from genmask_jax.initial_weights import Pretrained
+from genmask_jax.instruction import tiny
 from genmask_jax.runs import find_step, load_vae
 from tests.test_end_to_end import run_script
 
@@ -44,6 +47,14 @@ def test_a_name_loads_everywhere():
         step,
         pretrained.directory_of("refershapes") / "instruction",
     )
+
+
+def test_the_words_are_those_of_the_training_texts():
+    """`launch/train.py` writes such a list; that of the model in the package came later."""
+    folder = pretrained.directory_of("refershapes") / "instruction"
+    words = tiny.words_of(tiny.load_tokenizer(folder), texts(DataConfig(), count=600))
+    assert tiny.load_words(folder) == words
+    assert {"red", "star", "thing", "orange"} <= words
 
 
 def test_the_model_is_small_and_has_a_card():
