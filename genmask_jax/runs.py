@@ -145,7 +145,7 @@ def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
     Raises:
         UserError: there is no VAE in WORKDIR/vae.
     """
-    directory = (directory_of(workdir) / "vae").resolve()
+    directory = (directory_of(workdir, "config.vae") / "vae").resolve()
     if not (directory / "config.json").exists():
         raise UserError(
             f"{workdir}: no trained VAE here; config.vae is the --workdir of a finished launch/train_vae.py"

@@ -36,7 +36,7 @@ def main() -> None:
         help=f"requests of a visitor (default: {limits.PER_MINUTE})",
     )
     arguments = cli.parse(parser)
-    cli.suit_cpu()
+    cli.keep_memory()
     cli.use_compilation_cache()
     cli.guard(lambda: run(arguments))
 

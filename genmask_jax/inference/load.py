@@ -8,7 +8,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from genmask_jax.config import TrainConfig
-from genmask_jax.errors import DamagedError
+from genmask_jax.errors import ArgumentError, DamagedError
 from genmask_jax.initial_weights import open_base
 from genmask_jax.instruction import factory
 from genmask_jax.pretrained import directory_of
@@ -24,11 +24,13 @@ def load(
     Args:
         workdir: the --workdir of launch/train.py, or a packed model, or the name of one in the package.
         which: "last", "best" or a step. If the last is damaged, an earlier one is loaded, and that is logged.
-        mesh: devices to load the networks on; this process's first device if None.
+        mesh: devices to load the networks on; JAX's default device if None.
 
     Raises:
         UserError: the directory holds no run, or the checkpoint is missing or belongs to another model.
     """
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise ArgumentError("mesh", f"={mesh!r} is no jax.sharding.Mesh; leave it out for one device")
     workdir = directory_of(workdir)
     config = read_config(TrainConfig, workdir)
     steps = find_steps(workdir, which)
