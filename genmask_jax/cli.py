@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 
 from genmask_jax import hosts
 from genmask_jax.errors import ArgumentError, UserError
-from genmask_jax.inference.programs import use_compilation_cache
 from genmask_jax.paths import DOWNLOAD, IMPORT, expand_flags, need_no_url
 
 # transformers warns at import that PyTorch is missing, which its tokenizers do not need. TensorFlow, which
@@ -235,3 +234,10 @@ def share_card() -> None:
     Call it before the first array is created.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+
+def use_compilation_cache() -> None:
+    """See `programs.use_compilation_cache`."""
+    from genmask_jax.inference import programs
+
+    programs.use_compilation_cache()

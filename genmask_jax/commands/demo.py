@@ -11,10 +11,11 @@ docs/demo.md describes the page, its limits and its API.
 import argparse
 import importlib.util
 import os
+import warnings
 
 from genmask_jax import cli
 from genmask_jax.demo import limits
-from genmask_jax.errors import UserError
+from genmask_jax.errors import UnknownWordWarning, UserError
 from genmask_jax.inference.load import load
 from genmask_jax.pretrained import DEFAULT
 
@@ -51,6 +52,7 @@ def run(arguments: argparse.Namespace) -> None:
     from genmask_jax.demo import page
     from genmask_jax.demo.handlers import Handlers
 
+    warnings.simplefilter("ignore", UnknownWordWarning)  # the page says it to the visitor
     networks, config, step = load(arguments.checkpoint, arguments.step)
     handlers = Handlers(networks, config)
     print("compiling ...", flush=True)

@@ -12,6 +12,7 @@ from genmask_jax.inference.arguments import read_integer, read_seed, read_texts,
 from genmask_jax.inference.batching import bucket_size
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.load import load
+from genmask_jax.instruction.base import unknown_words
 from genmask_jax.system import Networks
 
 BATCH_SIZE = 8
@@ -87,6 +88,10 @@ class Generator:
         warn_of_unknown_words(self.networks.preparer, texts)
         found = sampler.steps(prompt, seed=int(seed), guidance_scale=guidance_scale)
         return [Image.fromarray(image) for image in found]
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """The words of a prompt that the model cannot know; see `Segmentation.unknown_words`."""
+        return unknown_words(self.networks.preparer, prompt)
 
     def _prepare(
         self, prompts: Any, seed: Any, steps: Any, guidance_scale: Any
