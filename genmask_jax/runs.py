@@ -55,7 +55,7 @@ def find_steps(workdir: epath.PathLike, which: str) -> list[int]:
     directory = epath.Path(workdir) / "checkpoints"
     steps = sorted(int(path.name) for path in listed(directory) if path.name.isdigit())
     if not steps:
-        raise UserError(f"{workdir}: no checkpoint here; --checkpoint is {known_models()}")
+        raise UserError(f"{workdir}: no checkpoint here; give {known_models()}")
     if which == "last":
         return steps[::-1]
     if which == "best":

@@ -35,13 +35,14 @@ from genmask_jax.errors import UnknownWordWarning, UserError
 from genmask_jax.images import SUFFIXES, read_image
 from genmask_jax.inference.arguments import describe_unknown, read_seed
 from genmask_jax.inference.generator import Generator
+from genmask_jax.inference.load import find
 from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.inference.segmentation import VIEWS
 from genmask_jax.inference.segmenter import BATCH_SIZE, Segmenter
 from genmask_jax.instruction.base import Preparer, unknown_words
 from genmask_jax.paths import listed, make_directory, read_text
 from genmask_jax.pretrained import DEFAULT, directory_of
-from genmask_jax.runs import find_step, read_config
+from genmask_jax.runs import read_config
 from genmask_jax.sheets import generation_sheet
 
 IMAGE_VIEWS = ("mask", "overlay", "probability")
@@ -106,7 +107,7 @@ def run(arguments: argparse.Namespace) -> None:
     read_seed(arguments.seed)
     read_seed(arguments.seed + arguments.num_images - 1)
     warnings.simplefilter("ignore", UnknownWordWarning)  # `tell_unknown` says it in a line
-    find_step(directory_of(arguments.checkpoint), arguments.step)  # fail early
+    find(arguments.checkpoint, arguments.step)  # fail early
     if arguments.image:
         segment(arguments, texts, views)
     else:

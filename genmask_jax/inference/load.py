@@ -11,7 +11,7 @@ from genmask_jax.config import TrainConfig
 from genmask_jax.errors import ArgumentError, DamagedError
 from genmask_jax.initial_weights import open_base
 from genmask_jax.instruction import factory
-from genmask_jax.pretrained import directory_of
+from genmask_jax.pretrained import directory_of, known_models
 from genmask_jax.runs import find_steps, load_vae, read_config, restore_ema
 from genmask_jax.system import Networks, make_networks
 
@@ -31,13 +31,20 @@ def load(
     """
     if mesh is not None and not isinstance(mesh, Mesh):
         raise ArgumentError("mesh", f"={mesh!r} is no jax.sharding.Mesh; leave it out for one device")
-    workdir = directory_of(workdir)
+    workdir, steps = find(workdir, which)
     config = read_config(TrainConfig, workdir)
-    steps = find_steps(workdir, which)
     encoder = factory.build(config.instruction, workdir / "instruction")
     networks = make_networks(config, *load_vae(workdir), encoder, mesh, open_base(config, workdir))
     step, networks.params = _restore_newest(workdir, steps, networks.abstract_params())
     return networks, config, step
+
+
+def find(name: epath.PathLike, which: str = "last") -> tuple[epath.Path, list[int]]:
+    """The directory of a model, and the steps to read, the first that can be. For the rest see `load`."""
+    directory = directory_of(name)
+    if not (directory / "config.json").exists():
+        raise ArgumentError("name", f"={name}: there is no trained model; give {known_models()}")
+    return directory, find_steps(directory, which)
 
 
 def _restore_newest(workdir: epath.PathLike, steps: list[int], abstract: Any) -> tuple[int, Any]:

@@ -24,7 +24,7 @@ def names() -> list[str]:
 
 def known_models() -> str:
     """What can be given for a trained model, for error messages."""
-    return f"the --workdir of a training run, or a model of the package: {', '.join(names())}"
+    return f"the directory of a training run, or a model of the package: {', '.join(names())}"
 
 
 def directory_of(model: epath.PathLike, argument: str = "name") -> epath.Path:

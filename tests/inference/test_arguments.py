@@ -139,6 +139,8 @@ def test_wrong_phrases_and_numbers_are_named(segmenter, phrases, options, says):
 WRONG = {
     "load(None)": "name=None is no path",
     "load('')": "name='' is no path",
+    "load('nowhere')": "name=nowhere: there is no trained model; give the directory of a training run, or a",
+    "load('.')": "name=.: there is no trained model",
     "load('https://x.org/m')": "name=https://x.org/m: URLs are not read; download it and give its directory",
     "load('http://x.org/m')": "launch/import_weights.py --from=hf:OWNER/NAME",
     "load('hf:owner/m')": "name=hf:owner/m: launch/import_weights.py --from=hf:OWNER/NAME imports public",
@@ -181,6 +183,7 @@ def test_wrong_models_settings_and_prompts_are_named():
     done = subprocess.run(command, input=json.dumps(list(WRONG)), capture_output=True, text=True, check=True)
     for (call, says), said in zip(WRONG.items(), json.loads(done.stdout), strict=True):
         assert says in said, call
+        assert "--checkpoint" not in said
         assert "config.sampler" not in said
 
 
