@@ -88,21 +88,31 @@ class ImageSampler:
         """
         return self._sample
 
+    def images(self, params, frozen, *batch):
+        """What `program` computes, without sharding constraints."""
+        sampler, model = self.sampler, self.networks.merge(params, frozen)
+        timesteps = sampler.image_steps, sampler.shift
+        return _images(model, self.networks.latent_shape, *timesteps, sampler.method, *batch)
 
-def _sample(graph, mesh, shape, steps, shift, method, params, frozen, instruction, null, seeds, scales):
-    """Images of a batch."""
+
+def _sample(graph, mesh, shape, steps, shift, method, params, frozen, *batch):
     with tracing_on(mesh):
         model = nnx.merge(graph, params, frozen)
-        velocity, noise = _path(model, shape, instruction, null, seeds, scales)
-        latents = flow.integrate(velocity, noise, flow.sampling_timesteps(steps, shift), method)
-        return constrain_batch(model.vae.decode(latents))
+        return constrain_batch(_images(model, shape, steps, shift, method, *batch))
 
 
-def _steps(graph, mesh, shape, steps, shift, params, frozen, instruction, null, seeds, scales):
+def _images(model, shape, steps, shift, method, *batch):
+    """Images `[B, H, W, 3]` of a batch, of the arguments of `_path`."""
+    velocity, noise = _path(model, shape, *batch)
+    latents = flow.integrate(velocity, noise, flow.sampling_timesteps(steps, shift), method)
+    return model.vae.decode(latents)
+
+
+def _steps(graph, mesh, shape, steps, shift, params, frozen, *batch):
     """Predicted images of each step of Euler's method, `[T, B, H, W, 3]`."""
     with tracing_on(mesh):
         model = nnx.merge(graph, params, frozen)
-        velocity, noise = _path(model, shape, instruction, null, seeds, scales)
+        velocity, noise = _path(model, shape, *batch)
         predicted = flow.predictions(velocity, noise, flow.sampling_timesteps(steps, shift))
         return jax.lax.map(model.vae.decode, predicted)
 

@@ -132,14 +132,32 @@ class MaskSampler:
         """
         return self._sample
 
+    def probabilities(self, params, frozen, *batch):
+        """What `program` computes, without sharding constraints."""
+        sampler, model = self.sampler, self.networks.merge(params, frozen)
+        return _mean(model, sampler.mask_steps, sampler.refine_t, sampler.mask_samples, *batch)
 
-def _sample(graph, mesh, steps, refine_t, samples, params, frozen, images, instruction, seeds):
-    """Probabilities `[B, H, W]`, the mean over `samples` noises."""
+
+def _sample(graph, mesh, steps, refine_t, samples, params, frozen, *batch):
     with tracing_on(mesh):
-        model = nnx.merge(graph, params, frozen)
-        latents, text = model.vae.encode(to_signed(images)), model.instruction(instruction)
-        one = lambda draw: _mask(model, steps, refine_t, latents, text, seeds, draw)  # noqa: E731
-        return constrain_batch(jax.lax.map(one, jnp.arange(samples)).mean(0))
+        return constrain_batch(_mean(nnx.merge(graph, params, frozen), steps, refine_t, samples, *batch))
+
+
+def _mean(
+    model: GenMask,
+    steps: int,
+    refine_t: float,
+    samples: int,
+    images: UInt8[Array, "B H W 3"],
+    instruction: dict[str, Array],
+    seeds: UInt32[Array, "B 2"],
+) -> Float[Array, "B H W"]:
+    """Probabilities, the mean over `samples` noises."""
+    latents, text = model.vae.encode(to_signed(images)), model.instruction(instruction)
+    masks = jax.lax.map(
+        lambda draw: _mask(model, steps, refine_t, latents, text, seeds, draw), jnp.arange(samples)
+    )
+    return masks.mean(0)
 
 
 def _encode(graph, mesh, params, frozen, images):

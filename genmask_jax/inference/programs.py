@@ -41,11 +41,6 @@ class Program:
         self._shapes.add(shapes)
         return result
 
-    @property
-    def count(self) -> int:
-        """For how many shapes it has been compiled."""
-        return self._call._cache_size()
-
 
 @functools.lru_cache(maxsize=64)
 def shared_program(trace: Callable[..., Any], *fixed: Any) -> Program:

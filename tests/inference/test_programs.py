@@ -29,29 +29,16 @@ def photo() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 
 
-COMPILED = []
-"""Seconds of every compilation in this process."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def listening():
-    def listen(event: str, duration: float, **_) -> None:
-        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
-            COMPILED.append(duration)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-
-
-def test_any_number_of_phrases_images_noises_and_models_needs_two_sizes(segmenter, photo, micro_run):
+def test_phrases_images_noises_and_models_share_two_sizes(segmenter, photo, micro_run, programs_made):
     other = Segmenter.from_pretrained(str(micro_run[0]), seed=3, mask_threshold=0.4)
     for images, phrases, noises in ((1, 1, None), (5, 1, None)):  # of one example and of eight
         segmenter([photo] * images, [PHRASE] * phrases, noises=noises)
-    before = len(COMPILED)
+    before = len(programs_made)
     assert before
     for ask in (segmenter, other):
         for images, phrases, noises in ((1, 2, None), (1, 1, 3), (1, 9, None), (3, 1, None), (6, 3, 2)):
             ask([photo] * images, [PHRASE] * phrases, noises=noises)
-    assert len(COMPILED) == before
+    assert len(programs_made) == before
     assert segmenter._sampler(None)._decide is other._sampler(3)._decide
 
 
@@ -74,12 +61,12 @@ def test_noises_are_averaged_and_their_spread_is_the_standard_deviation(segmente
     np.testing.assert_allclose(sampler(photo[None], [PHRASE], [0])[0], means[2], atol=1e-5)
 
 
-def test_generators_share_programs(micro_run):
+def test_generators_share_programs(micro_run, programs_made):
     first, second = (Generator.from_pretrained(str(micro_run[0])) for _ in range(2))
     first("a red star", steps=2)
-    before = len(COMPILED)
+    before = len(programs_made)
     second(["a red star", "a circle"], steps=2, seed=3, guidance_scale=2.0)
-    assert len(COMPILED) == before
+    assert len(programs_made) == before
 
 
 @pytest.fixture
