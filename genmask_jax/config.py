@@ -85,7 +85,8 @@ class DataConfig:
     num_workers: processes that prepare batches; 0 uses threads of the main process.
     augment: random variation of training examples.
     templates: how a class is asked for, with {} for its name; training draws one, scoring uses the first.
-    absent_share: how often training asks for a class that the image does not show (an empty mask).
+    absent_share: how often training asks for a class that the image does not show (an empty mask). Images
+        that show no class at all are trained on in this way alone.
     """
 
     name: str = "refershapes"
@@ -142,7 +143,8 @@ class SamplerConfig:
     """Sampling in validation and in the scripts.
 
     mask_steps: 1 is one pass from pure noise; further passes refine the mask at low noise.
-    refine_t: timestep at which a mask is refined.
+    refine_t: timestep at which a mask is refined; 0 for the median of the low mode of `timesteps.segment`,
+        the law that masks were trained by. Refining at a level that it hardly draws makes masks worse.
     mask_samples: number of noise samples whose masks are averaged.
     mask_threshold: a pixel is in the mask if its probability is above this. 0.5 is halfway between black and
         white; a model in doubt between two objects gives each less, so a threshold chosen on val is better.
@@ -152,7 +154,7 @@ class SamplerConfig:
     """
 
     mask_steps: int = 1
-    refine_t: float = 0.3
+    refine_t: float = 0.0
     mask_samples: int = 1
     mask_threshold: float = 0.5
     no_target_area: float = 0.0
@@ -364,6 +366,27 @@ def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
     sampler = dataclasses.replace(sampler, **fields)
     validate_sampler(sampler)
     return sampler
+
+
+def with_refinement(sampler: SamplerConfig, law: Law) -> SamplerConfig:
+    """The sampler with the level at which masks are refined, if they are and it is left to the law.
+
+    Args:
+        sampler: how masks are sampled.
+        law: by which masks were trained.
+
+    Raises:
+        UserError: the law has no low mode.
+    """
+    if sampler.mask_steps == 1 or sampler.refine_t:
+        return sampler
+    if law.low_level is None:
+        raise ArgumentError(
+            "mask_steps",
+            f"={sampler.mask_steps}: masks were trained by the law {law.name!r}, which has no low "
+            "mode to refine them at; use mask_steps=1, or give refine_t",
+        )
+    return dataclasses.replace(sampler, refine_t=law.low_level)
 
 
 def validate_sampler(sampler: SamplerConfig) -> None:

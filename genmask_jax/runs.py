@@ -11,6 +11,7 @@ This is enough to resume, evaluate and sample; only Qwen's imported weights, and
 not copied into it. A packed model (`packed.py`) is read like a run that has one checkpoint.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -20,7 +21,7 @@ from etils import epath, epy
 from flax import nnx
 
 from genmask_jax import hosts
-from genmask_jax.config import from_config_dict
+from genmask_jax.config import TrainConfig, from_config_dict
 from genmask_jax.errors import UserError
 from genmask_jax.fields import read_dataclass, to_json
 from genmask_jax.models.vae import VAE, VAEConfig
@@ -33,6 +34,9 @@ from genmask_jax.sharding import one_device, placed, state_shardings
 
 with epy.lazy_imports():  # half a second, which a packed model does not need
     import orbax.checkpoint as ocp
+
+OLD_REFINE_T = 0.3
+"""The former default of `sampler.refine_t`, stored by runs whose masks were hardly trained there."""
 
 
 def find_step(workdir: epath.PathLike, which: str) -> int:
@@ -170,7 +174,17 @@ def read_config(kind: Any, workdir: epath.PathLike) -> Any:
 def _without_history(kind: Any, values: Any, where: str) -> Any:
     if isinstance(values, dict):
         values = {name: value for name, value in values.items() if name != "history"}
-    return from_config_dict(kind, values, where)
+    return _without_old_default(from_config_dict(kind, values, where))
+
+
+def _without_old_default(config: Any) -> Any:
+    """Leaves the level of refinement to the law where the run has it from the former default."""
+    if not isinstance(config, TrainConfig):
+        return config
+    extremes = config.timesteps.segment.name in ("bimodal", "long_tail")
+    if not (extremes and config.sampler.refine_t == OLD_REFINE_T):
+        return config
+    return dataclasses.replace(config, sampler=dataclasses.replace(config.sampler, refine_t=0.0))
 
 
 def read_history(workdir: epath.PathLike) -> list[dict[str, Any]]:

@@ -42,7 +42,8 @@ def long_tail(key: PRNGKeyArray, shape: tuple[int, ...], a: float) -> Float[Arra
 def bimodal(key: PRNGKeyArray, shape: tuple[int, ...], a: float, low_share: float) -> Float[Array, "..."]:
     """Both extremes: `long_tail`, mirrored to t = s with probability `low_share`.
 
-    0 gives the paper's distribution; docs/measurements.md measures other values.
+    0 gives the paper's distribution. The mirrored share trains the levels near clean data at which a mask can
+    be refined; neither a gain nor a loss of one-pass masks was measured from it (docs/measurements.md).
     """
     t_key, side_key = jax.random.split(key)
     t = long_tail(t_key, shape, a)
@@ -71,6 +72,11 @@ class Law:
             raise UserError(f"timesteps: a={self.a} and std={self.std} must be positive")
         if not 0 <= self.low_share <= 1:
             raise UserError(f"timesteps: low_share={self.low_share} must be in [0, 1]")
+
+    @property
+    def low_level(self) -> float | None:
+        """The median of the low mode, near clean data; None for a law that does not have one."""
+        return self.a if self.name == "bimodal" and self.low_share else None
 
     def draw(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
         """Draws timesteps of this shape."""

@@ -9,8 +9,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
+import raw_trees
+from etils import epath
+from PIL import Image
 from test_end_to_end import one_line_error, rows, run_script
+
+from genmask_jax.data.prepared.prepare import prepare
 
 LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
 SMALL = pathlib.Path(__file__).parent / "fsdp_everything.py"
@@ -41,8 +47,8 @@ def by_slurm(process: int, count: int, port: int) -> tuple[list[str], dict[str, 
     return [], {f"SLURM_{name}": str(value) for name, value in values.items()}
 
 
-def begin(script, arguments, cwd, *, processes=1, devices=1, said=by_flags):
-    """Starts a script on so many processes, of so many devices each."""
+def begin(script, arguments, cwd, *, processes=1, devices=1, said=by_flags, folder=LAUNCH):
+    """Starts a script of a folder on so many processes, of so many devices each."""
     port, started = free_port(), []
     for process in range(processes):
         flags, environment = said(process, processes, port)
@@ -51,14 +57,14 @@ def begin(script, arguments, cwd, *, processes=1, devices=1, said=by_flags):
         shared = os.environ["XLA_FLAGS"].replace("--xla_cpu_use_fusion_emitters=false", "")
         environment |= {"XLA_FLAGS": f"{shared} {flag}"}
         with (cwd / f"{script}_{process}.log").open("w") as log:
-            command = [sys.executable, SMALL, LAUNCH / f"{script}.py", *arguments, *flags]
+            command = [sys.executable, SMALL, folder / f"{script}.py", *arguments, *flags]
             options = {"cwd": cwd, "env": os.environ | environment, "stdout": log, "stderr": log}
             started.append(subprocess.Popen(command, **options))
     return started
 
 
 def finish(started) -> list[int]:
-    return [process.wait(timeout=300) for process in started]
+    return [process.wait(timeout=600) for process in started]
 
 
 def training(vae, workdir, *more):
@@ -130,28 +136,89 @@ def test_four_processes_go_on_where_one_stopped(micro_vae, alone, tmp_path):
         assert same_losses(tmp_path / "run", alone) > before
 
 
-def on_a_benchmark(run, data, folder, **options):
-    """Metrics and rows of ReasonSeg's 7 val images, which no number of processes divides."""
-    arguments = [f"--checkpoint={run}", "--benchmark=reasonseg:val", f"--data={data}", "--batch_size=2"]
-    (folder / "logs").mkdir(parents=True)
-    began = begin("evaluate", [*arguments, f"--workdir={folder}/out"], folder / "logs", **options)
-    codes = finish(began)
-    assert set(codes) == {0}, (folder / "logs/evaluate_0.log").read_text()[-3000:]
-    record = json.loads((folder / "out/metrics.json").read_text())["reasonseg:val"]["metrics"]
-    return record, (folder / "out/reasonseg_val.jsonl").read_text().splitlines()
+@pytest.fixture(scope="module")
+def seventeen(tmp_path_factory):
+    """A dataset of classes, of which every fifth image shows none, and ReasonSeg, each with 17 val images."""
+    raw, out = tmp_path_factory.mktemp("raw"), tmp_path_factory.mktemp("out")
+    for split, count in (("train", 2), ("val", 17)):
+        for i in range(count):
+            rng, folder = np.random.default_rng(i), raw / "classes" / split
+            folder.mkdir(parents=True, exist_ok=True)
+            labels = rng.integers(0, 3, (8, 7)).repeat(6, 0).repeat(6, 1).astype(np.uint8)
+            Image.fromarray(rng.integers(0, 256, (48, 42, 3), np.uint8)).save(folder / f"{i}.png")
+            Image.fromarray(labels if i % 5 else 0 * labels + 2).save(folder / f"{i}_label.png")
+    (raw / "classes" / "classes.txt").write_text("sky\nroad\nbackground\n")
+    raw_trees.reasonseg_tree(raw / "reasonseg", {"val": 17})
+    for name, folder in (("image_folder", "classes"), ("reasonseg", "reasonseg")):
+        prepare(name, epath.Path(raw / folder), epath.Path(out), num_workers=1)
+    return out
+
+
+def all_scores(folder, arguments, processes):
+    """What the command and `evaluation/shared_scores.py` wrote, by the file's name."""
+    (folder / "out").mkdir()
+    arguments = [*arguments, f"--workdir={folder}/out", f"--fsdp={processes}"]
+    tests = pathlib.Path(__file__).parent
+    codes = finish(
+        begin("shared_scores", arguments, folder, processes=processes, folder=tests / "evaluation")
+    )
+    assert codes == [0] * processes, (folder / "shared_scores_0.log").read_text()[-3000:]
+    found = {}
+    for path in (folder / "out").iterdir():
+        if path.suffix in (".json", ".jsonl"):
+            lines = path.read_text().splitlines() if path.suffix == ".jsonl" else []
+            found[path.name] = [json.loads(line) for line in lines] or json.loads(path.read_text())
+    return found
+
+
+@pytest.fixture(scope="module")
+def scoring(micro_run, benchmark_data, seventeen) -> list[str]:
+    """What `evaluation/shared_scores.py` is given on any number of processes."""
+    fields = {
+        "data.name": "image_folder",
+        "data.path": seventeen,
+        "data.generate": "classes",
+        "data.size": 32,
+    }
+    fields |= {"sampler.image_steps": 2, "sampler.mask_samples": 2}
+    config = [f"--config={LAUNCH.parent}/configs/genmask_tiny.py"]
+    config += [f"--config.{name}={value}" for name, value in fields.items()]
+    counts = ["--split=val", "--count=9", "--num_images=9", "--batch_size=4"]
+    data = [f"--data={seventeen}", f"--grefcoco={benchmark_data.out}"]
+    return [f"--checkpoint={micro_run[0]}", *config, *counts, *data]
+
+
+@pytest.fixture(scope="module")
+def scores_of_one(scoring, tmp_path_factory):
+    return all_scores(tmp_path_factory.mktemp("one"), scoring, 1)
 
 
 @pytest.mark.multidevice
-def test_two_processes_share_a_benchmark(micro_run, benchmark_data, tmp_path):
-    one = on_a_benchmark(micro_run[0], benchmark_data.out, tmp_path / "1")
-    assert on_a_benchmark(micro_run[0], benchmark_data.out, tmp_path / "2", processes=2) == one
-    assert one[0]["count"] == len(one[1]) == 7
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_many_processes_find_the_scores_of_one(scoring, scores_of_one, tmp_path, processes):
+    """Every kind of score, of 1, 9 and 17 examples, which the processes do not divide."""
+    one, many = scores_of_one, all_scores(tmp_path, scoring, processes)
+    for process in range(1, processes):
+        assert many.pop(f"scores_{process}.json") == many["scores_0.json"]
+    assert one.keys() == many.keys() >= {"scores_0.json", "metrics.json", "reasonseg_val.jsonl"}
+    levels = [[scores.pop("levels") for scores in found["scores_0.json"].values()] for found in (one, many)]
+    for ours, theirs in zip(*levels, strict=True):  # a level may be rounded to either side
+        assert ours == pytest.approx(theirs, abs=3)
+    for found in (one, many):
+        found["metrics.json"].pop("seconds_per_image", None)
+    assert one == many
 
 
-@pytest.mark.slow
-def test_four_processes_share_a_benchmark(micro_run, benchmark_data, tmp_path):
-    one = on_a_benchmark(micro_run[0], benchmark_data.out, tmp_path / "1")
-    assert on_a_benchmark(micro_run[0], benchmark_data.out, tmp_path / "4", processes=4) == one
+def test_every_example_is_scored_once(scores_of_one):
+    for count, scores in scores_of_one["scores_0.json"].items():
+        for kind in ("reasonseg", "grefcoco", "scenes"):
+            assert scores[kind][0]["count"] == len(scores[kind][1]) == int(count)
+    last = scores_of_one["scores_0.json"]["17"]
+    assert any(row["no_target"] for row in last["grefcoco"][1])
+    assert last["scenes"][0]["swapped"]["count"] > 0
+    assert last["label maps"]["mIoU_with_none"] != last["label maps"]["mIoU"]
+    assert scores_of_one["metrics.json"]["label_maps"]["IoU"].keys() == {"sky", "road"}
+    assert len(scores_of_one["examples.jsonl"]) == 9
 
 
 @pytest.mark.slow

@@ -60,6 +60,17 @@ def test_bimodal_is_long_tail_with_a_mirrored_share():
     np.testing.assert_array_equal(bimodal(KEY, N, 0.05, 0.0), long_tail(jax.random.split(KEY)[0], N, 0.05))
 
 
+@pytest.mark.parametrize("a", [0.01, 0.05])
+def test_the_low_level_is_in_the_middle_of_what_is_trained_near_clean_data(a):
+    law = Law("bimodal", a=a, low_share=0.2)
+    t = np.asarray(law.draw(KEY, N))
+    assert np.median(t[t < 0.5]) == pytest.approx(law.low_level, rel=0.05)
+    # A mask refined at 0.3 is one that next to no draw has shown.
+    assert np.mean((t > 0.2) & (t < 0.4)) < 0.02 < np.mean((t > a / 2) & (t < 2 * a))
+    for one_sided in (Law("bimodal", low_share=0.0), Law("long_tail"), Law("uniform"), Law("logit_normal")):
+        assert one_sided.low_level is None
+
+
 def test_logit_normal_and_uniform_quantiles():
     t = logit_normal(KEY, N, 0.0, 1.0)
     assert np.quantile(t, 0.8413) == pytest.approx(1 / (1 + np.exp(-1)), abs=0.005)

@@ -51,10 +51,9 @@ class VarySegment(grain.transforms.RandomMap):
 
     def random_map(self, example: Any, rng: np.random.Generator) -> dict[str, Any]:
         """See `grain.transforms.RandomMap`."""
+        if rng.random() < self.config.absent_share:
+            example = negative(example, rng)
         text, mask = example["text"], example["mask"]
-        if example["absent"] and rng.random() < self.config.absent_share:
-            text = example["absent"][rng.integers(len(example["absent"]))]
-            mask = np.zeros_like(mask)
         if example["is_class"]:
             text = self.config.templates[rng.integers(len(self.config.templates))].format(text)
         image, size, options = example["image"], self.config.size, self.config.augment
@@ -66,6 +65,22 @@ class VarySegment(grain.transforms.RandomMap):
         image, mask, text = maybe_flip(image, mask, text, options, rng)
         image = jitter(to_model_size(image, size), options.jitter, rng)
         return {"image": image, "mask": to_model_mask(mask, size), "text": text, "id": example["id"]}
+
+
+def negative(example: Any, rng: np.random.Generator) -> Any:
+    """An example for a class that its image does not show, with an empty mask.
+
+    It is of the given example's image, or of one that shows no class at all, as often as those are among the
+    dataset's images; always, if the given one shows every class. Without either, it is the given example.
+    """
+    nothing = example["nothing"]
+    if len(nothing) and (not example["absent"] or rng.random() < nothing.share):
+        example = nothing[int(rng.integers(len(nothing)))]
+    absent = example["absent"]
+    if not absent:
+        return example
+    text = absent[rng.integers(len(absent))]
+    return {**example, "text": text, "mask": np.zeros_like(example["mask"]), "is_class": True}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,10 +32,25 @@ class WholeExample(SegmentExample):
     text: as annotated, without a template.
     is_class: whether the text is the name of a class.
     absent: names of the dataset's classes that the image does not show.
+    nothing: the split's images that show no class of the dataset; () without classes.
     """
 
     is_class: bool
     absent: tuple[str, ...]
+    nothing: "Nothing | tuple[()]"
+
+
+class Nothing(Protocol):
+    """Images that show no class, as `WholeExample`s with an empty mask and without a text.
+
+    share: how many they are among all annotated images of the split.
+    """
+
+    share: float
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> WholeExample: ...
 
 
 class ScoredExample(SegmentExample):
@@ -114,7 +129,7 @@ class Whole(Generic[E]):
         if whole:
             return whole(index)
         example: Any = self.source[index]
-        return {"is_class": False, "absent": (), **example}
+        return {"is_class": False, "absent": (), "nothing": (), **example}
 
 
 class Mixture(Generic[E]):

@@ -208,13 +208,13 @@ def generate_source(config: DataConfig, split: str) -> Source[GenerateExample]:
 
 
 def label_maps(config: DataConfig, split: str) -> PreparedLabelMaps | None:
-    """Images of a split with the class of each pixel; None if the dataset is not one of classes."""
+    """Annotated images of a split with the class of each pixel; None if the dataset is not one of classes."""
     if config.name.split(":")[0] not in BUILDERS:
         return None
     directory = records.find(config.path, config.name)
     if not records.read_classes(directory):
         return None
-    items = records.Items(directory, split, "expressions", first_only=True, shuffled=split != "train")
+    items = records.Items(directory, split, "targets", first_only=True, shuffled=split != "train")
     return PreparedLabelMaps(items, config.size, config.templates[0])
 
 

@@ -21,7 +21,7 @@ from genmask_jax.sharding import part_of_batch
 LOOKED_AT = 20
 """Training images that tell whether every pixel has a class."""
 IMAGES = 8
-"""Per batch; each is asked for every class."""
+"""Per batch and host; each is asked for every class."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,9 @@ class LabelMaps:
 def evaluate_label_maps(
     segmenter: MaskSampler, source: PreparedLabelMaps, threshold: float, count: int, keep: int
 ) -> LabelMaps:
-    """Asks for every class in each of the first `count` images. Hosts share them; each returns all.
+    """Asks for every class in each of the first `count` images. Hosts share them; each returns all scores.
+
+    All hosts run the same programs equally often: a batch that lacks images is filled up with its last one.
 
     Args:
         segmenter: the model.
@@ -45,13 +47,15 @@ def evaluate_label_maps(
         keep: number of label maps to keep, of the first host's images.
     """
     part = part_of_batch(segmenter.networks.mesh)
+    sizes = IMAGES, min(IMAGES * len(source.phrases), segmenter.batch_size)
     matrices, kept = {}, {}
     for indices, real, batch in read_batches(source, min(count, len(source)), IMAGES, part):
-        images = np.stack([example["image"] for example in batch])
-        probabilities, _ = segmenter.of_phrases(images, source.phrases, indices)
-        for i, example, found in list(zip(indices.tolist(), batch, probabilities, strict=True))[:real]:
+        filled = np.minimum(np.arange(IMAGES), len(batch) - 1)
+        images = np.stack([batch[n]["image"] for n in filled])
+        probabilities, _ = segmenter.of_phrases(images, source.phrases, indices[filled], batch_sizes=sizes)
+        for n, (i, example) in enumerate(zip(indices.tolist()[:real], batch, strict=False)):
             labels = example["labels"]
-            predicted = label_map(found, labels.shape, threshold)
+            predicted = label_map(probabilities[n], labels.shape, threshold)
             matrices[i] = confusion(labels, predicted, len(source.classes)).tolist()
             if i < keep:
                 kept[i] = predicted

@@ -48,7 +48,7 @@ class Scoring:
         """
         networks, _, step = load(self.checkpoint, self.step, make_mesh(MeshConfig(fsdp=self.fsdp)))
         segmenter = MaskSampler(networks, self.sampler, batch_size=self.batch_size, seed=self.seed)
-        return networks, segmenter, self._record(step)
+        return networks, segmenter, self._record(step, segmenter.sampler)
 
     def make_out(self, default: str) -> epath.Path:
         """Makes the output directory on the first host, before any slow work starts.
@@ -70,13 +70,13 @@ class Scoring:
             raise failed or UserError("--workdir: the first host cannot make it")
         return path
 
-    def _record(self, step: int) -> dict[str, Any]:
+    def _record(self, step: int, sampler: SamplerConfig) -> dict[str, Any]:
         boxed = in_box(self.checkpoint)
         checkpoint = self.checkpoint if boxed else str(epath.Path(self.checkpoint).resolve())
         return {
             "checkpoint": checkpoint,
             "checkpoint_step": step,
-            "sampler": vars(self.sampler),
+            "sampler": vars(sampler),
             "seed": self.seed,
             "batch_size": self.batch_size,
             "resize": RESIZE,

@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from genmask_jax import flow
-from genmask_jax.config import SamplerConfig
+from genmask_jax.config import SamplerConfig, with_refinement
 from genmask_jax.errors import UserError
 from genmask_jax.inference.batching import (
     example_keys,
@@ -32,8 +32,12 @@ class MaskSampler:
         """`networks.params` may change between calls (as in training); the rest may not.
 
         `batch_size` is per host; it is rounded up to shard evenly over the host's devices.
+
+        Raises:
+            UserError: masks are to be refined, and the model was not trained for it (`with_refinement`).
         """
-        self.networks, self.sampler = networks, sampler
+        self.networks = networks
+        self.sampler = with_refinement(sampler, networks.config.timesteps.segment)
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         model = networks.graph, networks.mesh
         refining = self.sampler.mask_steps, self.sampler.refine_t

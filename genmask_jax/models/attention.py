@@ -143,7 +143,7 @@ def attend_by_xla(query, key, value, mask, *, causal: bool = False):
         mask = mask[:, None]
     query = (query * width**-0.5).reshape(batch, length, -1, groups, width)
     query = query.swapaxes(2, 3).reshape(batch, length * groups, -1, width)
-    core = _attend_keeping_all if is_counting() else _attend
+    core: Any = _attend_keeping_all if is_counting() else _attend
     out = core(*(x.swapaxes(1, 2) for x in (query, key, value)), mask).swapaxes(1, 2)
     return out.reshape(batch, length, groups, -1, width).swapaxes(2, 3).reshape(batch, length, heads, width)
 

@@ -114,6 +114,7 @@ class Reporter:
         }
         if self.seconds_at_peak:
             share = self.seconds_at_peak / seconds
+            assert share.trained is not None  # it is a training step
             speed |= {"mfu": share.trained, "mfu_all_networks": share.every}
         others = {"learning_rate": learning_rate, **_device_memory()}
         self.writer.write_scalars(step, scalars | speed | others)

@@ -16,7 +16,8 @@ def example(text="the leaf", is_class=False, absent=(), seed=0):
     mask[8:20, 30:44] = 1
     mask[:4] = IGNORE
     image = np.where(mask[..., None] == 1, 200, rng.integers(0, 60, (30, 50, 3))).astype(np.uint8)
-    return {"image": image, "mask": mask, "text": text, "id": "0", "is_class": is_class, "absent": absent}
+    known = {"is_class": is_class, "absent": absent, "nothing": ()}
+    return {"image": image, "mask": mask, "text": text, "id": "0", **known}
 
 
 def vary(one, rng=None, size=64, **options):
@@ -102,6 +103,26 @@ def test_jitter_changes_colours_alone_and_within_bounds():
     np.testing.assert_array_equal(plain["mask"], varied["mask"])
     leaf = varied["image"][varied["mask"] == 1].mean()
     assert 200 * 0.7 * 0.7 <= leaf <= 255
+
+
+class Nothing(list):
+    share = 0.5
+
+
+def test_negatives_come_at_their_share_and_of_images_that_show_no_class_too():
+    bare = example(seed=1, is_class=True, absent=("leaf", "stone")) | {"text": ""}
+    whole = example("leaf", is_class=True) | {"nothing": Nothing([bare])}
+    partly = {**whole, "absent": ("stone",)}
+    for one, of_bare in ((whole, 1.0), (partly, Nothing.share)):
+        said = [vary(one, RNG(seed), absent_share=0.25) for seed in range(400)]
+        empty = [x for x in said if not (x["mask"] == 1).any()]
+        assert 70 <= len(empty) <= 130
+        found = [x for x in empty if np.array_equal(x["image"], vary(bare)["image"])]
+        assert len(found) == pytest.approx(of_bare * len(empty), abs=0.15 * len(empty))
+        assert {x["text"] for x in found} == {"leaf", "stone"}
+        assert {x["text"] for x in empty if not any(x is other for other in found)} <= {"stone"}
+        assert all(x["text"] == "leaf" for x in said if (x["mask"] == 1).any())
+    assert vary(example("leaf", is_class=True), absent_share=1.0)["text"] == "leaf"  # there is no negative
 
 
 def test_templates_and_absent_classes_come_at_their_share():

@@ -1,5 +1,7 @@
 """Batches of varied examples: the same for any workers and hosts, and after a resume; masks alone."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -19,9 +21,9 @@ AUGMENT = AugmentConfig(crop=0.3, flip=0.5, jitter=0.2)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> str:
-    """Images of 60 x 40 with the classes sky, earth and, in some, a well."""
+    """Images of 60 x 40 with the classes sky, earth and, in some, a well; two blue ones show no class."""
     raw, out = (tmp_path_factory.mktemp(name) for name in ("raw", "out"))
-    (raw / "classes.txt").write_text("sky\nearth\nwell\n")
+    (raw / "classes.txt").write_text("sky\nearth\nwell\nbackground\n")
     for i in range(12):
         rng = np.random.default_rng(i)
         labels = np.repeat(np.arange(60)[:, None] > rng.integers(20, 40), 40, axis=1).astype(np.uint8)
@@ -30,6 +32,10 @@ def data(tmp_path_factory) -> str:
         image = rng.integers(0, 40, (60, 40, 3)) + 80 * labels[..., None]
         Image.fromarray(image.astype(np.uint8)).save(raw / f"{i}.png")
         Image.fromarray(labels).save(raw / f"{i}_label.png")
+    for name in ("x", "y"):
+        blue = np.random.default_rng(0).integers(100, 200, (60, 40, 1)) * [0, 0, 1]
+        Image.fromarray(blue.astype(np.uint8)).save(raw / f"{name}.png")
+        Image.fromarray(np.full((60, 40), 3, np.uint8)).save(raw / f"{name}_label.png")
     prepare("image_folder", epath.Path(raw), epath.Path(out), num_workers=1)
     return str(out)
 
@@ -96,6 +102,16 @@ def test_an_example_is_varied_anew_in_every_epoch_and_absent_classes_are_empty(d
             empty += text == "well" and not mask.any()
     assert len(seen) == 160
     assert 10 <= empty <= 60
+
+
+def test_images_that_show_no_class_are_negatives_if_any_are_asked_for(data):
+    def blue(**options):
+        for batch in itertools.islice(batches(data, augment=AugmentConfig(), **options), 20):
+            rows = zip(batch["segment"]["images"], batch["segment"]["masks"], said(batch), strict=True)
+            yield from ((mask.any(), text) for image, mask, text in rows if not image[..., :2].any())
+
+    assert set(blue()) == {(False, "sky"), (False, "earth"), (False, "well")}
+    assert not list(blue(absent_share=0.0))
 
 
 def test_prompts_list_the_classes_and_images_stay_whole(data):

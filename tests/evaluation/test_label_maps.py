@@ -1,11 +1,16 @@
 """Scores of label maps, by a definition in plain NumPy; label maps themselves."""
 
+import types
+
 import numpy as np
 import pytest
 
 from genmask_jax.data.examples import IGNORED_PIXEL, NO_CLASS
-from genmask_jax.evaluation.label_maps import confusion, score
+from genmask_jax.data.prepared.source import PreparedLabelMaps
+from genmask_jax.evaluation.label_maps import IMAGES, confusion, evaluate_label_maps, score
+from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import label_map
+from genmask_jax.sharding import one_device
 
 CLASSES = ("sky", "road", "car", "never")
 
@@ -42,6 +47,45 @@ def test_where_every_pixel_has_a_class_there_is_no_other_mean():
     found = score(confusion(truth, np.array([[0, 1], [1, 0]]), 4), CLASSES)
     assert "mIoU_with_none" not in found
     assert found["IoU"] == {"sky": 1.0, "road": 0.5, "car": 0.0, "never": None}
+
+
+class Finds(MaskSampler):
+    """Stands in for a sampler: the first class everywhere. Keeps how it was called."""
+
+    def __init__(self):
+        self.calls = set()
+        self.networks, self.batch_size = types.SimpleNamespace(mesh=one_device()), 4
+
+    def of_phrases(self, images, texts, indices, *, batch_sizes):
+        self.calls.add((len(images), len(texts), len(indices), batch_sizes))
+        found = np.zeros((len(images), len(texts), 4, 4), np.float32)
+        found[:, 0] = 0.9
+        return found, 0 * found
+
+
+class Labelled(PreparedLabelMaps):
+    """Images that show the first class on a quarter of their pixels, and, from the third on, none."""
+
+    def __init__(self):
+        self.classes = self.phrases = ("sky", "road", "car")
+
+    def __len__(self):
+        return 17
+
+    def __getitem__(self, i):
+        labels = np.full((8, 8), NO_CLASS, np.int32)
+        labels[:4, :4] = 0 if i < 2 else NO_CLASS
+        return {"image": np.zeros((4, 4, 3), np.uint8), "whole": None, "labels": labels}
+
+
+@pytest.mark.parametrize("count", [1, 9, 17])
+def test_an_image_that_shows_no_class_counts_and_every_batch_has_one_size(count):
+    segmenter = Finds()
+    found = evaluate_label_maps(segmenter, Labelled(), 0.5, count, keep=2)
+    assert found.metrics["IoU"]["sky"] == pytest.approx(min(count, 2) / 4 / count)
+    assert found.metrics["pixel_accuracy"] == found.metrics["IoU"]["sky"]
+    assert len(found.predicted) == min(count, 2)
+    assert segmenter.calls == {(IMAGES, 3, IMAGES, (IMAGES, 4))}
 
 
 def test_a_label_map_has_the_most_probable_phrase_or_none():

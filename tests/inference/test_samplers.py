@@ -8,12 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from genmask_jax.config import DataConfig, SamplerConfig
+from genmask_jax.config import DataConfig, SamplerConfig, TimestepsConfig
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.errors import UserError
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
+from genmask_jax.timesteps import Law
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +64,21 @@ def test_averaging_and_refining_change_the_mask(networks, scenes):
             images, texts
         )
         assert np.abs(other - one).max() > 1e-4
+
+
+def test_masks_are_refined_at_the_level_that_their_law_trains(networks):
+    def level(law, mask_steps=2, **fields):
+        config = dataclasses.replace(networks.config, timesteps=TimestepsConfig(segment=law))
+        sampler = SamplerConfig(mask_steps=mask_steps, **fields)
+        trained = dataclasses.replace(networks, config=config)
+        return MaskSampler(trained, sampler, batch_size=5).sampler.refine_t
+
+    assert level(Law("bimodal", a=0.02)) == level(Law("bimodal", a=0.05), refine_t=0.02) == 0.02
+    for one_sided in (Law("long_tail"), Law("bimodal", low_share=0.0)):
+        with pytest.raises(UserError, match=r"mask_steps=2: .* has no low mode .*use mask_steps=1, or give"):
+            level(one_sided)
+        assert level(one_sided, refine_t=0.02) == 0.02
+        assert level(one_sided, mask_steps=1) == 0
 
 
 def test_images_depend_on_seed_prompt_and_guidance(networks):

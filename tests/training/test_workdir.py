@@ -10,8 +10,9 @@ import pytest
 from etils import epath
 from flax import nnx
 
-from genmask_jax.config import OptimizerConfig
+from genmask_jax.config import OptimizerConfig, TrainConfig
 from genmask_jax.errors import UserError
+from genmask_jax.fields import to_json
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.runs import find_step, load_vae, read_config, read_history, save_vae
@@ -32,6 +33,13 @@ def changed(config, name, value):
     if rest:
         value = changed(getattr(config, group), rest, value)
     return dataclasses.replace(config, **{group: value})
+
+
+@pytest.mark.parametrize(("law", "read"), [("bimodal", 0.0), ("long_tail", 0.0), ("uniform", 0.3)])
+def test_a_run_that_stored_the_former_level_of_refinement_leaves_it_to_its_law(tmp_path, law, read):
+    config = changed(changed(micro_config("vae"), "timesteps.segment.name", law), "sampler.refine_t", 0.3)
+    (tmp_path / "config.json").write_text(to_json(config))
+    assert read_config(TrainConfig, tmp_path).sampler.refine_t == read
 
 
 @pytest.mark.parametrize(

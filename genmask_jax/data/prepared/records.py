@@ -22,6 +22,8 @@ from genmask_jax.images import decode
 from genmask_jax.paths import listed
 
 COUNTS = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
+KINDS = ("expressions", "captions", "targets")
+"""What the index counts of each record."""
 
 CLASSES = "classes.json"
 
@@ -31,14 +33,21 @@ class Index:
     """Summary of a split.
 
     image_ids: the image id of each record.
-    expressions, captions: how many each record has.
+    expressions, captions, targets: how many each record has.
     counts: the total of each of COUNTS.
     """
 
     image_ids: list[str]
     expressions: list[int]
     captions: list[int]
+    targets: list[int]
     counts: dict[str, int]
+
+    @property
+    def nothing(self) -> list[int]:
+        """1 for each record of an image that was annotated and shows no class, else 0."""
+        pairs = zip(self.targets, self.expressions, strict=True)
+        return [int(bool(targets) and not expressions) for targets, expressions in pairs]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +90,7 @@ def _reading(directory: epath.PathLike) -> contextlib.AbstractContextManager[Non
 def write_index(directory: epath.PathLike, split: str) -> Index:
     """Reads all records of a split back; writes and returns their index."""
     records = open_records(directory, split)
-    columns: dict[str, list] = {"image_ids": [], "expressions": [], "captions": []}
+    columns: dict[str, list] = {name: [] for name in ("image_ids", *KINDS)}
     counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
     objects: set[int] = set()
     for i in range(len(records)):
@@ -92,6 +101,7 @@ def write_index(directory: epath.PathLike, split: str) -> Index:
         columns["image_ids"].append(record["image_id"].decode())
         columns["expressions"].append(len(targets))
         columns["captions"].append(len(record["captions"]))
+        columns["targets"].append(len(empty))
         counts["refs"] += len(record["targets"]["ref_id"])
         counts["multi-target"] += sum(meant[int(i)] > 1 for i in targets)
         counts["no-target"] += sum(bool(empty[int(i)]) for i in targets)
@@ -108,13 +118,15 @@ def read_index(directory: epath.PathLike, split: str) -> Index:
     """Reads a split's index. Raises UserError when the split does not exist or was not finished."""
     path = index_path(directory, split)
     try:
-        return Index(**json.loads(path.read_text()))
+        columns = json.loads(path.read_text())
+        # Before images without any class were kept, those with expressions had all the targets.
+        return Index(**{"targets": columns["expressions"], **columns})
     except FileNotFoundError:
         files = (p.name for p in listed(epath.Path(directory), ".json"))
         there = [name[len("index_") : -len(".json")] for name in files if name.startswith("index_")]
         known = f"there are {', '.join(sorted(there))}" if there else "prepare it with launch/prepare_data.py"
         raise UserError(f"{directory}: there is no split {split!r}; {known}") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); delete {directory} and prepare it again") from error
 
 
@@ -192,12 +204,13 @@ class Asked:
 
 
 class Items:
-    """Expressions or captions of a split; each is a record and a number in it.
+    """Expressions, captions or images of a split; each is a record and a number in it.
 
     Args:
         directory: the dataset's directory.
         split: name of the split.
-        kind: "expressions" or "captions".
+        kind: "expressions"; "captions"; "targets", of which the first of each image gives all images with
+            annotations; or "nothing", the images that were annotated and show no class.
         without: ids of images whose items are left out.
         first_only: only the first item of each image.
         shuffled: in a fixed random order, so that the first items are of many images; otherwise in the order

@@ -3,6 +3,7 @@
 Masks are stretched with the image for training, and keep their own resolution for scoring.
 """
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,37 @@ class PreparedSegment(_Expressions):
             "id": asked.id,
             "is_class": asked.text in self.classes,
             "absent": tuple(name for name in self.classes if name not in shown),
+            "nothing": self.nothing,
+        }
+
+    @functools.cached_property
+    def nothing(self) -> "PreparedNothing | tuple[()]":
+        """The images of the split that show no class, if the dataset has classes."""
+        return PreparedNothing(self.items.directory, self.items.split) if self.classes else ()
+
+
+class PreparedNothing:
+    """See `examples.Nothing`."""
+
+    def __init__(self, directory: str, split: str):
+        self.items = records.Items(directory, split, "nothing")
+        self.classes = records.read_classes(directory)
+        annotated = len(records.Items(directory, split, "targets", first_only=True))
+        self.share = len(self.items) / max(1, annotated)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> WholeExample:
+        record, number = self.items[index]
+        return {
+            "image": records.decode_image(record),
+            "mask": records.read_mask(record, number),
+            "text": "",
+            "id": record["image_id"].decode(),
+            "is_class": True,
+            "absent": self.classes,
+            "nothing": self,
         }
 
 
@@ -120,10 +152,13 @@ class PreparedScored(_Expressions):
 
 
 class PreparedLabelMaps:
-    """Whole images with the class of each pixel, for a dataset whose `classes` are known."""
+    """Whole images with the class of each pixel, for a dataset whose `classes` are known.
+
+    An image that was annotated and shows no class is one of them.
+    """
 
     def __init__(self, items: records.Items, size: int, template: str):
-        """`items`: one expression per image; `size`: see `PreparedSegment`; `template`: see there."""
+        """`items`: one target per image; `size`: see `PreparedSegment`; `template`: see there."""
         self.items, self.size = items, size
         self.classes = records.read_classes(items.directory)
         self.phrases = [template.format(name) for name in self.classes]
@@ -132,7 +167,7 @@ class PreparedLabelMaps:
         return len(self.items)
 
     def __getitem__(self, index: int) -> LabelledExample:
-        record, _ = self.items[index]
+        record, target = self.items[index]
         image = records.decode_image(record)
         labels = np.full(image.shape[:2], NO_CLASS, np.int32)
         drawn = {}
@@ -143,6 +178,8 @@ class PreparedLabelMaps:
         for name in sorted(drawn, key=lambda name: -np.count_nonzero(drawn[name] == 1)):
             labels[drawn[name] == 1] = self.classes.index(name)
             labels[drawn[name] == IGNORE] = IGNORED_PIXEL
+        if not drawn:
+            labels[records.read_mask(record, target) == IGNORE] = IGNORED_PIXEL
         return {"image": to_model_size(image, self.size), "whole": image, "labels": labels}
 
 

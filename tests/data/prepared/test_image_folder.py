@@ -12,10 +12,13 @@ from etils import epath
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
 
+from genmask_jax.config import DataConfig
+from genmask_jax.data.examples import IGNORED_PIXEL, NO_CLASS
 from genmask_jax.data.masks import IGNORE
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.inspect import inspect
 from genmask_jax.data.prepared.prepare import NOTES, PROBLEMS, prepare
+from genmask_jax.data.sources import label_maps, segment_source
 from genmask_jax.errors import UserError
 
 H, W = 40, 56
@@ -240,6 +243,65 @@ def test_labelme_shapes_come_back_as_labelme_draws_them(tmp_path):
     assert "(far) covers no pixel" in said
     classes = records.read_classes(records.find(tmp_path / "out", "image_folder"))
     assert set(classes) == {"cat", "sun", "moon"}
+
+
+def as_class_maps(raw):
+    for i in range(3):
+        values = np.full((H, W), 2) if i else patches(of=(0, 1, 2))
+        values[:8] = 255
+        numbers(raw / "labels" / f"{i}.png", values)
+    (raw / "classes.txt").write_text("cat\nsun\nbackground\n")
+
+
+def as_yolo(raw):
+    for i in range(3):
+        path = raw / "labels" / f"{i}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("" if i else "0 0.1 0.1 0.9 0.1 0.9 0.9")
+    (raw / "classes.txt").write_text("cat\n")
+
+
+def as_coco(raw):
+    entries = [{"id": i, "file_name": f"{i}.png", "height": H, "width": W} for i in range(3)]
+    one = {"id": 7, "image_id": 0, "category_id": 1, "segmentation": [[1, 1, 30, 1, 30, 30]]}
+    content = {"images": entries, "annotations": [one], "categories": [{"id": 1, "name": "cat"}]}
+    (raw / "images" / "annotations.json").write_text(json.dumps(content))
+
+
+def as_labelme(raw):
+    for i in range(3):
+        shape = {"label": "cat", "points": [[1, 1], [30, 1], [30, 30]], "shape_type": "polygon"}
+        (raw / "images" / f"{i}.json").write_text(json.dumps({"shapes": [] if i else [shape]}))
+
+
+@pytest.mark.parametrize("annotate", [as_class_maps, as_yolo, as_coco, as_labelme])
+def test_annotated_images_without_a_class_are_kept_for_label_maps_and_as_negatives(tmp_path, annotate):
+    raw = tmp_path / "raw"
+    for i in range(3):
+        picture(raw / "images" / f"{i}.png", i)
+    annotate(raw)
+    if annotate in (as_coco, as_labelme):  # which lie beside the images
+        raw = raw / "images"
+    made(raw, tmp_path / "out")
+    config = DataConfig(name="image_folder", path=str(tmp_path / "out"), size=32)
+    read = [
+        maps[i]
+        for split in ("train", "val")
+        for maps in [label_maps(config, split)]
+        for i in range(len(maps))
+    ]
+    assert len(read) == 3
+    bare = [one["labels"] for one in read if (one["labels"] < 0).all()]
+    assert len(bare) == 2
+    ignored = 8 if annotate is as_class_maps else 0
+    for labels in bare:
+        assert (labels[:ignored] == IGNORED_PIXEL).all()
+        assert (labels[ignored:] == NO_CLASS).all()
+    assert "an image shows no class" in lines(tmp_path / "out", NOTES)
+    assert not lines(tmp_path / "out")
+    train = segment_source(config, "train")
+    assert {train.whole(0)["nothing"][i]["absent"] for i in range(len(train.nothing))} == {train.classes}
+    assert train.nothing.share == 0.5  # of two; the third is held out
 
 
 def test_captions_of_metadata_jsonl(tmp_path):

@@ -24,7 +24,7 @@ from genmask_jax.data.prepared.raw.layout import (
 )
 from genmask_jax.data.prepared.raw.pairs import NO_VAL, find_pairs, hold_out, in_splits
 from genmask_jax.data.prepared.raw.places import files_below
-from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
+from genmask_jax.data.prepared.raw.plan import NOTHING, NOTHING_NOTE, Expression, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.data.prepared.raw.reasonseg import FALLBACK, read_annotation
 from genmask_jax.data.prepared.raw.seen import LOOKED_AT, Sighting, count, folders
@@ -122,7 +122,7 @@ def read_away(raw: epath.Path) -> Plan:
     found = []
     for pair in tree.pairs:
         image = _plan_image(pair.image, None, reading, pair.annotation, pair.key)
-        if image.captions or image.expressions:
+        if _is_annotated(image):
             found.append((pair, image))
         else:
             reading.problems.add(f"{pair.image} is an image without a caption or an annotation")
@@ -138,7 +138,7 @@ def _read_split(folder: epath.Path, reading: _Reading) -> list[PlannedImage]:
     images = []
     for path in by_stem.values():
         image = _plan_image(path, objects.get(path.name), reading, path.with_suffix(".json"), path.stem)
-        if image.captions or image.expressions:
+        if _is_annotated(image):
             images.append(image)
         else:
             problems.add(f"{path} is an image without a caption or an annotation")
@@ -150,6 +150,10 @@ def _read_split(folder: epath.Path, reading: _Reading) -> list[PlannedImage]:
         else:
             problems.add(f"{path} is an annotation without an image")
     return images
+
+
+def _is_annotated(image: PlannedImage) -> bool:
+    return bool(image.captions or image.expressions or image.targets == NOTHING)
 
 
 def _plan_image(
@@ -197,6 +201,9 @@ def _read_json(
         width, height = decode(image_bytes(image)).size
     except UNREADABLE:
         return [], [], []  # it is named when it is written
+    if not content["shapes"]:
+        reading.problems.note(NOTHING_NOTE)
+        return list(NOTHING), [], []
     said = read_labelme(annotation, (height, width), reading.shapes, reading.problems)
     reading.shapes += len(content["shapes"])
     reading.classes |= dict.fromkeys(said.classes)

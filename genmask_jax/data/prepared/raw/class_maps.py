@@ -25,7 +25,14 @@ from genmask_jax.data.prepared.raw.mask_values import (
 from genmask_jax.data.prepared.raw.names import is_asked, is_background, is_ignored, phrase
 from genmask_jax.data.prepared.raw.pairs import Pair, Tree, find_pairs, in_splits
 from genmask_jax.data.prepared.raw.palettes import cityscapes_names
-from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
+from genmask_jax.data.prepared.raw.plan import (
+    NOTHING,
+    NOTHING_NOTE,
+    Expression,
+    Plan,
+    PlannedImage,
+    Target,
+)
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.data.prepared.raw.seen import Sighting, count, folders, values
 from genmask_jax.data.prepared.raw.versions import chosen
@@ -108,8 +115,9 @@ def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
     report_unexplained(meaning, list(scans.values()), problems)
     report_unseen(meaning.names, seen, meaning.source, problems)
     planned = [(pairs[i], _plan(pairs[i], files[i][0], one, meaning, problems)) for i, one in scans.items()]
-    if planned and not any(image is not None and image.targets for _, image in planned):
-        raise UserError(f"--raw={raw}: no mask shows a class of {meaning.source}; {problems.left_out[0]}")
+    if planned and not any(image is not None and image.expressions for _, image in planned):
+        why = (problems.left_out or ["all pixels are background"])[0]
+        raise UserError(f"--raw={raw}: no mask shows a class of {meaning.source}; {why}")
     splits = in_splits(raw, [(pair, image) for pair, image in planned if image is not None], problems)
     asked = [phrase(name) for name in meaning.names.values() if is_asked(name)]
     return Plan(splits, problems, tuple(dict.fromkeys(asked)))
@@ -171,7 +179,10 @@ def _plan(
             of.setdefault(phrase(names[number]), []).append(number)
     texts = sorted(of, key=lambda text: of[text])
     captions = captions_of(pair.image, problems)
-    if not texts and not captions:
+    background = any(number in names and is_background(names[number]) for number in found.numbers)
+    if not texts and background:
+        problems.note(NOTHING_NOTE)
+    elif not texts and not captions:
         problems.add(f"{path}: none of its pixels has a class that can be asked for")
         return None
     return PlannedImage(
@@ -180,7 +191,8 @@ def _plan(
         size=found.size,
         captions=captions,
         turned=turned,
-        targets=tuple(Target(i, numbers=tuple(of[text])) for i, text in enumerate(texts)),
+        targets=tuple(Target(i, numbers=tuple(of[text])) for i, text in enumerate(texts))
+        or (NOTHING if background else ()),
         expressions=tuple(
             Expression(pair.key if i == 0 else f"{pair.key}#{i}", text, i) for i, text in enumerate(texts)
         ),

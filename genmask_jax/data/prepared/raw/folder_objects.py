@@ -15,7 +15,7 @@ from genmask_jax.data import masks
 from genmask_jax.data.prepared.raw.coco import CocoFile
 from genmask_jax.data.prepared.raw.image_index import normalised
 from genmask_jax.data.prepared.raw.names import is_background, is_ignored, phrase
-from genmask_jax.data.prepared.raw.plan import Target
+from genmask_jax.data.prepared.raw.plan import NOTHING, NOTHING_NOTE, Target
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.images import read_frame
 
@@ -41,9 +41,10 @@ class Objects:
 
 @dataclasses.dataclass
 class _Found:
-    """Objects found so far: ids by expression, and segmentations by id."""
+    """Objects found so far: ids by expression, and segmentations by id; whether the file has any of it."""
 
     size: masks.Size
+    annotated: bool = False
     said: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     segmentations: dict[int, Any] = dataclasses.field(default_factory=dict)
 
@@ -89,13 +90,16 @@ def objects_of(
     for annotation in coco.annotations:
         image = found.get(annotation["image_id"])
         if image is not None:
+            image.annotated = True
             _add(annotation, image, seen, coco, classes, problems)
+    # Without an annotation, an image shows none of the classes, if the file says of others which they show.
+    known = bool(classes) and any(image.annotated for image in found.values())
     objects: dict[epath.Path, Objects] = {}
     for number, image in found.items():
         path = paths[number]
-        if image.said and path not in objects:
+        if (image.said or (known and not image.annotated)) and path not in objects:
             try:
-                objects[path] = _objects(path, image)
+                objects[path] = _objects(path, image, problems)
             except ValueError as error:
                 problems.add(f"{path} {error}")
     return objects
@@ -181,8 +185,11 @@ def _add(
         image.said.setdefault(text, []).append(number)
 
 
-def _objects(path: epath.Path, image: _Found) -> Objects:
+def _objects(path: epath.Path, image: _Found, problems: Problems) -> Objects:
     """Raises ValueError when it is not known how the masks lie on the image."""
+    if not image.annotated:
+        problems.note(NOTHING_NOTE)
+        return Objects(image.size, _is_turned(path, image.size), NOTHING, ())
     targets = tuple(
         Target(i, tuple(ids), tuple(image.segmentations[j] for j in ids))
         for i, ids in enumerate(image.said.values())

@@ -34,6 +34,14 @@ class Target:
     numbers: tuple[int, ...] = ()
 
 
+NOTHING = (Target(0),)
+"""The targets of an image that was annotated and shows no class: one that no expression refers to."""
+NOTHING_NOTE = (
+    "an image shows no class: it counts in scores of label maps, and is trained on where "
+    "config.data.absent_share is positive"
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Expression:
     """A text that refers to the `target`-th Target of the image.

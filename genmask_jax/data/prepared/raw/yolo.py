@@ -15,7 +15,14 @@ from genmask_jax.data.prepared.raw.class_list import read_class_list, report_uns
 from genmask_jax.data.prepared.raw.layout import captions_of
 from genmask_jax.data.prepared.raw.names import is_asked, is_background, is_ignored, phrase
 from genmask_jax.data.prepared.raw.pairs import Pair, find_pairs, in_splits
-from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage, Target
+from genmask_jax.data.prepared.raw.plan import (
+    NOTHING,
+    NOTHING_NOTE,
+    Expression,
+    Plan,
+    PlannedImage,
+    Target,
+)
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.data.prepared.raw.seen import Sighting, count, folders
 from genmask_jax.errors import UserError
@@ -65,7 +72,7 @@ def _kind(path: epath.Path) -> str:
 
 
 def read(raw: epath.Path) -> Plan:
-    """Images with the classes that they show; those without polygons are left out.
+    """Images with the classes that they show; one whose file is empty shows none.
 
     Raises:
         UserError: there are no names.
@@ -110,12 +117,15 @@ def _plan(pair: Pair, reading: _Reading) -> PlannedImage | None:
         return None
     try:
         found, void = _polygons(pair.annotation, frame.upright, reading)
+        nothing = not read_text(pair.annotation).strip()
     except (OSError, UnicodeDecodeError) as error:
         problems.add(f"{pair.annotation} is not text in UTF-8 ({error})")
         return None
     for other in pair.annotations[1:]:
         problems.add(f"{other} is not read, since {pair.annotation} has the polygons of the same image")
-    if not found and not captions:
+    if nothing:
+        problems.note(NOTHING_NOTE)
+    elif not found and not captions:
         problems.add(f"{pair.annotation} has no polygon that can be used")
         return None
     return PlannedImage(
@@ -128,7 +138,8 @@ def _plan(pair: Pair, reading: _Reading) -> PlannedImage | None:
         targets=tuple(
             Target(i, tuple(itertools.islice(ids, len(one))), tuple(one))
             for i, one in enumerate(found.values())
-        ),
+        )
+        or (NOTHING if nothing else ()),
         expressions=tuple(
             Expression(pair.key if i == 0 else f"{pair.key}#{i}", text, i) for i, text in enumerate(found)
         ),
