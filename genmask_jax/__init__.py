@@ -8,17 +8,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Generator", "Segmentation", "Segmenter", "UserError", "__version__"]
+__all__ = ["Generator", "Segmentation", "Segmenter", "UnknownWordWarning", "UserError", "__version__"]
 
 _HOMES = {
     "Generator": "genmask_jax.inference.generator",
     "Segmentation": "genmask_jax.inference.segmentation",
     "Segmenter": "genmask_jax.inference.segmenter",
+    "UnknownWordWarning": "genmask_jax.errors",
     "UserError": "genmask_jax.errors",
 }
 
 if TYPE_CHECKING:
-    from genmask_jax.errors import UserError
+    from genmask_jax.errors import UnknownWordWarning, UserError
     from genmask_jax.inference.generator import Generator
     from genmask_jax.inference.segmentation import Segmentation
     from genmask_jax.inference.segmenter import Segmenter

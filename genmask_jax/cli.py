@@ -19,11 +19,10 @@ from logging import ERROR, WARNING
 from typing import Any
 
 from absl import app, flags, logging
-from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from genmask_jax.errors import UserError
-from genmask_jax.paths import expand_flags
+from genmask_jax.errors import ArgumentError, UserError
+from genmask_jax.paths import DOWNLOAD, IMPORT, expand_flags, need_no_url
 
 flags.disclaim_key_flags()  # the flags that are defined here belong to the command that asks for them
 
@@ -31,6 +30,19 @@ flags.disclaim_key_flags()  # the flags that are defined here belong to the comm
 # only writes TensorBoard events here, logs the CPU features that it could use.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+FLAGS = {
+    "directory": "out",
+    "images": "image",
+    "name": "checkpoint",
+    "noises": "mask_samples",
+    "phrases": "text",
+    "prompts": "text",
+    "steps": "image_steps",
+}
+"""The flags of arguments that have another name in Python."""
+TEXTS = ("text",)
+"""Flags whose values are no paths."""
 
 
 def run(main: Callable[[], None]) -> None:
@@ -105,12 +117,37 @@ def _is_required(flag: flags.Flag) -> bool:
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parses the command line of a command without a config."""
-    return parser.parse_args(expand_flags(sys.argv[1:]))
+    return parser.parse_args(_checked(sys.argv[1:]))
 
 
 def parse_known(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
     """The same, and the arguments that the command hands on to others."""
-    return parser.parse_known_args(expand_flags(sys.argv[1:]))
+    return parser.parse_known_args(_checked(sys.argv[1:]))
+
+
+def _checked(arguments: list[str]) -> list[str]:
+    """Arguments with expanded paths. A URL in place of a path ends the command."""
+    arguments = expand_flags(arguments)
+    try:
+        _need_no_urls(arguments)
+    except UserError as error:
+        fail(_in_flags(error))
+    return arguments
+
+
+def _need_no_urls(arguments: list[str]) -> None:
+    """Raises UserError if the value of a flag, behind a = or a space, is a URL."""
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        flag, mark, value = argument.partition("=") if argument.startswith("-") else (before, "=", argument)
+        if mark and flag.startswith("-") and flag.lstrip("-") not in TEXTS:
+            need_no_url(flag, value, DOWNLOAD if flag.endswith("image") else f"{DOWNLOAD}; {IMPORT}")
+
+
+def _in_flags(error: UserError) -> str:
+    """What an error says, with the flag of an argument in place of the argument."""
+    if not isinstance(error, ArgumentError) or not error.argument.isidentifier():
+        return str(error)
+    return f"--{FLAGS.get(error.argument, error.argument)}{error.complaint}"
 
 
 def guard(main: Callable[[], None]) -> None:
@@ -120,7 +157,7 @@ def guard(main: Callable[[], None]) -> None:
     try:
         main()
     except UserError as error:
-        fail(str(error))
+        fail(_in_flags(error))
 
 
 def _is_ours(record: Any) -> bool:
@@ -142,6 +179,7 @@ def read_config(arguments: list[str]) -> ConfigDict:
 def _parse(arguments: list[str], known: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses absl's flags; an unknown config field or a wrong value becomes a one-line error."""
     arguments = [_with_config_path(argument) for argument in expand_flags(arguments)]
+    _need_no_urls(arguments)
     try:
         _need_config_file(arguments)
         return known(arguments)
@@ -244,11 +282,24 @@ def fail(message: str) -> None:
 
 
 def suit_cpu() -> None:
-    """Makes XLA on CPU a third faster. Call it before the first array is created; harmless on accelerators.
+    """Makes training on CPU a third faster. Call it before the first array is created; harmless elsewhere.
+
+    Memory is kept (`keep_memory`), and XLA runs independent operations concurrently.
+    """
+    keep_memory()
+    if cpu_flags():
+        os.environ.setdefault("XLA_FLAGS", " ".join(cpu_flags()))
+
+
+def keep_memory() -> None:
+    """Keeps the memory that XLA on CPU frees. Call it before the first array is created.
 
     XLA allocates and frees hundreds of megabytes in every step. With glibc's defaults, a third of the time
     goes into mapping them again, so the process keeps allocations below 2 GiB (the buffers of a large model
-    are larger, and not worth keeping). Independent operations run concurrently.
+    are larger, and not worth keeping).
+
+    Commands that only use a model call this alone: programs on disk are told apart by XLA_FLAGS, and those
+    of `Segmenter` and `Generator` are to serve commands and libraries alike.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc
@@ -257,8 +308,6 @@ def suit_cpu() -> None:
         libc.mallopt(arena_max, 1)
         if not libc.mallopt(mmap_threshold, 2**31 - 1):  # refused before glibc 2.35
             libc.mallopt(mmap_max, 0)
-    if cpu_flags():
-        os.environ.setdefault("XLA_FLAGS", " ".join(cpu_flags()))
 
 
 def cpu_flags() -> list[str]:
@@ -276,10 +325,7 @@ def share_card() -> None:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
-    import jax
+    """See `programs.use_compilation_cache`."""
+    from genmask_jax.inference import programs
 
-    default = epath.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "genmask_jax"
-    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.config.update("jax_compilation_cache_dir", str(default))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    programs.use_compilation_cache()

@@ -6,11 +6,13 @@ code below the scripts sees only the dataclass.
 """
 
 import dataclasses
+import math
+import numbers
 from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
-from genmask_jax.errors import UserError
+from genmask_jax.errors import ArgumentError, UserError
 from genmask_jax.fields import from_dict
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.factory import ENCODERS
@@ -18,7 +20,7 @@ from genmask_jax.instruction.qwen.config import need_valid
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.layers import REMAT
 from genmask_jax.models.vae import VAEConfig
-from genmask_jax.ranges import check_ranges
+from genmask_jax.ranges import check_ranges, rule_of
 from genmask_jax.sharding import MeshConfig
 from genmask_jax.timesteps import Law
 
@@ -345,8 +347,22 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
 
 
 def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
-    """The sampler with the given fields replaced, except those that are None. Raises UserError."""
-    fields = {name: value for name, value in given.items() if value is not None}
+    """The sampler with the given fields replaced, except those that are None.
+
+    Raises:
+        ArgumentError: a value is not a number of the field's kind, or out of its range.
+    """
+    fields = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        kind, rule = type(getattr(sampler, name)), rule_of(f"sampler.{name}")
+        right = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+        if not right or isinstance(value, bool):
+            raise ArgumentError(name, f"={value!r} must be a {'whole ' if kind is int else ''}number")
+        if rule is not None and not (math.isfinite(value) and rule[0](value)):
+            raise ArgumentError(name, f"={value} {rule[1]}")
+        fields[name] = kind(value)
     sampler = dataclasses.replace(sampler, **fields)
     validate_sampler(sampler)
     return sampler
@@ -365,9 +381,10 @@ def with_refinement(sampler: SamplerConfig, law: Law) -> SamplerConfig:
     if sampler.mask_steps == 1 or sampler.refine_t:
         return sampler
     if law.low_level is None:
-        raise UserError(
-            f"mask_steps={sampler.mask_steps}: masks were trained by the law {law.name!r}, which has no low "
-            "mode to refine them at; use mask_steps=1, or give refine_t"
+        raise ArgumentError(
+            "mask_steps",
+            f"={sampler.mask_steps}: masks were trained by the law {law.name!r}, which has no low "
+            "mode to refine them at; use mask_steps=1, or give refine_t",
         )
     return dataclasses.replace(sampler, refine_t=law.low_level)
 

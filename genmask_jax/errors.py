@@ -11,6 +11,26 @@ class UserError(Exception):
     """
 
 
+class ArgumentError(UserError):
+    """A wrong argument of a function of the library: "seed=-1 must be a whole number, 0 or more".
+
+    Args:
+        argument: its name, which scripts replace by that of their flag (`cli.guard`).
+        complaint: the rest of the message, right behind the name.
+    """
+
+    def __init__(self, argument: str, complaint: str):
+        super().__init__(f"{argument}{complaint}")
+        self.argument, self.complaint = argument, complaint
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.argument, self.complaint)
+
+
+class UnknownWordWarning(UserWarning):
+    """A phrase or prompt has words that are not in the texts that the model's vocabulary was learned from."""
+
+
 class DamagedError(UserError):
     """Stored data or parameters that cannot be read."""
 

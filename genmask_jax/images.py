@@ -15,6 +15,7 @@ import dataclasses
 import importlib.util
 import io
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from genmask_jax.errors import UserError
+from genmask_jax.paths import DOWNLOAD, to_path
 
 if importlib.util.find_spec("pillow_heif"):  # photographs of phones, for those who have the package
     importlib.import_module("pillow_heif").register_heif_opener()
@@ -57,6 +59,9 @@ SIGNATURES = {
     (0, b"<html"): "it is a web page, perhaps of a failed download",
 }
 """(Offset, bytes) at which formats that Pillow lacks are known, and what to say of them."""
+
+
+DOWNLOAD_IMAGE = f"{DOWNLOAD} or the bytes"
 
 
 def decode(content: bytes, *, upright: bool = True, background: str = "white") -> Image.Image:
@@ -145,7 +150,7 @@ def why_unreadable(error: Exception, content: bytes = b"") -> str:
 
 def read_image(path: epath.PathLike, flag: str = "--image") -> UInt8[np.ndarray, "H W 3"]:
     """Reads an image file as upright RGB; `flag` names it in the error. For the rest see `read_named`."""
-    return read_named(path, f"{flag}={path}")
+    return read_named(to_path(path, flag, DOWNLOAD_IMAGE), f"{flag}={path}")
 
 
 def read_named(path: epath.PathLike, name: str) -> UInt8[np.ndarray, "H W 3"]:
@@ -154,40 +159,79 @@ def read_named(path: epath.PathLike, name: str) -> UInt8[np.ndarray, "H W 3"]:
     Raises:
         UserError: it is missing, not an image, damaged, or of a format or mode that is not read.
     """
+    return _decoded(epath.Path(path).read_bytes, name)
+
+
+def _decoded(read: Callable[[], Any], name: str) -> UInt8[np.ndarray, "H W 3"]:
     content = b""
     try:
-        content = epath.Path(path).read_bytes()
+        found = read()
+        if isinstance(found, str):
+            raise ValueError("it is open as text; open it with mode 'rb'")
+        content = bytes(found)
         return np.asarray(decode(content))
     except UNREADABLE as error:
         raise UserError(f"{name}: {why_unreadable(error, content)}") from error
 
 
 def to_rgb(image: Any, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
-    """An image of any kind as upright RGB.
+    """An image of any kind as upright RGB; of an animated one, the first frame.
 
     Args:
-        image: a path, an image of Pillow in any mode, or an array `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or
-            `[H, W, 4]`: uint8, uint16, bool, or floats in [0, 1].
+        image: a path, the bytes of an image file, a file that is open for reading, an image of Pillow in any
+            mode, or an array or tensor `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`: uint8, uint16,
+            bool, or floats in [0, 1].
         name: of the argument, for the error.
 
     Raises:
         UserError: it cannot be read, or its values have no known meaning.
     """
     if isinstance(image, (str, os.PathLike)):
-        return read_image(epath.Path(os.fspath(image)), name)
+        return read_image(image, name)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return _decoded(lambda: image, name)
+    if callable(getattr(image, "read", None)):
+        return _decoded(image.read, name)
     if isinstance(image, Image.Image):
         turned = _orientation(image)
         try:
             rgb = _to_rgb(image, "white")
         except UNREADABLE as error:
             raise UserError(f"{name}: {why_unreadable(error)}") from error
-        return np.asarray(rgb.transpose(TURNS[turned]) if turned in TURNS else rgb)
-    array = np.asarray(image)
+        array = np.asarray(rgb.transpose(TURNS[turned]) if turned in TURNS else rgb)
+        return _need_pixels(array, name)
+    array = _to_array(image, name)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)) or not array.size:
-        raise UserError(f"{name}: an array of shape {array.shape} is no image; give [H, W, 3] or [H, W]")
-    return np.asarray(_to_rgb(Image.fromarray(_levels(array, name)), "white"))
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[-1] not in (3, 4)):
+        hints = {4: "for several images, give a list"}
+        if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+            hints[3] = "channels are the last axis"
+        hint = hints.get(array.ndim, "give [H, W, 3] or [H, W]")
+        raise UserError(f"{name}: an array of shape {array.shape} is no image; {hint}")
+    levels = _levels(_need_pixels(array, name), name)
+    return np.asarray(_to_rgb(Image.fromarray(np.ascontiguousarray(levels)), "white"))
+
+
+def _need_pixels(array: np.ndarray, name: str) -> np.ndarray:
+    if not array.size:
+        raise UserError(f"{name}: an image of shape {array.shape} has no pixels")
+    return array
+
+
+def _to_array(image: Any, name: str) -> np.ndarray:
+    """The values of an array of any library."""
+    wanted = "give a path, bytes, an open file, an image of Pillow, or an array"
+    try:
+        if hasattr(image, "detach"):  # a tensor of PyTorch, which may have a gradient, or be on a card
+            image = image.detach().cpu()
+            image = image.float() if image.dtype.is_floating_point else image
+        array = np.asarray(image)
+    except Exception as error:  # whatever another library raises
+        raise UserError(f"{name}: this {type(image).__name__} is no image; {wanted}") from error
+    if array.dtype.kind in "OSUMm" or not array.ndim:
+        raise UserError(f"{name}={str(image)[:60]!r} is no image; {wanted}")
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
 def _levels(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
@@ -198,9 +242,16 @@ def _levels(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
         return array.astype(np.uint8) * 255
     if array.dtype == np.uint16:
         return np.round(array / 257).astype(np.uint8)
-    if np.issubdtype(array.dtype, np.floating) and array.min() >= 0 and array.max() <= 1:
-        return np.round(array * 255).astype(np.uint8)
-    raise UserError(f"{name}: an array of {array.dtype} is not read; give uint8, or floats in [0, 1]")
+    if not np.issubdtype(array.dtype, np.floating):
+        raise UserError(f"{name}: an array of {array.dtype} is not read; give uint8, or floats in [0, 1]")
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite(array).all():
+        raise UserError(f"{name}: some values of the array are NaN or infinite; give floats in [0, 1]")
+    if low < 0 or high > 1:
+        raise UserError(
+            f"{name}: an array of floats from {low:g} to {high:g}; give floats in [0, 1], or uint8"
+        )
+    return np.round(array * 255).astype(np.uint8)
 
 
 def to_model_size(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:

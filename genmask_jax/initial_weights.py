@@ -45,7 +45,7 @@ class Pretrained:
     """
 
     def __init__(self, directory: epath.PathLike, step: int | None = None, *, without_encoder: bool = False):
-        self.directory = folder = directory_of(directory)
+        self.directory = folder = directory_of(directory, "config.init")
         imported = folder / "dit" / "params"
         self.is_run = not imported.exists() and (is_packed(folder) or (folder / "checkpoints").exists())
         if self.is_run:

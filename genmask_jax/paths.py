@@ -2,10 +2,12 @@
 
 import codecs
 import os
+import re
+from typing import Any
 
 from etils import epath
 
-from genmask_jax.errors import UserError
+from genmask_jax.errors import ArgumentError, UserError
 
 LEFTOVERS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
 """What operating systems leave in folders besides hidden files, in lower case."""
@@ -19,6 +21,12 @@ MARKS = {
 """Encodings by the byte order mark at the start of a file."""
 
 
+URL = re.compile(r"(?!(?:gs|s3|az|hf)://)[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
+"""How addresses begin that are no paths. (The excluded ones are, of storage that `epath` reads.)"""
+DOWNLOAD = "download it, and give the path"
+IMPORT = "launch/import_weights.py --from=hf:OWNER/NAME imports public weights"
+
+
 def expand(text: str) -> str:
     """A path with the user's home directory for a `~/` at its beginning; other text is left as it is."""
     return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
@@ -30,13 +38,39 @@ def expand_flags(arguments: list[str]) -> list[str]:
     return [f"{flag}{mark}{expand(value) if flag.startswith('-') else value}" for flag, mark, value in parts]
 
 
+def to_path(path: Any, argument: str, instead: str = DOWNLOAD) -> epath.Path:
+    """A path as it is given to a function, with the home directory for a `~/` at its beginning.
+
+    Args:
+        path: text, or a path of any library.
+        argument: its name, for the error.
+        instead: what to do with a URL.
+
+    Raises:
+        ArgumentError: it is no path, or a URL.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise ArgumentError(argument, f"={path!r} is no path")
+    text = os.fspath(path)
+    need_no_url(argument, text, instead)
+    return epath.Path(expand(text))
+
+
+def need_no_url(argument: str, value: str, instead: str = DOWNLOAD) -> None:
+    """Raises ArgumentError if the value of an argument or a flag is a URL."""
+    if URL.match(value):
+        shown = value if len(value) <= 100 else f"{value[:100]}..."
+        raise ArgumentError(argument, f"={shown}: URLs are not read; {instead}")
+
+
 def make_directory(path: epath.PathLike, flag: str) -> epath.Path:
     """The directory given by a flag, created if it is missing. Raises UserError if it cannot be created."""
+    directory = to_path(path, flag)
     try:
-        epath.Path(path).mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{flag}={path} cannot be created: {error.strerror}") from error
-    return epath.Path(path)
+    return directory
 
 
 def need_storable(path: epath.PathLike) -> None:

@@ -59,7 +59,7 @@ def find_steps(workdir: epath.PathLike, which: str) -> list[int]:
     directory = epath.Path(workdir) / "checkpoints"
     steps = sorted(int(path.name) for path in listed(directory) if path.name.isdigit())
     if not steps:
-        raise UserError(f"{workdir}: no checkpoint here; --checkpoint is {known_models()}")
+        raise UserError(f"{workdir}: no checkpoint here; give {known_models()}")
     if which == "last":
         return steps[::-1]
     if which == "best":
@@ -169,7 +169,7 @@ def read_vae_config(workdir: epath.PathLike) -> VAEConfig:
 
 
 def _vae_directory(workdir: epath.PathLike) -> epath.Path:
-    return (directory_of(workdir) / "vae").resolve()
+    return (directory_of(workdir, "config.vae") / "vae").resolve()
 
 
 def read_config(kind: Any, workdir: epath.PathLike) -> Any:

@@ -293,8 +293,11 @@ def need_rows(count: int, mesh: Mesh, what: str) -> None:
 
 
 def one_device() -> Mesh:
-    """The mesh of this process's first device."""
-    return make_mesh(MeshConfig(), jax.local_devices()[:1])
+    """The mesh of one device: the default one that the user has set, or else this process's first."""
+    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(chosen, str):  # a platform
+        chosen = jax.local_devices(backend=chosen)[0]
+    return make_mesh(MeshConfig(), [chosen or jax.local_devices()[0]])
 
 
 def local_batch_sharding() -> tuple[NamedSharding, NamedSharding]:

@@ -17,6 +17,8 @@ INK, FAINT, GOOD, BAD, PAPER = "#202020", "#808080", "#00783c", "#be1e1e", "#fff
 
 MIN_SIDE, MAX_SIDE = 128, 256  # of an image's long side on a sheet, in pixels
 TEXT_WIDTH, FONT_SIZE, LINE, GAP, MARGIN = 160, 15, 20, 6, 20
+LEGEND_LINES = 40
+"""Below large images, a line of the legend is this part of their width."""
 HEADINGS = ("expression", "image", "truth", "probability", "prediction")
 
 
@@ -125,22 +127,40 @@ def label_image(labels: Int[np.ndarray, "H W"], count: int) -> Image.Image:
 
 
 def with_legend(image: UInt8[np.ndarray, "H W 3"], names: Sequence[str]) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The image above the names of all labels, each beside its colour."""
-    lines: list[list[int]] = [[]]
-    widths = [2 * LINE + int(font().getlength(name)) for name in names]
-    limit = max(image.shape[1], *widths)
-    for i, width in enumerate(widths):
-        if lines[-1] and sum(widths[j] for j in lines[-1]) + width > limit:
-            lines.append([])
-        lines[-1].append(i)
-    card = _paper(limit, image.shape[0] + GAP + LINE * len(lines))
+    """The image, at its own size, above the `legend` of all labels."""
+    below = legend(names, image.shape[1])
+    size = max(image.shape[1], below.shape[1]), image.shape[0] + GAP + below.shape[0]
+    card = _paper(*size)
     card.paste(Image.fromarray(image), (0, 0))
-    draw = ImageDraw.Draw(card)
-    for row, line in enumerate(lines):
-        x, y = 0, image.shape[0] + GAP + row * LINE
-        for i in line:
-            draw.rectangle([x, y + 2, x + LINE - 8, y + LINE - 6], fill=label_colour(i))
-            _write(card, x + LINE - 4, y, [(names[i], INK)])
+    card.paste(Image.fromarray(below), (0, image.shape[0] + GAP))
+    return np.asarray(card)
+
+
+def legend(names: Sequence[str], width: int) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The names of all labels, each beside its colour.
+
+    Args:
+        names: of the labels, by number.
+        width: of the image below which it is to be read, pixels. Letters grow with large images; the legend
+            is wider than a small image, and never narrower than its longest name.
+    """
+    line = max(LINE, width // LEGEND_LINES)
+    letters = font(line * FONT_SIZE // LINE)
+    widths = [2 * line + int(letters.getlength(name)) for name in names]
+    limit = max(width, *widths)
+    rows: list[list[int]] = [[]]
+    for i, taken in enumerate(widths):
+        if rows[-1] and sum(widths[j] for j in rows[-1]) + taken > limit:
+            rows.append([])
+        rows[-1].append(i)
+    card = _paper(limit, line * len(rows))
+    draw, side = ImageDraw.Draw(card), line * 3 // 5
+    for row, numbers in enumerate(rows):
+        x, y = 0, row * line
+        for i in numbers:
+            top = y + (line - side) // 2
+            draw.rectangle([x, top, x + side, top + side], fill=label_colour(i))
+            draw.text((x + line * 4 // 5, y), names[i], fill=INK, font=letters)
             x += widths[i]
     return np.asarray(card)
 
@@ -217,9 +237,9 @@ def _wrap(text: str, width: int) -> list[str]:
 
 
 @functools.cache
-def font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(size: int = FONT_SIZE) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """The lettering of all sheets."""
-    return ImageFont.load_default(size=FONT_SIZE)
+    return ImageFont.load_default(size=size)
 
 
 def _save_grid(cards: Sequence[Image.Image], columns: int, path: epath.PathLike) -> None:

@@ -104,6 +104,19 @@ def micro_config(vae: str, **loop) -> TrainConfig:
 
 
 @pytest.fixture(scope="session")
+def programs_made() -> list[str]:
+    """Grows by an entry with every program that this process traces, to be compiled or read from disk."""
+    made: list[str] = []
+
+    def listen(event: str, _: float, **__: Any) -> None:
+        if event == "/jax/core/compile/jaxpr_to_mlir_module_duration":
+            made.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    return made
+
+
+@pytest.fixture(scope="session")
 def micro_vae(tmp_path_factory) -> str:
     """The --workdir of an (untrained) VAE."""
     directory = tmp_path_factory.mktemp("vae")

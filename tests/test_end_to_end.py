@@ -85,7 +85,7 @@ def test_a_run_learns_and_keeps_its_average_apart(micro_run):
 
 
 def test_nothing_is_compiled_after_the_first_step(micro_vae, tmp_path):
-    """Not by steps, logs or checkpoints; the last step's validation compiles its samplers."""
+    """Not by steps, logs or checkpoints."""
     compiled, at_draw = [], []
     jax.monitoring.register_event_duration_secs_listener(
         lambda name, _, **__: compiled.append(name) if name.endswith("backend_compile_duration") else None
@@ -109,7 +109,6 @@ def test_nothing_is_compiled_after_the_first_step(micro_vae, tmp_path):
     assert len(at_draw) == 6
     assert at_draw[1] > at_draw[0]
     assert set(at_draw[2:]) == {at_draw[1]}, at_draw
-    assert len(compiled) > at_draw[-1]
 
 
 def test_what_is_not_put_on_the_devices_stops_the_loop(micro_vae, tmp_path, monkeypatch):

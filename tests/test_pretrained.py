@@ -1,5 +1,7 @@
 """The models that come with the package, by name."""
 
+import dataclasses
+import inspect
 import json
 import pathlib
 
@@ -7,10 +9,14 @@ import pytest
 from etils import epath
 
 from genmask_jax import pretrained
+from genmask_jax.config import DataConfig, TrainConfig
+from genmask_jax.data.sources import texts
 from genmask_jax.errors import UserError
 from genmask_jax.inference.load import load
 from genmask_jax.initial_weights import Pretrained
-from genmask_jax.runs import find_step, load_vae
+from genmask_jax.instruction import tiny
+from genmask_jax.runs import find_step, load_vae, read_config
+from genmask_jax.training import start
 from tests.test_end_to_end import run_script
 
 
@@ -44,6 +50,25 @@ def test_a_name_loads_everywhere():
         step,
         pretrained.directory_of("refershapes") / "instruction",
     )
+
+
+def test_the_words_are_those_of_the_training_texts():
+    """`launch/train.py` writes such a list; that of the model in the package came later."""
+    folder = pretrained.directory_of("refershapes") / "instruction"
+    words = tiny.words_of(tiny.load_tokenizer(folder), texts(DataConfig(), count=600))
+    assert tiny.load_words(folder) == words
+    assert {"red", "star", "thing", "orange"} <= words
+
+
+def test_a_run_that_starts_from_it_knows_the_words_of_both(tmp_path, monkeypatch):
+    config = read_config(TrainConfig, pretrained.directory_of("refershapes"))
+    config = dataclasses.replace(config, init="refershapes", vae="refershapes")
+    monkeypatch.setattr(start, "texts", lambda data: ["the red dog on the left", "a large circle"])
+    monkeypatch.setattr(start, "train", lambda *_: (None, {}))  # what it begins with is saved before
+    inspect.unwrap(start.train_genmask)(config, str(tmp_path / "run"))
+    kept = tmp_path / "run" / "instruction"
+    before = tiny.load_words(pretrained.directory_of("refershapes") / "instruction")
+    assert tiny.load_words(kept) == before | {"dog"}
 
 
 def test_the_model_is_small_and_has_a_card():

@@ -10,10 +10,11 @@ docs/demo.md describes the page, its limits and its API.
 
 import argparse
 import os
+import warnings
 
 from genmask_jax import cli
 from genmask_jax.demo import limits
-from genmask_jax.errors import UserError
+from genmask_jax.errors import UnknownWordWarning, UserError
 from genmask_jax.extras import need
 from genmask_jax.pretrained import DEFAULT
 
@@ -33,7 +34,7 @@ def main() -> None:
         help=f"requests of a visitor (default: {limits.PER_MINUTE})",
     )
     arguments = cli.parse(parser)
-    cli.suit_cpu()
+    cli.keep_memory()
     cli.use_compilation_cache()
     cli.guard(lambda: run(arguments))
 
@@ -49,6 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     from genmask_jax.demo import page
     from genmask_jax.demo.handlers import Handlers
 
+    warnings.simplefilter("ignore", UnknownWordWarning)  # the page says it to the visitor
     networks, config, step = load(arguments.checkpoint, arguments.step)
     handlers = Handlers(networks, config)
     print("compiling ...", flush=True)

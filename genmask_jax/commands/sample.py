@@ -7,7 +7,8 @@
 --image is a file, a folder, or a pattern such as "photos/*.jpg", and may be given several times. --text is a
 phrase, or several: separated by semicolons, or in a file, one a line (--text=@phrases.txt). Files are named
 after their images (scene_mask.png), at the images' own size; those of several phrases have a number too, and
-the overlay of several phrases is a label map. An image that cannot be read is named and costs no other.
+the overlay of several phrases is a label map, whose legend is a file of its own. An image that cannot be
+read is named and costs no other.
 
 Without --image: image.png, or image_1.png, ... and all of them in grid.png.
 """
@@ -20,6 +21,7 @@ import glob
 import io
 import json
 import sys
+import warnings
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from genmask_jax import cli
-from genmask_jax.errors import UserError
+from genmask_jax.errors import UnknownWordWarning, UserError
 from genmask_jax.images import SUFFIXES, read_image
 from genmask_jax.paths import listed, make_directory, read_text
 from genmask_jax.pretrained import DEFAULT, directory_of
@@ -74,7 +76,7 @@ def main() -> None:
         "--reason", action="store_true", help="let the run's Qwen describe what --text asks for; segment that"
     )
     arguments = cli.parse(parser)
-    cli.suit_cpu()
+    cli.keep_memory()
     cli.use_compilation_cache()
     with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
         cli.guard(lambda: run(arguments))
@@ -82,7 +84,8 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Segments or generates. Raises UserError; exits with status 1 if an image could not be read."""
-    from genmask_jax.runs import find_step
+    from genmask_jax.inference.arguments import read_seed
+    from genmask_jax.inference.load import find
 
     texts = read_texts(arguments.text)
     views = tuple(view for view in arguments.save.split(",") if view)
@@ -93,7 +96,10 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError("--reason describes something in an image; give --image")
     if arguments.num_images < 1:
         raise UserError(f"--num_images={arguments.num_images} must be positive")
-    find_step(directory_of(arguments.checkpoint), arguments.step)  # fail early
+    read_seed(arguments.seed)
+    read_seed(arguments.seed + arguments.num_images - 1)
+    warnings.simplefilter("ignore", UnknownWordWarning)  # `tell_unknown` says it in a line
+    find(arguments.checkpoint, arguments.step)  # fail early
     if arguments.image:
         segment(arguments, texts, views)
     else:
@@ -135,6 +141,7 @@ def segment(arguments: argparse.Namespace, texts: list[str], views: tuple[str, .
         mask_steps=arguments.mask_steps,
         mask_samples=arguments.mask_samples,
     )
+    tell_unknown(segmenter.networks.preparer, texts)
     spread = segmenter.sampler.mask_samples if "uncertainty" in views else None
     if spread == 1:
         raise UserError("--save=uncertainty needs several noises; add --mask_samples=8")
@@ -151,11 +158,27 @@ def segment(arguments: argparse.Namespace, texts: list[str], views: tuple[str, .
             for (path, name, _), result in zip(read, results, strict=True):
                 written = [str(file) for file in result.save(out, views, name)]
                 line = {"image": str(path), **result.to_dict(), "files": written}
-                told = (f"{100 * one['share']:.1f} % is {one['phrase']!r}" for one in line["phrases"])
+                told = (
+                    f"{100 * one['share']:.1f} % is {one['phrase']!r}"
+                    if one["found"]
+                    else f"nothing found for {one['phrase']!r}"
+                    for one in line["phrases"]
+                )
                 say(arguments, line, f"{path}: {', '.join(told)}; wrote {', '.join(written)}")
             bar.update(len(some))
     if failed:
         raise UserError(f"{failed} of {len(work)} images could not be read; the others are done")
+
+
+def tell_unknown(preparer: Any, texts: list[str]) -> list[tuple[str, ...]]:
+    """Prints to stderr which words the model cannot know, and returns those of each text."""
+    from genmask_jax.inference.arguments import describe_unknown
+    from genmask_jax.instruction.base import unknown_words
+
+    unknown = [unknown_words(preparer, text) for text in texts]
+    if any(unknown):
+        print(f"warning: {describe_unknown(texts, unknown)}", file=sys.stderr)
+    return unknown
 
 
 def try_to_read(arguments: argparse.Namespace, path: epath.Path) -> np.ndarray | None:
@@ -220,6 +243,7 @@ def generate(arguments: argparse.Namespace, texts: list[str]) -> None:
     out = make_directory(arguments.out, "--out")
     need_new(out, ["image", "grid"], arguments.overwrite)
     generator = Generator.from_pretrained(arguments.checkpoint, step=arguments.step)
+    unknown = dict(zip(texts, tell_unknown(generator.networks.preparer, texts), strict=True))
     options = {"steps": arguments.image_steps, "guidance_scale": arguments.guidance_scale}
     seeds = range(arguments.seed, arguments.seed + arguments.num_images)
     made = [
@@ -234,7 +258,8 @@ def generate(arguments: argparse.Namespace, texts: list[str]) -> None:
     for i, (text, seed, image) in enumerate(made, 1):
         path = out / ("image.png" if len(made) == 1 else f"image_{i}.png")
         save(image, path)
-        say(arguments, {"prompt": text, "seed": seed, "files": [str(path)]}, f"wrote {path}")
+        line = {"prompt": text, "unknown_words": list(unknown[text]), "seed": seed, "files": [str(path)]}
+        say(arguments, line, f"wrote {path}")
     if len(made) > 1:
         images = [np.asarray(image) for *_, image in made]
         generation_sheet(images, [f"{text} ({seed})" for text, seed, _ in made], out / "grid.png")

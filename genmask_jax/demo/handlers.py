@@ -18,7 +18,7 @@ from genmask_jax.images import read_named
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.segmentation import Segmentation
 from genmask_jax.inference.segmenter import Segmenter
-from genmask_jax.sheets import with_palette
+from genmask_jax.sheets import with_legend, with_palette
 from genmask_jax.system import Networks
 
 NOISES = 4
@@ -119,7 +119,7 @@ class Handlers:
             for row in found.to_dict()["phrases"]
         ]
         return Shown(
-            overlay=_save(large.overlay(), folder / "shown.png"),
+            overlay=_save(_with_legend(large), folder / "shown.png"),
             masks=list(zip(_of_view(files, "mask"), found.phrases, strict=True)),
             label_map=_save(with_palette(large.label_map()), folder / "shown_label_map.png"),
             uncertainty=list(zip(_of_view(files, "uncertainty"), found.phrases, strict=True)),
@@ -196,6 +196,11 @@ def _enlarged(found: Segmentation) -> Segmentation:
         probabilities=grow(found.probabilities, 1),
         uncertainty=None,
     )
+
+
+def _with_legend(found: Segmentation) -> Image.Image:
+    shown = found.overlay()
+    return shown if len(found) == 1 else Image.fromarray(with_legend(np.asarray(shown), found.phrases))
 
 
 def _box(box: list[int]) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
@@ -33,12 +34,12 @@ def host_batch_size(batch_size: int, mesh: Mesh) -> int:
     return -(-batch_size // rows) * rows
 
 
-def bucket_size(count: int, largest: int, mesh: Mesh) -> int:
-    """A batch size for `count` examples: the next power of two, at most `largest`.
+def bucket_size(count: int, many: int, mesh: Mesh) -> int:
+    """A batch size for `count` examples: 1, for at most half as many as `many`, or `many`.
 
-    Few sizes mean few compilations, and a small batch is not padded to a large one.
+    Two sizes mean two compilations, and the few examples that most calls have need only one.
     """
-    return host_batch_size(min(1 << (count - 1).bit_length(), largest), mesh)
+    return host_batch_size(1 if 2 * count <= many else many, mesh)
 
 
 def own_rows(output: Array) -> np.ndarray:
@@ -53,10 +54,10 @@ def example_keys(seed: int, indices: np.ndarray) -> np.ndarray:
 
 
 def example_noise(seeds: jax.Array, draw: int | jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal noise `[B, *shape]` from `example_keys`; `draw` is the index of the draw."""
+    """Standard normal noise `[B, *shape]` from `example_keys`; `draw` numbers the draw, of all or of each."""
 
-    def one(pair):
+    def one(pair, draw):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(pair[0]), pair[1]), draw)
         return jax.random.normal(key, shape)
 
-    return jax.vmap(one)(seeds)
+    return jax.vmap(one)(seeds, jnp.broadcast_to(draw, len(seeds)))

@@ -1,20 +1,22 @@
 """From prompts to images: what a user of the library calls."""
 
 from collections.abc import Sequence
-from typing import overload
+from typing import Any, overload
 
 from jax.sharding import Mesh
 from PIL import Image
 
 from genmask_jax.config import SamplerConfig, with_given
-from genmask_jax.errors import UserError
+from genmask_jax.errors import ArgumentError
+from genmask_jax.inference.arguments import read_integer, read_seed, read_texts, warn_of_unknown_words
 from genmask_jax.inference.batching import bucket_size
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.load import load
+from genmask_jax.instruction.base import unknown_words
 from genmask_jax.system import Networks
 
-BATCH_SIZE = 16
-"""Images per batch; fewer are generated in smaller batches."""
+BATCH_SIZE = 8
+"""Images per batch; at most half as many are generated one by one."""
 
 
 class Generator:
@@ -22,6 +24,9 @@ class Generator:
 
     generator = Generator.from_pretrained("refershapes")
     generator("a red star", seed=1).save("star.png")
+
+    All generators of models of one shape share their compiled programs, which are kept on disk
+    (`inference/programs.py`).
     """
 
     def __init__(self, networks: Networks, sampler: SamplerConfig):
@@ -30,9 +35,9 @@ class Generator:
         self._samplers: dict[tuple[int, int], ImageSampler] = {}
 
     @classmethod
-    def from_pretrained(cls, name: str, *, step: str = "last", mesh: Mesh | None = None) -> "Generator":
+    def from_pretrained(cls, name: str, *, step: str | int = "last", mesh: Mesh | None = None) -> "Generator":
         """Loads a model; for the arguments see `Segmenter.from_pretrained`. Raises UserError."""
-        networks, config, _ = load(name, step, mesh)
+        networks, config, _ = load(name, str(step), mesh)
         return cls(networks, config.sampler)
 
     @overload
@@ -53,18 +58,20 @@ class Generator:
     def __call__(self, prompts, *, seed=0, steps=None, guidance_scale=None):
         """One image, or one for each prompt of a list.
 
+        A prompt with words that the model cannot know causes an `UnknownWordWarning`.
+
         Args:
             prompts: what to draw.
-            seed: of the noise; the n-th image of a list depends on the seed and n alone.
+            seed: of the noise, 0 to 2^32 - 1; the n-th image of a list depends on the seed and n alone.
             steps: of the sampler; the model's own if None.
             guidance_scale: of classifier-free guidance; 1 is none; the model's own if None.
 
         Raises:
             UserError: a value is out of range, or there is no prompt.
         """
-        texts = [prompts] if isinstance(prompts, str) else list(prompts)
-        sampler = self._sampler(texts, steps, guidance_scale)
-        images = sampler(texts, seed=seed, guidance_scale=guidance_scale)
+        texts, sampler = self._prepare(prompts, seed, steps, guidance_scale)
+        warn_of_unknown_words(self.networks.preparer, texts)
+        images = sampler(texts, seed=int(seed), guidance_scale=guidance_scale)
         pictures = [Image.fromarray(image) for image in images]
         return pictures[0] if isinstance(prompts, str) else pictures
 
@@ -75,17 +82,29 @@ class Generator:
 
         For the arguments and errors see `__call__`.
         """
-        sampler = self._sampler([prompt], steps, guidance_scale)
-        found = sampler.steps(prompt, seed=seed, guidance_scale=guidance_scale)
+        if not isinstance(prompt, str):
+            raise ArgumentError("prompt", f"={prompt!r} is no text; give one prompt, such as 'a red star'")
+        texts, sampler = self._prepare(prompt, seed, steps, guidance_scale)
+        warn_of_unknown_words(self.networks.preparer, texts)
+        found = sampler.steps(prompt, seed=int(seed), guidance_scale=guidance_scale)
         return [Image.fromarray(image) for image in found]
 
-    def _sampler(self, texts: list[str], steps: int | None, guidance_scale: float | None) -> ImageSampler:
-        if not texts:
-            raise UserError("there is nothing to generate: give at least one prompt")
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """The words of a prompt that the model cannot know; see `Segmentation.unknown_words`."""
+        return unknown_words(self.networks.preparer, prompt)
+
+    def _prepare(
+        self, prompts: Any, seed: Any, steps: Any, guidance_scale: Any
+    ) -> tuple[list[str], ImageSampler]:
+        """The prompts as a list, and the sampler for them, after all arguments were checked."""
+        texts = read_texts("prompts", prompts, "a red star")
+        read_seed(seed)
+        if steps is not None:
+            steps = read_integer("steps", steps, 1)
         with_given(self.sampler, guidance_scale=guidance_scale)  # in range?
         sampler = with_given(self.sampler, image_steps=steps)
         size = bucket_size(len(texts), BATCH_SIZE, self.networks.mesh)
         if (sampler.image_steps, size) not in self._samplers:
             made = ImageSampler(self.networks, sampler, batch_size=size)
             self._samplers[sampler.image_steps, size] = made
-        return self._samplers[sampler.image_steps, size]
+        return texts, self._samplers[sampler.image_steps, size]

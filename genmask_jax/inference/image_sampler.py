@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float, UInt8, UInt32
 
 from genmask_jax import flow
@@ -18,9 +19,10 @@ from genmask_jax.inference.batching import (
     host_batch_size,
     own_rows,
 )
+from genmask_jax.inference.programs import Program, shared_program
 from genmask_jax.instruction.base import stack_inputs, warn_of_cut_texts
 from genmask_jax.sharding import constrain_batch, part_of_batch, to_devices, tracing_on
-from genmask_jax.system import Networks
+from genmask_jax.system import GenMask, Networks
 
 
 class ImageSampler:
@@ -34,7 +36,9 @@ class ImageSampler:
         self.networks, self.sampler = networks, sampler
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         self._null = stack_inputs([networks.preparer("", None)] * self.batch_size)
-        self._sample, self._steps = jax.jit(self.trace), jax.jit(self._trace_steps)
+        fixed = networks.graph, networks.mesh, networks.latent_shape, sampler.image_steps, sampler.shift
+        self._sample = shared_program(_sample, *fixed, sampler.method)
+        self._steps = shared_program(_steps, *fixed)
 
     def __call__(
         self, prompts: Sequence[str], *, seed: int | None = None, guidance_scale: float | None = None
@@ -75,43 +79,61 @@ class ImageSampler:
         rows = to_devices((inputs, self._null, keys, scales), networks.mesh)
         return networks.params, networks.frozen, *rows
 
-    def trace(
-        self,
-        params: Any,
-        frozen: Any,
-        instruction: dict[str, Array],
-        null: dict[str, Array],
-        seeds: UInt32[Array, "B 2"],
-        scales: Float[Array, " B"],
-    ) -> Float[Array, "B H W 3"]:
-        """The jitted function: images of a batch; `null` holds the prepared empty prompt for each row."""
-        with tracing_on(self.networks.mesh):
-            return constrain_batch(self.images(params, frozen, instruction, null, seeds, scales))
+    @property
+    def program(self) -> Program:
+        """What `__call__` runs: images float32 `[B, H, W, 3]` of a batch.
 
-    def images(self, params, frozen, instruction, null, seeds, scales):
-        """Same as `trace`, without sharding constraints."""
-        model, velocity, noise, timesteps = self._path(params, frozen, instruction, null, seeds, scales)
-        return model.vae.decode(flow.integrate(velocity, noise, timesteps, self.sampler.method))
+        Its arguments are the parameters, the frozen ones, the prepared prompts, the prepared empty prompt in
+        every row, seeds uint32 `[B, 2]` from `example_keys`, and guidance scales float32 `[B]`.
+        """
+        return self._sample
 
-    def _trace_steps(self, params, frozen, instruction, null, seeds, scales):
-        """Predicted images of each step of Euler's method, `[T, B, H, W, 3]`."""
-        with tracing_on(self.networks.mesh):
-            model, velocity, noise, timesteps = self._path(params, frozen, instruction, null, seeds, scales)
-            return jax.lax.map(model.vae.decode, flow.predictions(velocity, noise, timesteps))
+    def images(self, params, frozen, *batch):
+        """What `program` computes, without sharding constraints."""
+        sampler, model = self.sampler, self.networks.merge(params, frozen)
+        timesteps = sampler.image_steps, sampler.shift
+        return _images(model, self.networks.latent_shape, *timesteps, sampler.method, *batch)
 
-    def _path(self, params, frozen, instruction, null, seeds, scales):
-        """(model, velocity with guidance, noise, noise levels) of a batch."""
-        model, sampler = self.networks.merge(params, frozen), self.sampler
-        both = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), instruction, null)
-        text = model.instruction(both)
 
-        def velocity(x_t, t):
-            doubled = model.velocity(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), text)
-            conditional, unconditional = jnp.split(doubled, 2)
-            return flow.guide(conditional, unconditional, scales)
+def _sample(graph, mesh, shape, steps, shift, method, params, frozen, *batch):
+    with tracing_on(mesh):
+        model = nnx.merge(graph, params, frozen)
+        return constrain_batch(_images(model, shape, steps, shift, method, *batch))
 
-        noise = example_noise(seeds, 0, self.networks.latent_shape)
-        return model, velocity, noise, flow.sampling_timesteps(sampler.image_steps, sampler.shift)
+
+def _images(model, shape, steps, shift, method, *batch):
+    """Images `[B, H, W, 3]` of a batch, of the arguments of `_path`."""
+    velocity, noise = _path(model, shape, *batch)
+    latents = flow.integrate(velocity, noise, flow.sampling_timesteps(steps, shift), method)
+    return model.vae.decode(latents)
+
+
+def _steps(graph, mesh, shape, steps, shift, params, frozen, *batch):
+    """Predicted images of each step of Euler's method, `[T, B, H, W, 3]`."""
+    with tracing_on(mesh):
+        model = nnx.merge(graph, params, frozen)
+        velocity, noise = _path(model, shape, *batch)
+        predicted = flow.predictions(velocity, noise, flow.sampling_timesteps(steps, shift))
+        return jax.lax.map(model.vae.decode, predicted)
+
+
+def _path(
+    model: GenMask,
+    shape: tuple[int, int, int],
+    instruction: dict[str, Array],
+    null: dict[str, Array],
+    seeds: UInt32[Array, "B 2"],
+    scales: Float[Array, " B"],
+) -> tuple[flow.Velocity, Float[Array, "B h w c"]]:
+    """The velocity with guidance, and the noise that a batch starts from."""
+    text = model.instruction(jax.tree.map(lambda a, b: jnp.concatenate([a, b]), instruction, null))
+
+    def velocity(x_t, t):
+        doubled = model.velocity(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), text)
+        conditional, unconditional = jnp.split(doubled, 2)
+        return flow.guide(conditional, unconditional, scales)
+
+    return velocity, example_noise(seeds, 0, shape)
 
 
 def _to_levels(output: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:

@@ -8,10 +8,10 @@ from etils import epath
 from jax.sharding import Mesh
 
 from genmask_jax.config import TrainConfig
-from genmask_jax.errors import DamagedError
+from genmask_jax.errors import ArgumentError, DamagedError
 from genmask_jax.initial_weights import open_base
 from genmask_jax.instruction import factory
-from genmask_jax.pretrained import directory_of
+from genmask_jax.pretrained import directory_of, known_models
 from genmask_jax.runs import find_steps, load_vae, read_config, restore_ema
 from genmask_jax.system import Networks, make_networks
 
@@ -24,18 +24,27 @@ def load(
     Args:
         workdir: the --workdir of launch/train.py, or a packed model, or the name of one in the package.
         which: "last", "best" or a step. If the last is damaged, an earlier one is loaded, and that is logged.
-        mesh: devices to load the networks on; this process's first device if None.
+        mesh: devices to load the networks on; JAX's default device if None.
 
     Raises:
         UserError: the directory holds no run, or the checkpoint is missing or belongs to another model.
     """
-    workdir = directory_of(workdir)
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise ArgumentError("mesh", f"={mesh!r} is no jax.sharding.Mesh; leave it out for one device")
+    workdir, steps = find(workdir, which)
     config = read_config(TrainConfig, workdir)
-    steps = find_steps(workdir, which)
     encoder = factory.build(config.instruction, workdir / "instruction")
     networks = make_networks(config, *load_vae(workdir), encoder, mesh, open_base(config, workdir))
     step, networks.params = _restore_newest(workdir, steps, networks.abstract_params())
     return networks, config, step
+
+
+def find(name: epath.PathLike, which: str = "last") -> tuple[epath.Path, list[int]]:
+    """The directory of a model, and the steps to read, the first that can be. For the rest see `load`."""
+    directory = directory_of(name)
+    if not (directory / "config.json").exists():
+        raise ArgumentError("name", f"={name}: there is no trained model; give {known_models()}")
+    return directory, find_steps(directory, which)
 
 
 def _restore_newest(workdir: epath.PathLike, steps: list[int], abstract: Any) -> tuple[int, Any]:

@@ -1,12 +1,12 @@
 """Segmentation: one pass from pure noise to a mask, which may be refined, or averaged over noises."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt8, UInt32
+from flax import nnx
+from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from genmask_jax import flow
 from genmask_jax.config import SamplerConfig, with_refinement
@@ -18,10 +18,11 @@ from genmask_jax.inference.batching import (
     host_batch_size,
     own_rows,
 )
-from genmask_jax.instruction.base import stack_inputs, warn_of_cut_texts
+from genmask_jax.inference.programs import Program, shared_program
+from genmask_jax.instruction.base import Embedded, stack_inputs, warn_of_cut_texts
 from genmask_jax.pixels import rgb_to_probability, to_signed
 from genmask_jax.sharding import constrain_batch, to_devices, tracing_on
-from genmask_jax.system import Networks
+from genmask_jax.system import GenMask, Networks
 
 
 class MaskSampler:
@@ -38,8 +39,11 @@ class MaskSampler:
         self.networks = networks
         self.sampler = with_refinement(sampler, networks.config.timesteps.segment)
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
-        self._sample = jax.jit(self.trace)
-        self._encode, self._decide = jax.jit(self._trace_encode), jax.jit(self._trace_decide)
+        model = networks.graph, networks.mesh
+        refining = self.sampler.mask_steps, self.sampler.refine_t
+        self._sample = shared_program(_sample, *model, *refining, self.sampler.mask_samples)
+        self._encode = shared_program(_encode, *model)
+        self._decide = shared_program(_decide, *model, *refining)
 
     def __call__(
         self,
@@ -85,7 +89,7 @@ class MaskSampler:
         An image is encoded once for all phrases, and its noises are the same for all of them. The deviation
         is 0 where `sampler.mask_samples` is 1. If the mesh spans several hosts, each passes its own images,
         and all pass the same number of images, the same phrases and the same batch sizes. Compiled once for
-        each pair of batch sizes. For the arguments and errors see `__call__`.
+        each pair of batch sizes, whatever the number of noises. For the arguments and errors see `__call__`.
 
         Args:
             images, texts, indices: see `__call__`; every text is asked of every image.
@@ -93,79 +97,107 @@ class MaskSampler:
                 host; the sampler's own for both if None.
         """
         self._need_texts(texts)
-        networks = self.networks
+        networks, samples = self.networks, self.sampler.mask_samples
         mesh, params, frozen = networks.mesh, networks.params, networks.frozen
         of_images, of_masks = (host_batch_size(n, mesh) for n in batch_sizes or (self.batch_size,) * 2)
         numbers = np.arange(len(images)) if indices is None else np.asarray(indices)
-        latents = []
+        encoded = []
         for batch, real in fixed_batches(len(images), of_images):
-            latents.append(own_rows(self._encode(params, frozen, to_devices(images[batch], mesh)))[:real])
+            encoded.append(own_rows(self._encode(params, frozen, to_devices(images[batch], mesh)))[:real])
+        latents, keys = np.concatenate(encoded), example_keys(self.seed, numbers)
         inputs = stack_inputs([networks.preparer(text, image) for image in images for text in texts])
-        of_image = np.repeat(np.arange(len(images)), len(texts))
-        rows = (np.concatenate(latents)[of_image], inputs, example_keys(self.seed, numbers[of_image]))
-        means, deviations = [], []
-        for batch, real in fixed_batches(len(of_image), of_masks):
-            arguments = to_devices(jax.tree.map(lambda x, b=batch: x[b], rows), mesh)
-            mean, deviation = self._decide(params, frozen, *arguments)
-            means.append(own_rows(mean)[:real])
-            deviations.append(own_rows(deviation)[:real])
+        means = np.zeros((len(images) * len(texts), *images.shape[1:3]), np.float32)
+        squares = np.zeros_like(means)  # sums of squared deviations (Welford)
+        for batch, real in fixed_batches(len(means) * samples, of_masks):
+            pairs, draws = np.divmod(batch, samples)
+            of_image = pairs // len(texts)
+            instruction = jax.tree.map(lambda x, pairs=pairs: x[pairs], inputs)
+            rows = latents[of_image], instruction, keys[of_image], draws.astype(np.int32)
+            found = own_rows(self._decide(params, frozen, *to_devices(rows, mesh)))
+            for pair, draw, one in zip(pairs[:real], draws, found, strict=False):
+                change = one - means[pair]
+                means[pair] += change / (draw + 1)
+                squares[pair] += change * (one - means[pair])
         shape = (len(images), len(texts), *images.shape[1:3])
-        return np.concatenate(means).reshape(shape), np.concatenate(deviations).reshape(shape)
+        return means.reshape(shape), np.sqrt(squares / samples).reshape(shape)
 
     def _need_texts(self, texts: Sequence[str]) -> None:
         for text in texts:
             if not text.strip():
-                raise UserError(
-                    "--text: the expression is empty; say what to segment, such as 'the red star'"
-                )
+                raise UserError("the phrase is empty; say what to segment, such as 'the red star'")
         warn_of_cut_texts(self.networks.preparer, texts)
 
-    def trace(
-        self,
-        params: Any,
-        frozen: Any,
-        images: UInt8[Array, "B H W 3"],
-        instruction: dict[str, Array],
-        seeds: UInt32[Array, "B 2"],
-    ) -> Float[Array, "B H W"]:
-        """The jitted function: probabilities of a batch; `seeds` come from `example_keys`."""
-        with tracing_on(self.networks.mesh):
-            return constrain_batch(self.probabilities(params, frozen, images, instruction, seeds))
+    @property
+    def program(self) -> Program:
+        """What `__call__` runs: probabilities `[B, H, W]` of a batch.
 
-    def probabilities(self, params, frozen, images, instruction, seeds):
-        """Same as `trace`, without sharding constraints."""
-        image_latents = self._latents(params, frozen, images)
-        return self._samples(params, frozen, image_latents, instruction, seeds).mean(0)
+        Its arguments are the parameters, the frozen ones, images uint8 `[B, H, W, 3]`, prepared texts, and
+        seeds uint32 `[B, 2]` from `example_keys`.
+        """
+        return self._sample
 
-    def _trace_encode(self, params, frozen, images):
-        with tracing_on(self.networks.mesh):
-            return constrain_batch(self._latents(params, frozen, images))
+    def probabilities(self, params, frozen, *batch):
+        """What `program` computes, without sharding constraints."""
+        sampler, model = self.sampler, self.networks.merge(params, frozen)
+        return _mean(model, sampler.mask_steps, sampler.refine_t, sampler.mask_samples, *batch)
 
-    def _trace_decide(self, params, frozen, image_latents, instruction, seeds):
-        with tracing_on(self.networks.mesh):
-            samples = self._samples(params, frozen, image_latents, instruction, seeds)
-            return constrain_batch(samples.mean(0)), constrain_batch(samples.std(0))
 
-    def _latents(self, params, frozen, images):
-        return self.networks.merge(params, frozen).vae.encode(to_signed(images))
+def _sample(graph, mesh, steps, refine_t, samples, params, frozen, *batch):
+    with tracing_on(mesh):
+        return constrain_batch(_mean(nnx.merge(graph, params, frozen), steps, refine_t, samples, *batch))
 
-    def _samples(self, params, frozen, image_latents, instruction, seeds):
-        """Probabilities `[mask_samples, B, H, W]`, one mask for each noise."""
-        model = self.networks.merge(params, frozen)
+
+def _mean(
+    model: GenMask,
+    steps: int,
+    refine_t: float,
+    samples: int,
+    images: UInt8[Array, "B H W 3"],
+    instruction: dict[str, Array],
+    seeds: UInt32[Array, "B 2"],
+) -> Float[Array, "B H W"]:
+    """Probabilities, the mean over `samples` noises."""
+    latents, text = model.vae.encode(to_signed(images)), model.instruction(instruction)
+    masks = jax.lax.map(
+        lambda draw: _mask(model, steps, refine_t, latents, text, seeds, draw), jnp.arange(samples)
+    )
+    return masks.mean(0)
+
+
+def _encode(graph, mesh, params, frozen, images):
+    """Latents `[B, h, w, c]` of images."""
+    with tracing_on(mesh):
+        return constrain_batch(nnx.merge(graph, params, frozen).vae.encode(to_signed(images)))
+
+
+def _decide(graph, mesh, steps, refine_t, params, frozen, latents, instruction, seeds, draws):
+    """Probabilities `[B, H, W]`, each from the noise that its seed and its number in `draws` give."""
+    with tracing_on(mesh):
+        model = nnx.merge(graph, params, frozen)
         text = model.instruction(instruction)
+        return constrain_batch(_mask(model, steps, refine_t, latents, text, seeds, draws))
 
-        def one_mask(sample: jax.Array) -> jax.Array:
-            def predict(x_t, t):
-                t = jnp.full(len(image_latents), t)
-                return flow.predict_x0(x_t, model.velocity(x_t, t, text, image_latents), t)
 
-            def noise(step):
-                return example_noise(seeds, sample * self.sampler.mask_steps + step, image_latents.shape[1:])
+def _mask(
+    model: GenMask,
+    steps: int,
+    refine_t: float,
+    latents: Float[Array, "B h w c"],
+    text: Embedded,
+    seeds: UInt32[Array, "B 2"],
+    draw: Int[Array, "*one"],
+) -> Float[Array, "B H W"]:
+    """Probabilities from one noise each; `draw` is its number, of all examples or of each (`[B]`)."""
 
-            x0 = predict(noise(0), 1.0)
-            for step in range(1, self.sampler.mask_steps):
-                t = jnp.full(len(image_latents), self.sampler.refine_t)
-                x0 = predict(flow.add_noise(x0, noise(step), t), self.sampler.refine_t)
-            return rgb_to_probability(model.vae.decode(x0))
+    def predict(x_t, t):
+        t = jnp.full(len(latents), t)
+        return flow.predict_x0(x_t, model.velocity(x_t, t, text, latents), t)
 
-        return jax.lax.map(one_mask, jnp.arange(self.sampler.mask_samples))
+    def noise(step):
+        return example_noise(seeds, draw * steps + step, latents.shape[1:])
+
+    x0 = predict(noise(0), 1.0)
+    for step in range(1, steps):
+        t = jnp.full(len(latents), refine_t)
+        x0 = predict(flow.add_noise(x0, noise(step), t), refine_t)
+    return rgb_to_probability(model.vae.decode(x0))

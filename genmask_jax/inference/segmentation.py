@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,11 @@ from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
 from genmask_jax.data import masks as rle
-from genmask_jax.errors import UserError
+from genmask_jax.errors import ArgumentError, UserError
+from genmask_jax.images import SUFFIXES
 from genmask_jax.inference.masks import most_probable
-from genmask_jax.paths import make_directory
-from genmask_jax.sheets import label_image, overlay, paint_labels, with_legend
+from genmask_jax.paths import make_directory, to_path
+from genmask_jax.sheets import label_image, legend, overlay, paint_labels
 
 VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
 """What `Segmentation.save` can write."""
@@ -22,7 +25,7 @@ VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "b
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
-    """Masks of K phrases at the image's own size.
+    """Masks of K phrases at the image's own size: a sequence of K results of one phrase each.
 
     image: uint8 [H, W, 3].
     phrases: K texts.
@@ -31,6 +34,8 @@ class Segmentation:
     scores: float32 [K], the mean probability of each mask's pixels; 0 for an empty mask.
     uncertainty: float32 [K, H, W], the standard deviation over several noises; None if not asked for.
     threshold: the probability above which a pixel is in a mask.
+    unknown_words: of each of the K phrases, the words that the texts lack from which the model learned its
+        vocabulary; its mask means little. Empty if all are known, or the model's vocabulary is open.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -40,11 +45,42 @@ class Segmentation:
     scores: Float[np.ndarray, " K"]
     uncertainty: Float[np.ndarray, "K H W"] | None
     threshold: float
+    unknown_words: tuple[tuple[str, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.unknown_words:
+            object.__setattr__(self, "unknown_words", ((),) * len(self.phrases))
 
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
-        found = ", ".join(f"{p!r}: {a:,} px" for p, a in zip(self.phrases, self.areas, strict=True))
+        areas = [f"{area:,} px" if area else "nothing found" for area in self.areas.tolist()]
+        found = ", ".join(f"{p!r}: {area}" for p, area in zip(self.phrases, areas, strict=True))
         return f"Segmentation of {width} x {height} px ({found})"
+
+    def __len__(self) -> int:
+        return len(self.phrases)
+
+    def __getitem__(self, number: int) -> "Segmentation":
+        """The result of one phrase alone."""
+        number = range(len(self))[number]
+        one = slice(number, number + 1)
+        return dataclasses.replace(
+            self,
+            phrases=self.phrases[one],
+            masks=self.masks[one],
+            probabilities=self.probabilities[one],
+            scores=self.scores[one],
+            uncertainty=None if self.uncertainty is None else self.uncertainty[one],
+            unknown_words=self.unknown_words[one],
+        )
+
+    def __iter__(self) -> Iterator["Segmentation"]:
+        return (self[number] for number in range(len(self)))
+
+    @functools.cached_property
+    def found(self) -> Bool[np.ndarray, " K"]:
+        """Whether anything was found of each phrase: False for an empty mask."""
+        return self.areas > 0
 
     @functools.cached_property
     def areas(self) -> Int[np.ndarray, " K"]:
@@ -62,7 +98,13 @@ class Segmentation:
         return found
 
     def at_threshold(self, threshold: float) -> "Segmentation":
-        """The masks of the same probabilities at another threshold; no rule empties them."""
+        """The masks of the same probabilities at another threshold; no rule empties them.
+
+        Raises:
+            UserError: `threshold` is not between 0 and 1.
+        """
+        if not 0 < threshold < 1:
+            raise ArgumentError("threshold", f"={threshold!r} must be between 0 and 1")
         masks = self.probabilities > threshold
         pairs = zip(self.probabilities, masks, strict=True)
         scores = [float(one[mask].mean(dtype=np.float64)) if mask.any() else 0.0 for one, mask in pairs]
@@ -75,10 +117,17 @@ class Segmentation:
         return most_probable(self.probabilities, self.threshold)
 
     def overlay(self) -> Image.Image:
-        """The image with its mask shown; of several phrases, with their label map and a legend."""
+        """The image, at its own size, with its mask shown; of several phrases, with their label map.
+
+        Whose colour is whose, `legend` shows.
+        """
         if len(self.phrases) == 1:
             return Image.fromarray(overlay(self.image, self.masks[0]))
-        return Image.fromarray(with_legend(paint_labels(self.image, self.label_map()), self.phrases))
+        return Image.fromarray(paint_labels(self.image, self.label_map()))
+
+    def legend(self) -> Image.Image:
+        """The phrases beside their colours in `overlay`, about as wide as the image, in letters to fit."""
+        return Image.fromarray(legend(self.phrases, self.image.shape[1]))
 
     def to_rle(self) -> list[dict[str, Any]]:
         """Each mask as COCO's RLE: {"size": [H, W], "counts": text}."""
@@ -86,34 +135,65 @@ class Segmentation:
         return [{"size": size, "counts": rle.encode(mask)} for mask in self.masks]
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers of each phrase, for JSON: phrase, area (pixels and share), box, score."""
-        pixels = self.masks[0].size
-        rows = zip(self.phrases, self.areas.tolist(), self.boxes.tolist(), self.scores.tolist(), strict=True)
+        """For JSON: `width` and `height` of the image in pixels, and of each phrase in `phrases`:
+
+        phrase: the text.
+        found: whether its mask holds any pixel.
+        unknown_words: see the class.
+        area, share: pixels of the mask, and their share of the image.
+        box: [left, top, right, bottom] in pixels, x before y as width is before height; see `boxes`.
+        score: see the class.
+        """
+        height, width = self.image.shape[:2]
+        columns = (self.phrases, self.found, self.unknown_words, self.areas, self.boxes, self.scores)
         return {
-            "size": list(self.masks.shape[1:]),
+            "width": width,
+            "height": height,
             "phrases": [
-                {"phrase": text, "area": area, "share": area / pixels, "box": box, "score": score}
-                for text, area, box, score in rows
+                {
+                    "phrase": text,
+                    "found": bool(found),
+                    "unknown_words": list(words),
+                    "area": int(area),
+                    "share": int(area) / (width * height),
+                    "box": box.tolist(),
+                    "score": float(score),
+                }
+                for text, found, words, area, box, score in zip(*columns, strict=True)
             ],
         }
 
     def save(
-        self, directory: epath.PathLike, views: tuple[str, ...] = ("mask", "overlay"), name: str = ""
+        self, directory: epath.PathLike, views: str | Sequence[str] = ("mask", "overlay"), name: str = ""
     ) -> list[epath.Path]:
-        """Writes `views` (of VIEWS) as PNG and JSON files to a directory and returns their paths.
+        """Writes views as PNG and JSON files to a directory and returns their paths.
 
-        Files are VIEW.png, or NAME_VIEW.png; those of a phrase among several have its number, from 1 on.
-        label_map.png is paletted: its values are the phrases' numbers, 0 for none. Of more than 255 phrases,
-        it is grey, of 16 bits.
+        Files are VIEW.png, or NAME_VIEW.png; those of a phrase among several have its number, from 1 on. The
+        overlay of several phrases comes with its legend, overlay_legend.png. label_map.png is paletted: its
+        values are the phrases' numbers, 0 for none. Of more than 255 phrases, it is grey, of 16 bits.
+
+        Args:
+            directory: made if it is missing, with the folders above it.
+            views: one or several of VIEWS.
+            name: what the files' names begin with.
 
         Raises:
             UserError: a view does not exist or was not computed, or the directory cannot be made.
         """
+        views = (views,) if isinstance(views, str) else views
         for view in views:
             if view not in VIEWS:
                 raise UserError(f"there is no view {view!r}; there are {', '.join(VIEWS)}")
             if view == "uncertainty" and self.uncertainty is None:
                 raise UserError("uncertainty needs several noises: call the segmenter with noises=8")
+        if not isinstance(name, str) or "/" in name or os.sep in name:
+            raise ArgumentError("name", f"={name!r} must be the beginning of a file's name, without folders")
+        if to_path(directory, "directory").suffix.lower() in SUFFIXES:
+            raise ArgumentError(
+                "directory",
+                f"={directory} is the name of a file; give a directory, or save one picture: "
+                f"result.overlay().save({str(directory)!r})",
+            )
         out, stem, written = make_directory(directory, "directory"), f"{name}_" if name else "", []
         for view in views:
             for end, content in self._files(view):
@@ -133,7 +213,8 @@ class Segmentation:
         if view == "boxes":
             return [("boxes.json", json.dumps(self.to_dict(), ensure_ascii=False).encode())]
         if view == "overlay":
-            return [("overlay.png", self.overlay())]
+            shown = [("overlay.png", self.overlay())]
+            return [*shown, ("overlay_legend.png", self.legend())] if len(self.phrases) > 1 else shown
         if view == "label_map":
             return [("label_map.png", label_image(self.label_map(), len(self.phrases)))]
         arrays = {"mask": self.masks, "probability": self.probabilities, "uncertainty": self.uncertainty}

@@ -7,8 +7,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from genmask_jax.config import SamplerConfig, with_given
-from genmask_jax.errors import UserError
+from genmask_jax.errors import ArgumentError
 from genmask_jax.images import to_model_size, to_rgb
+from genmask_jax.inference.arguments import read_integer, read_seed, read_texts, warn_of_unknown_words
 from genmask_jax.inference.batching import bucket_size
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
@@ -16,8 +17,8 @@ from genmask_jax.inference.masks import to_image_size, to_mask
 from genmask_jax.inference.segmentation import Segmentation
 from genmask_jax.system import Networks
 
-BATCH_SIZE = 16
-"""Masks per batch; fewer are computed in smaller batches."""
+BATCH_SIZE = 8
+"""Images or masks per batch; at most half as many are computed one by one."""
 
 
 class Segmenter:
@@ -26,11 +27,14 @@ class Segmenter:
     segmenter = Segmenter.from_pretrained("refershapes")
     result = segmenter("scene.png", ["the red star", "the large circle"])
     result.masks        # bool [2, H, W]
+
+    All segmenters of models of one shape share their compiled programs, which are kept on disk
+    (`inference/programs.py`).
     """
 
     def __init__(self, networks: Networks, sampler: SamplerConfig, *, seed: int = 0):
         """`networks` and `sampler` as from `load`; `seed`: of the noise that masks start from."""
-        self.networks, self.sampler, self.seed = networks, sampler, seed
+        self.networks, self.sampler, self.seed = networks, sampler, read_seed(seed)
         self._samplers: dict[int, MaskSampler] = {}
 
     @classmethod
@@ -38,7 +42,7 @@ class Segmenter:
         cls,
         name: str,
         *,
-        step: str = "last",
+        step: str | int = "last",
         seed: int = 0,
         mesh: Mesh | None = None,
         mask_threshold: float | None = None,
@@ -50,14 +54,14 @@ class Segmenter:
         Args:
             name: of a model in the package ("refershapes"), or the directory of a run or a packed model.
             step: of a run: "last", "best" or a number.
-            seed: of the noise that masks start from.
-            mesh: devices; the first one if None.
+            seed: of the noise that masks start from, 0 to 2^32 - 1.
+            mesh: devices; JAX's default device if None (the first, or `jax_default_device`).
             mask_threshold, mask_steps, mask_samples: see `SamplerConfig`; the run's own if None.
 
         Raises:
             UserError: there is no such model, or a value is out of range.
         """
-        networks, config, _ = load(name, step, mesh)
+        networks, config, _ = load(name, str(step), mesh)
         sampler = with_given(
             config.sampler, mask_threshold=mask_threshold, mask_steps=mask_steps, mask_samples=mask_samples
         )
@@ -81,9 +85,11 @@ class Segmenter:
     def __call__(self, images, phrases, *, noises=None, indices=None):
         """Segments one image, or a list of images, by one or several phrases.
 
+        A phrase with words that the model cannot know causes an `UnknownWordWarning`.
+
         Args:
-            images: a path, an image of Pillow, or an array (see `images.to_rgb`); or a list of these, of any
-                sizes.
+            images: a path, bytes, an open file, an image of Pillow, an array or a tensor (see
+                `images.to_rgb`); or a list of these, of any sizes.
             phrases: what to find; an image is encoded once for all of them.
             noises: start from so many noises, average their masks, and give their spread as `uncertainty`.
             indices: for a list, the number of the noise that each image starts from; 0 for all if None, so
@@ -95,31 +101,37 @@ class Segmenter:
         Raises:
             UserError: an image cannot be read, or a phrase is empty.
         """
-        if isinstance(images, list | tuple):
-            return self._segment(images, phrases, noises, indices)
-        return self._segment([images], phrases, noises, indices)[0]
+        several = isinstance(images, list | tuple)
+        texts = read_texts("phrases", phrases, "the red star")
+        named = [(one, f"images[{i}]") for i, one in enumerate(images)] if several else [(images, "images")]
+        if not named:
+            raise ArgumentError("images", ": the list is empty; give at least one image")
+        if noises is not None:
+            noises = read_integer("noises", noises, 1)
+        numbers = [
+            read_seed(index, "indices") for index in ([0] * len(named) if indices is None else indices)
+        ]
+        if len(numbers) != len(named):
+            raise ArgumentError("indices", f": {len(numbers)} for {len(named)} images; give one for each")
+        unknown = warn_of_unknown_words(self.networks.preparer, texts)
+        found = self._segment([to_rgb(*one) for one in named], texts, unknown, noises, numbers)
+        return found if several else found[0]
 
     def _segment(
         self,
-        images: Sequence[Any],
-        phrases: str | Sequence[str],
+        whole: list[np.ndarray],
+        texts: list[str],
+        unknown: tuple[tuple[str, ...], ...],
         noises: int | None,
-        indices: Sequence[int] | None,
+        numbers: list[int],
     ) -> list[Segmentation]:
-        texts = [phrases] if isinstance(phrases, str) else list(phrases)
-        if not images or not texts:
-            raise UserError("there is nothing to segment: give at least one image and one phrase")
-        numbers = [0] * len(images) if indices is None else list(indices)
-        if len(numbers) != len(images):
-            raise UserError(f"indices: {len(numbers)} for {len(images)} images; give one for each")
-        whole = [to_rgb(image, f"image {i}") for i, image in enumerate(images)]
-        sampler = self._sampler(noises)
+        sampler, mesh = self._sampler(noises), self.networks.mesh
         small = np.stack([to_model_size(image, self.networks.size) for image in whole])
-        counts, mesh = (len(small), len(small) * len(texts)), self.networks.mesh
-        sizes = bucket_size(counts[0], BATCH_SIZE, mesh), bucket_size(counts[1], BATCH_SIZE, mesh)
+        masks = len(small) * len(texts) * sampler.sampler.mask_samples
+        sizes = bucket_size(len(small), BATCH_SIZE, mesh), bucket_size(masks, BATCH_SIZE, mesh)
         means, deviations = sampler.of_phrases(small, texts, numbers, batch_sizes=sizes)
         return [
-            _at_own_size(image, texts, mean, deviation if noises else None, sampler.sampler)
+            _at_own_size(image, texts, unknown, mean, deviation if noises else None, sampler.sampler)
             for image, mean, deviation in zip(whole, means, deviations, strict=True)
         ]
 
@@ -134,6 +146,7 @@ class Segmenter:
 def _at_own_size(
     image: np.ndarray,
     texts: list[str],
+    unknown: tuple[tuple[str, ...], ...],
     mean: np.ndarray,
     deviation: np.ndarray | None,
     sampler: SamplerConfig,
@@ -148,4 +161,5 @@ def _at_own_size(
         scores=np.asarray(scores, np.float32),
         uncertainty=None if deviation is None else np.stack([to_image_size(d, shape) for d in deviation]),
         threshold=sampler.mask_threshold,
+        unknown_words=unknown,
     )

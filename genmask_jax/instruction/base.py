@@ -7,7 +7,7 @@ others are frozen. The empty text is the null instruction of classifier-free gui
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -51,6 +51,24 @@ class Preparer(Reads, Protocol):
             image: uint8 `[H, W, 3]` for segmentation, None for generation. Text encoders ignore it.
         """
         ...
+
+
+@runtime_checkable
+class ClosedVocabulary(Protocol):
+    """A preparer whose encoder knows no words but those of its training texts."""
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """The words of a text that the training texts lack, as they are written."""
+        ...
+
+    def add_texts(self, texts: Iterable[str]) -> None:
+        """Counts the words of texts that the encoder is trained further on as known."""
+        ...
+
+
+def unknown_words(preparer: Reads, text: str) -> tuple[str, ...]:
+    """See `ClosedVocabulary`; none for encoders with an open vocabulary, of which nothing is claimed."""
+    return preparer.unknown_words(text) if isinstance(preparer, ClosedVocabulary) else ()
 
 
 def warn_of_cut_texts(preparer: Reads, texts: Sequence[str]) -> None:

@@ -1,9 +1,12 @@
 """The small instruction encoder that is trained with the DiT, and its tokenizer.
 
-The tokenizer's sub-words are learned from the dataset's own texts; it is saved with the model.
+The tokenizer's sub-words are learned from the dataset's own texts; it is saved with the model. So are the
+words of these texts: sub-words can spell any word, but mean nothing in one that training never showed.
 """
 
 import dataclasses
+import string
+import unicodedata
 from collections.abc import Iterable
 
 import jax.numpy as jnp
@@ -17,9 +20,10 @@ from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Instruction, InstructionEncoder
 from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import MLP, gelu, layer_norm, linear_factory, scan_blocks, stack
+from genmask_jax.paths import read_text
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
-TOKENIZER = "tokenizer.json"
+TOKENIZER, WORDS = "tokenizer.json", "words.txt"
 MOST_TOKENS_PER_WORD = 2
 """Of the texts that a tokenizer is said to know."""
 
@@ -67,6 +71,28 @@ def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
     return tokenizers.Tokenizer.from_str(path.read_text())
 
 
+def words_of(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> set[str]:
+    """The words of texts as the tokenizer splits and normalises them, without punctuation."""
+    normal = (tokenizer.normalizer.normalize_str(text) for text in texts)
+    pieces = {piece for text in normal for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
+    return {piece for piece in pieces if not all(map(_is_punctuation, piece))}
+
+
+def _is_punctuation(letter: str) -> bool:
+    return letter in string.punctuation or unicodedata.category(letter).startswith("P")
+
+
+def save_words(words: Iterable[str], directory: epath.PathLike) -> None:
+    """Writes words.txt, in order."""
+    (epath.Path(directory) / WORDS).write_text("\n".join([*sorted(words), ""]))
+
+
+def load_words(directory: epath.PathLike) -> set[str] | None:
+    """The words saved with a model; None if it has none, because an earlier version trained it."""
+    path = epath.Path(directory) / WORDS
+    return set(read_text(path).split()) if path.exists() else None
+
+
 def knows(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> bool:
     """Whether a tokenizer was learned from such texts: it has all their characters, and most of their words.
 
@@ -95,8 +121,9 @@ def fits(theirs: epath.PathLike, ours: epath.PathLike | None, texts: Iterable[st
 class TinyTextPreparer:
     """Text to token ids: [START], sub-words, padding; longer texts are truncated to `max_tokens`."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer, max_tokens: int):
-        self.tokenizer, self.max_tokens = tokenizer, max_tokens
+    def __init__(self, tokenizer: tokenizers.Tokenizer, max_tokens: int, words: set[str] | None = None):
+        """`words`: of the training texts; None if they are not known."""
+        self.tokenizer, self.max_tokens, self.words = tokenizer, max_tokens, words
         self.limit = f"{max_tokens} tokens (config.instruction.tiny.max_tokens)"
 
     def read(self, text: str) -> str:
@@ -104,6 +131,18 @@ class TinyTextPreparer:
         ends = [end for _, end in self.tokenizer.encode(text).offsets]
         room = self.max_tokens - 1  # beside [START]
         return text if len(ends) <= room else text[: max(ends[:room], default=0)]
+
+    def unknown_words(self, text: str) -> tuple[str, ...]:
+        """See `ClosedVocabulary`; none if the words of the training texts are not known."""
+        if self.words is None:
+            return ()
+        unknown = [one for one in text.split() if not words_of(self.tokenizer, [one]) <= self.words]
+        return tuple(dict.fromkeys(one.strip(string.punctuation) or one for one in unknown))
+
+    def add_texts(self, texts: Iterable[str]) -> None:
+        """See `ClosedVocabulary`."""
+        if self.words is not None:
+            self.words |= words_of(self.tokenizer, texts)
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """`input_ids`: int32 `[max_tokens]`, 0 for padding."""
@@ -164,10 +203,18 @@ def build(config: TinyTextConfig, directory: epath.PathLike, texts: Iterable[str
     """The encoder, trained with the DiT; for the arguments see `factory.build`."""
     texts = list(texts)
     tokenizer = learn_tokenizer(texts, config.vocab_size) if texts else load_tokenizer(directory)
+    words = words_of(tokenizer, texts) if texts else load_words(directory)
+    preparer = TinyTextPreparer(tokenizer, config.max_tokens, words)
+
+    def save(directory: epath.PathLike) -> None:
+        save_tokenizer(tokenizer, directory)
+        if preparer.words is not None:
+            save_words(preparer.words, directory)
+
     return Instruction(
-        preparer=TinyTextPreparer(tokenizer, config.max_tokens),
+        preparer=preparer,
         make=lambda rngs, dtype: TinyTextEncoder(config, dtype=dtype, rngs=rngs),
         text_dim=config.hidden_size,
         trained=lambda name: True,
-        save=lambda directory: save_tokenizer(tokenizer, directory),
+        save=save,
     )

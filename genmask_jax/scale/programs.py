@@ -152,7 +152,7 @@ def _rows(example: Any, count: int, mesh: Mesh) -> Any:
 def mask_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
     """The mask sampler, with parameters sharded as in training."""
     segmenter = GenMaskTask(run.networks, run.config).segmenter
-    return jax.jit(segmenter.trace).lower(*_mask_arguments(run, batch_size))
+    return jax.jit(segmenter.program.trace).lower(*_mask_arguments(run, batch_size))
 
 
 def _mask_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
@@ -166,7 +166,7 @@ def _mask_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
 def image_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
     """The image sampler, with parameters sharded as in training."""
     generator = GenMaskTask(run.networks, run.config).generator
-    return jax.jit(generator.trace).lower(*_image_arguments(run, batch_size))
+    return jax.jit(generator.program.trace).lower(*_image_arguments(run, batch_size))
 
 
 def _image_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from genmask_jax.data.sources import segment_source, texts
 from genmask_jax.errors import UserError
 from genmask_jax.initial_weights import Pretrained, keep_base, open_base, shapes_of
 from genmask_jax.instruction import factory, tiny
-from genmask_jax.instruction.base import warn_of_cut_texts
+from genmask_jax.instruction.base import ClosedVocabulary, warn_of_cut_texts
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.paths import listed
 from genmask_jax.runs import load_vae, save_vae
@@ -77,8 +77,9 @@ def train_genmask(
             logging.info("the words of the data are new to config.init: its text encoder is trained anew")
             start, theirs = base or Pretrained(config.init, without_encoder=True), None
         known = known or theirs
-    said = [] if known else said
-    encoder = factory.build(config.instruction, known or kept, said)
+    encoder = factory.build(config.instruction, known or kept, [] if known else said)
+    if known and isinstance(encoder.preparer, ClosedVocabulary):
+        encoder.preparer.add_texts(said)
     warn_of_cut_texts(encoder.preparer, said)
     if config.data.latents:
         need_same_instruction(config.data.latents, encoder, config.loop.num_eval_examples)

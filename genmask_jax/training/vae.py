@@ -48,7 +48,7 @@ class VAETask:
         """Returns the fresh parameters, or those of `config.init`. Raises UserError if they do not fit."""
         if not self.config.init:
             return params
-        config, state = load_vae(directory_of(self.config.init))
+        config, state = load_vae(directory_of(self.config.init, "config.init"))
         if config != self.config.vae:
             raise UserError(
                 f"config.init={self.config.init}: its VAE has another shape; set config.vae as in its "

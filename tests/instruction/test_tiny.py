@@ -6,10 +6,12 @@ import pytest
 from flax import nnx
 
 from genmask_jax.errors import UserError
+from genmask_jax.instruction.base import unknown_words
 from genmask_jax.instruction.tiny import (
     TinyTextConfig,
     TinyTextEncoder,
     TinyTextPreparer,
+    build,
     learn_tokenizer,
     load_tokenizer,
     save_tokenizer,
@@ -45,3 +47,27 @@ def test_padding_is_masked_and_order_matters():
     assert embeds.shape == (2, 8, 16)
     assert mask.sum(1).tolist() == [3, 3]
     assert jnp.abs(embeds[0, 0] - embeds[1, 0]).max() > 1e-5
+
+
+def test_words_outside_the_training_texts_are_unknown(tmp_path):
+    made = build(TinyTextConfig(80), tmp_path, TEXTS)
+    made.save(tmp_path)
+    kept = build(TinyTextConfig(80), tmp_path).preparer
+    for preparer in (made.preparer, kept):
+        assert preparer.unknown_words("The RED star, on the left!") == ()
+        assert preparer.unknown_words("a red-cross") == ()
+        assert preparer.unknown_words("the dog near a dog") == ("dog", "near")
+        assert preparer.unknown_words("l'étoile rouge") == ("l'étoile", "rouge")
+        assert preparer.unknown_words("红星 ⭐") == ("红星", "⭐")
+        assert preparer.unknown_words("reds") == ("reds",)  # known sub-words, but another word
+    kept.add_texts(["a dog"])
+    assert kept.unknown_words("the dog near") == ("near",)
+    assert unknown_words(kept, "near") == ("near",)
+
+
+def test_of_a_model_without_a_list_of_words_nothing_is_claimed(tmp_path):
+    save_tokenizer(learn_tokenizer(TEXTS, 80), tmp_path)
+    preparer = build(TinyTextConfig(80), tmp_path).preparer
+    assert preparer.unknown_words("the dog") == ()
+    preparer.add_texts(["a cat"])
+    assert preparer.unknown_words("the dog") == ()
