@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw
 
 from genmask_jax import Segmenter
 from genmask_jax.config import TimestepsConfig
+from genmask_jax.curves import plot
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.demo.noise import BINS, NAMES, Noise, densities
-from genmask_jax.report.curves import plot
 from genmask_jax.sheets import font
 
 FIGURES = pathlib.Path(__file__).parent / "figures"

@@ -1,4 +1,4 @@
-"""Line plots as SVG text, with the colours of the page's style sheet."""
+"""Line plots as SVG text. The page that shows them gives the colours, by class."""
 
 import itertools
 import math
