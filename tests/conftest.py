@@ -197,6 +197,6 @@ def address(handlers):
         port = found.getsockname()[1]
     blocks = page.build(handlers, "micro", per_minute=100)
     blocks.queue(max_size=limits.MAX_WAITING, default_concurrency_limit=2)
-    blocks.launch(server_port=port, prevent_thread_lock=True, quiet=True, theme=page.theme(), css=page.CSS)
+    blocks.launch(server_port=port, prevent_thread_lock=True, quiet=True, **page.appearance(handlers))
     yield f"http://127.0.0.1:{port}"
     blocks.close()
