@@ -111,7 +111,7 @@ class Handlers:
             files=[str(path) for path in found.save(folder, DOWNLOADS)],
         )
 
-    def generate(self, prompt: str, seed: float, guidance_scale: float, steps: int) -> list[str]:
+    def generate(self, prompt: str, seed: float | None, guidance_scale: float, steps: int) -> list[str]:
         """Paths of what the model takes the image to be after each step, the last being the image itself.
 
         Raises:
@@ -145,7 +145,7 @@ class Handlers:
 
     def _new_folder(self) -> pathlib.Path:
         self._folders.append(pathlib.Path(tempfile.mkdtemp(dir=self._folder.name)))
-        if len(self._folders) > KEPT:
+        while len(self._folders) > KEPT:
             shutil.rmtree(self._folders.pop(0), ignore_errors=True)
         return self._folders[-1]
 

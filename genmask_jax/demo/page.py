@@ -130,7 +130,7 @@ def _segment_tab(handlers: Handlers, rate: Rate, found: gr.State) -> None:
         said = views.message(*views.summary(shown.found))
         return said, views.overlay(shown), views.details(shown, NOISES), shown.files
 
-    def segment(image: str | None, text: str, threshold: float, request: gr.Request) -> tuple:
+    def find(image: str | None, text: str, threshold: float, request: gr.Request) -> tuple:
         try:
             rate.count(visitor(request))
             found = handlers.segment(image, text)
@@ -143,9 +143,9 @@ def _segment_tab(handlers: Handlers, rate: Rate, found: gr.State) -> None:
 
     inputs, outputs = [image, text, threshold], [found, *results]
     private = {"api_visibility": "private", "show_progress_on": overlay}
-    asked = gr.on([button.click, text.submit], segment, inputs, outputs, **private, **MODEL)
+    asked = gr.on([button.click, text.submit], find, inputs, outputs, **private, **MODEL)
     picked = chosen.click(choose, None, [image, text], api_visibility="private", show_progress="hidden")
-    tried = picked.then(segment, inputs, outputs, **private, **MODEL)
+    tried = picked.then(find, inputs, outputs, **private, **MODEL)
     for event in (asked, tried):
         event.then(None, js=style.SHOW_RESULTS % "#results")
     stop.click(lambda: views.message("Stopped."), None, message, cancels=[asked, tried], queue=False,
@@ -155,15 +155,15 @@ def _segment_tab(handlers: Handlers, rate: Rate, found: gr.State) -> None:
         concurrency_limit=2, api_visibility="private",
     )  # fmt: skip
 
-    def segment_for_scripts(image: str | None, text: str, threshold: float, request: gr.Request):
+    def segment(image: str | None, text: str, threshold: float, request: gr.Request):
         with raising():
             rate.count(visitor(request))
             shown = handlers.show(handlers.segment(image, text), threshold)
         return shown.found.to_dict(), shown.files
 
     _for_scripts(
-        segment_for_scripts, inputs, [gr.JSON(visible=False), gr.File(visible=False, file_count="multiple")],
-        "segment", "Finds phrases in an image: areas, boxes and scores, and files of masks and pictures.",
+        segment, inputs, [gr.JSON(visible=False), gr.File(visible=False, file_count="multiple")],
+        "Finds phrases in an image: areas, boxes and scores, and files of masks and pictures.",
     )  # fmt: skip
 
 
@@ -200,7 +200,7 @@ def _generate_tab(handlers: Handlers, rate: Rate) -> None:
             message = gr.HTML(views.message("The image appears here."), js_on_load=style.ANNOUNCE)
             result = gr.HTML(min_height=120, elem_id="drawn")
 
-    def generate(prompt: str, seed: float, guidance: float, steps: int, request: gr.Request):
+    def draw(prompt: str, seed: float, guidance: float, steps: int, request: gr.Request):
         try:
             rate.count(visitor(request))
             frames = handlers.generate(prompt, seed, guidance, steps)
@@ -210,21 +210,21 @@ def _generate_tab(handlers: Handlers, rate: Rate) -> None:
 
     inputs = [prompt, seed, guidance, steps]
     asked = gr.on(
-        [button.click, prompt.submit], generate, inputs, [message, result], show_progress_on=result,
+        [button.click, prompt.submit], draw, inputs, [message, result], show_progress_on=result,
         api_visibility="private", **MODEL,
     )  # fmt: skip
     asked.then(None, js=style.SHOW_RESULTS % "#drawing")
     stop.click(lambda: views.message("Stopped."), None, message, cancels=asked, queue=False,
                api_visibility="private")  # fmt: skip
 
-    def generate_for_scripts(prompt: str, seed: float, guidance: float, steps: int, request: gr.Request):
+    def generate(prompt: str, seed: float, guidance: float, steps: int, request: gr.Request):
         with raising():
             rate.count(visitor(request))
             return handlers.generate(prompt, seed, guidance, steps)
 
     _for_scripts(
-        generate_for_scripts, inputs, [gr.File(visible=False, file_count="multiple")],
-        "generate", "Draws an image: a file for each step, the last being the image.",
+        generate, inputs, [gr.File(visible=False, file_count="multiple")],
+        "Draws an image: a file for each step, the last being the image.",
     )  # fmt: skip
 
 
@@ -254,9 +254,9 @@ def _how_tab(handlers: Handlers, rate: Rate, found: gr.State, tab: gr.Tab) -> No
     )  # fmt: skip
 
 
-def _for_scripts(fn: Callable, inputs: list, outputs: list, name: str, description: str) -> None:
-    """A call of the API that nothing on the page makes."""
-    gr.Button(visible=False).click(fn, inputs, outputs, api_name=name, api_description=description, **MODEL)
+def _for_scripts(fn: Callable, inputs: list, outputs: list, description: str) -> None:
+    """A call of the API, by the function's name, that nothing on the page makes."""
+    gr.Button(visible=False).click(fn, inputs, outputs, api_description=description, **MODEL)
 
 
 @contextlib.contextmanager

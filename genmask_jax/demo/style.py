@@ -5,6 +5,11 @@ from gradio import themes
 CSS = """
 .gradio-container { width: 100% !important; max-width: 1200px !important; margin: 0 auto !important; }
 #phrases textarea, #prompt textarea { font-size: 16px; }
+.tab-container button.selected { color: var(--primary-700) !important; }
+.dark .tab-container button.selected { color: var(--primary-300) !important; }
+@media (max-width: 400px) {  /* so that all tabs are seen at 320 px */
+  .tab-container button { padding: 0 5px !important; font-size: .875rem !important; }
+}
 figure { margin: 0; min-width: 0; }
 .prose figure a { display: block; padding: 0; }
 figcaption { font-size: .875rem; color: var(--body-text-color-subdued); margin-top: .25rem;
@@ -105,5 +110,5 @@ def theme() -> themes.Base:
         checkbox_label_background_fill_selected="*primary_600",
         checkbox_label_background_fill_selected_dark="*primary_600",
         input_placeholder_color="*neutral_500",
-        input_placeholder_color_dark="*neutral_400",
+        input_placeholder_color_dark="*neutral_300",
     )
