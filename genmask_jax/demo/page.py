@@ -206,7 +206,8 @@ def _generate_tab(handlers: Handlers, rate: Rate) -> None:
             frames = handlers.generate(prompt, seed, guidance, steps)
         except UserError as error:
             return views.message(str(error), problem=True), ""
-        return views.message(f"Done, in {steps} steps."), views.drawn(frames, prompt, STRIP)
+        unknown = views.of_unknown(handlers.generator.unknown_words(prompt))
+        return views.message(f"Done, in {steps} steps.", *unknown), views.drawn(frames, prompt, STRIP)
 
     inputs = [prompt, seed, guidance, steps]
     asked = gr.on(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -163,10 +163,15 @@ def summary(found: Segmentation) -> list[str]:
         lines = [f"Nothing found for {_join(missing)}."]
     else:
         lines = [f"Found {many - len(missing)} of {many} phrases; nothing found for {_join(missing)}."]
-    unknown = [f"“{word}”" for word in dict.fromkeys(itertools.chain(*found.unknown_words))]
-    if unknown:
-        lines.append(f"The model was not trained on {_join(unknown)}. Do not rely on masks of these words.")
-    return lines
+    return lines + of_unknown(itertools.chain(*found.unknown_words))
+
+
+def of_unknown(words: Iterable[str]) -> list[str]:
+    """A sentence about words that the model cannot know, if there are any."""
+    named = [f"“{word}”" for word in dict.fromkeys(words)]
+    if not named:
+        return []
+    return [f"The model was not trained on {_join(named)}; what it makes of such words means little."]
 
 
 def overlay(shown: Shown) -> str:

@@ -1,5 +1,6 @@
 """What the page says and shows of a result, as HTML."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -51,6 +52,13 @@ def shown(found: Segmentation) -> views.Shown:
 )
 def test_what_was_found_is_said(phrases, missing, said):
     assert views.summary(result(*phrases, missing=missing)) == [said]
+
+
+def test_words_that_the_model_cannot_know_are_said_once():
+    found = dataclasses.replace(result("a dog", "the dog; a cat"), unknown_words=(("dog",), ("dog", "cat")))
+    assert views.summary(found)[1:] == [
+        "The model was not trained on “dog” and “cat”; what it makes of such words means little."
+    ]
 
 
 def test_every_phrase_has_its_pictures_with_captions_and_numbers():
