@@ -158,7 +158,7 @@ def summary(found: Segmentation) -> list[str]:
     missing = [f"“{p}”" for p, yes in zip(found.phrases, found.found, strict=True) if not yes]
     many = len(found.phrases)
     if not missing:
-        lines = ["Found." if many == 1 else f"Found all {many} phrases."]
+        lines = ["Found a mask." if many == 1 else f"Found a mask for each of {many} phrases."]
     elif len(missing) == many:
         lines = [f"Nothing found for {_join(missing)}."]
     else:

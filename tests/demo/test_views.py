@@ -43,9 +43,9 @@ def shown(found: Segmentation) -> views.Shown:
 @pytest.mark.parametrize(
     ("phrases", "missing", "said"),
     [
-        (("a",), (), "Found."),
+        (("a",), (), "Found a mask."),
         (("a",), ("a",), "Nothing found for “a”."),
-        (("a", "b"), (), "Found all 2 phrases."),
+        (("a", "b"), (), "Found a mask for each of 2 phrases."),
         (("a", "b"), ("b",), "Found 1 of 2 phrases; nothing found for “b”."),
         (("a", "b", "c"), ("a", "b", "c"), "Nothing found for “a”, “b” and “c”."),
     ],
