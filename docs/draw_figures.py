@@ -67,8 +67,8 @@ def draw_laws() -> None:
     )
     keys = "".join(
         f"<text x='124' y='{34 + 18 * i}' style='fill:{COLOURS[i]}'>{name}</text>"
-        f"<line x1='100' x2='118' y1='{30 + 18 * i}' y2='{30 + 18 * i}' stroke='{COLOURS[i]}' stroke-width='2'"
-        f" stroke-dasharray='{DASHES[i]}'/>"
+        f"<line x1='100' x2='118' y1='{30 + 18 * i}' y2='{30 + 18 * i}'"
+        f" stroke='{COLOURS[i]}' stroke-width='2' stroke-dasharray='{DASHES[i]}'/>"
         for i, name in enumerate(lines)
     )
     svg = plot(lines, x_range=(0, 1)).replace(">", f">{style}", 1).replace("</svg>", f"{keys}</svg>")
