@@ -7,11 +7,25 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 PREDICTION_COLOUR = (255, 0, 200)
-GOLDEN = 0.618034  # of the hues' circle: no two of a few labels come close
+OUTLINE = 150
+"""Of these parts of an image's long side, a border is one wide."""
+DISTINCT = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (204, 121, 167),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+)
+"""Colours of the first labels, which the colour-blind can tell apart (Okabe and Ito, 2008)."""
+GOLDEN = 0.618034  # of the hues' circle: no two of a few further labels come close
+HEAT = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
+"""Colours from the least to the largest value."""
 IGNORE_GREY = 128
 INK, FAINT, GOOD, BAD, PAPER = "#202020", "#808080", "#00783c", "#be1e1e", "#ffffff"
 
@@ -27,15 +41,55 @@ def overlay(
     mask: Bool[np.ndarray, "H W"],
     colour: tuple[int, int, int] = PREDICTION_COLOUR,
 ) -> UInt8[np.ndarray, "H W 3"]:
-    """The image, dark grey outside the mask, with the mask's border in `colour` (RGB, 0 to 255).
+    """`outlined` with one region, whose border has `colour` (RGB, 0 to 255)."""
+    return outlined(image, mask.astype(int) - 1, [colour])
 
-    A tint would not show on objects of the tint's own colour.
+
+def outlined(
+    image: UInt8[np.ndarray, "H W 3"],
+    labels: Int[np.ndarray, "H W"],
+    colours: Sequence[tuple[int, int, int]] | None = None,
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The image, dark grey where a label is negative; the others' regions keep their colours inside a border.
+
+    A tint would change the colours of objects, and would not show on objects of the tint's own colour. In
+    large images a dark line separates border and region, so that a border of the object's colour shows, too.
+
+    Args:
+        image: what was segmented.
+        labels: the region of each pixel, from 0 on; none if negative.
+        colours: RGB of each region's border, 0 to 255; those of `label_colour` if None.
     """
-    padded = np.pad(mask, 1)
-    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    drawn = np.where(mask[..., None], image, image.mean(-1, keepdims=True) / 2).astype(np.uint8)
-    drawn[mask & ~inside] = colour
+    width = max(1, round(max(labels.shape) / OUTLINE))
+    drawn = np.where(labels[..., None] >= 0, image, image.mean(-1, keepdims=True) / 2).astype(np.uint8)
+    border = _border(labels, width)
+    if width > 1:
+        drawn[_border(labels, width + width // 2) & (labels >= 0)] = 0
+    for number in np.unique(labels[labels >= 0]).tolist():
+        drawn[border & (labels == number)] = colours[number] if colours else label_colour(number)
     return drawn
+
+
+def _border(labels: Int[np.ndarray, "H W"], width: int) -> Bool[np.ndarray, "H W"]:
+    """Pixels within `width` of another label or of the image's edge."""
+    padded = np.pad(labels, 1, constant_values=-2)
+    centre = padded[1:-1, 1:-1]
+    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    found = np.logical_or.reduce([centre != one for one in neighbours])
+    reach = width - 1
+    for axis in (0, 1):  # spread as a square, at the same cost for every width
+        around = [(reach + 1, reach) if i == axis else (0, 0) for i in (0, 1)]
+        counts = np.moveaxis(np.cumsum(np.pad(found, around), axis), axis, 0)
+        found = np.moveaxis(counts[2 * reach + 1 :] > counts[: len(counts) - 2 * reach - 1], 0, axis)
+    return found
+
+
+def heat(values: Float[np.ndarray, "H W"], top: float) -> UInt8[np.ndarray, "H W 3"]:
+    """Values from 0 (black) to `top` (pale yellow) in the colours of HEAT, whose lightness only grows."""
+    places = np.clip(values / top, 0, 1)
+    stops = np.linspace(0, 1, len(HEAT))
+    channels = [np.interp(places, stops, [colour[i] for colour in HEAT]) for i in range(3)]
+    return np.round(np.stack(channels, -1)).astype(np.uint8)
 
 
 def segmentation_sheet(rows: Sequence[Mapping[str, Any]], path: epath.PathLike, columns: int = 2) -> None:
@@ -89,7 +143,9 @@ def generation_sheet(
 
 
 def label_colour(number: int) -> tuple[int, int, int]:
-    """The colour (RGB) of the `number`-th label: hues far apart, in alternating brightness."""
+    """The colour (RGB) of the `number`-th label: DISTINCT, then hues far apart in alternating brightness."""
+    if number < len(DISTINCT):
+        return DISTINCT[number]
     hue, value = (number * GOLDEN) % 1.0, (0.95, 0.7)[number // 7 % 2]
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.75, value)
     return round(255 * red), round(255 * green), round(255 * blue)

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import socket
+import warnings
 from typing import Any
 
 import jax
@@ -195,8 +196,10 @@ def address(handlers):
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    blocks = page.build(handlers, "micro", per_minute=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # Gradio's, which visitors of a terminal would read
+        blocks = page.build(handlers, "micro", per_minute=100)
     blocks.queue(max_size=limits.MAX_WAITING, default_concurrency_limit=2)
-    blocks.launch(server_port=port, prevent_thread_lock=True, quiet=True, theme=page.theme(), css=page.CSS)
+    blocks.launch(server_port=port, prevent_thread_lock=True, quiet=True, **page.appearance(handlers))
     yield f"http://127.0.0.1:{port}"
     blocks.close()

@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
+from genmask_jax.curves import plot
 from genmask_jax.errors import UserError
 from genmask_jax.report import report_on, write_report
-from genmask_jax.report.curves import plot
 from genmask_jax.report.run import read_run
 
 HOSTILE = "<script>alert(1)</script>\"'&"

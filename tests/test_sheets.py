@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genmask_jax.sheets import generation_sheet, overlay, segmentation_sheet
+from genmask_jax.sheets import (
+    generation_sheet,
+    heat,
+    label_colour,
+    outlined,
+    overlay,
+    segmentation_sheet,
+)
 
 TEAL = (10, 130, 140)
 
@@ -53,6 +60,55 @@ def test_overlay_of_everything_and_nothing():
     drawn = overlay(image, np.ones((4, 4), bool), (255, 0, 1))
     assert (drawn[0] == (255, 0, 1)).all()
     assert (drawn[1:3, 1:3] == 255).all()
+
+
+def test_regions_keep_their_own_colours_inside_borders_that_differ():
+    yellow = (250, 220, 40)
+    image = np.full((400, 300, 3), yellow, np.uint8)
+    labels = np.full((400, 300), -1)
+    labels[50:150, 50:150], labels[200:300, 100:200] = 0, 4  # 4 has a yellow border
+    drawn = outlined(image, labels)
+    for top, left, number in ((50, 50, 0), (200, 100, 4)):
+        region = drawn[top : top + 100, left : left + 100]
+        assert (region[:3] == label_colour(number)).all()
+        assert (region[:, :3] == label_colour(number)).all()
+        assert (region[3, 3:-3] == 0).all()  # between border and region
+        assert (region[4:-4, 4:-4] == yellow).all()
+    assert (drawn[labels < 0] == int(np.mean(yellow) / 2)).all()
+    fine = outlined(image[:64, :64], labels[40:104, 40:104])
+    assert (fine[10, 10:] == label_colour(0)).all()
+    assert (fine[11:-1, 11:-1] == yellow).all()
+
+
+def lightness(colours: np.ndarray) -> np.ndarray:
+    """CIE L* of sRGB colours (0 to 255)."""
+    linear = np.where(colours <= 10, colours / 3294.6, ((colours / 255 + 0.055) / 1.055) ** 2.4)
+    return 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
+
+
+def seen_without(cone: int, colours: np.ndarray) -> np.ndarray:
+    """Colours as seen without red (0) or green (1) cones, by Viénot, Brettel and Mollon (1999)."""
+    to_lms = np.array([[17.8824, 43.5161, 4.11935], [3.45565, 27.1554, 3.86714], [0.02996, 0.18431, 1.46709]])
+    lms = ((colours / 255) ** 2.2) @ to_lms.T
+    lms[:, cone] = lms @ ([0, 2.02344, -2.52581], [0.494207, 0, 1.24827])[cone]
+    return np.clip(lms @ np.linalg.inv(to_lms).T, 0, 1) ** (1 / 2.2) * 255
+
+
+@pytest.mark.parametrize("cone", [None, 0, 1])
+def test_borders_of_a_few_phrases_can_be_told_apart_by_the_colour_blind(cone):
+    colours = np.array([label_colour(i) for i in range(7)], float)
+    seen = colours if cone is None else seen_without(cone, colours)
+    distances = np.linalg.norm(seen[:, None] - seen[None], axis=-1)[np.triu_indices(7, 1)]
+    assert distances.min() > 30
+
+
+def test_heat_grows_in_lightness_from_zero_to_the_top():
+    drawn = heat(np.linspace(0, 0.2, 50, dtype=np.float32)[None], 0.2)[0]
+    light = lightness(drawn.astype(float))
+    assert (np.diff(light) > 0).all()
+    assert light[0] < 1
+    assert light[-1] > 95
+    np.testing.assert_array_equal(heat(np.array([[0.9]], np.float32), 0.2)[0, 0], drawn[-1])
 
 
 def test_a_segmentation_sheet_shows_all_four_images_enlarged(tmp_path):

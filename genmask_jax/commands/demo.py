@@ -10,6 +10,7 @@ docs/demo.md describes the page, its limits and its API.
 
 import argparse
 import os
+import pathlib
 import warnings
 
 from genmask_jax import cli
@@ -55,15 +56,14 @@ def run(arguments: argparse.Namespace) -> None:
     handlers = Handlers(networks, config)
     print("compiling ...", flush=True)
     handlers.warm_up()
-    name = f"{config.name}, step {step}"
+    name = f"{pathlib.PurePath(arguments.checkpoint).name} ({config.name}, step {step})"
     blocks = page.build(handlers, name, arguments.per_minute)
     blocks.queue(max_size=limits.MAX_WAITING, default_concurrency_limit=2)
     try:
         blocks.launch(
             server_name=arguments.host,
             server_port=arguments.port,
-            theme=page.theme(),
-            css=page.CSS,
+            **page.appearance(handlers),
             max_file_size=limits.MAX_FILE,
             state_session_capacity=limits.MAX_SESSIONS,
             footer_links=["api"],

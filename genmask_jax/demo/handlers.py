@@ -1,10 +1,10 @@
-"""What the page does, without the page: plain values in, images, texts and files out."""
+"""What the page does, without the page: plain values in, results and paths of pictures out."""
 
-import dataclasses
+import functools
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image
@@ -12,44 +12,26 @@ from PIL import Image
 from genmask_jax.config import TrainConfig
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.demo.limits import IMAGE_STEPS, MAX_GUIDANCE, MAX_SEED, need_short, read_phrases, reduced
-from genmask_jax.demo.noise import Noise, densities
+from genmask_jax.demo.noise import NAMES, Noise, densities, spread
+from genmask_jax.demo.views import Shown
 from genmask_jax.errors import UserError
 from genmask_jax.images import read_named
 from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.segmentation import Segmentation
 from genmask_jax.inference.segmenter import Segmenter
-from genmask_jax.sheets import with_legend, with_palette
+from genmask_jax.sheets import heat, outlined, with_palette
 from genmask_jax.system import Networks
 
 NOISES = 4
 """Noises whose masks are averaged, and whose spread is the uncertainty."""
 EXAMPLES, EXAMPLE_SIDE = 6, 256
-LEAST_SIDE = 320
-"""Pixels of the long side of an image on the page."""
-STRIP = 8
-"""Steps that are shown beside a generated image."""
+LEAST_SIDE = 480
+"""Pixels of the long side of a picture on the page."""
+LEAST_TOP = 0.02
+"""Of the uncertainty's colours: less is not made brighter."""
 KEPT = 200
 """Results whose files are kept for download."""
 DOWNLOADS = ("mask", "overlay", "label_map", "uncertainty", "rle", "boxes")
-
-Captioned = list[tuple[str, str]]
-"""Paths of images, and their captions."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Shown:
-    """The views of a `Segmentation`: paths of images, for each phrase with a caption, and rows of a table.
-
-    Every result has files of its own: Gradio would write equal images of two visitors to one file, while it
-    is being read.
-    """
-
-    overlay: str
-    masks: Captioned
-    label_map: str
-    uncertainty: Captioned
-    table: list[list[str]]
-    files: list[str]
 
 
 class Handlers:
@@ -85,17 +67,22 @@ class Handlers:
         found = self.segment(Image.new("RGB", (side, side), "grey"), "a phrase")
         self.segment(Image.new("RGB", (side, side), "grey"), "a phrase; another")
         self.look_at_noise(found, 0.5)
-        list(self.generate("a phrase", 0, 1.5, self.default_steps))
+        self.generate("a phrase", 0, 1.5, self.default_steps)
 
     @property
     def default_steps(self) -> int:
         """The number of sampling steps on offer that is closest to the model's own."""
         return min(IMAGE_STEPS, key=lambda steps: abs(steps - self.config.sampler.image_steps))
 
+    @functools.cached_property
+    def first(self) -> Segmentation | None:
+        """The first example, for visitors who have segmented nothing yet; None if there are no examples."""
+        return self.segment(*self.examples[0]) if self.examples else None
+
     def segment(self, image: str | Image.Image | None, text: str) -> Segmentation:
         """Finds the phrases of `text` in an image, which is reduced if it is large. Raises UserError."""
         if image is None:
-            raise UserError("Drop an image first, or choose an example")
+            raise UserError("Add an image first, or choose an example.")
         phrases = read_phrases(text)
         if isinstance(image, str):
             pixels = read_named(image, f"The file {pathlib.Path(image).name} cannot be read")
@@ -106,69 +93,59 @@ class Handlers:
     def show(self, found: Segmentation, threshold: float) -> Shown:
         """The views at a threshold in (0, 1), without another pass of the model."""
         found = found.at_threshold(threshold)
-        folder, large = self._new_folder(), _enlarged(found)
-        files = [str(path) for path in found.save(folder, DOWNLOADS)]
-        rows = [
-            [
-                row["phrase"],
-                f"{row['area']:,}",
-                f"{row['share']:.1%}",
-                _box(row["box"]),
-                f"{row['score']:.2f}",
-            ]
-            for row in found.to_dict()["phrases"]
-        ]
+        folder, factor = self._new_folder(), -(-LEAST_SIDE // max(found.image.shape[:2]))
+        top = max(LEAST_TOP, float(found.uncertainty.max()))
+        image, labels = (_enlarged(one, factor) for one in (found.image, found.label_map()))
+
+        def save(pictures: Iterable[np.ndarray], name: str) -> list[str]:
+            pictures = (Image.fromarray(_enlarged(one, factor)) for one in pictures)
+            return [_save(one, folder / f"shown_{name}_{i}.png") for i, one in enumerate(pictures, 1)]
+
         return Shown(
-            overlay=_save(_with_legend(large), folder / "shown.png"),
-            masks=list(zip(_of_view(files, "mask"), found.phrases, strict=True)),
-            label_map=_save(with_palette(large.label_map()), folder / "shown_label_map.png"),
-            uncertainty=list(zip(_of_view(files, "uncertainty"), found.phrases, strict=True)),
-            table=rows,
-            files=files,
+            found=found,
+            overlay=_save(Image.fromarray(outlined(image, labels)), folder / "shown_overlay.png"),
+            label_map=_save(with_palette(labels), folder / "shown_label_map.png"),
+            masks=save(found.masks, "mask"),
+            uncertainty=save([heat(one, top) for one in found.uncertainty], "uncertainty"),
+            top=top,
+            files=[str(path) for path in found.save(folder, DOWNLOADS)],
         )
 
-    def generate(
-        self, prompt: str, seed: float, guidance_scale: float, steps: int
-    ) -> Iterator[tuple[str, Captioned]]:
-        """Paths of what the model takes the image to be, step by step, and of some steps, at the end.
+    def generate(self, prompt: str, seed: float | None, guidance_scale: float, steps: int) -> list[str]:
+        """Paths of what the model takes the image to be after each step, the last being the image itself.
 
         Raises:
             UserError: a value is not accepted.
         """
         prompt = need_short(prompt)
-        if not 0 <= seed <= MAX_SEED:
-            raise UserError(f"The seed must be between 0 and {MAX_SEED}")
+        if seed is None or not 0 <= seed <= MAX_SEED:
+            raise UserError(f"The seed must be between 0 and {MAX_SEED:,}.")
         if not 0 <= guidance_scale <= MAX_GUIDANCE:
-            raise UserError(f"The guidance scale must be between 0 and {MAX_GUIDANCE:g}")
+            raise UserError(f"The guidance scale must be between 0 and {MAX_GUIDANCE:g}.")
         if steps not in IMAGE_STEPS:
-            raise UserError(f"The number of steps must be one of {', '.join(map(str, IMAGE_STEPS))}")
+            raise UserError(f"The number of steps must be one of {', '.join(map(str, IMAGE_STEPS))}.")
         images = self.generator.steps(prompt, seed=int(seed), steps=steps, guidance_scale=guidance_scale)
         folder = self._new_folder()
-        frames = [_save(image, folder / f"step_{i}.png") for i, image in enumerate(images, 1)]
-        for frame in frames[:-1]:
-            yield frame, []
-        chosen = sorted(set(np.linspace(0, len(frames) - 1, STRIP).round().astype(int).tolist()))
-        yield frames[-1], [(frames[i], f"{i + 1}/{len(frames)}") for i in chosen]
+        return [_save(image, folder / f"step_{i}.png") for i, image in enumerate(images, 1)]
 
-    def look_at_noise(self, found: Segmentation | None, t: float) -> list[str]:
-        """Paths of what `noise.NAMES` lists, of the first phrase's mask and its image at noise level `t`."""
-        if found is None:
-            raise UserError("Segment an image first: its mask is shown here")
+    def look_at_noise(self, found: Segmentation, t: float) -> dict[str, str]:
+        """Paths of the first phrase's mask and image at noise level `t`, by the names of `noise.NAMES`."""
         pictures = self.noise(found.image, found.masks[0], found.phrases[0], float(np.clip(t, 0, 1)))
         folder = self._new_folder()
-        return [_save(Image.fromarray(one), folder / f"{i}.png") for i, one in enumerate(pictures)]
+        paths = [_save(Image.fromarray(one), folder / f"noise_{i}.png") for i, one in enumerate(pictures)]
+        return dict(zip(NAMES, paths, strict=True))
 
-    def densities(self) -> list[tuple[float, float, str]]:
-        """(noise level, density, law), for a plot of where each task is trained."""
-        rows = []
-        for law, values in densities(self.config.timesteps).items():
-            centres = (np.arange(len(values)) + 0.5) / len(values)
-            rows += [(float(t), float(value), law) for t, value in zip(centres, values, strict=True)]
-        return rows
+    def densities(self) -> dict[str, np.ndarray]:
+        """Where this model's training drew noise levels (see `noise.densities`)."""
+        return densities(self.config.timesteps)
+
+    def image_levels(self) -> tuple[float, float]:
+        """The noise levels between which half of this model's images were trained."""
+        return spread(self.config.timesteps.generate)
 
     def _new_folder(self) -> pathlib.Path:
         self._folders.append(pathlib.Path(tempfile.mkdtemp(dir=self._folder.name)))
-        if len(self._folders) > KEPT:
+        while len(self._folders) > KEPT:
             shutil.rmtree(self._folders.pop(0), ignore_errors=True)
         return self._folders[-1]
 
@@ -178,31 +155,6 @@ def _save(image: Image.Image, path: pathlib.Path) -> str:
     return str(path)
 
 
-def _of_view(files: list[str], view: str) -> list[str]:
-    return [path for path in files if pathlib.Path(path).name.startswith(view)]
-
-
-def _enlarged(found: Segmentation) -> Segmentation:
-    """With every pixel of a small image repeated, so that a legend does not dwarf it."""
-    factor = -(-LEAST_SIDE // max(found.image.shape[:2]))
-
-    def grow(array: np.ndarray, axis: int) -> np.ndarray:
-        return array.repeat(factor, axis).repeat(factor, axis + 1)
-
-    return dataclasses.replace(
-        found,
-        image=grow(found.image, 0),
-        masks=grow(found.masks, 1),
-        probabilities=grow(found.probabilities, 1),
-        uncertainty=None,
-    )
-
-
-def _with_legend(found: Segmentation) -> Image.Image:
-    shown = found.overlay()
-    return shown if len(found) == 1 else Image.fromarray(with_legend(np.asarray(shown), found.phrases))
-
-
-def _box(box: list[int]) -> str:
-    left, top, right, bottom = box
-    return f"{left}, {top} to {right}, {bottom}" if right else "none"
+def _enlarged(array: np.ndarray, factor: int) -> np.ndarray:
+    """With every pixel repeated, so that a browser does not blur a small image."""
+    return array.repeat(factor, 0).repeat(factor, 1)

@@ -39,9 +39,9 @@ def read_phrases(text: str) -> list[str]:
     parts = [" ".join(part.split()) for line in text.splitlines() for part in line.split(";")]
     phrases = list(dict.fromkeys(part for part in parts if part))
     if not phrases:
-        raise UserError("Say what to find, such as: the red star")
+        raise UserError("Type what to find, such as: the red star.")
     if len(phrases) > MAX_PHRASES:
-        raise UserError(f"These are {len(phrases)} phrases; give at most {MAX_PHRASES}")
+        raise UserError(f"These are {len(phrases)} phrases; give at most {MAX_PHRASES}.")
     for phrase in phrases:
         need_short(phrase)
     return phrases
@@ -51,9 +51,9 @@ def need_short(text: str) -> str:
     """The text, if it is of a length that is accepted. Raises UserError."""
     text = " ".join(text.split())
     if not text:
-        raise UserError("Say what to draw, such as: a red star")
+        raise UserError("Type what to draw, such as: a red star.")
     if len(text) > MAX_LETTERS:
-        raise UserError(f"A phrase of {len(text)} characters is too long; give at most {MAX_LETTERS}")
+        raise UserError(f"A phrase of {len(text)} characters is too long; give at most {MAX_LETTERS}.")
     return text
 
 
@@ -76,5 +76,5 @@ class Rate:
             times.popleft()
         if len(times) >= self.per_minute:
             wait = int(60 - (now - times[0])) + 1
-            raise UserError(f"That was {self.per_minute} requests within a minute; wait {wait} seconds")
+            raise UserError(f"That was {self.per_minute} requests within a minute; wait {wait} seconds.")
         times.append(now)

@@ -15,6 +15,7 @@ from genmask_jax.instruction.base import stack_inputs
 from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.sharding import to_devices, tracing_on
 from genmask_jax.system import Networks
+from genmask_jax.timesteps import Law
 
 DRAWS, BINS = 40_000, 50
 NAMES = ("mask, with noise", "mask, from one pass", "image, with noise", "image, from one pass")
@@ -69,7 +70,16 @@ class Noise:
 def densities(timesteps: TimestepsConfig) -> dict[str, np.ndarray]:
     """Where training draws noise levels: the density of each task's law in BINS bins, by a name of it."""
     found = {}
-    for i, (task, law) in enumerate((("masks", timesteps.segment), ("images", timesteps.generate))):
-        t = np.asarray(law.draw(jax.random.key(i), (DRAWS,)))
-        found[f"{task}: {law.name}"] = np.histogram(t, BINS, (0.0, 1.0), density=True)[0]
+    for task, law in (("masks", timesteps.segment), ("images", timesteps.generate)):
+        found[f"{task} ({law.name})"] = np.histogram(_draw(law), BINS, (0.0, 1.0), density=True)[0]
     return found
+
+
+def spread(law: Law) -> tuple[float, float]:
+    """The noise levels between which half of a law's draws lie."""
+    low, high = np.quantile(_draw(law), (0.25, 0.75))
+    return float(low), float(high)
+
+
+def _draw(law: Law) -> np.ndarray:
+    return np.asarray(law.draw(jax.random.key(0), (DRAWS,)))

@@ -2,15 +2,14 @@
 
 import contextlib
 import html
-import time
-from collections.abc import Iterator
-from typing import Any, no_type_check
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import gradio as gr
-import pandas as pd
-from gradio import themes
 
-from genmask_jax.demo.handlers import Handlers
+from genmask_jax.demo import style, views
+from genmask_jax.demo.handlers import NOISES, Handlers
 from genmask_jax.demo.limits import (
     IMAGE_STEPS,
     MAX_GUIDANCE,
@@ -20,45 +19,33 @@ from genmask_jax.demo.limits import (
     MAX_SIDE,
     Rate,
 )
-from genmask_jax.demo.noise import NAMES
 from genmask_jax.errors import UserError
 from genmask_jax.inference.segmentation import Segmentation
 
-FRAME_SECONDS = 0.05
-MAX_DENSITY = 5
-"""Of the plot; masks' law has a peak many times as high."""
+STRIP = 8
+"""Steps that are shown beside a generated image."""
 KEEP_SECONDS = 1800
 """How long a visitor's last image is kept."""
-HEADERS = ["phrase", "pixels", "share", "box: left, top to right, bottom", "score"]
-CSS = """
-.fill img { width: 100%; height: 100%; object-fit: contain; }
-.thumbs .grid-container { grid-template-columns: repeat(auto-fill, minmax(120px, 1fr)) !important; }
-.thumbs .grid-wrap { min-height: 0 !important; height: auto !important; max-height: 420px; }
-.gradio-container { width: 100% !important; max-width: 1200px !important; margin: 0 auto !important; }
+INTRODUCTION = """# GenMask-JAX
+One diffusion transformer finds what words name in an image, and draws images. Model: {title}.
+"""
+SHAPES = """It knows scenes of coloured shapes (circle, square, triangle, star, diamond, cross) and English
+phrases such as “the small star on the left”.
 """
 HOW = """
 A mask is an image like any other: the same VAE turns it into latents, and the same transformer learns to
-remove noise from both. They differ in *how much* noise they are trained at. A mask has few details, so it
-can be recovered at noise levels where an image has lost its outlines: move the slider, and compare what
-one pass makes of them. A mask at moderate noise gives its own answer away, and teaches nothing about
-*which* pixels a phrase means. Masks are therefore trained close to pure noise, where the answer has to
-come from the image and the words, and one pass from pure noise gives a mask. Images are trained at
-moderate noise, and take several steps.
+remove noise from both. They differ in *how much* noise they are trained at.
+
+A mask has few details, so it can be recovered at noise levels where an image has lost its outlines: move
+the slider, and compare what one pass makes of each. The answer can be read off a mask with moderate noise,
+which teaches nothing about *which* pixels a phrase means. Masks are therefore trained close to pure noise,
+where the answer has to come from the image and the words, and one pass from pure noise gives a mask.
+
+Images take several steps from pure noise to a clean image, and are trained at the levels between: half of
+this model's between {low:.2f} and {high:.2f}.
 """
-
-
-def theme() -> themes.Base:
-    """Colours and fonts; none is fetched from elsewhere."""
-    return themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"])
-
-
-@contextlib.contextmanager
-def telling() -> Iterator[None]:
-    """Shows a UserError to the visitor."""
-    try:
-        yield
-    except UserError as error:
-        raise gr.Error(html.escape(str(error)), print_exception=False) from error
+MODEL = {"concurrency_limit": 1, "concurrency_id": "model"}
+"""Of events that run the model: one at a time."""
 
 
 def build(handlers: Handlers, title: str, per_minute: int) -> gr.Blocks:
@@ -73,7 +60,7 @@ def build(handlers: Handlers, title: str, per_minute: int) -> gr.Blocks:
     gr.set_static_paths([handlers.folder])  # its files are sent as they are, not copied first
     blocks = gr.Blocks(title=f"GenMask-JAX: {title}", analytics_enabled=False, delete_cache=(600, 3600))
     with blocks:
-        gr.Markdown(f"# GenMask-JAX\nOne diffusion transformer finds and draws. Model: `{title}`")
+        gr.Markdown(INTRODUCTION.format(title=title) + (SHAPES if handlers.examples else ""))
         found = gr.State(None, time_to_live=KEEP_SECONDS)
         with gr.Tab("Segment", id="segment"):
             _segment_tab(handlers, rate, found)
@@ -84,15 +71,23 @@ def build(handlers: Handlers, title: str, per_minute: int) -> gr.Blocks:
     return blocks
 
 
+def appearance(handlers: Handlers) -> dict[str, Any]:
+    """Arguments of `Blocks.launch` for how the page looks."""
+    icon = pathlib.Path(handlers.folder) / "icon.svg"
+    icon.write_text(style.ICON)
+    return {"theme": style.theme(), "css": style.CSS, "favicon_path": icon}
+
+
 def _segment_tab(handlers: Handlers, rate: Rate, found: gr.State) -> None:
     with gr.Row():
-        with gr.Column(scale=2, min_width=300):
+        with gr.Column(scale=2, min_width=280):
             image = gr.Image(
                 label="Image",
                 type="filepath",
                 sources=["upload", "clipboard", "webcam"],
-                height=300,
-                placeholder=f"Drop an image here, or click. More than {MAX_SIDE} px a side are reduced.",
+                height=260,
+                placeholder=f"Drop an image here, or click. Sides of more than {MAX_SIDE:,} px are reduced.",
+                alt_text="The image to segment",
             )
             # Gradio would open the file; our own reader also says why one cannot be read.
             image.preprocess = lambda payload: payload and payload.path
@@ -103,159 +98,175 @@ def _segment_tab(handlers: Handlers, rate: Rate, found: gr.State) -> None:
                 max_length=MAX_PHRASES * (MAX_LETTERS + 2),
                 elem_id="phrases",
             )
-            button = gr.Button("Segment", variant="primary")
+            with gr.Row():
+                button = gr.Button("Segment", variant="primary", scale=3, min_width=120)
+                stop = gr.Button("Stop", scale=1, min_width=80)
+            chosen = gr.HTML(
+                views.examples(handlers.examples), js_on_load=style.CHOOSE, visible=bool(handlers.examples)
+            )
+        with gr.Column(scale=3, min_width=280, elem_id="results"):
+            message = gr.HTML(views.message("The masks appear here."), js_on_load=style.ANNOUNCE)
+            overlay = gr.HTML(min_height=80, elem_id="overlay")
             threshold = gr.Slider(
                 0.05,
                 0.95,
                 value=handlers.threshold,
                 step=0.05,
                 label="Threshold",
-                info="The probability above which a pixel belongs to a mask",
+                info="The probability above which a pixel belongs to a mask; it moves without another run",
                 elem_id="threshold",
             )
-        with gr.Column(scale=3, min_width=300):
-            overlay = picture("Found", 380, elem_id="overlay")
-            table = gr.Dataframe(headers=HEADERS, label="Areas", interactive=False, wrap=True)
-            gr.Markdown("**Masks**")
-            masks = gallery("Masks", elem_id="masks")
-            with gr.Row():
-                with gr.Column(min_width=200):
-                    gr.Markdown("**Label map**: the most probable phrase at each pixel")
-                    label_map = picture("Label map", 200, show_label=False)
-                with gr.Column(min_width=200):
-                    gr.Markdown("**Uncertainty**: how far four noises disagree")
-                    uncertainty = gallery("Uncertainty")
+            details = gr.HTML(elem_id="details")
             with gr.Accordion("Download", open=False):
-                files = gr.File(label="PNG, and RLE as COCO writes it", interactive=False)
-    examples = None
-    if handlers.examples:
-        examples = gr.Examples([list(one) for one in handlers.examples], [image, text])
-    views = [overlay, table, masks, label_map, uncertainty, files]
+                files = gr.File(
+                    label="Pictures as PNG, numbers as JSON, masks as COCO's RLE", interactive=False
+                )
+    results = [message, overlay, details, files]
 
-    def show(found: Segmentation | None, threshold: float):
+    def show(found: Segmentation | None, threshold: float) -> tuple:
         if found is None:
-            return tuple(gr.skip() for _ in views)
-        with telling():
-            s = handlers.show(found, threshold)
-        return s.overlay, s.table, s.masks, s.label_map, s.uncertainty, s.files
+            return tuple(gr.skip() for _ in results)
+        shown = handlers.show(found, threshold)
+        said = views.message(*views.summary(shown.found))
+        return said, views.overlay(shown), views.details(shown, NOISES), shown.files
 
-    def segment(image: str | None, text: str, threshold: float, request: gr.Request):
-        with telling():
+    def find(image: str | None, text: str, threshold: float, request: gr.Request) -> tuple:
+        try:
             rate.count(visitor(request))
             found = handlers.segment(image, text)
+        except UserError as error:
+            return None, views.message(str(error), problem=True), "", "", None
         return found, *show(found, threshold)
 
-    inputs, outputs = [image, text, threshold], [found, *views]
-    run = {"concurrency_limit": 1, "concurrency_id": "model", "scroll_to_output": False}
-    gr.on(
-        [button.click, text.submit], segment, inputs, outputs, api_name="segment",
-        api_description="Finds phrases in an image.", **run,
-    )  # fmt: skip
+    def choose(event: gr.EventData) -> tuple[str, str]:
+        return handlers.examples[event.index]
+
+    inputs, outputs = [image, text, threshold], [found, *results]
+    private = {"api_visibility": "private", "show_progress_on": overlay}
+    asked = gr.on([button.click, text.submit], find, inputs, outputs, **private, **MODEL)
+    picked = chosen.click(choose, None, [image, text], api_visibility="private", show_progress="hidden")
+    tried = picked.then(find, inputs, outputs, **private, **MODEL)
+    for event in (asked, tried):
+        event.then(None, js=style.SHOW_RESULTS % "#results")
+    stop.click(lambda: views.message("Stopped."), None, message, cancels=[asked, tried], queue=False,
+               api_visibility="private")  # fmt: skip
     threshold.change(
-        show, [found, threshold], views, trigger_mode="always_last", show_progress="hidden",
+        show, [found, threshold], results, trigger_mode="always_last", show_progress="hidden",
         concurrency_limit=2, api_visibility="private",
     )  # fmt: skip
-    if examples:
-        examples.load_input_event.then(segment, inputs, outputs, api_visibility="private", **run)
+
+    def segment(image: str | None, text: str, threshold: float, request: gr.Request):
+        with raising():
+            rate.count(visitor(request))
+            shown = handlers.show(handlers.segment(image, text), threshold)
+        return shown.found.to_dict(), shown.files
+
+    _for_scripts(
+        segment, inputs, [gr.JSON(visible=False), gr.File(visible=False, file_count="multiple")],
+        "Finds phrases in an image: areas, boxes and scores, and files of masks and pictures.",
+    )  # fmt: skip
 
 
 def _generate_tab(handlers: Handlers, rate: Rate) -> None:
     with gr.Row():
-        with gr.Column(scale=2, min_width=300):
+        with gr.Column(scale=2, min_width=280):
             prompt = gr.Textbox(
                 label="What to draw",
                 placeholder="a large red circle",
                 max_length=MAX_LETTERS,
                 elem_id="prompt",
             )
-            seed = gr.Number(0, label="Seed", precision=0, minimum=0, maximum=MAX_SEED)
+            seed = gr.Number(
+                0,
+                label="Seed",
+                info="Another seed draws another image",
+                precision=0,
+                minimum=0,
+                maximum=MAX_SEED,
+            )
             guidance = gr.Slider(
                 0,
                 MAX_GUIDANCE,
                 value=handlers.config.sampler.guidance_scale,
                 step=0.5,
                 label="Guidance scale",
+                info="How strongly the image follows the words",
             )
             steps = gr.Radio(IMAGE_STEPS, value=handlers.default_steps, label="Steps")
-            button = gr.Button("Generate", variant="primary")
-        with gr.Column(scale=3, min_width=300):
-            image = picture("Drawn", 380, elem_id="drawn")
-    gr.Markdown("What the model takes the image to be, step by step")
-    strip = gallery("Steps")
+            with gr.Row():
+                button = gr.Button("Generate", variant="primary", scale=3, min_width=120)
+                stop = gr.Button("Stop", scale=1, min_width=80)
+        with gr.Column(scale=3, min_width=280, elem_id="drawing"):
+            message = gr.HTML(views.message("The image appears here."), js_on_load=style.ANNOUNCE)
+            result = gr.HTML(min_height=120, elem_id="drawn")
 
-    @no_type_check  # a wrapper that checks types would hide from Gradio that this is a generator
-    def generate(prompt: str, seed: float, guidance: float, steps: int, request: gr.Request):
-        with telling():
+    def draw(prompt: str, seed: float, guidance: float, steps: int, request: gr.Request):
+        try:
             rate.count(visitor(request))
-            for image, shown in handlers.generate(prompt, seed, guidance, steps):
-                yield image, shown
-                time.sleep(0 if shown else FRAME_SECONDS)
+            frames = handlers.generate(prompt, seed, guidance, steps)
+        except UserError as error:
+            return views.message(str(error), problem=True), ""
+        unknown = views.of_unknown(handlers.generator.unknown_words(prompt))
+        return views.message(f"Done, in {steps} steps.", *unknown), views.drawn(frames, prompt, STRIP)
 
-    gr.on(
-        [button.click, prompt.submit], generate, [prompt, seed, guidance, steps], [image, strip],
-        api_name="generate", api_description="Draws an image.", concurrency_limit=1, concurrency_id="model",
+    inputs = [prompt, seed, guidance, steps]
+    asked = gr.on(
+        [button.click, prompt.submit], draw, inputs, [message, result], show_progress_on=result,
+        api_visibility="private", **MODEL,
+    )  # fmt: skip
+    asked.then(None, js=style.SHOW_RESULTS % "#drawing")
+    stop.click(lambda: views.message("Stopped."), None, message, cancels=asked, queue=False,
+               api_visibility="private")  # fmt: skip
+
+    def generate(prompt: str, seed: float, guidance: float, steps: int, request: gr.Request):
+        with raising():
+            rate.count(visitor(request))
+            return handlers.generate(prompt, seed, guidance, steps)
+
+    _for_scripts(
+        generate, inputs, [gr.File(visible=False, file_count="multiple")],
+        "Draws an image: a file for each step, the last being the image.",
     )  # fmt: skip
 
 
 def _how_tab(handlers: Handlers, rate: Rate, found: gr.State, tab: gr.Tab) -> None:
-    gr.Markdown(HOW)
-    t = gr.Slider(0, 1, value=0.6, step=0.05, label="Noise level t: 0 is clean, 1 is pure noise", elem_id="t")
-    pictures = []
-    with gr.Row():
-        for name in NAMES:
-            with gr.Column(min_width=160):
-                gr.Markdown(f"**{name}**")
-                pictures.append(picture(name, 220, show_label=False))
-    rows = pd.DataFrame(handlers.densities(), columns=["noise level t", "density", "timestep law"])
-    gr.Markdown(f"**Where training draws noise levels**: density, cut off at {MAX_DENSITY}")
-    plot = gr.LinePlot(
-        x="noise level t",
-        y="density",
-        color="timestep law",
-        height=280,
-        y_lim=[0, MAX_DENSITY],
-        show_label=False,
+    low, high = handlers.image_levels()
+    gr.Markdown(HOW.format(low=low, high=high))
+    t = gr.Slider(
+        0, 1, value=0.6, step=0.05, label="Noise level t", info="0 is clean, 1 is pure noise", elem_id="t"
     )
+    pictures = gr.HTML(min_height=160, elem_id="noise")
+    gr.Markdown("## Where training draws noise levels")
+    gr.HTML(views.densities(handlers.densities()))
 
-    tab.select(lambda: rows, None, plot, api_visibility="private")  # as wide as the tab, now that it is seen
-
-    def look(found: Segmentation | None, t: float, request: gr.Request):
-        with telling():
+    def look(found: Segmentation | None, t: float, request: gr.Request) -> str:
+        try:
             rate.count(visitor(request))
-            return handlers.look_at_noise(found, t)
+            shown = found or handlers.first
+            if shown is None:
+                return views.message("Segment an image first: its mask is shown here.")
+            return views.noise(handlers.look_at_noise(shown, t), shown.phrases[0], t)
+        except UserError as error:
+            return views.message(str(error), problem=True)
 
-    run = {"concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private"}
     gr.on(
         [tab.select, t.change], look, [found, t], pictures, trigger_mode="always_last",
-        show_progress="hidden", **run,
+        show_progress="hidden", api_visibility="private", **MODEL,
     )  # fmt: skip
 
 
-def picture(label: str, height: int, **options: Any) -> gr.Image:
-    """An image that is shown as large as its frame allows, and can be downloaded."""
-    return gr.Image(
-        label=label,
-        format="png",
-        height=height,
-        interactive=False,
-        buttons=["download", "fullscreen"],
-        elem_classes="fill",
-        **options,
-    )
+def _for_scripts(fn: Callable, inputs: list, outputs: list, description: str) -> None:
+    """A call of the API, by the function's name, that nothing on the page makes."""
+    gr.Button(visible=False).click(fn, inputs, outputs, api_description=description, **MODEL)
 
 
-def gallery(label: str, **options: Any) -> gr.Gallery:
-    """Captioned images."""
-    return gr.Gallery(
-        label=label,
-        show_label=False,
-        height="auto",
-        elem_classes="thumbs",
-        format="png",
-        object_fit="contain",
-        interactive=False,
-        **options,
-    )
+@contextlib.contextmanager
+def raising() -> Iterator[None]:
+    """Sends a UserError to a script."""
+    try:
+        yield
+    except UserError as error:
+        raise gr.Error(html.escape(str(error)), print_exception=False) from error
 
 
 def visitor(request: gr.Request | None) -> str:

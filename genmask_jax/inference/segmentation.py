@@ -17,7 +17,7 @@ from genmask_jax.errors import ArgumentError, UserError
 from genmask_jax.images import SUFFIXES
 from genmask_jax.inference.masks import most_probable
 from genmask_jax.paths import make_directory, to_path
-from genmask_jax.sheets import label_image, legend, overlay, paint_labels
+from genmask_jax.sheets import label_image, legend, outlined, overlay
 
 VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
 """What `Segmentation.save` can write."""
@@ -117,13 +117,14 @@ class Segmentation:
         return most_probable(self.probabilities, self.threshold)
 
     def overlay(self) -> Image.Image:
-        """The image, at its own size, with its mask shown; of several phrases, with their label map.
+        """The image at its own size, grey outside the masks and with a border around each.
 
-        Whose colour is whose, `legend` shows.
+        Of several phrases, a pixel belongs to the most probable one, as in `label_map`, and borders have
+        the colours of `legend`.
         """
         if len(self.phrases) == 1:
             return Image.fromarray(overlay(self.image, self.masks[0]))
-        return Image.fromarray(paint_labels(self.image, self.label_map()))
+        return Image.fromarray(outlined(self.image, self.label_map()))
 
     def legend(self) -> Image.Image:
         """The phrases beside their colours in `overlay`, about as wide as the image, in letters to fit."""

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from genmask_jax import hosts
-from genmask_jax.report.curves import plot
+from genmask_jax.curves import plot
 from genmask_jax.report.run import Evaluation, Run, read_run
 from genmask_jax.training import noise_levels
 

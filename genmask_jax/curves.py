@@ -1,9 +1,9 @@
-"""Line plots as SVG text, with the colours of the page's style sheet."""
+"""Line plots as SVG text. The page that shows them gives the colours, by class."""
 
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 WIDTH, HEIGHT = 460, 220
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 26
@@ -17,6 +17,8 @@ def plot(
     x_range: tuple[float, float] | None = None,
 ) -> str:
     """An SVG of lines of (x, value), broken where a value is not finite; the first has class `line0`.
+
+    Screen readers read the lines' names.
 
     Args:
         lines: by the name that a pointer on the line shows.
@@ -37,7 +39,10 @@ def plot(
     def y_of(value: float) -> float:
         return HEIGHT - BOTTOM - (value - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
 
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" xmlns="http://www.w3.org/2000/svg">']
+    label = quoteattr(f"Plot of {', '.join(lines)}")
+    parts = [
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label={label} xmlns="http://www.w3.org/2000/svg">'
+    ]
     marks = _decades(y_low, y_high) if logarithmic else _ticks(y_low, y_high)
     for value in marks:
         y, shown = y_of(value), 10**value if logarithmic else value

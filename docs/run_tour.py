@@ -1,0 +1,34 @@
+"""Runs docs/tour.ipynb and keeps its outputs, without logs.
+
+python docs/run_tour.py        # needs requirements-test.txt
+"""
+
+import pathlib
+
+import nbclient
+import nbformat
+
+TOUR = pathlib.Path(__file__).parent / "tour.ipynb"
+
+
+def main() -> None:
+    notebook = nbformat.read(TOUR, 4)
+    folder = {"metadata": {"path": str(TOUR.parents[1])}}
+    nbclient.NotebookClient(notebook, timeout=900, resources=folder).execute()
+    nbformat.write(without_logs(notebook), TOUR)
+
+
+def without_logs(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The notebook without what goes to stderr, timestamps, and second encodings of pictures."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        outputs = cell.get("outputs", [])
+        for output in outputs:
+            output.get("data", {}).pop("image/jpeg", None)
+        if outputs:
+            cell.outputs = [output for output in outputs if output.get("name") != "stderr"]
+    return notebook
+
+
+if __name__ == "__main__":
+    main()
