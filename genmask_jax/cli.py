@@ -58,13 +58,18 @@ def parse_known(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, li
 
 
 def guard(main: Callable[[], None]) -> None:
-    """Runs `main`; bad input ends in one line on stderr and status 1. Drops libraries' info logs."""
+    """Runs `main`; bad input, or Ctrl-C, ends in one line on stderr and status 1.
+
+    Drops libraries' info logs.
+    """
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_is_ours)
     try:
         main()
     except UserError as error:
         fail(str(error))
+    except KeyboardInterrupt:
+        fail("stopped by Ctrl-C")
 
 
 def _is_ours(record: Any) -> bool:

@@ -10,6 +10,8 @@ from etils import epath
 from jaxtyping import Bool, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from genmask_jax.paths import replacing
+
 PREDICTION_COLOUR = (255, 0, 200)
 GOLDEN = 0.618034  # of the hues' circle: no two of a few labels come close
 IGNORE_GREY = 128
@@ -222,5 +224,5 @@ def _save_grid(cards: Sequence[Image.Image], columns: int, path: epath.PathLike)
         for i, card in enumerate(line):
             sheet.paste(card, (MARGIN + i * (width + MARGIN), top))
         top += height + MARGIN
-    with epath.Path(path).open("wb") as file:
+    with replacing(path) as beside, beside.open("wb") as file:
         sheet.save(file, format="PNG")

@@ -15,7 +15,6 @@ printed; after an interruption, repeat the whole command: what is done is not do
 import argparse
 import os
 import shlex
-import subprocess
 import sys
 import time
 from typing import Any
@@ -33,6 +32,7 @@ from genmask_jax.paths import make_directory
 from genmask_jax.pretrained import DEFAULT, directory_of
 from genmask_jax.runs import load_vae
 from genmask_jax.training.vae import VAETask
+from genmask_jax.workers import run_command
 
 ENOUGH = {"mask_mIoU": 0.92, "image_psnr": 26.0}
 """What a VAE must reach on the val images to be used as it is."""
@@ -144,12 +144,15 @@ def choose_vae(path: str, start: str, workdir: epath.Path, size: int, fields: li
 
 
 def call(name: str, *arguments: str) -> None:
-    """Runs another command; exits as it does if it fails."""
+    """Runs another command; exits as it does if it fails, or is stopped."""
     print(f"\n$ python launch/{name}.py {shlex.join(arguments)}", flush=True)
     command = [sys.executable, "-m", f"genmask_jax.commands.{name}", *arguments]
-    status = subprocess.run(command, env=HUGE_PAGES | os.environ).returncode
+    status, stopped = run_command(command, HUGE_PAGES | os.environ)
+    if status and stopped:
+        print("finetune: stopped; repeat the command, which goes on from here")
+        sys.exit(1)
     if status:
-        print("finetune: this step failed; mend it and repeat the command, which goes on from here")
+        print("finetune: this step failed; fix it and repeat the command, which goes on from here")
         sys.exit(status)
 
 

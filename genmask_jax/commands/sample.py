@@ -35,7 +35,7 @@ from genmask_jax.inference.generator import Generator
 from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.inference.segmentation import VIEWS
 from genmask_jax.inference.segmenter import BATCH_SIZE, Segmenter
-from genmask_jax.paths import listed, make_directory, read_text
+from genmask_jax.paths import listed, make_directory, read_text, write_bytes
 from genmask_jax.pretrained import DEFAULT, directory_of
 from genmask_jax.runs import find_step, read_config
 from genmask_jax.sheets import generation_sheet
@@ -244,7 +244,7 @@ def generate(arguments: argparse.Namespace, texts: list[str]) -> None:
 def save(image: Image.Image, path: epath.Path) -> None:
     content = io.BytesIO()
     image.save(content, format="PNG")
-    path.write_bytes(content.getvalue())
+    write_bytes(path, content.getvalue())
 
 
 def describe(arguments: argparse.Namespace, image: np.ndarray, text: str) -> str:

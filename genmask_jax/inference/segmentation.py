@@ -13,7 +13,7 @@ from PIL import Image
 from genmask_jax.data import masks as rle
 from genmask_jax.errors import UserError
 from genmask_jax.inference.masks import most_probable
-from genmask_jax.paths import make_directory
+from genmask_jax.paths import make_directory, replacing
 from genmask_jax.sheets import overlay, paint_labels, with_legend, with_palette
 
 VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
@@ -117,7 +117,7 @@ class Segmentation:
         for view in views:
             for end, content in self._files(view):
                 written.append(out / f"{stem}{end}")
-                with written[-1].open("wb") as file:
+                with replacing(written[-1]) as beside, beside.open("wb") as file:
                     if isinstance(content, bytes):
                         file.write(content)
                     else:
