@@ -15,7 +15,7 @@ from absl import logging
 
 from genmask_jax import hosts
 
-SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+SIGNALS: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 TOGETHER = 1.0
 """Seconds within which signals are one request: a terminal and a launcher may both pass on a Ctrl-C."""
 GRACE = 2.0
