@@ -151,13 +151,18 @@ def _in_flags(error: UserError) -> str:
 
 
 def guard(main: Callable[[], None]) -> None:
-    """Runs `main`; bad input ends in one line on stderr and status 1. Drops libraries' info logs."""
+    """Runs `main`; bad input, or Ctrl-C, ends in one line on stderr and status 1.
+
+    Drops libraries' info logs.
+    """
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_is_ours)
     try:
         main()
     except UserError as error:
         fail(_in_flags(error))
+    except KeyboardInterrupt:
+        fail("stopped by Ctrl-C")
 
 
 def _is_ours(record: Any) -> bool:

@@ -3,7 +3,12 @@
 A host is a JAX process: a worker of a TPU slice, a SLURM task, or one of several processes on one machine.
 """
 
+import ctypes
+import functools
+import itertools
 import json
+import signal
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +19,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from genmask_jax.errors import UserError
+
+_asked = itertools.count(1)
+"""Numbers of the calls of `reached_stop`; JAX's service needs every number to follow the last."""
 
 
 def connect() -> None:
@@ -61,9 +69,24 @@ def any_host(flag: bool) -> bool:
     return bool(flag) if jax.process_count() == 1 else bool(_all(np.asarray(flag)).any())
 
 
-def reached_stop(step: int) -> bool:
-    """Whether a host has been asked to stop (SIGTERM) and all hosts agreed to stop at this step."""
-    return multihost_utils.reached_preemption_sync_point(step)
+def reached_stop() -> bool:
+    """Whether a host has been asked to stop and all hosts agreed to stop here; all must call this."""
+    return multihost_utils.reached_preemption_sync_point(next(_asked))
+
+
+@functools.cache
+def preemption_notice() -> Callable[[], object]:
+    """A function that tells JAX's preemption service that this host has been asked to stop.
+
+    The service waits for SIGTERM with a handler in C, whose place a handler in Python takes. So this must be
+    called before.
+    """
+    action = ctypes.create_string_buffer(1024)  # room for a struct sigaction, which begins with the handler
+    ctypes.CDLL(None).sigaction(signal.SIGTERM, None, action)
+    address = ctypes.c_void_p.from_buffer(action).value
+    if address in (None, signal.SIG_IGN.value):
+        raise RuntimeError("JAX's preemption service does not wait for SIGTERM")
+    return functools.partial(ctypes.CFUNCTYPE(None, ctypes.c_int)(address), signal.SIGTERM)
 
 
 def gather_rows(rows: dict[int, Any]) -> list[Any]:

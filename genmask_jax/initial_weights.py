@@ -18,6 +18,7 @@ from genmask_jax.packed import is_packed
 from genmask_jax.parameters.files import read_json
 from genmask_jax.parameters.names import parameter_name
 from genmask_jax.parameters.reader import ParameterReader
+from genmask_jax.paths import write_text
 from genmask_jax.pretrained import directory_of
 from genmask_jax.runs import find_step, need_same, open_ema, read_config
 from genmask_jax.sharding import placed
@@ -192,7 +193,7 @@ def open_base(config: TrainConfig, workdir: epath.PathLike | None) -> Pretrained
 def keep_base(base: Pretrained, names: frozenset[str], workdir: epath.PathLike) -> None:
     """Writes what `open_base` compares, and the names of the weights that the run takes from its base."""
     kept = base.identity | {"names": sorted(names)}
-    (epath.Path(workdir) / KEPT).write_text(json.dumps(kept, indent=1))
+    write_text(epath.Path(workdir) / KEPT, json.dumps(kept, indent=1))
 
 
 def read_base_names(workdir: epath.PathLike) -> frozenset[str]:

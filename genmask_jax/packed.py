@@ -19,6 +19,7 @@ from etils import epath
 
 from genmask_jax.errors import reading
 from genmask_jax.parameters.files import TensorFiles
+from genmask_jax.paths import replacing
 
 WEIGHTS = "model.safetensors"
 
@@ -71,4 +72,5 @@ def write_weights(directory: epath.Path, tensors: Mapping[str, np.ndarray], step
     directory.mkdir(parents=True, exist_ok=True)
     contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     metadata = {"format": "pt", "step": str(step)}
-    safetensors.numpy.save_file(contiguous, directory / WEIGHTS, metadata=metadata)
+    with replacing(directory / WEIGHTS) as beside:
+        safetensors.numpy.save_file(contiguous, beside, metadata=metadata)

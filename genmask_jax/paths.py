@@ -3,6 +3,9 @@
 import codecs
 import os
 import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from etils import epath
@@ -114,3 +117,36 @@ def read_text(path: epath.Path) -> str:
     content = path.read_bytes()
     encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
     return content.decode(encoding)
+
+
+@contextmanager
+def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
+    """Yields the path to write a file to, which then takes the place of `path`.
+
+    Whoever is killed meanwhile leaves the old file, or none, but never half of one. An object in a bucket is
+    written as a whole anyway.
+    """
+    path = epath.Path(path)
+    if "://" in str(path):
+        yield path
+        return
+    beside = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        yield beside
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: epath.PathLike, content: bytes) -> None:
+    """Writes a file as a whole (see `replacing`)."""
+    with replacing(path) as beside:
+        beside.write_bytes(content)
+
+
+def write_text(path: epath.PathLike, text: str) -> None:
+    """Writes a text file in UTF-8 as a whole (see `replacing`)."""
+    write_bytes(path, text.encode())

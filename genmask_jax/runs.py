@@ -28,7 +28,7 @@ from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.packed import PackedReader, is_packed, read_step
 from genmask_jax.parameters.names import parameter_name
 from genmask_jax.parameters.reader import ParameterReader, restoring
-from genmask_jax.paths import listed, read_text
+from genmask_jax.paths import listed, read_text, write_text
 from genmask_jax.pretrained import directory_of, known_models
 from genmask_jax.sharding import one_device, placed, state_shardings
 
@@ -127,13 +127,15 @@ def need_same(path: epath.Path, there: dict, here: dict, but: Iterable[str] = ()
 
 
 def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:
-    """Writes a VAE's config and weights (with latent statistics) to WORKDIR/vae."""
+    """Writes a VAE's weights (with latent statistics) to WORKDIR/vae, and then its config."""
     directory = (epath.Path(workdir) / "vae").resolve()
+    if hosts.is_first():
+        (directory / "config.json").unlink(missing_ok=True)  # of one that is replaced
     with ocp.StandardCheckpointer() as checkpointer:
         # As NumPy arrays, which the first host writes for all hosts.
         checkpointer.save(directory / "params", jax.device_get(state), force=True)
     if hosts.is_first():
-        (directory / "config.json").write_text(to_json(config))
+        write_text(directory / "config.json", to_json(config))
     hosts.wait("VAE saved")
 
 

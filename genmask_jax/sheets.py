@@ -10,6 +10,8 @@ from etils import epath
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from genmask_jax.paths import replacing
+
 PREDICTION_COLOUR = (255, 0, 200)
 OUTLINE = 150
 """Of these parts of an image's long side, a border is one wide."""
@@ -309,5 +311,5 @@ def _save_grid(cards: Sequence[Image.Image], columns: int, path: epath.PathLike)
         for i, card in enumerate(line):
             sheet.paste(card, (MARGIN + i * (width + MARGIN), top))
         top += height + MARGIN
-    with epath.Path(path).open("wb") as file:
+    with replacing(path) as beside, beside.open("wb") as file:
         sheet.save(file, format="PNG")

@@ -129,13 +129,15 @@ def micro_vae(tmp_path_factory) -> str:
 training_start.texts = functools.partial(training_start.texts, count=400)  # enough for a small vocabulary
 
 
-def start(config: TrainConfig, workdir, *, batches=None, **options):
-    """What launch/train.py does; `batches` may stand in for the task's data."""
+def start(config: TrainConfig, workdir, *, batches=None, evaluate=None, **options):
+    """What launch/train.py does; `batches` and `evaluate` wrap those of the task."""
 
     def make_task(networks, config):
         task = GenMaskTask(networks, config)
         if batches is not None:
             task.batches = batches(task.batches)
+        if evaluate is not None:
+            task.evaluate = evaluate(task.evaluate)
         return task
 
     return training_start.train_genmask(config, str(workdir), make_task=make_task, **options)

@@ -1,6 +1,8 @@
 """A whole run: stopped and resumed bit for bit, evaluated, sampled, and protected from mistakes."""
 
+import dataclasses
 import gzip
+import itertools
 import json
 import os
 import pathlib
@@ -11,10 +13,12 @@ import sys
 import jax
 import numpy as np
 import pytest
+from absl import flags
 from conftest import micro_config, start
 from PIL import Image
 
 from genmask_jax.errors import UserError
+from genmask_jax.runs import find_step
 from genmask_jax.training import loop
 
 LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
@@ -56,24 +60,72 @@ def rows(workdir):
     return {(row["step"], "val_mIoU" in row): row for row in lines}
 
 
-def test_a_crashed_and_resumed_run_is_the_uninterrupted_one_bit_for_bit(micro_run, tmp_path):
-    workdir, config, expected = micro_run
+def is_uninterrupted(workdir, state, micro_run):
+    """Compares all that a run leaves with the run that was never stopped."""
+    other, _, expected = micro_run
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
+    assert rows(workdir) == rows(other)
+    lines = [len((path / "metrics.jsonl").read_text().splitlines()) for path in (workdir, other)]
+    assert lines[0] == lines[1]
+    for name in ("checkpoints", "samples"):
+        found = [sorted(path.name for path in (run / name).iterdir()) for run in (workdir, other)]
+        assert found[0] == found[1]
+    assert find_step(workdir, "best") == find_step(other, "best")
+
+
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit_with_any_workers(micro_run, tmp_path, caplog):
+    """It crashes without worker processes, is stopped with two, and ends with one."""
+    flags.FLAGS.mark_as_parsed()  # Grain's workers read absl's flags
+    _, config, _ = micro_run
+    config = dataclasses.replace(config, loop=dataclasses.replace(config.loop, checkpoint_every_steps=1))
+
+    def workers(count):
+        return dataclasses.replace(config, data=dataclasses.replace(config.data, num_workers=count))
+
+    run = tmp_path / "run"
     with pytest.raises(Interrupted):
-        start(config, tmp_path / "run", batches=at_batch(3, crash))  # dies at step 4; step 2 was saved
-    state, _ = start(config, tmp_path / "run", resume=True)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
-    assert rows(tmp_path / "run") == rows(workdir)
+        start(config, run, batches=at_batch(1, crash))  # dies at step 2; step 1 was saved
+    stop = at_batch(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit, match=r"stopped at step 3; .* --resume"):
+        start(workers(2), run, batches=stop, resume=True)
+    assert "SIGTERM: stopping after this step, with a checkpoint" in caplog.text
+    assert find_step(run, "last") == 3
+    state, _ = start(workers(1), run, resume=True)
+    is_uninterrupted(run, state, micro_run)
 
 
-@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 3])
-def test_a_run_may_be_stopped_at_any_step(micro_run, tmp_path, step):
-    workdir, config, expected = micro_run
-    stop = at_batch(step - 1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(SystemExit, match=f"stopped at step {step}"):
-        start(config, tmp_path / "run", batches=stop)
-    state, _ = start(config, tmp_path / "run", resume=True)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), expected)
-    assert rows(tmp_path / "run") == rows(workdir)
+def test_a_validation_that_was_stopped_is_made_up(micro_run, tmp_path, caplog):
+    """Stopped before its first batch, and, at the end of the run, after its last one."""
+    _, config, _ = micro_run
+    run = tmp_path / "run"
+
+    def interrupted_at(step, batch):
+        def wrap(evaluate):
+            def eventful(params, at, directory, between):
+                numbers = itertools.count()
+
+                def signalled():
+                    if at == step and next(numbers) == batch:
+                        os.kill(os.getpid(), signal.SIGINT)
+                    between()
+
+                return evaluate(params, at, directory, signalled)
+
+            return eventful
+
+        return wrap
+
+    for step, batch in ((2, 0), (4, 1)):
+        with pytest.raises(SystemExit, match=f"stopped at step {step}, in its validation; .* --resume"):
+            start(config, run, evaluate=interrupted_at(step, batch), resume=True)
+        assert f"Ctrl-C: stopping the validation of step {step}, after its checkpoint" in caplog.text
+        assert find_step(run, "last") == step
+        assert (step, True) not in rows(run)
+    with (run / "metrics.jsonl").open("a") as file:  # as if killed before the checkpoint got its scores
+        file.write(json.dumps({"step": 4, "val_mIoU": 9, "val_score": 9}) + "\n")
+    state, scores = start(config, run, resume=True)
+    is_uninterrupted(run, state, micro_run)
+    assert json.loads((run / "checkpoints/4/metrics/metrics").read_text()) == scores
 
 
 def test_a_run_learns_and_keeps_its_average_apart(micro_run):

@@ -77,22 +77,30 @@ def training(vae, workdir, *more):
     return [f"--config={LAUNCH.parent}/configs/genmask_tiny.py", f"--workdir={workdir}", *overrides, *more]
 
 
+def logged(workdir, count):
+    """A function that returns whether so many steps are logged."""
+    metrics = workdir / "metrics.jsonl"
+    return lambda: metrics.exists() and len(rows(workdir)) >= count
+
+
 def train_and_stop(arguments, workdir, until, **options):
-    """Trains until some steps are logged, and then asks the last process alone to stop."""
+    """Trains until `until()` is true, and then asks the last process alone to stop; returns the logs."""
     started = begin("train", arguments, workdir.parent, **options)
-    metrics, deadline = workdir / "metrics.jsonl", time.monotonic() + 300
+    deadline = time.monotonic() + 300
     while all(process.poll() is None for process in started):
         if time.monotonic() > deadline:  # processes that wait for each other
             for process in started:
                 process.kill()
-        elif metrics.exists() and len(rows(workdir)) >= until:
+        elif until():
             started[-1].send_signal(signal.SIGTERM)
             break
         time.sleep(0.2)
     codes = finish(started)
     logs = "\n".join(path.read_text()[-1500:] for path in workdir.parent.glob("train_*.log"))
     assert codes == [1] * len(started), logs
-    assert "continue with --resume" in logs, logs
+    assert logs.count("continue with --resume") == len(started), logs
+    assert logs.count("SIGTERM: stopping") == 1, logs
+    return logs
 
 
 def same_losses(workdir, other, *, rel=1e-5, steps=None):
@@ -109,7 +117,7 @@ def same_losses(workdir, other, *, rel=1e-5, steps=None):
 def alone(micro_vae, tmp_path_factory):
     """The work directory of a run on one device, stopped after some 50 steps."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    train_and_stop(training(micro_vae, workdir), workdir, 50)
+    train_and_stop(training(micro_vae, workdir), workdir, logged(workdir, 50))
     return workdir
 
 
@@ -117,10 +125,12 @@ def alone(micro_vae, tmp_path_factory):
 def test_two_processes_train_as_one_does(micro_vae, alone, tmp_path):
     """Data 2 x fsdp 2 on two processes, stopped by one of them, resumed by a single process."""
     arguments = training(micro_vae, tmp_path / "run", "--config.mesh.fsdp=2")
-    train_and_stop(arguments, tmp_path / "run", 3, processes=2, devices=2)
+    train_and_stop(arguments, tmp_path / "run", logged(tmp_path / "run", 3), processes=2, devices=2)
     assert same_losses(tmp_path / "run", alone) >= 3
     before = len(rows(tmp_path / "run"))
-    train_and_stop([*arguments, "--resume"], tmp_path / "run", before + 3, devices=2)
+    train_and_stop(
+        [*arguments, "--resume"], tmp_path / "run", logged(tmp_path / "run", before + 3), devices=2
+    )
     assert same_losses(tmp_path / "run", alone) > before
 
 
@@ -128,11 +138,13 @@ def test_two_processes_train_as_one_does(micro_vae, alone, tmp_path):
 def test_four_processes_go_on_where_one_stopped(micro_vae, alone, tmp_path):
     """Tensor and fsdp axes that span the processes, and then the checkpoint on two processes again."""
     arguments = training(micro_vae, tmp_path / "run", "--config.mesh.fsdp=2", "--config.mesh.tensor=2")
-    train_and_stop(arguments, tmp_path / "run", 2, devices=4)
+    train_and_stop(arguments, tmp_path / "run", logged(tmp_path / "run", 2), devices=4)
     for processes, devices in ((4, 1), (2, 2)):
         before = len(rows(tmp_path / "run"))
         options = {"processes": processes, "devices": devices}
-        train_and_stop([*arguments, "--resume"], tmp_path / "run", before + 2, **options)
+        train_and_stop(
+            [*arguments, "--resume"], tmp_path / "run", logged(tmp_path / "run", before + 2), **options
+        )
         assert same_losses(tmp_path / "run", alone) > before
 
 
@@ -191,6 +203,22 @@ def scoring(micro_run, benchmark_data, seventeen) -> list[str]:
 @pytest.fixture(scope="module")
 def scores_of_one(scoring, tmp_path_factory):
     return all_scores(tmp_path_factory.mktemp("one"), scoring, 1)
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_in_a_validation_which_one_makes_up(micro_vae, tmp_path):
+    run = tmp_path / "run"
+    last = ["--config.loop.num_steps=2", "--config.mesh.fsdp=2"]
+    saved = (run / "checkpoints/2").exists
+    arguments = training(micro_vae, run, *last, "--config.loop.num_eval_examples=100000")
+    logs = train_and_stop(arguments, run, saved, processes=2)
+    assert logs.count("stopped at step 2, in its validation") == 2
+    assert "stopping the validation of step 2, after its checkpoint" in logs
+    assert (2, True) not in rows(run)
+    shorter = training(micro_vae, run, *last, "--config.loop.num_eval_examples=8", "--resume")
+    assert finish(begin("train", shorter, tmp_path, devices=2)) == [0]
+    assert (2, True) in rows(run)
+    assert json.loads((run / "checkpoints/2/metrics/metrics").read_text())["score"] >= 0
 
 
 @pytest.mark.multidevice

@@ -1,5 +1,10 @@
 """Paths as they are typed, what systems leave in folders, and errors in configs that name their place."""
 
+import dataclasses
+import json
+import pathlib
+import re
+
 import numpy as np
 import pytest
 from etils import epath
@@ -13,7 +18,9 @@ from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.predictions import read_predictions
 from genmask_jax.fields import from_dict, to_config_dict
-from genmask_jax.training.workdir import check_workdir
+from genmask_jax.training.reporting import Reporter
+from genmask_jax.training.sessions import add_session
+from genmask_jax.training.workdir import check_workdir, make_workdir
 from tests.conftest import micro_config
 
 
@@ -91,3 +98,72 @@ def test_an_error_in_a_config_file_names_its_line(tmp_path, source, says):
 def test_a_misspelt_field_is_named_with_what_was_meant(flag, says):
     with pytest.raises(UserError, match=says):
         cli._need_fields(["train.py", flag], to_config_dict(micro_config("vae")))
+
+
+class Killed(BaseException):
+    """Stands for a kill between the writing of a file and its taking the place of the old one."""
+
+
+@pytest.fixture
+def killed(monkeypatch):
+    def replace(self, target):
+        raise Killed
+
+    monkeypatch.setattr(type(epath.Path()), "replace", replace)
+
+
+def test_a_kill_leaves_the_old_file_and_nothing_else(tmp_path, killed):
+    (tmp_path / "config.json").write_text("old")
+    for path in (tmp_path / "config.json", tmp_path / "new.json"):
+        with pytest.raises(Killed):
+            paths.write_text(path, "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"config.json": "old"}
+
+
+def test_a_kill_at_the_start_of_a_resume_leaves_a_run_that_resumes(tmp_path, killed):
+    """config.json, the log and the sessions are each written anew at every start."""
+    config = micro_config("vae")
+    resumed = dataclasses.replace(config, vae="elsewhere")
+    files = {
+        "config.json": json.dumps(dataclasses.asdict(config)),
+        "metrics.jsonl": '{"step": 2}\n{"step": 5}\n',
+        "sessions.jsonl": '{"step": 0}\n',
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    run = epath.Path(tmp_path)
+    for begin in (
+        lambda: make_workdir(check_workdir(str(tmp_path), resumed, resume=True), resumed),
+        lambda: Reporter(run, config.loop, 2, validated=False),
+        lambda: add_session(run, 2),
+    ):
+        with pytest.raises(Killed):
+            begin()
+    assert {name: (tmp_path / name).read_text() for name in files} == files
+    assert check_workdir(str(tmp_path), resumed, resume=True).resumed
+
+
+def test_a_file_is_replaced_whatever_wrote_it_and_one_in_a_bucket_is_written_directly(tmp_path):
+    (tmp_path / "a").write_text("a longer text")
+    paths.write_text(tmp_path / "a", "é")
+    with paths.replacing(tmp_path / ("b" * 250)) as beside:
+        beside.write_bytes(b"b")
+    assert (tmp_path / "a").read_bytes() == "é".encode()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b" * 250]
+    with paths.replacing("gs://bucket/file") as beside:
+        assert str(beside) == "gs://bucket/file"
+
+
+def test_everything_is_written_by_the_helpers():
+    """But lines that are appended, and what is made in a temporary directory."""
+    root = pathlib.Path(paths.__file__).parent
+    temporary = {"paths.py", "stamps/prepare.py", "benchmarks/input_pipeline.py"}
+    found = []
+    for path in root.rglob("*.py"):
+        if any(str(path).endswith(name) for name in temporary):
+            continue
+        for line in path.read_text().splitlines():
+            written = re.search(r"\.write_(text|bytes)\(|\bopen\([^)]*\"[wx]|numpy\.save_file\(", line)
+            if written and not re.search(r"\bbeside\b", line):
+                found.append(f"{path.name}: {line.strip()}")
+    assert not found

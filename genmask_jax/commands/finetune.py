@@ -19,7 +19,6 @@ import multiprocessing
 import os
 import pathlib
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from genmask_jax.data.prepared.raw.folder import FORMATS
 from genmask_jax.errors import UserError
 from genmask_jax.paths import make_directory
 from genmask_jax.pretrained import DEFAULT, directory_of
+from genmask_jax.workers import run_command
 
 NOTHING = "nothing"
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -167,13 +167,15 @@ def apart(function: Callable, *arguments: Any) -> Any:
 
 
 def call(name: str, *arguments: str) -> None:
-    """Runs another command, by the script beside that of this one; exits as it does if it fails."""
+    """Runs another command, by the script beside that of this one; exits if it fails or is stopped."""
     this = pathlib.Path(sys.argv[0])
     python = this.suffix == ".py"
     script = this.with_name(f"{name}.py" if python else f"genmask-{name.replace('_', '-')}")
     print(f"\n$ {cli.as_called(f'python launch/{name}.py')} {shlex.join(arguments)}", flush=True)
-    environment = HUGE_PAGES | os.environ
-    status = subprocess.run([sys.executable, str(script), *arguments], env=environment).returncode
+    status, stopped = run_command([sys.executable, str(script), *arguments], HUGE_PAGES | os.environ)
+    if status and stopped:
+        print("finetune: stopped; repeat the command, which goes on from here")
+        sys.exit(1)
     if status:
         print("finetune: this step failed; fix it and repeat the command, which goes on from here")
         sys.exit(status)

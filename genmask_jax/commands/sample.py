@@ -32,7 +32,7 @@ from tqdm import tqdm
 from genmask_jax import cli
 from genmask_jax.errors import UnknownWordWarning, UserError
 from genmask_jax.images import SUFFIXES, read_image
-from genmask_jax.paths import listed, make_directory, read_text
+from genmask_jax.paths import listed, make_directory, read_text, write_bytes
 from genmask_jax.pretrained import DEFAULT, directory_of
 
 VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
@@ -268,7 +268,7 @@ def generate(arguments: argparse.Namespace, texts: list[str]) -> None:
 def save(image: Image.Image, path: epath.Path) -> None:
     content = io.BytesIO()
     image.save(content, format="PNG")
-    path.write_bytes(content.getvalue())
+    write_bytes(path, content.getvalue())
 
 
 def describe(arguments: argparse.Namespace, image: np.ndarray, text: str) -> str:

@@ -17,6 +17,7 @@ and global batches do not depend on the number of hosts, so the iterator's posit
 """
 
 import dataclasses
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,7 @@ from genmask_jax.data.latents.store import CachedLatents, cached_segments
 from genmask_jax.data.sources import generate_source, generates, segment_source
 from genmask_jax.errors import UserError, first_line
 from genmask_jax.instruction.base import Preparer
+from genmask_jax.workers import end_with_parent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,6 +99,69 @@ def endless(source: Source[Any], seed: int) -> grain.MapDataset:
     return grain.MapDataset.source(source).seed(seed).shuffle().repeat()
 
 
+class Batches(Iterator[Any]):
+    """An endless iterator over batches that can be moved to any position.
+
+    Its state is the number of batches drawn: it does not depend on who prepares them, so a run may go on with
+    another number of workers, or of hosts.
+    """
+
+    def __init__(self, dataset: grain.MapDataset, num_workers: int):
+        """`num_workers`: processes that prepare batches; 0 for threads of this process."""
+        self._dataset, self._num_workers = dataset, num_workers
+        self._position = 0
+        self._iterator: grain.DatasetIterator | None = None
+
+    def __next__(self) -> Any:
+        if self._iterator is None:
+            self._iterator = self._begin()
+        batch = next(self._iterator)
+        self._position += 1
+        return batch
+
+    def _begin(self) -> grain.DatasetIterator:
+        """Grain's iterator over what lies beyond the position; nothing before it is read."""
+        read = grain.ReadOptions(num_threads=1 if self._num_workers else 2, prefetch_buffer_size=4)
+        iterable = self._dataset.slice(slice(self._position, None)).to_iter_dataset(read)
+        if self._num_workers:
+            options = grain.MultiprocessingOptions(num_workers=self._num_workers)
+            iterable = iterable.mp_prefetch(options, worker_init_fn=_begin_worker)
+        return iter(iterable)
+
+    def get_state(self) -> dict[str, int]:
+        """The position, for `set_state`; JSON."""
+        return {"batches": self._position}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Moves to a position. Raises UserError if `state` is none."""
+        self.close()
+        self._position = _batches_drawn(state)
+
+    def close(self) -> None:
+        """Ends the processes and threads that prepare batches; the next batch starts them again."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+
+
+def _begin_worker(index: int, count: int) -> None:
+    """A stop is the parent's affair: without its workers, it could not finish its step."""
+    del index, count
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers signal all processes of a job
+    end_with_parent()
+
+
+def _batches_drawn(state: dict[str, Any]) -> int:
+    """The position in a checkpoint; in those of before, that of Grain's iterator, or of each worker's."""
+    if "batches" in state:
+        return state["batches"]
+    workers = state.get("iterators_in_use_states", [state])
+    try:
+        return sum(worker["next_index"] for worker in workers)
+    except (KeyError, TypeError) as error:
+        raise UserError("the checkpoint has no position of the data; start a new run") from error
+
+
 def training_batches(
     config: DataConfig,
     preparer: Preparer,
@@ -105,7 +170,7 @@ def training_batches(
     part: tuple[int, int],
     condition_dropout: float,
     seed: int,
-) -> grain.DatasetIterator:
+) -> Batches:
     """An endless, resumable iterator over this host's batches.
 
     Args:
@@ -157,7 +222,7 @@ def batches_of(
     part: tuple[int, int],
     condition_dropout: float,
     num_workers: int,
-) -> grain.DatasetIterator:
+) -> Batches:
     """Like `training_batches`, for `endless` datasets of both tasks; of masks alone if `images` is None."""
     tasks = {"segment": segments.map(PrepareSegment(preparer))}
     if images is not None:
@@ -165,7 +230,7 @@ def batches_of(
     rows = batch_size // len(tasks) // part[1]
     # Without drop_remainder, Grain overflows on the length of an endless dataset at batch size 1.
     parts = [PartOfBatches(task, rows, part).batch(rows, drop_remainder=True) for task in tasks.values()]
-    return _iterate(grain.experimental.ZipMapDataset(parts).map(_Named(tuple(tasks))), num_workers)
+    return Batches(grain.experimental.ZipMapDataset(parts).map(_Named(tuple(tasks))), num_workers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,14 +241,12 @@ class _Named:
         return dict(zip(self.names, parts, strict=True))
 
 
-def image_batches(
-    config: DataConfig, *, batch_size: int, part: tuple[int, int], seed: int
-) -> grain.DatasetIterator:
+def image_batches(config: DataConfig, *, batch_size: int, part: tuple[int, int], seed: int) -> Batches:
     """Like `training_batches`, for a VAE: {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W]}."""
     half = batch_size // 2 // part[1]
     dataset = _segments(config, seed, with_text=False).map(_image_and_mask)
     dataset = PartOfBatches(dataset, half, part).batch(half, drop_remainder=True)
-    return _iterate(dataset, config.num_workers)
+    return Batches(dataset, config.num_workers)
 
 
 def _image_and_mask(example: Any) -> dict[str, np.ndarray]:
@@ -201,11 +264,3 @@ def draw(batches: Iterator[Any]) -> Any:
             "a process that prepares batches was killed (out of memory?); go on with --resume and fewer "
             f"config.data.num_workers ({first_line(error)})"
         ) from error
-
-
-def _iterate(dataset: grain.MapDataset, num_workers: int) -> grain.DatasetIterator:
-    read = grain.ReadOptions(num_threads=1 if num_workers else 2, prefetch_buffer_size=4)
-    iterable = dataset.to_iter_dataset(read)
-    if num_workers:
-        iterable = iterable.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
-    return iter(iterable)

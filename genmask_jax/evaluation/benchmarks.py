@@ -24,6 +24,7 @@ from genmask_jax.evaluation.segmentation import read_batches, sheet_row
 from genmask_jax.hosts import gather_arrays, gather_rows, is_first
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import to_mask
+from genmask_jax.paths import write_text
 from genmask_jax.sharding import part_of_batch
 from genmask_jax.sheets import segmentation_sheet
 
@@ -174,7 +175,7 @@ def write_benchmark(out: epath.Path, name: str, result: BenchmarkResult) -> None
     """Writes the evidence of one benchmark: one line per expression, and a contact sheet."""
     stem = name.replace(":", "_")
     lines = (json.dumps(row, ensure_ascii=False) for row in result.rows)
-    (out / f"{stem}.jsonl").write_text("\n".join(lines) + "\n")
+    write_text(out / f"{stem}.jsonl", "\n".join(lines) + "\n")
     segmentation_sheet(result.sheet, out / f"{stem}.png")
 
 
@@ -184,4 +185,4 @@ def write_record(path: epath.Path, name: str, record: dict[str, Any]) -> None:
         found = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         found = {}
-    path.write_text(json.dumps((found if isinstance(found, dict) else {}) | {name: record}, indent=2))
+    write_text(path, json.dumps((found if isinstance(found, dict) else {}) | {name: record}, indent=2))

@@ -15,6 +15,7 @@ from genmask_jax.evaluation.report import print_tables
 from genmask_jax.evaluation.scoring import Scoring
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
 from genmask_jax.inference.image_sampler import ImageSampler
+from genmask_jax.paths import write_text
 from genmask_jax.sheets import generation_sheet, label_sheet, segmentation_sheet
 
 ON_SHEET = 24
@@ -70,8 +71,8 @@ def score_scenes(scoring: Scoring, data: DataConfig, split: str, *, count: int, 
 def _write(out: epath.Path, metrics: dict[str, Any], examples: list, sheets: dict[str, tuple]) -> None:
     for name, (images, texts) in sheets.items():
         generation_sheet(images, texts, out / f"{name}.png")
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    write_text(out / "metrics.json", json.dumps(metrics, indent=2))
     lines = (json.dumps(example) for example in examples)
-    (out / "examples.jsonl").write_text("\n".join(lines) + "\n")
+    write_text(out / "examples.jsonl", "\n".join(lines) + "\n")
     print_tables(metrics)
     print(f"wrote metrics.json, examples.jsonl and contact sheets to {out}")

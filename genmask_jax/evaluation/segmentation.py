@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
@@ -36,7 +36,13 @@ class SegmentationResult:
 
 
 def evaluate_segmentation(
-    segmenter: MaskSampler, source: Source[ScoredExample], count: int, *, swapped: bool, keep: int = 0
+    segmenter: MaskSampler,
+    source: Source[ScoredExample],
+    count: int,
+    *,
+    swapped: bool,
+    keep: int = 0,
+    between: Callable[[], None] = lambda: None,
 ) -> SegmentationResult:
     """Scores the first `count` examples. Hosts share them, and each returns the whole result.
 
@@ -47,11 +53,13 @@ def evaluate_segmentation(
         swapped: also ask for another object of each image, and score that mask against the original object
             (a model that ignores the text would score well) and against the newly named one.
         keep: number of examples whose probabilities are kept.
+        between: called before every batch, equally often on all hosts; what it raises ends the evaluation.
     """
     count, part = min(count, len(source)), part_of_batch(segmenter.networks.mesh)
     sampler, size = segmenter.sampler, segmenter.networks.size
     scored, kept, seconds = {}, np.zeros((min(keep, count), size, size), np.float16), []
     for indices, real, batch in read_batches(source, count, segmenter.batch_size, part):
+        between()
         images = np.stack([example["image"] for example in batch])
         began = time.perf_counter()
         probabilities = segmenter(images, [example["text"] for example in batch], indices)

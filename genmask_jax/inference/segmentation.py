@@ -16,7 +16,7 @@ from genmask_jax.data import masks as rle
 from genmask_jax.errors import ArgumentError, UserError
 from genmask_jax.images import SUFFIXES
 from genmask_jax.inference.masks import most_probable
-from genmask_jax.paths import make_directory, to_path
+from genmask_jax.paths import make_directory, replacing, to_path
 from genmask_jax.sheets import label_image, legend, outlined, overlay
 
 VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
@@ -199,7 +199,7 @@ class Segmentation:
         for view in views:
             for end, content in self._files(view):
                 written.append(out / f"{stem}{end}")
-                with written[-1].open("wb") as file:
+                with replacing(written[-1]) as beside, beside.open("wb") as file:
                     if isinstance(content, bytes):
                         file.write(content)
                     else:

@@ -20,7 +20,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Instruction, InstructionEncoder
 from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import MLP, gelu, layer_norm, linear_factory, scan_blocks, stack
-from genmask_jax.paths import read_text
+from genmask_jax.paths import read_text, write_text
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
 TOKENIZER, WORDS = "tokenizer.json", "words.txt"
@@ -60,7 +60,7 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokeniz
 def save_tokenizer(tokenizer: tokenizers.Tokenizer, directory: epath.PathLike) -> None:
     """Writes tokenizer.json."""
     epath.Path(directory).mkdir(parents=True, exist_ok=True)
-    (epath.Path(directory) / TOKENIZER).write_text(tokenizer.to_str())
+    write_text(epath.Path(directory) / TOKENIZER, tokenizer.to_str())
 
 
 def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
@@ -84,7 +84,7 @@ def _is_punctuation(letter: str) -> bool:
 
 def save_words(words: Iterable[str], directory: epath.PathLike) -> None:
     """Writes words.txt, in order."""
-    (epath.Path(directory) / WORDS).write_text("\n".join([*sorted(words), ""]))
+    write_text(epath.Path(directory) / WORDS, "\n".join([*sorted(words), ""]))
 
 
 def load_words(directory: epath.PathLike) -> set[str] | None:

@@ -13,7 +13,7 @@ from etils import epath
 from safetensors import SafetensorError, safe_open
 
 from genmask_jax.errors import UserError
-from genmask_jax.paths import listed, read_text
+from genmask_jax.paths import listed, read_text, replacing, write_text
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
@@ -193,14 +193,15 @@ def write_tensors(
     for name, keys in zip(names, shards, strict=True):
         shard = dict(next(stream) for _ in keys)
         contiguous = {key: np.ascontiguousarray(value) for key, value in shard.items()}
-        safetensors.numpy.save_file(contiguous, directory / name, metadata={"format": "pt"})
+        with replacing(directory / name) as beside:
+            safetensors.numpy.save_file(contiguous, beside, metadata={"format": "pt"})
         del shard, contiguous
     if count > 1:
         index: dict[str, Any] = {
             "metadata": {"total_size": sum(sizes.values())},
             "weight_map": {key: name for name, keys in zip(names, shards, strict=True) for key in keys},
         }
-        (directory / f"{stem}.safetensors.index.json").write_text(json.dumps(index, indent=2))
+        write_text(directory / f"{stem}.safetensors.index.json", json.dumps(index, indent=2))
     return names
 
 

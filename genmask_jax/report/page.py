@@ -18,8 +18,10 @@ from PIL import Image
 
 from genmask_jax import hosts
 from genmask_jax.curves import plot
+from genmask_jax.paths import write_text
 from genmask_jax.report.run import Evaluation, Run, read_run
 from genmask_jax.training import noise_levels
+from genmask_jax.training.stopping import StopRequests
 
 SHEET_WIDTH, SHEET_HEIGHT, QUALITY = 1400, 2400, 70
 """Pixels of an embedded sheet, and the quality of its WebP."""
@@ -58,7 +60,7 @@ def write_report(paths: Sequence[epath.PathLike], out: epath.PathLike) -> epath.
         runs=[_describe(run, name) for run, name in zip(runs, names, strict=True)],
     )
     target = epath.Path(out)
-    target.write_text(html)
+    write_text(target, html)
     return target
 
 
@@ -66,10 +68,11 @@ def report_on(path: epath.PathLike) -> None:
     """Writes PATH/report.html at the end of other work, which a report that fails must not cost."""
     if not hosts.is_first():
         return
-    try:
-        logging.info("report: %s", write_report([path], epath.Path(path) / "report.html"))
-    except Exception as error:  # a damaged file in the run can raise anything, and the work is done
-        logging.warning("no report was written: %s", error)
+    with StopRequests("stopped before the report was written; launch/report.py writes it"):
+        try:
+            logging.info("report: %s", write_report([path], epath.Path(path) / "report.html"))
+        except Exception as error:  # a damaged file in the run can raise anything, and the work is done
+            logging.warning("no report was written: %s", error)
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

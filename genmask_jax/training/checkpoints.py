@@ -1,6 +1,8 @@
 """Training checkpoints: saved asynchronously, restored on any mesh. `runs.py` reads them for inference."""
 
 import dataclasses
+import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +16,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from genmask_jax import hosts
 from genmask_jax.errors import UserError, first_line
+from genmask_jax.paths import write_text
 from genmask_jax.training.state import TrainState
 
 RENAMED_METRICS = {"loss_image": "loss_picture"}
@@ -37,7 +40,7 @@ class Checkpoints:
             ),
         )
 
-    def save(self, state: TrainState, data: Any, score: float | None = None) -> None:
+    def save(self, state: TrainState, data: Any) -> None:
         """Saves state and data position; returns once they are copied, and writes in the background."""
         step = int(jax.device_get(state.step))
         items = ocp.args.Composite(
@@ -45,9 +48,32 @@ class Checkpoints:
             ema_params=ocp.args.StandardSave(state.eval_params),
             data=ocp.args.JsonSave(data.get_state()),  # the same on every host
         )
-        metrics = None if score is None else {"score": score}
         with _written(self.manager):
-            self.manager.save(step, args=items, metrics=metrics, force=True)
+            self.manager.save(step, args=items, force=True)
+
+    def score(self, step: int, scores: dict[str, float]) -> None:
+        """Adds the scores of the last checkpoint to it; `score` may make it the best, instead of another."""
+        with _written(self.manager):
+            self.manager.wait_until_finished()
+            if hosts.is_first():
+                path = self._scores_of(step)
+                path.parent.mkdir(exist_ok=True)
+                write_text(path, json.dumps(scores))
+            hosts.wait("checkpoint scored")
+            self.manager.reload()
+            ranks = {saved: self.scores(saved).get("score", -math.inf) for saved in self.manager.all_steps()}
+            best = max(ranks, key=lambda saved: (ranks[saved], saved))
+            for saved in set(ranks) - {best, step}:
+                self.manager.delete(saved)
+
+    def scores(self, step: int) -> dict[str, float]:
+        """The scores of a checkpoint; none if it was not validated, or not to the end."""
+        path = self._scores_of(step)
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def _scores_of(self, step: int) -> epath.Path:
+        """The file in which Orbax keeps metrics, if there are any when it saves."""
+        return self.manager.directory / str(step) / "metrics" / "metrics"
 
     def restore(self, state: TrainState, data: Any) -> TrainState:
         """Restores the newest whole checkpoint in the shardings of `state`, and moves `data` to its position.

@@ -1,5 +1,6 @@
 """GenMask's training task: its data, its loss on a batch of two halves, its validation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -130,13 +131,16 @@ class GenMaskTask:
             every = count_flops(gradient, params, frozen, batch, jax.random.key(0))
             return ModelFlops(every - count_flops(frozen_networks, params, frozen, batch), every)
 
-    def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
+    def evaluate(
+        self, ema_params: Any, step: int, directory: epath.Path, between: Callable[[], None]
+    ) -> dict[str, float]:
         """Returns validation scores; the first host writes contact sheets to `directory`."""
         self.networks.params = ema_params
         count = self.config.loop.num_eval_examples
         source = scored_source(self.config.data, "val")
-        result = evaluate_segmentation(self.segmenter, source, count, swapped=False, keep=16)
+        result = evaluate_segmentation(self.segmenter, source, count, swapped=False, keep=16, between=between)
         prompts = validation_prompts(self.config.data)
+        between()
         images = self.generator(prompts) if prompts else []
         if is_first():
             segmentation_sheet(sheet_rows(result, source), directory / f"masks_{step:06d}.png")

@@ -5,11 +5,10 @@ logs, validates and saves.
 """
 
 import dataclasses
-import signal
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -32,9 +31,11 @@ from genmask_jax.training.optimizer import learning_rate_schedule, make_optimize
 from genmask_jax.training.reporting import Reporter, need_finite
 from genmask_jax.training.state import TrainState, init_state, make_init
 from genmask_jax.training.step import make_train_step
+from genmask_jax.training.stopping import StopRequests
 
 AHEAD = 2
 """Steps that are dispatched before the device has finished the last; a stop waits for them."""
+IN_TRAINING = "stopping after this step, with a checkpoint"
 
 
 @runtime_checkable
@@ -64,10 +65,13 @@ class Task(Protocol):
         """Model FLOPs of a training step on such a global batch, on all devices."""
         ...
 
-    def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
+    def evaluate(
+        self, ema_params: Any, step: int, directory: epath.Path, between: Callable[[], None]
+    ) -> dict[str, float]:
         """Validation scores, including `score`, which selects the best checkpoint (higher is better).
 
-        Those of a part of the examples have a slash in their names: they are charted alone.
+        Those of a part of the examples have a slash in their names: they are charted alone. `between` is
+        called between batches, equally often on all hosts; it raises SystemExit to stop the validation.
         """
         ...
 
@@ -88,8 +92,8 @@ def rehearse(task: Task, config: TrainConfig | VAETrainConfig, mesh: Mesh) -> No
     """
     loop = config.loop
     tx = make_optimizer(config.optimizer, loop)
-    data = task.batches(loop.global_batch_size, part_of_batch(mesh))
-    batch = draw(data)
+    with closing(task.batches(loop.global_batch_size, part_of_batch(mesh))) as data:
+        batch = draw(data)
     try:
         init = make_init(task.init_params, tx, task.metric_names, ema=loop.ema_decay > 0)
         state = jax.eval_shape(init, jax.random.key(0))
@@ -105,15 +109,19 @@ def train(
     config: TrainConfig | VAETrainConfig,
     workdir: epath.Path,
     mesh: Mesh,
+    stop: StopRequests,
     profile: range = range(0),
 ) -> tuple[TrainState, dict[str, float]]:
     """Trains to `config.loop.num_steps`, from the last checkpoint in `workdir` if there is one.
+
+    A step is saved before it is validated. If it was stopped in between, the validation is made up first.
 
     Args:
         task: what is trained.
         config: of the run.
         workdir: directory of the run.
         mesh: devices to train on.
+        stop: answers signals.
         profile: steps that the first host traces to WORKDIR/profile.
 
     Returns:
@@ -122,7 +130,7 @@ def train(
     Raises:
         UserError: a metric is not finite; no checkpoint of it is written. Or no checkpoint can be read.
         SystemExit: with status 1, after a SIGTERM or SIGINT, once a checkpoint is written. With several
-            hosts, SIGTERM on one of them is enough: all stop at the same step.
+            hosts, one of them is enough: all stop at the same step, or batch of the validation.
     """
     loop = config.loop
     tx = make_optimizer(config.optimizer, loop)
@@ -134,14 +142,36 @@ def train(
     restored = checkpoints.latest_step() is not None
     state = checkpoints.restore(state, data) if restored else _start(task, state)
     step = int(jax.device_get(state.step))
+    scores = checkpoints.scores(step) if restored else {}
     peak = peak_flops(mesh.devices.flat[0].device_kind)
     dispatched: deque[jax.Array] = deque()
     profile = range(max(profile.start, step), profile.stop if hosts.is_first() else 0)
     log_shardings({"state": state, "frozen": task.frozen}, mesh)
     train_step = make_train_step(task.loss, tx, loop, mesh, shardings)
     schedule = learning_rate_schedule(config.optimizer, loop)
-    scores: dict[str, float] = {}
-    with closing(checkpoints), Reporter(workdir, loop, step) as reporter, _stop_requests() as stop:
+
+    def due() -> bool:
+        return step % loop.eval_every_steps == 0 or step == loop.num_steps
+
+    def between() -> None:
+        if stop.reached():
+            raise SystemExit(
+                f"stopped at step {step}, in its validation; checkpoint written, continue with --resume"
+            )
+
+    def validate() -> dict[str, float]:
+        began = time.monotonic()
+        found = task.evaluate(state.eval_params, step, workdir / "samples", between)
+        reporter.scores(step, found, time.monotonic() - began)
+        overall = {name: value for name, value in found.items() if "/" not in name}
+        checkpoints.score(step, overall)
+        between()
+        return overall
+
+    reporter = Reporter(workdir, loop, step, validated=bool(scores))
+    with closing(data), closing(checkpoints), reporter:
+        if restored and due() and not scores:
+            scores = validate()
         while step < loop.num_steps:
             if profile and step == profile.start:
                 jax.profiler.start_trace(workdir / "profile", create_perfetto_trace="://" not in str(workdir))
@@ -150,6 +180,7 @@ def train(
                 reporter.seconds_at_peak = task.flops(batch) / (peak * mesh.size)
             with jax.transfer_guard("disallow"):
                 state = train_step(state, task.frozen, batch)
+            stop.expect(IN_TRAINING)
             step += 1
             dispatched.append(jnp.copy(state.step))  # the next step donates the state itself
             if len(dispatched) > AHEAD:
@@ -160,21 +191,17 @@ def train(
             reporter.step(step)
             if step % loop.log_every_steps == 0 or step == loop.num_steps:
                 reporter.log(step, jax.device_get(state.metrics), float(jnp.asarray(schedule(step - 1))))
-            stopped = hosts.reached_stop(step) if jax.process_count() > 1 else bool(stop)
-            last = stopped or step == loop.num_steps
-            evaluated = step % loop.eval_every_steps == 0 or step == loop.num_steps
-            saved = last or evaluated or step % loop.checkpoint_every_steps == 0
-            if saved:
+            stopped = stop.reached()
+            if stopped or due() or step % loop.checkpoint_every_steps == 0:
                 need_finite(step, {name: float(x) for name, x in jax.device_get(state.metrics).items()})
-            if evaluated:
-                began = time.monotonic()
-                all_scores = task.evaluate(state.eval_params, step, workdir / "samples")
-                reporter.scores(step, all_scores, time.monotonic() - began)
-                scores = {name: value for name, value in all_scores.items() if "/" not in name}
-            if saved:  # before the next batch is drawn, so that the data's position belongs to the step
-                checkpoints.save(state, data, scores["score"] if evaluated else None)
-            if stopped and step < loop.num_steps:
+                # Before the next batch is drawn, so that the data's position belongs to the step.
+                checkpoints.save(state, data)
+            if stopped:
                 raise SystemExit(f"stopped at step {step}; checkpoint written, continue with --resume")
+            if due():
+                stop.expect(f"stopping the validation of step {step}, after its checkpoint")
+                scores = validate()
+                stop.expect(IN_TRAINING)
     return state, scores
 
 
@@ -188,23 +215,3 @@ def _start(task: Task, state: TrainState) -> TrainState:
     if params is state.params or state.ema_params is None:
         return dataclasses.replace(state, params=params)
     return dataclasses.replace(state, params=params, ema_params=jax.tree.map(jnp.copy, params))
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """Yields a list that is non-empty once SIGTERM (preemption) or SIGINT (Ctrl-C) has arrived.
-
-    With several hosts, it stays empty: JAX itself handles SIGTERM and notifies all hosts
-    (`hosts.reached_stop`).
-    """
-    received: list[int] = []
-    if jax.process_count() > 1:
-        yield received
-        return
-    signals = (signal.SIGTERM, signal.SIGINT)
-    before = [signal.signal(s, lambda number, frame: received.append(number)) for s in signals]
-    try:
-        yield received
-    finally:
-        for s, handler in zip(signals, before, strict=True):
-            signal.signal(s, handler)

@@ -15,7 +15,7 @@ from genmask_jax.config import LoopConfig
 from genmask_jax.errors import UserError
 from genmask_jax.hardware.flops import ModelFlops
 from genmask_jax.hosts import is_first
-from genmask_jax.paths import listed
+from genmask_jax.paths import listed, write_text
 from genmask_jax.training import noise_levels
 from genmask_jax.training.charts import Charts
 from genmask_jax.training.sessions import add_session
@@ -31,18 +31,23 @@ def need_finite(step: int, metrics: dict[str, float]) -> None:
         )
 
 
-def _forget_after(path: epath.Path, step: int) -> None:
-    """Drops rows of later steps, which a killed run logged and did not save; the run logs them again."""
+def _forget_after(path: epath.Path, step: int, *, validated: bool) -> None:
+    """Drops rows of what a killed run logged and did not save; the run logs it again.
+
+    They are of later steps, and of this step's validation if that was not `validated` to the end.
+    """
     if not path.exists():
         return
     kept = []
     for line in path.read_text().splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            row = json.loads(line)
+            again = row["step"] == step and not validated and any(name.startswith("val_") for name in row)
+            if row["step"] <= step and not again:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):  # half a line, as it was killed
             continue
-    path.write_text("".join(f"{line}\n" for line in kept))
+    write_text(path, "".join(f"{line}\n" for line in kept))
 
 
 def _device_memory() -> dict[str, float]:
@@ -60,11 +65,12 @@ class Reporter:
         MFUs. None where the peak is not known.
     """
 
-    def __init__(self, workdir: epath.Path, loop: LoopConfig, step: int):
+    def __init__(self, workdir: epath.Path, loop: LoopConfig, step: int, *, validated: bool):
+        """`step`: that of the checkpoint that the run goes on from; `validated`: whether that has scores."""
         self.workdir, self.loop, self.first = workdir, loop, is_first()
         if self.first:
             (workdir / "samples").mkdir(parents=True, exist_ok=True)
-            _forget_after(workdir / "metrics.jsonl", step)
+            _forget_after(workdir / "metrics.jsonl", step, validated=validated)
             add_session(workdir, step)
         self.charts = Charts(workdir if self.first else None)
         # Fits into a terminal of 80 columns.

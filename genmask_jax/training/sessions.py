@@ -13,15 +13,17 @@ import jax
 from etils import epath
 
 from genmask_jax.evaluation.scoring import describe_version
+from genmask_jax.paths import write_text
 
 FILE = "sessions.jsonl"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 
 
 def add_session(workdir: epath.Path, step: int) -> None:
-    """Appends a line on this process, which goes on from `step`."""
-    with (workdir / FILE).open("a") as file:
-        file.write(json.dumps(describe(step)) + "\n")
+    """Adds a line on this process, which goes on from `step`."""
+    path = workdir / FILE
+    before = path.read_text().splitlines() if path.exists() else []
+    write_text(path, "".join(f"{line}\n" for line in [*before, json.dumps(describe(step))]))
 
 
 def describe(step: int) -> dict[str, Any]:

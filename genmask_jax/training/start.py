@@ -5,6 +5,7 @@ from typing import Any
 
 from absl import logging
 from etils import epath
+from jax.sharding import Mesh
 
 from genmask_jax import hosts
 from genmask_jax.config import TrainConfig, VAETrainConfig
@@ -25,9 +26,11 @@ from genmask_jax.system import make_networks
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.loop import check_batch, rehearse, train
 from genmask_jax.training.state import TrainState
+from genmask_jax.training.stopping import StopRequests
 from genmask_jax.training.vae import VAETask
 from genmask_jax.training.workdir import Workdir, check_workdir, make_workdir
 
+UNTRAINED = "stopped before a step was made; nothing is lost"
 INSTRUCTION = "instruction"
 """In a run's directory: what belongs to its instruction encoder."""
 
@@ -55,8 +58,18 @@ def train_genmask(
 
     Raises:
         UserError: the directory, the config, the data or the weights cannot be used.
+        SystemExit: see `loop.train`.
     """
-    place = check_workdir(workdir, config, resume=resume, overwrite=overwrite, change=change)
+    with StopRequests(UNTRAINED) as stop:
+        place = check_workdir(workdir, config, resume=resume, overwrite=overwrite, change=change)
+        task, mesh = _make_run(place, config, make_task)
+        return train(task, config, place.path, mesh, stop, profile)
+
+
+def _make_run(
+    place: Workdir, config: TrainConfig, make_task: Callable[..., GenMaskTask]
+) -> tuple[GenMaskTask, Mesh]:
+    """Checks everything, then makes the run's directory. Returns what is trained, and on which devices."""
     vae_config, vae_state = _vae_of(place, config)
     check_data(config.data)
     if config.data.latents:
@@ -103,7 +116,7 @@ def train_genmask(
         if base:
             keep_base(base, networks.base, place.path)
     hosts.wait("instruction encoder saved")
-    return train(task, config, place.path, mesh, profile)
+    return task, mesh
 
 
 def _has_vae(place: Workdir) -> bool:
@@ -143,17 +156,20 @@ def train_vae(
 
     Raises:
         UserError: the directory, the config or the data cannot be used.
+        SystemExit: see `loop.train`.
     """
-    place = check_workdir(workdir, config, resume=resume, overwrite=overwrite, change=change)
-    for split in ("train", "val"):
-        segment_source(config.data, split)
-    if config.init:
-        load_vae(config.init)
-    task, mesh = VAETask(config), make_mesh(config.mesh)
-    check_batch(config.loop, mesh)
-    if place.overwrite:
-        rehearse(task, config, mesh)
-    make_workdir(place, config)
-    state, scores = train(task, config, place.path, mesh)
-    save_vae(place.path, config.vae, task.finish(state.eval_params))
+    with StopRequests(UNTRAINED) as stop:
+        place = check_workdir(workdir, config, resume=resume, overwrite=overwrite, change=change)
+        for split in ("train", "val"):
+            segment_source(config.data, split)
+        if config.init:
+            load_vae(config.init)
+        task, mesh = VAETask(config), make_mesh(config.mesh)
+        check_batch(config.loop, mesh)
+        if place.overwrite:
+            rehearse(task, config, mesh)
+        make_workdir(place, config)
+        state, scores = train(task, config, place.path, mesh, stop)
+        stop.expect("stopped before the VAE was written; --resume writes it", at_once=True)
+        save_vae(place.path, config.vae, task.finish(state.eval_params))
     return place.path, scores

@@ -1,5 +1,7 @@
 """The VAE's training task: reconstruction and KL loss on images and on masks as RGB, half of each batch."""
 
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -14,7 +16,8 @@ from genmask_jax.data.sources import segment_source
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.metrics import intersection_union, summarize
 from genmask_jax.hardware.flops import ModelFlops, count_flops
-from genmask_jax.hosts import is_first, on_every_host
+from genmask_jax.hosts import gather_rows, is_first, on_every_host
+from genmask_jax.inference.batching import fixed_batches
 from genmask_jax.models.vae import VAE, sample_posterior
 from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.pretrained import directory_of
@@ -23,6 +26,8 @@ from genmask_jax.sharding import counting
 from genmask_jax.sheets import generation_sheet
 from genmask_jax.training.step import NORMS
 
+HALF = 32
+"""Images, and masks, of a batch that is scored."""
 METRICS = ("loss", "loss_image", "loss_mask", "kl", *NORMS)
 
 
@@ -90,34 +95,41 @@ class VAETask:
         rgb = jnp.concatenate([to_signed(images), mask_to_rgb(masks)])
         return rgb, model.decode(model.encode(rgb))
 
-    def evaluate(self, ema_params: Any, step: int, directory: epath.Path) -> dict[str, float]:
+    def evaluate(
+        self, ema_params: Any, step: int, directory: epath.Path, between: Callable[[], None]
+    ) -> dict[str, float]:
         """Reconstruction of the val split: mIoU of masks, PSNR (dB) of images. The same on every host."""
-        return self._score(on_every_host(ema_params), directory / f"reconstructions_{step:06d}.png")
+        return self._score(on_every_host(ema_params), directory / f"reconstructions_{step:06d}.png", between)
 
     def score_start(self) -> dict[str, float]:
         """The same of the VAE that `config.init` names, as it is and on one device."""
         return self._score(self.start(jax.jit(self.init_params)(jax.random.key(0))), None)
 
-    def _score(self, params: Any, sheet: epath.Path | None) -> dict[str, float]:
-        source, half = segment_source(self.config.data, "val"), 32
-        scores, squared = [], []
-        for start in range(0, self.config.loop.num_eval_examples, half):
-            examples = [source[i % len(source)] for i in range(start, start + half)]
-            masks = np.stack([e["mask"] for e in examples])
-            inputs = jax.device_put((np.stack([e["image"] for e in examples]), masks))
-            truth, output = jax.device_get(self._reconstruct(params, *inputs))
-            predictions = output[half:].mean(-1) > 0
-            scores += [intersection_union(p, m) for p, m in zip(predictions, masks, strict=True)]
-            squared.append(np.square(np.clip(output[:half], -1, 1) - truth[:half]).mean((1, 2, 3)))
-            if sheet is not None and start == 0 and is_first():
-                self._write_sheet(truth, output, sheet)
-        metrics = summarize([i for i, _ in scores], [u for _, u in scores])
-        psnr = float(np.mean(10 * np.log10(4 / np.concatenate(squared))))
-        return {"mask_mIoU": metrics["mIoU"], "image_psnr": psnr, "score": metrics["mIoU"]}
+    def _score(
+        self, params: Any, sheet: epath.Path | None, between: Callable[[], None] = lambda: None
+    ) -> dict[str, float]:
+        """Scores of the first examples, each of which counts once; hosts share them."""
+        source = segment_source(self.config.data, "val")
+        count = min(self.config.loop.num_eval_examples, len(source))
+        rows: dict[int, list[float]] = {}
+        for indices, real in fixed_batches(count, HALF, (jax.process_index(), jax.process_count())):
+            between()
+            examples = [source[int(i)] for i in indices]
+            inputs = (np.stack([e["image"] for e in examples]), np.stack([e["mask"] for e in examples]))
+            truth, output = jax.device_get(self._reconstruct(params, *jax.device_put(inputs)))
+            for row, i in enumerate(indices[:real].tolist()):
+                overlap = intersection_union(output[HALF + row].mean(-1) > 0, examples[row]["mask"])
+                squared = np.square(np.clip(output[row], -1, 1) - truth[row]).mean()
+                rows[i] = [*map(int, overlap), float(10 * np.log10(4 / squared))]
+            if sheet is not None and indices[0] == 0 and is_first():
+                self._write_sheet(truth, output, min(real, 4), sheet)
+        intersections, unions, psnr = zip(*gather_rows(rows), strict=True)
+        metrics = summarize(intersections, unions)
+        return {"mask_mIoU": metrics["mIoU"], "image_psnr": float(np.mean(psnr)), "score": metrics["mIoU"]}
 
-    def _write_sheet(self, truth: np.ndarray, output: np.ndarray, path: epath.Path) -> None:
-        half = len(truth) // 2
-        rows = [*range(4), *range(half, half + 4)]
+    def _write_sheet(self, truth: np.ndarray, output: np.ndarray, count: int, path: epath.Path) -> None:
+        """The first images, and then their masks."""
+        rows = [*range(count), *range(HALF, HALF + count)]
         pairs = np.stack([truth[rows], output[rows]], axis=1).reshape(-1, *truth.shape[1:])
         shown = np.clip(pairs * 127.5 + 127.5, 0, 255).astype(np.uint8)
         generation_sheet(list(shown), ["original", "reconstruction"] * len(rows), path)
@@ -132,8 +144,10 @@ class VAETask:
                 0
             ]
 
-        ema_params, data = on_every_host(ema_params), self.batches(64, (0, 1))
-        means = [jax.device_get(encode(ema_params, jax.device_put(draw(data)))) for _ in range(num_batches)]
+        ema_params = on_every_host(ema_params)
+        with closing(self.batches(64, (0, 1))) as data:
+            batches = (jax.device_put(draw(data)) for _ in range(num_batches))
+            means = [jax.device_get(encode(ema_params, batch)) for batch in batches]
         latents = np.concatenate(means).reshape(-1, self.config.vae.channels)
         statistics = jax.tree.map(lambda x: x, self.statistics)
         statistics["latents_mean"][...] = jnp.asarray(latents.mean(0))

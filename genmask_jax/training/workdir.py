@@ -11,7 +11,7 @@ from etils import epath
 from genmask_jax import hosts
 from genmask_jax.errors import UserError
 from genmask_jax.fields import differences
-from genmask_jax.paths import listed, make_directory, need_storable
+from genmask_jax.paths import listed, make_directory, need_storable, write_text
 from genmask_jax.runs import find_step, read_config, read_history
 
 FREE = (
@@ -138,7 +138,7 @@ def make_workdir(workdir: Workdir, config: Any) -> None:
             make_directory(workdir.path, "--workdir")
             history = read_history(workdir.path) + _entry(workdir)
             values = dataclasses.asdict(config) | ({"history": history} if history else {})
-            (workdir.path / "config.json").write_text(json.dumps(values, indent=2))
+            write_text(workdir.path / "config.json", json.dumps(values, indent=2))
         except (UserError, OSError) as error:
             failed = error
     if hosts.any_host(failed is not None):

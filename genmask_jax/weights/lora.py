@@ -16,6 +16,7 @@ from genmask_jax.parameters.layout import LINEAR, Entry, make_entry, public_name
 from genmask_jax.parameters.names import flat_paths, nested
 from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.parameters.streaming import Streamed, save_streamed
+from genmask_jax.paths import replacing, write_text
 from genmask_jax.runs import find_step, open_ema, read_config
 from genmask_jax.weights import wan_dit
 from genmask_jax.weights.parts import Reader
@@ -90,7 +91,7 @@ def merge_run(source: epath.Path, out: epath.Path, which: str, progress: Callabl
     for name in ("vae", "instruction"):
         if (source / name).exists():
             copy(source / name, out / name)
-    (out / "config.json").write_text(to_json(config))
+    write_text(out / "config.json", to_json(config))
     return f"{out}: step {step} of {source}, {len(tree)} parameters with the adapters merged"
 
 
@@ -108,7 +109,8 @@ def copy(source: epath.Path, out: epath.Path) -> None:
         if path.is_dir():
             copy(path, out / path.name)
         else:
-            path.copy(out / path.name)
+            with replacing(out / path.name) as beside:
+                path.copy(beside)
 
 
 def need_adapters(source: epath.Path) -> TrainConfig:
@@ -144,16 +146,21 @@ def export_lora(source: epath.Path, out: epath.Path, which: str) -> str:
     entries = lora_entries(config)
     tensors = dict(_tensors(entries, reader))
     out.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file(tensors, out / ADAPTERS, metadata={"format": "pt"})
+    _save(tensors, out / ADAPTERS)
     said = f"{out / ADAPTERS}: {len(tensors)} tensors, {sum(x.nbytes for x in tensors.values()) / 1e6:.2f} MB"
     projection = PROJECTION.removeprefix("dit.")
     trained = [e for e in wan_dit.entries(shape) if e.path.startswith(projection)]
     trained = [entry for entry in trained if entry.path in reader.shapes]
     if trained:
         path = out / "text_projection.safetensors"
-        safetensors.numpy.save_file(dict(_tensors(trained, reader)), path, metadata={"format": "pt"})
+        _save(dict(_tensors(trained, reader)), path)
         said += f"; {path}: the projection of its instruction encoder's texts, trained with them"
     return said
+
+
+def _save(tensors: dict[str, np.ndarray], path: epath.Path) -> None:
+    with replacing(path) as beside:
+        safetensors.numpy.save_file(tensors, beside, metadata={"format": "pt"})
 
 
 def _shape(config: TrainConfig, reader: ParameterReader) -> DiTConfig:

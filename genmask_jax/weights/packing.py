@@ -12,6 +12,7 @@ from genmask_jax.config import TrainConfig
 from genmask_jax.fields import to_json
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.packed import write_weights
+from genmask_jax.paths import write_text
 from genmask_jax.runs import find_step, open_vae, read_config
 from genmask_jax.weights.lora import copy, open_merged
 from genmask_jax.weights.parts import Reader
@@ -55,11 +56,11 @@ def pack_run(
     vae = _read(open_vae(source), kind, progress)
     write_weights(out, parameters, step)
     write_weights(out / "vae", vae)
-    (out / "vae" / "config.json").write_text(to_json(read_config(VAEConfig, source / "vae")))
+    write_text(out / "vae" / "config.json", to_json(read_config(VAEConfig, source / "vae")))
     if (source / "instruction").exists():
         copy(source / "instruction", out / "instruction")
-    (out / "config.json").write_text(to_json(config))
-    (out / "README.md").write_text(_card(source, config, step, dtype, parameters, vae))
+    write_text(out / "config.json", to_json(config))
+    write_text(out / "README.md", _card(source, config, step, dtype, parameters, vae))
     size = sum(x.nbytes for x in (*parameters.values(), *vae.values()))
     return f"{out}: step {step} of {source}, {size / 1e6:.2f} MB of weights as {dtype}"
 

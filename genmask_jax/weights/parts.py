@@ -19,6 +19,7 @@ from genmask_jax.parameters.files import TensorFiles, write_tensors
 from genmask_jax.parameters.layout import Entry, complaints
 from genmask_jax.parameters.names import nested
 from genmask_jax.parameters.streaming import Streamed, save_streamed
+from genmask_jax.paths import write_text
 
 MAX_COMPLAINTS = 20
 
@@ -122,11 +123,12 @@ def write_part(part: Part, out: epath.Path, progress: Callable[[int], object]) -
     """Writes OUT/NAME; `progress` receives the bytes of each slice. config.json is written last."""
     directory = (out / part.name).resolve()
     directory.mkdir(parents=True, exist_ok=True)
+    (directory / "config.json").unlink(missing_ok=True)  # of one that is replaced
     save_streamed(directory / "params", part.tree(), progress)
     digest = hashlib.sha256(repr(sorted(part.digests.items())).encode()).hexdigest()
     report = {"sha256": digest, "renamed": part.renamed, "dropped": part.dropped, "fresh": part.fresh}
-    (directory / "import.json").write_text(json.dumps(report, indent=1))
-    (directory / "config.json").write_text(to_json(part.config))
+    write_text(directory / "import.json", json.dumps(report, indent=1))
+    write_text(directory / "config.json", to_json(part.config))
 
 
 def write_public(
@@ -177,6 +179,6 @@ def write_public(
 
     folder.mkdir(parents=True, exist_ok=True)
     names = write_tensors(folder, stem, sizes, tensors())
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    write_text(folder / "config.json", json.dumps(config, indent=2))
     total = sum(sizes.values()) / 1e9
     return f"{folder}: {len(sizes)} tensors, {total:.2f} GB in {len(names)} file{'s' * (len(names) > 1)}"

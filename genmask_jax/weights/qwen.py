@@ -15,7 +15,7 @@ from genmask_jax.instruction.qwen.imported import HUB, NAME, find_qwen, open_par
 from genmask_jax.instruction.qwen.prompts import IMAGE, PromptMaker, QwenPreparer
 from genmask_jax.instruction.qwen.vision import IMAGE_MEAN, IMAGE_STD
 from genmask_jax.parameters.files import find_pickles, find_tensors, read_json, refuse_pickle
-from genmask_jax.paths import listed
+from genmask_jax.paths import listed, write_bytes
 from genmask_jax.weights import qwen_names
 from genmask_jax.weights.parts import Part, need_complete, write_public
 
@@ -96,7 +96,7 @@ def copy_hub_files(source: epath.Path, out: epath.Path) -> None:
     hub.mkdir(parents=True, exist_ok=True)
     for name in HUB_FILES:
         if (source / name).exists():
-            (hub / name).write_bytes((source / name).read_bytes())
+            write_bytes(hub / name, (source / name).read_bytes())
 
 
 def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], object]) -> str:
@@ -116,5 +116,5 @@ def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], o
     line = write_public(out, values, entries, reader, {}, progress, STEM)
     for path in listed(folder / HUB):
         if path.name != "config.json":
-            (out / path.name).write_bytes(path.read_bytes())
+            write_bytes(out / path.name, path.read_bytes())
     return line

@@ -1,5 +1,6 @@
 """Batches: two halves, the same for the same seed, resumable, divided between hosts."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -10,7 +11,7 @@ import pytest
 from absl import flags
 
 from genmask_jax.config import DataConfig
-from genmask_jax.data import pipeline
+from genmask_jax.data import pipeline, sources
 from genmask_jax.errors import UserError
 
 
@@ -60,18 +61,6 @@ def test_order_depends_on_the_seed_alone():
         assert not np.array_equal(one["segment"]["images"], next(other)["segment"]["images"])
 
 
-def test_position_can_be_saved_and_restored():
-    iterator = batches()
-    for _ in range(3):
-        next(iterator)
-    position = iterator.get_state()
-    expected = [next(iterator) for _ in range(3)]
-    fresh = batches()
-    fresh.set_state(position)
-    for batch in expected:
-        same(batch, next(fresh))
-
-
 def test_dropout_empties_prompts_of_images_only():
     empty = 0
     iterator = batches(dropout=0.5, size=8)
@@ -113,15 +102,63 @@ def test_a_killed_worker_is_one_line():
     assert "\n" not in str(caught.value)
 
 
-def test_worker_processes_change_nothing_but_who_works():
+def test_a_position_is_the_same_for_any_number_of_workers():
+    """What one drew is not drawn by the next, whatever their numbers of worker processes."""
     flags.FLAGS.mark_as_parsed()  # Grain's workers read absl's flags
-    here, there = batches(), batches(workers=2)
-    try:
+    alone = batches()
+    expected = [next(alone) for _ in range(9)]
+    position = {"batches": 1}
+    for workers in (2, 1, 3, 0):
+        with contextlib.closing(batches(workers=workers)) as resumed:
+            resumed.set_state(position)
+            began = position["batches"]
+            for i in range(began, began + 2):
+                same(next(resumed), expected[i])
+            position = resumed.get_state()
+    assert position == {"batches": 9}
+
+
+def test_a_position_is_reached_without_what_lies_before_it(monkeypatch):
+    read = []
+    source = type(sources.segment_source(DataConfig(size=32), "train"))
+    draw = source.__getitem__
+    monkeypatch.setattr(source, "__getitem__", lambda self, i: read.append(i) or draw(self, i))
+    with contextlib.closing(batches()) as resumed:
+        resumed.set_state({"batches": 10**9})
+        next(resumed)
+    assert 0 < len(read) < 50
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"next_index": 3},
+        {"iterators_in_use_states": [{"next_index": 2}, {"next_index": 1}], "next_index_in_cycle": 1},
+    ],
+)
+def test_positions_of_grain_in_older_checkpoints_are_read(state):
+    alone, resumed = batches(), batches()
+    expected = [next(alone) for _ in range(4)]
+    resumed.set_state(state)
+    same(next(resumed), expected[3])
+    assert resumed.get_state() == {"batches": 4}
+
+
+def test_a_state_that_is_no_position_is_refused():
+    with pytest.raises(UserError, match="no position of the data"):
+        batches().set_state({"sources": []})
+
+
+def test_a_mixture_and_a_vae_resume_anywhere(benchmark_data):
+    data = DataConfig(name="refcoco_joint", path=str(benchmark_data.out), size=32, generate="none")
+    options = {"batch_size": 4, "part": (0, 1), "seed": 0}
+    for make in (
+        lambda: pipeline.training_batches(data, CHARACTERS, condition_dropout=0.1, **options),
+        lambda: pipeline.image_batches(data, **options),
+    ):
+        alone, resumed = make(), make()
+        for _ in range(5):
+            next(alone)
+        resumed.set_state(alone.get_state())
         for _ in range(3):
-            one = next(here)
-            state = there.get_state()
-            same(one, next(there))
-        there.set_state(state)
-        same(one, next(there))
-    finally:
-        there.close()
+            jax.tree.map(np.testing.assert_array_equal, next(resumed), next(alone))

@@ -89,7 +89,7 @@ def main(vae, workdir, *meshes):
         run.step()
         if name == "1x8":
             checkpoints = Checkpoints(workdir)
-            checkpoints.save(run.state, run.data, 0.0)
+            checkpoints.save(run.state, run.data)
             checkpoints.close()
         run.step()
         expected = expected or run.result()

@@ -14,6 +14,7 @@ from etils import epath
 
 from genmask_jax.errors import UserError
 from genmask_jax.parameters.reader import ParameterReader
+from genmask_jax.runs import find_step
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.state import TrainState
 
@@ -83,7 +84,8 @@ def test_an_average_may_be_left_out_and_come_and_go(tmp_path, before, after):
 def test_the_newest_whole_checkpoint_is_used_and_a_damaged_one_put_aside(tmp_path, caplog):
     checkpoints = Checkpoints(tmp_path)
     for step in (4, 8, 12):
-        checkpoints.save(dataclasses.replace(state(loss=step), step=jnp.int32(step)), Position(step), step)
+        checkpoints.save(dataclasses.replace(state(loss=step), step=jnp.int32(step)), Position(step))
+        checkpoints.score(step, {"score": step})
     checkpoints.close()
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert steps == [12]
@@ -97,6 +99,34 @@ def test_the_newest_whole_checkpoint_is_used_and_a_damaged_one_put_aside(tmp_pat
     again.save(dataclasses.replace(state(loss=1), step=jnp.int32(16)), Position(16))
     again.close()
     assert (tmp_path / "checkpoints/16/train/d").is_dir()
+
+
+def test_the_last_and_the_best_are_kept_and_scores_come_later(tmp_path):
+    """As they do after a stop: by another process than the one that saved."""
+
+    def kept():
+        return sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
+
+    def save(checkpoints, step):
+        checkpoints.save(dataclasses.replace(state(loss=step), step=jnp.int32(step)), Position(step))
+
+    checkpoints = Checkpoints(tmp_path)
+    for step, score in ((2, 0.5), (4, 0.8), (6, 0.3)):
+        save(checkpoints, step)
+        checkpoints.score(step, {"score": score, "mIoU": score / 2})
+    assert kept() == [4, 6]
+    save(checkpoints, 8)
+    checkpoints.close()
+    assert kept() == [4, 8]
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.scores(4) == {"score": 0.8, "mIoU": 0.4}
+    assert checkpoints.scores(8) == {}
+    assert find_step(tmp_path, "best") == 4
+    checkpoints.score(8, {"score": 0.9})
+    assert kept() == [8]
+    save(checkpoints, 10)
+    checkpoints.close()
+    assert kept() == [8, 10]
 
 
 def test_no_checkpoint_can_be_read(tmp_path):

@@ -32,6 +32,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.fields import difference, to_json
 from genmask_jax.instruction.base import Instruction, stack_inputs, with_loaded
 from genmask_jax.models.vae import VAE, VAEConfig
+from genmask_jax.paths import write_text
 from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.sharding import local_batch_sharding, placed
 
@@ -174,7 +175,7 @@ def encode_shard(
         _write(encoder, source, indices, out / f"{task}-{name}.arrayrecord", dtype, f"{task} {name}")
     if instruction:
         _write_validation(encoder, evaluated[shard::num_shards], out / f"validation-{name}", dtype)
-    (out / f"shard-{name}.json").write_text(to_json(identity))
+    write_text(out / f"shard-{name}.json", to_json(identity))
     return identity
 
 
@@ -215,7 +216,7 @@ def _write_validation(
                 writer.write(pack({"text": text} | {name: x[i] for name, x in found.items()}, dtype))
             del rest[: encoder.batch_size]
     writer.close()
-    epath.Path(f"{path}.json").write_text(json.dumps({"keys": [key_of(*pair) for pair in pairs]}))
+    write_text(f"{path}.json", json.dumps({"keys": [key_of(*pair) for pair in pairs]}))
 
 
 def _write(

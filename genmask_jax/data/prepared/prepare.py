@@ -10,11 +10,8 @@ A shard's bytes depend only on the raw data, and a shard gets its final name onc
 
 import concurrent.futures
 import multiprocessing
-import multiprocessing.connection
 import os
 import shlex
-import signal
-import threading
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -42,9 +39,10 @@ from genmask_jax.data.prepared.records import (
     write_index,
 )
 from genmask_jax.errors import UserError
-from genmask_jax.paths import listed
+from genmask_jax.paths import listed, replacing, write_text
 from genmask_jax.published import IN_PAPERS, PUBLISHED
 from genmask_jax.sheets import generation_sheet, overlay
+from genmask_jax.workers import end_with_parent
 
 IMAGES_PER_SHARD = 256
 PROBLEMS, NOTES = "problems.txt", "notes.txt"
@@ -166,12 +164,11 @@ def _claim(work: epath.Path, plan: Plan) -> None:
     """Makes the directory, or checks that it was begun with the same plan. Raises UserError."""
     mark, fingerprint = work / MARK, plan.fingerprint()
     work.mkdir(parents=True, exist_ok=True)
-    for path in listed(work):
-        if ".tmp" in path.name:
+    for path in work.iterdir():
+        if path.name.endswith(".tmp"):  # of a file that was not finished
             path.unlink()
-    if not any(work.iterdir()):
-        (work / f"{MARK}.tmp").write_text(fingerprint)
-        (work / f"{MARK}.tmp").rename(mark)
+    if not listed(work):
+        write_text(mark, fingerprint)
     elif not mark.exists() or mark.read_text() != fingerprint:
         raise UserError(f"{work} was begun with other raw data; delete it")
 
@@ -206,7 +203,7 @@ def _write_shards(shards: list[Shard], strict: bool, num_workers: int) -> None:
 
 def _in_processes(shards: list[Shard], strict: bool, num_workers: int, bar: tqdm) -> None:
     context = multiprocessing.get_context("spawn")  # this process has threads
-    workers = concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=_end_with_parent)
+    workers = concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=end_with_parent)
     try:
         started = [workers.submit(write_shard, str(path), images, strict) for path, images in shards]
         for future in concurrent.futures.as_completed(started):
@@ -220,19 +217,6 @@ def _in_processes(shards: list[Shard], strict: bool, num_workers: int, bar: tqdm
         workers.shutdown(cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """Leaves Ctrl-C to the parent process, and ends this worker when the parent is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def write_shard(path: str, images: list[PlannedImage], strict: bool) -> int:
     """Writes the records of one file and returns how many images were processed.
 
@@ -241,19 +225,18 @@ def write_shard(path: str, images: list[PlannedImage], strict: bool) -> int:
     """
     features: Any = tfds.features.FeaturesDict(FEATURES)
     serializer = ExampleSerializer(features.get_serialized_info())
-    temporary = f"{path}.tmp{os.getpid()}"
-    writer = ArrayRecordWriter(temporary, "group_size:1")  # for random access
-    for image in images:
-        try:
-            example = image.example()
-        except ValueError as error:
-            if strict:
-                raise UserError(f"--strict: {error}") from error
-            continue
-        encoded = serializer.get_tf_example(features.encode_example(example))
-        writer.write(encoded.SerializeToString(deterministic=True))
-    writer.close()
-    os.replace(temporary, path)
+    with replacing(path) as beside:
+        writer = ArrayRecordWriter(str(beside), "group_size:1")  # for random access
+        for image in images:
+            try:
+                example = image.example()
+            except ValueError as error:
+                if strict:
+                    raise UserError(f"--strict: {error}") from error
+                continue
+            encoded = serializer.get_tf_example(features.encode_example(example))
+            writer.write(encoded.SerializeToString(deterministic=True))
+        writer.close()
     return len(images)
 
 
@@ -265,8 +248,8 @@ def _finish(directory: epath.Path, plan: Plan) -> None:
         problems += [_explain(image) for image in images if image.image_id not in there]
     write_sheet(directory)
     write_classes(directory, plan.classes)
-    (directory / NOTES).write_text("".join(f"{note}\n" for note in plan.problems.notes))
-    (directory / PROBLEMS).write_text("".join(f"{problem}\n" for problem in problems))  # marks the end
+    write_text(directory / NOTES, "".join(f"{note}\n" for note in plan.problems.notes))
+    write_text(directory / PROBLEMS, "".join(f"{problem}\n" for problem in problems))  # marks the end
 
 
 def write_sheet(directory: epath.Path) -> None:

@@ -19,7 +19,7 @@ from etils import epath
 from genmask_jax.data import masks
 from genmask_jax.errors import UserError, reading
 from genmask_jax.images import decode
-from genmask_jax.paths import listed
+from genmask_jax.paths import listed, write_text
 
 COUNTS = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
 KINDS = ("expressions", "captions", "targets")
@@ -110,7 +110,7 @@ def write_index(directory: epath.PathLike, split: str) -> Index:
     for name in ("expressions", "captions"):
         counts[name] = sum(columns[name])
     index = Index(**columns, counts=counts)
-    index_path(directory, split).write_text(json.dumps(dataclasses.asdict(index)))
+    write_text(index_path(directory, split), json.dumps(dataclasses.asdict(index)))
     return index
 
 
@@ -132,7 +132,7 @@ def read_index(directory: epath.PathLike, split: str) -> Index:
 
 def write_classes(directory: epath.PathLike, classes: tuple[str, ...]) -> None:
     """Writes which expressions each mean all pixels of a class."""
-    (epath.Path(directory) / CLASSES).write_text(json.dumps(classes, ensure_ascii=False))
+    write_text(epath.Path(directory) / CLASSES, json.dumps(classes, ensure_ascii=False))
 
 
 def read_classes(directory: epath.PathLike) -> tuple[str, ...]:

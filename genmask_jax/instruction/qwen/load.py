@@ -23,6 +23,7 @@ from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, PromptMaker, Qwe
 from genmask_jax.parameters.files import read_json
 from genmask_jax.parameters.names import flat_paths, parameter_name
 from genmask_jax.parameters.reader import ParameterReader
+from genmask_jax.paths import write_text
 from genmask_jax.sharding import placed
 
 KEPT = "weights.json"
@@ -65,9 +66,9 @@ def build(config: QwenInstructionConfig, directory: epath.PathLike, texts: Itera
     def save(directory: epath.Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         if config.weights:
-            (directory / KEPT).write_text(json.dumps({"sha256": digest(folder)}))
+            write_text(directory / KEPT, json.dumps({"sha256": digest(folder)}))
         else:
-            (directory / TOKENIZER).write_text(tokenizer.to_str())
+            write_text(directory / TOKENIZER, tokenizer.to_str())
 
     return Instruction(
         preparer=QwenPreparer(maker),

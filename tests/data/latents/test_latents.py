@@ -101,6 +101,29 @@ def test_bfloat16_halves_the_files_and_rounds(cache, vae, tmp_path):
     assert len(store.pack(example, "bfloat16")) < 0.55 * len(store.pack(example, "float32"))
 
 
+class Lengths:
+    """The lengths of texts."""
+
+    limit = "none"
+
+    def read(self, text):
+        return text
+
+    def __call__(self, text, image=None):
+        return {"length": np.int32(len(text))}
+
+
+def test_cached_batches_resume_anywhere(cache):
+    data = dataclasses.replace(DATA, latents=str(cache))
+    options = {"batch_size": 4, "part": (0, 1), "condition_dropout": 0.5, "seed": 0}
+    alone, resumed = (training_batches(data, Lengths(), **options) for _ in range(2))
+    for _ in range(5):
+        next(alone)
+    resumed.set_state(alone.get_state())
+    for _ in range(3):
+        jax.tree.map(np.testing.assert_array_equal, next(resumed), next(alone))
+
+
 def test_batches_and_loss_are_those_of_images(cache, vae, micro_vae, tmp_path):
     """The same examples, as images and from the cache, give the same loss."""
     config = micro_config(micro_vae)
