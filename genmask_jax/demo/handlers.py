@@ -94,19 +94,20 @@ class Handlers:
         """The views at a threshold in (0, 1), without another pass of the model."""
         found = found.at_threshold(threshold)
         folder, factor = self._new_folder(), -(-LEAST_SIDE // max(found.image.shape[:2]))
+        assert found.uncertainty is not None  # `segment` asks for several noises
         top = max(LEAST_TOP, float(found.uncertainty.max()))
         image, labels = (_enlarged(one, factor) for one in (found.image, found.label_map()))
 
         def save(pictures: Iterable[np.ndarray], name: str) -> list[str]:
-            pictures = (Image.fromarray(_enlarged(one, factor)) for one in pictures)
-            return [_save(one, folder / f"shown_{name}_{i}.png") for i, one in enumerate(pictures, 1)]
+            images = (Image.fromarray(_enlarged(one, factor)) for one in pictures)
+            return [_save(one, folder / f"shown_{name}_{i}.png") for i, one in enumerate(images, 1)]
 
         return Shown(
             found=found,
             overlay=_save(Image.fromarray(outlined(image, labels)), folder / "shown_overlay.png"),
             label_map=_save(with_palette(labels), folder / "shown_label_map.png"),
             masks=save(found.masks, "mask"),
-            uncertainty=save([heat(one, top) for one in found.uncertainty], "uncertainty"),
+            uncertainty=save((heat(one, top) for one in found.uncertainty), "uncertainty"),
             top=top,
             files=[str(path) for path in found.save(folder, DOWNLOADS)],
         )
