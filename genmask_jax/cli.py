@@ -1,24 +1,30 @@
-"""Shared by the commands: flags, one-line errors, the compilation cache."""
+"""Shared by the commands: flags, help, one-line errors, the compilation cache.
+
+A command imports JAX, and what needs it, in its functions: `--help` and mistakes are answered at once.
+"""
 
 import argparse
 import ctypes
 import difflib
+import importlib.metadata
 import os
 import pathlib
 import re
 import runpy
 import sys
 import traceback
+import types
 from collections.abc import Callable
 from logging import ERROR, WARNING
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
-from genmask_jax import hosts
 from genmask_jax.errors import ArgumentError, UserError
 from genmask_jax.paths import DOWNLOAD, IMPORT, expand_flags, need_no_url
+
+flags.disclaim_key_flags()  # the flags that are defined here belong to the command that asks for them
 
 # transformers warns at import that PyTorch is missing, which its tokenizers do not need. TensorFlow, which
 # only writes TensorBoard events here, logs the CPU features that it could use.
@@ -49,27 +55,78 @@ def run(main: Callable[[], None]) -> None:
         suit_cpu()
         use_compilation_cache()
         if "coordinator" in flags.FLAGS:
+            from genmask_jax import hosts
+
             hosts.connect()
         guard(main)
 
+    if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
+        _print_help(sys.modules[main.__module__])
+        return
     try:
         app.run(guarded, flags_parser=_parse)
-    except (UserError, flags.Error) as error:
+    except UserError as error:
         fail(str(error))
 
 
+def define_host_flags() -> None:
+    """Flags to connect processes by hand; not needed on a TPU slice or under SLURM."""
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if processes are started by hand.")
+    flags.DEFINE_integer("num_processes", None, "Number of processes.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", lower_bound=0)
+
+
+def as_called(text: str) -> str:
+    """`text` with the commands and configs in it as they are called here.
+
+    `python launch/train.py --config=configs/genmask_tiny.py` in a checkout is `genmask-train
+    --config=genmask_tiny` where the package is installed.
+    """
+    if sys.argv[0].endswith(".py"):
+        return text
+    name = r"(?<![\w/])(?:python )?launch/(\w+)\.py"
+    text = re.sub(name, lambda match: f"genmask-{match[1].replace('_', '-')}", text)
+    return re.sub(r"(?<![\w/])configs/(\w+)\.py", r"\1", text)
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help begins with the docstring of the command."""
+    return argparse.ArgumentParser(
+        description=as_called(description or ""),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _print_help(command: types.ModuleType) -> None:
+    """The help of a command with absl's flags, in the form of the others'."""
+    parser = make_parser(command.__doc__)
+    for flag in flags.FLAGS.get_key_flags_for_module(command):
+        default = f" (default: {flag.default})" if flag.default not in (None, False, "", []) else ""
+        options: dict[str, Any] = {"help": f"{flag.help}{default}".replace("%", "%%")}
+        options |= {"action": "store_true"} if flag.boolean else {"required": _is_required(flag)}
+        if isinstance(flag, flags.EnumFlag):
+            options["choices"] = flag.parser.enum_values
+        parser.add_argument(f"--{flag.name}", **options)
+    parser.print_help()
+
+
+def _is_required(flag: flags.Flag) -> bool:
+    return any("must have a value" in validator.message for validator in flag.validators)
+
+
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parses the command line of a script without a config."""
+    """Parses the command line of a command without a config."""
     return parser.parse_args(_checked(sys.argv[1:]))
 
 
 def parse_known(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
-    """The same, and the arguments that the script hands on to others."""
+    """The same, and the arguments that the command hands on to others."""
     return parser.parse_known_args(_checked(sys.argv[1:]))
 
 
 def _checked(arguments: list[str]) -> list[str]:
-    """Arguments with expanded paths. A URL in place of a path ends the script."""
+    """Arguments with expanded paths. A URL in place of a path ends the command."""
     arguments = expand_flags(arguments)
     try:
         _need_no_urls(arguments)
@@ -110,14 +167,22 @@ def _is_ours(record: Any) -> bool:
     return ours or record.levelno >= (ERROR if "orbax" in folders else WARNING)
 
 
-def _parse(arguments: list[str]) -> list[str]:
+def read_config(arguments: list[str]) -> ConfigDict:
+    """The config that --config=NAME and fields such as --config.data.size=64 give. Raises UserError."""
+    known, arguments = flags.FlagValues(), [_with_config_path(argument) for argument in arguments]
+    options = {"lock_config": True, "flag_values": known, "sys_argv": arguments}
+    config = config_flags.DEFINE_config_file("config", **options)
+    _parse([sys.argv[0], *arguments], known)
+    return config.value
+
+
+def _parse(arguments: list[str], known: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses absl's flags; an unknown config field or a wrong value becomes a one-line error."""
     arguments = [_with_config_path(argument) for argument in expand_flags(arguments)]
     _need_no_urls(arguments)
     try:
-        rest = flags.FLAGS(arguments)
-        _need_config_file()
-        return rest
+        _need_config_file(arguments)
+        return known(arguments)
     except UserError:
         raise
     except Exception as error:  # a config file is a program
@@ -125,7 +190,8 @@ def _parse(arguments: list[str]) -> list[str]:
         if values:
             _need_fields(arguments, load_config(values[-1]))
         if isinstance(error, flags.Error):
-            raise
+            _need_given(known)
+            raise UserError(str(error)) from error
         raise UserError(f"--config: {type(error).__name__}: {error}") from error
 
 
@@ -152,8 +218,7 @@ def configs() -> pathlib.Path:
 def load_config(value: str) -> Any:
     """What a config file returns. Raises UserError if there is no such file, or it fails."""
     path, _, argument = config_path(value).partition(":")
-    if not os.path.exists(path):
-        raise UserError(f"--config={path}: there is no such file; see configs/")
+    _find_config(path)
     try:
         return runpy.run_path(path)["get_config"](*([argument] if argument else []))
     except UserError:
@@ -186,17 +251,33 @@ def _need_fields(arguments: list[str], config: Any) -> None:
             )
 
 
-def _need_config_file() -> None:
+def _need_config_file(arguments: list[str]) -> None:
     """Checks that the config file exists; ml_collections itself raises only on use, with many lines."""
-    if "config" in flags.FLAGS:
-        config: Any = flags.FLAGS["config"]
-        if config.value is not None and not isinstance(config.value, ConfigDict):
-            raise UserError(f"--config={config.config_filename}: there is no such file; see configs/")
+    for argument in arguments:
+        if match := re.match(r"--?config=([^:]*)", argument):
+            _find_config(match[1])
+
+
+def _find_config(path: str) -> None:
+    """Raises UserError if there is no such config file."""
+    if not os.path.isfile(path):
+        known = sorted(file.stem for file in configs().glob("*.py"))
+        raise UserError(f"--config={path}: there is no such file; by name there are {', '.join(known)}")
+
+
+def _need_given(known: flags.FlagValues) -> None:
+    """Raises UserError if a required flag is not given."""
+    for module in known.flags_by_module_dict().values():
+        for flag in module:
+            if flag.value is None and _is_required(flag):
+                raise UserError(
+                    f"--{flag.name} is missing: {flag.help[0].lower()}{flag.help[1:].rstrip('.')}"
+                )
 
 
 def fail(message: str) -> None:
     """Prints one line to stderr and exits with status 1."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"error: {as_called(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -206,7 +287,8 @@ def suit_cpu() -> None:
     Memory is kept (`keep_memory`), and XLA runs independent operations concurrently.
     """
     keep_memory()
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED")
+    if cpu_flags():
+        os.environ.setdefault("XLA_FLAGS", " ".join(cpu_flags()))
 
 
 def keep_memory() -> None:
@@ -226,6 +308,12 @@ def keep_memory() -> None:
         libc.mallopt(arena_max, 1)
         if not libc.mallopt(mmap_threshold, 2**31 - 1):  # refused before glibc 2.35
             libc.mallopt(mmap_max, 0)
+
+
+def cpu_flags() -> list[str]:
+    """XLA's flags that suit CPUs, of those that this jaxlib knows: it refuses to start with any other."""
+    version = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
+    return ["--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED"] if version >= (0, 10) else []
 
 
 def share_card() -> None:

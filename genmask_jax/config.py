@@ -120,6 +120,7 @@ class OptimizerConfig:
     """The optimiser, with linear warm-up, cosine decay to zero and clipping by the gradient's global norm.
 
     name: "adamw", or "muon": Muon for the matrices of transformer blocks and Adam for the rest.
+    warmup_steps: of the learning rate; of a short run, at most a quarter of its steps.
     weight_decay: of matrices alone (adapters' too); biases, norms, tables and embeddings have none.
     instruction_lr_scale: factor on the learning rate for an instruction encoder that is trained with the DiT.
     moments_dtype: in which the moments are kept between steps; "bfloat16" halves their memory. They are
@@ -312,7 +313,6 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         optimizer.moments_dtype == "float32" or optimizer.b2 <= 0.99,
         f"optimizer.b2 {optimizer.b2} is above 0.99, which moments in bfloat16 are too coarse for",
     )
-    need(optimizer.warmup_steps < loop.num_steps, "optimizer.warmup_steps must be below num_steps")
     if isinstance(config, VAETrainConfig):
         need(bool(config.vae.multipliers), "vae.multipliers must not be empty")
         need(optimizer.name == "adamw", "optimizer.name: a VAE has no transformer blocks; use adamw")

@@ -16,13 +16,6 @@ from jax.sharding import PartitionSpec as P
 from genmask_jax.errors import UserError
 
 
-def define_flags() -> None:
-    """Flags to connect processes by hand; not needed on a TPU slice or under SLURM."""
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if processes are started by hand.")
-    flags.DEFINE_integer("num_processes", None, "Number of processes.", lower_bound=1)
-    flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", lower_bound=0)
-
-
 def connect() -> None:
     """Connects the processes given by the flags, or else by the environment; if neither, there is only one.
 

@@ -149,18 +149,27 @@ def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
     Raises:
         UserError: there is no VAE in WORKDIR/vae.
     """
-    directory = (directory_of(workdir, "config.vae") / "vae").resolve()
-    if not (directory / "config.json").exists():
-        raise UserError(
-            f"{workdir}: no trained VAE here; config.vae is the --workdir of a finished launch/train_vae.py"
-        )
-    config = read_config(VAEConfig, directory)
+    directory, config = _vae_directory(workdir), read_vae_config(workdir)
     shapes = nnx.eval_shape(lambda: nnx.state(VAE(config, rngs=nnx.Rngs(0))))
     shardings = state_shardings(shapes, one_device())
     targets = jax.tree.map(placed, shapes, shardings)
     if is_packed(directory):
         return config, _unpack(directory, targets)
     return config, _restore(directory / "params", targets)
+
+
+def read_vae_config(workdir: epath.PathLike) -> VAEConfig:
+    """The shape of the VAE that `load_vae` reads. Raises UserError as it does."""
+    directory = _vae_directory(workdir)
+    if not (directory / "config.json").exists():
+        raise UserError(
+            f"{workdir}: no trained VAE here; config.vae is the --workdir of a finished launch/train_vae.py"
+        )
+    return read_config(VAEConfig, directory)
+
+
+def _vae_directory(workdir: epath.PathLike) -> epath.Path:
+    return (directory_of(workdir, "config.vae") / "vae").resolve()
 
 
 def read_config(kind: Any, workdir: epath.PathLike) -> Any:

@@ -31,7 +31,7 @@ from genmask_jax.training.genmask import GenMaskTask
 
 # Most of the time would go into making small programs fast.
 FLAGS = [
-    "--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED",
+    *cli.cpu_flags(),
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
 ]
@@ -43,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Sets what JAX reads when it looks for devices, which no test does before it is collected."""
     on_gpu = config.option.markexpr == "gpu"
     # The compiler for GPUs does not support unoptimised programs.
-    os.environ.setdefault("XLA_FLAGS", " ".join(FLAGS[:1] if on_gpu else FLAGS))
+    os.environ.setdefault("XLA_FLAGS", " ".join(cli.cpu_flags() if on_gpu else FLAGS))
     if on_gpu:  # other processes of the tests need memory on the card too
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     cli.suit_cpu()
@@ -189,7 +189,7 @@ def handlers(micro_run):
 @pytest.fixture(scope="session")
 def address(handlers):
     """The web page, served on this machine."""
-    pytest.importorskip("gradio", reason="needs requirements-demo.txt")
+    pytest.importorskip("gradio", reason="needs the extra demo")
     from genmask_jax.demo import limits, page
 
     with socket.socket() as found:

@@ -1,5 +1,6 @@
 """What README and docs print: commands exist with flags, fields and configs (`test_printed.py` runs them)."""
 
+import ast
 import dataclasses
 import pathlib
 import re
@@ -61,6 +62,20 @@ def test_commands_exist(command):
             assert name.strip("[]") in flags_of(script)
         if name == "config" and value.startswith("configs/"):
             assert (ROOT / value).exists()
+
+
+def test_what_the_examples_write_is_ignored_by_git():
+    """Examples leave a checkout clean: they write to folders of .gitignore, or to where the reader says."""
+    folders = tuple(re.findall(r"^/(\w+/)$", (ROOT / ".gitignore").read_text(), flags=re.M))
+    docstrings = [*(ROOT / "genmask_jax" / "commands").glob("*.py"), *(ROOT / "configs").glob("*.py")]
+    code = [block for page in PAGES for block in code_blocks(page)]
+    code += [ast.get_docstring(ast.parse(path.read_text())) or "" for path in docstrings]
+    code.append((ROOT / "Makefile").read_text().replace("$(RUNS)", "runs/quickstart"))
+    flags = r"--(?:out|workdir|inspect)=([^\s)\"'\]]+)|\.save\(\"([^\"]+)\""
+    written = [one or other for block in code for one, other in re.findall(flags, block)]
+    assert len(written) > 60
+    left = [path for path in written if not f"{path}/".startswith(folders)]
+    assert [path for path in left if not re.match(r"[A-Z]+\b|gs:", path)] == []
 
 
 def test_a_stale_flag_would_be_found():

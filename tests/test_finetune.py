@@ -1,6 +1,8 @@
 """launch/finetune.py: from a folder to a model and its scores, and on after an interruption."""
 
+import argparse
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,10 +10,14 @@ from etils import epath
 from PIL import Image
 from test_end_to_end import one_line_error, run_script
 
+from genmask_jax import cli
 from genmask_jax.commands import finetune
-from genmask_jax.config import LoopConfig
+from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig, from_config_dict
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.prepare import prepare
+from genmask_jax.errors import UserError
+from genmask_jax.training import finetuning
+from genmask_jax.training.optimizer import learning_rate_schedule
 
 SMALL = (
     "--config.loop.num_steps=2", "--config.loop.eval_every_steps=2", "--config.loop.checkpoint_every_steps=2",
@@ -21,10 +27,10 @@ SMALL = (
 )  # fmt: skip
 
 
-def write_leaves(folder):
-    """Twenty photographs of noise with a bright leaf, and its masks."""
+def write_leaves(folder, count=20):
+    """Photographs of noise with a bright leaf, and its masks."""
     folder.mkdir()
-    for i in range(20):
+    for i in range(count):
         rng = np.random.default_rng(i)
         mask = np.zeros((40, 60), np.uint8)
         x, y = rng.integers(5, 35), rng.integers(5, 20)
@@ -61,23 +67,89 @@ def test_a_folder_becomes_a_model_in_one_command(raw, tmp_path):
     assert "already prepared" in again.stdout
 
 
-def test_a_few_masks_need_fewer_steps(raw, tmp_path, capsys):
-    prepare("image_folder", epath.Path(raw), epath.Path(tmp_path / "data"), num_workers=1)
+@pytest.mark.parametrize(
+    ("images", "masks", "steps"), [(2, 1, 25), (3, 2, 50), (5, 4, 100), (20, 18, 450), (None, 0, 0)]
+)
+def test_a_few_masks_need_fewer_steps(images, masks, steps, tmp_path):
+    write_leaves(tmp_path / "raw", images or 1)
+    prepare("image_folder", epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "data"), num_workers=1)
     prepared = records.find(str(tmp_path / "data"), "image_folder")
     loop = LoopConfig(num_steps=2700, global_batch_size=16)
-    fewer = finetune.fewer_steps
-    assert fewer(prepared, loop, [], "none") == ["--config.loop.num_steps=450"]  # 18 masks, 400 times
-    assert fewer(prepared, loop, [], "") == ["--config.loop.num_steps=900"]  # half of a batch
-    assert fewer(prepared, loop, ["--config.loop.global_batch_size=2"], "none") == []
-    assert fewer(prepared, loop, ["--config.loop.num_steps=5000"], "none") == []
-    assert "18 masks" in capsys.readouterr().out
+    if images is None:
+        with pytest.raises(UserError, match="the split val has no image; add images"):
+            finetuning.make_plan(prepared, loop)
+        return
+    plan = finetuning.make_plan(prepared, loop)
+    assert (plan.masks, plan.num_steps) == (masks, steps)  # every mask 400 times, in batches of 16
+    assert (plan.captioned, plan.split, plan.phrase) == (False, "val", "the leaf")
+    assert finetuning.make_plan(prepared, LoopConfig(num_steps=2)).num_steps == 2
 
 
-def test_mistakes_are_one_line(raw, tmp_path):
-    one_line_error(run_script("finetune", "--raw=no", "--workdir=mine", "--from=nothing", cwd=tmp_path), "no")
-    flag = run_script("finetune", f"--raw={raw}", "--workdir=mine", "--depth=3", cwd=tmp_path)
-    one_line_error(flag, "--depth=3", "no such flag")
-    start = run_script("finetune", f"--raw={raw}", "--workdir=mine", "--from=refershape", cwd=tmp_path)
-    one_line_error(start, "refershape")
-    size = run_script("finetune", f"--raw={raw}", "--workdir=mine", "--config.data.size=x", cwd=tmp_path)
-    one_line_error(size, "--config.data.size=x", "number")
+def planned(raw, tmp_path, *fields, **options) -> finetune.Run:
+    """The checks before the first step."""
+    given = {"config": "finetune", "vae_config": "vae_photographs", "format": "", "start": "refershapes"}
+    given |= {"raw": epath.Path(raw), "workdir": str(tmp_path / "mine"), **options}
+    return finetune.plan_run(argparse.Namespace(**given), list(fields))
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Checks in this process, which is quicker than one of their own."""
+    monkeypatch.setattr(finetune, "apart", lambda function, *arguments: function(*arguments))
+
+
+def test_everything_is_checked_before_anything_is_done(raw, tmp_path, here):
+    run = planned(raw, tmp_path, "--config.loop.num_steps=30", "--vae.loop.num_steps=40")
+    assert (run.config.loop.num_steps, run.vae_config.loop.num_steps) == (30, 40)
+    assert (run.config.data.size, run.vae_config.data.size) == (96, 96)
+    assert run.vae_fits
+    assert "--config.init=refershapes" in run.train_vae
+    wrong = {
+        "--config.model.depht=3": "did you mean depth",
+        "--config.data.size=x": "--config.data.size=x",
+        "--config.data.size=100": "not a multiple of VAE stride",
+        "--config.model.hidden_size=256": "this checkpoint is of another model",
+        "--config.mesh.fsdp=3": "does not match the",
+        "--vae.mesh.fsdp=3": "does not match the",
+        "--vae.loop.global_batch_size=3": "loop.global_batch_size must be a multiple",
+        "--vae.learning_rate=3": "no such field",
+        "--depth=3": "--depth=3: no such flag",
+    }
+    for field, said in wrong.items():
+        with pytest.raises(UserError, match=re.escape(said)):
+            planned(raw, tmp_path, field)
+    for option, said in {
+        "config": "there is no such file; by name there are",
+        "raw": "there is no such folder",
+        "start": "nope",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            planned(**{"raw": raw, "tmp_path": tmp_path, option: "nope"})
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == []
+
+
+def test_a_new_vae_of_another_shape_starts_from_random_weights(raw, tmp_path, here):
+    run = planned(raw, tmp_path, "--vae.vae.channels=4")
+    assert not run.vae_fits
+    assert run.train_vae[-1] == "--config.init="
+
+
+CONFIGS = [path.stem for path in sorted(cli.configs().glob("*.py")) if not path.stem.startswith("evaluate")]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("num_steps", [1, 30])
+def test_a_short_run_of_any_config_warms_up_in_a_part_of_it(name, num_steps):
+    values = cli.read_config([f"--config={name}", f"--config.loop.num_steps={num_steps}"])
+    config = from_config_dict(VAETrainConfig if "kl_weight" in values else TrainConfig, values)
+    schedule = learning_rate_schedule(config.optimizer, config.loop)
+    rates = [float(schedule(step)) for step in range(num_steps)]
+    assert rates.index(max(rates)) == num_steps // 4
+    assert max(rates) == pytest.approx(config.optimizer.learning_rate)
+    assert float(schedule(num_steps)) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_mistake_is_one_line_and_costs_nothing(raw, tmp_path):
+    fields = (f"--raw={raw}", "--workdir=mine", "--config.data.size=100")
+    one_line_error(run_script("finetune", *fields, cwd=tmp_path), "config.data.size 100 is not a multiple")
+    assert list((tmp_path / "mine").iterdir()) == []

@@ -24,7 +24,7 @@ from test_finetune import write_leaves
 
 from genmask_jax.data.prepared import records
 
-NEEDS = re.compile(r"#.*\bneeds (a pod|a card|a download|16 GB|data/stamps|requirements-(tpu|gpu)\.txt)")
+NEEDS = re.compile(r"#.*\bneeds (a pod|a card|a download|16 GB|data/stamps|the extra (tpu|gpu))")
 COMMAND = re.compile(r"(?:/usr/bin/time -v )?(?:\.venv/bin/)?python launch/(\w+)\.py(.*)")
 
 STANDS_FOR = {
@@ -142,7 +142,7 @@ def run_python(program: str, cwd: pathlib.Path) -> None:
 def test_the_python_of_the_readme_runs(tmp_path):
     (tmp_path / "docs").symlink_to(ROOT / "docs")
     run_python(python_of(PAGES[0]), tmp_path)
-    written = {path.name for path in (tmp_path / "found").iterdir()}
+    written = {path.name for path in (tmp_path / "runs/found").iterdir()}
     assert written >= {"mask_1.png", "mask_2.png", "overlay.png"}
 
 

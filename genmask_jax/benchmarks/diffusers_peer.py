@@ -21,7 +21,7 @@ def load() -> tuple[Any, Any]:
         import torch
     except ImportError as error:
         raise UserError(
-            f"--peer=diffusers: {error.name} is not installed; pip install -r requirements-test.txt"
+            f'--peer=diffusers: {error.name} is not installed; pip install "genmask-jax[test]"'
         ) from error
     return torch, diffusers
 

@@ -1,8 +1,6 @@
 """Examples per second of the input pipeline, compared with those that a training step consumes."""
 
-import dataclasses
 import functools
-import importlib.util
 import io
 import json
 import tempfile
@@ -19,12 +17,11 @@ from PIL import Image
 from rich.table import Table
 
 from genmask_jax.benchmarks.timing import time_in_turns
-from genmask_jax.config import TrainConfig, from_config_dict
+from genmask_jax.config import TrainConfig
 from genmask_jax.console import console
 from genmask_jax.data.pipeline import batches_of, endless, training_batches
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.data.sources import texts
-from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
 from genmask_jax.runs import load_vae
 from genmask_jax.sharding import make_mesh, part_of_batch, to_devices
@@ -71,17 +68,6 @@ def write_jpegs(path: epath.Path, size: int) -> None:
     writer.close()
 
 
-def read_config(path: str, vae: str | None) -> TrainConfig:
-    """Reads a file of configs/. Raises UserError if it is missing or invalid."""
-    spec = importlib.util.spec_from_file_location("config", path)
-    if spec is None or spec.loader is None or not epath.Path(path).exists():
-        raise UserError(f"--config={path}: there is no such file; see configs/")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = from_config_dict(TrainConfig, module.get_config())
-    return dataclasses.replace(config, vae=vae or config.vae)
-
-
 def examples_per_second(batches: Any, batch_size: int, duration: float) -> float:
     """Reads batches for `duration` seconds, after a few for warm-up."""
     for _ in range(4):
@@ -108,13 +94,12 @@ def step_seconds(config: TrainConfig, encoder: Any, batch: Any) -> float:
     return time_in_turns({"step": run}, 8)["step"].median
 
 
-def measure(path: str, vae: str | None, jpeg_size: int, duration: float) -> dict[str, Any]:
+def measure(config: TrainConfig, jpeg_size: int, duration: float) -> dict[str, Any]:
     """Runs the benchmark, prints a table and, last, one line of JSON, which it also returns.
 
     Raises:
-        UserError: the config or its VAE is missing.
+        UserError: the config's VAE is missing.
     """
-    config = read_config(path, vae)
     load_vae(config.vae)
     encoder = factory.build(config.instruction, "", texts(config.data))
     size = config.loop.global_batch_size

@@ -28,7 +28,7 @@ def make_stages(
         import torch
     except ImportError as error:
         raise UserError(
-            "--peer=transformers: torch is not installed; pip install -r requirements-test.txt"
+            '--peer=transformers: torch is not installed; pip install "genmask-jax[test]"'
         ) from error
     from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as peer
 

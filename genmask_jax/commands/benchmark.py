@@ -20,21 +20,15 @@ import argparse
 import dataclasses
 
 from genmask_jax import cli
-from genmask_jax.benchmarks import input_pipeline, instruction, sampler, train_step, vae
-from genmask_jax.benchmarks.instruction import EncoderWorkload
-from genmask_jax.benchmarks.workload import Workload, parse_size
 from genmask_jax.instruction.qwen.config import SIZES
-from genmask_jax.models.layers import REMAT
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     step = commands.add_parser("train_step", help="seconds per training step", allow_abbrev=False)
     step.add_argument("--size", default="8x384", help="tiny, s, b, l, xl, or DEPTHxWIDTH (default: 8x384)")
-    step.add_argument("--peer", choices=["diffusers"], help="peer to compare with (requirements-test.txt)")
+    step.add_argument("--peer", choices=["diffusers"], help="peer to compare with (the extra test)")
     step.add_argument("--batch_size", type=positive, default=4)
     step.add_argument("--frames", type=positive, choices=[1, 2], default=1, help="2: timesteps (t, 0)")
     step.add_argument("--height", type=positive, default=32, help="of the latents (default: 32)")
@@ -43,7 +37,12 @@ def main() -> None:
     step.add_argument("--text_dim", type=positive, default=384)
     step.add_argument("--rounds", type=positive, default=4, help="number of turns of three steps each")
     step.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
-    step.add_argument("--remat", default="none", choices=REMAT, help="see config.model.remat")
+    step.add_argument(
+        "--remat",
+        default="none",
+        choices=["none", "matrices", "attention", "all"],
+        help="see config.model.remat",
+    )
     one = commands.add_parser("sampler", help="seconds and memory for masks", allow_abbrev=False)
     one.add_argument("--size", default="l", choices=["tiny", "s", "b", "l", "xl"])
     one.add_argument("--image_size", type=positive, default=256, help="side in pixels")
@@ -55,7 +54,9 @@ def main() -> None:
     latents.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
     latents.add_argument("--repeats", type=positive, default=3)
     data = commands.add_parser("input_pipeline", help="examples per second", allow_abbrev=False)
-    data.add_argument("--config", required=True, help="a file configs/genmask_*.py")
+    data.add_argument(
+        "--config", required=True, help="a training config: a file, or a name such as genmask_tiny"
+    )
     data.add_argument("--vae", help="directory of a VAE, instead of the config's")
     data.add_argument("--jpeg_size", type=positive, default=512, help="side in pixels (default: 512)")
     data.add_argument("--seconds", type=positive, default=10, help="to read each source for (default: 10)")
@@ -65,7 +66,7 @@ def main() -> None:
     read.add_argument("--image_size", type=positive, default=504, help="side in pixels (default: 504)")
     read.add_argument("--batch_size", type=positive, default=1)
     read.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
-    read.add_argument("--peer", choices=["transformers"], help="peer to compare with (requirements-test.txt)")
+    read.add_argument("--peer", choices=["transformers"], help="peer to compare with (the extra test)")
     read.add_argument("--repeats", type=positive, default=3)
     arguments = cli.parse(parser)
     cli.suit_cpu()
@@ -82,6 +83,12 @@ def positive(text: str) -> int:
 
 
 def measure(arguments: argparse.Namespace) -> None:
+    """Runs the benchmark that the flags name. Raises UserError."""
+    from genmask_jax.benchmarks import input_pipeline, instruction, sampler, train_step, vae
+    from genmask_jax.benchmarks.instruction import EncoderWorkload
+    from genmask_jax.benchmarks.workload import Workload, parse_size
+    from genmask_jax.config import TrainConfig, from_config_dict
+
     if arguments.command == "sampler":
         sampler.measure(arguments.size, arguments.image_size, arguments.batch_size, arguments.repeats)
         return
@@ -89,7 +96,9 @@ def measure(arguments: argparse.Namespace) -> None:
         vae.measure(arguments.image_size, arguments.batch_size, arguments.dtype, arguments.repeats)
         return
     if arguments.command == "input_pipeline":
-        input_pipeline.measure(arguments.config, arguments.vae, arguments.jpeg_size, arguments.seconds)
+        config = from_config_dict(TrainConfig, cli.load_config(arguments.config))
+        config = dataclasses.replace(config, vae=arguments.vae or config.vae)
+        input_pipeline.measure(config, arguments.jpeg_size, arguments.seconds)
         return
     if arguments.command == "instruction":
         fields = ("size", "layers", "image_size", "batch_size", "dtype")

@@ -1,6 +1,6 @@
 """Compiles a run for TPUs or GPUs that are not here: does it fit, and roughly how fast is it?
 
-    pip install -r requirements-tpu.txt       # or requirements-gpu.txt
+    pip install "genmask-jax[tpu]"      # or genmask-jax[gpu]
     python launch/compile.py --config=configs/genmask_l.py --topology=v5e:16x16 --config.mesh.fsdp=16
     python launch/compile.py --config=configs/genmask_l.py --topology=h100:4x8 --config.mesh.fsdp=8
 
@@ -13,34 +13,38 @@ over the compiled program, without the network between slices. Prints a table an
 import dataclasses
 import json
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
 from genmask_jax import cli
-from genmask_jax.config import TrainConfig, from_config_dict
 from genmask_jax.errors import UserError
-from genmask_jax.hardware.chips import find_chip, parse_topology
-from genmask_jax.scale import programs
-from genmask_jax.scale.estimate import Estimate, estimate
-from genmask_jax.scale.report import print_estimate, print_search, verdict
-from genmask_jax.scale.search import ranked, search
-from genmask_jax.scale.topology import describe_devices
-from genmask_jax.sharding import make_mesh
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", lock_config=True, help_string="A file configs/genmask_*.py."
+    "config", lock_config=True, help_string="A training config: a file, or a name such as genmask_tiny."
 )
 TOPOLOGY = flags.DEFINE_string(
     "topology", None, "Such as v5e:16x16, v6e:1x1, h100:8, h100:4x8.", required=True
 )
-PROGRAM = flags.DEFINE_enum("program", "train_step", list(programs.PROGRAMS), "What to compile.")
+PROGRAM = flags.DEFINE_enum(
+    "program", "train_step", ["train_step", "mask_sampler", "image_sampler"], "What to compile."
+)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Of a sampler.", lower_bound=1)
 SLICES = flags.DEFINE_integer("slices", 1, "How many such slices there are.", lower_bound=1)
 SEARCH = flags.DEFINE_bool("search", False, "Try meshes and gradient checkpointing, minutes each; rank them.")
 
 
 def main() -> None:
+    import jax
+
+    from genmask_jax.config import TrainConfig, from_config_dict
+    from genmask_jax.hardware.chips import find_chip, parse_topology
+    from genmask_jax.scale import programs
+    from genmask_jax.scale.estimate import Estimate, estimate
+    from genmask_jax.scale.report import print_estimate, print_search, verdict
+    from genmask_jax.scale.search import ranked, search
+    from genmask_jax.scale.topology import describe_devices
+    from genmask_jax.sharding import make_mesh
+
     config = from_config_dict(TrainConfig, CONFIG.value)
     generation, shape, _ = parse_topology(TOPOLOGY.value)
     jax.config.update("jax_platforms", "cpu")  # what is not compiled runs here

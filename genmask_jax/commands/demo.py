@@ -4,28 +4,25 @@
     python launch/demo.py --checkpoint=runs/mine/model --port=7861
 
 Open the address that it prints. Only this machine can, unless --host=0.0.0.0 lets others in; then put a proxy
-with TLS and passwords in front of it. Needs requirements-demo.txt (pip install "genmask-jax[demo]").
+with TLS and passwords in front of it. Needs pip install "genmask-jax[demo]".
 docs/demo.md describes the page, its limits and its API.
 """
 
 import argparse
-import importlib.util
 import os
 import warnings
 
 from genmask_jax import cli
 from genmask_jax.demo import limits
 from genmask_jax.errors import UnknownWordWarning, UserError
-from genmask_jax.inference.load import load
+from genmask_jax.extras import need
 from genmask_jax.pretrained import DEFAULT
 
 LOOPBACK = "127.0.0.1"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--checkpoint", default=DEFAULT, help="a trained model (default: in the package)")
     parser.add_argument("--step", default="last", help="last, best, or a step")
     parser.add_argument("--host", default=LOOPBACK, help=f"address to serve at (default: {LOOPBACK})")
@@ -44,8 +41,9 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Serves until it is interrupted. Raises UserError."""
-    if importlib.util.find_spec("gradio") is None:
-        raise UserError("the page needs Gradio: pip install -r requirements-demo.txt")
+    from genmask_jax.inference.load import load
+
+    need("gradio", "demo", "the page")
     if arguments.per_minute < 1:
         raise UserError(f"--per_minute={arguments.per_minute} must be positive")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")

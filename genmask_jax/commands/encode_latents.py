@@ -1,7 +1,7 @@
 """Encodes a dataset's images and masks with the VAE once, so that training need not do it in every step.
 
     python launch/encode_latents.py --config=configs/genmask_stamps.py --out=data/stamps_latents
-    python launch/encode_latents.py --config=genmask_tiny --config.vae=refershapes --count=500 --out=cache
+    python launch/encode_latents.py --config=genmask_tiny --config.vae=refershapes --count=500 --out=data/tiny
     python launch/train.py --config=configs/genmask_stamps.py --config.data.latents=data/stamps_latents ...
 
 The config names the data and the VAE. A cache belongs to both: training rejects one made by another VAE.
@@ -13,22 +13,15 @@ Several machines can split the work: --num_shards=4 and --shard=0, 1, 2, 3; with
 encodes one shard. Complete shards are skipped, so an interrupted run can be repeated.
 """
 
-import jax
 from absl import flags
-from etils import epath
 from ml_collections import config_flags
 
-from genmask_jax import cli, hosts
-from genmask_jax.config import TrainConfig, from_config_dict
-from genmask_jax.data.latents.encode import encode_shard
-from genmask_jax.data.sources import texts
+from genmask_jax import cli
 from genmask_jax.errors import UserError
-from genmask_jax.instruction import factory
 from genmask_jax.parameters.files import DTYPES
-from genmask_jax.runs import load_vae
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", lock_config=True, help_string="A file configs/genmask_*.py."
+    "config", lock_config=True, help_string="A training config: a file, or a name such as genmask_tiny."
 )
 OUT = flags.DEFINE_string("out", None, "Directory to write to.", required=True)
 COUNT = flags.DEFINE_integer(
@@ -39,18 +32,27 @@ DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Of the stored laten
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per batch, on this host.", lower_bound=1)
 NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "Shards; one per process by default.", lower_bound=1)
 SHARD = flags.DEFINE_integer("shard", None, "Shard to encode; the process index by default.", lower_bound=0)
-hosts.define_flags()
+cli.define_host_flags()
 
 
 def main() -> None:
+    import jax
+    from etils import epath
+
+    from genmask_jax.config import TrainConfig, from_config_dict
+    from genmask_jax.data.latents.encode import encode_shard
+    from genmask_jax.data.sources import texts
+    from genmask_jax.instruction import factory
+    from genmask_jax.runs import load_vae
+
     config = from_config_dict(TrainConfig, CONFIG.value)
-    if (SHARD.value is None) != (NUM_SHARDS.value is None):
+    shard, num_shards = SHARD.value, NUM_SHARDS.value
+    if shard is None and num_shards is None:
+        shard, num_shards = jax.process_index(), jax.process_count()
+    if shard is None or num_shards is None:
         raise UserError("--shard and --num_shards: give both, or neither")
-    if SHARD.value is not None and SHARD.value >= NUM_SHARDS.value:
-        raise UserError(
-            f"--shard={SHARD.value} counts from 0 and must be less than --num_shards={NUM_SHARDS.value}"
-        )
-    alone = SHARD.value is None
+    if shard >= num_shards:
+        raise UserError(f"--shard={shard} counts from 0 and must be less than --num_shards={num_shards}")
     encoder = None
     if INSTRUCTION.value:
         encoder = factory.build(config.instruction, epath.Path(OUT.value) / "instruction", texts(config.data))
@@ -63,14 +65,14 @@ def main() -> None:
         dtype=DTYPE.value,
         count=COUNT.value,
         num_eval_examples=config.loop.num_eval_examples,
-        shard=jax.process_index() if alone else SHARD.value,
-        num_shards=jax.process_count() if alone else NUM_SHARDS.value,
+        shard=shard,
+        num_shards=num_shards,
         batch_size=BATCH_SIZE.value,
     )
     print(
         f"{OUT.value}: {identity.segment} masks with their images, {identity.generate} images, "
         f"in {identity.num_shards} shard(s), by VAE {identity.vae[:12]}; "
-        f"train on it with launch/train.py --config.data.latents={OUT.value}"
+        f"{cli.as_called('train on it with launch/train.py')} --config.data.latents={OUT.value}"
     )
 
 

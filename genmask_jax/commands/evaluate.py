@@ -11,18 +11,14 @@ then used. Writes metrics.json, one line of JSON per example and contact sheets 
 a line has id, expression, I, U, and the mask as launch/score.py reads it.
 """
 
+from typing import Any
+
 from absl import flags
 from ml_collections import config_flags
 
-from genmask_jax import cli, hosts
-from genmask_jax.config import EvaluationConfig, TrainConfig, from_config_dict, with_given
+from genmask_jax import cli
 from genmask_jax.errors import UserError
-from genmask_jax.evaluation.on_benchmarks import score_benchmarks
-from genmask_jax.evaluation.on_scenes import score_scenes
-from genmask_jax.evaluation.scoring import Scoring
 from genmask_jax.pretrained import directory_of
-from genmask_jax.report import report_on
-from genmask_jax.runs import read_config
 
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Directory of a trained model, or a name such as refershapes.", required=True
@@ -43,7 +39,7 @@ NUM_IMAGES = flags.DEFINE_integer("num_images", 96, "Images to generate.", lower
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per batch.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Of the noise that sampling starts from.")
 FSDP = flags.DEFINE_integer("fsdp", 1, "Devices that the parameters are sharded over.", lower_bound=1)
-hosts.define_flags()
+cli.define_host_flags()
 WORKDIR = flags.DEFINE_string(
     "workdir", "", "Where to write; CHECKPOINT/evaluation_SPLIT or evaluation_benchmarks by default."
 )
@@ -57,8 +53,15 @@ NO_TARGET_SCORE = flags.DEFINE_float("no_target_score", None, "A mask of a lower
 
 
 def main() -> None:
+    from genmask_jax.config import EvaluationConfig, TrainConfig, from_config_dict, with_given
+    from genmask_jax.evaluation.on_benchmarks import score_benchmarks
+    from genmask_jax.evaluation.on_scenes import score_scenes
+    from genmask_jax.evaluation.scoring import Scoring
+    from genmask_jax.report import report_on
+    from genmask_jax.runs import read_config
+
     config = read_config(TrainConfig, directory_of(CHECKPOINT.value))
-    asked = config
+    asked: Any = config
     if CONFIG.value:
         kind = EvaluationConfig if "benchmarks" in CONFIG.value else TrainConfig
         asked = from_config_dict(kind, CONFIG.value)

@@ -1,10 +1,10 @@
 """Exports a model to the formats of other libraries.
 
-    python launch/export_weights.py wan --from=runs/genmask_l --out=exported
-    python launch/export_weights.py qwen --from=weights/qwen_7b --out=exported_qwen
-    python launch/export_weights.py genmask --from=runs/tiny --out=models/tiny
+    python launch/export_weights.py wan --from=runs/genmask_l --out=weights/wan
+    python launch/export_weights.py qwen --from=weights/qwen_7b --out=weights/exported_qwen
+    python launch/export_weights.py genmask --from=runs/tiny --out=weights/tiny
     python launch/export_weights.py run --from=runs/genmask_l_lora --out=runs/merged
-    python launch/export_weights.py lora --from=runs/genmask_l_lora --out=exported_lora
+    python launch/export_weights.py lora --from=runs/genmask_l_lora --out=weights/lora
 
 wan: diffusers' folders transformer/ and vae/, for WanTransformer3DModel and AutoencoderKLWan. --from is a
 training run (its EMA parameters and its VAE) or a directory made by launch/import_weights.py. The VAE is for
@@ -25,21 +25,22 @@ from genmask_jax import cli
 from genmask_jax.errors import UserError
 from genmask_jax.paths import listed, make_directory
 from genmask_jax.pretrained import directory_of
-from genmask_jax.weights import lora, packing, qwen, wan
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     parser.add_argument("name", choices=EXPORTS, help="what to write")
     parser.add_argument(
         "--from", dest="source", type=directory_of, required=True, help="training run, or imported weights"
     )
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to create")
     parser.add_argument("--step", default="last", help="checkpoint of a run: last, best, or a step")
-    parser.add_argument("--dtype", choices=packing.DTYPES, help="genmask: of the weights; float16 by default")
-    parser.add_argument("--only", choices=wan.PARTS, help="wan: only this part")
+    parser.add_argument(
+        "--dtype",
+        choices=["float16", "bfloat16", "float32"],
+        help="genmask: of the weights; float16 by default",
+    )
+    parser.add_argument("--only", choices=["dit", "vae"], help="wan: only this part")
     arguments = cli.parse(parser)
     cli.guard(lambda: export(arguments))
 
@@ -58,27 +59,37 @@ def export(arguments: argparse.Namespace) -> None:
             bar.write(line)
 
 
-def export_wan(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+def export_wan(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
+    from genmask_jax.weights import wan
+
     if arguments.only != "vae":
         yield wan.export_dit(arguments.source, arguments.out, arguments.step, progress)
     if arguments.only != "dit":
         yield wan.export_vae(arguments.source, arguments.out, progress)
 
 
-def export_qwen(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+def export_qwen(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
+    from genmask_jax.weights import qwen
+
     yield qwen.export_qwen(arguments.source, arguments.out, progress)
 
 
-def export_genmask(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+def export_genmask(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
+    from genmask_jax.weights import packing
+
     dtype = arguments.dtype or "float16"
     yield packing.pack_run(arguments.source, arguments.out, arguments.step, dtype, progress)
 
 
-def export_run(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+def export_run(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
+    from genmask_jax.weights import lora
+
     yield lora.merge_run(arguments.source, arguments.out, arguments.step, progress)
 
 
-def export_lora(arguments: argparse.Namespace, progress: Callable[[int], None]) -> Iterator[str]:
+def export_lora(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
+    from genmask_jax.weights import lora
+
     yield lora.export_lora(arguments.source, arguments.out, arguments.step)
 
 

@@ -13,31 +13,26 @@ printed; after an interruption, repeat the whole command: what is done is not do
 """
 
 import argparse
+import concurrent.futures
+import dataclasses
+import multiprocessing
 import os
+import pathlib
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
 
 from genmask_jax import cli
-from genmask_jax.config import DataConfig, VAETrainConfig
-from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.raw.folder import FORMATS
 from genmask_jax.errors import UserError
-from genmask_jax.fields import from_dict
-from genmask_jax.models.vae import VAEConfig
 from genmask_jax.paths import make_directory
 from genmask_jax.pretrained import DEFAULT, directory_of
-from genmask_jax.runs import load_vae
-from genmask_jax.training.vae import VAETask
 
-ENOUGH = {"mask_mIoU": 0.92, "image_psnr": 26.0}
-"""What a VAE must reach on the val images to be used as it is."""
-VISITS = 400
-"""How often a mask is trained on, at most: a few images need fewer steps than the config's."""
 NOTHING = "nothing"
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 """Makes steps on a CPU 12 to 18 % shorter: their hundreds of megabytes are mapped in pages of 2 MiB.
@@ -46,9 +41,7 @@ glibc reads it only when a process starts; `cli.suit_cpu` does the rest."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     parser.add_argument("--raw", type=epath.Path, required=True, help="folder of images and masks")
     parser.add_argument("--workdir", required=True, help="directory of everything that this makes")
     parser.add_argument(
@@ -66,90 +59,123 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace, fields: list[str]) -> None:
     """Runs the steps that are not done yet. Raises UserError, or exits as a step that failed does."""
+    from genmask_jax.data.prepared import records
+    from genmask_jax.training.finetuning import VISITS, make_plan
+
+    began = time.monotonic()
+    run = plan_run(arguments, fields)
+    layout = [f"--format={arguments.format}"] if arguments.format else []
+    call("prepare_data", "image_folder", f"--raw={arguments.raw}", f"--out={run.workdir}/data", *layout)
+    plan = make_plan(records.find(run.workdir / "data", "image_folder"), run.config.loop)
+    vae = choose_vae(run)
+    generate = "" if plan.captioned else "none"
+    given = [f"--config.vae={vae}", f"--config.data.generate={generate}"]
+    if plan.num_steps < run.config.loop.num_steps and not names_field(fields, "loop.num_steps"):
+        print(f"\n{plan.masks} masks to learn from: {plan.num_steps} steps show each {VISITS} times")
+        given.append(f"--config.loop.num_steps={plan.num_steps}")
+    model = run.workdir / "model"
+    call("train", *run.train, *given, *of_model(fields), f"--workdir={model}", "--resume")
+    call("evaluate", f"--checkpoint={model}", f"--split={plan.split}")
+    minutes = (time.monotonic() - began) / 60
+    print(f"{minutes:.0f} min. Masks: {model}/evaluation_{plan.split}/masks.png. Now try:")
+    sample = cli.as_called("python launch/sample.py")
+    print(f'    {sample} --checkpoint={model} --image=FILE --text="{plan.phrase}" --out=runs/out')
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What the flags ask for, checked.
+
+    start: weights to start from; "" for none.
+    train, train_vae: flags of the two trainings; the user's fields, which come last, are in `fields`.
+    config, vae_config: what they give (`TrainConfig`, `VAETrainConfig`).
+    vae_fits: whether the VAE of `start` has the shape of `vae_config`, whose training then starts from it.
+    """
+
+    workdir: epath.Path
+    start: str
+    fields: list[str]
+    train: list[str]
+    train_vae: list[str]
+    config: Any
+    vae_config: Any
+    vae_fits: bool
+
+
+def plan_run(arguments: argparse.Namespace, fields: list[str]) -> Run:
+    """Checks all that can be wrong before the images are read. Raises UserError."""
+    from genmask_jax.config import TrainConfig, VAETrainConfig, from_config_dict
+    from genmask_jax.runs import read_vae_config
+    from genmask_jax.training import finetuning
+
     unknown = [field for field in fields if not field.startswith(("--config.", "--vae."))]
     if unknown:
         raise UserError(f"{unknown[0]}: no such flag; see --help")
-    began, workdir = time.monotonic(), make_directory(arguments.workdir, "--workdir").resolve()
+    workdir = make_directory(arguments.workdir, "--workdir").resolve()
+    if not arguments.raw.is_dir():
+        raise UserError(f"--raw={arguments.raw}: there is no such folder")
     start = "" if arguments.start == NOTHING else arguments.start
-    if start:
-        directory_of(start)  # fail early
-    data, model = workdir / "data", workdir / "model"
-    layout = [f"--format={arguments.format}"] if arguments.format else []
-    call("prepare_data", "image_folder", f"--raw={arguments.raw}", f"--out={data}", *layout)
-    prepared = records.find(data, "image_folder")
-    of_model = [field for field in fields if field.startswith("--config.")]
-    of_vae = [field.replace("--vae.", "--config.", 1) for field in fields if field.startswith("--vae.")]
-    config = cli.load_config(arguments.config)
-    size = given_number(of_model, "data.size", config.data.size)
-    of_data = ["--config.data.name=image_folder", f"--config.data.path={data}", f"--config.data.size={size}"]
-    vae = choose_vae(arguments.vae_config, start, workdir, size, [*of_data, *of_vae])
-    generate = "" if captioned(prepared) else "none"
-    given = [f"--config.init={start}", f"--config.vae={vae}", f"--config.data.generate={generate}"]
-    given += [*of_data, *fewer_steps(prepared, config.loop, of_model, generate)]
-    given += [*of_model, f"--workdir={model}", "--resume"]
-    call("train", f"--config={cli.config_path(arguments.config)}", *given)
-    split = "test" if "test" in records.splits_of(prepared) else "val"
-    call("evaluate", f"--checkpoint={model}", f"--split={split}")
-    asked = (*records.read_classes(prepared), "the object")[0]
-    print(f"{(time.monotonic() - began) / 60:.0f} min. Masks: {model}/evaluation_{split}/masks.png. Now try:")
-    print(f'    python launch/sample.py --checkpoint={model} --image=FILE --text="{asked}" --out=out')
+    shape = read_vae_config(directory_of(start)) if start else None
+    data = ["--config.data.name=image_folder", f"--config.data.path={workdir}/data"]
+    train = [f"--config={cli.config_path(arguments.config)}", f"--config.init={start}", *data]
+    unset = f"--config.vae={workdir}/vae"
+    config = from_config_dict(TrainConfig, cli.read_config([*train, unset, *of_model(fields)]))
+    train_vae = [f"--config={cli.config_path(arguments.vae_config)}", *data]
+    train_vae.append(f"--config.data.size={config.data.size}")
+    vae_config = from_config_dict(VAETrainConfig, cli.read_config([*train_vae, *of_vae(fields)]))
+    fits = shape == vae_config.vae
+    train_vae.append(f"--config.init={start if fits else ''}")
+    apart(finetuning.check, config, shape or vae_config.vae, vae_config)
+    return Run(workdir, start, fields, train, train_vae, config, vae_config, fits)
 
 
-def captioned(prepared: str) -> bool:
-    """Whether images of both splits have captions to learn to generate from."""
-    splits = records.splits_of(prepared)
-    return all(
-        split in splits and records.read_index(prepared, split).counts["captions"]
-        for split in ("train", "val")
-    )
+def of_model(fields: list[str]) -> list[str]:
+    return [field for field in fields if field.startswith("--config.")]
 
 
-def given_number(fields: list[str], name: str, default: int) -> int:
-    """A field of the config as flags set it, or as the config does. Raises UserError if it is no number."""
-    values = [field.partition("=")[2] for field in fields if field.startswith(f"--config.{name}=")]
-    if values and not values[-1].isdigit():
-        raise UserError(f"--config.{name}={values[-1]}: give a number")
-    return int(values[-1]) if values else default
+def of_vae(fields: list[str]) -> list[str]:
+    return [field.replace("--vae.", "--config.", 1) for field in fields if field.startswith("--vae.")]
 
 
-def fewer_steps(prepared: str, loop: Any, fields: list[str], generate: str) -> list[str]:
-    """The flag for fewer steps than the config's, if those would show each mask more than VISITS times."""
-    masks = records.read_index(prepared, "train").counts["expressions"]
-    batch = given_number(fields, "loop.global_batch_size", loop.global_batch_size)
-    steps = -(-VISITS * masks // (batch if generate == "none" else batch // 2))
-    if steps >= loop.num_steps or any(field.startswith("--config.loop.num_steps=") for field in fields):
-        return []
-    print(f"\n{masks} masks to learn from: {steps} steps show each {VISITS} times")
-    return [f"--config.loop.num_steps={steps}"]
+def names_field(fields: list[str], name: str) -> bool:
+    return any(field.startswith(f"--config.{name}=") for field in fields)
 
 
-def choose_vae(path: str, start: str, workdir: epath.Path, size: int, fields: list[str]) -> str:
-    """The VAE to use: that of `start` if it gives the images back well enough, else one that is trained."""
-    run, init = workdir / "vae", start
-    if start and not (run / "config.json").exists():
-        shape, _ = load_vae(start)
-        data = DataConfig(name="image_folder", path=str(workdir / "data"), size=size)
-        config = VAETrainConfig(name="of_start", vae=shape, init=start, data=data)
-        scores = VAETask(config).score_start()
-        said = ", ".join(f"{name} {scores[name]:.3g} (needed {least:g})" for name, least in ENOUGH.items())
-        print(f"the VAE of {start} on the val images: {said}")
-        if all(scores[name] >= least for name, least in ENOUGH.items()):
-            return start
-        if shape != from_dict(VAEConfig, cli.load_config(path).vae):
-            print(f"the VAE of {start} has another shape than {path}: a new one is trained from scratch")
-            init = ""
-    given = [f"--config.init={init}", *fields, f"--workdir={run}", "--resume"]
-    call("train_vae", f"--config={cli.config_path(path)}", *given)
-    return str(run)
+def choose_vae(run: Run) -> str:
+    """The VAE to use: that of `run.start` if it reconstructs the images well enough, else a trained one."""
+    from genmask_jax.training import finetuning
+
+    directory = run.workdir / "vae"
+    if run.start and not (directory / "config.json").exists():
+        scores = apart(finetuning.score_vae, run.start, run.vae_config)
+        needed = finetuning.ENOUGH
+        said = ", ".join(f"{name} {scores[name]:.3g} (needed {least:g})" for name, least in needed.items())
+        print(f"the VAE of {run.start} on the val images: {said}")
+        if all(scores[name] >= least for name, least in needed.items()):
+            return run.start
+        if not run.vae_fits:
+            print("the new VAE has another shape, and is trained from scratch")
+            apart(finetuning.check, run.config, run.vae_config.vae, run.vae_config)
+    call("train_vae", *run.train_vae, *of_vae(run.fields), f"--workdir={directory}", "--resume")
+    return str(directory)
+
+
+def apart(function: Callable, *arguments: Any) -> Any:
+    """A call in a process of its own: one that uses JAX holds the devices that the steps need."""
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def call(name: str, *arguments: str) -> None:
-    """Runs another command; exits as it does if it fails."""
-    print(f"\n$ python launch/{name}.py {shlex.join(arguments)}", flush=True)
-    command = [sys.executable, "-m", f"genmask_jax.commands.{name}", *arguments]
-    status = subprocess.run(command, env=HUGE_PAGES | os.environ).returncode
+    """Runs another command, by the script beside that of this one; exits as it does if it fails."""
+    this = pathlib.Path(sys.argv[0])
+    python = this.suffix == ".py"
+    script = this.with_name(f"{name}.py" if python else f"genmask-{name.replace('_', '-')}")
+    print(f"\n$ {cli.as_called(f'python launch/{name}.py')} {shlex.join(arguments)}", flush=True)
+    environment = HUGE_PAGES | os.environ
+    status = subprocess.run([sys.executable, str(script), *arguments], env=environment).returncode
     if status:
-        print("finetune: this step failed; mend it and repeat the command, which goes on from here")
+        print("finetune: this step failed; fix it and repeat the command, which goes on from here")
         sys.exit(status)
 
 

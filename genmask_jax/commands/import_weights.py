@@ -17,6 +17,7 @@ Tensors are streamed: a model may be larger than memory. The result can be resto
 
 import argparse
 import shutil
+from typing import Any
 
 from etils import epath
 from tqdm import tqdm
@@ -25,21 +26,20 @@ from genmask_jax import cli
 from genmask_jax.errors import UserError
 from genmask_jax.parameters.files import DTYPES
 from genmask_jax.paths import make_directory, need_storable
-from genmask_jax.weights import hub, qwen, wan
-from genmask_jax.weights.parts import Part, write_part
+
+PARTS = ("dit", "vae")
+"""Of Wan."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     parser.add_argument("name", choices=["wan", "qwen"], help="which weights")
     parser.add_argument(
         "--from", dest="source", required=True, help="folder of the weights, or hf:OWNER/NAME"
     )
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to write to")
     parser.add_argument("--dtype", choices=DTYPES, help="to write; the source's by default")
-    parser.add_argument("--only", choices=wan.PARTS, help="wan: only this part")
+    parser.add_argument("--only", choices=PARTS, help="wan: only this part")
     parser.add_argument(
         "--text_dim",
         type=int,
@@ -52,31 +52,36 @@ def main() -> None:
 
 
 def import_wan(arguments: argparse.Namespace) -> None:
-    parts = (arguments.only,) if arguments.only else wan.PARTS
+    from genmask_jax.weights import hub, wan
+
+    parts = (arguments.only,) if arguments.only else PARTS
     need_room(arguments, parts)
     patterns = [pattern for part in parts for pattern in wan.HUB_PATTERNS[part]]
     source = hub.resolve(arguments.source, patterns, wan.check_names)
     for part in wan.open_wan(source, parts, arguments.text_dim):
-        clear(part, arguments)
+        clear(part.name, arguments)
         write(part, arguments)
     fields = {"dit": "init", "vae": "vae"}
     flags = " ".join(f"--config.{fields[part]}={arguments.out}" for part in parts)
-    print(f"wrote {arguments.out}; use it with launch/train.py {flags}")
+    print(cli.as_called(f"wrote {arguments.out}; use it with launch/train.py {flags}"))
 
 
 def import_qwen(arguments: argparse.Namespace) -> None:
+    from genmask_jax.weights import hub, qwen
+
     for flag in ("only", "text_dim"):
         if getattr(arguments, flag) is not None:
             raise UserError(f"--{flag} is for wan; leave it out")
     need_room(arguments, (qwen.NAME,))
     source = hub.resolve(arguments.source, (*qwen.WEIGHT_FILES, *qwen.HUB_FILES))
     part = qwen.open_qwen(source)
-    clear(part, arguments)
+    clear(part.name, arguments)
     qwen.copy_hub_files(source, arguments.out)
     write(part, arguments)
     width = part.config.text.hidden_size
+    use = cli.as_called("use it with launch/train.py")
     print(
-        f"wrote {arguments.out}; use it with launch/train.py --config.instruction.name=qwen "
+        f"wrote {arguments.out}; {use} --config.instruction.name=qwen "
         f"--config.instruction.qwen.weights={arguments.out}; for it, import wan with --text_dim={width}"
     )
 
@@ -89,12 +94,15 @@ def need_room(arguments: argparse.Namespace, parts: tuple[str, ...]) -> None:
             raise UserError(f"--out={arguments.out} holds a {part} already; add --overwrite to replace it")
 
 
-def clear(part: Part, arguments: argparse.Namespace) -> None:
-    if (arguments.out / part.name).exists():
-        shutil.rmtree(arguments.out / part.name)
+def clear(name: str, arguments: argparse.Namespace) -> None:
+    if (arguments.out / name).exists():
+        shutil.rmtree(arguments.out / name)
 
 
-def write(part: Part, arguments: argparse.Namespace) -> None:
+def write(part: Any, arguments: argparse.Namespace) -> None:
+    """Writes a `weights.parts.Part`."""
+    from genmask_jax.weights.parts import write_part
+
     part.stored = DTYPES[arguments.dtype] if arguments.dtype else None
     with tqdm(total=part.nbytes, desc=part.name, unit="B", unit_scale=True) as bar:
         write_part(part, arguments.out, bar.update)

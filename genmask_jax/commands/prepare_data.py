@@ -2,7 +2,7 @@
 
     python launch/prepare_data.py stamps --out=data/stamps
     python launch/prepare_data.py refcoco --raw=raw --out=data
-    python launch/prepare_data.py image_folder --raw=my_images --inspect=sheet.png
+    python launch/prepare_data.py image_folder --raw=my_images --inspect=data/sheet.png
     python launch/prepare_data.py image_folder --raw=my_images --out=data
 
 stamps: photographic cut-outs on photographic backgrounds, from Debian packages: from installed ones, else
@@ -27,12 +27,11 @@ from genmask_jax.data.prepared.prepare import prepare
 from genmask_jax.data.prepared.raw.folder import FORMATS
 from genmask_jax.data.stamps.prepare import prepare as prepare_stamps
 from genmask_jax.errors import UserError
+from genmask_jax.paths import make_directory
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     parser.add_argument("name", choices=["stamps", *BUILDERS], help="which dataset")
     parser.add_argument("--out", type=epath.Path, help="directory to create")
     parser.add_argument(
@@ -51,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Prepares the dataset that the flags name."""
     if arguments.format and arguments.name != "image_folder":
         raise UserError(f"--format is for image_folder, {arguments.name} has one layout; leave it out")
-    if arguments.out is None and (arguments.inspect is None or arguments.name == "stamps"):
+    if not arguments.out and (not arguments.inspect or arguments.name == "stamps"):
         raise UserError("--out is missing: the directory to create")
     if arguments.name == "stamps":
         if arguments.strict or arguments.num_workers or arguments.beam:
@@ -61,6 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.raw is None:
         raise UserError("--raw is missing: the folder of the publisher's files; see docs/benchmarks.md")
     if arguments.inspect is not None:
+        make_directory(arguments.inspect.parent, "--inspect")
         inspect(arguments.name, arguments.raw, arguments.inspect, arguments.format)
         return
     if arguments.num_workers is not None and arguments.num_workers < 1:

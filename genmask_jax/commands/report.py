@@ -1,7 +1,7 @@
 """A run, or several beside one another, as one HTML file: curves, scores, sheets, config, machine.
 
     python launch/report.py runs/tiny
-    python launch/report.py runs/tiny runs/seed1 --out=compared.html
+    python launch/report.py runs/tiny runs/seed1 --out=runs/compared.html
 
 A run may still be going on. The file needs no network. launch/train.py and launch/evaluate.py write it to the
 run's directory by themselves, as report.html.
@@ -11,13 +11,10 @@ import argparse
 
 from genmask_jax import cli
 from genmask_jax.errors import UserError
-from genmask_jax.report import write_report
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     parser.add_argument("runs", nargs="+", help="the --workdir of a training")
     parser.add_argument(
         "--out", help="file to write; report.html in the run's directory, or here for several"
@@ -28,6 +25,8 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the report. Raises UserError."""
+    from genmask_jax.report import write_report
+
     folder = f"{arguments.runs[0]}/" if len(arguments.runs) == 1 else ""
     out = arguments.out or f"{folder}report.html"
     try:

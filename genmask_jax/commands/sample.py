@@ -1,8 +1,8 @@
 """Segments what --text names in images, or generates images from it.
 
-    python launch/sample.py --image=docs/scene.png --text="the star at the top" --out=found
-    python launch/sample.py --image=photos --text="the sky;the road" --save=label_map,rle --out=found
-    python launch/sample.py --text="a red star" --num_images=4 --out=drawn
+    python launch/sample.py --image=docs/scene.png --text="the star at the top" --out=runs/found
+    python launch/sample.py --image=photos --text="the sky;the road" --save=label_map,rle --out=runs/found
+    python launch/sample.py --text="a red star" --num_images=4 --out=runs/drawn
 
 --image is a file, a folder, or a pattern such as "photos/*.jpg", and may be given several times. --text is a
 phrase, or several: separated by semicolons, or in a file, one a line (--text=@phrases.txt). Files are named
@@ -30,29 +30,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from genmask_jax import cli
-from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UnknownWordWarning, UserError
 from genmask_jax.images import SUFFIXES, read_image
-from genmask_jax.inference.arguments import describe_unknown, read_seed
-from genmask_jax.inference.generator import Generator
-from genmask_jax.inference.load import find
-from genmask_jax.inference.reasoner import Reasoner
-from genmask_jax.inference.segmentation import VIEWS
-from genmask_jax.inference.segmenter import BATCH_SIZE, Segmenter
-from genmask_jax.instruction.base import Preparer, unknown_words
 from genmask_jax.paths import listed, make_directory, read_text
 from genmask_jax.pretrained import DEFAULT, directory_of
-from genmask_jax.runs import read_config
-from genmask_jax.sheets import generation_sheet
 
+VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
 IMAGE_VIEWS = ("mask", "overlay", "probability")
 """Written by default."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = cli.make_parser(__doc__)
     add = parser.add_argument
     add("--text", required=True, help="what to segment or to generate; several parts with ';', or @FILE")
     add(
@@ -95,6 +84,9 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Segments or generates. Raises UserError; exits with status 1 if an image could not be read."""
+    from genmask_jax.inference.arguments import read_seed
+    from genmask_jax.inference.load import find
+
     texts = read_texts(arguments.text)
     views = tuple(view for view in arguments.save.split(",") if view)
     wrong = [view for view in views if view not in VIEWS]
@@ -131,6 +123,8 @@ def read_texts(text: str) -> list[str]:
 
 def segment(arguments: argparse.Namespace, texts: list[str], views: tuple[str, ...]) -> None:
     """Segments all images, some at a time, and says which could not be read."""
+    from genmask_jax.inference.segmenter import BATCH_SIZE, Segmenter
+
     paths = find_images(arguments.image)
     names = unique_names(paths)
     out = make_directory(arguments.out, "--out")
@@ -176,8 +170,11 @@ def segment(arguments: argparse.Namespace, texts: list[str], views: tuple[str, .
         raise UserError(f"{failed} of {len(work)} images could not be read; the others are done")
 
 
-def tell_unknown(preparer: Preparer, texts: list[str]) -> list[tuple[str, ...]]:
+def tell_unknown(preparer: Any, texts: list[str]) -> list[tuple[str, ...]]:
     """Says on stderr which words the model cannot know, and returns those of each text."""
+    from genmask_jax.inference.arguments import describe_unknown
+    from genmask_jax.instruction.base import unknown_words
+
     unknown = [unknown_words(preparer, text) for text in texts]
     if any(unknown):
         print(f"warning: {describe_unknown(texts, unknown)}", file=sys.stderr)
@@ -240,6 +237,9 @@ def need_new(out: epath.Path, starts: list[str], overwrite: bool) -> None:
 
 def generate(arguments: argparse.Namespace, texts: list[str]) -> None:
     """Generates `--num_images` for each prompt; several images are numbered, and shown in grid.png."""
+    from genmask_jax.inference.generator import Generator
+    from genmask_jax.sheets import generation_sheet
+
     out = make_directory(arguments.out, "--out")
     need_new(out, ["image", "grid"], arguments.overwrite)
     generator = Generator.from_pretrained(arguments.checkpoint, step=arguments.step)
@@ -277,6 +277,10 @@ def describe(arguments: argparse.Namespace, image: np.ndarray, text: str) -> str
     The language model is loaded before the run's own encoder, and freed again, so that only one of them is in
     memory at a time.
     """
+    from genmask_jax.config import TrainConfig
+    from genmask_jax.inference.reasoner import Reasoner
+    from genmask_jax.runs import read_config
+
     directory = directory_of(arguments.checkpoint)
     config = read_config(TrainConfig, directory)
     options = {"dtype": config.compute_dtype, "batch_size": 1, "seed": arguments.seed}

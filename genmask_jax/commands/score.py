@@ -15,9 +15,6 @@ from absl import flags
 
 from genmask_jax import cli
 from genmask_jax.errors import UserError
-from genmask_jax.evaluation.benchmarks import open_benchmark, summarize_rows
-from genmask_jax.evaluation.predictions import score_predictions
-from genmask_jax.evaluation.tables import make_grids, print_grids, to_latex
 
 BENCHMARK = flags.DEFINE_string("benchmark", None, "DIR:SPLIT; DIR is a prepared dataset.", required=True)
 PREDICTIONS = flags.DEFINE_string("predictions", None, "JSON lines or a folder of PNGs.", required=True)
@@ -25,6 +22,10 @@ FORMAT = flags.DEFINE_enum("format", "papers", ["papers", "json", "latex"], "Of 
 
 
 def main() -> None:
+    from genmask_jax.evaluation.benchmarks import open_benchmark, summarize_rows
+    from genmask_jax.evaluation.predictions import score_predictions
+    from genmask_jax.evaluation.tables import make_grids, print_grids, to_latex
+
     directory, _, split = BENCHMARK.value.rpartition(":")
     if not directory or not split:
         raise UserError(f"--benchmark={BENCHMARK.value}: give DIR:SPLIT, such as data/refcoco/unc:testA")

@@ -11,14 +11,11 @@ checkpoints/, samples/ (validation images), metrics.jsonl, TensorBoard events an
 from absl import flags, logging
 from ml_collections import config_flags
 
-from genmask_jax import cli, hosts
-from genmask_jax.config import TrainConfig, from_config_dict
+from genmask_jax import cli
 from genmask_jax.errors import UserError
-from genmask_jax.report import report_on
-from genmask_jax.training.start import train_genmask
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", lock_config=True, help_string="A file configs/genmask_*.py."
+    "config", lock_config=True, help_string="A training config: a file, or a name such as genmask_tiny."
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 RESUME = flags.DEFINE_bool("resume", False, "Resume the run in --workdir.")
@@ -30,11 +27,15 @@ PROFILE = flags.DEFINE_string(
     None,
     "START:STOP, steps to trace to WORKDIR/profile, for XProf and Perfetto.",
 )
-hosts.define_flags()
+cli.define_host_flags()
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and start again.")
 
 
 def main() -> None:
+    from genmask_jax.config import TrainConfig, from_config_dict
+    from genmask_jax.report import report_on
+    from genmask_jax.training.start import train_genmask
+
     config = from_config_dict(TrainConfig, CONFIG.value)
     _, scores = train_genmask(
         config,

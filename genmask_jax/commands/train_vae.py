@@ -10,20 +10,23 @@ Writes to the work directory: vae/ (for config.vae of launch/train.py), checkpoi
 from absl import flags, logging
 from ml_collections import config_flags
 
-from genmask_jax import cli, hosts
-from genmask_jax.config import VAETrainConfig, from_config_dict
-from genmask_jax.report import report_on
-from genmask_jax.training.start import train_vae
+from genmask_jax import cli
 
-CONFIG = config_flags.DEFINE_config_file("config", lock_config=True, help_string="A file configs/vae_*.py.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", lock_config=True, help_string="A VAE's config: a file, or a name such as vae_tiny."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 RESUME = flags.DEFINE_bool("resume", False, "Resume the run in --workdir.")
 CHANGE = flags.DEFINE_list("change", [], "Fields that --resume may change, such as loop.num_steps.")
-hosts.define_flags()
+cli.define_host_flags()
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and start again.")
 
 
 def main() -> None:
+    from genmask_jax.config import VAETrainConfig, from_config_dict
+    from genmask_jax.report import report_on
+    from genmask_jax.training.start import train_vae
+
     workdir, scores = train_vae(
         from_config_dict(VAETrainConfig, CONFIG.value),
         WORKDIR.value,

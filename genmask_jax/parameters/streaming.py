@@ -54,7 +54,7 @@ class Streamed:
 class _StreamedHandler(ocp.type_handlers.NumpyHandler):
     """Writes one slice at a time, across all arrays."""
 
-    def __init__(self, progress: Callable[[int], None]):
+    def __init__(self, progress: Callable[[int], object]):
         super().__init__(deepcopy_host_arrays=False)
         self._progress = progress
         self._turn = asyncio.Semaphore(1)
@@ -68,7 +68,7 @@ class _StreamedHandler(ocp.type_handlers.NumpyHandler):
                 self._progress(part.nbytes)
 
 
-def save_streamed(path: epath.Path, tree: Any, progress: Callable[[int], None]) -> None:
+def save_streamed(path: epath.Path, tree: Any, progress: Callable[[int], object]) -> None:
     """Saves a tree of `Streamed` leaves; `progress` receives the bytes of each slice written."""
     registry = ocp.type_handlers.create_type_handler_registry((Streamed, _StreamedHandler(progress)))
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)

@@ -34,8 +34,8 @@ def describe_devices(generation: str, shape: str, slices: int) -> list[Any]:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise UserError(
-            f"--topology={name}: the TPU compiler says: {first_line(error)}; pip install -r "
-            "requirements-tpu.txt if it is not installed"
+            f"--topology={name}: the TPU compiler says: {first_line(error)}; if it is "
+            'not installed, pip install "genmask-jax[tpu]"'
         ) from error
 
 
@@ -49,6 +49,6 @@ def _describe_cards(generation: str, shape: str, slices: int) -> list[Any]:
         return list(topologies.get_topology_desc(platform="cuda", topology_name="", **options).devices)
     except Exception as error:  # without the plugin, whatever JAX meets first
         raise UserError(
-            f"--topology={generation}:{shape}: the GPU compiler says: {first_line(error)}; pip install -r "
-            "requirements-gpu.txt if it is not installed (no card or driver is needed)"
+            f"--topology={generation}:{shape}: the GPU compiler says: {first_line(error)}; if it is "
+            'not installed, pip install "genmask-jax[gpu]" (no card or driver is needed)'
         ) from error

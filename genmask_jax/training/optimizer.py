@@ -48,10 +48,9 @@ def _moments_in(tx: optax.GradientTransformation, dtype: jnp.dtype) -> optax.Gra
 
 
 def learning_rate_schedule(config: OptimizerConfig, loop: LoopConfig) -> optax.Schedule:
-    """Linear warm-up to the peak, then cosine decay to zero at the last step."""
-    return optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup_steps, loop.num_steps, 0.0
-    )
+    """Linear warm-up, in at most a quarter of the run, then cosine decay to zero at the last step."""
+    warmup_steps = min(config.warmup_steps, loop.num_steps // 4)
+    return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup_steps, loop.num_steps, 0.0)
 
 
 def _adam(config: OptimizerConfig) -> optax.GradientTransformation:

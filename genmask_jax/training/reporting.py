@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import time
 from typing import Any
@@ -18,6 +17,7 @@ from genmask_jax.hardware.flops import ModelFlops
 from genmask_jax.hosts import is_first
 from genmask_jax.paths import listed
 from genmask_jax.training import noise_levels
+from genmask_jax.training.charts import Charts
 from genmask_jax.training.sessions import add_session
 
 
@@ -61,16 +61,12 @@ class Reporter:
     """
 
     def __init__(self, workdir: epath.Path, loop: LoopConfig, step: int):
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # clu's writers import TensorFlow
-        from clu import metric_writers
-
         self.workdir, self.loop, self.first = workdir, loop, is_first()
         if self.first:
             (workdir / "samples").mkdir(parents=True, exist_ok=True)
             _forget_after(workdir / "metrics.jsonl", step)
             add_session(workdir, step)
-        self.charts = [metric_writers.SummaryWriter(str(workdir))] if self.first else []
-        self.writer = metric_writers.MultiWriter([metric_writers.LoggingWriter(), *self.charts])
+        self.charts = Charts(workdir if self.first else None)
         # Fits into a terminal of 80 columns.
         losses = TextColumn("{task.fields[losses]}")
         columns = (BarColumn(bar_width=10), MofNCompleteColumn(), TimeRemainingColumn(), losses)
@@ -91,8 +87,7 @@ class Reporter:
         self.progress.stop()
         if self.stream is not None:
             self.handler.setStream(self.stream)
-        self.writer.flush()
-        self.writer.close()
+        self.charts.close()
 
     def step(self, step: int) -> None:
         """Advances the bar; reads nothing from the device."""
@@ -107,7 +102,7 @@ class Reporter:
         self.logged_step, self.logged_time = step, time.monotonic()
         self._append({"step": step, **scalars, **by_noise, "learning_rate": learning_rate})
         remaining = seconds * (self.loop.num_steps - step)
-        speed = {
+        speed: dict[str, Any] = {
             "steps_per_second": 1 / seconds,
             "examples_per_second": self.loop.global_batch_size / seconds,
             "minutes_left": remaining / 60,
@@ -117,8 +112,9 @@ class Reporter:
             assert share.trained is not None  # it is a training step
             speed |= {"mfu": share.trained, "mfu_all_networks": share.every}
         others = {"learning_rate": learning_rate, **_device_memory()}
-        self.writer.write_scalars(step, scalars | speed | others)
-        self._chart(step, by_noise)
+        shown = scalars | speed | others
+        logging.info("[%d] %s", step, ", ".join(f"{name}={value:.6g}" for name, value in shown.items()))
+        self.charts.scalars(step, shown | by_noise)
         parts = {name.removeprefix("loss_"): value for name, value in scalars.items() if "loss_" in name}
         losses = " ".join(f"{name} {value:.4f}" for name, value in parts.items())
         self.progress.update(self.bar, losses=f"{losses} {speed['examples_per_second']:.0f} examples/s")
@@ -127,26 +123,16 @@ class Reporter:
         """Logs validation scores, and the contact sheets of this step in `samples/`."""
         self._append({"step": step, **{f"val_{name}": value for name, value in scores.items()}})
         shown = {name: value for name, value in scores.items() if "/" not in name}
-        self.writer.write_scalars(step, {f"val/{name}": value for name, value in shown.items()})
-        self._chart(step, {f"val_{name}": value for name, value in scores.items() if "/" in name})
+        of_kinds = {f"val_{name}": value for name, value in scores.items() if "/" in name}
+        self.charts.scalars(step, {f"val/{name}": value for name, value in shown.items()} | of_kinds)
         self.logged_time += seconds  # validation is not training time
         if self.first:
             self._write_sheets(step)
         logging.info("step %d: validation %s in %.1f s", step, shown, seconds)
 
     def _write_sheets(self, step: int) -> None:
-        import numpy as np
-        from PIL import Image
-
         for path in listed(self.workdir / "samples", f"_{step:06d}.png"):
-            with path.open("rb") as file:
-                image = np.asarray(Image.open(file).convert("RGB"))
-            self.writer.write_images(step, {path.name.rsplit("_", 1)[0]: image[None]})
-
-    def _chart(self, step: int, scalars: dict[str, float]) -> None:
-        """Scalars that are too many for the log, for TensorBoard alone."""
-        for charts in self.charts:
-            charts.write_scalars(step, scalars)
+            self.charts.image(step, path.name.rsplit("_", 1)[0], path.read_bytes())
 
     def _append(self, row: dict[str, Any]) -> None:
         if self.first:

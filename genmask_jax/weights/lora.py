@@ -64,7 +64,7 @@ class MergedReader:
         return weight + a @ b
 
 
-def merge_run(source: epath.Path, out: epath.Path, which: str, progress: Callable[[int], None]) -> str:
+def merge_run(source: epath.Path, out: epath.Path, which: str, progress: Callable[[int], object]) -> str:
     """Writes a run's directory without adapters: to sample from, to evaluate, to start from (`config.init`).
 
     Args:

@@ -31,7 +31,7 @@ A GenMask model: it segments what a phrase names in an image, and generates imag
 
 
 def pack_run(
-    source: epath.Path, out: epath.Path, which: str, dtype: str, progress: Callable[[int], None]
+    source: epath.Path, out: epath.Path, which: str, dtype: str, progress: Callable[[int], object]
 ) -> str:
     """Writes a packed model.
 
@@ -64,7 +64,7 @@ def pack_run(
     return f"{out}: step {step} of {source}, {size / 1e6:.2f} MB of weights as {dtype}"
 
 
-def _read(reader: Reader, dtype: np.dtype, progress: Callable[[int], None]) -> dict[str, np.ndarray]:
+def _read(reader: Reader, dtype: np.dtype, progress: Callable[[int], object]) -> dict[str, np.ndarray]:
     tensors = {}
     for name in reader.shapes:
         tensors[name] = reader.read(name).astype(dtype)

@@ -118,7 +118,7 @@ def need_complete(part: Part, source: epath.Path) -> None:
         raise UserError(f"--from={source}: {part.name}: {'; '.join(lines[:MAX_COMPLAINTS])}{more}")
 
 
-def write_part(part: Part, out: epath.Path, progress: Callable[[int], None]) -> None:
+def write_part(part: Part, out: epath.Path, progress: Callable[[int], object]) -> None:
     """Writes OUT/NAME; `progress` receives the bytes of each slice. config.json is written last."""
     directory = (out / part.name).resolve()
     directory.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def write_public(
     entries: list[Entry],
     reader: Reader,
     zeros: dict[str, tuple[int, ...]],
-    progress: Callable[[int], None],
+    progress: Callable[[int], object],
     stem: str = "diffusion_pytorch_model",
 ) -> str:
     """Writes a model in its public layout: safetensors and config.json.

@@ -99,7 +99,7 @@ def copy_hub_files(source: epath.Path, out: epath.Path) -> None:
             (hub / name).write_bytes((source / name).read_bytes())
 
 
-def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], None]) -> str:
+def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], object]) -> str:
     """Writes OUT as on a model hub, from a directory of ours.
 
     Returns:

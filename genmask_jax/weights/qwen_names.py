@@ -4,9 +4,9 @@ import re
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import Qwen2_5_VLConfig, Qwen2Config
 
 from genmask_jax.errors import UserError
+from genmask_jax.extras import need
 from genmask_jax.instruction.qwen.config import QwenConfig, QwenTextConfig, QwenVisionConfig
 from genmask_jax.instruction.qwen.encoder import abstract_state
 from genmask_jax.parameters.layout import LINEAR, SAME, Entry, Layout, make_entry, public_name
@@ -39,7 +39,8 @@ TIED = "lm_head.weight"
 MROPE = {"qwen2_5_vl": (16, 24, 24), "qwen2": None}
 """Default sections, for configs without any; a text-only model has one axis."""
 
-CONFIGS = {"qwen2_5_vl": Qwen2_5_VLConfig, "qwen2": Qwen2Config}
+CONFIGS = {"qwen2_5_vl": "Qwen2_5_VLConfig", "qwen2": "Qwen2Config"}
+"""The classes in transformers."""
 
 
 def to_hub(key: str) -> str:
@@ -62,8 +63,11 @@ def config_from_public(values: dict[str, Any], where: str) -> QwenConfig:
     kind = values.get("model_type")
     if kind not in CONFIGS:
         raise UserError(f"{where}: model_type is {kind!r}; supported are {', '.join(CONFIGS)}")
+    need("transformers", "qwen", "Qwen")
+    import transformers
+
     try:
-        public = CONFIGS[kind].from_dict(values)  # also reads older layouts of configs
+        public = getattr(transformers, CONFIGS[kind]).from_dict(values)  # also reads older layouts of configs
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{where}: {str(error).splitlines()[-1].strip()}") from error
     text = public.get_text_config()

@@ -128,7 +128,7 @@ def _need(files: TensorFiles | None, folder: epath.Path, part: str, pickles: lis
     raise UserError(f"{folder}: no *.safetensors of the {part} here; --only={other} leaves it out")
 
 
-def export_dit(source: epath.Path, out: epath.Path, which: str, progress: Callable[[int], None]) -> str:
+def export_dit(source: epath.Path, out: epath.Path, which: str, progress: Callable[[int], object]) -> str:
     """Writes OUT/transformer in diffusers' layout, from a directory of ours or from a training run (its EMA).
 
     Returns:
@@ -142,7 +142,7 @@ def export_dit(source: epath.Path, out: epath.Path, which: str, progress: Callab
     return write_public(out / FOLDERS["dit"], values, entries, reader, {}, progress)
 
 
-def export_vae(source: epath.Path, out: epath.Path, progress: Callable[[int], None]) -> str:
+def export_vae(source: epath.Path, out: epath.Path, progress: Callable[[int], object]) -> str:
     """Writes OUT/vae in diffusers' layout. All weights that act between frames are zeros."""
     config = read_config(VAEConfig, source / "vae")
     reader = open_vae(source)

@@ -11,7 +11,7 @@
 #   sbatch --nodes=4 launch/pods/slurm.sh python launch/train.py --config=configs/genmask_l.py --workdir=...
 #   bash launch/pods/slurm.sh --dry-run python launch/train.py ...      # prints what a job would run
 #
-# Submit it from the checkout, where .venv has requirements.txt and requirements-gpu.txt. Options of sbatch
+# Submit it from the checkout, where .venv has the package with its extra gpu (docs/pods.md). Options of sbatch
 # replace those above; --ntasks-per-node must equal --gpus-per-node. Two minutes before its time limit the job
 # gets SIGTERM and training writes a checkpoint; submit the same command with --resume to continue.
 set -euo pipefail

@@ -10,7 +10,7 @@ from PIL import Image
 
 from genmask_jax.data import masks as rle
 
-pytest.importorskip("gradio", reason="needs requirements-demo.txt")
+pytest.importorskip("gradio", reason="needs the extra demo")
 import httpx
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError

@@ -13,11 +13,18 @@ import pytest
 
 from genmask_jax.errors import UserError
 from genmask_jax.hardware.chips import CHIPS, find_chip, parse_topology
-from genmask_jax.hardware.flops import count_flops
+from genmask_jax.hardware.flops import ModelFlops, count_flops
 from genmask_jax.initial_weights import is_adapter, shapes_of
 from genmask_jax.scale import hlo, programs
-from genmask_jax.scale.estimate import communication_seconds, compute_seconds, used_bytes, wire_bytes
+from genmask_jax.scale.estimate import (
+    communication_seconds,
+    compute_seconds,
+    estimate,
+    used_bytes,
+    wire_bytes,
+)
 from genmask_jax.scale.hlo import Collective, Piece, Work, read_work
+from genmask_jax.scale.report import print_estimate, verdict
 from genmask_jax.sharding import MeshConfig, make_mesh
 from genmask_jax.training.genmask import GenMaskTask
 from tests.conftest import micro_config
@@ -180,6 +187,26 @@ def test_a_roofline():
     assert doubled.collectives[0].count == 4
 
 
+def test_an_estimate_gives_the_mfu_of_the_trained_networks_and_of_all(capsys):
+    lowered = jax.jit(layers).lower(*compiled(layers, (64, 128), (7, 128, 128))[1])
+    chip, model = CHIPS["v5e"], 7 * 2 * 64 * 128 * 128
+    found = estimate(lowered, chip, model_flops=ModelFlops(0.5 * model, model))
+    at_peak = model / chip.peak_flops / found.estimated_step_seconds
+    assert found.estimated_mfu.every == pytest.approx(at_peak)
+    assert found.estimated_mfu.trained == pytest.approx(at_peak / 2)
+    line = f"{50 * at_peak:.0f} % trained, {100 * at_peak:.0f} % all networks"
+    assert verdict(found).endswith(f"MFU {line}")
+    print_estimate("a step", found, 1)
+    shown = capsys.readouterr().out
+    assert line in shown
+    assert "model FLOPs of the trained networks" in shown
+    assert json.loads(json.dumps(dataclasses.asdict(found)))["model_flops_per_device"]["every"] == model
+    sampler = estimate(lowered, chip, model_flops=ModelFlops(None, model))
+    assert verdict(sampler).endswith(f"MFU {100 * at_peak:.0f} % all networks")
+    print_estimate("a sampler", sampler, 1)
+    assert "trained" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("attributes", "group", "span"),
     [
@@ -324,7 +351,7 @@ def test_without_the_compiler_one_line_says_so(tmp_path):
 
     config = f"--config={LAUNCH.parent}/configs/genmask_tiny.py"
     done = run_script("compile", config, "--topology=v5e:2x2", cwd=tmp_path)
-    one_line_error(done, "--topology=v5e:2x2", "requirements-tpu.txt")
+    one_line_error(done, "--topology=v5e:2x2", "genmask-jax[tpu]")
 
 
 def installed() -> list[str]:

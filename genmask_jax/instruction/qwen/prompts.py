@@ -12,6 +12,7 @@ import tokenizers
 from jaxtyping import Bool, Int, UInt8
 
 from genmask_jax.errors import UserError
+from genmask_jax.extras import need
 from genmask_jax.instruction.qwen.config import QwenInstructionConfig, QwenVisionConfig
 from genmask_jax.instruction.qwen.images import fit, prepare_image
 
@@ -62,6 +63,7 @@ class PromptMaker:
         config: QwenInstructionConfig,
     ):
         # The wrapper is for chat templates only; its overhead exceeds the encoding time.
+        need("transformers", "qwen", "Qwen")
         from transformers import PreTrainedTokenizerFast  # takes 1.4 s, which runs without Qwen avoid
 
         self._chat = PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=chat_template)

@@ -112,9 +112,11 @@ def test_jpegs_have_the_nearest_colour(tmp_path):
 
 
 def test_a_class_that_only_edges_of_a_jpeg_have_is_not_asked_for(tmp_path):
-    """Black beside (0, 128, 192) has (0, 64, 96), or nearly, between."""
-    numbers = np.where(np.arange(W) < W // 2 + 3, 1, 4) * np.ones((H, 1), int)
-    write(tmp_path, [as_colours(numbers)] * 2, "labels/{}.jpg", label_colors__txt=CAMVID + "0 64 96\tWater\n")
+    numbers = np.where(np.arange(W) < W // 2, 1, 4) * np.ones((H, 1), int)
+    masks = [as_colours(numbers) for _ in range(2)]
+    for mask in masks:
+        mask[:, W // 2 : W // 2 + 2] = (0, 64, 96)
+    write(tmp_path, masks, "labels/{}.jpg", label_colors__txt=CAMVID + "0 64 96\tWater\n")
     found, plan = read(tmp_path)
     assert texts(found) == {"bicyclist"}
     assert any("classes occur nowhere" in line and "water" in line for line in plan.problems.left_out)
@@ -210,6 +212,17 @@ def test_two_names_and_jpegs_of_black_and_white(tmp_path):
     assert (mask == (numbers == 255)).mean() > 0.98
 
 
+@pytest.mark.parametrize("file", ["classes.txt", "phrases.txt"])
+def test_small_objects_in_jpegs(tmp_path, file):
+    """Most pixels are black, as in many a palette."""
+    numbers = np.zeros((H, W), np.uint8)
+    numbers[8:16, 16:32] = 255
+    write(tmp_path, [numbers] * 2, where="masks/{}.jpg")
+    (tmp_path / file).write_text({"classes.txt": "background\nroad", "phrases.txt": "road"}[file])
+    mask = read(tmp_path)[0]["train", "0", "road"]
+    assert (mask == (numbers == 255)).mean() > 0.98
+
+
 def soft(values):
     """Edges blurred, as by resizing."""
     small = Image.fromarray(values.astype(np.uint8)).resize((W // 2, H // 2), Image.Resampling.BILINEAR)
@@ -257,8 +270,10 @@ def test_blurred_edges_are_black_and_white(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "values", [(0, 128, 255), (0, 1, 2), (1, 2, 3), (0, 100, 200, 255), (0, 127, 254), (0, 20, 40)]
-)
+    "values",
+    [(0, 128, 255), (0, 1, 2), (1, 2, 3), (0, 100, 200, 255), (0, 127, 254), (0, 20, 40), (0, 1, 255),
+     (0, 250, 255), (*range(21), 255)],
+)  # fmt: skip
 def test_more_than_two_values_are_never_black_and_white(tmp_path, values):
     save(tmp_path / "a.png", blocks(of=values).astype(np.uint8))
     assert values_of(epath.Path(tmp_path / "a.png")) is None
@@ -407,6 +422,15 @@ def test_the_version_that_fits_the_list_is_read(tmp_path, endings, names):
     unread = [line for line in plan.problems.notes if "are not read" in line]
     assert len(unread) == len(endings) - 1  # one line for a version, not one for a file
     assert not any("gtFine" in line and "without" in line for line in plan.problems.left_out)
+
+
+def test_an_image_without_the_version_that_is_read_is_left_out(tmp_path):
+    cityscapes(tmp_path, "labelIds", "labelTrainIds")
+    (tmp_path / "gtFine" / "train" / "x" / "x_1_gtFine_labelTrainIds.png").unlink()
+    (tmp_path / "classes.txt").write_text(TRAIN_NAMES)
+    found, plan = read(tmp_path)
+    assert {image for _, image, _ in found} == {"x_0"}
+    assert any("x_1_leftImg8bit.jpg has no file of classes" in line for line in plan.problems.left_out)
 
 
 def test_versions_that_fit_equally_are_an_error(tmp_path):

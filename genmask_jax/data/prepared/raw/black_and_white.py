@@ -9,9 +9,10 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from etils import epath
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 from PIL import Image
 
 from genmask_jax.data.prepared.raw.class_list import SAID, shown_colour
@@ -27,6 +28,8 @@ EVEN = 8
 """Levels of a channel by which the pixels of an even square may differ in a blurred or lossy mask."""
 BLURRED = 16
 """Values that a mask with blurred edges has more of."""
+NOISE = 0.01
+"""Largest share of pixels in even squares of neither value, where a mask with many values was once a JPEG."""
 BLACK = 0
 REMEDY = (
     "masks of several classes need, instead of phrases.txt, classes.txt (a name for each number) or "
@@ -79,21 +82,24 @@ def values_of(path: epath.Path) -> tuple[int, ...] | None:
     bright, dark = levels >= (1 - EDGE) * top, levels <= EDGE * top
     between = ~bright & ~dark
     white = int(found[np.argmax(np.where(level(found) >= (1 - EDGE) * top, counts, 0))])
-    if between.mean() > BETWEEN or _has_even_square(levels, between, lossy or len(found) > BLURRED):
+    if between.mean() > BETWEEN or _has_third_value(pixels, between, white, lossy):
         return None
     if np.mean(_off_the_line(pixels, levels, white) > NEAR) > EDGE / 10:
         return None
     return (BLACK, white) if dark.any() else (white,)
 
 
-def _has_even_square(levels: np.ndarray, between: Bool[np.ndarray, "H W"], blurred: bool) -> bool:
-    if min(levels.shape) < FLAT:
-        return bool(between.any())
-    windows = [np.lib.stride_tricks.sliding_window_view(a, (FLAT, FLAT)) for a in (levels, between)]
-    inside = windows[1].all((2, 3))
-    squares = windows[0][inside]
-    spread = squares.max((1, 2)) - squares.min((1, 2)) if len(squares) else np.zeros(0)
-    return bool((spread <= (3 * EVEN if blurred else 0)).any())
+def _has_third_value(pixels: np.ndarray, between: np.ndarray, white: int, lossy: bool) -> bool:
+    """Whether a square of FLAT pixels has neither value: it is even, and no edge."""
+    levels = level(pixels).astype(np.uint16)
+    square = np.ones((FLAT, FLAT), np.uint8)
+    spread = cv2.dilate(levels, square).astype(int) - cv2.erode(levels, square)
+    few = not lossy and len(np.unique(pixels)) <= BLURRED
+    inside = cv2.erode(between.astype(np.uint8), square) > 0
+    if (inside & (spread <= (0 if few else 3 * EVEN))).any():
+        return True
+    others = (spread == 0) & (pixels != pixels.min()) & (pixels != white)  # 0, 1 and 255
+    return not lossy and bool(others.any() if few else others.mean() > NOISE)
 
 
 def _off_the_line(pixels: np.ndarray, levels: np.ndarray, white: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.paths import listed
 
 FILES = re.compile(
-    r"(_?class(es)?|labels?|colou?rs?|palette|objectinfo150|obj|coco|voc|id2label|config|meta|data|dataset)"
+    r"(_?class(es)?|labels?|names|categor(y|ies)|colou?rs?|palette|objectinfo150|obj|coco|voc|id2label|config|meta|data|dataset)"
     r"([_ -]?(names?|labels?|list|dict|map|colou?rs?|palette|seg))*\.(txt|csv|tsv|names|json|ya?ml)",
     re.I,
 )
@@ -32,12 +32,14 @@ class ClassList:
     colours: as written, by colour (0xRRGGBB).
     source: the file, or files, that have them.
     counted: whether the numbers are the places of the names in a list.
+    standard: whether it is not the folder's own.
     """
 
     names: dict[int, str]
     colours: dict[int, str]
     source: str
     counted: bool = False
+    standard: bool = False
 
     def __len__(self) -> int:
         return max(len(self.names), len(self.colours))

@@ -44,8 +44,8 @@ def recognise(raw: epath.Path) -> Sighting:
     """What there is of this layout."""
     tree = find_pairs(raw, LABEL_SUFFIXES, Problems())
     paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
-    classes = _classes(raw, tree)
-    if classes is not None and paired:
+    classes = _classes(raw, tree) if paired else None
+    if classes is not None:
         return Sighting(f"{len(paired):,} images with a class for each pixel, {len(classes)} class names")
     if paired:
         meaning, _ = meaning_of(None, paired)
@@ -62,6 +62,10 @@ def recognise(raw: epath.Path) -> Sighting:
             f"{tree.unpaired[0].relative_to(raw)}",
             needs="give each image and its PNG the same name, images/X.jpg and masks/X.png",
         )
+    try:
+        classes = read_class_list(raw)
+    except UserError:  # of a file that may be no list
+        return Sighting()
     if classes is not None:
         return Sighting(
             saw=f"a class list of {len(classes)} names, and no PNG of class numbers",
@@ -76,7 +80,7 @@ def _classes(raw: epath.Path, tree: Tree) -> ClassList | None:
     stems = [path.stem for pair in tree.pairs for path in pair.annotations]
     for ending, train_ids in (("labelTrainIds", True), ("labelIds", False)):
         if listed is None and any(re.search(rf"_gt(Fine|Coarse)_{ending}$", stem) for stem in stems):
-            return ClassList(cityscapes_names(train_ids), {}, f"Cityscapes' {ending}")
+            return ClassList(cityscapes_names(train_ids), {}, f"Cityscapes' {ending}", standard=True)
     return listed
 
 
@@ -113,7 +117,8 @@ def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
     _need_difference(raw, list(scans.values()))
     meaning = by_values(meaning, seen, classes is not None and classes.counted)
     report_unexplained(meaning, list(scans.values()), problems)
-    report_unseen(meaning.names, seen, meaning.source, problems)
+    if classes is not None and not classes.standard:
+        report_unseen(meaning.names, seen, meaning.source, problems)
     planned = [(pairs[i], _plan(pairs[i], files[i][0], one, meaning, problems)) for i, one in scans.items()]
     if planned and not any(image is not None and image.expressions for _, image in planned):
         why = (problems.left_out or ["all pixels are background"])[0]

@@ -43,7 +43,7 @@ def plan_masks(
             continue
         if not mask.any():
             problems.note(f"{path} is black: it is kept with an empty mask")
-        before = drawn.get(text, mask)
+        before = drawn.setdefault(text, mask)
         if before.shape != mask.shape:
             problems.add(f"{path} has another size than other masks of {pair.image}")
             continue

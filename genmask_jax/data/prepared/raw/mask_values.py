@@ -25,6 +25,8 @@ LOOKED_AT = 16
 """Masks that tell how all are read."""
 FEW = 3
 """Colours of a standard palette that tell it from others."""
+RARE = 0.005
+"""Share of a mask's pixels below which a colour may be that of edges."""
 MOST = 0.8
 """Share of pixels that a standard palette explains in lossy masks; in others it explains all."""
 SOFT = 8
@@ -111,10 +113,14 @@ def meaning_of(classes: ClassList | None, paths: Sequence[epath.Path]) -> tuple[
         if share >= by_number or best is None:
             return _by_colour(classes.colours, classes.source), share
     elif by_number == 0.0:
+        fits = {}
         for source, table in _standard(classes, pictures).items():
             shares = [_explained(picture, table) for picture in pictures]
             if pictures and all(s >= (MOST if p[2] else 1.0) for s, p in zip(shares, pictures, strict=True)):
-                return _by_colour(table, source), _mean(shares)
+                fits[source] = _mean(shares), table
+        if fits:
+            source = max(fits, key=lambda name: fits[name][0])
+            return _by_colour(fits[source][1], source), fits[source][0]
     return best, by_number
 
 
@@ -154,7 +160,11 @@ def _mean(shares: Iterable[float]) -> float:
 
 def _standard(classes: ClassList | None, pictures: list[Picture]) -> dict[str, dict[int, str]]:
     """Names by standard colour that may be meant, by the name of the palette."""
-    found = {colour for colours, _, lossy in pictures if not lossy for colour in colours.tolist()}
+    found = {
+        colour
+        for colours, counts, _ in pictures
+        for colour in colours[counts >= RARE * counts.sum()].tolist()
+    }
     asked = [name for name in classes.names.values() if is_asked(name)] if classes else []
     tables = {}
     for name, standard in standard_tables().items():
@@ -164,7 +174,7 @@ def _standard(classes: ClassList | None, pictures: list[Picture]) -> dict[str, d
         if its or not asked:
             void = CITYSCAPES_VOID if name == "Cityscapes" else (BLACK,)
             its = its or {colour: n for n, colour in standard}
-            if not found or len(found & its.keys()) >= FEW:
+            if len(set(nearest(np.array(sorted(found), int), tuple(its), True).tolist()) - {NOTHING}) >= FEW:
                 tables[f"{name}'s colours"] = {**dict.fromkeys(void, "void"), **its}
     if classes and classes.names:
         of_voc = {voc_colour(n): text for n, text in classes.names.items() if 0 <= n < 255}

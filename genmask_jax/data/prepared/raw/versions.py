@@ -2,7 +2,8 @@
 
 Files of one image that differ in a number alone (X_mask.png, X_mask_1.png) are parts of its annotation.
 Others are versions of it: X_gtFine_labelIds.png and X_gtFine_labelTrainIds.png, or files of two folders. One
-version is read for the whole dataset, where an image has it: that which fits what is asked of it.
+version is read for the whole dataset, that which fits what is asked of it; an image without it has no
+annotation.
 """
 
 import collections
@@ -109,8 +110,9 @@ def chosen(
     kept, left = [], collections.Counter()
     for paths in annotations:
         names = sorted({version(path, raw) for path in paths}, key=lambda name: order.get(name, -1))
-        kept.append([path for path in paths if version(path, raw) == names[0]] if names else [])
-        left.update(version(path, raw) for path in paths if version(path, raw) != names[0])
+        best = names[0] if names and names[0] not in ranked[1:] else ""
+        kept.append([path for path in paths if version(path, raw) == best])
+        left.update(version(path, raw) for path in paths if version(path, raw) != best)
     for name, count in left.items():
         problems.note(f"{raw}: {count:,} files {name} are not read; {ranked[0]} are, which fit {asked}")
     return kept

@@ -1,0 +1,48 @@
+"""TensorBoard's event files, written with its own writer; where it is not installed, nothing is written."""
+
+import io
+import os
+import time
+from collections.abc import Mapping
+
+from absl import logging
+from etils import epath
+from PIL import Image
+
+from genmask_jax.extras import installed
+
+
+class Charts:
+    """Scalars and images of a run, for `tensorboard --logdir`; without a directory, nothing is written."""
+
+    def __init__(self, workdir: epath.Path | None):
+        self._writer = None
+        if workdir is None:
+            return
+        if not installed("tensorboard"):
+            logging.info('no TensorBoard events: pip install "genmask-jax[tensorboard]" to have them')
+            return
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of TensorFlow, where there is one
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._writer = EventFileWriter(str(workdir))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        self._add(step, [{"tag": name, "simple_value": value} for name, value in values.items()])
+
+    def image(self, step: int, name: str, content: bytes) -> None:
+        """`content`: of an image file, such as a PNG."""
+        width, height = Image.open(io.BytesIO(content)).size
+        image = {"width": width, "height": height, "colorspace": 3, "encoded_image_string": content}
+        self._add(step, [{"tag": name, "image": image}])
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def _add(self, step: int, values: list[dict]) -> None:
+        if self._writer is None:
+            return
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+
+        self._writer.add_event(Event(step=step, wall_time=time.time(), summary={"value": values}))

@@ -1,0 +1,94 @@
+"""Fine-tuning on a folder of images: what is checked before anything is trained, and how long to train."""
+
+import dataclasses
+
+from etils import epath
+
+from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
+from genmask_jax.data.prepared import records
+from genmask_jax.errors import UserError
+from genmask_jax.initial_weights import Pretrained, shapes_of
+from genmask_jax.instruction import factory
+from genmask_jax.models.vae import VAEConfig
+from genmask_jax.runs import load_vae
+from genmask_jax.sharding import make_mesh
+from genmask_jax.system import abstract_networks
+from genmask_jax.training.loop import check_batch
+from genmask_jax.training.vae import VAETask
+
+ENOUGH = {"mask_mIoU": 0.92, "image_psnr": 26.0}
+"""What a VAE must reach on the val images to be used as it is."""
+VISITS = 400
+"""How often a mask is trained on, at most: a few images need fewer steps than the config's."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a prepared folder is trained on.
+
+    masks: how many the train split has.
+    num_steps: of the training, of which each shows half a batch of masks, or a whole one without captions.
+    captioned: whether images of both splits have captions to learn to generate from.
+    split: the split to score.
+    phrase: something to ask for.
+    """
+
+    masks: int
+    num_steps: int
+    captioned: bool
+    split: str
+    phrase: str
+
+
+def make_plan(prepared: epath.PathLike, loop: LoopConfig) -> Plan:
+    """The plan for a dataset that launch/prepare_data.py made.
+
+    Raises:
+        UserError: it has no images to train on, or none to validate on.
+    """
+    splits = records.splits_of(prepared)
+    for split in ("train", "val"):
+        if split not in splits:
+            raise UserError(
+                f"{prepared}: the split {split} has no image; add images (one of every ten is held out, and "
+                "at least one)"
+            )
+    masks = records.read_index(prepared, "train").counts["expressions"]
+    captioned = all(records.read_index(prepared, split).counts["captions"] for split in ("train", "val"))
+    shown = loop.global_batch_size // 2 if captioned else loop.global_batch_size
+    return Plan(
+        masks=masks,
+        num_steps=min(loop.num_steps, max(1, -(-VISITS * masks // shown))),
+        captioned=captioned,
+        split="test" if "test" in splits else "val",
+        phrase=(*records.read_classes(prepared), "the object")[0],
+    )
+
+
+def check(config: TrainConfig, vae: VAEConfig, vae_config: VAETrainConfig) -> None:
+    """Checks everything that can be wrong without data.
+
+    Args:
+        config: of the training.
+        vae: the shape of the VAE that it will use.
+        vae_config: of a VAE's training.
+
+    Raises:
+        UserError: a batch cannot be divided over the devices, or `config.init`, the encoder's weights, the
+            image size and the VAE do not fit together.
+    """
+    mesh = make_mesh(config.mesh)
+    check_batch(config.loop, mesh)
+    check_batch(vae_config.loop, make_mesh(vae_config.mesh))
+    start = Pretrained(config.init, without_encoder=True) if config.init else None
+    encoder = factory.build(config.instruction, "", ["any text"])
+    adapted = start.covered if start and config.model.lora_rank else None
+    networks = abstract_networks(config, vae, encoder, mesh, adapted)
+    if start and not adapted:
+        start.covered(shapes_of(networks.abstract_params()))
+
+
+def score_vae(directory: epath.PathLike, data: VAETrainConfig) -> dict[str, float]:
+    """How well a trained VAE gives the val images of `data` back: the scores in `ENOUGH`, and others."""
+    shape, _ = load_vae(directory)
+    return VAETask(dataclasses.replace(data, vae=shape, init=str(directory))).score_start()
