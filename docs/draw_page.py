@@ -1,6 +1,6 @@
 """Draws the pictures of docs/demo.md: the page with the model in the package, in Chromium.
 
-python docs/draw_page.py        # needs requirements-test.txt, and Chromium on the PATH
+python docs/draw_page.py        # needs the extra test, and Chromium on the PATH
 """
 
 import pathlib

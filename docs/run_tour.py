@@ -1,6 +1,6 @@
 """Runs docs/tour.ipynb and keeps its outputs, without logs.
 
-python docs/run_tour.py        # needs requirements-test.txt
+python docs/run_tour.py        # needs the extra test
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""What pyproject.toml declares: all that is imported, in ranges that hold the pins of requirements.txt."""
+"""What pyproject.toml declares: all that is imported, in ranges that hold the pins of constraints.txt."""
 
 import ast
 import importlib.metadata
@@ -68,7 +68,7 @@ def test_everything_that_is_imported_is_declared():
 
 
 def test_the_pins_are_in_the_ranges_and_complete():
-    lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    lines = [line.split("#")[0].strip() for line in (ROOT / "constraints.txt").read_text().splitlines()]
     pins = dict(line.split("==") for line in lines if line)
     pins = {canonicalize_name(name): version for name, version in pins.items()}
     for requirement in [*CORE, *(one for some in EXTRAS.values() for one in some)]:

@@ -36,7 +36,7 @@ case $action in
     do_it gcloud compute tpus tpu-vm scp "$archive" "$name:genmask_jax.tar.gz" --zone="$zone" --worker=all
     on_all_workers 'set -e; mkdir -p genmask_jax; tar -xzf genmask_jax.tar.gz -C genmask_jax; cd genmask_jax
       '"${PYTHON:-python3}"' -m venv .venv
-      .venv/bin/pip install --quiet -c requirements.txt --editable ".[tpu,qwen,tensorboard]"'
+      .venv/bin/pip install --quiet -c constraints.txt --editable ".[tpu,qwen,tensorboard]"'
     ;;
   run)
     [[ -n "$command" ]] || usage

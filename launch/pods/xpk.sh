@@ -15,7 +15,7 @@ if [[ "${1:-}" == --dry-run ]]; then dry_run=true; shift; fi
 if [[ $# -ne 5 ]]; then sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; fi
 cluster=$1 workload=$2 tpu_type=$3 slices=$4 command=$5
 
-install='pip install --quiet -c requirements.txt -e ".[tpu,qwen,tensorboard]"'
+install='pip install --quiet -c constraints.txt -e ".[tpu,qwen,tensorboard]"'
 submit=(
   xpk workload create
   --cluster="$cluster" --workload="$workload" --tpu-type="$tpu_type" --num-slices="$slices"
