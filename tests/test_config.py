@@ -48,7 +48,6 @@ def test_every_config_is_valid_and_survives_json(path):
         ("timesteps.segment.low_share", 1.5, "low_share"),
         ("sampler.refine_t", -0.1, "refine_t"),
         ("model.num_heads", 5, "num_heads"),
-        ("optimizer.warmup_steps", 10_000, "warmup_steps"),
         ("optimizer.name", "sgd", "sgd"),
         ("optimizer.momentum", 0.9, "momentum: no such field"),
         ("optimizer.b1", 2.0, r"optimizer\.b1 must be in \[0, 1\)"),
