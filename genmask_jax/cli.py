@@ -21,7 +21,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from genmask_jax.errors import ArgumentError, UserError
+from genmask_jax.errors import ArgumentError, Stopped, UserError
 from genmask_jax.paths import DOWNLOAD, IMPORT, expand_flags, need_no_url
 
 flags.disclaim_key_flags()  # the flags that are defined here belong to the command that asks for them
@@ -163,6 +163,11 @@ def guard(main: Callable[[], None]) -> None:
         fail(_in_flags(error))
     except KeyboardInterrupt:
         fail("stopped by Ctrl-C")
+    except Stopped:
+        # Python's end would wait for a program that is being compiled, and crash in it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 def _is_ours(record: Any) -> bool:

@@ -35,6 +35,10 @@ class DamagedError(UserError):
     """Stored data or parameters that cannot be read."""
 
 
+class Stopped(SystemExit):
+    """Ends a process that was asked to stop and has nothing to lose; a thread may still compile."""
+
+
 def first_line(error: Exception) -> str:
     """What an error says, in at most 200 characters of one line."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]

@@ -21,6 +21,7 @@ from genmask_jax.demo.limits import (
 )
 from genmask_jax.errors import UserError
 from genmask_jax.inference.segmentation import Segmentation
+from genmask_jax.paths import write_text
 
 STRIP = 8
 """Steps that are shown beside a generated image."""
@@ -74,7 +75,7 @@ def build(handlers: Handlers, title: str, per_minute: int) -> gr.Blocks:
 def appearance(handlers: Handlers) -> dict[str, Any]:
     """Arguments of `Blocks.launch` for how the page looks."""
     icon = pathlib.Path(handlers.folder) / "icon.svg"
-    icon.write_text(style.ICON)
+    write_text(icon, style.ICON)
     return {"theme": style.theme(), "css": style.CSS, "favicon_path": icon}
 
 

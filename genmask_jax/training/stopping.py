@@ -1,7 +1,7 @@
 """Stopping a run: what SIGTERM (preemption) and SIGINT (Ctrl-C) do.
 
-Python calls signal handlers between two of its own instructions, so not while a program is compiled, which
-takes minutes for a large model. A thread therefore answers signals, as soon as they arrive.
+Python calls signal handlers between two of its own instructions, so not while code in C runs. A thread
+therefore answers signals, as soon as they arrive.
 """
 
 import os
@@ -14,6 +14,7 @@ import jax
 from absl import logging
 
 from genmask_jax import hosts
+from genmask_jax.errors import Stopped
 
 SIGNALS: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 TOGETHER = 1.0
@@ -78,7 +79,7 @@ class StopRequests:
         """In the main thread, when Python gets there."""
         if self._ends() and not self._raised:
             self._raised = True
-            raise SystemExit(1)
+            raise Stopped(1)
 
     def _listen(self) -> None:
         """In a thread: reads the number of every signal as it arrives, until the pipe is closed."""
