@@ -265,12 +265,22 @@ def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "con
     Raises:
         UserError: a field is unknown, missing, of the wrong type, or inconsistent with the others.
     """
+    _need_kind(kind, values, where)
     config = from_dict(kind, values, where)
     if isinstance(config, (TrainConfig, VAETrainConfig)):
         validate(config)
     elif isinstance(config, EvaluationConfig) and not config.benchmarks:
         raise UserError("config.benchmarks is empty; name some, such as reasonseg:val")
     return config
+
+
+def _need_kind(kind: type, values: ConfigDict | dict, where: str) -> None:
+    """Raises UserError if the values are those of another kind of config."""
+    users = {TrainConfig: "train", VAETrainConfig: "train_vae", EvaluationConfig: "evaluate"}
+    for other, user in users.items():
+        names = {field.name for field in dataclasses.fields(other)}
+        if other is not kind and kind in users and set(values) == names:
+            raise UserError(f"{where} is one for launch/{user}.py, not for launch/{users[kind]}.py")
 
 
 def validate(config: TrainConfig | VAETrainConfig) -> None:

@@ -118,13 +118,15 @@ def test_everything_is_checked_before_anything_is_done(raw, tmp_path, here):
     for field, said in wrong.items():
         with pytest.raises(UserError, match=re.escape(said)):
             planned(raw, tmp_path, field)
-    for option, said in {
-        "config": "there is no such file; by name there are",
-        "raw": "there is no such folder",
-        "start": "nope",
-    }.items():
+    for option, value, said in (
+        ("config", "nope", "there is no such file; by name there are"),
+        ("config", "vae_tiny", "--config=vae_tiny is one for launch/train_vae.py, not for launch/train.py"),
+        ("vae_config", "genmask_tiny", "config is one for launch/train.py, not for launch/train_vae.py"),
+        ("raw", "nope", "there is no such folder"),
+        ("start", "nope", "nope"),
+    ):
         with pytest.raises(UserError, match=said):
-            planned(**{"raw": raw, "tmp_path": tmp_path, option: "nope"})
+            planned(**{"raw": raw, "tmp_path": tmp_path, option: value})
     assert [path.name for path in (tmp_path / "mine").iterdir()] == []
 
 

@@ -112,8 +112,9 @@ def plan_run(arguments: argparse.Namespace, fields: list[str]) -> Run:
     if unknown:
         raise UserError(f"{unknown[0]}: no such flag; see --help")
     workdir = make_directory(arguments.workdir, "--workdir").resolve()
-    if not arguments.raw.is_dir():
+    if not arguments.raw.exists():
         raise UserError(f"--raw={arguments.raw}: there is no such folder")
+    from_config_dict(TrainConfig, cli.load_config(arguments.config), f"--config={arguments.config}")
     start = "" if arguments.start == NOTHING else arguments.start
     shape = read_vae_config(directory_of(start)) if start else None
     data = ["--config.data.name=image_folder", f"--config.data.path={workdir}/data"]
