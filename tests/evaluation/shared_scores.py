@@ -100,7 +100,7 @@ def vae(directory: str, data: Any, mesh: Any, count: int) -> dict[str, float]:
     task = VAETask(dataclasses.replace(config, loop=LoopConfig(num_eval_examples=count)))
     params = jax.device_get(task.start(jax.jit(task.init_params)(jax.random.key(0))))
     params = jax.device_put(params, state_shardings(params, mesh))
-    return task.evaluate(params, count, epath.Path(evaluate.WORKDIR.value))
+    return task.evaluate(params, count, epath.Path(evaluate.WORKDIR.value), lambda: None)
 
 
 if __name__ == "__main__":
