@@ -9,7 +9,6 @@ import pytest
 from conftest import micro_config, start
 from flax import nnx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.util import tensor_util
 
 from genmask_jax.config import VAETrainConfig
 from genmask_jax.hardware.cards import CARDS
@@ -142,8 +141,8 @@ def test_a_vae_is_trained_whole():
 
 
 def series(workdir, tag):
-    events = EventAccumulator(str(workdir), size_guidance={"tensors": 0}).Reload()
-    return [float(tensor_util.make_ndarray(event.tensor_proto)) for event in events.Tensors(tag)]
+    events = EventAccumulator(str(workdir), size_guidance={"scalars": 0}).Reload()
+    return [event.value for event in events.Scalars(tag)]
 
 
 def test_both_are_charted_where_the_peak_is_known(micro_vae, micro_run, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from tests.weights.reference import leaves, tensors
 
 
 def run(script, monkeypatch, *flags):
-    monkeypatch.setattr(sys, "argv", ["x", "qwen", *(f"--{flag}" for flag in flags)])
+    monkeypatch.setattr(sys, "argv", ["launch/x.py", "qwen", *(f"--{flag}" for flag in flags)])
     script.main()
 
 

@@ -56,7 +56,7 @@ def broken(hub, tmp_path):
 
 
 def run(script, monkeypatch, *flags):
-    monkeypatch.setattr(sys, "argv", ["x", "wan", *(f"--{flag}" for flag in flags)])
+    monkeypatch.setattr(sys, "argv", ["launch/x.py", "wan", *(f"--{flag}" for flag in flags)])
     script.main()
 
 
