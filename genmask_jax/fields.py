@@ -39,7 +39,7 @@ def read_dataclass(kind: type[C], path: epath.Path, parse: Callable[..., C] = fr
     try:
         values = json.loads(read_text(path))
     except ValueError as error:  # not JSON, or not text
-        raise UserError(f"{path}: this is no JSON ({error})") from error
+        raise UserError(f"{path}: this is not valid JSON ({error})") from error
     return parse(kind, values, str(path))
 
 

@@ -8,7 +8,7 @@
 phrase, or several: separated by semicolons, or in a file, one a line (--text=@phrases.txt). Files are named
 after their images (scene_mask.png), at the images' own size; those of several phrases have a number too, and
 the overlay of several phrases is a label map, whose legend is a file of its own. An image that cannot be
-read is named and costs no other.
+read is reported, and the others are segmented.
 
 Without --image: image.png, or image_1.png, ... and all of them in grid.png.
 """

@@ -214,7 +214,7 @@ def read_json(path: epath.Path) -> dict[str, Any]:
     except ValueError as error:  # not JSON, or not text
         if path.read_bytes().startswith(LFS_POINTER):
             raise UserError(f"{path}: {_why_damaged(path, error)}") from error
-        raise UserError(f"{path}: this is no JSON ({error}); download it again") from error
+        raise UserError(f"{path}: this is not valid JSON ({error}); download it again") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a JSON object is needed, not {type(values).__name__}; download it again")
     return values

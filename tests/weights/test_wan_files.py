@@ -266,7 +266,7 @@ def test_damaged_folders(broken, tmp_path):
     (broken / "vae" / "config.json").unlink()
     assert "it is needed beside the weights" in complaint(broken, ("vae",))
     (broken / "vae" / "config.json").write_text("{")
-    assert "this is no JSON" in complaint(broken, ("vae",))
+    assert "this is not valid JSON" in complaint(broken, ("vae",))
     shutil.rmtree(broken / "transformer")
     assert "no *.safetensors of the dit here; --only=vae leaves it out" in complaint(broken)
 

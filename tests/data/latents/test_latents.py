@@ -280,5 +280,5 @@ def test_mixed_and_damaged_caches(cache, vae, tmp_path):
     with pytest.raises(UserError, match=r"are of different caches: its field.vae"):
         store.read_identity(tmp_path)
     path.write_text("{")
-    with pytest.raises(UserError, match="this is no JSON"):
+    with pytest.raises(UserError, match="this is not valid JSON"):
         store.read_identity(tmp_path)

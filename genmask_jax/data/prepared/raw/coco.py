@@ -1,4 +1,4 @@
-"""Entries of COCO's JSON files. Each is checked on its own, so that a bad one costs no other."""
+"""Entries of COCO's JSON files. Each is checked on its own: a bad one is left out, the others are read."""
 
 import dataclasses
 from collections.abc import Hashable

@@ -1,4 +1,4 @@
-"""What is wrong with raw data: collected, so that one bad entry costs no other, and each cause said once."""
+"""What is wrong with raw data, collected: each cause is reported once, and everything else is used."""
 
 import collections
 from collections.abc import Iterable
