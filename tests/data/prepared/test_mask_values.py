@@ -177,6 +177,80 @@ def test_colours_with_phrases_are_no_black_and_white_masks(tmp_path):
     assert texts(read(tmp_path)[0]) == {"animal", "bicyclist", "sky", "road"}
 
 
+# Palettes
+
+VOC_NAMES = "background\naeroplane\nbicycle\nbird"
+
+
+def levels(colour):
+    return colour >> 16, colour >> 8 & 255, colour & 255
+
+
+def in_order(numbers, order):
+    """Numbers in VOC's colours, with a palette in that order, as `Image.quantize` saves RGB."""
+    return paletted(np.argsort(order)[numbers], [levels(voc_colour(n)) for n in order])
+
+
+@pytest.mark.parametrize("orders", [([2, 0, 3, 1], [1, 3, 0, 2]), ([2, 0, 3, 1], [2, 0, 3, 1])])
+def test_palettes_in_vocs_colours_are_read_by_colour(tmp_path, orders):
+    numbers = [blocks(i, range(4)) for i in range(2)]
+    masks = [in_order(values, order) for values, order in zip(numbers, orders, strict=True)]
+    write(tmp_path, masks, classes__txt=VOC_NAMES)
+    found, plan = read(tmp_path)
+    names = VOC_NAMES.split("\n")
+    assert texts(found) == set(names[1:])
+    for (_, image, text), mask in found.items():
+        np.testing.assert_array_equal(mask, numbers[int(image)] == names.index(text))
+    assert plan.problems.left_out == []
+
+
+def test_quantized_black_and_white_is_read_by_colour(tmp_path):
+    numbers = [blocks(i, (0, 1)) for i in range(2)]
+    masks = [paletted(numbers[0], [(0, 0, 0), (255, 255, 255)]),
+             paletted(1 - numbers[1], [(255, 255, 255), (0, 0, 0)])]  # fmt: skip
+    write(tmp_path, masks, classes__txt="background\nroad")
+    for (_, image, _), mask in read(tmp_path)[0].items():
+        np.testing.assert_array_equal(mask, numbers[int(image)] == 1)
+
+
+def test_palettes_at_the_numbers_of_the_list_are_read_by_number(tmp_path):
+    numbers = blocks(of=(0, 1, 2, 255))
+    for i, colours in enumerate(
+        ([levels(voc_colour(n)) for n in range(256)], [(n, 9, n) for n in range(256)])
+    ):
+        raw = tmp_path / str(i)
+        write(raw, [paletted(numbers, colours)] * 2, classes__txt=VOC_NAMES)
+        found, plan = read(raw)
+        np.testing.assert_array_equal(found["train", "0", "bicycle"], numbers == 2)
+        assert "classes.txt: 1 of 4 classes occur nowhere (bird)" in plan.problems.left_out[0]
+
+
+def test_palettes_that_differ_and_that_no_table_explains_are_an_error(tmp_path):
+    colours = [(9, 9, 9), (200, 0, 7), (0, 200, 7)]
+    masks = [paletted(blocks(), colours), paletted(blocks(), colours[::-1])]
+    write(tmp_path, masks, classes__txt="road\nsky\ntree")
+    says = (
+        r"0.png and .*1.png have different palettes \(0 is \(9, 9, 9\) in the one, \(0, 200, 7\) in the other"
+    )
+    with pytest.raises(UserError, match=says):
+        read(tmp_path)
+    (tmp_path / "label_colors.txt").write_text("9 9 9 road\n200 0 7 sky\n0 200 7 tree")
+    np.testing.assert_array_equal(read(tmp_path)[0]["val", "1", "road"], blocks() == 2)
+
+
+def test_a_few_stray_pixels_do_not_keep_colours_from_being_read(tmp_path):
+    numbers = blocks(of=range(4))
+    masks = [np.array([levels(voc_colour(n)) for n in range(4)], np.uint8)[numbers] for _ in range(2)]
+    masks[0][0, :3] = (1, 2, 3)
+    write(tmp_path, masks, classes__txt=VOC_NAMES)
+    found, plan = read(tmp_path)
+    np.testing.assert_array_equal(found["val", "1", "bird"], numbers == 3)
+    (line,) = plan.problems.left_out
+    assert line.startswith(
+        "the colour (1, 2, 3) has no name in classes.txt, in VOC's colours; the pixels, in 1 "
+    )
+
+
 # Black and white
 
 

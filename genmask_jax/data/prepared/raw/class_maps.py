@@ -130,7 +130,10 @@ def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
 
 def _misfit(classes: ClassList | None, paths: list[epath.Path]) -> tuple[float, ...]:
     """How badly the list explains masks: the share of pixels that it does not, of names they lack."""
-    meaning, share = meaning_of(classes, paths)
+    try:
+        meaning, share = meaning_of(classes, paths)
+    except UserError:  # of palettes that differ
+        meaning, share = None, 0.0
     if meaning is None:
         return (1.0, 0.0, 0.0)
     seen: set[int] = set()

@@ -99,6 +99,19 @@ def read_colours(path: epath.Path) -> tuple[np.ndarray, bool]:
     return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2], lossy
 
 
+def palette_of(path: epath.Path) -> dict[int, int]:
+    """The colours (0xRRGGBB) of the indices that an image with a palette uses; {} if it has none."""
+    try:
+        with path.open("rb") as file:
+            if Image.open(file).mode != "P":
+                return {}
+        numbers, (colours, _) = read_numbers(path), read_colours(path)
+    except (*UNREADABLE, ValueError):
+        return {}
+    found, first = np.unique(numbers, return_index=True)
+    return dict(zip(found.tolist(), colours.ravel()[first].tolist(), strict=True))
+
+
 def nearest(found: np.ndarray, colours: tuple[int, ...], lossy: bool) -> np.ndarray:
     """The place in `colours` of each of the colours [N], NOTHING where there is none; int32 [N]."""
     best = np.full(len(found), NOTHING, np.int32)

@@ -13,10 +13,18 @@ from etils import epath
 
 from genmask_jax.data.masks import Size
 from genmask_jax.data.prepared.raw.class_list import SAID, ClassList, shown_colour
-from genmask_jax.data.prepared.raw.label_files import MANY, NOTHING, nearest, read_colours, read_numbers
+from genmask_jax.data.prepared.raw.label_files import (
+    MANY,
+    NOTHING,
+    nearest,
+    palette_of,
+    read_colours,
+    read_numbers,
+)
 from genmask_jax.data.prepared.raw.names import is_asked, is_ignored, phrase
 from genmask_jax.data.prepared.raw.palettes import CITYSCAPES_VOID, standard_tables, voc_colour
 from genmask_jax.data.prepared.raw.problems import Problems
+from genmask_jax.errors import UserError
 
 VOID = {-1, 255, 65535}
 """Numbers of pixels that do not count, unless they have a name."""
@@ -28,7 +36,9 @@ FEW = 3
 RARE = 0.005
 """Share of a mask's pixels below which a colour may be that of edges."""
 MOST = 0.8
-"""Share of pixels that a standard palette explains in lossy masks; in others it explains all."""
+"""Share of pixels that a standard palette explains in lossy masks."""
+NEARLY = 0.99
+"""The same in others, where a few pixels may be stray."""
 SOFT = 8
 """More values than these between 0 and 255 are those of blurred edges."""
 SOLID = 3
@@ -69,6 +79,10 @@ class Scan:
     stray: tuple[int, ...] = ()
 
 
+Picture = tuple[np.ndarray, np.ndarray, bool]
+"""Colours [N], how often each occurs [N], and whether they are lossy."""
+
+
 def scan(path: epath.Path, colours: tuple[int, ...]) -> Scan:
     """What a mask holds, by `colours` if there are any. Raises ValueError if it cannot be read."""
     if not colours:
@@ -102,34 +116,103 @@ def meaning_of(classes: ClassList | None, paths: Sequence[epath.Path]) -> tuple[
     """How masks are read, and the share of a sample's pixels that it explains; None if nothing says.
 
     Numbers are as listed: see `by_values` for masks of black and white.
+
+    Raises:
+        UserError: palettes differ from file to file, and no table names their colours.
     """
     sample = paths[:: max(1, len(paths) // LOOKED_AT)][:LOOKED_AT]
     pictures = [picture for path in sample if (picture := _picture(path)) is not None]
     names = classes.names if classes else {}
     by_number = _mean(_explained_numbers(path, names) for path in sample) if names else 0.0
-    best = Meaning(names, (), classes.source) if classes and names else None
     if classes and classes.colours:
         share = _mean(_explained(picture, classes.colours) for picture in pictures)
-        if share >= by_number or best is None:
+        if share >= by_number or not names:
             return _by_colour(classes.colours, classes.source), share
-    elif by_number == 0.0:
-        fits = {}
-        for source, table in _standard(classes, pictures).items():
-            shares = [_explained(picture, table) for picture in pictures]
-            if pictures and all(s >= (MOST if p[2] else 1.0) for s, p in zip(shares, pictures, strict=True)):
-                fits[source] = _mean(shares), table
-        if fits:
-            source = max(fits, key=lambda name: fits[name][0])
-            return _by_colour(fits[source][1], source), fits[source][0]
-    return best, by_number
+    elif by_number == 0.0 and (fits := _fitting(_standard(classes, pictures), pictures)):
+        return _best(fits)
+    if classes is None or not names:
+        return None, by_number
+    palettes = {path: palette for path in sample if (palette := palette_of(path))}
+    by_palette = _of_palettes(classes, palettes, pictures)
+    return by_palette or (Meaning(names, (), classes.source), by_number)
+
+
+def _of_palettes(
+    classes: ClassList, palettes: dict[epath.Path, dict[int, int]], pictures: list[Picture]
+) -> tuple[Meaning, float] | None:
+    """How palettes are read whose indices are not the list's numbers; None if they are.
+
+    Raises:
+        UserError: palettes differ, and no table names their colours.
+    """
+    if not palettes:
+        return None
+    used = {(index, colour) for palette in palettes.values() for index, colour in palette.items()}
+    used = {(index, colour) for index, colour in used if index in classes.names or index not in VOID}
+    clash = len({index for index, _ in used}) < len(used)
+    tables = _standard(classes, pictures)
+    if classes.colours:
+        tables = {classes.source: classes.colours, **tables}
+    if not clash:
+        tables.pop(f"{classes.source}, in black and white", None)
+    fits = _fitting(tables, pictures, MOST if clash else NEARLY)
+    if clash and not fits:
+        _name_clash(classes, palettes)
+    as_listed = any(
+        all(_same(classes.names.get(index), table.get(colour)) for index, colour in used)
+        for _, table in fits.values()
+    )
+    return _best(fits) if fits and (clash or not as_listed) else None
+
+
+def _same(one: str | None, other: str | None) -> bool:
+    """Whether two names, None where there is none, are the same class, or no class that counts."""
+    a, b = (None if name is None or is_ignored(name) else phrase(name) for name in (one, other))
+    return a == b
+
+
+def _name_clash(classes: ClassList, palettes: dict[epath.Path, dict[int, int]]) -> None:
+    """Raises UserError that names two files whose palettes show an index in two colours."""
+    first: dict[int, tuple[int, epath.Path]] = {}
+    for path, palette in palettes.items():
+        for index, colour in palette.items():
+            its, other = first.setdefault(index, (colour, path))
+            if its != colour and (index in classes.names or index not in VOID):
+                raise UserError(
+                    f"{other} and {path} have different palettes ({index} is {shown_colour(its)} in the one, "
+                    f"{shown_colour(colour)} in the other), so that the numbers of {classes.source} do not "
+                    "say which class each means; write label_colors.txt with a line such as "
+                    "`128 64 128 road` for each colour"
+                )
+
+
+def _fitting(
+    tables: dict[str, dict[int, str]], pictures: list[Picture], least: float = NEARLY
+) -> dict[str, tuple[float, dict[int, str]]]:
+    """The tables that explain every picture, each with the share of pixels, by source.
+
+    Args:
+        tables: names by colour, by source.
+        pictures: to be explained.
+        least: the share of a lossless picture's pixels that a table must explain.
+    """
+    fits = {}
+    for source, table in tables.items():
+        shares = [_explained(picture, table) for picture in pictures]
+        needed = [MOST if lossy else least for _, _, lossy in pictures]
+        if pictures and all(share >= need for share, need in zip(shares, needed, strict=True)):
+            fits[source] = _mean(shares), table
+    return fits
+
+
+def _best(fits: dict[str, tuple[float, dict[int, str]]]) -> tuple[Meaning, float]:
+    source = max(fits, key=lambda name: fits[name][0])
+    share, table = fits[source]
+    return _by_colour(table, source), share
 
 
 def _by_colour(table: dict[int, str], source: str) -> Meaning:
     return Meaning(dict(enumerate(table.values())), tuple(table), source)
-
-
-Picture = tuple[np.ndarray, np.ndarray, bool]
-"""Colours [N], how often each occurs [N], and whether they are lossy."""
 
 
 def _picture(path: epath.Path) -> Picture | None:
