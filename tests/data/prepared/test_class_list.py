@@ -39,6 +39,16 @@ NUMBERS = {
     "one name with a number": ("2 wheeler", {0: "2 wheeler"}),
     "numbers behind all names": ("lane 1\nlane 2", {0: "lane 1", 1: "lane 2"}),
     "one numbered name": ("1 road", {1: "road"}),
+    "0. sky": ("0. road\n1. sky", {0: "road", 1: "sky"}),
+    "0) sky": ("0) road\n1) sky", {0: "road", 1: "sky"}),
+    "0 - sky": ("0 - road\n1 - sky", {0: "road", 1: "sky"}),
+    "0=sky": ("0=road\n1=sky", {0: "road", 1: "sky"}),
+    "[0] sky": ("[0] road\n[1] sky", {0: "road", 1: "sky"}),
+    "sky = 0": ("road = 1\nsky = 0", {1: "road", 0: "sky"}),
+    "sky (0)": ("road (1)\nsky (0)", {1: "road", 0: "sky"}),
+    "from one on": ("1. road\n2. sky", {1: "road", 2: "sky"}),
+    "names with dashes and points": ("2-wheeler\n2.5D", {0: "2-wheeler", 1: "2.5D"}),
+    "pandas' table": (",name\n0,road\n1,sky", {0: "road", 1: "sky"}),
     "a table": ("id,name\n3,road\n0,sky", {3: "road", 0: "sky"}),
     "a table with columns the other way": ("name;class_id\nroad;3", {3: "road"}),
     "Roboflow's": ("Pixel Value, Class\n0, background\n1, leaf", {0: "background", 1: "leaf"}),
@@ -51,6 +61,39 @@ NUMBERS = {
 def test_the_number_of_every_name(tmp_path, case):
     content, expected = NUMBERS[case]
     assert classes(tmp_path, classes__txt=content).names == expected
+
+
+@pytest.mark.parametrize("heading", ["class", "Name", "classes", "label", '"category"', "class_name"])
+@pytest.mark.parametrize("file", ["classes__csv", "classes__txt"])
+def test_the_heading_of_one_column_is_no_class(tmp_path, file, heading):
+    assert classes(tmp_path, **{file: f"{heading}\nroad\nsky"}).names == {0: "road", 1: "sky"}
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("classes__json", '["__ignore__", "_background_", "car"]'),
+        ("classes__yaml", "names: [__ignore__, _background_, car]"),
+    ],
+)
+def test_labelmes_first_name_is_minus_one_in_every_format(tmp_path, file, content):
+    assert classes(tmp_path, **{file: content}).names == {-1: "__ignore__", 0: "_background_", 1: "car"}
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("classes__json", '[null, "car"]'),
+        ("classes__json", '{"0": null, "1": "car"}'),
+        ("classes__yaml", "names:\n-\n- car"),
+        ("classes__yaml", "names: {0: null, 1: car}"),
+        ("classes__yaml", "names: [~, car]"),
+    ],
+)
+def test_nobody_asks_for_null(tmp_path, file, content):
+    names = classes(tmp_path, **{file: content}).names
+    assert names[1] == "car"
+    assert is_ignored(names[0])
 
 
 def test_the_first_of_ades_synonyms_is_asked_for(tmp_path):
@@ -116,6 +159,7 @@ def test_the_colour_of_every_name(tmp_path, case):
     [
         ("0 road\nsky\n", "'sky' has no number"),
         ("road,0\nsky\n", "'sky' has no number"),
+        ("0. road\nsky\n", "'sky' has no number"),
         ("0 road\n0 sky\n", "the number 0 has two names"),
         ("road 1\n2 sky\n", "some lines begin with a number, others end with one"),
         ("road\n# sky\n", "line 2 may be a comment or a name"),
@@ -160,7 +204,8 @@ def test_lists_are_found_in_folders(tmp_path):
     "name",
     ["__ignore__", "_ignore_", "Ignore", "IGNORED", "void class", "Class_Void", "ignored region",
      "unlabeled area", "Unlabelled", "un-labelled", "UNLABELED", "Don't care", "dont_care", "DontCare",
-     "No label", "ignore_255"],
+     "No label", "ignore_255", "to_ignore", "region to ignore", "void_border",
+     "non labeled", "out of roi", "N/A", "null", "NaN", "~"],
 )  # fmt: skip
 def test_classes_that_do_not_count(name):
     assert is_ignored(name)
@@ -168,14 +213,17 @@ def test_classes_that_do_not_count(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["background", "__background__", "_background_", "BG", "Back ground", "Background class"]
+    "name",
+    ["background", "__background__", "_background_", "BG", "Back ground", "Background class", "no object"],
 )
 def test_classes_that_nobody_asks_for(name):
     assert is_background(name)
     assert not is_asked(name)
 
 
-@pytest.mark.parametrize("name", ["avoid", "class", "label", "the area", "voidance", "bag", "ignorance"])
+@pytest.mark.parametrize(
+    "name", ["avoid", "class", "label", "the area", "voidance", "bag", "ignorance", "no", "border", "na"]
+)
 def test_other_classes_are_asked_for(name):
     assert is_asked(name)
 

@@ -1,7 +1,7 @@
 """Files that name classes, as rows of a number, a name and a colour, in the forms that common tools write.
 
     road                        a name a line; the first has the number 0, and an empty line a number, too
-    0 road | 0,road | road,0    a name and its number
+    0 road | 0,road | road,0    a name and its number; also 0. road, 0) road, [0] road, 0 - road, road = 0
     64 128 64<TAB>Animal        a colour and a name (CamVid's label_colors.txt), in either order
     road:128,64,128::           VOC's and CVAT's labelmap.txt
     name,r,g,b                  a table with a heading (class_dict.csv, _classes.csv, objectInfo150.txt)
@@ -39,16 +39,33 @@ class Row:
 KEYS = ("id2label", "names", "class_names", "classes", "labels", "categories", "label2id", "items")
 """Below which YAML and JSON have names."""
 NAME = ("readable", "name", "title", "label", "class", "classname", "category", "labelname")
-NUMBER = ("pixelvalue", "id", "classid", "labelid", "index", "idx", "number", "value", "classnumber")
+NUMBER = (
+    *("pixelvalue", "id", "classid", "labelid", "index", "idx", "number", "value", "classnumber"),
+    *("", "unnamed"),  # the index that pandas writes
+)
 COLOUR = ("color", "colour", "colorrgb", "rgb", "hex", "colorhex")
 CHANNELS = (("r", "red"), ("g", "green"), ("b", "blue"))
 """Headings of columns, and keys of entries, in lower case and letters alone."""
+TITLE = re.compile(r"(class|label|category)([_ ]?names?)?|names?|classes|labels|categories", re.I)
+"""The heading of a list of one column."""
 COLOUR_FIRST = re.compile(r"(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+([^\s\d].*)$")
 COLOUR_LAST = re.compile(r"(.*[^\s,;:])[\s,;:]+(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})$")
 LABELMAP = re.compile(r"([^:]+):(\d{1,3}),(\d{1,3}),(\d{1,3})(:[^:]*){0,2}$")
 HEX = re.compile(r"(.*[^\s,;:])[\s,;:]+(#[0-9a-f]{6})$", re.I)
-NUMBER_FIRST = re.compile(r"(-?\d+)[\s:,;]+(\S.*)$")
-NUMBER_LAST = re.compile(r"(.*[^\s:,;])[\s:,;]+(-?\d+)$")
+NUMBER_FIRST = (
+    re.compile(r"(?P<number>-?\d+)\s*(?:[.)](?!\d)|[:=]>?|\s-+>?\s)\s*(?P<name>\S.*)$"),
+    re.compile(r"[\[(](?P<number>-?\d+)[\])][\s:=,;-]*(?P<name>\S.*)$"),
+    re.compile(r"(?P<number>-?\d+)[\s:,;]+(?P<name>\S.*)$"),
+)
+NUMBER_LAST = (
+    re.compile(r"(?P<name>.*[^\s=-])\s*(?:[:=]>?|\s-+>?\s)\s*(?P<number>-?\d+)$"),
+    re.compile(r"(?P<name>.*[^\s:=,;-])[\s:=,;-]*[\[(](?P<number>-?\d+)[\])]$"),
+    re.compile(r"(?P<name>.*[^\s:,;])[\s:,;]+(?P<number>-?\d+)$"),
+)
+NULL = "null"
+"""The name of a class that has none in YAML or JSON; nobody asks for it."""
+IGNORE = "__ignore__"
+"""The first class of labelme's lists, whose number is -1."""
 
 
 def read_rows(path: epath.Path) -> list[Row]:
@@ -124,9 +141,9 @@ def _from_colours(lines: list[str]) -> list[Row]:
             named = [(name.strip(), _colour(shade)) for name, shade in pairs]
         except ValueError:
             continue
-        numbers = [NUMBER_FIRST.match(name) for name, _ in named]
+        numbers = [_numbered(name, NUMBER_FIRST) for name, _ in named]
         if all(numbers):
-            return [Row(m[2], int(m[1]), c) for m, (_, c) in zip(numbers, named, strict=True) if m]
+            return [Row(n[1], n[0], c) for n, (_, c) in zip(numbers, named, strict=True) if n]
         return [Row(name, None, colour) for name, colour in named]
     return []
 
@@ -135,18 +152,26 @@ def _from_lines(lines: list[str], path: epath.Path) -> list[Row]:
     """Names, or numbers and names."""
     while lines and re.match(r"#(\s|#|$)", lines[0]):
         del lines[0]
+    if len(lines) > 1 and TITLE.fullmatch(_unquoted(lines[0])):
+        del lines[0]
     there = [line for line in lines if line and not re.match(r"#\s", line)]
     pairs = _columns(there)
-    for form, name, number in ((NUMBER_FIRST, 2, 1), (NUMBER_LAST, 1, 2)):
-        found = [form.match(line) for line in there]
+    for forms in (NUMBER_FIRST, NUMBER_LAST):
+        found = [_numbered(line, forms) for line in there]
         if not pairs and found and all(found):
-            pairs = [(int(match[number]), match[name]) for match in found if match]
-            pairs = pairs if _is_numbering(pairs, form is NUMBER_FIRST) else []
+            pairs = [pair for pair in found if pair]
+            pairs = pairs if _is_numbering(pairs, forms is NUMBER_FIRST) else []
     if pairs:
         return [Row(_unquoted(name), number) for number, name in pairs]
     _need_one_form(lines, there, path)
-    first = 1 if lines and lines[0] == "__ignore__" else 0  # labelme's, whose number is -1
+    first = 1 if lines and lines[0] == IGNORE else 0
     return [Row(_unquoted(line), i - first, counted=True) for i, line in enumerate(lines) if line]
+
+
+def _numbered(line: str, forms: tuple[re.Pattern[str], ...]) -> tuple[int, str] | None:
+    """The number and the name of a line, in the first of the forms that it has."""
+    match = next((match for form in forms if (match := form.match(line))), None)
+    return None if match is None else (int(match["number"]), match["name"])
 
 
 def _columns(lines: list[str]) -> list[tuple[int, str]]:
@@ -174,9 +199,9 @@ def _is_numbering(pairs: list[tuple[int, str]], first: bool) -> bool:
 
 def _need_one_form(lines: list[str], there: list[str], path: epath.Path) -> None:
     """Raises UserError for a list whose lines cannot all be names."""
-    numbered = [bool(NUMBER_FIRST.match(line)) for line in there]
-    if numbered and re.match(r"[01][\s:,;]", there[0]) and not all(numbered):
-        odd = there[numbered.index(False)]
+    numbered = [_numbered(line, NUMBER_FIRST) for line in there]
+    if there and numbered[0] and numbered[0][0] in (0, 1) and not all(numbered):
+        odd = there[numbered.index(None)]
         raise UserError(f"{path}: {odd!r} has no number, other lines have; write `number name` in each")
     if len(there) == 1 and len(re.split(r"[,;\t]", there[0])) > 2:
         raise UserError(f"{path}: {there[0]!r} is one line; write a name in each line")
@@ -184,7 +209,7 @@ def _need_one_form(lines: list[str], there: list[str], path: epath.Path) -> None
     if any(ends) and not all(ends):
         odd = there[next(i for i, end in enumerate(ends) if not end)]
         raise UserError(f"{path}: {odd!r} has no number, other lines have; write `number name` in each")
-    last = [bool(NUMBER_LAST.match(line)) for line in there]
+    last = [_numbered(line, NUMBER_LAST) for line in there]
     if any(numbered) and any(last) and all(a or b for a, b in zip(numbered, last, strict=True)):
         raise UserError(
             f"{path}: some lines begin with a number, others end with one; write `number name` in each"
@@ -218,8 +243,14 @@ def _from_content(content: Any, path: epath.Path) -> list[Row]:
 def _from_mapping(content: Mapping[Any, Any], path: epath.Path) -> list[Row]:
     """Names by number, numbers by name, or colours by name; else []."""
     numbers = [_integer(value) for value in content.values()]
-    if all(_integer(key) is not None and isinstance(value, (str, Mapping)) for key, value in content.items()):
-        rows = [_from_entry(one, path) if isinstance(one, Mapping) else Row(one) for one in content.values()]
+    if all(
+        _integer(key) is not None and isinstance(value, (str, Mapping, type(None)))
+        for key, value in content.items()
+    ):
+        rows = [
+            _from_entry(one, path) if isinstance(one, Mapping) else Row(one or NULL)
+            for one in content.values()
+        ]
         return [
             dataclasses.replace(row, number=_integer(key)) for row, key in zip(rows, content, strict=True)
         ]
@@ -235,9 +266,10 @@ def _from_mapping(content: Mapping[Any, Any], path: epath.Path) -> list[Row]:
 
 
 def _from_list(content: list[Any], path: epath.Path) -> Iterator[Row]:
-    for i, entry in enumerate(content):
-        if isinstance(entry, str):
-            yield Row(entry, i, counted=True)
+    first = 1 if content and (content[0] == IGNORE) else 0
+    for i, entry in enumerate(content, -first):
+        if entry is None or isinstance(entry, str):
+            yield Row(entry or NULL, i, counted=True)
         elif isinstance(entry, Mapping):
             row = _from_entry(entry, path)
             yield row if row.number is not None else dataclasses.replace(row, number=i)

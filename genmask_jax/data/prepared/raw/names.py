@@ -10,10 +10,11 @@ GENERIC = {
 IGNORED = {
     *("ignore", "ignored", "void", "voids", "dontcare", "donotcare", "unlabelled", "unlabeled", "unlabel"),
     *("unlabled", "nolabel", "notlabelled", "notlabeled", "unannotated", "notannotated", "unclassified"),
-    *("undefined", "unspecified", "unknown", "invalid", "nodata"),
+    *("undefined", "unspecified", "unknown", "invalid", "nodata", "null", "nan", "n/a", "~"),
+    *("toignore", "tobeignored", "voidborder", "nonlabelled", "nonlabeled", "outofroi"),
 }
 """Classes whose pixels do not count, in lower case and without what is between their words."""
-BACKGROUND = {"background", "backgrounds", "bg", "bkg", "bkgd", "bgd", "none"}
+BACKGROUND = {"background", "backgrounds", "bg", "bkg", "bkgd", "bgd", "none", "noobject", "noobjects"}
 """Classes that nobody asks for: their pixels belong to no other class."""
 
 
@@ -38,6 +39,6 @@ def is_asked(name: str) -> bool:
 
 
 def _forms(name: str) -> set[str]:
-    """The name's letters, with and without its generic words."""
+    """The name, and its letters with and without its generic words."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"['’]", "", name.lower()))
-    return {"".join(words), "".join(word for word in words if word not in GENERIC)}
+    return {name.strip().lower(), "".join(words), "".join(word for word in words if word not in GENERIC)}
