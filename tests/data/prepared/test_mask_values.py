@@ -11,7 +11,13 @@ from test_layouts import read
 from genmask_jax.data.masks import decode
 from genmask_jax.data.prepared.prepare import prepare
 from genmask_jax.data.prepared.raw.black_and_white import values_of
-from genmask_jax.data.prepared.raw.palettes import ADE20K, cityscapes_names, standard_tables, voc_colour
+from genmask_jax.data.prepared.raw.palettes import (
+    ADE20K,
+    CITYSCAPES_ALL,
+    cityscapes_names,
+    standard_tables,
+    voc_colour,
+)
 from genmask_jax.errors import UserError
 
 H, W = 40, 48
@@ -272,6 +278,14 @@ def test_white_is_void_beside_the_number_one(tmp_path):
         np.testing.assert_array_equal(mask, numbers[int(image)] == 1)
 
 
+@pytest.mark.parametrize("names", ["background\nroad", "road"])
+def test_one_and_white_in_different_masks_are_an_error(tmp_path, names):
+    masks = [blocks(0, (0, 1)).astype(np.uint8), blocks(1, (0, 255)).astype(np.uint8)]
+    write(tmp_path, masks, classes__txt=names)
+    with pytest.raises(UserError, match=r"0.png has the value 1, .*1.png has 255 and no 1: save all masks"):
+        read(tmp_path)
+
+
 @pytest.mark.parametrize("white", [1, 255])
 def test_a_single_name_is_that_of_white(tmp_path, white):
     numbers = blocks(of=(0, white)).astype(np.uint8)
@@ -496,6 +510,48 @@ def test_the_version_that_fits_the_list_is_read(tmp_path, endings, names):
     unread = [line for line in plan.problems.notes if "are not read" in line]
     assert len(unread) == len(endings) - 1  # one line for a version, not one for a file
     assert not any("gtFine" in line and "without" in line for line in plan.problems.left_out)
+
+
+ALL_NAMES = "\n".join(name for number, name in CITYSCAPES_ALL.items() if number >= 0)
+
+
+@pytest.mark.parametrize(
+    ("endings", "names", "read_is"),
+    [
+        (("labelIds",), TRAIN_NAMES, "labelIds"),
+        (("labelIds",), "\n".join(reversed(TRAIN_NAMES.split("\n"))), "labelIds"),
+        (("labelTrainIds",), ALL_NAMES, "labelTrainIds"),
+        (("labelTrainIds",), ALL_NAMES + "\nlicense plate", "labelTrainIds"),
+        (("labelIds", "labelTrainIds"), ALL_NAMES, "labelIds"),
+        (("labelIds", "labelTrainIds", "color"), TRAIN_NAMES, "labelTrainIds"),
+    ],
+)
+def test_the_names_of_cityscapes_files_say_their_numbers(tmp_path, endings, names, read_is):
+    ids = cityscapes(tmp_path, *endings)
+    (tmp_path / "classes.txt").write_text(names)
+    found, plan = read(tmp_path)
+    extra = {"static"} if read_is == "labelIds" and "static" in names else set()
+    assert texts(found) == {"road", "sidewalk", "car", "bicycle"} | extra
+    for text, number in (("road", 7), ("sidewalk", 8), ("car", 26), ("bicycle", 33)):
+        np.testing.assert_array_equal(found["train", "x_0", text], ids == number)
+    assert f"{read_is}.png" in plan.splits["train"][0].labels.path
+    assert not {"ego vehicle", "rectification border", "out of roi"} & set(plan.classes)
+
+
+def test_the_ego_vehicle_is_void_in_cityscapes_lists(tmp_path):
+    write(tmp_path, [blocks(of=(1, 7, 26)).astype(np.uint8)] * 2, classes__txt=ALL_NAMES)
+    assert texts(read(tmp_path)[0]) == {"road", "car"}
+    (tmp_path / "classes.txt").write_text("road\nego vehicle")
+    assert "ego vehicle" in texts(read(tmp_path)[0])
+
+
+def test_some_of_cityscapes_names_need_its_ids(tmp_path):
+    cityscapes(tmp_path, "labelIds")
+    (tmp_path / "classes.txt").write_text("road\ncar\n")
+    with pytest.raises(UserError, match="road has the number 0, but 7 in files called \\*_labelIds"):
+        read(tmp_path)
+    (tmp_path / "classes.txt").write_text("7 road\n26 car\n")
+    assert texts(read(tmp_path)[0]) == {"road", "car"}
 
 
 def test_an_image_without_the_version_that_is_read_is_left_out(tmp_path):

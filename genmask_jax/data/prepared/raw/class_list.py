@@ -33,6 +33,7 @@ class ClassList:
     source: the file, or files, that have them.
     counted: whether the numbers are the places of the names in a list.
     standard: whether it is not the folder's own.
+    numbering: of which of Cityscapes' files the numbers are (see `cityscapes`); "" for other files.
     """
 
     names: dict[int, str]
@@ -40,6 +41,7 @@ class ClassList:
     source: str
     counted: bool = False
     standard: bool = False
+    numbering: str = ""
 
     def __len__(self) -> int:
         return max(len(self.names), len(self.colours))

@@ -7,10 +7,9 @@ and of numbers and colours that have no name are ignored. The names are those of
 for its files.
 """
 
-import re
-
 from etils import epath
 
+from genmask_jax.data.prepared.raw.cityscapes import in_its_numbers, numbering
 from genmask_jax.data.prepared.raw.class_list import ClassList, read_class_list, report_unseen
 from genmask_jax.data.prepared.raw.label_files import LABEL_SUFFIXES, LabelFile
 from genmask_jax.data.prepared.raw.layout import captions_of
@@ -19,12 +18,12 @@ from genmask_jax.data.prepared.raw.mask_values import (
     Scan,
     by_values,
     meaning_of,
+    need_one_white,
     report_unexplained,
     scan,
 )
 from genmask_jax.data.prepared.raw.names import is_asked, is_background, is_ignored, phrase
 from genmask_jax.data.prepared.raw.pairs import Pair, Tree, find_pairs, in_splits
-from genmask_jax.data.prepared.raw.palettes import cityscapes_names
 from genmask_jax.data.prepared.raw.plan import (
     NOTHING,
     NOTHING_NOTE,
@@ -75,13 +74,8 @@ def recognise(raw: epath.Path) -> Sighting:
 
 
 def _classes(raw: epath.Path, tree: Tree) -> ClassList | None:
-    """The folder's list, or that of Cityscapes for files that are called as its are."""
-    listed = read_class_list(raw)
-    stems = [path.stem for pair in tree.pairs for path in pair.annotations]
-    for ending, train_ids in (("labelTrainIds", True), ("labelIds", False)):
-        if listed is None and any(re.search(rf"_gt(Fine|Coarse)_{ending}$", stem) for stem in stems):
-            return ClassList(cityscapes_names(train_ids), {}, f"Cityscapes' {ending}", standard=True)
-    return listed
+    """The folder's list, in the numbers of files that are called as Cityscapes' are. Raises UserError."""
+    return in_its_numbers(read_class_list(raw), [path for pair in tree.pairs for path in pair.annotations])
 
 
 def read(raw: epath.Path) -> Plan:
@@ -115,6 +109,7 @@ def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
     }
     seen = {number for one in scans.values() for number in one.numbers if number not in one.stray}
     _need_difference(raw, list(scans.values()))
+    need_one_white(meaning, {files[i][0]: one for i, one in scans.items()})
     meaning = by_values(meaning, seen, classes is not None and classes.counted)
     report_unexplained(meaning, list(scans.values()), problems)
     if classes is not None and not classes.standard:
@@ -130,6 +125,12 @@ def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
 
 def _misfit(classes: ClassList | None, paths: list[epath.Path]) -> tuple[float, ...]:
     """How badly the list explains masks: the share of pixels that it does not, of names they lack."""
+    if (
+        classes
+        and classes.numbering
+        and any(numbering(path) not in ("", classes.numbering) for path in paths)
+    ):
+        return (1.0, 0.0, 0.0)
     try:
         meaning, share = meaning_of(classes, paths)
     except UserError:  # of palettes that differ

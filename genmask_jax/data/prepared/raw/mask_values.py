@@ -293,6 +293,23 @@ def by_values(meaning: Meaning, values: set[int], counted: bool) -> Meaning:
     return meaning
 
 
+def need_one_white(meaning: Meaning, scans: dict[epath.Path, Scan]) -> None:
+    """Raises UserError if the second of two names may be 1 or 255: some masks have the one, some the other.
+
+    A mask that has both says that 255 is void.
+    """
+    if meaning.colours or set(meaning.names) not in ({0}, {0, 1}):
+        return
+    values = {path: set(one.numbers) for path, one in scans.items()}
+    if all(its <= {0, 1, 255} and not its >= {1, 255} for its in values.values()):
+        one, white = (next((path for path, its in values.items() if n in its), None) for n in (1, 255))
+        if one is not None and white is not None:
+            raise UserError(
+                f"{one} has the value 1, {white} has 255 and no 1: save all masks with the same two values, "
+                f"or write to {meaning.source} what 255 means"
+            )
+
+
 def report_unexplained(meaning: Meaning, scans: Sequence[Scan], problems: Problems) -> None:
     """Reports, once, numbers and colours that are no class's; their pixels are ignored."""
     if not meaning.colours:

@@ -14,6 +14,15 @@ CITYSCAPES_VOID = (
     *(0x000000, 0x6F4A00, 0x510051, 0xFAAAA0, 0xE6968C, 0xB4A5B4, 0x966464, 0x96785A, 0x00005A, 0x00006E),
 )
 """Colours of the classes that are not scored."""
+CITYSCAPES_IN_TURN = """
+unlabeled, ego vehicle, rectification border, out of roi, static, dynamic, ground, road, sidewalk, parking,
+rail track, building, wall, fence, guard rail, bridge, tunnel, pole, polegroup, traffic light, traffic sign,
+vegetation, terrain, sky, person, rider, car, truck, bus, caravan, trailer, train, motorcycle, bicycle
+"""
+CITYSCAPES_ALL = dict(enumerate(re.split(r",\s", CITYSCAPES_IN_TURN.strip()))) | {-1: "license plate"}
+"""All classes of Cityscapes by `id`."""
+CITYSCAPES_BORDERS = {"ego vehicle", "rectification border"}
+"""Those that are no part of the scene."""
 ADE20K = """
 wall 787878, building b47878, sky 06e6e6, floor 503232, tree 04c803, ceiling 787850, road 8c8c8c,
 bed cc05ff, windowpane e6e6e6, grass 04fa07, cabinet e005ff, sidewalk ebff07, person 96053d,

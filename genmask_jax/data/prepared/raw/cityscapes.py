@@ -1,0 +1,81 @@
+"""The numbers of Cityscapes' classes, of which the names of its files say which they are.
+
+`X_gtFine_labelIds.png` has the `id` of each class, `X_gtFine_labelTrainIds.png` its `trainId`, whatever the
+order of the names in a list.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+from etils import epath
+
+from genmask_jax.data.prepared.raw.class_list import ClassList
+from genmask_jax.data.prepared.raw.names import is_asked, phrase
+from genmask_jax.data.prepared.raw.palettes import CITYSCAPES_ALL, CITYSCAPES_BORDERS, cityscapes_names
+from genmask_jax.data.prepared.raw.versions import CITYSCAPES
+from genmask_jax.errors import UserError
+
+IDS, TRAIN_IDS = "labelids", "labeltrainids"
+SHOWN = {IDS: "labelIds", TRAIN_IDS: "labelTrainIds"}
+
+
+def numbering(path: epath.Path) -> str:
+    """The numbering that the name of a file says, IDS or TRAIN_IDS; "" if none."""
+    match = CITYSCAPES.search(path.stem)
+    return match[2].lower() if match and match[2].lower() in SHOWN else ""
+
+
+def in_its_numbers(listed: ClassList | None, paths: Sequence[epath.Path]) -> ClassList | None:
+    """The list in the numbering of Cityscapes' files, if it has its names; Cityscapes' own if there is none.
+
+    With files of both numberings, the 19 names that are scored mean `trainId`, more names `id`.
+
+    Args:
+        listed: the folder's list.
+        paths: of all annotations.
+
+    Raises:
+        UserError: the list has some of Cityscapes' names, at other numbers than its files of ids.
+    """
+    there = {name for path in paths if (name := numbering(path))}
+    if listed is None and not there:
+        return None
+    if listed is None:
+        its = TRAIN_IDS if TRAIN_IDS in there else IDS
+        names = cityscapes_names(its == TRAIN_IDS)
+        return ClassList(names, {}, f"Cityscapes' {SHOWN[its]}", standard=True, numbering=its)
+    scored = set(cityscapes_names(train_ids=True).values())
+    asked = {phrase(name) for name in listed.names.values() if is_asked(name)} - CITYSCAPES_BORDERS
+    if scored <= asked:
+        listed = _without_borders(listed)
+    if not there:
+        return listed
+    if not scored <= asked <= {*CITYSCAPES_ALL.values()}:
+        if there == {IDS}:
+            _need_ids(listed)
+        return listed
+    wanted = TRAIN_IDS if asked == scored else IDS
+    its = wanted if wanted in there else there.pop()
+    standard = CITYSCAPES_ALL if its == IDS else cityscapes_names(train_ids=True)
+    names = {number: name if name in asked else "void" for number, name in standard.items()}
+    source = f"{listed.source}, by Cityscapes' {SHOWN[its]}"
+    return ClassList(names, listed.colours, source, numbering=its)
+
+
+def _without_borders(listed: ClassList) -> ClassList:
+    """The list with "ego vehicle" and the like as void."""
+    names, colours = (
+        {key: "void" if phrase(name) in CITYSCAPES_BORDERS else name for key, name in table.items()}
+        for table in (listed.names, listed.colours)
+    )
+    return dataclasses.replace(listed, names=names, colours=colours)
+
+
+def _need_ids(listed: ClassList) -> None:
+    ids = {name: number for number, name in CITYSCAPES_ALL.items()}
+    for number, name in listed.names.items():
+        if ids.get(phrase(name), number) != number and is_asked(name):
+            raise UserError(
+                f"{listed.source}: {phrase(name)} has the number {number}, but {ids[phrase(name)]} in files "
+                "called *_labelIds; write Cityscapes' ids, or all of its 19 names, or rename the files"
+            )
