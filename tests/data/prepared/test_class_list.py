@@ -190,6 +190,25 @@ def test_files_of_general_names_are_lists_only_if_they_hold_one(tmp_path):
     assert classes(tmp_path, **other, classes__txt="road").names == {0: "road"}
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("data__json", '[{"id": 0, "name": "a.jpg"}, {"id": 1, "name": "b.jpg"}]'),
+        ("data__json", '[{"file": "a.jpg", "label": "cat"}, {"file": "b.jpg", "label": "dog"}]'),
+        ("data__json", '{"0": {"image": "a.jpg", "label": "cat"}}'),
+        ("data__json", '{"a.jpg": 0, "b.jpg": 1}'),
+        ("data__json", '{"a": 0, "b": 1}'),
+        ("labels__csv", "filename,label\na.jpg,cat\nb.jpg,dog"),
+    ],
+)
+def test_names_of_images_are_no_classes(tmp_path, file, content):
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        (tmp_path / "images" / f"{name}.jpg").touch()
+    assert classes(tmp_path, **{file: content}) is None
+    assert classes(tmp_path, classes__txt="road\nsky").names == {0: "road", 1: "sky"}
+
+
 def test_lists_are_found_in_folders(tmp_path):
     for split in ("train", "valid"):
         (tmp_path / split).mkdir()

@@ -176,6 +176,20 @@ def test_black_and_white_masks_with_a_phrase_each_and_their_oddities(tmp_path, c
     assert "3.jpg has no phrase" in lines(tmp_path / "out")
 
 
+def test_phrases_as_tables_are_saved(tmp_path):
+    raw = tmp_path / "raw"
+    for i in range(2):
+        picture(raw / f"{i}.jpg", i)
+        numbers(raw / f"{i}_mask.png", (patches() == 1) * 255)
+    rows = ["name,phrase", '0.jpg,"the ""big"" cat, asleep"', '"1.jpg","a dog"', "7.jpg,a", "8.jpg,b"]
+    (raw / "phrases.txt").write_text("\n".join(rows))
+    found = made(raw, tmp_path / "out")
+    assert set(found) == {("train", "0", 'the "big" cat, asleep'), ("val", "1", "a dog")}
+    assert "phrases.txt: no image has the name that 2 of its lines have, such as 7" in lines(tmp_path / "out")
+    (raw / "phrases.txt").write_text('"the leaf, green"')
+    assert {key[2] for key in made(raw, tmp_path / "other")} == {"the leaf, green"}
+
+
 def test_yolo_polygons_come_back_as_pycocotools_draws_them(tmp_path):
     raw = tmp_path / "raw"
     shapes = {"0": [(2, [0.1, 0.1, 0.9, 0.2, 0.5, 0.8]), (2, [0.0, 0.9, 0.2, 0.9, 0.2, 1.0, 0.0, 1.0])]}

@@ -3,8 +3,9 @@
     RAW/X.jpg, RAW/X_mask.png (or RAW/images/X.jpg, RAW/masks/X.png), RAW/phrases.txt
 
 phrases.txt holds one line, the phrase of all masks, or lines for each image: its name, a tab or a comma, its
-phrase. The brighter of the two values that all masks have, mostly white, means the object. Several masks of
-an image (X_mask.png, X_mask_1.png) are united, but for those with a line of their own in phrases.txt.
+phrase; each may be quoted as in CSV, below a heading such as `name,phrase`. The brighter of the two values
+that all masks have, mostly white, means the object. Several masks of an image (X_mask.png, X_mask_1.png) are
+united, but for those with a line of their own in phrases.txt.
 """
 
 import itertools
@@ -28,6 +29,12 @@ from genmask_jax.images import SUFFIXES
 from genmask_jax.paths import read_text
 
 PHRASES = "phrases.txt"
+HEADING = re.compile(
+    r"(image|file|mask)?[ _]?(name|id|path)?\t(phrase|text|caption|expression|description|prompt|label)s?",
+    re.I,
+)
+"""What the first line may have instead of a name and a phrase."""
+QUOTED = r'"(?:[^"]|"")*"'
 LOOKED_AT = 8
 """Masks that tell what all are."""
 
@@ -68,7 +75,14 @@ def read(raw: epath.Path) -> Plan:
 
 def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
     """The same of images whose masks have been found. Raises UserError."""
-    phrases = _read_phrases(raw / PHRASES, _names(tree.pairs))
+    names = _names(tree.pairs)
+    phrases = _read_phrases(raw / PHRASES, names)
+    missing = [name for name in phrases if name and name not in names]
+    if missing:
+        count = sum(len(phrases[name]) for name in missing)
+        problems.add(
+            f"{raw / PHRASES}: no image has the name that {count:,} of its lines have, such as {missing[0]}"
+        )
     for path in tree.unpaired:
         problems.add(f"{path}: a mask without an image")
     files = chosen([pair.annotations for pair in tree.pairs], raw, _misfit, "black and white", problems)
@@ -119,8 +133,10 @@ def _read_phrases(path: epath.Path, names: set[str]) -> dict[str, list[str]]:
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not text in UTF-8 ({error})") from error
+    if lines and _split(lines[0])[0] not in names and HEADING.fullmatch("\t".join(_split(lines[0]))):
+        del lines[0]
     if len(lines) == 1 and not re.search(r"\t", lines[0]) and _split(lines[0])[0] not in names:
-        return {"": [lines[0]]}
+        return {"": [_unquoted(lines[0])]}
     pairs = [_split(line) for line in lines]
     bad = next((line for line, (_, text) in zip(lines, pairs, strict=True) if not text), None)
     if bad is not None or not lines:
@@ -134,7 +150,15 @@ def _read_phrases(path: epath.Path, names: set[str]) -> dict[str, list[str]]:
 
 def _split(line: str) -> tuple[str, str]:
     """(name, phrase) of a line of phrases.txt."""
-    name, _, text = line.partition("\t") if "\t" in line else line.partition(",")
-    name = name.strip()
+    match = re.fullmatch(
+        rf"({QUOTED}|[^\t]*)\s*\t(.*)" if "\t" in line else rf"({QUOTED}|[^,]*)\s*,(.*)", line
+    )
+    name, text = map(_unquoted, match.groups()[:2]) if match else (_unquoted(line), "")
     stem = name[: name.rfind(".")] if name.lower().endswith(SUFFIXES) else name
-    return stem, text.strip()
+    return stem, text
+
+
+def _unquoted(cell: str) -> str:
+    """A cell without the quotes of CSV."""
+    cell = cell.strip()
+    return cell[1:-1].replace('""', '"').strip() if re.fullmatch(QUOTED, cell) else cell

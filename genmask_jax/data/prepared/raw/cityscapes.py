@@ -35,7 +35,7 @@ def in_its_numbers(listed: ClassList | None, paths: Sequence[epath.Path]) -> Cla
         paths: of all annotations.
 
     Raises:
-        UserError: the list has some of Cityscapes' names, at other numbers than its files of ids.
+        UserError: the list has some of Cityscapes' names alone, at other numbers than its files of ids.
     """
     there = {name for path in paths if (name := numbering(path))}
     if listed is None and not there:
@@ -51,7 +51,7 @@ def in_its_numbers(listed: ClassList | None, paths: Sequence[epath.Path]) -> Cla
     if not there:
         return listed
     if not scored <= asked <= {*CITYSCAPES_ALL.values()}:
-        if there == {IDS}:
+        if there == {IDS} and asked <= {*CITYSCAPES_ALL.values()}:
             _need_ids(listed)
         return listed
     wanted = TRAIN_IDS if asked == scored else IDS

@@ -13,13 +13,14 @@ import csv
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import yaml
 from etils import epath
 
 from genmask_jax.errors import UserError
+from genmask_jax.images import SUFFIXES
 from genmask_jax.paths import read_text
 
 
@@ -237,11 +238,19 @@ def _from_content(content: Any, path: epath.Path) -> list[Row]:
             if isinstance(content.get(key), (list, Mapping)):
                 return _from_content(content[key], path)
         return _from_mapping(content, path)
-    return list(_from_list(content, path)) if isinstance(content, list) else []
+    return list(_from_list(content, path)) if isinstance(content, list) and not _of_images(content) else []
+
+
+def _of_images(entries: Iterable[Any]) -> bool:
+    """Whether an entry is about an image: one of its values is the name of one."""
+    values = (value for entry in entries if isinstance(entry, Mapping) for value in entry.values())
+    return any(isinstance(value, str) and value.lower().endswith(SUFFIXES) for value in values)
 
 
 def _from_mapping(content: Mapping[Any, Any], path: epath.Path) -> list[Row]:
     """Names by number, numbers by name, or colours by name; else []."""
+    if _of_images(content.values()):
+        return []
     numbers = [_integer(value) for value in content.values()]
     if all(
         _integer(key) is not None and isinstance(value, (str, Mapping, type(None)))

@@ -7,8 +7,10 @@ from etils import epath
 
 from genmask_jax.data.prepared.raw.class_files import Row, read_rows
 from genmask_jax.data.prepared.raw.names import is_asked, is_ignored, phrase
+from genmask_jax.data.prepared.raw.places import files_below
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
+from genmask_jax.images import SUFFIXES
 from genmask_jax.paths import listed
 
 FILES = re.compile(
@@ -54,7 +56,7 @@ def read_class_list(raw: epath.Path) -> ClassList | None:
         UserError: a file is invalid, or two of them differ.
     """
     for folders in ([raw], [path for path in listed(raw) if path.is_dir()]):
-        found = {path: rows for folder in folders for path in _files(folder) if (rows := _rows(path))}
+        found = {path: rows for folder in folders for path in _files(folder) if (rows := _rows(path, raw))}
         if found:
             return _joined(found)
     return None
@@ -64,7 +66,7 @@ def _files(folder: epath.Path) -> list[epath.Path]:
     return [path for path in listed(folder) if FILES.fullmatch(path.name) and not path.is_dir()]
 
 
-def _rows(path: epath.Path) -> list[Row]:
+def _rows(path: epath.Path, raw: epath.Path) -> list[Row]:
     """The rows of a file, checked; [] for a file of a general name that holds something else."""
     try:
         rows = read_rows(path)
@@ -74,6 +76,8 @@ def _rows(path: epath.Path) -> list[Row]:
         if GENERAL.fullmatch(path.name):
             return []
         raise
+    if GENERAL.fullmatch(path.name) and _are_images([row.name for row in rows], raw):
+        return []
     for what in ("number", "colour"):
         names: dict[int, str] = {}
         for row in rows:
@@ -86,6 +90,14 @@ def _rows(path: epath.Path) -> list[Row]:
                     f"{path}: the {what} {shown} has two names, {names[value]!r} and {row.name!r}"
                 )
     return rows
+
+
+def _are_images(names: list[str], raw: epath.Path) -> bool:
+    """Whether what a file names are images: their files, or all of them stems of images below `raw`."""
+    if any(cell.strip().lower().endswith(SUFFIXES) for name in names for cell in re.split(r"[,;\t]", name)):
+        return True
+    stems = {path.stem for path in files_below(raw) if path.name.lower().endswith(SUFFIXES)}
+    return stems.issuperset(names)
 
 
 def _joined(found: dict[epath.Path, list[Row]]) -> ClassList:
