@@ -244,6 +244,17 @@ def test_palettes_that_differ_and_that_no_table_explains_are_an_error(tmp_path):
     np.testing.assert_array_equal(read(tmp_path)[0]["val", "1", "road"], blocks() == 2)
 
 
+def test_a_border_without_a_name_does_not_make_indices_numbers(tmp_path):
+    numbers = blocks(of=range(4))
+    numbers[:, :4] = 4  # black, which is not listed
+    masks = [paletted(numbers, TABLE), paletted(4 - numbers, TABLE[::-1])]
+    listed = "\n".join(CAMVID.splitlines()[:4])
+    write(tmp_path, masks, label_colors__txt=listed, classes__txt="Animal\nBicyclist\nSky\nRoad\nCar")
+    found, plan = read(tmp_path)
+    np.testing.assert_array_equal(found["val", "1", "sky"], numbers == 2)
+    assert "the colour (0, 0, 0) has no name" in plan.problems.left_out[0]
+
+
 def test_a_few_stray_pixels_do_not_keep_colours_from_being_read(tmp_path):
     numbers = blocks(of=range(4))
     masks = [np.array([levels(voc_colour(n)) for n in range(4)], np.uint8)[numbers] for _ in range(2)]
