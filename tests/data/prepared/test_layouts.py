@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -110,6 +111,111 @@ def test_images_and_annotations_are_paired_from_wherever_they_lie(tmp_path, imag
     (pair,) = find_pairs(epath.Path(tmp_path), (".png",), Problems()).pairs
     assert (pair.image, pair.annotation) == (epath.Path(tmp_path / image), epath.Path(tmp_path / annotation))
     assert pair.split == ("train" if "train" in image.lower() and "ISIC" not in image else "")
+
+
+PAIRS = {
+    "a mask of a missing image": (
+        "images/scan.jpg images/scan_0.jpg images/scan_1.jpg masks/scan.png masks/scan_0.png "
+        "masks/scan_1.png masks/scan_9.png",
+        {"scan": "scan", "scan_0": "scan_0", "scan_1": "scan_1"},
+        "scan_9",
+    ),
+    "numbers of images after the ending": (
+        "leaf.jpg leaf_0.jpg leaf_1.jpg leaf_mask.png leaf_mask_0.png leaf_mask_1.png leaf_mask_9.png",
+        {"leaf": "leaf_mask", "leaf_0": "leaf_mask_0", "leaf_1": "leaf_mask_1"},
+        "leaf_mask_9",
+    ),
+    "numbers of parts beside numbers of images": (
+        "leaf.jpg leaf_1.jpg leaf_mask.png leaf_mask_1.png leaf_mask_2.png leaf_1_mask.png",
+        {"leaf": "leaf_mask leaf_mask_1 leaf_mask_2", "leaf_1": "leaf_1_mask"},
+        "",
+    ),
+    "numbers of parts in brackets": (
+        "images/a.jpg images/b.jpg masks/a.png masks/a (1).png masks/b (1).png masks/b (2).png",
+        {"a": "a|a (1)", "b": "b (1)|b (2)"},
+        "",
+    ),
+    "numbers of images in brackets": (
+        "images/a (1).jpg masks/a (1).png masks/a (1)_1.png masks/a (2).png",
+        {"a (1)": "a (1)|a (1)_1"},
+        "a (2)",
+    ),
+    "images that are named like masks": (
+        "images/with_mask_0.jpg images/0-with-mask.jpg images/scan_gt0.jpg masks/with_mask_0.png "
+        "masks/0-with-mask.png masks/scan_gt0_mask.png",
+        {"with_mask_0": "with_mask_0", "0-with-mask": "0-with-mask", "scan_gt0": "scan_gt0_mask"},
+        "",
+    ),
+    "an image that is named like the mask of another": (
+        "images/man.jpg images/man_mask.jpg masks/man.png masks/man_mask.png",
+        {"man": "man", "man_mask": "man_mask"},
+        "",
+    ),
+    "masks in the folder of images": ("images/man.jpg images/man_mask.png", {"man": "man_mask"}, ""),
+    "a folder of masks for each image": (
+        "images/a.jpg images/b.jpg masks/a/0.png masks/a/1.png masks/b/0.png",
+        {"a": "0 1", "b": "0"},
+        "",
+    ),
+    "a folder for each image and its masks": (
+        "x/images/x.jpg x/masks/1f.png x/masks/2e.png y/images/y.jpg y/masks/3d.png",
+        {"x": "1f 2e", "y": "3d"},
+        "",
+    ),
+    "VOC with more masks": ("JPEGImages/a.jpg SegmentationClassAug/a.png", {"a": "a"}, ""),
+    "pictures of masks": (
+        "images/a.jpg masks/a.png masks/a_vis.png a_label_vis.png predictions/a.png images/night_vis.jpg "
+        "masks/night_vis.png",
+        {"a": "a", "night_vis": "night_vis"},
+        "",
+    ),
+}  # fmt: skip
+"""Files, the masks of each image (joined with | where names have spaces), and a mask without an image."""
+
+
+@pytest.mark.parametrize("case", PAIRS)
+def test_masks_belong_to_the_image_that_their_names_name(tmp_path, case):
+    paths, belong, lost = PAIRS[case]
+    write(tmp_path, *(f"{path}{end}" for path, end in re.findall(r"(\S.*?)(\.jpg|\.png)", paths)))
+    tree = find_pairs(epath.Path(tmp_path), (".png",), Problems())
+    found = {pair.image.stem: {path.stem for path in pair.annotations} for pair in tree.pairs}
+    assert found == {image: set(masks.split("|" if "(" in masks else " ")) for image, masks in belong.items()}
+    assert " ".join(path.stem for path in tree.unpaired) == lost
+
+
+def test_pictures_of_masks_are_reported_in_a_line_for_each_kind(tmp_path):
+    for i in range(3):
+        write(tmp_path, f"images/{i}.jpg", *(f"masks/{i}{end}.png" for end in ("", "_vis", "_color")))
+        write(tmp_path, f"{i}_label_vis.png", f"predictions/{i}.png")
+    (tmp_path / "phrases.txt").write_text("the leaf")
+    found, plan = read(tmp_path)
+    assert len(found) == 3
+    assert plan.problems.left_out == []
+    unread = [line.split(": ", 1)[1] for line in plan.problems.notes if "are not read" in line]
+    assert sorted(unread) == [
+        "3 files *_label_vis are not read; they are pictures of annotations",
+        "3 files *_vis are not read; they are pictures of annotations",
+        "3 files masks/*_color.png are not read; masks/*.png are, which fit black and white",
+        "3 files predictions/ are not read; they are predictions",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        ("ImageSets/Segmentation/Train.txt", "ImageSets/Segmentation/Validation.txt"),
+        ("ImageSets/TRAIN.TXT", "ImageSets/dev.txt"),
+        ("imagesets/segmentation/training.txt", "imagesets/segmentation/valid.txt"),
+        ("train.txt", "Val.txt"),
+    ],
+)
+def test_lists_of_splits_have_the_names_of_folders_in_any_case(tmp_path, train, val):
+    write(tmp_path, *(f"images/{name}.jpg" for name in "abc"), *(f"masks/{name}.png" for name in "abc"))
+    (tmp_path / "phrases.txt").write_text("the leaf")
+    layouts.save(tmp_path / train, "c\n")
+    layouts.save(tmp_path / val, "a\nb\n")
+    found, _ = read(tmp_path)
+    assert {key[:2] for key in found} == {("train", "c"), ("val", "a"), ("val", "b")}
 
 
 @pytest.mark.parametrize(
@@ -386,7 +492,7 @@ def test_the_split_of_a_coco_file_finds_its_images(tmp_path):
     assert {key[:2] for key in found} == {("train", "street1"), ("train", "street2"), ("val", "1")}
 
 
-def test_boxes_keypoints_and_other_files_of_the_same_images_are_said_once(tmp_path):
+def test_objects_of_several_files_count_once_and_other_files_are_said(tmp_path):
     coco(tmp_path, lambda content: content["annotations"][0].update(segmentation=[], bbox=[1, 1, 5, 5]))
     coco(tmp_path, where="annotations/person_keypoints_default.json")
     captions = layouts.coco_content(SCENES) | {
@@ -398,13 +504,89 @@ def test_boxes_keypoints_and_other_files_of_the_same_images_are_said_once(tmp_pa
     )
     coco(tmp_path, lambda content: content["annotations"][0].update(segmentation=[], bbox=[1, 1, 5, 5]))
     found, plan = read(tmp_path)
-    assert len(found) == 8
-    assert plan.problems.left_out == [
-        "instances_default.json: an object has a box and no mask",
-        "annotations/v2.json: 3 of its images are in annotations/instances_default.json too, which is used",
-    ]
-    assert len(plan.problems.notes) == 2
-    assert "captions_default.json is not read: nothing in it has a mask" in plan.problems.notes[0]
+    assert len(found) == 9  # keypoints' file has a mask of the object that has none in the other
+    assert plan.problems.left_out == ["instances_default.json: an object has a box and no mask"]
+    notes = "\n".join(plan.problems.notes)
+    assert "captions_default.json is not read: nothing in it has a mask" in notes
+    for name in ("person_keypoints_default.json", "v2.json"):
+        assert f"{name}: 3 of its images are in instances_default.json too; they have" in notes
+    for image in (image for images in plan.splits.values() for image in images):
+        assert [len(target.ann_ids) for target in image.targets] == [1, 1, 1]
+
+
+def of_class(content, name, first_id):
+    """A COCO file's objects of one class, as category 1, with ids from `first_id` on."""
+    number = 1 + list(layouts.CLASSES).index(name)
+    own = [one for one in content["annotations"] if one["category_id"] == number]
+    objects = [{**one, "id": first_id + i, "category_id": 1} for i, one in enumerate(own)]
+    return {**content, "annotations": objects, "categories": [{"id": 1, "name": name}]}
+
+
+@pytest.mark.parametrize("first", [1, 100])  # ids that are those of the other file, or not
+def test_coco_files_of_a_class_each_are_united(tmp_path, first):
+    coco(tmp_path)
+    expected, _ = read(tmp_path)
+    (tmp_path / "annotations" / "instances_default.json").unlink()
+    for i, name in enumerate(layouts.CLASSES):
+        content = of_class(layouts.coco_content(SCENES), name, 1 + i * (first - 1))
+        if name == "car":  # an image without a car, and a copy of the file
+            content["annotations"] = content["annotations"][1:]
+            layouts.save(tmp_path / "annotations" / "copy.json", json.dumps(content))
+        layouts.save(tmp_path / "annotations" / f"{name}s.json", json.dumps(content))
+    found, plan = read(tmp_path)
+    assert found.keys() == expected.keys() - {("train", "street1", "car")}
+    for key, mask in found.items():
+        np.testing.assert_array_equal(mask, expected[key])
+    for image in (image for images in plan.splits.values() for image in images):
+        ids = [number for target in image.targets for number in target.ann_ids]
+        assert len(ids) == len(set(ids)) == len(image.expressions)
+    assert set(plan.classes) == set(layouts.CLASSES)
+    assert plan.problems.left_out == []
+    assert not any("shows no class" in note for note in plan.problems.notes)
+    assert any("trees.json: 3 of its images are in" in note for note in plan.problems.notes)
+
+
+def test_an_image_in_the_coco_files_of_two_splits_is_in_the_first(tmp_path):
+    coco(tmp_path, where="annotations/instances_train.json")
+    (tmp_path / "annotations" / "instances_default.json").unlink()
+    content = of_class(layouts.coco_content(SCENES), "car", 1)
+    content["categories"][0]["name"] = "bus"
+    layouts.save(tmp_path / "annotations" / "instances_val.json", json.dumps(content))
+    _, plan = read(tmp_path)
+    assert set(plan.classes) == set(layouts.CLASSES)
+    assert any("for another split, which is used" in line for line in plan.problems.left_out)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("name", ["__ignore__", "Void", "unlabelled"])
+def test_objects_of_an_ignored_coco_category_do_not_count(tmp_path, beside, name):
+    content = layouts.coco_content(SCENES)
+    content["categories"][0]["name"] = name
+    content["annotations"] = [one for one in content["annotations"] if one["image_id"] > 1 or
+                              one["category_id"] == 1]  # fmt: skip
+    layouts.save(tmp_path / ("annotations.json" if beside else "all/coco.json"), json.dumps(content))
+    for scene in SCENES:
+        layouts.save(tmp_path / ("." if beside else "images") / f"{scene.name}.jpg", scene.image())
+    found, plan = read(tmp_path)
+    void, *others = layouts.CLASSES
+    assert set(plan.classes) == {text for _, _, text in found} == set(others)
+    for image in (image for images in plan.splits.values() for image in images):
+        example, scene = image.example(), next(one for one in SCENES if one.name == image.image_id)
+        for target in example["targets"]:
+            size = (example["height"], example["width"])
+            own, ignored = (masks.decode(target[name], size) > 0 for name in ("counts", "ignored"))
+            expected = scene.mask(void) & ~own
+            assert (ignored & expected).sum() / (ignored | expected).sum() > 0.8
+            assert not (ignored & own).any()
+    assert len([i for images in plan.splits.values() for i in images if i.targets]) == len(SCENES)
+
+
+def test_coco_file_names_in_another_case(tmp_path):
+    coco(
+        tmp_path,
+        lambda content: [one.update(file_name=one["file_name"].upper()) for one in content["images"]],
+    )
+    assert len(read(tmp_path)[0]) == 9
 
 
 def test_coco_names_are_said_with_spaces_and_background_is_not_asked_for(tmp_path):

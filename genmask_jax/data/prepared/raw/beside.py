@@ -162,7 +162,7 @@ def _plan_image(
     """An image with all that is said of it, which may be nothing: objects, its own annotation, captions."""
     problems = reading.problems
     targets, said = (list(objects.targets), list(objects.said)) if objects else ([], [])
-    turned, void = objects is None or objects.turned, []
+    turned, void = objects is None or objects.turned, list(objects.void) if objects else []
     if annotation is not None and annotation.exists():
         try:
             if not turned:
@@ -170,7 +170,8 @@ def _plan_image(
                     f"{annotation} is of the image as turned by EXIF, {COCO[0]} of the image as stored; the "
                     "former is not used"
                 )
-            more, texts, void = _read_json(annotation, path, reading)
+            more, texts, unknown = _read_json(annotation, path, reading)
+            void += unknown
             said += [(text, len(targets) + target, sentence) for text, target, sentence in texts]
             targets += [dataclasses.replace(t, ref_id=len(targets) + i) for i, t in enumerate(more)]
         except (UserError, ValueError) as error:

@@ -6,7 +6,8 @@
     RAW/annotations.json, RAW/JPEGImages/X.jpg                          labelme's data_dataset_coco
 
 Any JSON file in COCO's format counts, wherever it lies; its images are found by their "file_name". A file
-names a split, or the folder of its images does. What objects mean is said in `folder_objects`.
+names a split, or the folder of its images does. Several files of the same images, such as one for each class,
+are united. What objects mean is said in `folder_objects`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from etils import epath
 
 from genmask_jax.data.prepared.raw.coco import CocoFile
-from genmask_jax.data.prepared.raw.folder_objects import COCO, Objects, objects_of
+from genmask_jax.data.prepared.raw.folder_objects import COCO, Objects, note_nothing, objects_of, united
 from genmask_jax.data.prepared.raw.image_index import ImageIndex
 from genmask_jax.data.prepared.raw.layout import captions_of, split_folders
 from genmask_jax.data.prepared.raw.pairs import Pair, in_splits
@@ -64,7 +65,7 @@ def read(raw: epath.Path) -> Plan:
     """
     problems, index = Problems(), ImageIndex(raw)
     classes: dict[str, None] = {}
-    found: dict[epath.Path, tuple[Pair, PlannedImage]] = {}
+    found: dict[epath.Path, tuple[CocoFile, Objects]] = {}
     files = _files(_paths(raw), problems)
     if not files:
         raise UserError(f"--raw={raw}: there is no JSON file in COCO's format")
@@ -75,18 +76,43 @@ def read(raw: epath.Path) -> Plan:
             continue
         split = split_of_file(coco.path.stem)
         objects = objects_of(coco, lambda name, split=split: index.find(name, split), classes, problems)
-        twice = [path for path in objects if path in found]
-        if twice:
-            report = problems.note if "keypoints" in where.name else problems.add
-            first = found[twice[0]][0].annotation
-            report(f"{where}: {len(twice):,} of its images are in {first} too, which is used")
-        found |= {
-            path: _plan(path, its, split, coco, index, problems)
-            for path, its in objects.items()
-            if path not in found
-        }
+        _add(objects, coco, found, problems)
     _report_images_without(index, found, files, problems)
-    return Plan(in_splits(raw, list(found.values()), problems), problems, tuple(classes))
+    note_nothing((objects for _, objects in found.values()), problems)
+    planned = [_plan(path, objects, coco, index, problems) for path, (coco, objects) in found.items()]
+    said = {expression.text for _, image in planned for expression in image.expressions}
+    kept = tuple(name for name in classes if name in said)
+    return Plan(in_splits(raw, planned, problems), problems, kept)
+
+
+def _add(
+    objects: dict[epath.Path, Objects],
+    coco: CocoFile,
+    found: dict[epath.Path, tuple[CocoFile, Objects]],
+    problems: Problems,
+) -> None:
+    """Adds a file's objects to those of the files before it, each image in the split of its first file."""
+    shared: dict[tuple[epath.Path, bool], int] = {}
+    for path, its in objects.items():
+        if path not in found:
+            found[path] = coco, its
+            continue
+        first, known = found[path]
+        same_split = split_of_file(first.path.stem) == split_of_file(coco.path.stem)
+        shared[first.path, same_split] = shared.get((first.path, same_split), 0) + 1
+        try:
+            found[path] = first, united(known, its) if same_split else known
+        except ValueError as error:
+            problems.add(
+                f"{coco.path.name}: {path.name} is in {first.path.name} too, with another size ({error}); "
+                "the objects of the latter are used"
+            )
+    for (first, same_split), count in shared.items():
+        both = f"{coco.path.name}: {count:,} of its images are in {first.name} too"
+        if same_split:
+            problems.note(f"{both}; they have the objects of both")
+        else:
+            problems.add(f"{both}, for another split, which is used")
 
 
 def _paths(raw: epath.Path) -> Iterator[epath.Path]:
@@ -135,9 +161,9 @@ def _images_found(coco: CocoFile, index: ImageIndex) -> int:
 
 
 def _plan(
-    path: epath.Path, objects: Objects, split: str, coco: CocoFile, index: ImageIndex, problems: Problems
+    path: epath.Path, objects: Objects, coco: CocoFile, index: ImageIndex, problems: Problems
 ) -> tuple[Pair, PlannedImage]:
-    of_folder, key = index.place(path)
+    split, (of_folder, key) = split_of_file(coco.path.stem), index.place(path)
     pair = Pair(key, path, (coco.path.relative_to(index.raw),), split or of_folder)
     image = PlannedImage(
         path=str(path),
@@ -146,6 +172,7 @@ def _plan(
         captions=captions_of(path, problems),
         turned=objects.turned,
         targets=objects.targets,
+        void=objects.void,
         expressions=tuple(
             Expression(key if i == 0 else f"{key}#{i}", *one) for i, one in enumerate(objects.said)
         ),

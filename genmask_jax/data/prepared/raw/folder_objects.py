@@ -6,7 +6,7 @@ has the height and width that the file gives.
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from etils import epath
@@ -31,22 +31,28 @@ class Objects:
     turned: whether they, and the masks, are of the image as turned by its EXIF orientation.
     targets: what is referred to.
     said: expressions, each with the number of its target and whether it is a sentence.
+    void: segmentations of pixels that do not count.
     """
 
     size: masks.Size
     turned: bool
     targets: tuple[Target, ...]
     said: tuple[tuple[str, int, bool], ...]
+    void: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass
 class _Found:
-    """Objects found so far: ids by expression, and segmentations by id; whether the file has any of it."""
+    """Objects found so far: ids by expression, and segmentations by id; whether the file has any of it.
+
+    void: segmentations of pixels that do not count.
+    """
 
     size: masks.Size
     annotated: bool = False
     said: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     segmentations: dict[int, Any] = dataclasses.field(default_factory=dict)
+    void: list[Any] = dataclasses.field(default_factory=list)
 
 
 def read_objects(
@@ -68,6 +74,7 @@ def read_objects(
     found = objects_of(
         CocoFile(paths[0], problems), lambda name: by_name.get(normalised(name)), classes, problems
     )
+    note_nothing(found.values(), problems)
     return {path.name: objects for path, objects in found.items()}
 
 
@@ -97,9 +104,10 @@ def objects_of(
     objects: dict[epath.Path, Objects] = {}
     for number, image in found.items():
         path = paths[number]
-        if (image.said or (known and not image.annotated)) and path not in objects:
+        shows_none = known and (bool(image.void) or not image.annotated)
+        if (image.said or shows_none) and path not in objects:
             try:
-                objects[path] = _objects(path, image, problems)
+                objects[path] = _objects(path, image)
             except ValueError as error:
                 problems.add(f"{path} {error}")
     return objects
@@ -158,18 +166,17 @@ def _add(
     if annotation.get("bbox") and not annotation.get("segmentation"):
         problems.add(f"{coco.path.name}: an object has a box and no mask")
         return
-    texts = annotation.get("expressions")
+    texts, name = annotation.get("expressions"), ""
     if not texts:
         category = annotation.get("category_id")
         if not isinstance(category, Hashable) or category not in coco.categories:
             problems.add(f"{coco.path.name}: an object is of category {category}, which is not in the file")
             return
         name = coco.categories[category]
-        if is_ignored(name) or is_background(name):
+        if is_background(name):
             problems.note(f"{coco.path.name}: an object is of category {name!r}; it is not read")
             return
         texts = phrase(name)
-        classes[texts] = None
     texts = [texts] if isinstance(texts, str) else texts if isinstance(texts, list) else [None]
     good = {text.strip().lower() for text in texts if isinstance(text, str) and text.strip()}
     if len(good) < len(texts):
@@ -180,22 +187,59 @@ def _add(
         problems.add(f"{where} has no mask: {error}")
         return
     problems.extend(f"{where}: {complaint}" for complaint in complaints)
+    if is_ignored(name):
+        image.void.append(segmentation)
+        return
     image.segmentations[number] = segmentation
+    classes |= {phrase(name): None} if name else {}
     for text in sorted(good):
         image.said.setdefault(text, []).append(number)
 
 
-def _objects(path: epath.Path, image: _Found, problems: Problems) -> Objects:
+def _objects(path: epath.Path, image: _Found) -> Objects:
     """Raises ValueError when it is not known how the masks lie on the image."""
-    if not image.annotated:
-        problems.note(NOTHING_NOTE)
-        return Objects(image.size, _is_turned(path, image.size), NOTHING, ())
     targets = tuple(
         Target(i, tuple(ids), tuple(image.segmentations[j] for j in ids))
         for i, ids in enumerate(image.said.values())
     )
     said = tuple((text, i, False) for i, text in enumerate(image.said))
-    return Objects(image.size, _is_turned(path, image.size), targets, said)
+    return Objects(image.size, _is_turned(path, image.size), targets or NOTHING, said, tuple(image.void))
+
+
+def note_nothing(objects: Iterable[Objects], problems: Problems) -> None:
+    """Notes each image that shows no class."""
+    for its in objects:
+        if its.targets == NOTHING and not its.said:
+            problems.note(NOTHING_NOTE)
+
+
+def united(one: Objects, other: Objects) -> Objects:
+    """The objects that two files give the same image; those that both have are one.
+
+    Raises:
+        ValueError: the files give the image different sizes.
+    """
+    if one.size != other.size:
+        raise ValueError(f"{one.size[0]} x {one.size[1]} and {other.size[0]} x {other.size[1]} pixels")
+    known: dict[int, Any] = {}
+    by_text: dict[str, list[int]] = {}
+    for objects in (one, other):
+        ids: dict[int, int] = {}  # of these objects, in the union
+        for text, i, _ in objects.said:
+            target = objects.targets[i]
+            its = by_text.setdefault(text, [])
+            for number, segmentation in zip(target.ann_ids, target.segmentations, strict=True):
+                same = (k for k in its if known[k] == segmentation)
+                free = number if number not in known else max(known) + 1
+                number = ids.setdefault(number, next(same, free))
+                known[number] = segmentation
+                its += [number] if number not in its else []
+    targets = tuple(
+        Target(i, tuple(ids), tuple(known[k] for k in ids)) for i, ids in enumerate(by_text.values())
+    )
+    void = (*one.void, *(segmentation for segmentation in other.void if segmentation not in one.void))
+    said = tuple((text, i, False) for i, text in enumerate(by_text))
+    return dataclasses.replace(one, targets=targets or NOTHING, said=said, void=void)
 
 
 def _is_turned(path: epath.Path, size: masks.Size) -> bool:

@@ -20,8 +20,11 @@ class ImageIndex:
         self._by_name: dict[str, list[epath.Path]] = {}
         for path in files_below(raw):
             parts = parts_below(path, raw)
-            if path.name.lower().endswith(SUFFIXES) and not is_annotation(parts, path.stem):
+            if path.name.lower().endswith(SUFFIXES) and not is_annotation(parts, path.stem, apart=True):
                 self._by_name.setdefault(normalised(path.name), []).append(path)
+        self._by_lower: dict[str, list[epath.Path]] = {}
+        for name, paths in self._by_name.items():
+            self._by_lower.setdefault(name.lower(), []).extend(paths)
 
     @property
     def paths(self) -> list[epath.Path]:
@@ -31,6 +34,8 @@ class ImageIndex:
     def find(self, name: str, split: str = "") -> epath.Path | None:
         """The image that agrees with most of the last folders of `name`; None if there is none.
 
+        A name in another case counts where none is in the same.
+
         Args:
             name: a file name, a path or a URL, with slashes of any kind.
             split: that the image is in, where several agree equally.
@@ -39,7 +44,9 @@ class ImageIndex:
             ValueError: several images are meant.
         """
         wanted = normalised(name).replace("\\", "/").split("?d=")[-1].split("/")
-        found = self._by_name.get(wanted[-1]) or self._by_name.get(UPLOAD.sub("", wanted[-1])) or []
+        names = (wanted[-1], UPLOAD.sub("", wanted[-1]))
+        found = next((self._by_name[name] for name in names if name in self._by_name), None)
+        found = found or next((self._by_lower[n.lower()] for n in names if n.lower() in self._by_lower), [])
         for agree in (
             lambda path: _common(path.parts[:-1], wanted[:-1]),
             lambda path: self.place(path)[0] == split,
@@ -52,7 +59,7 @@ class ImageIndex:
 
     def place(self, path: epath.Path) -> tuple[str, str]:
         """(split or "", key) of an image; see `places.split_and_key`."""
-        return split_and_key(parts_below(path, self.raw), path.stem)
+        return split_and_key(parts_below(path, self.raw), path.stem, whole=True)
 
 
 def normalised(name: str) -> str:

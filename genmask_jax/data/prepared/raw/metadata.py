@@ -119,7 +119,7 @@ def read(raw: epath.Path) -> Plan:
 
 
 def _pair(image: epath.Path, rows: list[_Row], raw: epath.Path) -> Pair:
-    split, key = split_and_key(parts_below(image, raw), image.stem)
+    split, key = split_and_key(parts_below(image, raw), image.stem, whole=True)
     return Pair(key, image, tuple(mask for row in rows for mask in row.masks), split)
 
 

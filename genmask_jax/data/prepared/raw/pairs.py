@@ -23,18 +23,20 @@ from etils import epath
 from genmask_jax.data.prepared.raw.layout import SPLITS
 from genmask_jax.data.prepared.raw.places import (
     SPLIT_NAMES,
+    among_annotations,
     files_below,
     is_annotation,
     parts_below,
     split_and_key,
 )
 from genmask_jax.data.prepared.raw.problems import Problems
-from genmask_jax.data.prepared.raw.versions import plain, set_aside, with_number
+from genmask_jax.data.prepared.raw.versions import COLOUR_ENDING, number_of, plain, set_aside
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES
-from genmask_jax.paths import read_text
+from genmask_jax.paths import listed, read_text
 
 PREFIX = re.compile(r"^(image|img|mask|label|seg|gt)[ _-]?(?=\d)", re.I)
+NUMBER = re.compile(r"([_-]\d+| ?\(\d+\))$")
 T = TypeVar("T")
 Place = tuple[str, str]
 """(split, key)."""
@@ -72,49 +74,78 @@ def find_pairs(raw: epath.Path, suffixes: tuple[str, ...], problems: Problems) -
     Two images of the same key are reported; the first is used.
     """
     images: dict[Place, epath.Path] = {}
-    annotations: dict[Place, list[epath.Path]] = {}
+    annotations: list[epath.Path] = []
     aside: collections.Counter[tuple[str, str]] = collections.Counter()
-    for path in files_below(raw):
-        name, parts = path.name.lower(), parts_below(path, raw)
-        if why := set_aside(parts, path.stem):
+    files = [(path, parts_below(path, raw)) for path in files_below(raw)]
+    stems = {(*parts[:-1], path.stem) for path, parts in files}
+    apart = any(path.name.lower().endswith(suffixes) and among_annotations(parts) for path, parts in files)
+    for path, parts in files:
+        name = path.name.lower()
+        if why := set_aside(parts, path.stem, stems):
             aside[why] += name.endswith((*suffixes, *SUFFIXES))
-            continue
-        stem = plain(path.stem)
-        marked, where = is_annotation(parts, stem), split_and_key(parts, stem)
-        if marked and name.endswith(suffixes):
-            annotations.setdefault(where, []).append(path)
-        elif not marked and name.endswith(SUFFIXES):
+        elif is_annotation(parts, plain(path.stem), apart):
+            annotations += [path] if name.endswith(suffixes) else []
+        elif name.endswith(SUFFIXES):
+            where = split_and_key(parts, path.stem, whole=True)
             if where in images:
                 problems.add(f"{path}: {images[where]} has the same name and split; this one is not read")
             images.setdefault(where, path)
     for (where, why), count in aside.items():
-        problems.note(f"{raw}: {count:,} files {where} are not read; {why}")
-    _pair_by_number(images, annotations, raw)
-    _pair_by_stem(images, annotations, raw, problems)
+        if count:
+            problems.note(f"{raw}: {count:,} files {where} are not read; {why}")
+    placed = _places(images, annotations, raw)
+    _pair_by_stem(images, placed, raw, problems)
     pairs = [
-        Pair(key, path, tuple(annotations.get((split, key), ())), split)
-        for (split, key), path in images.items()
+        Pair(key, path, tuple(placed.get((split, key), ())), split) for (split, key), path in images.items()
     ]
-    unpaired = [path for where, paths in annotations.items() if where not in images for path in paths]
+    unpaired = [path for where, paths in placed.items() if where not in images for path in paths]
     return Tree(sorted(pairs, key=lambda pair: (pair.split, pair.key)), unpaired)
 
 
-def _pair_by_number(
-    images: dict[Place, epath.Path], annotations: dict[Place, list[epath.Path]], raw: epath.Path
-) -> None:
-    """Moves annotations without an image: leaf_mask_1.png to leaf_1.jpg, masks/leaf_1.png to leaf.jpg."""
-    for (split, key), paths in list(annotations.items()):
-        if (split, key) in images:
-            continue
-        for path in paths:
-            alone = with_number(path.stem)
-            whole = re.sub(r"[_-]\d+$", "", key)
-            place = split_and_key(parts_below(path, raw), alone) if alone else (split, whole)
-            if place in images:
-                annotations.setdefault(place, []).append(path)
-                annotations[split, key] = [other for other in annotations[split, key] if other != path]
-        if not annotations[split, key]:
-            del annotations[split, key]
+def _places(
+    images: dict[Place, epath.Path], annotations: list[epath.Path], raw: epath.Path
+) -> dict[Place, list[epath.Path]]:
+    """The annotations of each image, by its place; those without an image by a place of their own.
+
+    Numbers tell images apart where images have them (leaf_1.jpg), and else the parts of one annotation.
+    """
+    siblings: dict[Place, dict[int, Place]] = {}  # leaf_1 and leaf_2, by the place of leaf, and their number
+    for split, key in images:
+        if match := NUMBER.search(key):
+            number = int(re.sub(r"[^0-9]", "", match[0]))
+            siblings.setdefault((split, key[: match.start()]), {})[number] = split, key
+    found: dict[Place, list[epath.Path]] = {}
+    numbered: list[tuple[int, Place, epath.Path]] = []
+    for path in annotations:
+        parts, number = parts_below(path, raw), number_of(path.stem)
+        place = split_and_key(parts, plain(path.stem))
+        exact = split_and_key(parts, path.stem, whole=True)
+        if among_annotations(parts) and exact in images:
+            found.setdefault(exact, []).append(path)
+        elif number is not None:
+            numbered.append((number, place, path))
+        else:
+            found.setdefault(_nearest(place, images, siblings), []).append(path)
+    direct = set(found)
+    for number, (split, key), path in numbered:
+        place, its = (split, key), siblings.get((split, key), {})
+        parts_of_one = place in images and direct & set(its.values())  # leaf_1.jpg has leaf_1_mask.png
+        if its and not parts_of_one:
+            place = its.get(number, (split, f"{key}_{number}"))
+        elif place not in images:
+            place = _nearest(place, images, siblings)
+        found.setdefault(place, []).append(path)
+    return found
+
+
+def _nearest(place: Place, images: dict[Place, epath.Path], siblings: dict[Place, dict[int, Place]]) -> Place:
+    """The image of an annotation: of that place, of which it is a version or a part, or of whose folder."""
+    split, key = place
+    whole = split, NUMBER.sub("", key)
+    folder = key.rpartition("/")[0]
+    might = [place, (split, COLOUR_ENDING.sub("", key)), *([] if whole in siblings else [whole])]
+    might += [(split, folder), (split, f"{folder}/{folder.rpartition('/')[2]}")]  # X/0.png, X/images/X.jpg
+    return next((one for one in might if one in images), place)
 
 
 def _pair_by_stem(
@@ -163,7 +194,7 @@ def in_splits(raw: epath.Path, found: list[tuple[Pair, T]], problems: Problems) 
     """
     splits: dict[str, list[T]] = {}
     in_folders, lists = any(pair.split for pair, _ in found), _list_files(raw)
-    wanted = {split: _listed_keys(path) for split, path in lists.items()}
+    wanted = {split: set().union(*map(_listed_keys, paths)) for split, paths in lists.items()}
     for pair, one in found:
         named = [pair.split] if pair.split else []
         if not in_folders:
@@ -189,12 +220,17 @@ def hold_out(items: list) -> tuple[list, list]:
     return [x for i, x in enumerate(items) if i not in held], [items[i] for i in sorted(held)]
 
 
-def _list_files(raw: epath.Path) -> dict[str, epath.Path]:
-    folders = (raw, raw / "ImageSets" / "Segmentation", raw / "ImageSets")
-    for folder in folders:
-        named = ((split, folder / f"{name}.txt") for name, split in SPLIT_NAMES.items())
-        if found := {split: path for split, path in named if path.exists()}:
-            return found
+def _list_files(raw: epath.Path) -> dict[str, list[epath.Path]]:
+    """The list files of each split, of the first folder that has any; names are in any case."""
+    voc = [path for path in listed(raw) if path.name.lower() == "imagesets"]
+    inside = [path for folder in voc for path in listed(folder) if path.name.lower() == "segmentation"]
+    for folder in (raw, *inside, *voc):
+        found: dict[str, list[epath.Path]] = {}
+        for path in listed(folder, ".txt"):
+            if split := SPLIT_NAMES.get(path.stem.lower()):
+                found.setdefault(split, []).append(path)
+        if found:
+            return {split: found[split] for split in SPLITS if split in found}
     return {}
 
 

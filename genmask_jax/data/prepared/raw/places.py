@@ -26,6 +26,7 @@ ANNOTATION_WORDS = {
 OTHER_WORDS = {
     *(
         "approved",
+        "aug",
         "binary",
         "class",
         "data",
@@ -98,13 +99,38 @@ def _singular(word: str) -> str:
     return word if word == "class" else word.removesuffix("s")
 
 
-def is_annotation(parts: tuple[str, ...], stem: str) -> bool:
-    """Whether the path, relative to the folder that was given, is that of an annotation."""
-    return any(meaning(part).annotations for part in parts[:-1]) or MASK_ENDING.search(stem) is not None
+def among_annotations(parts: tuple[str, ...]) -> bool:
+    """Whether the path lies in a folder of annotations."""
+    return any(meaning(part).annotations for part in parts[:-1])
 
 
-def split_and_key(parts: tuple[str, ...], stem: str) -> tuple[str, str]:
-    """(split or "", key) of a file: the key is its path without what tells images and annotations apart."""
+def among_images(parts: tuple[str, ...]) -> bool:
+    """Whether the path lies in a folder of images, and in none of annotations."""
+    return any(meaning(part).images for part in parts[:-1]) and not among_annotations(parts)
+
+
+def is_annotation(parts: tuple[str, ...], stem: str, apart: bool) -> bool:
+    """Whether the path, relative to the folder that was given, is that of an annotation.
+
+    Args:
+        parts: the names of its folders, and its own.
+        stem: its name without what follows the ending of a mask.
+        apart: whether annotations lie in folders of their own, or in other files: then a file in a folder of
+            images is an image, whatever its ending.
+    """
+    if among_annotations(parts):
+        return True
+    return not (apart and among_images(parts)) and MASK_ENDING.search(stem) is not None
+
+
+def split_and_key(parts: tuple[str, ...], stem: str, whole: bool = False) -> tuple[str, str]:
+    """(split or "", key) of a file: the key is its path without what tells images and annotations apart.
+
+    Args:
+        parts: the names of its folders, and its own.
+        stem: its name, without its suffix.
+        whole: whether the ending of a mask is a part of its name, as for images.
+    """
     split, kept = "", []
     for part in parts[:-1]:
         said = meaning(part)
@@ -112,9 +138,10 @@ def split_and_key(parts: tuple[str, ...], stem: str) -> tuple[str, str]:
         if second or said == NOTHING:
             kept.append(part)
         split = split or said.split
-    stem = MASK_ENDING.sub("", IMAGE_ENDING.sub("", stem))
-    if is_annotation(parts, ""):
-        stem = CAMVID_ENDING.sub("", stem)
+    stem = IMAGE_ENDING.sub("", stem)
+    if not whole:
+        stem = MASK_ENDING.sub("", stem)
+        stem = CAMVID_ENDING.sub("", stem) if among_annotations(parts) else stem
     return split, "/".join([*kept, stem])
 
 

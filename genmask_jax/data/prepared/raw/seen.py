@@ -60,7 +60,8 @@ def nothing_fits(given: epath.Path, raw: epath.Path, sightings: Sequence[Sightin
     images = [
         path
         for path in files
-        if path.name.lower().endswith(SUFFIXES) and not is_annotation(parts_below(path, raw), path.stem)
+        if path.name.lower().endswith(SUFFIXES)
+        and not is_annotation(parts_below(path, raw), path.stem, apart=False)
     ]
     archives = [path for path in files if path.name.lower().endswith(ARCHIVES)]
     seen = [f"{count(images, 'image')}{folders(images, raw)}" if images else "no images"]

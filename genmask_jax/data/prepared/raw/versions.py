@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from etils import epath
 
-from genmask_jax.data.prepared.raw.places import meaning, parts_below
+from genmask_jax.data.prepared.raw.places import among_annotations, among_images, meaning, parts_below
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
 
@@ -22,18 +22,30 @@ OBJECTS = re.compile(
 )
 OBJECTS_ENDING = re.compile(r"_(instance_?(Train)?_?Ids?|instances?)$", re.I)
 PICTURES = re.compile(r"(.*[a-z])?_?(visuali[sz]ations?|overlays?)|.+_viz|(masks?|labels?|ann.*)_vis", re.I)
-PICTURES_ENDING = re.compile(r"[_-](visuali[sz]ation|overlay|viz)$", re.I)
-NUMBERED = re.compile(r"([_-](?:masks?|labels?|seg|segmentation|gt))[_-]?\d+$", re.I)
+PICTURES_ENDING = re.compile(
+    r"[_-](visuali[sz]ation|overlay|viz|(masks?|labels?|seg|segmentation|gt)[_-]vis)$", re.I
+)
+VIS_ENDING = re.compile(r"[_-]vis$", re.I)
+"""Of a picture of annotations where there is a file of the same name without it."""
+PREDICTIONS = re.compile(r"(.*[a-z]_)?pred(iction)?s?(_?(masks?|labels?))?", re.I)
+NUMBERED = re.compile(r"([_-](?:masks?|labels?|seg|segmentation|gt))(?:[_-]?\d+| ?\(\d+\))$", re.I)
 CITYSCAPES = re.compile(r"_gt(Fine|Coarse)_(labelIds|labelTrainIds|color)$", re.I)
 COLOURED = re.compile(r"([_-](?:masks?|labels?|seg|segmentation|gt))[_-](colou?rs?|rgb)$", re.I)
+COLOUR_ENDING = re.compile(r"[_-](colou?rs?|rgb)$", re.I)
 SAMPLE = 32
 """Files of a version that are looked at."""
 HALF = 0.5
 """Misfit from which files of a version do not fit at all."""
 
 
-def set_aside(parts: tuple[str, ...], stem: str) -> tuple[str, str] | None:
-    """Where a file lies, and why it is neither an image nor an annotation of classes; None if it may be."""
+def set_aside(parts: tuple[str, ...], stem: str, stems: set[tuple[str, ...]]) -> tuple[str, str] | None:
+    """Where a file lies, and why it is neither an image nor an annotation of classes; None if it may be.
+
+    Args:
+        parts: the names of its folders, and its own.
+        stem: its name, without its suffix.
+        stems: folders and stem of all files of the tree.
+    """
     for ending, folder, why in (
         (OBJECTS_ENDING, OBJECTS, "they number objects, not classes"),
         (PICTURES_ENDING, PICTURES, "they are pictures of annotations"),
@@ -43,6 +55,12 @@ def set_aside(parts: tuple[str, ...], stem: str) -> tuple[str, str] | None:
                 return f"{part}/", why
         if match := ending.search(stem):
             return f"*{match[0]}", why
+    for part in parts[:-1]:
+        if PREDICTIONS.fullmatch(part):
+            return f"{part}/", "they are predictions"
+    match = VIS_ENDING.search(stem)
+    if match and not among_images(parts) and (*parts[:-1], stem[: match.start()]) in stems:
+        return f"*{match[0]}", "they are pictures of annotations"
     return None
 
 
@@ -51,10 +69,10 @@ def plain(stem: str) -> str:
     return COLOURED.sub(r"\1", NUMBERED.sub(r"\1", CITYSCAPES.sub(r"_gtFine_labelIds", stem)))
 
 
-def with_number(stem: str) -> str:
-    """Of a stem such as "leaf_mask_1", what an image may be called to which it belongs alone: "leaf_1"."""
+def number_of(stem: str) -> int | None:
+    """The number after the ending of a mask: 1 of "leaf_mask_1"; None if there is none."""
     match = NUMBERED.search(stem)
-    return f"{stem[: match.start()]}_{re.sub(r'[^0-9]', '', match[0])}" if match else ""
+    return int(re.sub(r"[^0-9]", "", match[0])) if match else None
 
 
 def version(path: epath.Path, raw: epath.Path) -> str:
@@ -62,6 +80,8 @@ def version(path: epath.Path, raw: epath.Path) -> str:
     stem = path.stem
     folders = [part for part in parts_below(path, raw)[:-1] if meaning(part).annotations]
     match = CITYSCAPES.search(stem) or COLOURED.search(stem) or NUMBERED.search(stem)
+    if among_annotations(parts_below(path, raw)):
+        match = match or COLOUR_ENDING.search(stem)
     found = match or re.search(r"[_-](masks?|labels?|seg|segmentation|gt)$", stem, re.I)
     ending = "" if found is None else NUMBERED.sub(r"\1", found[0])
     return f"{'/'.join([*folders, ''])}*{ending}{path.suffix.lower()}"
@@ -94,7 +114,10 @@ def chosen(
         for path in paths:
             by_version[version(path, raw)].append(path)
     images = {name for name in rivals if not name.endswith(".npy")}
-    judged = {name: misfit(_sample(by_version[name])) for name in sorted(images or rivals)}
+    judged = {  # of two that fit equally, the one in colours is a picture of the other
+        name: (*misfit(_sample(by_version[name])), float(bool(COLOUR_ENDING.search(name.rsplit(".", 1)[0]))))
+        for name in sorted(images or rivals)
+    }
     ranked = sorted(judged, key=lambda name: judged[name])
     if ranked and judged[ranked[0]][0] > HALF:
         raise UserError(
