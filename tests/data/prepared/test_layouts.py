@@ -635,6 +635,73 @@ def test_images_named_after_their_tasks_need_no_json(tmp_path, name):
     assert len(read(tmp_path)[0]) == 9
 
 
+def ignored_of(plan, name):
+    """(object, pixels that do not count) of each target of an image, bool [H, W]."""
+    images = (image for images in plan.splits.values() for image in images)
+    example = next(image for image in images if image.image_id == name).example()
+    size = (example["height"], example["width"])
+    return [
+        (masks.decode(target["counts"], size) > 0, masks.decode(target["ignored"], size) > 0)
+        for target in example["targets"]
+    ]
+
+
+def test_regions_labelled_ignore_do_not_count(tmp_path):
+    layouts.label_studio(tmp_path, SCENES)
+    for path in tmp_path.glob("*-Road-0.png"):
+        path.rename(path.with_name(path.name.replace("-Road-", "-Ignore-")))
+    found, plan = read(tmp_path)
+    assert {text for _, _, text in found} == set(plan.classes) == {"car", "tree"}
+    for scene in SCENES:
+        for own, ignored in ignored_of(plan, scene.name):
+            np.testing.assert_array_equal(ignored, scene.mask("road") & ~own)
+
+
+def rename_regions(raw, middle, *labels):
+    """Gives regions other labels, and a user and a tag with hyphens."""
+    for old, new in zip(layouts.CLASSES, labels, strict=True):
+        for path in raw.glob(f"task-*-by-1-tag-{old.title()}-0.png"):
+            path.rename(path.with_name(path.name.replace(f"-1-tag-{old.title()}-", f"-{middle}-{new}-")))
+
+
+@pytest.mark.parametrize("form", ["full", "minimal", "without labels"])
+def test_users_tags_and_labels_with_hyphens(tmp_path, form):
+    layouts.label_studio(tmp_path, SCENES)
+    labels = ["Traffic-Light", "T-shirt", "Road"]
+    rename_regions(tmp_path, "ann-marie@x.org-my-tag", *labels)
+    tasks = json.loads((tmp_path / "project-1-at-2026-01-31.json").read_text())
+    for task, label in zip(tasks, labels, strict=True):
+        value = {"brushlabels": [label], "rle": [0, 1]}
+        task |= {"full": {"annotations": [{"result": [{"from_name": "my-tag", "value": value}]}]},
+                 "minimal": {"my-tag": [value]}, "without labels": {}}[form]  # fmt: skip
+    layouts.save(tmp_path / "project-1-at-2026-01-31.json", json.dumps(tasks))
+    found, plan = read(tmp_path)
+    assert {text for _, _, text in found} == set(plan.classes) == {"traffic-light", "t-shirt", "road"}
+    assert len(found) == 9
+
+
+@pytest.mark.parametrize(("middle", "label"), [("1-my-tag", "road"), ("1-tag", "road"), ("a-b-c-d", "road")])
+def test_the_last_hyphen_separates_a_label_that_is_alone(tmp_path, middle, label):
+    write(tmp_path, "images/1.jpg", f"task-1-annotation-1-by-{middle}-Road-0.png")
+    assert {text for _, _, text in read(tmp_path)[0]} == {label}
+
+
+# labelme
+
+
+@pytest.mark.parametrize("labels", ["", "labels"])
+def test_shapes_for_an_image_of_another_size_are_left_out(tmp_path, labels):
+    layouts.labelme(tmp_path, SCENES, images="images" if labels else "", labels=labels)
+    path = tmp_path / labels / f"{SCENES[0].name}.json"
+    content = json.loads(path.read_text()) | {"imageHeight": 2 * layouts.HEIGHT}
+    path.write_text(json.dumps(content))
+    found, plan = read(tmp_path)
+    assert {image for _, image, _ in found} == {scene.name for scene in SCENES[1:]}
+    size = f"the image has {layouts.HEIGHT} x {layouts.WIDTH} pixels, its shapes are for "
+    says = f"{path}: {size}{2 * layouts.HEIGHT} x {layouts.WIDTH}; they are left out"
+    assert says in plan.problems.left_out
+
+
 # Hugging Face's imagefolder
 
 
@@ -674,6 +741,29 @@ def test_metadata_names_several_masks_in_rows_or_lists(tmp_path):
     lines = "\n".join(plan.problems.left_out)
     for says in ("line 5: ", "gone.jpg is missing", "line 6 has no file_name", "line 7 is not a JSON object"):
         assert says in lines
+
+
+@pytest.mark.parametrize(
+    ("void", "numbers"), [("__ignore__", False), ("Ignored_Region", False), ("void", True), ("Ignore", True)]
+)
+def test_metadata_labels_that_nobody_asks_for(tmp_path, void, numbers):
+    names = {"road": void, "car": "Background", "tree": "tree"}
+    rows = [
+        {"file_name": f"{scene.name}.jpg",
+         "labels": [i if numbers else names[text] for i, text in enumerate(layouts.CLASSES)],
+         "mask_file_names": [f"masks/{scene.name}_{text}.png" for text in layouts.CLASSES]}
+        for scene in SCENES
+    ]  # fmt: skip
+    hugging_face(tmp_path, *rows)
+    if numbers:
+        layouts.save(tmp_path / "classes.txt", "\n".join(names[text] for text in layouts.CLASSES))
+    found, plan = read(tmp_path, "metadata")
+    assert {text for _, _, text in found} == {"tree"}
+    assert plan.classes == ("tree",)
+    for scene in SCENES:
+        ((own, ignored),) = ignored_of(plan, scene.name)
+        np.testing.assert_array_equal(own, scene.mask("tree"))
+        np.testing.assert_array_equal(ignored, scene.mask("road") & ~own)
 
 
 def test_metadata_as_a_table(tmp_path):

@@ -33,6 +33,8 @@ from genmask_jax.images import SUFFIXES, UNREADABLE, decode, read_frame
 from genmask_jax.paths import listed
 
 JSON = (".json",)
+SIZE = ("imageHeight", "imageWidth")
+"""What labelme calls the size of the image that it drew on."""
 
 
 def recognise(raw: epath.Path) -> Sighting:
@@ -205,6 +207,12 @@ def _read_json(
     if not content["shapes"]:
         reading.problems.note(NOTHING_NOTE)
         return list(NOTHING), [], []
+    drawn_on = tuple(content.get(key) or size for key, size in zip(SIZE, (height, width), strict=True))
+    if drawn_on != (height, width):
+        raise ValueError(
+            f"{annotation}: the image has {height} x {width} pixels, its shapes are for {drawn_on[0]} x "
+            f"{drawn_on[1]}; they are left out"
+        )
     said = read_labelme(annotation, (height, width), reading.shapes, reading.problems)
     reading.shapes += len(content["shapes"])
     reading.classes |= dict.fromkeys(said.classes)

@@ -3,13 +3,18 @@
     RAW/task-1-annotation-2-by-1-tag-Road-0.png, RAW/project-1.json, RAW/images/X.jpg
 
 A file's name has the ids of task and annotation, who made it, the name of the tag in the labelling interface,
-the label, and a number. A label means all of its regions. The export does not say which image a task is of:
-the JSON export of the same project does; without it, an image is looked for whose name is that of the task,
-such as task-1.jpg or 1.jpg. Of several annotations of a task, the last is used.
+the label, and a number; any may have hyphens. The labels of the JSON export tell them apart. A file with none
+of these has the label that follows what all files of an annotation begin with, else the last hyphen. A label
+means all of its regions; pixels of a label such as "Ignore" do not count.
+
+The PNGs do not say which image a task is of: the JSON export of the same project does; without it, an image
+is looked for whose name is that of the task, such as task-1.jpg or 1.jpg. Of several annotations of a task,
+the last is used.
 """
 
 import itertools
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from etils import epath
@@ -18,7 +23,7 @@ from genmask_jax.data.prepared.raw.black_and_white import threshold_of
 from genmask_jax.data.prepared.raw.image_index import ImageIndex
 from genmask_jax.data.prepared.raw.layout import captions_of, read_json
 from genmask_jax.data.prepared.raw.mask_files import plan_masks
-from genmask_jax.data.prepared.raw.names import is_background, is_ignored, phrase
+from genmask_jax.data.prepared.raw.names import is_asked, is_ignored, phrase
 from genmask_jax.data.prepared.raw.pairs import Pair, in_splits
 from genmask_jax.data.prepared.raw.places import files_below
 from genmask_jax.data.prepared.raw.plan import Plan
@@ -27,7 +32,9 @@ from genmask_jax.data.prepared.raw.seen import Sighting, count, folders
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES
 
-REGION = re.compile(r"task-(\d+)-annotation-(\d+)-by-[^-]*-[^-]+-(.+)-\d+\.png$")
+REGION = re.compile(r"task-(\d+)-annotation-(\d+)-by-(.*-.+-.+)-\d+\.png$")
+Regions = dict[int, dict[int, list[tuple[str, epath.Path]]]]
+"""(label, file) of all regions, by the ids of task and annotation."""
 
 
 def recognise(raw: epath.Path) -> Sighting:
@@ -70,41 +77,86 @@ def read(raw: epath.Path) -> Plan:
             problems.note(f"task {task} has {len(earlier) + 1} annotations; the last, {last}, is used")
         split, key = index.place(images[task])
         pair = Pair(key, images[task], (), split)
-        image = plan_masks(
-            pair, regions[task][last], captions_of(pair.image, problems), ids, threshold, problems
-        )
+        files = [(phrase(label), path) for label, path in regions[task][last] if is_asked(label)]
+        void = [path for label, path in regions[task][last] if is_ignored(label)]
+        captions = captions_of(pair.image, problems)
+        image = plan_masks(pair, files, captions, ids, threshold, problems, void)
         if image is not None:
             found.append((pair, image))
             classes |= dict.fromkeys(expression.text for expression in image.expressions)
     return Plan(in_splits(raw, found, problems), problems, tuple(classes))
 
 
-def _regions(raw: epath.Path) -> dict[int, dict[int, list[tuple[str, epath.Path]]]]:
-    """(phrase, file) of all regions, by the ids of task and annotation."""
-    found: dict[int, dict[int, list[tuple[str, epath.Path]]]] = {}
+def _regions(raw: epath.Path) -> Regions:
+    named: Regions = {}
     for path in files_below(raw):
         if match := REGION.match(path.name):
-            annotation = found.setdefault(int(match[1]), {}).setdefault(int(match[2]), [])
-            if not is_ignored(match[3]) and not is_background(match[3]):
-                annotation.append((phrase(match[3]), path))
-    return found
+            annotation = named.setdefault(int(match[1]), {}).setdefault(int(match[2]), [])
+            annotation.append((match[3], path))
+    labels = {label for path, task in _all_tasks(raw) for label in _labels(task)} if named else set()
+    beginnings = {
+        beginning
+        for annotations in named.values()
+        for files in annotations.values()
+        if (beginning := _beginning({name for name, _ in files}))
+    }
+    return {
+        task: {
+            number: [(_label(name, labels, beginnings), path) for name, path in files]
+            for number, files in annotations.items()
+        }
+        for task, annotations in named.items()
+    }
+
+
+def _beginning(names: set[str]) -> str:
+    """What the names of an annotation's regions, "user-tag-label", all begin with; "" if that is no tag."""
+    words = zip(*(name.split("-")[:-1] for name in names), strict=False)  # up to the shortest
+    same = [some[0] for some in itertools.takewhile(lambda some: len(set(some)) == 1, words)]
+    return "-".join([*same, ""]) if len(names) > 1 and len(same) > 1 else ""
+
+
+def _label(name: str, labels: set[str], beginnings: set[str]) -> str:
+    """The label of a region, "user-tag-label"."""
+    known = [label for label in labels if phrase(name).endswith(f"-{phrase(label)}")]
+    if known:
+        return max(known, key=len)
+    first = min((one for one in beginnings if name.startswith(one)), key=len, default="")
+    return name.removeprefix(first) if first else name.rpartition("-")[2]
+
+
+def _labels(content: Any) -> Iterator[str]:
+    """The brush labels anywhere in a task of the JSON export."""
+    for key, value in content.items() if isinstance(content, dict) else ():
+        if key == "brushlabels" and isinstance(value, list):
+            yield from (label for label in value if isinstance(label, str) and phrase(label))
+    inside: Iterable[Any] = content.values() if isinstance(content, dict) else content
+    for value in inside:
+        if isinstance(value, dict | list):
+            yield from _labels(value)
 
 
 def _images(raw: epath.Path, tasks: set[int], problems: Problems) -> dict[int, epath.Path]:
     """The images of tasks, by id."""
     index, found = ImageIndex(raw), {}
-    for path in files_below(raw):
-        for task in _tasks(path) if path.name.lower().endswith(".json") else ():
-            for name in _names(task):
-                try:
-                    image = index.find(name)
-                except ValueError as error:
-                    problems.add(f"{path}: the image of task {task['id']}, {name}, {error}")
-                    continue
-                if image is not None and task["id"] in tasks:
-                    found.setdefault(task["id"], image)
+    for path, task in _all_tasks(raw):
+        for name in _names(task):
+            try:
+                image = index.find(name)
+            except ValueError as error:
+                problems.add(f"{path}: the image of task {task['id']}, {name}, {error}")
+                continue
+            if image is not None and task["id"] in tasks:
+                found.setdefault(task["id"], image)
     by_stem = {path.stem.lower().removeprefix("task").strip("-_ "): path for path in index.paths}
     return {task: by_stem[str(task)] for task in tasks if str(task) in by_stem} | found
+
+
+def _all_tasks(raw: epath.Path) -> Iterator[tuple[epath.Path, dict[str, Any]]]:
+    """The tasks of all JSON exports, each with its file."""
+    for path in files_below(raw):
+        if path.name.lower().endswith(".json"):
+            yield from ((path, task) for task in _tasks(path))
 
 
 def _tasks(path: epath.Path) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ def plan_masks(
     ids: Iterator[int],
     threshold: float,
     problems: Problems,
+    void: Iterable[epath.Path] = (),
 ) -> PlannedImage | None:
     """An image with a target for each phrase, in the order in which the phrases come; None if it has none.
 
@@ -31,39 +32,42 @@ def plan_masks(
         ids: of objects, to draw from.
         threshold: the level above which a pixel is in a mask (`black_and_white.threshold_of`).
         problems: to report masks to that are left out.
+        void: files of masks of pixels that do not count.
     """
-    drawn: dict[str, np.ndarray] = {}
+    drawn: dict[str | None, np.ndarray] = {}
     turned = True
-    for text, path in files:
+    for text, path in (*files, *((None, path) for path in void)):
         try:
             mask: np.ndarray = level(read_pixels(path)[0]) > threshold
             turned = oriented(pair.image, mask.shape)
         except ValueError as error:
             problems.add(str(error))
             continue
-        if not mask.any():
+        if text is not None and not mask.any():
             problems.note(f"{path} is black: it is kept with an empty mask")
-        before = drawn.setdefault(text, mask)
-        if before.shape != mask.shape:
+        if next(iter(drawn.values()), mask).shape != mask.shape:
             problems.add(f"{path} has another size than other masks of {pair.image}")
             continue
-        drawn[text] = before | mask
-    if not drawn and not captions:
+        drawn[text] = drawn.get(text, False) | mask
+    unknown = drawn.pop(None, None)
+    named = {text: mask for text, mask in drawn.items() if text is not None}
+    if not named and not captions:
         problems.add(f"{pair.image} has no mask that can be used")
         return None
     targets = [
         Target(i, tuple(itertools.islice(ids, 1)), (masks.encode(mask),)) if mask.any() else Target(i)
-        for i, mask in enumerate(drawn.values())
+        for i, mask in enumerate(named.values())
     ]
-    height, width = next((mask.shape for mask in drawn.values()), (0, 0))
+    height, width = next((mask.shape for mask in named.values()), (0, 0))
     return PlannedImage(
         path=str(pair.image),
         image_id=pair.key,
-        size=(height, width) if drawn else None,
+        size=(height, width) if named else None,
         captions=captions,
         turned=turned,
         targets=tuple(targets),
         expressions=tuple(
-            Expression(pair.key if i == 0 else f"{pair.key}#{i}", text, i) for i, text in enumerate(drawn)
+            Expression(pair.key if i == 0 else f"{pair.key}#{i}", text, i) for i, text in enumerate(named)
         ),
+        void=() if unknown is None or not named else (masks.encode(unknown),),
     )

@@ -6,7 +6,8 @@
 
 Files are named from the folder of the metadata. The column of masks has "mask", "label", "annotation",
 "segmentation" or the like in its name. The mask is that of the row's "phrase", "expression", "label" or
-"class", a text or the number of a class, else of its "text" or "caption", which is a caption otherwise; a row
+"class", a text or the number of a class, else of its "text" or "caption", which is a caption otherwise; the
+background's is not read, and pixels of a class such as "ignore" do not count. A row
 may have lists of masks and labels, and an image several rows. Without any, masks are class numbers or have
 the phrases of phrases.txt.
 """
@@ -23,7 +24,7 @@ from genmask_jax.data.prepared.raw.black_and_white import threshold_of
 from genmask_jax.data.prepared.raw.class_list import read_class_list
 from genmask_jax.data.prepared.raw.layout import METADATA, captions_of_row, lines_beside, read_metadata
 from genmask_jax.data.prepared.raw.mask_files import plan_masks
-from genmask_jax.data.prepared.raw.names import phrase
+from genmask_jax.data.prepared.raw.names import is_asked, is_ignored, phrase
 from genmask_jax.data.prepared.raw.pairs import Pair, Tree, in_splits
 from genmask_jax.data.prepared.raw.places import (
     ANNOTATION_WORDS,
@@ -109,9 +110,11 @@ def read(raw: epath.Path) -> Plan:
     found, classes = [], {}
     for path, some in by_image.items():
         pair = _pair(path, some, raw)
-        files = [named for row in some for named in _named(row, names, problems)]
+        named = [one for row in some for one in _named(row, names, problems)]
+        files = [(phrase(name), mask) for name, mask in named if is_asked(name)]
+        void = [mask for name, mask in named if is_ignored(name)]
         captions = lines_beside(path, problems) + tuple(text for row in some for text in row.captions)
-        image = plan_masks(pair, files, captions, ids, threshold, problems)
+        image = plan_masks(pair, files, captions, ids, threshold, problems, void)
         if image is not None:
             found.append((pair, image))
             classes |= dict.fromkeys(expression.text for expression in image.expressions)
@@ -124,15 +127,15 @@ def _pair(image: epath.Path, rows: list[_Row], raw: epath.Path) -> Pair:
 
 
 def _named(row: _Row, names: dict[int, str], problems: Problems) -> Iterator[tuple[str, epath.Path]]:
-    """(phrase, mask) of a row. One phrase is that of all masks."""
+    """(name, mask) of a row. One name is that of all masks."""
     said = row.phrases * len(row.masks) if len(row.phrases) == 1 else row.phrases
     if len(said) != len(row.masks):
         problems.add(f"{row.where} has {len(row.masks)} masks and {len(said)} phrases; they are not read")
         return
     for text, mask in zip(said, row.masks, strict=True):
-        name = names.get(int(text)) if str(text).isdigit() else phrase(str(text))
+        name = names.get(int(text)) if str(text).isdigit() else str(text)
         if name:
-            yield phrase(name), mask
+            yield name, mask
         else:
             problems.add(f"{row.where}: the number {text} has no name; write the names to classes.txt")
 
