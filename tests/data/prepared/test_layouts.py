@@ -326,8 +326,13 @@ SAID = {
     ),
     "images alone": (
         lambda raw: write(raw, "a.jpg", "x/b.jpg"),
-        "Seen: 2 images in the folder itself and x/. To make it readable, give each image X.jpg a mask, "
-        "masks/X.png, and write what the masks show to phrases.txt",
+        "Seen: 2 images in the folder itself and x/. To make it readable, give each image, "
+        "images/X.jpg, a mask of the same name, masks/X.png, and write what the masks show to phrases.txt, "
+        "the names of their numbers to classes.txt, or of their colours to label_colors.txt",
+    ),
+    "masks that are named as no mask is": (
+        lambda raw: write(raw, "1/photo.jpg", "1/drawn.png", "2/photo-colour.png", "legend.txt"),
+        "give each image, images/X.jpg, a mask of the same name, masks/X.png",
     ),
     "a zip inside": (
         lambda raw: write(raw, "photos.zip"),
@@ -579,6 +584,17 @@ def test_objects_of_an_ignored_coco_category_do_not_count(tmp_path, beside, name
             assert (ignored & expected).sum() / (ignored | expected).sum() > 0.8
             assert not (ignored & own).any()
     assert len([i for images in plan.splits.values() for i in images if i.targets]) == len(SCENES)
+
+
+def test_images_of_coco_that_are_named_like_masks(tmp_path):
+    content = layouts.coco_content(SCENES, "{name}_label_0.jpg")
+    layouts.save(tmp_path / "annotations" / "coco.json", json.dumps(content))
+    for scene in SCENES:
+        layouts.save(tmp_path / "images" / f"{scene.name}_label_0.jpg", scene.image())
+    found, plan = read(tmp_path)
+    assert len(found) == 9
+    assert {image for _, image, _ in found} == {f"{scene.name}_label_0" for scene in SCENES}
+    assert plan.problems.left_out == []
 
 
 def test_coco_file_names_in_another_case(tmp_path):

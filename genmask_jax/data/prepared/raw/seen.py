@@ -77,7 +77,9 @@ def nothing_fits(given: epath.Path, raw: epath.Path, sightings: Sequence[Sightin
         if images and meaning(given.name) != NOTHING:
             needs.append(f"give {given.parent}, if the masks are there")
         needs.append(
-            "give each image X.jpg a mask, masks/X.png, and write what the masks show to phrases.txt"
+            "give each image, images/X.jpg, a mask of the same name, masks/X.png, and write what the masks "
+            "show to phrases.txt, the names of their numbers to classes.txt, or of their colours to "
+            "label_colors.txt"
             if images
             else "give the folder that holds the images"
         )
