@@ -528,7 +528,7 @@ def of_class(content, name, first_id):
 
 
 @pytest.mark.parametrize("first", [1, 100])  # ids that are those of the other file, or not
-def test_coco_files_of_a_class_each_are_united(tmp_path, first):
+def test_coco_files_of_a_class_each_are_united(tmp_path, first, capsys):
     coco(tmp_path)
     expected, _ = read(tmp_path)
     (tmp_path / "annotations" / "instances_default.json").unlink()
@@ -549,6 +549,7 @@ def test_coco_files_of_a_class_each_are_united(tmp_path, first):
     assert plan.problems.left_out == []
     assert not any("shows no class" in note for note in plan.problems.notes)
     assert any("trees.json: 3 of its images are in" in note for note in plan.problems.notes)
+    assert "read as coco: 3 images with objects in COCO's format, in " in capsys.readouterr().out
 
 
 def test_an_image_in_the_coco_files_of_two_splits_is_in_the_first(tmp_path):

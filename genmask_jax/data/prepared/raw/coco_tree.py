@@ -39,7 +39,7 @@ def recognise(raw: epath.Path) -> Sighting:
     found = [coco.path.relative_to(raw) for coco in files if _has_masks(coco) and there[coco.path]]
     if found:
         names = ", ".join(map(str, found[:3])) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
-        count = sum(there[raw / path] for path in found)
+        count = len(set().union(*(there[raw / path] for path in found)))
         return Sighting(f"{count:,} images with objects in COCO's format, in {names}")
     for coco in files:
         where = f"a COCO file, {coco.path.relative_to(raw)},"
@@ -150,14 +150,17 @@ def _has_masks(coco: CocoFile) -> bool:
     return any(annotation.get("segmentation") for annotation in coco.annotations)
 
 
-def _images_found(coco: CocoFile, index: ImageIndex) -> int:
-    def is_there(name: str) -> bool:
-        try:
-            return index.find(name, split_of_file(coco.path.stem)) is not None
-        except ValueError:
-            return True  # more than once, which is reported when it is read
+def _images_found(coco: CocoFile, index: ImageIndex) -> set[str]:
+    """The images that are there, by path; those that are there more than once, by name."""
 
-    return sum(is_there(image.file) for image in coco.images.values())
+    def found(name: str) -> str | None:
+        try:
+            path = index.find(name, split_of_file(coco.path.stem))
+        except ValueError:
+            return name  # it is reported when it is read
+        return path and str(path)
+
+    return {path for image in coco.images.values() if (path := found(image.file))}
 
 
 def _plan(
