@@ -588,13 +588,13 @@ def test_objects_of_an_ignored_coco_category_do_not_count(tmp_path, beside, name
 
 
 def test_images_of_coco_that_are_named_like_masks(tmp_path):
-    content = layouts.coco_content(SCENES, "{name}_label_0.jpg")
+    content = layouts.coco_content(SCENES, "{name}_mask.jpg")
     layouts.save(tmp_path / "annotations" / "coco.json", json.dumps(content))
     for scene in SCENES:
-        layouts.save(tmp_path / "images" / f"{scene.name}_label_0.jpg", scene.image())
+        layouts.save(tmp_path / "images" / f"{scene.name}_mask.jpg", scene.image())
     found, plan = read(tmp_path)
     assert len(found) == 9
-    assert {image for _, image, _ in found} == {f"{scene.name}_label_0" for scene in SCENES}
+    assert {image for _, image, _ in found} == {f"{scene.name}_mask" for scene in SCENES}
     assert plan.problems.left_out == []
 
 
