@@ -41,6 +41,8 @@ FLAGS = {
     "steps": "image_steps",
 }
 """The flags of arguments that have another name in Python."""
+REQUIRED = "must have a value"
+"""What absl's error says of a required flag that is not given."""
 TEXTS = ("text",)
 """Flags whose values are no paths."""
 
@@ -112,7 +114,7 @@ def _print_help(command: types.ModuleType) -> None:
 
 
 def _is_required(flag: flags.Flag) -> bool:
-    return any("must have a value" in validator.message for validator in flag.validators)
+    return any(REQUIRED in validator.message for validator in flag.validators)
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -200,7 +202,8 @@ def _parse(arguments: list[str], known: flags.FlagValues = flags.FLAGS) -> list[
         if values:
             _need_fields(arguments, load_config(values[-1]))
         if isinstance(error, flags.Error):
-            _need_given(known)
+            if not isinstance(error, flags.IllegalFlagValueError) or REQUIRED in str(error):
+                _need_given(known)
             raise UserError(str(error)) from error
         raise UserError(f"--config: {type(error).__name__}: {error}") from error
 
@@ -216,6 +219,11 @@ def config_path(value: str) -> str:
     shipped = configs() / f"{name}.py"
     known = re.fullmatch(r"\w+", name) and not os.path.exists(name) and shipped.exists()
     return f"{shipped}{colon}{argument}" if known else value
+
+
+def config_flag() -> str:
+    """--config as it is given, for errors."""
+    return f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"
 
 
 def configs() -> pathlib.Path:

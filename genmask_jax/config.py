@@ -259,13 +259,19 @@ class VAETrainConfig:
 C = TypeVar("C")
 
 
-def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "config") -> C:
+def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "config", file: str = "") -> C:
     """Converts a ConfigDict, or a dictionary read from JSON, to the dataclass `kind`, and validates it.
+
+    Args:
+        kind: of the config.
+        values: of its fields.
+        where: what the names of fields begin with in errors.
+        file: what the error calls the file if it holds another kind of config; `where` if empty.
 
     Raises:
         UserError: a field is unknown, missing, of the wrong type, or inconsistent with the others.
     """
-    _need_kind(kind, values, where)
+    _need_kind(kind, values, file or where)
     config = from_dict(kind, values, where)
     if isinstance(config, (TrainConfig, VAETrainConfig)):
         validate(config)
@@ -274,13 +280,13 @@ def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "con
     return config
 
 
-def _need_kind(kind: type, values: ConfigDict | dict, where: str) -> None:
+def _need_kind(kind: type, values: ConfigDict | dict, file: str) -> None:
     """Raises UserError if the values are those of another kind of config."""
     users = {TrainConfig: "train", VAETrainConfig: "train_vae", EvaluationConfig: "evaluate"}
     for other, user in users.items():
         names = {field.name for field in dataclasses.fields(other)}
         if other is not kind and kind in users and set(values) == names:
-            raise UserError(f"{where} is one for launch/{user}.py, not for launch/{users[kind]}.py")
+            raise UserError(f"{file} is a config for launch/{user}.py, not for launch/{users[kind]}.py")
 
 
 def validate(config: TrainConfig | VAETrainConfig) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from genmask_jax.errors import UserError
 
+MAX_NOISES = 64
+"""Masks from more noises would not differ, and fill the memory."""
 Rule = tuple[Callable[[float], bool], str]
 POSITIVE: Rule = (lambda x: x > 0, "must be positive")
 NOT_NEGATIVE: Rule = (lambda x: x >= 0, "must not be negative")
@@ -15,6 +17,7 @@ INSIDE: Rule = (lambda x: 0 < x < 1, "must be between 0 and 1")
 SHARE: Rule = (lambda x: 0 < x <= 1, "must be in (0, 1]")
 UNIT: Rule = (lambda x: 0 <= x <= 1, "must be in [0, 1]")
 FINITE: Rule = (math.isfinite, "must be finite")
+NOISES: Rule = (lambda x: 1 <= x <= MAX_NOISES, f"must be from 1 to {MAX_NOISES}")
 AXIS: Rule = (lambda x: x > 0 or x == -1, "must be positive, or -1 for all other devices")
 
 _FIELDS: dict[str, Rule] = {
@@ -27,11 +30,12 @@ _FIELDS: dict[str, Rule] = {
     "mesh.tensor vae.base_dim vae.decoder_base_dim vae.channels vae.multipliers vae.num_res_blocks "
     "vae.patch_size instruction.tiny.vocab_size instruction.tiny.max_tokens instruction.tiny.hidden_size "
     "instruction.tiny.depth instruction.tiny.num_heads instruction.minilm_max_tokens sampler.mask_steps "
-    "sampler.mask_samples sampler.image_steps sampler.shift timesteps.segment.std timesteps.segment.a "
+    "sampler.image_steps sampler.shift timesteps.segment.std timesteps.segment.a "
     "timesteps.generate.std timesteps.generate.a": POSITIVE,
     "loop.ema_decay optimizer.b1 optimizer.b2 condition_dropout sampler.no_target_area "
     "sampler.no_target_score": FRACTION,
     "sampler.mask_threshold": INSIDE,
+    "sampler.mask_samples": NOISES,
     "data.augment.crop": SHARE,
     "data.augment.flip data.augment.jitter data.absent_share sampler.refine_t "
     "timesteps.segment.low_share timesteps.generate.low_share": UNIT,

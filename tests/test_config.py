@@ -5,8 +5,12 @@ import json
 import pathlib
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
+from genmask_jax import cli
 from genmask_jax.config import EvaluationConfig, TrainConfig, VAETrainConfig, from_config_dict
+from genmask_jax.errors import UserError
 from genmask_jax.fields import to_json
 from genmask_jax.ranges import numbers, rule_of
 
@@ -61,8 +65,6 @@ def test_every_config_is_valid_and_survives_json(path):
     ],
 )
 def test_mistakes_are_named(field, value, complaint):
-    from genmask_jax.errors import UserError
-
     values = read(CONFIGS[0].parent / "genmask_tiny.py").to_dict()
     *groups, last = field.split(".")
     group = values
@@ -72,6 +74,42 @@ def test_mistakes_are_named(field, value, complaint):
     with pytest.raises(UserError, match=complaint) as error:
         from_config_dict(TrainConfig, values)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("noises", [0, 65])
+def test_masks_are_averaged_over_1_to_64_noises(noises):
+    values = read(CONFIGS[0].parent / "genmask_tiny.py").to_dict()
+    values["sampler"]["mask_samples"] = noises
+    with pytest.raises(UserError, match=f"sampler.mask_samples must be from 1 to 64, not {noises}"):
+        from_config_dict(TrainConfig, values)
+
+
+WRONG_VALUE = "--config.optimizer.learning_rate=fast"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (("--config=genmask_tiny", WRONG_VALUE, "--workdir=x"), "learning_rate=fast"),
+        (("--workdir=x", "--config=genmask_tiny", WRONG_VALUE), "learning_rate=fast"),
+        (("--workdir=x", WRONG_VALUE, "--config=genmask_tiny"), "learning_rate=fast"),
+        (("--config=genmask_tiny", WRONG_VALUE), "learning_rate=fast"),
+        (("--config=genmask_tiny",), "--workdir is missing: directory of the run"),
+    ],
+)
+def test_a_wrong_value_is_named_in_any_order_of_flags(given, says):
+    known = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", lock_config=True, flag_values=known, sys_argv=list(given))
+    flags.DEFINE_string("workdir", None, "Directory of the run.", required=True, flag_values=known)
+    with pytest.raises(UserError, match=says):
+        cli._parse(["train.py", *given], known)
+
+
+def test_a_config_of_another_command_is_named():
+    values = read(CONFIGS[0].parent / "vae_tiny.py")
+    said = "^--config=vae_tiny is a config for launch/train_vae.py, not for launch/train.py$"
+    with pytest.raises(UserError, match=said):
+        from_config_dict(TrainConfig, values, file="--config=vae_tiny")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -96,7 +96,9 @@ def measure(arguments: argparse.Namespace) -> None:
         vae.measure(arguments.image_size, arguments.batch_size, arguments.dtype, arguments.repeats)
         return
     if arguments.command == "input_pipeline":
-        config = from_config_dict(TrainConfig, cli.load_config(arguments.config))
+        config = from_config_dict(
+            TrainConfig, cli.load_config(arguments.config), file=f"--config={arguments.config}"
+        )
         config = dataclasses.replace(config, vae=arguments.vae or config.vae)
         input_pipeline.measure(config, arguments.jpeg_size, arguments.seconds)
         return

@@ -45,7 +45,7 @@ def main() -> None:
     from genmask_jax.scale.topology import describe_devices
     from genmask_jax.sharding import make_mesh
 
-    config = from_config_dict(TrainConfig, CONFIG.value)
+    config = from_config_dict(TrainConfig, CONFIG.value, file=cli.config_flag())
     generation, shape, _ = parse_topology(TOPOLOGY.value)
     jax.config.update("jax_platforms", "cpu")  # what is not compiled runs here
     chip = find_chip(generation, shape)

@@ -45,7 +45,7 @@ def main() -> None:
     from genmask_jax.instruction import factory
     from genmask_jax.runs import load_vae
 
-    config = from_config_dict(TrainConfig, CONFIG.value)
+    config = from_config_dict(TrainConfig, CONFIG.value, file=cli.config_flag())
     shard, num_shards = SHARD.value, NUM_SHARDS.value
     if shard is None and num_shards is None:
         shard, num_shards = jax.process_index(), jax.process_count()

@@ -64,7 +64,7 @@ def main() -> None:
     asked: Any = config
     if CONFIG.value:
         kind = EvaluationConfig if "benchmarks" in CONFIG.value else TrainConfig
-        asked = from_config_dict(kind, CONFIG.value)
+        asked = from_config_dict(kind, CONFIG.value, file=cli.config_flag())
     benchmarks = isinstance(asked, EvaluationConfig)
     names = BENCHMARK.value or (asked.benchmarks if benchmarks else ())
     sampler = with_given(

@@ -36,7 +36,7 @@ def main() -> None:
     from genmask_jax.report import report_on
     from genmask_jax.training.start import train_genmask
 
-    config = from_config_dict(TrainConfig, CONFIG.value)
+    config = from_config_dict(TrainConfig, CONFIG.value, file=cli.config_flag())
     _, scores = train_genmask(
         config,
         WORKDIR.value,

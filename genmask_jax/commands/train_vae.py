@@ -28,7 +28,7 @@ def main() -> None:
     from genmask_jax.training.start import train_vae
 
     workdir, scores = train_vae(
-        from_config_dict(VAETrainConfig, CONFIG.value),
+        from_config_dict(VAETrainConfig, CONFIG.value, file=cli.config_flag()),
         WORKDIR.value,
         resume=RESUME.value,
         overwrite=OVERWRITE.value,

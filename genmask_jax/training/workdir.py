@@ -101,6 +101,8 @@ def check_workdir(
     if not (used and overwrite) and listed(path):
         what = "holds a run; add --resume or --overwrite" if used else "is not empty; give a new directory"
         raise UserError(f"--workdir={workdir} {what}")
+    if resume:
+        logging.warning("--resume: %s holds no run yet: a new one starts", workdir)
     return Workdir(path, overwrite=used)
 
 

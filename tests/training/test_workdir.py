@@ -161,3 +161,14 @@ def test_what_is_not_finite_is_never_saved(micro_vae, tmp_path):
     names = [name for name in saved.shapes if name.startswith("params.")]
     assert names
     assert all(np.isfinite(saved.read(name)).all() for name in names)
+
+
+def test_resuming_what_is_not_there_is_told(micro_run, tmp_path, caplog):
+    config = micro_run[1]
+    with caplog.at_level("WARNING", "absl"):
+        assert not check_workdir(str(tmp_path / "new"), config, resume=True).resumed
+        assert "new holds no run yet: a new one starts" in caplog.text
+        caplog.clear()
+        assert not check_workdir(str(tmp_path / "new"), config).resumed
+        assert check_workdir(str(micro_run[0]), config, resume=True).resumed
+        assert not caplog.text
