@@ -24,9 +24,11 @@ MARKS = {
 """Encodings by the byte order mark at the start of a file."""
 
 
-URL = re.compile(r"(?!(?:gs|s3|az|hf)://)[a-z][a-z0-9+.-]*://|data:", re.IGNORECASE)
-"""How addresses begin that are no paths. (The excluded ones are, of storage that `epath` reads.)"""
-DOWNLOAD = "download it, and give the path"
+URL = re.compile(r"(?!(?:gs|s3|az|hf)://)[a-z][a-z0-9+.-]*://|(?:https?|ftp):/|data:", re.IGNORECASE)
+"""How addresses begin that are not paths. (The excluded ones are, of storage that `epath` reads.)
+
+`pathlib` makes one slash of two."""
+DOWNLOAD = "download the file, and give its path"
 IMPORT = "launch/import_weights.py --from=hf:OWNER/NAME imports public weights"
 
 
@@ -50,10 +52,10 @@ def to_path(path: Any, argument: str, instead: str = DOWNLOAD) -> epath.Path:
         instead: what to do with a URL.
 
     Raises:
-        ArgumentError: it is no path, or a URL.
+        ArgumentError: it is not a path, or a URL.
     """
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
-        raise ArgumentError(argument, f"={path!r} is no path")
+        raise ArgumentError(argument, f"={path!r} is not a path")
     text = os.fspath(path)
     need_no_url(argument, text, instead)
     return epath.Path(expand(text))
@@ -73,6 +75,23 @@ def make_directory(path: epath.PathLike, flag: str) -> epath.Path:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{flag}={path} cannot be created: {error.strerror}") from error
+    return directory
+
+
+def need_makeable(path: epath.PathLike, flag: str) -> epath.Path:
+    """The directory given by a flag, which is there or can be created later.
+
+    Raises:
+        UserError: it is a file, or lies in one, or in a folder that cannot be written to.
+    """
+    directory = to_path(path, flag)
+    if "://" in str(directory):
+        return directory
+    there = next(one for one in (directory, *directory.absolute().parents) if one.exists())
+    if not there.is_dir():
+        raise UserError(f"{flag}={path} cannot be created: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{flag}={path} cannot be created: {there} cannot be written to")
     return directory
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from genmask_jax import cli
 from genmask_jax.errors import UserError
-from genmask_jax.paths import listed, make_directory
+from genmask_jax.paths import listed, need_makeable
 from genmask_jax.pretrained import directory_of
 
 
@@ -52,9 +52,9 @@ def export(arguments: argparse.Namespace) -> None:
         raise UserError("--dtype is for genmask; leave it out")
     if arguments.name == "qwen" and arguments.step != "last":
         raise UserError("--step is for runs; leave it out")
-    if listed(make_directory(arguments.out, "--out")):
+    if listed(need_makeable(arguments.out, "--out")):
         raise UserError(f"--out={arguments.out} is not empty; give a new directory")
-    with tqdm(unit="B", unit_scale=True, desc="export") as bar:
+    with tqdm(unit="B", unit_scale=True, desc="export", delay=1, leave=False) as bar:
         for line in EXPORTS[arguments.name](arguments, bar.update):
             bar.write(line)
 

@@ -9,7 +9,7 @@ give them back well enough, trains, and scores on the held-out images. Each step
 printed; after an interruption, repeat the whole command: what is done is not done again.
 
 --config.FIELD=VALUE goes to launch/train.py, --vae.FIELD=VALUE to launch/train_vae.py. In --workdir: data/
-(the prepared images, with examples.png), vae/, and model/, the trained model, with sheets of its masks.
+(the prepared images), vae/, and model/, the trained model, with sheets of its masks.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from etils import epath
 from genmask_jax import cli
 from genmask_jax.data.prepared.raw.folder import FORMATS
 from genmask_jax.errors import UserError
-from genmask_jax.paths import make_directory
+from genmask_jax.paths import need_makeable
 from genmask_jax.pretrained import DEFAULT, directory_of
 from genmask_jax.workers import run_command
 
@@ -66,7 +66,9 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> None:
     run = plan_run(arguments, fields)
     layout = [f"--format={arguments.format}"] if arguments.format else []
     call("prepare_data", "image_folder", f"--raw={arguments.raw}", f"--out={run.workdir}/data", *layout)
-    plan = make_plan(records.find(run.workdir / "data", "image_folder"), run.config.loop)
+    prepared = records.find(run.workdir / "data", "image_folder")
+    print(f"look at some of the prepared images: {prepared}/examples.png")
+    plan = make_plan(prepared, run.config.loop)
     vae = choose_vae(run)
     generate = "" if plan.captioned else "none"
     given = [f"--config.vae={vae}", f"--config.data.generate={generate}"]
@@ -74,7 +76,7 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> None:
         print(f"\n{plan.masks} masks to learn from: {plan.num_steps} steps show each {VISITS} times")
         given.append(f"--config.loop.num_steps={plan.num_steps}")
     model = run.workdir / "model"
-    call("train", *run.train, *given, *of_model(fields), f"--workdir={model}", "--resume")
+    call("train", *run.train, *given, *of_model(fields), *in_directory(model))
     call("evaluate", f"--checkpoint={model}", f"--split={plan.split}")
     minutes = (time.monotonic() - began) / 60
     print(f"{minutes:.0f} min. Masks: {model}/evaluation_{plan.split}/masks.png. Now try:")
@@ -111,10 +113,10 @@ def plan_run(arguments: argparse.Namespace, fields: list[str]) -> Run:
     unknown = [field for field in fields if not field.startswith(("--config.", "--vae."))]
     if unknown:
         raise UserError(f"{unknown[0]}: no such flag; see --help")
-    workdir = make_directory(arguments.workdir, "--workdir").resolve()
     if not arguments.raw.exists():
         raise UserError(f"--raw={arguments.raw}: there is no such folder")
-    from_config_dict(TrainConfig, cli.load_config(arguments.config), f"--config={arguments.config}")
+    workdir = need_makeable(arguments.workdir, "--workdir").resolve()
+    from_config_dict(TrainConfig, cli.load_config(arguments.config), file=f"--config={arguments.config}")
     start = "" if arguments.start == NOTHING else arguments.start
     shape = read_vae_config(directory_of(start)) if start else None
     data = ["--config.data.name=image_folder", f"--config.data.path={workdir}/data"]
@@ -123,7 +125,11 @@ def plan_run(arguments: argparse.Namespace, fields: list[str]) -> Run:
     config = from_config_dict(TrainConfig, cli.read_config([*train, unset, *of_model(fields)]))
     train_vae = [f"--config={cli.config_path(arguments.vae_config)}", *data]
     train_vae.append(f"--config.data.size={config.data.size}")
-    vae_config = from_config_dict(VAETrainConfig, cli.read_config([*train_vae, *of_vae(fields)]))
+    vae_config = from_config_dict(
+        VAETrainConfig,
+        cli.read_config([*train_vae, *of_vae(fields)]),
+        file=f"--vae_config={arguments.vae_config}",
+    )
     fits = shape == vae_config.vae
     train_vae.append(f"--config.init={start if fits else ''}")
     apart(finetuning.check, config, shape or vae_config.vae, vae_config)
@@ -157,8 +163,13 @@ def choose_vae(run: Run) -> str:
         if not run.vae_fits:
             print("the new VAE has another shape, and is trained from scratch")
             apart(finetuning.check, run.config, run.vae_config.vae, run.vae_config)
-    call("train_vae", *run.train_vae, *of_vae(run.fields), f"--workdir={directory}", "--resume")
+    call("train_vae", *run.train_vae, *of_vae(run.fields), *in_directory(directory))
     return str(directory)
+
+
+def in_directory(directory: epath.Path) -> list[str]:
+    """The flags of a training in a directory, which goes on with the run there, if there is one."""
+    return [f"--workdir={directory}", *(["--resume"] if (directory / "config.json").exists() else [])]
 
 
 def apart(function: Callable, *arguments: Any) -> Any:
@@ -175,10 +186,13 @@ def call(name: str, *arguments: str) -> None:
     print(f"\n$ {cli.as_called(f'python launch/{name}.py')} {shlex.join(arguments)}", flush=True)
     status, stopped = run_command([sys.executable, str(script), *arguments], HUGE_PAGES | os.environ)
     if status and stopped:
-        print("finetune: stopped; repeat the command, which goes on from here")
+        print("finetune: stopped; the same finetune command, without --resume, goes on from here")
         sys.exit(1)
     if status:
-        print("finetune: this step failed; fix it and repeat the command, which goes on from here")
+        print(
+            "finetune: this step failed; fix it, and the same finetune command, "
+            "without --resume, goes on from here"
+        )
         sys.exit(status)
 
 

@@ -4,6 +4,8 @@
     python launch/sample.py --image=photos --text="the sky;the road" --save=label_map,rle --out=runs/found
     python launch/sample.py --text="a red star" --num_images=4 --out=runs/drawn
 
+The first command's image comes with a checkout; elsewhere, name an image of your own.
+
 --image is a file, a folder, or a pattern such as "photos/*.jpg", and may be given several times. --text is a
 phrase, or several: separated by semicolons, or in a file, one a line (--text=@phrases.txt). Files are named
 after their images (scene_mask.png), at the images' own size; those of several phrases have a number too, and
@@ -14,7 +16,6 @@ Without --image: image.png, or image_1.png, ... and all of them in grid.png.
 """
 
 import argparse
-import collections
 import contextlib
 import functools
 import glob
@@ -32,7 +33,7 @@ from tqdm import tqdm
 from genmask_jax import cli
 from genmask_jax.errors import UnknownWordWarning, UserError
 from genmask_jax.images import SUFFIXES, read_image
-from genmask_jax.paths import listed, make_directory, read_text, write_bytes
+from genmask_jax.paths import listed, make_directory, need_makeable, read_text, write_bytes
 from genmask_jax.pretrained import DEFAULT, directory_of
 
 VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
@@ -91,7 +92,7 @@ def run(arguments: argparse.Namespace) -> None:
     views = tuple(view for view in arguments.save.split(",") if view)
     wrong = [view for view in views if view not in VIEWS]
     if wrong or not views:
-        raise UserError(f"--save={arguments.save}: there are {', '.join(VIEWS)}")
+        raise UserError(f"--save={arguments.save}: choose from {', '.join(VIEWS)}")
     if arguments.reason and not arguments.image:
         raise UserError("--reason describes something in an image; give --image")
     if arguments.num_images < 1:
@@ -107,7 +108,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def read_texts(text: str) -> list[str]:
-    """The parts of --text, or the lines of the file that it names. Raises UserError if there are none."""
+    """The parts of --text, or the lines of the file that it names; empty ones at the end are left out.
+
+    Raises:
+        UserError: there are none, or one before the last is empty: they are numbered by their places.
+    """
+    place = "line" if text.startswith("@") else "part"
     if text.startswith("@"):
         try:
             parts = read_text(epath.Path(text[1:])).splitlines()
@@ -115,20 +121,28 @@ def read_texts(text: str) -> list[str]:
             raise UserError(f"--text={text}: no text file in UTF-8 ({error})") from error
     else:
         parts = text.split(";")
-    parts = [part.strip() for part in parts if part.strip()]
+    parts = [part.strip() for part in parts]
+    while parts and not parts[-1]:
+        parts.pop()
     if not parts:
         raise UserError("--text is empty; say what to segment or to generate, such as 'the red star'")
+    if "" in parts:
+        raise UserError(
+            f"--text={text}: {place} {parts.index('') + 1} is empty; write a text there, or remove it"
+        )
     return parts
 
 
 def segment(arguments: argparse.Namespace, texts: list[str], views: tuple[str, ...]) -> None:
     """Segments all images, some at a time, and says which could not be read."""
+    from genmask_jax.inference.segmentation import file_ends
     from genmask_jax.inference.segmenter import BATCH_SIZE, Segmenter
 
     paths = find_images(arguments.image)
     names = unique_names(paths)
-    out = make_directory(arguments.out, "--out")
-    need_new(out, [f"{name}_{view}" for name in names for view in views], arguments.overwrite)
+    out = need_makeable(arguments.out, "--out")
+    ends = [end for view in views for end in file_ends(view, len(texts))]
+    need_new(out, [f"{name}_{end}" for name in names for end in ends], arguments.overwrite)
     if arguments.reason:
         if len(paths) > 1:
             raise UserError(f"--reason asks about one image, and --image names {len(paths)}; give one")
@@ -225,12 +239,12 @@ def unique_names(paths: list[epath.Path]) -> list[str]:
     return [f"{i}_{path.name}" for i, path in enumerate(paths, 1)]
 
 
-def need_new(out: epath.Path, starts: list[str], overwrite: bool) -> None:
-    """Raises UserError if a file of one of these names (and any number and suffix) is in the directory."""
-    if overwrite:
+def need_new(out: epath.Path, names: list[str], overwrite: bool) -> None:
+    """Raises UserError if one of the files to write is in the directory."""
+    if overwrite or not out.exists():
         return
-    there = collections.Counter(path.stem.rstrip("0123456789").rstrip("_") for path in listed(out))
-    old = next((start for start in starts if there[start]), None)
+    there = {path.name for path in out.iterdir()}
+    old = next((name for name in names if name in there), None)
     if old is not None:
         raise UserError(f"--out={out} holds {old} already; add --overwrite, or give another directory")
 
@@ -240,8 +254,9 @@ def generate(arguments: argparse.Namespace, texts: list[str]) -> None:
     from genmask_jax.inference.generator import Generator
     from genmask_jax.sheets import generation_sheet
 
-    out = make_directory(arguments.out, "--out")
-    need_new(out, ["image", "grid"], arguments.overwrite)
+    out, count = need_makeable(arguments.out, "--out"), len(texts) * arguments.num_images
+    names = ["image.png"] if count == 1 else [*(f"image_{i}.png" for i in range(1, count + 1)), "grid.png"]
+    need_new(out, names, arguments.overwrite)
     generator = Generator.from_pretrained(arguments.checkpoint, step=arguments.step)
     unknown = dict(zip(texts, tell_unknown(generator.networks.preparer, texts), strict=True))
     options = {"steps": arguments.image_steps, "guidance_scale": arguments.guidance_scale}
@@ -255,14 +270,15 @@ def generate(arguments: argparse.Namespace, texts: list[str]) -> None:
             file=sys.stderr,
         )
     ]
-    for i, (text, seed, image) in enumerate(made, 1):
-        path = out / ("image.png" if len(made) == 1 else f"image_{i}.png")
+    make_directory(out, "--out")
+    for name, (text, seed, image) in zip(names, made, strict=False):
+        path = out / name
         save(image, path)
         line = {"prompt": text, "unknown_words": list(unknown[text]), "seed": seed, "files": [str(path)]}
         say(arguments, line, f"wrote {path}")
     if len(made) > 1:
         images = [np.asarray(image) for *_, image in made]
-        generation_sheet(images, [f"{text} ({seed})" for text, seed, _ in made], out / "grid.png")
+        generation_sheet(images, [f"{text} ({seed})" for text, seed, _ in made], out / names[-1])
 
 
 def save(image: Image.Image, path: epath.Path) -> None:

@@ -3,9 +3,10 @@
 import dataclasses
 import functools
 import json
+import operator
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from etils import epath
@@ -60,10 +61,20 @@ class Segmentation:
     def __len__(self) -> int:
         return len(self.phrases)
 
-    def __getitem__(self, number: int) -> "Segmentation":
-        """The result of one phrase alone."""
-        number = range(len(self))[number]
-        one = slice(number, number + 1)
+    def __getitem__(self, number: SupportsIndex | slice) -> "Segmentation":
+        """The result of one phrase alone, or of those of a slice.
+
+        Raises:
+            IndexError: there is no phrase of this number, from 0 on.
+        """
+        if isinstance(number, slice):
+            return self._part(number)
+        place, count = operator.index(number), len(self)
+        if not -count <= place < count:
+            raise IndexError(f"[{place}]: the result has {count} phrase{'s' if count != 1 else ''}")
+        return self._part(slice(place % count, place % count + 1))
+
+    def _part(self, one: slice) -> "Segmentation":
         return dataclasses.replace(
             self,
             phrases=self.phrases[one],
@@ -184,7 +195,7 @@ class Segmentation:
         views = (views,) if isinstance(views, str) else views
         for view in views:
             if view not in VIEWS:
-                raise UserError(f"there is no view {view!r}; there are {', '.join(VIEWS)}")
+                raise UserError(f"there is no view {view!r}; choose from {', '.join(VIEWS)}")
             if view == "uncertainty" and self.uncertainty is None:
                 raise UserError("uncertainty needs several noises: call the segmenter with noises=8")
         if not isinstance(name, str) or "/" in name or os.sep in name:
@@ -197,7 +208,7 @@ class Segmentation:
             )
         out, stem, written = make_directory(directory, "directory"), f"{name}_" if name else "", []
         for view in views:
-            for end, content in self._files(view):
+            for end, content in zip(file_ends(view, len(self)), self._contents(view), strict=True):
                 written.append(out / f"{stem}{end}")
                 with replacing(written[-1]) as beside, beside.open("wb") as file:
                     if isinstance(content, bytes):
@@ -206,25 +217,30 @@ class Segmentation:
                         content.save(file, format="PNG")
         return written
 
-    def _files(self, view: str) -> list[tuple[str, Any]]:
-        """Endings of names, and images or bytes."""
+    def _contents(self, view: str) -> list[Any]:
+        """Images or bytes, in the order of `file_ends`."""
         if view == "rle":
             content = dict(zip(self.phrases, self.to_rle(), strict=True))
-            return [("rle.json", json.dumps(content, ensure_ascii=False).encode())]
+            return [json.dumps(content, ensure_ascii=False).encode()]
         if view == "boxes":
-            return [("boxes.json", json.dumps(self.to_dict(), ensure_ascii=False).encode())]
+            return [json.dumps(self.to_dict(), ensure_ascii=False).encode()]
         if view == "overlay":
-            shown = [("overlay.png", self.overlay())]
-            return [*shown, ("overlay_legend.png", self.legend())] if len(self.phrases) > 1 else shown
+            return [self.overlay(), self.legend()] if len(self) > 1 else [self.overlay()]
         if view == "label_map":
-            return [("label_map.png", label_image(self.label_map(), len(self.phrases)))]
+            return [label_image(self.label_map(), len(self))]
         arrays = {"mask": self.masks, "probability": self.probabilities, "uncertainty": self.uncertainty}
         scale = 510 if view == "uncertainty" else 255  # a standard deviation is at most 0.5
-        many = len(self.phrases) > 1
-        return [
-            (f"{view}{f'_{i}' if many else ''}.png", _grey(array * float(scale)))
-            for i, array in enumerate(arrays[view], 1)
-        ]
+        return [_grey(array * float(scale)) for array in arrays[view]]
+
+
+def file_ends(view: str, count: int) -> list[str]:
+    """What the names of a view's files end with, for `count` phrases; see `Segmentation.save`."""
+    if view in ("rle", "boxes"):
+        return [f"{view}.json"]
+    if view in ("overlay", "label_map") or count == 1:
+        legend_too = view == "overlay" and count > 1
+        return [f"{view}.png", *(["overlay_legend.png"] if legend_too else [])]
+    return [f"{view}_{i}.png" for i in range(1, count + 1)]
 
 
 def _grey(levels: np.ndarray) -> Image.Image:

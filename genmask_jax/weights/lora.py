@@ -87,6 +87,7 @@ def merge_run(source: epath.Path, out: epath.Path, which: str, progress: Callabl
         name: Streamed(shape, reader.dtypes[name], lambda _, name=name: reader.read(name), stacked=False)
         for name, shape in reader.shapes.items()
     }
+    out.mkdir(parents=True, exist_ok=True)
     save_streamed((out / "checkpoints" / str(step) / "ema_params").resolve(), nested(tree), progress)
     for name in ("vae", "instruction"):
         if (source / name).exists():

@@ -1,0 +1,114 @@
+"""launch/sample.py's checks, in this process."""
+
+import argparse
+
+import pytest
+from etils import epath
+
+from genmask_jax.commands import finetune, sample
+from genmask_jax.errors import UserError
+from genmask_jax.inference.segmentation import VIEWS, file_ends
+from genmask_jax.paths import need_makeable
+
+
+def test_only_what_would_be_overwritten_is_refused(tmp_path):
+    for name in ("mine_mask_1.png", "mine_mask.txt", "mine_mask_12.png", "mine.json"):
+        (tmp_path / name).touch()
+    out = epath.Path(tmp_path)
+    sample.need_new(out, ["mine_mask.png", "mine_mask_2.png", "mine_overlay.png"], overwrite=False)
+    sample.need_new(out, ["mine_mask_1.png"], overwrite=True)
+    sample.need_new(out / "missing", ["mine_mask_1.png"], overwrite=False)
+    with pytest.raises(UserError, match=r"holds mine_mask_1\.png already; add --overwrite"):
+        sample.need_new(out, ["mine_mask.png", "mine_mask_1.png"], overwrite=False)
+
+
+def test_files_of_views_by_the_number_of_phrases():
+    assert file_ends("mask", 1) == ["mask.png"]
+    assert file_ends("mask", 2) == ["mask_1.png", "mask_2.png"]
+    assert file_ends("overlay", 1) == ["overlay.png"]
+    assert file_ends("overlay", 2) == ["overlay.png", "overlay_legend.png"]
+    assert [file_ends(view, 3) for view in ("rle", "boxes", "label_map")] == [
+        ["rle.json"],
+        ["boxes.json"],
+        ["label_map.png"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "read"), [("the red star", ["the red star"]), (" a;b ;", ["a", "b"]), ("a;b; ; ", ["a", "b"])]
+)
+def test_texts_are_read(text, read):
+    assert sample.read_texts(text) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("the red star; ;red circle", "--text=the red star; ;red circle: part 2 is empty"),
+        (";a", "part 1 is empty"),
+        (" ; ", "--text is empty"),
+    ],
+)
+def test_an_empty_part_is_named(text, says):
+    with pytest.raises(UserError) as caught:
+        sample.read_texts(text)
+    assert says in str(caught.value)
+
+
+def test_an_empty_line_is_named(tmp_path):
+    (tmp_path / "phrases.txt").write_text("a\n\nb\n\n")
+    with pytest.raises(UserError, match=r"phrases.txt: line 2 is empty"):
+        sample.read_texts(f"@{tmp_path}/phrases.txt")
+    (tmp_path / "phrases.txt").write_text("a\nb\n\n")
+    assert sample.read_texts(f"@{tmp_path}/phrases.txt") == ["a", "b"]
+
+
+def arguments(tmp_path, **given) -> argparse.Namespace:
+    values = {"text": "a star", "save": "mask", "image": [], "reason": False, "num_images": 1, "seed": 0}
+    values |= {"checkpoint": "refershapes", "step": "last", "out": str(tmp_path / "out"), "overwrite": False}
+    values |= {"mask_threshold": None, "mask_steps": None, "mask_samples": None, "json": False}
+    return argparse.Namespace(**values | {"image_steps": None, "guidance_scale": None} | given)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"save": "maks"}, "--save=maks: choose from mask, overlay"),
+        ({"image": ["nowhere.png"]}, "nowhere.png: there is no such file"),
+        ({"image": ["nowhere.png"], "mask_samples": 65}, "mask_samples=65 must be from 1 to 64"),
+        ({"image": ["nowhere.png"], "save": "uncertainty"}, "--save=uncertainty needs several noises"),
+        ({"image_steps": 0}, "steps=0 must be a whole number from 1 on"),
+    ],
+)
+def test_a_command_that_fails_leaves_no_folder(tmp_path, given, says):
+    with pytest.raises(UserError) as caught:
+        sample.run(arguments(tmp_path, **given))
+    assert says in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_directory_that_cannot_be_made_is_named_before_it_is(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "out"):
+        with pytest.raises(UserError, match=r"--out=.* cannot be created: .*file is a file"):
+            need_makeable(path, "--out")
+    need_makeable(tmp_path / "a" / "b", "--out")
+    assert not (tmp_path / "a").exists()
+
+
+def test_all_views_have_files():
+    assert all(file_ends(view, 2) for view in VIEWS)
+
+
+def test_finetune_resumes_only_what_is_there_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    place = epath.Path(tmp_path)
+    assert finetune.in_directory(place) == [f"--workdir={tmp_path}"]
+    (tmp_path / "config.json").touch()
+    assert finetune.in_directory(place) == [f"--workdir={tmp_path}", "--resume"]
+    for status in ((1, True), (1, False)):
+        monkeypatch.setattr(finetune, "run_command", lambda *_, status=status: status)
+        with pytest.raises(SystemExit):
+            finetune.call("train")
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith("finetune: ")
+        assert last.endswith("the same finetune command, without --resume, goes on from here")
