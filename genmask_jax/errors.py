@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 
 class UserError(Exception):
@@ -37,6 +38,12 @@ class DamagedError(UserError):
 
 class Stopped(SystemExit):
     """Ends a process that was asked to stop and has nothing to lose; a thread may still compile."""
+
+
+def shown(value: Any) -> str:
+    """A value as it is shown in an error, in at most 60 characters of one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def first_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ What becomes of Pillow's modes:
 """
 
 import dataclasses
+import functools
 import importlib.util
 import io
 import os
@@ -23,7 +24,7 @@ from etils import epath
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from genmask_jax.errors import UserError
+from genmask_jax.errors import UserError, shown
 from genmask_jax.paths import DOWNLOAD, to_path
 
 if importlib.util.find_spec("pillow_heif"):  # photographs of phones, for those who have the package
@@ -191,7 +192,7 @@ def to_rgb(image: Any, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(image, (bytes, bytearray, memoryview)):
         return _decoded(lambda: image, name)
     if callable(getattr(image, "read", None)):
-        return _decoded(image.read, name)
+        return _decoded(functools.partial(_read_whole, image), name)
     if isinstance(image, Image.Image):
         turned = _orientation(image)
         try:
@@ -208,9 +209,17 @@ def to_rgb(image: Any, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
         if array.ndim == 3 and array.shape[0] in (1, 3, 4):
             hints[3] = "channels are the last axis"
         hint = hints.get(array.ndim, "give [H, W, 3] or [H, W]")
-        raise UserError(f"{name}: an array of shape {array.shape} is no image; {hint}")
+        raise UserError(f"{name}: an array of shape {array.shape} is not an image; {hint}")
     levels = _levels(_need_pixels(array, name), name)
     return np.asarray(_to_rgb(Image.fromarray(np.ascontiguousarray(levels)), "white"))
+
+
+def _read_whole(file: Any) -> Any:
+    """What an open file holds, from its beginning if it can go back there."""
+    seekable = getattr(file, "seekable", None)
+    if seekable is not None and seekable():
+        file.seek(0)
+    return file.read()
 
 
 def _need_pixels(array: np.ndarray, name: str) -> np.ndarray:
@@ -228,9 +237,9 @@ def _to_array(image: Any, name: str) -> np.ndarray:
             image = image.float() if image.dtype.is_floating_point else image
         array = np.asarray(image)
     except Exception as error:  # whatever another library raises
-        raise UserError(f"{name}: this {type(image).__name__} is no image; {wanted}") from error
+        raise UserError(f"{name}: this {type(image).__name__} is not an image; {wanted}") from error
     if array.dtype.kind in "OSUMm" or not array.ndim:
-        raise UserError(f"{name}={str(image)[:60]!r} is no image; {wanted}")
+        raise UserError(f"{name}={shown(image)} is not an image; {wanted}")
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 

@@ -98,7 +98,7 @@ def train_and_stop(arguments, workdir, until, **options):
     codes = finish(started)
     logs = "\n".join(path.read_text()[-1500:] for path in workdir.parent.glob("train_*.log"))
     assert codes == [1] * len(started), logs
-    assert logs.count("continue with --resume") == len(started), logs
+    assert logs.count("the same command with --resume continues") == len(started), logs
     assert logs.count("SIGTERM: stopping") == 1, logs
     return logs
 

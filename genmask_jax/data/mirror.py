@@ -92,6 +92,8 @@ def report(texts: Sequence[str], known: Iterable[str] = ()) -> str:
     """How many of the texts are not mirrored, and the most frequent words that stand in the way."""
     reasons = collections.Counter(unsure(text, frozenset(known)) for text in texts)
     kept = len(texts) - reasons.pop(None, 0)
+    if not kept and len(texts) == 1:
+        return "the only text can be mirrored with its image"
     if not kept:
         return f"all {len(texts)} texts can be mirrored with their images"
     often = ", ".join(f"{why!r} ({count})" for why, count in reasons.most_common(8))

@@ -297,14 +297,20 @@ def validation_prompts(config: DataConfig) -> list[str]:
 
 
 def texts(config: DataConfig, count: int = 4000) -> list[str]:
-    """Texts of both tasks, from the start of the train split, for learning a vocabulary."""
+    """Texts of both tasks, and of all classes, for learning a vocabulary; see `texts_of_split`."""
+    classes = dict.fromkeys(getattr(segment_source(config, "train"), "classes", ()))
+    said = [text for some in texts_of_split(config, count).values() for text in some]
+    return said + [template.format(name) for template in config.templates for name in classes]
+
+
+def texts_of_split(config: DataConfig, count: int = 4000) -> dict[str, list[str]]:
+    """The texts of "masks" and "images" at the start of the train split, `count` of both together."""
     segments = segment_source(config, "train")
-    said = [_text(segments, i) for i in range(min(count // 2, len(segments)))]
+    said = {"masks": [_text(segments, i) for i in range(min(count // 2, len(segments)))]}
     if generates(config):
         images = generate_source(config, "train")
-        said += [images[i]["text"] for i in range(min(count // 2, len(images)))]
-    classes = dict.fromkeys(getattr(segments, "classes", ()))
-    return said + [template.format(name) for template in config.templates for name in classes]
+        said["images"] = [images[i]["text"] for i in range(min(count // 2, len(images)))]
+    return said
 
 
 def _text(source: Source[Any], index: int) -> str:

@@ -171,7 +171,8 @@ def of_unknown(words: Iterable[str]) -> list[str]:
     named = [f"“{word}”" for word in dict.fromkeys(words)]
     if not named:
         return []
-    return [f"The model was not trained on {_join(named)}; what it makes of such words means little."]
+    which, them = ("words", "them") if len(named) > 1 else ("word", "it")
+    return [f"The model was not trained on the {which} {_join(named)}; what it makes of {them} means little."]
 
 
 def overlay(shown: Shown) -> str:

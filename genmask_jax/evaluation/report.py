@@ -61,6 +61,6 @@ def _label_maps(found: dict[str, Any]) -> Table:
     table.add_section()
     table.add_row("mean", f"{100 * found['mIoU']:.1f}")
     if "mIoU_with_none" in found:
-        table.add_row("mean, with no class", f"{100 * found['mIoU_with_none']:.1f}")
+        table.add_row("mean, pixels of no class counted as a class", f"{100 * found['mIoU_with_none']:.1f}")
     table.add_row("pixel accuracy", f"{100 * found['pixel_accuracy']:.1f}")
     return table

@@ -5,8 +5,11 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from genmask_jax.errors import ArgumentError, UnknownWordWarning
+import numpy as np
+
+from genmask_jax.errors import ArgumentError, UnknownWordWarning, shown
 from genmask_jax.instruction.base import Reads, unknown_words
+from genmask_jax.ranges import MAX_NOISES
 
 MAX_SEED = 2**32 - 1
 
@@ -20,13 +23,15 @@ def read_texts(argument: str, value: Any, example: str) -> list[str]:
         example: of a text, for the error.
 
     Raises:
-        ArgumentError: something is no text, or empty, or there is nothing.
+        ArgumentError: something is not a text, or empty, or there is nothing.
     """
     wanted = f"give a text such as {example!r}, or a list of texts"
+    if isinstance(value, np.ndarray) and not value.ndim:
+        value = value.item()
     if isinstance(value, str):
         return [_read_text(argument, "", value, wanted)]
     if isinstance(value, (bytes, bytearray)) or not isinstance(value, Iterable):
-        raise ArgumentError(argument, f"={_short(value)} is no text; {wanted}")
+        raise ArgumentError(argument, f"={shown(value)} is not a text; {wanted}")
     texts = [_read_text(argument, f"[{i}]", one, wanted) for i, one in enumerate(value)]
     if not texts:
         raise ArgumentError(argument, f": there is none; {wanted}")
@@ -35,10 +40,10 @@ def read_texts(argument: str, value: Any, example: str) -> list[str]:
 
 def _read_text(argument: str, place: str, value: Any, wanted: str) -> str:
     if not isinstance(value, str):
-        raise ArgumentError(argument, f"{place}={_short(value)} is no text; {wanted}")
+        raise ArgumentError(argument, f"{place}={shown(value)} is not a text; {wanted}")
     if not value.strip():
-        raise ArgumentError(argument, f"{place}={value!r} is empty; {wanted}")
-    return value
+        raise ArgumentError(argument, f"{place}={str(value)!r} is empty; {wanted}")
+    return str(value)  # of numpy, too
 
 
 def read_integer(argument: str, value: Any, least: int, most: int | None = None) -> int:
@@ -49,19 +54,18 @@ def read_integer(argument: str, value: Any, least: int, most: int | None = None)
         number = None
     if number is None or number < least or (most is not None and number > most):
         wanted = f"from {least} to {most}" if most is not None else f"from {least} on"
-        raise ArgumentError(argument, f"={_short(value)} must be a whole number {wanted}")
+        raise ArgumentError(argument, f"={shown(value)} must be a whole number {wanted}")
     return number
+
+
+def read_noises(value: Any) -> int:
+    """A number of noises whose masks are averaged. Raises ArgumentError."""
+    return read_integer("noises", value, 1, MAX_NOISES)
 
 
 def read_seed(value: Any, argument: str = "seed") -> int:
     """A seed of noise, or the number of a noise. Raises ArgumentError."""
     return read_integer(argument, value, 0, MAX_SEED)
-
-
-def _short(value: Any) -> str:
-    """A value as it is shown in an error."""
-    shown = " ".join(repr(value).split())
-    return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
 def warn_of_unknown_words(preparer: Reads, texts: list[str]) -> tuple[tuple[str, ...], ...]:
@@ -79,6 +83,7 @@ def describe_unknown(texts: Sequence[str], unknown: Sequence[Sequence[str]]) -> 
     """One line about the words that the model cannot know, of at least one text."""
     words = dict.fromkeys(word for some in unknown for word in some)
     asked = [text for text, some in zip(texts, unknown, strict=True) if some]
-    where = repr(asked[0]) if len(asked) == 1 else f"{len(asked)} of {len(texts)} texts"
-    named = ", ".join(repr(word) for word in words)
-    return f"{where}: the texts that the model learned its words from lack {named}; the result means little"
+    where = repr(str(asked[0])) if len(asked) == 1 else f"{len(asked)} of {len(texts)} texts"
+    *most, last = (repr(str(word)) for word in words)
+    named = f"words {', '.join(most)} and {last}" if most else f"word {last}"
+    return f"the model was not trained on the {named}; what it makes of {where} means little"

@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from PIL import Image
 
 from genmask_jax.config import SamplerConfig, with_given
-from genmask_jax.errors import ArgumentError
+from genmask_jax.errors import ArgumentError, shown
 from genmask_jax.inference.arguments import read_integer, read_seed, read_texts, warn_of_unknown_words
 from genmask_jax.inference.batching import bucket_size
 from genmask_jax.inference.image_sampler import ImageSampler
@@ -83,7 +83,9 @@ class Generator:
         For the arguments and errors see `__call__`.
         """
         if not isinstance(prompt, str):
-            raise ArgumentError("prompt", f"={prompt!r} is no text; give one prompt, such as 'a red star'")
+            raise ArgumentError(
+                "prompt", f"={shown(prompt)} is not a text; give one prompt, such as 'a red star'"
+            )
         texts, sampler = self._prepare(prompt, seed, steps, guidance_scale)
         warn_of_unknown_words(self.networks.preparer, texts)
         found = sampler.steps(prompt, seed=int(seed), guidance_scale=guidance_scale)

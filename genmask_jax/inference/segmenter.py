@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from genmask_jax.config import SamplerConfig, with_given
 from genmask_jax.errors import ArgumentError
 from genmask_jax.images import to_model_size, to_rgb
-from genmask_jax.inference.arguments import read_integer, read_seed, read_texts, warn_of_unknown_words
+from genmask_jax.inference.arguments import read_noises, read_seed, read_texts, warn_of_unknown_words
 from genmask_jax.inference.batching import bucket_size
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
@@ -91,7 +91,8 @@ class Segmenter:
             images: a path, bytes, an open file, an image of Pillow, an array or a tensor (see
                 `images.to_rgb`); or a list of these, of any sizes.
             phrases: what to find; an image is encoded once for all of them.
-            noises: start from so many noises, average their masks, and give their spread as `uncertainty`.
+            noises: start from so many noises, 1 to 64, average their masks, and give their spread as
+                `uncertainty`.
             indices: for a list, the number of the noise that each image starts from; 0 for all if None, so
                 that a mask does not depend on the list. `launch/evaluate.py` starts example n from noise n.
 
@@ -107,7 +108,7 @@ class Segmenter:
         if not named:
             raise ArgumentError("images", ": the list is empty; give at least one image")
         if noises is not None:
-            noises = read_integer("noises", noises, 1)
+            noises = read_noises(noises)
         numbers = [
             read_seed(index, "indices") for index in ([0] * len(named) if indices is None else indices)
         ]

@@ -156,7 +156,8 @@ def train(
     def between() -> None:
         if stop.reached():
             raise SystemExit(
-                f"stopped at step {step}, in its validation; checkpoint written, continue with --resume"
+                f"stopped at step {step}, in its validation; checkpoint written, the same command with "
+                "--resume continues"
             )
 
     def validate() -> dict[str, float]:
@@ -197,7 +198,9 @@ def train(
                 # Before the next batch is drawn, so that the data's position belongs to the step.
                 checkpoints.save(state, data)
             if stopped:
-                raise SystemExit(f"stopped at step {step}; checkpoint written, continue with --resume")
+                raise SystemExit(
+                    f"stopped at step {step}; checkpoint written, the same command with --resume continues"
+                )
             if due():
                 stop.expect(f"stopping the validation of step {step}, after its checkpoint")
                 scores = validate()

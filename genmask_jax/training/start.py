@@ -13,7 +13,7 @@ from genmask_jax.data.latents.cached_instruction import cached_instruction
 from genmask_jax.data.latents.store import fingerprint, need_same, need_same_instruction, read_identity
 from genmask_jax.data.mirror import report
 from genmask_jax.data.sources import check as check_data
-from genmask_jax.data.sources import segment_source, texts
+from genmask_jax.data.sources import segment_source, texts, texts_of_split
 from genmask_jax.errors import UserError
 from genmask_jax.initial_weights import Pretrained, keep_base, open_base, shapes_of
 from genmask_jax.instruction import factory, tiny
@@ -30,7 +30,7 @@ from genmask_jax.training.stopping import StopRequests
 from genmask_jax.training.vae import VAETask
 from genmask_jax.training.workdir import Workdir, check_workdir, make_workdir
 
-UNTRAINED = "stopped before a step was made; nothing is lost"
+UNTRAINED = "stopped before a step was made; nothing is lost, and the same command with --resume goes on"
 INSTRUCTION = "instruction"
 """In a run's directory: what belongs to its instruction encoder."""
 
@@ -80,10 +80,11 @@ def _make_run(
     kept = place.path / INSTRUCTION
     known = kept if place.resumed and kept.exists() else None
     flips = config.data.augment.flip > 0
-    said = texts(config.data) if flips or not known else []
     if flips:
-        logging.info("from the start of the train split, %s", report(said, config.data.augment.flip_words))
-    said = [] if known else said  # a resumed run's tokenizer stays
+        for what, some in texts_of_split(config.data).items():
+            told = report(some, config.data.augment.flip_words)
+            logging.info("%s from the start of the train split: %s", what, told)
+    said = [] if known else texts(config.data)  # a resumed run's tokenizer stays
     if start:
         theirs = start.instruction(config.instruction.name)
         if theirs and config.instruction.name == "tiny" and not tiny.fits(theirs, known, said):

@@ -160,5 +160,6 @@ def test_a_run_that_mirrors_images_begins_with_the_report(micro_vae, tmp_path, c
     broken = dataclasses.replace(config, data=data, mesh=MeshConfig(data=3))  # it ends after the report
     with caplog.at_level("INFO", "absl"), pytest.raises(UserError, match="mesh: data 3"):
         start(broken, tmp_path / "run")
-    said = "from the start of the train split, all 400 texts can be mirrored with their images"
-    assert (said in caplog.text) == (flip > 0)
+    said = "from the start of the train split: all 200 texts can be mirrored with their images"
+    for what in ("masks", "images"):
+        assert (f"{what} {said}" in caplog.text) == (flip > 0)

@@ -57,7 +57,7 @@ def test_what_was_found_is_said(phrases, missing, said):
 def test_words_that_the_model_cannot_know_are_said_once():
     found = dataclasses.replace(result("a dog", "the dog; a cat"), unknown_words=(("dog",), ("dog", "cat")))
     assert views.summary(found)[1:] == [
-        "The model was not trained on “dog” and “cat”; what it makes of such words means little."
+        "The model was not trained on the words “dog” and “cat”; what it makes of them means little."
     ]
 
 

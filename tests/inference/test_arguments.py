@@ -17,6 +17,7 @@ from PIL import Image
 from genmask_jax import Generator, Segmentation, Segmenter, UnknownWordWarning, UserError, cli
 from genmask_jax.errors import ArgumentError
 from genmask_jax.images import to_rgb
+from genmask_jax.inference.arguments import describe_unknown, read_texts
 from genmask_jax.inference.load import load
 from genmask_jax.paths import make_directory
 from genmask_jax.runs import load_vae
@@ -45,8 +46,19 @@ def test_files_bytes_and_tensors_are_read(tmp_path, monkeypatch):
     (tmp_path / "x.png").write_bytes(content)
     monkeypatch.setenv("HOME", str(tmp_path))
     floats = torch.tensor(COLOURS / 255, requires_grad=True)
+    written = io.BytesIO()
+    Image.fromarray(COLOURS).save(written, "PNG")  # which leaves it at its end
     with (tmp_path / "x.png").open("rb") as opened:
-        alike = [content, bytearray(content), memoryview(content), io.BytesIO(content), opened, "~/x.png"]
+        alike = [
+            written,
+            written,
+            content,
+            bytearray(content),
+            memoryview(content),
+            io.BytesIO(content),
+            opened,
+            "~/x.png",
+        ]
         alike += [
             tmp_path / "x.png",
             torch.tensor(COLOURS),
@@ -78,30 +90,34 @@ def test_images_of_every_mode_are_read():
     [
         (
             None,
-            "images='None' is no image; give a path, bytes, an open file, an image of Pillow, or an array",
+            "images=None is not an image; give a path, bytes, an open file, an image of Pillow, or an array",
         ),
-        (3, "images='3' is no image"),
-        ({"image": COLOURS}, "is no image; give a path"),
-        (object(), "is no image; give a path"),
-        ("https://example.org/x.png", "images=https://example.org/x.png: URLs are not read; download it"),
+        (3, "images=3 is not an image"),
+        ({"image": COLOURS}, "is not an image; give a path"),
+        (object(), "is not an image; give a path"),
+        (
+            "https://example.org/x.png",
+            "images=https://example.org/x.png: URLs are not read; download the file",
+        ),
+        (pathlib.Path("https://example.org/x.png"), "URLs are not read; download the file"),
         ("data:image/png;base64,AAAA", "URLs are not read"),
         ("no.png", "images=no.png: there is no such file"),
         (b"no image", "images: it is not an image"),
         (io.BytesIO(), "images: the file is empty"),
         (io.StringIO("x"), "open it with mode 'rb'"),
-        (np.zeros((3, 4, 5, 6)), "is no image; for several images, give a list"),
-        (np.zeros((3, 20, 30), np.uint8), "is no image; channels are the last axis"),
+        (np.zeros((3, 4, 5, 6)), "is not an image; for several images, give a list"),
+        (np.zeros((3, 20, 30), np.uint8), "is not an image; channels are the last axis"),
         (np.zeros((0, 4, 3), np.uint8), "has no pixels"),
         (Image.new("RGB", (0, 4)), "has no pixels"),
         (np.full((4, 4, 3), np.nan), "NaN or infinite"),
         (np.full((4, 4, 3), 7.0), "an array of floats from 7 to 7; give floats in [0, 1], or uint8"),
         (np.zeros((4, 4, 3), np.int64), "an array of int64 is not read; give uint8, or floats in [0, 1]"),
         (np.zeros((4, 4, 3), complex), "an array of complex128 is not read"),
-        ([COLOURS, None], "images[1]='None' is no image"),
+        ([COLOURS, None], "images[1]=None is not an image"),
         ([COLOURS, "no.png"], "images[1]=no.png: there is no such file"),
-        ([[0, 1], [1, 0]], "images[0]: an array of shape (2,) is no image"),
+        ([[0, 1], [1, 0]], "images[0]: an array of shape (2,) is not an image"),
         ([], "images: the list is empty"),
-        (iter([COLOURS]), "is no image"),
+        (iter([COLOURS]), "is not an image"),
     ],
 )
 def test_what_is_no_image_is_one_line(segmenter, image, says):
@@ -114,16 +130,17 @@ def test_what_is_no_image_is_one_line(segmenter, image, says):
 @pytest.mark.parametrize(
     ("phrases", "options", "says"),
     [
-        (None, {}, "phrases=None is no text; give a text such as 'the red star', or a list of texts"),
-        (3, {}, "phrases=3 is no text"),
-        (b"star", {}, "phrases=b'star' is no text"),
-        ([["a", "b"]], {}, "phrases[0]=['a', 'b'] is no text"),
-        (["a star", 3], {}, "phrases[1]=3 is no text"),
+        (None, {}, "phrases=None is not a text; give a text such as 'the red star', or a list of texts"),
+        (3, {}, "phrases=3 is not a text"),
+        (b"star", {}, "phrases=b'star' is not a text"),
+        ([["a", "b"]], {}, "phrases[0]=['a', 'b'] is not a text"),
+        (["a star", 3], {}, "phrases[1]=3 is not a text"),
         ("", {}, "phrases='' is empty"),
         (["a star", " "], {}, "phrases[1]=' ' is empty"),
         ([], {}, "phrases: there is none"),
-        ("a star", {"noises": 1.5}, "noises=1.5 must be a whole number from 1 on"),
+        ("a star", {"noises": 1.5}, "noises=1.5 must be a whole number from 1 to 64"),
         ("a star", {"noises": "2"}, "noises='2' must be a whole number"),
+        ("a star", {"noises": 65}, "noises=65 must be a whole number from 1 to 64"),
         ("a star", {"noises": 0}, "noises=0 must be"),
         ("a star", {"noises": True}, "noises=True must be"),
         ("a star", {"indices": [-1]}, "indices=-1 must be a whole number from 0 to 4294967295"),
@@ -136,9 +153,31 @@ def test_wrong_phrases_and_numbers_are_named(segmenter, phrases, options, says):
     assert says in str(caught.value)
 
 
+def test_texts_of_numpy_become_texts():
+    for given in (np.array("a star"), np.str_("a star"), np.array(["a star"]), [np.str_("a star")]):
+        (text,) = read_texts("phrases", given, "the red star")
+        assert type(text) is str
+        assert text == "a star"
+    with pytest.raises(UserError, match=r"^phrases\[0\]=' ' is empty"):
+        read_texts("phrases", [np.str_(" ")], "the red star")
+
+
+@pytest.mark.parametrize(
+    ("texts", "unknown", "says"),
+    [
+        (["the dog"], [["dog"]], "on the word 'dog'; what it makes of 'the dog' means little"),
+        (["a", "b c d"], [[], ["b", "c", "d"]], "on the words 'b', 'c' and 'd'; what it makes of 'b c d'"),
+        (["a", "b", "c"], [["a"], ["b"], []], "on the words 'a' and 'b'; what it makes of 2 of 3 texts"),
+        ([np.str_("a")], [[np.str_("a")]], "on the word 'a'; what it makes of 'a' means little"),
+    ],
+)
+def test_unknown_words_are_named(texts, unknown, says):
+    assert f"the model was not trained {says}" in describe_unknown(texts, unknown)
+
+
 WRONG = {
-    "load(None)": "name=None is no path",
-    "load('')": "name='' is no path",
+    "load(None)": "name=None is not a path",
+    "load('')": "name='' is not a path",
     "load('nowhere')": "name=nowhere: there is no trained model; give the directory of a training run, or a",
     "load('.')": "name=.: there is no trained model",
     "load('https://x.org/m')": "name=https://x.org/m: URLs are not read; download it and give its directory",
@@ -148,16 +187,17 @@ WRONG = {
     "load('refershapes', mesh='cpu')": "mesh='cpu' is no jax.sharding.Mesh",
     "load('refershapes', mask_threshold=2)": "mask_threshold=2 must be between 0 and 1",
     "load('refershapes', mask_threshold='0.5')": "mask_threshold='0.5' must be a number",
+    "load('refershapes', mask_samples=65)": "mask_samples=65 must be from 1 to 64",
     "load('refershapes', mask_steps=1.5)": "mask_steps=1.5 must be a whole number",
     "load('refershapes', step=7)": "refershapes: no checkpoint '7'",
-    "draw(None)": "prompts=None is no text; give a text such as 'a red star'",
+    "draw(None)": "prompts=None is not a text; give a text such as 'a red star'",
     "draw([])": "prompts: there is none",
     "draw('a star', seed=-1)": "seed=-1 must be a whole number from 0 to 4294967295",
     "draw('a star', seed=0.5)": "seed=0.5 must be",
     "draw('a star', seed=2**32)": "seed=4294967296 must be",
     "draw('a star', steps=0)": "steps=0 must be a whole number from 1 on",
     "draw.steps('a star', steps='20')": "steps='20' must be",
-    "draw.steps(['a star'])": "prompt=['a star'] is no text; give one prompt",
+    "draw.steps(['a star'])": "prompt=['a star'] is not a text; give one prompt",
     "draw('a star', guidance_scale='3')": "guidance_scale='3' must be a number",
     "draw('a star', guidance_scale=float('inf'))": "guidance_scale=inf must be finite",
 }
@@ -198,7 +238,10 @@ def test_a_home_directory_is_expanded_in_python(monkeypatch, micro_run, tmp_path
 @pytest.mark.parametrize(
     ("argument", "says"),
     [
-        ("--checkpoint=https://x.org/m", "--checkpoint=https://x.org/m: URLs are not read; download it, and"),
+        (
+            "--checkpoint=https://x.org/m",
+            "--checkpoint=https://x.org/m: URLs are not read; download the file,",
+        ),
         ("--image=https://x.org/a.png", "--image=https://x.org/a.png: URLs are not read"),
         ("--config.vae=http://x.org/m", "--config.vae=http://x.org/m: URLs are not read"),
         ("--out https://x.org/m", "--out=https://x.org/m: URLs are not read"),
@@ -238,6 +281,14 @@ def result() -> Segmentation:
 
 def test_a_result_is_a_sequence_of_its_phrases(result):
     assert len(result) == 2
+    assert result[:1].phrases == ("a star",)
+    assert result[::-1].phrases == ("a dog", "a star")
+    assert result[::-1].unknown_words == (("dog",), ())
+    assert result[-1:].masks.shape == (1, 30, 50)
+    assert result[np.int64(-1)].phrases == ("a dog",)
+    for number in (2, -3):
+        with pytest.raises(IndexError, match=r"the result has 2 phrases"):
+            result[number]
     assert [one.phrases for one in result] == [("a star",), ("a dog",)]
     np.testing.assert_array_equal(result[-1].masks, result.masks[1:])
     assert result[1].unknown_words == (("dog",),)

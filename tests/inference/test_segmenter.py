@@ -158,7 +158,7 @@ def test_the_script_the_library_and_the_evaluation_give_the_same_masks(micro_run
     shared = (f"--checkpoint={micro_run[0]}", "--image=.", f"--text={text}", "--out=out")
     done = run_script(*shared, "--save=mask,boxes", "--json", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.count("the model learned its words from lack 'zebra'") == 1
+    assert done.stderr.count("the model was not trained on the word 'zebra'") == 1
     assert "1 of 4 images could not be read; the others are done" in done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert [line["image"] for line in lines if "error" in line] == ["broken.jpg"]

@@ -48,7 +48,8 @@ def inspect(name: str, raw: epath.Path, sheet: epath.Path, format: str = "") -> 
         split = next(iter(plan.splits))
         images, texts = _draw(examples[split])
         generation_sheet(images, texts, sheet)
-        print(f"wrote {sheet}, with {len(images)} examples of {split}; nothing else was written")
+        count = f"{len(images)} example{'s' if len(images) != 1 else ''}"
+        print(f"wrote {sheet}, with {count} of {split}; nothing else was written")
 
 
 def _read(plan: Plan) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
