@@ -127,6 +127,7 @@ def micro_vae(tmp_path_factory) -> str:
 
 
 training_start.texts = functools.partial(training_start.texts, count=400)  # enough for a small vocabulary
+training_start.texts_of_split = functools.partial(training_start.texts_of_split, count=400)
 
 
 def start(config: TrainConfig, workdir, *, batches=None, evaluate=None, **options):

@@ -30,7 +30,7 @@ def load(
         UserError: the directory holds no run, or the checkpoint is missing or belongs to another model.
     """
     if mesh is not None and not isinstance(mesh, Mesh):
-        raise ArgumentError("mesh", f"={mesh!r} is no jax.sharding.Mesh; leave it out for one device")
+        raise ArgumentError("mesh", f"={mesh!r} is not a jax.sharding.Mesh; leave it out for one device")
     workdir, steps = find(workdir, which)
     config = read_config(TrainConfig, workdir)
     encoder = factory.build(config.instruction, workdir / "instruction")

@@ -5,6 +5,7 @@ words of these texts: sub-words can spell any word, but mean nothing in one that
 """
 
 import dataclasses
+import re
 import string
 import unicodedata
 from collections.abc import Iterable
@@ -136,7 +137,8 @@ class TinyTextPreparer:
         """See `ClosedVocabulary`; none if the words of the training texts are not known."""
         if self.words is None:
             return ()
-        unknown = [one for one in text.split() if not words_of(self.tokenizer, [one]) <= self.words]
+        apart = re.sub(r"(?<=\w)[;,:!?/()]+(?=\w)", " ", text)  # "star;circle" is two words
+        unknown = [one for one in apart.split() if not words_of(self.tokenizer, [one]) <= self.words]
         return tuple(dict.fromkeys(one.strip(string.punctuation) or one for one in unknown))
 
     def add_texts(self, texts: Iterable[str]) -> None:

@@ -163,3 +163,7 @@ def test_a_run_that_mirrors_images_begins_with_the_report(micro_vae, tmp_path, c
     said = "from the start of the train split: all 200 texts can be mirrored with their images"
     for what in ("masks", "images"):
         assert (f"{what} {said}" in caplog.text) == (flip > 0)
+
+
+def test_a_single_text_is_told_as_one():
+    assert report(["the leaf"]) == "the only text can be mirrored with its image"

@@ -127,6 +127,11 @@ def test_classes_are_asked_for_by_the_first_template_where_they_are_scored(data)
     assert example["text"] == f"the {example['group']}"
     assert sources.label_maps(asked, "val").phrases == ["the sky", "the earth", "the well"]
     assert {"the well", "all well"} <= set(sources.texts(asked))
+    own = sources.texts_of_split(asked)
+    assert [(what, len(some)) for what, some in own.items()] == [
+        ("masks", len(sources.segment_source(asked, "train")))
+    ]
+    assert len(sources.texts(asked)) == len(own["masks"]) + 2 * 3  # templates and classes
 
 
 def test_varied_or_not_a_thin_object_has_the_same_mask(tmp_path):

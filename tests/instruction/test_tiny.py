@@ -57,6 +57,7 @@ def test_words_outside_the_training_texts_are_unknown(tmp_path):
         assert preparer.unknown_words("The RED star, on the left!") == ()
         assert preparer.unknown_words("a red-cross") == ()
         assert preparer.unknown_words("the dog near a dog") == ("dog", "near")
+        assert preparer.unknown_words("the star;the dog, a cat;cross") == ("dog", "cat")
         assert preparer.unknown_words("l'étoile rouge") == ("l'étoile", "rouge")
         assert preparer.unknown_words("红星 ⭐") == ("红星", "⭐")
         assert preparer.unknown_words("reds") == ("reds",)  # known sub-words, but another word

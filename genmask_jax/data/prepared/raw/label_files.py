@@ -79,7 +79,7 @@ def read_numbers(path: epath.Path) -> np.ndarray:
         raise ValueError(f"{path} is of a format that changes class numbers; save it as PNG")
     whole = numbers.astype(np.int32)
     if not (whole == numbers).all():
-        raise ValueError(f"{path} has numbers that are no integers of 32 bits")
+        raise ValueError(f"{path} has numbers that are not integers of 32 bits")
     return whole
 
 
