@@ -93,7 +93,9 @@ class StopRequests:
                 self._answer(SIGNALS[number])
             elif time.monotonic() - began >= TOGETHER:
                 name = SIGNALS[number]
-                logging.warning("%s again: ended; --resume goes on from the last checkpoint", name)
+                logging.warning(
+                    "%s again: ended; the same command with --resume goes on from the last checkpoint", name
+                )
                 os._exit(128 + number)
 
     def _answer(self, name: str) -> None:

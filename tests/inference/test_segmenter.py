@@ -176,7 +176,7 @@ def test_the_script_the_library_and_the_evaluation_give_the_same_masks(micro_run
             np.testing.assert_array_equal(saved, to_mask(alone, image.shape[:2], SamplerConfig())[0])
     again = run_script(*shared, "--save=mask", cwd=tmp_path)
     assert again.returncode == 1
-    assert "holds 0_mask already; add --overwrite" in again.stderr
+    assert "holds 0_mask_1.png already; add --overwrite" in again.stderr
 
 
 def test_importing_the_package_imports_no_jax():
