@@ -53,7 +53,12 @@ def test_a_folder_becomes_a_model_in_one_command(raw, tmp_path):
     command = ("finetune", f"--raw={raw}", "--workdir=mine", *SMALL)
     done = run_script(*command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for part in ("read as masks: 20 images", "the VAE of refershapes on the val images", "Now try:"):
+    for part in (
+        "read as masks: 20 images",
+        "1.0.0/examples.png",
+        "the VAE of refershapes on the val images",
+        "Now try:",
+    ):
         assert part in done.stdout
     model = tmp_path / "mine" / "model"
     metrics = json.loads((model / "evaluation_val" / "metrics.json").read_text())

@@ -1,14 +1,16 @@
-"""launch/sample.py's checks, in this process."""
+"""What commands check and print, in this process."""
 
 import argparse
 
 import pytest
 from etils import epath
 
-from genmask_jax.commands import finetune, sample
+from genmask_jax.commands import export_weights, finetune, sample
 from genmask_jax.errors import UserError
+from genmask_jax.evaluation.report import _label_maps
 from genmask_jax.inference.segmentation import VIEWS, file_ends
 from genmask_jax.paths import need_makeable
+from genmask_jax.pretrained import directory_of
 
 
 def test_only_what_would_be_overwritten_is_refused(tmp_path):
@@ -112,3 +114,18 @@ def test_finetune_resumes_only_what_is_there_and_says_how_to_go_on(tmp_path, mon
         last = capsys.readouterr().out.splitlines()[-1]
         assert last.startswith("finetune: ")
         assert last.endswith("the same finetune command, without --resume, goes on from here")
+
+
+def test_an_export_that_fails_prints_no_progress_and_leaves_no_folder(tmp_path, capsys):
+    given = {"name": "lora", "only": None, "dtype": None, "step": "last"}
+    given |= {"source": directory_of("refershapes"), "out": epath.Path(tmp_path / "out")}
+    with pytest.raises(UserError):
+        export_weights.export(argparse.Namespace(**given))
+    assert capsys.readouterr() == ("", "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_mean_with_pixels_of_no_class_has_a_clear_label():
+    found = {"IoU": {"sky": 0.5}, "mIoU": 0.5, "mIoU_with_none": 0.663, "pixel_accuracy": 0.9}
+    labels = list(_label_maps(found).columns[0].cells)
+    assert labels == ["sky", "mean", "mean, pixels of no class counted as a class", "pixel accuracy"]
