@@ -1,32 +1,32 @@
-"""Scenes of ReferShapes: coloured shapes drawn on a muted, textured background."""
+"""Scenes of ReferShapes: coloured shapes on a background."""
 
 import dataclasses
 import math
 
 import numpy as np
 
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (220, 40, 40),
-    "green": (40, 165, 60),
-    "blue": (50, 80, 225),
-    "yellow": (240, 215, 50),
-    "purple": (155, 55, 195),
-    "orange": (245, 130, 25),
-    "cyan": (60, 205, 215),
-    "white": (245, 245, 245),
-}
-
-
-KINDS = ("circle", "square", "triangle", "star", "diamond", "cross")
-
+from genmask_jax.data.refershapes import backgrounds
+from genmask_jax.data.refershapes.kinds import around, coverage
+from genmask_jax.data.refershapes.styles import LARGE_ABOVE, SMALL_BELOW, Style
 
 SIZES: dict[str, tuple[float, float]] = {"small": (0.14, 0.16), "large": (0.215, 0.245)}
-"""Radius of the circumscribed circle, as a range of shares of the image's side."""
+"""Radius of the circumscribed circle in muted scenes, as a range of shares of the image's side."""
+RADII = (0.1, 0.27)
+"""The same in varied scenes."""
+CONTRAST = 95.0
+"""Least distance in RGB of a shape's colour from the background around it, in varied scenes."""
+OUTLINED, SHADOWED = 0.15, 0.15
+"""Shares of the shapes of varied scenes that have an outline of a darker shade, or a shadow."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One object: attributes by name, centre (x, y) and radius in pixels, angle in radians, RGB."""
+    """One object: attributes by name, centre (x, y) and radius in pixels, angle in radians, RGB.
+
+    size: "small", "large", or "" in between.
+    outline: width of its outline in pixels, 0 for none.
+    shadow: offset (x, y) of its shadow in pixels, (0, 0) for none.
+    """
 
     kind: str
     colour: str
@@ -35,6 +35,8 @@ class Shape:
     radius: float
     angle: float
     rgb: np.ndarray
+    outline: float = 0.0
+    shadow: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,95 +57,112 @@ class Scene:
         return self.masks.sum((1, 2)) / self.areas
 
 
-def distance(kind: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-    """Signed distance to a shape around the origin, negative inside; in pixels near the edge."""
-    if kind == "circle":
-        return np.hypot(x, y) - 0.92 * radius
-    if kind == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - 0.76 * radius
-    if kind == "diamond":
-        return (np.abs(x) / 0.62 + np.abs(y)) * 0.527 - 0.527 * radius
-    if kind == "cross":
-        x, y, arm = np.abs(x), np.abs(y), 0.3 * radius
-        return np.minimum(np.maximum(x - arm, y - 0.92 * radius), np.maximum(x - 0.92 * radius, y - arm))
-    if kind == "triangle":
-        slope = np.abs(x) * np.sin(np.pi / 3) - y * np.cos(np.pi / 3)
-        return np.maximum(y, slope) - 0.55 * radius
-    # A star: fold the plane onto half of one point, whose edge runs from the tip to the inner corner.
-    angle = np.abs((np.arctan2(x, -y) + np.pi / 5) % (2 * np.pi / 5) - np.pi / 5)
-    length = np.hypot(x, y)
-    px, py = length * np.cos(angle), length * np.sin(angle)
-    inner = 0.45 * radius * np.array([np.cos(np.pi / 5), np.sin(np.pi / 5)])
-    normal = np.array([inner[1], radius - inner[0]])
-    normal /= np.hypot(*normal)
-    return (px - radius) * normal[0] + py * normal[1]
-
-
-def coverage(kind: str, centre: tuple[float, float], radius: float, angle: float, size: int):
-    """Share of each pixel that a shape covers, in its bounding box.
-
-    Returns:
-        (rows, columns) slices of the image and float32 coverage in [0, 1] there.
-    """
-    (x0, y0), reach = centre, int(np.ceil(radius)) + 2
-    columns = slice(max(0, int(x0) - reach), min(size, int(x0) + reach + 1))
-    rows = slice(max(0, int(y0) - reach), min(size, int(y0) + reach + 1))
-    x = np.arange(columns.start, columns.stop, dtype=np.float32) + np.float32(0.5 - x0)
-    y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + np.float32(0.5 - y0)
-    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    signed = distance(kind, cos * x + sin * y, cos * y - sin * x, radius)
-    return (rows, columns), np.clip(0.5 - signed, 0.0, 1.0)
-
-
-def _background(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A muted gradient with stripes, checks or waves over it, float32 [S, S, 3] in 0..255."""
-    grey = rng.uniform(55, 150)
-    first, second = grey + rng.uniform(-22, 22, (2, 3)).astype(np.float32)
-    x, y = np.arange(size, dtype=np.float32) / size, np.arange(size, dtype=np.float32)[:, None] / size
-    turn = rng.uniform(0, 2 * np.pi)
-    along = np.float32(np.cos(turn)) * (x - 0.5) + np.float32(np.sin(turn)) * (y - 0.5) + 0.5
-    texture, pitch, phase = rng.integers(4), rng.uniform(2, 6), rng.uniform(0, 2 * np.pi, 2)
-    across, down = (2 * np.pi * pitch * axis + p for axis, p in zip((x, y), phase, strict=True))
-    if texture == 0:
-        pattern = np.sin(across) * np.sin(down)
-    elif texture == 1:
-        pattern = np.sign(np.sin(across) * np.sin(down))
-    elif texture == 2:
-        pattern = np.sin(2 * np.pi * pitch * along + phase[0])
-    else:
-        pattern = np.zeros_like(along)
-    plain = first + (second - first) * along[..., None]
-    return plain + (rng.uniform(4, 12) * pattern[..., None]).astype(np.float32)
-
-
-def _place_shapes(rng: np.random.Generator, count: int, size: int) -> list[Shape]:
+def _place_muted(rng: np.random.Generator, count: int, size: int, style: Style) -> list[Shape]:
     shapes: list[Shape] = []
     for _ in range(12 * count):
         name = "large" if rng.random() < 0.5 else "small"
         radius = size * rng.uniform(*SIZES[name])
-        x, y = rng.uniform(radius, size - radius, 2).tolist()
-        if any(math.dist((x, y), s.centre) < 0.95 * (radius + s.radius) for s in shapes):
+        centre = _free_place(rng, radius, size, shapes)
+        if centre is None:
             continue
-        kind, colour = KINDS[rng.integers(len(KINDS))], list(COLOURS)[rng.integers(len(COLOURS))]
-        rgb = np.clip(np.array(COLOURS[colour]) + rng.uniform(-10, 10, 3), 0, 255).astype(np.float32)
-        angle = rng.uniform(-0.2, 0.2)
-        shapes.append(Shape(kind, colour, name, (x, y), radius, angle, rgb))
+        kind = style.kinds[rng.integers(len(style.kinds))]
+        colour = list(style.colours)[rng.integers(len(style.colours))]
+        rgb = _shade(rng, style.colours[colour])
+        shapes.append(Shape(kind, colour, name, centre, radius, _turn(rng, style, kind), rgb))
         if len(shapes) == count:
             break
     return shapes
 
 
-def draw_scene(rng: np.random.Generator, count: int, size: int) -> Scene:
+def _place_varied(
+    rng: np.random.Generator, count: int, size: int, style: Style, background: np.ndarray
+) -> list[Shape]:
+    shapes: list[Shape] = []
+    for _ in range(12 * count):
+        share = rng.uniform(*RADII)
+        radius = size * share
+        centre = _free_place(rng, radius, size, shapes)
+        if centre is None:
+            continue
+        kind = style.kinds[rng.integers(len(style.kinds))]
+        colours = _visible_on(background[_square(centre, radius, size)], style)
+        colour = colours[rng.integers(len(colours))]
+        name = "small" if share < SMALL_BELOW else "large" if share > LARGE_ABOVE else ""
+        outlined = rng.random() < OUTLINED and kind != "ring"  # which is too thin for one
+        outline = radius * rng.uniform(0.06, 0.1) if outlined else 0.0
+        shadow = radius * rng.uniform(0.1, 0.25, 2) if rng.random() < SHADOWED else np.zeros(2)
+        rgb, angle = _shade(rng, style.colours[colour]), _turn(rng, style, kind)
+        x, y = shadow.tolist()
+        shapes.append(Shape(kind, colour, name, centre, radius, angle, rgb, outline, (x, y)))
+        if len(shapes) == count:
+            break
+    return shapes
+
+
+def _free_place(
+    rng: np.random.Generator, radius: float, size: int, shapes: list[Shape]
+) -> tuple[float, float] | None:
+    x, y = rng.uniform(radius, size - radius, 2).tolist()
+    hit = any(math.dist((x, y), s.centre) < 0.95 * (radius + s.radius) for s in shapes)
+    return None if hit else (x, y)
+
+
+def _shade(rng: np.random.Generator, colour: tuple[int, int, int]) -> np.ndarray:
+    return np.clip(np.array(colour) + rng.uniform(-10, 10, 3), 0, 255).astype(np.float32)
+
+
+def _turn(rng: np.random.Generator, style: Style, kind: str) -> float:
+    return rng.uniform(-style.turns[kind], style.turns[kind])
+
+
+def _square(centre: tuple[float, float], radius: float, size: int) -> tuple[slice, slice]:
+    columns, rows = (slice(max(0, int(c - radius)), min(size, int(c + radius) + 1)) for c in centre)
+    return rows, columns
+
+
+def _visible_on(background: np.ndarray, style: Style) -> list[str]:
+    """The colours that stand out from all of a background; the one that does so most if none does."""
+    pixels = background.reshape(-1, 3)
+    apart = {name: np.linalg.norm(pixels - rgb, axis=1).min() for name, rgb in style.colours.items()}
+    visible = [name for name, distance in apart.items() if distance >= CONTRAST]
+    return visible or [max(apart, key=apart.__getitem__)]
+
+
+def draw_scene(rng: np.random.Generator, count: int, size: int, style: Style) -> Scene:
     """Draws at most `count` shapes (fewer when they do not fit), later ones over earlier ones."""
-    shapes = _place_shapes(rng, count, size)
-    image = _background(rng, size)
+    if style.varied:
+        even = rng.random() < 0.5
+        image = (
+            backgrounds.plain(rng, size)
+            if even
+            else backgrounds.textured(rng, size, backgrounds.ALL_GREYS)
+        )
+        shapes = _place_varied(rng, count, size, style, image)
+    else:
+        shapes = _place_muted(rng, count, size, style)
+        image = backgrounds.textured(rng, size, backgrounds.MUTED_GREYS)
     masks = np.zeros((len(shapes), size, size), bool)
     areas = np.zeros(len(shapes), int)
     for i, shape in enumerate(shapes):
-        box, share = coverage(shape.kind, shape.centre, shape.radius, shape.angle, size)
-        image[box] += share[..., None] * (shape.rgb - image[box])
-        covered = share > 0.5
+        box, covered = _paint(image, shape)
         masks[(slice(None, i), *box)] &= ~covered
         masks[i][box] = covered
         areas[i] = np.count_nonzero(covered)
     return Scene(np.clip(image + 0.5, 0, 255).astype(np.uint8), tuple(shapes), masks, areas)
+
+
+def _paint(image: np.ndarray, shape: Shape) -> tuple[tuple[slice, slice], np.ndarray]:
+    """Draws a shape, with its shadow and its outline; returns its box and the pixels that it covers."""
+    size = len(image)
+    if any(shape.shadow):
+        x, y = shape.centre[0] + shape.shadow[0], shape.centre[1] + shape.shadow[1]
+        box, signed = around(shape.kind, (x, y), shape.radius, shape.angle, size)
+        image[box] *= 1 - 0.3 * np.clip(0.5 - signed / 3, 0.0, 1.0)[..., None]
+    box, share = coverage(shape.kind, shape.centre, shape.radius, shape.angle, size)
+    rgb = shape.rgb
+    if shape.outline:
+        _, signed = around(shape.kind, shape.centre, shape.radius, shape.angle, size)
+        inside = np.clip(0.5 - signed - shape.outline, 0.0, 1.0)[..., None]
+        rgb = 0.6 * shape.rgb + inside * (0.4 * shape.rgb)
+    image[box] += share[..., None] * (rgb - image[box])
+    return box, share > 0.5

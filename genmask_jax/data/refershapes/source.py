@@ -1,25 +1,30 @@
 """ReferShapes: the built-in dataset, drawn on the fly. No download, no files.
 
-A scene holds a few shapes on a muted, textured background. A referring expression gives some of an object's
+A scene holds a few shapes on a plain or textured background. A referring expression gives some of an object's
 size, colour, kind and place. It is only used when it singles out exactly one object: either no other object
 shares the attributes, or the place is extreme, by a clear margin, among the objects that share them. Splits
-differ in their random seeds.
+differ in their random seeds. `muted` is the test split of ReferShapes' first version: textured, muted
+backgrounds, fewer kinds and colours, two sizes.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from genmask_jax.data.examples import GenerateExample, ScoredExample
+from genmask_jax.data.examples import GenerateExample, ScoredExample, WholeExample
 from genmask_jax.data.refershapes.scene import Scene, draw_scene
-from genmask_jax.data.refershapes.words import say
+from genmask_jax.data.refershapes.styles import MUTED, VARIED, Style
+from genmask_jax.data.refershapes.words import absent_from, say
 from genmask_jax.errors import UserError
 
 MIN_VISIBLE = 0.85
 WITHOUT_COLOUR = {"train": 0.5}
 """By split, how many expressions avoid the colour. It singles out most objects by itself: a model learns it
 first, and a kind of shape is then seldom needed."""
-SPLITS = {"train": 1_000_000, "val": 4096, "test": 4096}
+LENGTHS = {"train": 10_000_000, "val": 4096, "test": 4096, "muted": 4096}
+"""Examples by split."""
+STREAMS = {"train": 0, "val": 1, "test": 3, "muted": 2}
+"""By split, the number of its stream of random numbers."""
 
 
 class Composition(NamedTuple):
@@ -39,18 +44,23 @@ class _Shapes:
     task = 0
 
     def __init__(self, split: str, size: int, seed: int = 0):
-        """`split`: train, val or test; `size`: side of the images, pixels. Raises UserError."""
-        if split not in SPLITS:
-            raise UserError(f"refershapes: no split {split!r}; there are {', '.join(SPLITS)}")
+        """`split`: one of LENGTHS; `size`: side of the images, pixels. Raises UserError."""
+        if split not in LENGTHS:
+            raise UserError(f"refershapes: no split {split!r}; there are {', '.join(LENGTHS)}")
         self.split, self.size, self.seed = split, size, seed
 
+    @property
+    def style(self) -> Style:
+        """What the split's scenes look like."""
+        return MUTED if self.split == "muted" else VARIED
+
     def __len__(self) -> int:
-        return SPLITS[self.split]
+        return LENGTHS[self.split]
 
     def _rng(self, index: int) -> np.random.Generator:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return np.random.default_rng((self.seed, list(SPLITS).index(self.split), self.task, index))
+        return np.random.default_rng((self.seed, STREAMS[self.split], self.task, index))
 
 
 class ReferShapesSegment(_Shapes):
@@ -60,17 +70,30 @@ class ReferShapesSegment(_Shapes):
         """The scene behind an example, with two of its shapes and an expression for each."""
         rng = self._rng(index)
         while True:
-            scene = draw_scene(rng, int(rng.integers(2, 6)), self.size)
+            scene = draw_scene(rng, int(rng.integers(2, 6)), self.size, self.style)
             if len(scene.shapes) < 2 or scene.visible.min() < MIN_VISIBLE:
                 continue
             target, other = (int(i) for i in rng.permutation(len(scene.shapes))[:2])
             avoid = WITHOUT_COLOUR.get(self.split, 0.0)
-            said = [say(rng, i, scene.shapes, self.size, avoid) for i in (target, other)]
+            said = [say(rng, i, scene.shapes, self.size, self.style, avoid) for i in (target, other)]
             if said[0] is None or said[1] is None:
                 continue
             noun = ("object", "thing")[rng.integers(2)]
             texts = (said[0].phrase(noun), said[1].phrase(noun))
             return Composition(scene, target, other, *texts, said[0].group)
+
+    def whole(self, index: int) -> WholeExample:
+        """An example before it is varied, with an expression that refers to nothing in it (`absent`)."""
+        made = self.compose(index)
+        none = absent_from(made.scene.shapes, self.style, np.random.default_rng((index, self.seed)))
+        return {
+            "image": made.scene.image,
+            "mask": made.scene.masks[made.target].astype(np.uint8),
+            "text": made.text,
+            "id": f"{self.split}-{index}",
+            "is_class": False,
+            "absent": (none.phrase(),),
+        }
 
     def __getitem__(self, index: int) -> ScoredExample:
         made = self.compose(index)
@@ -95,10 +118,10 @@ class ReferShapesGenerate(_Shapes):
     def __getitem__(self, index: int) -> GenerateExample:
         rng = self._rng(index)
         count = 1 if rng.random() < 0.5 else int(rng.integers(2, 4))
-        scene = draw_scene(rng, count, self.size)
+        scene = draw_scene(rng, count, self.size, self.style)
         names = []
         for shape in scene.shapes:
-            size = f"{shape.size} " if rng.random() < 0.5 else ""
+            size = f"{shape.size} " if rng.random() < 0.5 and shape.size else ""
             article = "an" if not size and shape.colour == "orange" else "a"
             names.append(f"{article} {size}{shape.colour} {shape.kind}")
         text = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

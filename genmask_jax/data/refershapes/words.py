@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 
 from genmask_jax.data.refershapes.scene import Shape
+from genmask_jax.data.refershapes.styles import SMALLER, Style
 
 PLACES: dict[str, tuple[int, int]] = {
     "on the left": (0, -1),
@@ -47,18 +48,42 @@ def _furthest(fits: list[int], place: str, shapes: tuple[Shape, ...], size: int)
     return reach[-1][1] if reach[-1][0] - reach[-2][0] >= PLACE_MARGIN * size else None
 
 
-def expressions_for(target: int, shapes: tuple[Shape, ...], size: int) -> tuple[list, list]:
+def sizes_among(fits: list[int], shapes: tuple[Shape, ...], style: Style) -> dict[int, str]:
+    """The size by which each of some shapes is told from the others; "" where size does not tell them apart.
+
+    In muted scenes, a shape is small or large by itself. In varied ones, it is by comparison: the widest gap
+    between the radii separates the small from the large, if it is wide enough.
+    """
+    if not style.varied or len(fits) == 1:
+        return {i: shapes[i].size for i in fits}
+    order = sorted(fits, key=lambda i: shapes[i].radius)
+    radii = [shapes[i].radius for i in order]
+    ratios = [large / small for small, large in itertools.pairwise(radii)]
+    if max(ratios) < SMALLER:
+        return dict.fromkeys(fits, "")
+    first_large = 1 + ratios.index(max(ratios))
+    return {i: "small" if rank < first_large else "large" for rank, i in enumerate(order)}
+
+
+def expressions_for(target: int, shapes: tuple[Shape, ...], size: int, style: Style) -> tuple[list, list]:
     """All expressions that single out one shape: those without and those with a place."""
     shape = shapes[target]
     plain, placed = [], []
     for keep in itertools.product((False, True), repeat=3):
-        named = (shape.size, shape.colour, shape.kind)
-        said = Expression(*(value if kept else None for value, kept in zip(named, keep, strict=True)))
+        by_size, colour, kind = keep
+        said = Expression(
+            colour=shape.colour if colour else None,
+            kind=shape.kind if kind else None,
+        )
         fits = [
-            i
-            for i, s in enumerate(shapes)
-            if said.size in (None, s.size) and said.colour in (None, s.colour) and said.kind in (None, s.kind)
+            i for i, s in enumerate(shapes) if said.colour in (None, s.colour) and said.kind in (None, s.kind)
         ]
+        if by_size:
+            sizes = sizes_among(fits, shapes, style)
+            if not sizes[target]:
+                continue
+            said = dataclasses.replace(said, size=sizes[target])
+            fits = [i for i in fits if sizes[i] == sizes[target]]
         if len(fits) > 1:
             places = (place for place in PLACES if _furthest(fits, place, shapes, size) == target)
             placed += [dataclasses.replace(said, place=place) for place in places]
@@ -67,18 +92,35 @@ def expressions_for(target: int, shapes: tuple[Shape, ...], size: int) -> tuple[
     return plain, placed
 
 
+def absent_from(shapes: tuple[Shape, ...], style: Style, rng: np.random.Generator) -> Expression:
+    """An expression that refers to no shape of a scene: a kind, a colour, or a colour and a kind."""
+    kinds, colours = ({getattr(s, name) for s in shapes} for name in ("kind", "colour"))
+    others = {
+        "kind": [Expression(kind=kind) for kind in style.kinds if kind not in kinds],
+        "colour": [Expression(colour=colour) for colour in style.colours if colour not in colours],
+        "both": [
+            Expression(colour=colour, kind=kind)
+            for colour, kind in itertools.product(style.colours, style.kinds)
+            if not any((s.colour, s.kind) == (colour, kind) for s in shapes)
+        ],
+    }
+    options = others[("kind", "colour", "both", "both")[rng.integers(4)]]
+    return options[rng.integers(len(options))]
+
+
 def say(
     rng: np.random.Generator,
     target: int,
     shapes: tuple[Shape, ...],
     size: int,
+    style: Style,
     without_colour: float = 0.0,
 ) -> Expression | None:
     """Draws an expression that singles out one shape; None if there is none.
 
     `without_colour` is the probability of drawing from those that do not give the colour, if there are any.
     """
-    plain, placed = expressions_for(target, shapes, size)
+    plain, placed = expressions_for(target, shapes, size, style)
     if without_colour and rng.random() < without_colour:
         hidden = [[said for said in options if not said.colour] for options in (plain, placed)]
         plain, placed = hidden if any(hidden) else (plain, placed)
