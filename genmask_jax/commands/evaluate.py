@@ -33,7 +33,12 @@ CHOOSE_NO_TARGET = flags.DEFINE_bool(
     "choose_no_target", False, "Find the no-target rule that scores best on grefcoco:unc:val."
 )
 REASON = flags.DEFINE_bool("reason", False, "Let the run's Qwen describe what is asked for; segment that.")
-SPLIT = flags.DEFINE_enum("split", "test", ["val", "test"], "Held-out split, without benchmarks.")
+SPLIT = flags.DEFINE_enum(
+    "split",
+    "test",
+    ["val", "test", "muted", "hand_drawn"],
+    "Held-out split, without benchmarks; muted and hand_drawn are of ReferShapes.",
+)
 COUNT = flags.DEFINE_integer("count", 512, "Examples of the split.", lower_bound=1)
 NUM_IMAGES = flags.DEFINE_integer("num_images", 96, "Images to generate.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per batch.", lower_bound=1)

@@ -16,6 +16,7 @@ from genmask_jax.data.prepared.source import (
     PreparedScored,
     PreparedSegment,
 )
+from genmask_jax.data.refershapes.hand_drawn import HandDrawn
 from genmask_jax.data.refershapes.source import ReferShapesGenerate, ReferShapesSegment
 from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
 from genmask_jax.errors import UserError
@@ -48,6 +49,15 @@ class Dataset:
 
 def _refershapes(config: DataConfig, split: str) -> ReferShapesSegment:
     return ReferShapesSegment(split, config.size, config.seed)
+
+
+def _scored_refershapes(config: DataConfig, split: str) -> Source[ScoredExample]:
+    return HandDrawn(config.size, config.seed) if split == "hand_drawn" else _refershapes(config, split)
+
+
+def _refershapes_images(config: DataConfig, split: str) -> ReferShapesGenerate:
+    # There are no prompts for hand-drawn scenes: what is generated for other scenes is scored.
+    return ReferShapesGenerate("muted" if split == "hand_drawn" else split, config.size, config.seed)
 
 
 def _stamps(config: DataConfig, split: str) -> StampsSegment:
@@ -139,8 +149,8 @@ def _prepared(builder: type[ImagesBuilder]) -> Dataset:
 DATASETS: dict[str, Dataset] = {
     "refershapes": Dataset(
         segment=_refershapes,
-        scored=_refershapes,
-        generate=lambda config, split: ReferShapesGenerate(split, config.size, config.seed),
+        scored=_scored_refershapes,
+        generate=_refershapes_images,
         embedded=True,
     ),
     "stamps": Dataset(

@@ -64,7 +64,9 @@ def evaluate_prompts(images: UInt8[np.ndarray, "N S S 3"], source: ReferShapesGe
         "count": len(images),
         "share_right": float(np.mean(hits)),
         "objects": _shares(hits, [str(len(named_in(text))) for text in texts]),
-        "share_right_of_real_images": float(np.mean([shows(e["image"], e["text"], source.style) for e in examples])),
+        "share_right_of_real_images": float(
+            np.mean([shows(e["image"], e["text"], source.style) for e in examples])
+        ),
     }
 
 

@@ -40,6 +40,8 @@ class DiTConfig:
     patch_size: side of the square patch of latents that forms one token (frames are never merged).
     text_dim: channels of `text_embeds`.
     frequency_dim: channels of the sinusoidal timestep embedding.
+    pooled_text: add the mean of the text's embeddings, projected, to the timestep's embedding (as Stable
+        Diffusion 3 does with a pooled text). Wan has no such projection.
     rope_theta: base of the rotary frequencies; 1e4 as published. On a grid of a few tokens per side, most of
         those frequencies rotate too little to tell positions apart; a small base makes all of them useful.
     remat: what the backward pass recomputes in each block to save memory: "none", "matrices" (all but matrix
@@ -57,6 +59,7 @@ class DiTConfig:
     patch_size: int = 2
     text_dim: int = 4096
     frequency_dim: int = 256
+    pooled_text: bool = False
     rope_theta: float = 1e4
     remat: str = "none"
     unroll: bool = False
@@ -145,6 +148,7 @@ class DiT(nnx.Module):
         precise = linear_factory(jnp.float32, jnp.float32, rngs)
         self.time_embedder = MLP((config.frequency_dim, size, size), jax.nn.silu, linear=precise)
         self.time_proj = Linear(size, 6 * size, dtype=jnp.float32, kernel_init=_small, rngs=rngs)
+        self.pooled_embedder = precise(config.text_dim, size) if config.pooled_text else None
         linear = linear_factory(dtype, jnp.float32, rngs)
         self.text_embedder = MLP((config.text_dim, size, size), gelu, linear=linear)
         self.blocks = stack(lambda rngs: Block(config, dtype=dtype, rngs=rngs), config.depth, rngs)
@@ -191,7 +195,7 @@ class DiT(nnx.Module):
 
     def together(self, *inputs: tuple[Any, ...]) -> list[Float[Array, "B F h w C"]]:
         """Like `__call__`, for batches of different shapes: a tuple of arguments each (see `scan_blocks`)."""
-        times = [self.time_embedder(sinusoid(1000 * t, self.config.frequency_dim)) for _, t, _, _ in inputs]
+        times = [self._embed(t, text, mask) for _, t, text, mask in inputs]
         streams = [
             self._enter(x, t, text, mask, time)
             for (x, t, text, mask), time in zip(inputs, times, strict=True)
@@ -203,13 +207,22 @@ class DiT(nnx.Module):
             for x, time, arguments in zip(xs, times, inputs, strict=True)
         ]
 
+    def _embed(self, timesteps, text_embeds, text_mask) -> Float[Array, "B K D"]:
+        """What modulates each run of tokens: its timestep, and the pooled text if the model has it."""
+        time = self.time_embedder(sinusoid(1000 * timesteps, self.config.frequency_dim))
+        if self.pooled_embedder is None:
+            return time
+        shown = None if text_mask is None else text_mask[..., None]
+        pooled = text_embeds.astype(jnp.float32).mean(1, where=shown)
+        return time + self.pooled_embedder(pooled)[:, None]
+
     def _grid(self, latents: Float[Array, "B F h w C"]) -> tuple[int, int, int]:
         """(frames, rows, columns) of the tokens."""
         _, frames, height, width, _ = latents.shape
         return frames, height // self.config.patch_size, width // self.config.patch_size
 
     def _enter(self, latents, timesteps, text_embeds, text_mask, time) -> tuple[Any, ...]:
-        """The arguments of the blocks; `time` is the embedded timestep of each run."""
+        """The arguments of the blocks; `time` is the embedding of each run (`_embed`)."""
         config = self.config
         x = self.patch_embedding(patchify(latents, config.patch_size).astype(self.dtype))
         modulation = self.time_proj(jax.nn.silu(time)).reshape(*timesteps.shape, 6, -1)

@@ -14,6 +14,8 @@ from genmask_jax.models.layers import rotary_table, rotate, sinusoid
 
 CONFIG = DiTConfig(hidden_size=48, depth=3, num_heads=4, ffn_size=96, channels=4, patch_size=2, text_dim=16)
 
+POOLED = dataclasses.replace(CONFIG, pooled_text=True)
+
 
 def make(config=CONFIG, **kwargs):
     model = DiT(config, rngs=nnx.Rngs(0), **kwargs)
@@ -54,13 +56,31 @@ def test_the_clean_frames_timestep_matters(inputs):
     assert jnp.abs(other - make()(latents, timesteps, text))[:, 0].max() > 1e-3
 
 
-def test_masked_text_is_not_read(inputs):
+@pytest.mark.parametrize("config", [CONFIG, POOLED])
+def test_masked_text_is_not_read(inputs, config):
     latents, timesteps, text = inputs
-    mask = jnp.array([[True] * 3 + [False] * 2] * 2)
+    model, mask = make(config), jnp.array([[True] * 3 + [False] * 2] * 2)
     changed = text.at[:, 3:].set(100.0)
-    close(make()(latents, timesteps, text, mask), make()(latents, timesteps, changed, mask))
-    close(make()(latents, timesteps, text, mask), make()(latents, timesteps, text[:, :3]))
-    assert jnp.abs(make()(latents, timesteps, text) - make()(latents, timesteps, changed)).max() > 1e-3
+    close(model(latents, timesteps, text, mask), model(latents, timesteps, changed, mask))
+    close(model(latents, timesteps, text, mask), model(latents, timesteps, text[:, :3]))
+    assert jnp.abs(model(latents, timesteps, text) - model(latents, timesteps, changed)).max() > 1e-3
+
+
+def test_pooled_text_modulates_beside_the_timestep(inputs):
+    """Without attention to the text, the text still changes the output, through its mean alone."""
+    latents, timesteps, text = inputs
+    changes = {}
+    for config in (CONFIG, POOLED):
+        model = make(config)
+        for name in ("kernel", "bias"):
+            to_out = getattr(model.blocks.attn2.to_out, name)
+            to_out[...] = jnp.zeros_like(to_out[...])
+        same_mean = model(latents, timesteps, text[:, ::-1]) - model(latents, timesteps, text)
+        other_mean = model(latents, timesteps, text + 1) - model(latents, timesteps, text)
+        close(same_mean, 0)
+        changes[config.pooled_text] = float(jnp.abs(other_mean).max())
+    assert changes[False] == 0
+    assert changes[True] > 1e-3
 
 
 @pytest.mark.parametrize(

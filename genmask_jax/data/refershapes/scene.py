@@ -7,7 +7,7 @@ import numpy as np
 
 from genmask_jax.data.refershapes import backgrounds
 from genmask_jax.data.refershapes.kinds import around, coverage
-from genmask_jax.data.refershapes.styles import LARGE_ABOVE, SMALL_BELOW, Style
+from genmask_jax.data.refershapes.styles import LARGE_ABOVE, PURE, SMALL_BELOW, Style
 
 SIZES: dict[str, tuple[float, float]] = {"small": (0.14, 0.16), "large": (0.215, 0.245)}
 """Radius of the circumscribed circle in muted scenes, as a range of shares of the image's side."""
@@ -67,7 +67,7 @@ def _place_muted(rng: np.random.Generator, count: int, size: int, style: Style) 
             continue
         kind = style.kinds[rng.integers(len(style.kinds))]
         colour = list(style.colours)[rng.integers(len(style.colours))]
-        rgb = _shade(rng, style.colours[colour])
+        rgb = _shade(rng, np.array(style.colours[colour]))
         shapes.append(Shape(kind, colour, name, centre, radius, _turn(rng, style, kind), rgb))
         if len(shapes) == count:
             break
@@ -75,7 +75,7 @@ def _place_muted(rng: np.random.Generator, count: int, size: int, style: Style) 
 
 
 def _place_varied(
-    rng: np.random.Generator, count: int, size: int, style: Style, background: np.ndarray
+    rng: np.random.Generator, count: int, size: int, style: Style, background: np.ndarray, purity: float
 ) -> list[Shape]:
     shapes: list[Shape] = []
     for _ in range(12 * count):
@@ -91,7 +91,9 @@ def _place_varied(
         outlined = rng.random() < OUTLINED and kind != "ring"  # which is too thin for one
         outline = radius * rng.uniform(0.06, 0.1) if outlined else 0.0
         shadow = radius * rng.uniform(0.1, 0.25, 2) if rng.random() < SHADOWED else np.zeros(2)
-        rgb, angle = _shade(rng, style.colours[colour]), _turn(rng, style, kind)
+        pure = purity * rng.random()
+        rgb = _shade(rng, (1 - pure) * np.array(style.colours[colour]) + pure * PURE[colour])
+        angle = _turn(rng, style, kind)
         x, y = shadow.tolist()
         shapes.append(Shape(kind, colour, name, centre, radius, angle, rgb, outline, (x, y)))
         if len(shapes) == count:
@@ -107,8 +109,8 @@ def _free_place(
     return None if hit else (x, y)
 
 
-def _shade(rng: np.random.Generator, colour: tuple[int, int, int]) -> np.ndarray:
-    return np.clip(np.array(colour) + rng.uniform(-10, 10, 3), 0, 255).astype(np.float32)
+def _shade(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
+    return np.clip(colour + rng.uniform(-10, 10, 3), 0, 255).astype(np.float32)
 
 
 def _turn(rng: np.random.Generator, style: Style, kind: str) -> float:
@@ -128,16 +130,17 @@ def _visible_on(background: np.ndarray, style: Style) -> list[str]:
     return visible or [max(apart, key=apart.__getitem__)]
 
 
-def draw_scene(rng: np.random.Generator, count: int, size: int, style: Style) -> Scene:
-    """Draws at most `count` shapes (fewer when they do not fit), later ones over earlier ones."""
+def draw_scene(rng: np.random.Generator, count: int, size: int, style: Style, purity: float = 0.0) -> Scene:
+    """Draws at most `count` shapes (fewer when they do not fit), later ones over earlier ones.
+
+    In varied scenes, the colours lie between those of the style and, with `purity` 1, those of PURE.
+    """
     if style.varied:
         even = rng.random() < 0.5
         image = (
-            backgrounds.plain(rng, size)
-            if even
-            else backgrounds.textured(rng, size, backgrounds.ALL_GREYS)
+            backgrounds.plain(rng, size) if even else backgrounds.textured(rng, size, backgrounds.ALL_GREYS)
         )
-        shapes = _place_varied(rng, count, size, style, image)
+        shapes = _place_varied(rng, count, size, style, image, purity)
     else:
         shapes = _place_muted(rng, count, size, style)
         image = backgrounds.textured(rng, size, backgrounds.MUTED_GREYS)

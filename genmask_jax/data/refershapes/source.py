@@ -70,7 +70,7 @@ class ReferShapesSegment(_Shapes):
         """The scene behind an example, with two of its shapes and an expression for each."""
         rng = self._rng(index)
         while True:
-            scene = draw_scene(rng, int(rng.integers(2, 6)), self.size, self.style)
+            scene = draw_scene(rng, int(rng.integers(2, 6)), self.size, self.style, purity=1.0)
             if len(scene.shapes) < 2 or scene.visible.min() < MIN_VISIBLE:
                 continue
             target, other = (int(i) for i in rng.permutation(len(scene.shapes))[:2])

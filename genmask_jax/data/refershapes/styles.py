@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
+from PIL import ImageColor
 
 from genmask_jax.data.refershapes.kinds import KINDS
 
@@ -19,6 +20,8 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "pink": (245, 130, 180),
     "black": (15, 15, 15),
 }
+PURE = {name: np.array(ImageColor.getrgb(name), float) for name in COLOURS}
+"""The colours that drawing programs have under these names."""
 SMALL_BELOW, LARGE_ABOVE = 0.15, 0.215
 """Radii, as shares of the side, of what is small or large without comparison."""
 SMALLER = 1.3
