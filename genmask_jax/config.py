@@ -77,6 +77,8 @@ class DataConfig:
     generate: dataset of images with prompts: "coco_captions", "image_folder" or "refershapes"; empty if
         `name` has prompts of its own; "classes" for the images of `name` with prompts that list their
         classes; "none" to train on masks alone: the whole batch is masks.
+    scenes: style of ReferShapes' scenes: "muted", or "varied", which also has plain and light backgrounds,
+        shapes of any size and angle, hearts and rings, outlines and shadows.
     path: the --out of launch/prepare_data.py; empty for a built-in dataset.
     latents: directory of cached latents (launch/encode_latents.py) to train on instead of images; empty to
         encode images in every step.
@@ -92,6 +94,7 @@ class DataConfig:
     name: str = "refershapes"
     generate: str = ""
     joint: JointConfig = JointConfig()
+    scenes: str = "muted"
     path: str = ""
     latents: str = ""
     size: int = 64

@@ -36,8 +36,8 @@ REASON = flags.DEFINE_bool("reason", False, "Let the run's Qwen describe what is
 SPLIT = flags.DEFINE_enum(
     "split",
     "test",
-    ["val", "test", "muted", "hand_drawn"],
-    "Held-out split, without benchmarks; muted and hand_drawn are of ReferShapes.",
+    ["val", "test", "hand_drawn"],
+    "Held-out split, without benchmarks; hand_drawn is of ReferShapes alone.",
 )
 COUNT = flags.DEFINE_integer("count", 512, "Examples of the split.", lower_bound=1)
 NUM_IMAGES = flags.DEFINE_integer("num_images", 96, "Images to generate.", lower_bound=1)

@@ -18,6 +18,7 @@ from genmask_jax.data.prepared.source import (
 )
 from genmask_jax.data.refershapes.hand_drawn import HandDrawn
 from genmask_jax.data.refershapes.source import ReferShapesGenerate, ReferShapesSegment
+from genmask_jax.data.refershapes.styles import STYLES, Style
 from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
 from genmask_jax.errors import UserError
 
@@ -48,7 +49,7 @@ class Dataset:
 
 
 def _refershapes(config: DataConfig, split: str) -> ReferShapesSegment:
-    return ReferShapesSegment(split, config.size, config.seed)
+    return ReferShapesSegment(split, config.size, config.seed, _style(config))
 
 
 def _scored_refershapes(config: DataConfig, split: str) -> Source[ScoredExample]:
@@ -56,8 +57,14 @@ def _scored_refershapes(config: DataConfig, split: str) -> Source[ScoredExample]
 
 
 def _refershapes_images(config: DataConfig, split: str) -> ReferShapesGenerate:
-    # There are no prompts for hand-drawn scenes: what is generated for other scenes is scored.
-    return ReferShapesGenerate("muted" if split == "hand_drawn" else split, config.size, config.seed)
+    split = "test" if split == "hand_drawn" else split  # which has no prompts of its own
+    return ReferShapesGenerate(split, config.size, config.seed, _style(config))
+
+
+def _style(config: DataConfig) -> Style:
+    if config.scenes not in STYLES:
+        raise UserError(f"config.data.scenes: {config.scenes!r} is not {' or '.join(STYLES)}")
+    return STYLES[config.scenes]
 
 
 def _stamps(config: DataConfig, split: str) -> StampsSegment:

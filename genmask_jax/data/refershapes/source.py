@@ -1,10 +1,9 @@
 """ReferShapes: the built-in dataset, drawn on the fly. No download, no files.
 
-A scene holds a few shapes on a plain or textured background. A referring expression gives some of an object's
-size, colour, kind and place. It is only used when it singles out exactly one object: either no other object
-shares the attributes, or the place is extreme, by a clear margin, among the objects that share them. Splits
-differ in their random seeds. `muted` is the test split of ReferShapes' first version: textured, muted
-backgrounds, fewer kinds and colours, two sizes.
+A scene holds a few shapes on a background, in one of two styles (`styles.py`). A referring expression gives
+some of an object's size, colour, kind and place. It is only used when it singles out exactly one object: either
+no other object shares the attributes, or the place is extreme, by a clear margin, among the objects that share
+them. Splits differ in their random seeds.
 """
 
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 
 from genmask_jax.data.examples import GenerateExample, ScoredExample, WholeExample
 from genmask_jax.data.refershapes.scene import Scene, draw_scene
-from genmask_jax.data.refershapes.styles import MUTED, VARIED, Style
+from genmask_jax.data.refershapes.styles import MUTED, Style
 from genmask_jax.data.refershapes.words import absent_from, say
 from genmask_jax.errors import UserError
 
@@ -21,10 +20,7 @@ MIN_VISIBLE = 0.85
 WITHOUT_COLOUR = {"train": 0.5}
 """By split, how many expressions avoid the colour. It singles out most objects by itself: a model learns it
 first, and a kind of shape is then seldom needed."""
-LENGTHS = {"train": 10_000_000, "val": 4096, "test": 4096, "muted": 4096}
-"""Examples by split."""
-STREAMS = {"train": 0, "val": 1, "test": 3, "muted": 2}
-"""By split, the number of its stream of random numbers."""
+SPLITS = {"train": 1_000_000, "val": 4096, "test": 4096}
 
 
 class Composition(NamedTuple):
@@ -43,24 +39,19 @@ class _Shapes:
 
     task = 0
 
-    def __init__(self, split: str, size: int, seed: int = 0):
-        """`split`: one of LENGTHS; `size`: side of the images, pixels. Raises UserError."""
-        if split not in LENGTHS:
-            raise UserError(f"refershapes: no split {split!r}; there are {', '.join(LENGTHS)}")
-        self.split, self.size, self.seed = split, size, seed
-
-    @property
-    def style(self) -> Style:
-        """What the split's scenes look like."""
-        return MUTED if self.split == "muted" else VARIED
+    def __init__(self, split: str, size: int, seed: int = 0, style: Style = MUTED):
+        """`split`: train, val or test; `size`: side of the images, pixels. Raises UserError."""
+        if split not in SPLITS:
+            raise UserError(f"refershapes: no split {split!r}; there are {', '.join(SPLITS)}")
+        self.split, self.size, self.seed, self.style = split, size, seed, style
 
     def __len__(self) -> int:
-        return LENGTHS[self.split]
+        return SPLITS[self.split]
 
     def _rng(self, index: int) -> np.random.Generator:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        return np.random.default_rng((self.seed, STREAMS[self.split], self.task, index))
+        return np.random.default_rng((self.seed, list(SPLITS).index(self.split), self.task, index))
 
 
 class ReferShapesSegment(_Shapes):

@@ -60,3 +60,5 @@ VARIED = Style(
     True,
 )
 """Plain backgrounds from black to white beside the textured ones, any size, turned shapes."""
+
+STYLES = {"muted": MUTED, "varied": VARIED}

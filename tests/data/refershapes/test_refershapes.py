@@ -9,31 +9,44 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from genmask_jax.data.refershapes.scene import COLOURS, KINDS, Scene, coverage
+from genmask_jax.data.refershapes.hand_drawn import CONTRAST, HandDrawn
+from genmask_jax.data.refershapes.kinds import KINDS, coverage
+from genmask_jax.data.refershapes.scene import RADII, Scene
 from genmask_jax.data.refershapes.source import MIN_VISIBLE, SPLITS, ReferShapesGenerate, ReferShapesSegment
+from genmask_jax.data.refershapes.styles import COLOURS, MUTED, STYLES, VARIED, Style
 from genmask_jax.errors import UserError
 
 SIZE = 64
 EXPRESSION = re.compile(
     r"the (?:(?P<size>small|large) )?"
-    r"(?:(?P<colour>red|green|blue|yellow|purple|orange|cyan|white) )?"
-    r"(?P<noun>circle|square|triangle|star|diamond|cross|object|thing)"
+    r"(?:(?P<colour>red|green|blue|yellow|purple|orange|cyan|white|pink|black) )?"
+    r"(?P<noun>circle|square|triangle|star|diamond|cross|heart|ring|object|thing)"
     r"(?: (?P<place>on the left|on the right|at the top|at the bottom))?"
 )
 PROMPT_ITEM = re.compile(r"(an?) (?:(small|large) )?(\w+) (\w+)")
 
 
-def resolve(text: str, scene: Scene) -> list[int]:
-    """Indices of the shapes that a text may mean: all those within a clear margin of the named place."""
+def resolve(text: str, scene: Scene, style: Style = MUTED) -> list[int]:
+    """Indices of the shapes that a text may mean: all those within a clear margin of the named place.
+
+    In muted scenes, each shape is small or large. In varied ones, the widest gap between the sizes of the
+    shapes that fit otherwise separates small from large ones.
+    """
     said = EXPRESSION.fullmatch(text)
     assert said, f"not in the language: {text!r}"
     fits = [
         i
         for i, shape in enumerate(scene.shapes)
-        if said["size"] in (None, shape.size)
-        and said["colour"] in (None, shape.colour)
-        and said["noun"] in ("object", "thing", shape.kind)
+        if said["colour"] in (None, shape.colour) and said["noun"] in ("object", "thing", shape.kind)
     ]
+    if said["size"] and (len(fits) == 1 or style is MUTED):
+        fits = [i for i in fits if scene.shapes[i].size == said["size"]]
+    elif said["size"]:
+        radii = np.sort([scene.shapes[i].radius for i in fits])
+        ratios = radii[1:] / radii[:-1]
+        between = np.sqrt(radii[1:] * radii[:-1])[ratios.argmax()]
+        assert ratios.max() > 1.25, "sizes that are hard to tell apart"
+        fits = [i for i in fits if (scene.shapes[i].radius > between) == (said["size"] == "large")]
     if said["place"] is None or not fits:
         return fits
     side = said["place"].split()[-1]
@@ -42,14 +55,14 @@ def resolve(text: str, scene: Scene) -> list[int]:
     return [i for i in fits if reach[i] > max(reach.values()) - 0.1 * scene.image.shape[0]]
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_each_expression_fits_exactly_one_object(split):
-    source = ReferShapesSegment(split, SIZE)
+@pytest.mark.parametrize(("split", "style"), [*((split, "muted") for split in SPLITS), ("train", "varied")])
+def test_each_expression_fits_exactly_one_object(split, style):
+    source = ReferShapesSegment(split, SIZE, style=STYLES[style])
     for i in range(1000):
         made = source.compose(i)
         assert made.target != made.other
-        assert resolve(made.text, made.scene) == [made.target], (split, i, made.text)
-        assert resolve(made.other_text, made.scene) == [made.other], (split, i, made.other_text)
+        assert resolve(made.text, made.scene, source.style) == [made.target], (split, i, made.text)
+        assert resolve(made.other_text, made.scene, source.style) == [made.other], (split, i, made.other_text)
 
 
 def test_resolve_finds_ambiguity():
@@ -108,7 +121,7 @@ def test_masks_are_disjoint_and_mostly_visible():
 def test_masks_are_what_is_drawn():
     """Within a mask the image has its object's colour, and away from all masks no object's colour."""
     source = ReferShapesSegment("val", SIZE)
-    palette = np.array(list(COLOURS.values()), float)
+    palette = np.array(list(MUTED.colours.values()), float)
     for i in range(200):
         scene = source.compose(i).scene
         for shape, mask in zip(scene.shapes, scene.masks, strict=True):
@@ -149,6 +162,8 @@ AREAS = {
     "star": 5 * 0.45 * np.sin(np.pi / 5),
     "diamond": 2 * 0.62,
     "cross": 2 * 0.6 * 1.84 - 0.6**2,
+    "heart": (2 + np.pi / 2) * 0.8**2,
+    "ring": np.pi * (0.92**2 - 0.44**2),
 }
 """Of each kind with radius 1, by geometry."""
 
@@ -163,7 +178,7 @@ def test_coverage_has_the_area_of_the_shape_at_any_angle(kind):
 def test_prompts_list_every_object():
     """Each colour of the prompt is in the image, over the area of a shape, and no other colour is."""
     source = ReferShapesGenerate("test", SIZE)
-    palette = np.array(list(COLOURS.values()), float)
+    palette = np.array(list(MUTED.colours.values()), float)
     counts = []
     for i in range(400):
         example = source[i]
@@ -172,7 +187,7 @@ def test_prompts_list_every_object():
         assert all((item[1] == "an") == (not item[2] and item[3] == "orange") for item in items)
         distance = np.linalg.norm(example["image"][:, :, None] - palette, axis=-1)
         areas = (distance < 20).sum((0, 1))
-        seen = {name for name, area in zip(COLOURS, areas, strict=True) if area > 40}
+        seen = {name for name, area in zip(MUTED.colours, areas, strict=True) if area > 40}
         assert seen == {item[3] for item in items}, example["text"]
         counts.append(len(items))
     assert set(counts) == {1, 2, 3}
@@ -195,3 +210,55 @@ def test_training_avoids_colours_that_would_do():
         source = ReferShapesSegment(split, SIZE)
         share[split] = np.mean(["colour" in source.compose(i).group for i in range(400)])
     assert share["train"] < 0.35 < 0.45 < share["val"]
+
+
+def test_varied_scenes_have_what_people_draw():
+    """Plain and light backgrounds, colours that stand out from them, and every kind, colour and size."""
+    source = ReferShapesSegment("train", SIZE, style=VARIED)
+    scenes = [source.compose(i).scene for i in range(400)]
+    corners = np.array([scene.image[0, 0] for scene in scenes]).mean(-1)
+    plain = [len(np.unique(scene.image[[0, 0, -1, -1], [0, -1, 0, -1]], axis=0)) == 1 for scene in scenes]
+    assert 0.4 < np.mean(plain) < 0.6
+    assert np.mean(corners > 200) > 0.15
+    assert np.mean(corners < 60) > 0.1
+    shapes = [shape for scene in scenes for shape in scene.shapes]
+    assert {shape.kind for shape in shapes} == set(KINDS)
+    assert {shape.colour for shape in shapes} == set(COLOURS)
+    radii = np.array([shape.radius for shape in shapes]) / SIZE
+    assert radii.min() < RADII[0] + 0.01
+    assert radii.max() > RADII[1] - 0.01
+    turns = [shape.angle for shape in shapes if shape.kind == "triangle"]
+    assert np.ptp(turns) > 1.5
+    for scene in scenes:
+        if any(any(shape.shadow) for shape in scene.shapes):  # it may fall on another shape
+            continue
+        for shape, mask in zip(scene.shapes, scene.masks, strict=True):
+            core = ndimage.binary_erosion(mask, iterations=4 if shape.outline else 2)
+            assert np.abs(scene.image[core] - shape.rgb).max(initial=0) <= 1
+
+
+def test_absent_expressions_refer_to_nothing():
+    for style in STYLES.values():
+        source = ReferShapesSegment("train", SIZE, style=style)
+        for i in range(300):
+            (text,) = source.whole(i)["absent"]
+            assert resolve(text, source.compose(i).scene, style) == [], text
+
+
+def test_hand_drawn_scenes():
+    """The mask is the named shape's pixels in the image as it was drawn, at its own size."""
+    source, groups = HandDrawn(SIZE), set()
+    for i in range(40):
+        example, image = source[i], source.image(i)
+        assert example["image"].shape == (SIZE, SIZE, 3)
+        assert example["mask"].shape == image.shape[:2]
+        assert 200 <= image.shape[1] <= 800
+        assert image.shape[0] in (image.shape[1], image.shape[1] * 3 // 4)
+        core = ndimage.binary_erosion(example["mask"] > 0, iterations=3)
+        (colour,) = np.unique(image[core], axis=0)
+        assert np.linalg.norm(colour.astype(float) - image[0, 0]) >= CONTRAST
+        assert not (example["mask"] & example["other_mask"]).any()
+        groups.add(example["group"])
+    assert groups == {
+        f"{said} on {on}" for said in ("kind", "colour", "colour+kind") for on in ("light", "dark")
+    }
