@@ -1,9 +1,9 @@
 """ReferShapes: the built-in dataset, drawn on the fly. No download, no files.
 
 A scene holds a few shapes on a background, in one of two styles (`styles.py`). A referring expression gives
-some of an object's size, colour, kind and place. It is only used when it singles out exactly one object: either
-no other object shares the attributes, or the place is extreme, by a clear margin, among the objects that share
-them. Splits differ in their random seeds.
+some of an object's size, colour, kind and place. It is only used when it singles out exactly one object:
+either no other object shares the attributes, or the place is extreme, by a clear margin, among the objects
+that share them. Splits differ in their random seeds.
 """
 
 from typing import NamedTuple
@@ -84,6 +84,7 @@ class ReferShapesSegment(_Shapes):
             "id": f"{self.split}-{index}",
             "is_class": False,
             "absent": (none.phrase(),),
+            "nothing": (),
         }
 
     def __getitem__(self, index: int) -> ScoredExample:
