@@ -1,12 +1,13 @@
-"""The model in the package: varied scenes of ReferShapes at 64 px, for some forty core-hours on a CPU.
+"""The next model for the package: varied scenes of ReferShapes at 64 px.
 
-    python launch/train_vae.py --config=configs/vae_tiny.py --config.data.scenes=varied --workdir=runs/box_vae \
-        --config.loop.num_steps=3200 --config.loop.eval_every_steps=800
-    python launch/train.py --config=configs/genmask_refershapes.py --config.vae=runs/box_vae --workdir=runs/box
+    python launch/train_vae.py --config=configs/vae_tiny.py --config.data.scenes=varied \
+        --config.loop.num_steps=3200 --config.loop.eval_every_steps=800 --workdir=runs/box_vae
+    python launch/train.py --config=configs/genmask_refershapes.py --config.vae=runs/box_vae \
+        --workdir=runs/box
 
-1.5 million masks and as many images. What differs from genmask_tiny.py: varied scenes, expressions that refer to
-nothing (one in ten), pooled text in the modulation, larger batches, images at all noise levels above the middle, and
-the shift of the image sampler that fits them.
+1.5 million masks and as many images. What differs from genmask_tiny.py: varied scenes, expressions that
+refer to nothing (one in ten), pooled text in the modulation, larger batches, images at more noise, and the
+shift of the image sampler that fits it.
 """
 
 import pathlib
