@@ -1,7 +1,7 @@
 """A rule that detects "a COLOUR KIND" in an image, for scoring generated ReferShapes images.
 
-It takes the largest blob of the named colour, off the background, and finds the kind of shape that fits it
-best. On real images of the test split it confirms the prompt's own colour and kind in over 95 % (see
+It takes the largest blob of the named colour, off a plain background, and finds the kind of shape that fits
+it best. On real images of the test split it confirms the prompt's own colour and kind in over 95 % (see
 `tests/evaluation`).
 """
 
@@ -51,12 +51,14 @@ def largest_blob(image: UInt8[np.ndarray, "S S 3"], colour: str, style: Style) -
 
 
 def nearest_colours(image: UInt8[np.ndarray, "S S 3"], style: Style) -> Int[np.ndarray, "S S"]:
-    """The number of the colour in `style` that each pixel has; -1 if it has none, or is background."""
+    """The number of the colour that each pixel has; -1 if it has none, or is a varied background."""
     channels = image.astype(np.float32)
     palette = np.array(list(style.colours.values()), np.float32)
     distances = np.linalg.norm(channels[:, :, None] - palette, axis=-1)
-    apart = np.linalg.norm(channels - background(channels), axis=-1) > MAX_BACKGROUND_DISTANCE
-    return np.where(apart & (distances.min(-1) < MAX_COLOUR_DISTANCE), distances.argmin(-1), -1)
+    nearest = np.where(distances.min(-1) < MAX_COLOUR_DISTANCE, distances.argmin(-1), -1)
+    if style.varied:  # others have muted backgrounds, which are no colour's
+        nearest[np.linalg.norm(channels - background(channels), axis=-1) <= MAX_BACKGROUND_DISTANCE] = -1
+    return nearest
 
 
 def background(image: Float[np.ndarray, "S S 3"]) -> Float[np.ndarray, "S S 3"]:

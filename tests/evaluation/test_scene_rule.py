@@ -6,7 +6,7 @@ import pytest
 from genmask_jax.data.refershapes.source import ReferShapesGenerate
 from genmask_jax.data.refershapes.styles import MUTED, STYLES
 from genmask_jax.evaluation.generation import evaluate_prompts
-from genmask_jax.evaluation.scene_rule import BETWEEN, named_in, objects_in, shows
+from genmask_jax.evaluation.scene_rule import named_in, objects_in, shows
 from tests.evaluation.test_shape_rule import soften
 
 SOURCE = ReferShapesGenerate("test", 64)
@@ -37,7 +37,7 @@ def test_real_images_show_their_prompt_and_no_other(style, sigma):
 def test_size_colour_kind_and_number_all_count():
     image = next(SOURCE[i]["image"] for i in range(COUNT) if len(named_in(SOURCE[i]["text"])) == 1)
     ((radius, colour, kind),) = objects_in(image, MUTED)
-    size = "large" if radius > BETWEEN else "small"
+    size = "large" if radius > MUTED.middle_radius else "small"
     assert shows(image, f"a {size} {colour} {kind}", MUTED)
     assert shows(image, f"a {colour} {kind}", MUTED)
     assert not shows(image, f"a {'small' if size == 'large' else 'large'} {colour} {kind}", MUTED)

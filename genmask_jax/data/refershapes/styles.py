@@ -35,6 +35,7 @@ class Style:
     kinds, colours: of shapes; colours by name, RGB.
     turns: the most that a shape of each kind is turned, in radians, either way.
     areas: smallest and largest share of the image that a shape covers.
+    middle_radius: between small and large shapes, as a share of the side.
     varied: whether there are plain and light backgrounds, sizes from a range, outlines and shadows.
     """
 
@@ -42,22 +43,31 @@ class Style:
     colours: Mapping[str, tuple[int, int, int]]
     turns: Mapping[str, float]
     areas: tuple[float, float]
+    middle_radius: float
     varied: bool
 
 
-MUTED = Style(KINDS[:6], dict(list(COLOURS.items())[:8]), dict.fromkeys(KINDS[:6], 0.2), (0.012, 0.2), False)
+MUTED = Style(
+    kinds=KINDS[:6],
+    colours=dict(list(COLOURS.items())[:8]),
+    turns=dict.fromkeys(KINDS[:6], 0.2),
+    areas=(0.012, 0.2),
+    middle_radius=0.1875,
+    varied=False,
+)
 """Muted, textured backgrounds, two sizes, nearly upright shapes."""
 
 VARIED = Style(
-    KINDS,
-    COLOURS,
-    {
+    kinds=KINDS,
+    colours=COLOURS,
+    turns={
         **dict.fromkeys(("circle", "ring"), 0.0),
         **{"star": np.pi / 5, "triangle": np.pi / 3, "cross": np.pi / 4},  # any angle
         **dict.fromkeys(("square", "diamond", "heart"), 0.35),  # a square on its corner is nearly a diamond
     },
-    (0.009, 0.25),
-    True,
+    areas=(0.009, 0.25),
+    middle_radius=(SMALL_BELOW + LARGE_ABOVE) / 2,
+    varied=True,
 )
 """Plain backgrounds from black to white beside the textured ones, any size, turned shapes."""
 
