@@ -8,6 +8,7 @@ from etils import epath
 from genmask_jax import hosts
 from genmask_jax.config import DataConfig
 from genmask_jax.data.prepared.source import PreparedLabelMaps
+from genmask_jax.data.refershapes.source import ReferShapesGenerate
 from genmask_jax.data.sources import generate_source, generates, label_maps, scored_source
 from genmask_jax.evaluation.generation import evaluate_generation, evaluate_prompts
 from genmask_jax.evaluation.label_maps import evaluate_label_maps, is_closed
@@ -44,7 +45,7 @@ def score_scenes(scoring: Scoring, data: DataConfig, split: str, *, count: int, 
     sheets: dict[str, tuple[Any, list[str]]] = {}
     if prompts is not None:
         generator = ImageSampler(networks, scoring.sampler, batch_size=scoring.batch_size, seed=scoring.seed)
-        shapes = data.name == "refershapes"  # of others, only a sheet is made
+        shapes = isinstance(prompts, ReferShapesGenerate)  # of others, only a sheet is made
         texts = [prompts[i]["text"] for i in range(min(num_images if shapes else ON_SHEET, len(prompts)))]
         images = generator(texts)
         sheets["images"] = (images[:ON_SHEET], texts[:ON_SHEET])
