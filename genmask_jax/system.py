@@ -44,7 +44,8 @@ class GenMask(nnx.Module):
 
     def velocities(self, *inputs: tuple[Any, ...]) -> list[Float[Array, "B h w c"]]:
         """Like `velocity`, for batches of different shapes: one tuple of the four arguments each."""
-        return [v[:, 0] for v in self.dit.together(*(_frames(*arguments) for arguments in inputs))]
+        velocities = self.dit.together(*(_frames(*arguments) for arguments in inputs), frames=1)
+        return [v[:, 0] for v in velocities]
 
 
 def _frames(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -> tuple[Array, ...]:

@@ -21,6 +21,7 @@ from genmask_jax.models.layers import (
     gelu,
     layer_norm,
     linear_factory,
+    project,
     rotary_table,
     rotate,
     scan_blocks,
@@ -79,14 +80,23 @@ class Attention(nnx.Module):
         self.norm_q = RMSNorm(hidden_size)
         self.norm_k = RMSNorm(hidden_size)
 
-    def __call__(self, x, context=None, *, rotary=None, mask=None):
-        """x `[B, N, D]` attends to `context` `[B, M, D]` (to itself if None); `mask` `[B, M]` of keys."""
-        context = x if context is None else context
-        query, key, value = self.norm_q(self.to_q(x)), self.norm_k(self.to_k(context)), self.to_v(context)
+    def __call__(self, x, context=None, *, rotary=None, mask=None, keep=None):
+        """x `[B, N, D]` attends to `context` `[B, M, D]` (to itself if None); `mask` `[B, M]` of keys.
+
+        Returns the first `keep` tokens, or all if it is None.
+        """
+        if keep is None and context is None:
+            query, key, value = project(x, self.to_q, self.to_k, self.to_v)
+        else:
+            query = self.to_q(x[:, :keep])
+            key, value = project(x if context is None else context, self.to_k, self.to_v)
+        query, key = self.norm_q(query), self.norm_k(key)
         query, key, value = (y.reshape(*y.shape[:2], self.num_heads, -1) for y in (query, key, value))
         if rotary is not None:
-            query, key = rotate(query, rotary), rotate(key, rotary)
-        return self.to_out(attend(query, key, value, mask).reshape(x.shape))
+            cosines, sines = (angles[:keep] for angles in rotary)
+            query, key = rotate(query, (cosines, sines)), rotate(key, rotary)
+        y = attend(query, key, value, mask)
+        return self.to_out(y.reshape(*y.shape[:2], -1))
 
 
 def _modulate(x, scale, shift):
@@ -111,6 +121,11 @@ def _per_run(modulation):
     return modulation.reshape(-1, 1, modulation.shape[-1])
 
 
+def _leading_runs(modulation, share: float):
+    """The modulation `[B, K, D]` of the leading share of the tokens."""
+    return modulation[:, : max(1, round(share * modulation.shape[1]))]
+
+
 class Block(nnx.Module):
     """Self-attention, cross-attention to the instruction, feed-forward; six modulations from the timestep."""
 
@@ -125,12 +140,16 @@ class Block(nnx.Module):
         table = jax.random.normal(rngs.params(), (6, size)) / math.sqrt(size)
         self.scale_shift_table = nnx.Param(table)
 
-    def __call__(self, x, modulation, context, context_mask, rotary):
-        """x `[B, N, D]`, modulation `[B, K, 6, D]`, context `[B, L, D]` -> `[B, N, D]`."""
+    def __call__(self, x, modulation, context, context_mask, rotary, *, keep=None):
+        """x `[B, N, D]`, modulation `[B, K, 6, D]`, context `[B, L, D]` -> the first `keep` of N tokens."""
         table = self.scale_shift_table[...].astype(jnp.float32) + modulation
         shift_1, scale_1, gate_1, shift_3, scale_3, gate_3 = (table[:, :, i] for i in range(6))
         dtype = x.dtype
-        y = self.attn1(_modulate(x, scale_1, shift_1), rotary=rotary)
+        y = self.attn1(_modulate(x, scale_1, shift_1), rotary=rotary, keep=keep)
+        if keep is not None:
+            parts = gate_1, shift_3, scale_3, gate_3
+            gate_1, shift_3, scale_3, gate_3 = (_leading_runs(part, keep / x.shape[1]) for part in parts)
+            x = x[:, :keep]
         x = (x + _gate(y, gate_1)).astype(dtype)
         x = x + self.attn2(self.norm2(x).astype(dtype), context, mask=context_mask)
         y = self.ffn(_modulate(x, scale_3, shift_3))
@@ -193,19 +212,30 @@ class DiT(nnx.Module):
         """
         return self.together((latents, timesteps, text_embeds, text_mask))[0]
 
-    def together(self, *inputs: tuple[Any, ...]) -> list[Float[Array, "B F h w C"]]:
-        """Like `__call__`, for batches of different shapes: a tuple of arguments each (see `scan_blocks`)."""
+    def together(
+        self, *inputs: tuple[Any, ...], frames: int | None = None
+    ) -> list[Float[Array, "B f h w C"]]:
+        """Like `__call__`, for batches of different shapes: a tuple of arguments each (see `scan_blocks`).
+
+        Only the first `frames` frames are predicted; all if it is None.
+        """
         times = [self._embed(t, text, mask) for _, t, text, mask in inputs]
         streams = [
             self._enter(x, t, text, mask, time)
             for (x, t, text, mask), time in zip(inputs, times, strict=True)
         ]
         config = self.config
-        xs = scan_blocks(self.blocks, *streams, remat=config.remat, unroll=config.unroll)
-        return [
-            self._leave(x, time, self._grid(arguments[0]))
-            for x, time, arguments in zip(xs, times, inputs, strict=True)
+        grids = [self._grid(latents[:, :frames]) for latents, *_ in inputs]
+        keep = [
+            math.prod(grid) if grid[0] < arguments[0].shape[1] else None
+            for grid, arguments in zip(grids, inputs, strict=True)
         ]
+        xs = scan_blocks(self.blocks, *streams, remat=config.remat, unroll=config.unroll, keep=keep)
+        times = [
+            _leading_runs(time, grid[0] / arguments[0].shape[1])
+            for time, grid, arguments in zip(times, grids, inputs, strict=True)
+        ]
+        return [self._leave(x, time, grid) for x, time, grid in zip(xs, times, grids, strict=True)]
 
     def _embed(self, timesteps, text_embeds, text_mask) -> Float[Array, "B K D"]:
         """What modulates each run of tokens: its timestep, and the pooled text if the model has it."""

@@ -10,7 +10,7 @@ from flax import nnx
 
 from genmask_jax.config import DIT_SIZES
 from genmask_jax.models.dit import DiT, DiTConfig, patchify, unpatchify
-from genmask_jax.models.layers import rotary_table, rotate, sinusoid
+from genmask_jax.models.layers import linear_factory, project, rotary_table, rotate, sinusoid
 
 CONFIG = DiTConfig(hidden_size=48, depth=3, num_heads=4, ffn_size=96, channels=4, patch_size=2, text_dim=16)
 
@@ -92,6 +92,33 @@ def test_remat_and_unroll_change_nothing(inputs, change):
         return jax.grad(lambda p: jnp.square(nnx.merge(graph, p)(*inputs)).mean())(params)
 
     jax.tree.map(close, gradient(CONFIG), gradient(dataclasses.replace(CONFIG, **change)))
+
+
+@pytest.mark.parametrize("change", [{}, {"unroll": True}, {"unroll": True, "remat": "matrices"}])
+@pytest.mark.parametrize("per_token", [False, True])
+def test_the_first_frame_alone_is_the_same(inputs, change, per_token):
+    latents, timesteps, text = inputs
+    if per_token:
+        timesteps = timesteps.repeat(4 * 3, axis=1)
+    graph, params = nnx.split(make(dataclasses.replace(CONFIG, **change)))
+
+    def loss(params, frames):
+        (velocity,) = nnx.merge(graph, params).together((latents, timesteps, text, None), frames=frames)
+        return jnp.square(velocity[:, 0]).mean()
+
+    alone, whole = (jax.value_and_grad(loss)(params, frames) for frames in (1, None))
+    jax.tree.map(close, alone, whole)
+
+
+def test_layers_of_one_input_are_one_product():
+    def layers(**options):
+        linear = linear_factory(jnp.float32, jnp.float32, nnx.Rngs(0), **options)
+        return [linear(16, size) for size in (8, 8, 24)]
+
+    x = jax.random.normal(jax.random.key(0), (2, 5, 16))
+    for linears in (layers(), layers(lora_rank=4)):
+        for together, layer in zip(project(x, *linears), linears, strict=True):
+            close(together, layer(x))
 
 
 def test_blocks_differ_and_all_count(inputs):
