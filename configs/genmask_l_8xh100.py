@@ -1,4 +1,4 @@
-"""GenMask L as in genmask_l.py, the paper's run, on one host with eight H100s.
+"""GenMask L as in genmask_l.py (or, with :paper, as in genmask_l.py:paper), on one host with eight H100s.
 
     python launch/compile.py --config=configs/genmask_l_8xh100.py --topology=h100:8    # the figures below
     python launch/train.py --config=configs/genmask_l_8xh100.py --workdir=runs/genmask_l_8xh100
@@ -10,15 +10,12 @@ docs/scale.md, no step takes less than 4.05 s (60 % MFU of all networks), nor th
 9.0 hours.
 """
 
-import pathlib
-import runpy
-
-L = pathlib.Path(__file__).with_name("genmask_l.py")
+from genmask_jax.config_files import base_config
 
 
-def get_config():
-    config = runpy.run_path(str(L))["get_config"]()
-    config.name = "genmask_l_8xh100"
+def get_config(variant: str = ""):
+    config = base_config(f"genmask_l:{variant}", __file__)
+    config.name += "_8xh100"
     config.mesh.fsdp = 8
     config.model.remat = "matrices"
     config.loop.grad_accumulation_steps = 8

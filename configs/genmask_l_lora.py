@@ -16,43 +16,16 @@ are allowed for CUDA), and no step takes less than 8.8 s:
     python launch/compile.py --config=configs/genmask_l_lora.py --topology=rtx4090:1
 """
 
-from genmask_jax.config import DIT_SIZES, DataConfig, LoopConfig, OptimizerConfig, TrainConfig
-from genmask_jax.fields import to_config_dict
-from genmask_jax.instruction.config import InstructionConfig
-from genmask_jax.instruction.qwen.config import QwenInstructionConfig
-from genmask_jax.models.dit import DiTConfig
+from genmask_jax.config_files import base_config
 
 
 def get_config():
-    return to_config_dict(
-        TrainConfig(
-            name="genmask_l_lora",
-            vae="weights/wan_l",
-            init="weights/wan_l",
-            model=DiTConfig(**DIT_SIZES["l"], remat="attention", lora_rank=32),
-            data=DataConfig(
-                name="refcoco_joint",
-                generate="coco_captions",
-                path="data",
-                latents="data/genmask_l_512",
-                size=512,
-                num_workers=4,
-            ),
-            instruction=InstructionConfig(
-                name="qwen",
-                # An image of 512 px is 18 x 18 tokens.
-                qwen=QwenInstructionConfig(weights="weights/qwen_7b", image_token_budgets=(324,)),
-            ),
-            compute_dtype="bfloat16",
-            optimizer=OptimizerConfig(learning_rate=3e-4, warmup_steps=200, weight_decay=0.0),
-            loop=LoopConfig(
-                num_steps=8000,
-                global_batch_size=64,
-                grad_accumulation_steps=4,
-                ema_decay=0.999,
-                eval_every_steps=1000,
-                checkpoint_every_steps=500,
-                num_eval_examples=256,
-            ),
-        )
-    )
+    config = base_config("genmask_l", __file__)
+    config.name = "genmask_l_lora"
+    config.model.lora_rank = 32
+    config.data.latents = "data/genmask_l_512"
+    config.data.num_workers = 4
+    config.optimizer.update(learning_rate=3e-4, warmup_steps=200, weight_decay=0.0)
+    config.loop.update(global_batch_size=64, grad_accumulation_steps=4, num_eval_examples=256)
+    config.mesh.fsdp = 1
+    return config

@@ -7,14 +7,7 @@ genmask_l does with the real one, on a laptop. With the quickstart's earlier, co
 0.572, oIoU 0.555 on 512 test scenes (0.681 / 0.679 with --config.instruction.qwen.train_layers=2).
 """
 
-from genmask_jax.config import (
-    DataConfig,
-    LoopConfig,
-    OptimizerConfig,
-    SamplerConfig,
-    TimestepsConfig,
-    TrainConfig,
-)
+from genmask_jax.config_files import base_config
 from genmask_jax.fields import to_config_dict
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import (
@@ -23,8 +16,6 @@ from genmask_jax.instruction.qwen.config import (
     QwenTextConfig,
     QwenVisionConfig,
 )
-from genmask_jax.models.dit import DiTConfig
-from genmask_jax.timesteps import Law
 
 MINIATURE = QwenConfig(
     text=QwenTextConfig(
@@ -43,34 +34,9 @@ MINIATURE = QwenConfig(
 
 
 def get_config():
-    return to_config_dict(
-        TrainConfig(
-            name="genmask_qwen_debug",
-            vae="refershapes",
-            model=DiTConfig(
-                hidden_size=128,
-                depth=5,
-                num_heads=4,
-                ffn_size=512,
-                patch_size=2,
-                rope_theta=10.0,
-                unroll=True,
-            ),
-            data=DataConfig(name="refershapes", size=64),
-            timesteps=TimestepsConfig(segment=Law("bimodal", a=0.01)),
-            segment_weight=2.0,
-            instruction=InstructionConfig(
-                name="qwen",
-                qwen=QwenInstructionConfig(shape=MINIATURE, image_token_budgets=(16,), max_text_tokens=16),
-            ),
-            optimizer=OptimizerConfig(name="muon", learning_rate=3e-3, warmup_steps=100),
-            loop=LoopConfig(
-                num_steps=3200,
-                global_batch_size=16,
-                ema_decay=0.995,
-                eval_every_steps=1600,
-                checkpoint_every_steps=1600,
-            ),
-            sampler=SamplerConfig(mask_threshold=0.4, guidance_scale=1.5),
-        )
-    )
+    config = base_config("genmask_tiny", __file__)
+    config.name = "genmask_qwen_debug"
+    qwen = QwenInstructionConfig(shape=MINIATURE, image_token_budgets=(16,), max_text_tokens=16)
+    config.instruction = to_config_dict(InstructionConfig(name="qwen", qwen=qwen))
+    config.loop.update(num_steps=3200, eval_every_steps=1600, checkpoint_every_steps=1600)
+    return config

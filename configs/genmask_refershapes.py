@@ -10,25 +10,22 @@ refer to nothing (one in ten), pooled text in the modulation, larger batches, im
 shift of the image sampler that fits it.
 """
 
-import pathlib
-import runpy
-
-TINY = pathlib.Path(__file__).with_name("genmask_tiny.py")
+from genmask_jax.config_files import base_config
 
 
 def get_config():
-    config = runpy.run_path(str(TINY))["get_config"]()
+    config = base_config("genmask_tiny", __file__)
     config.name = "genmask_refershapes"
     config.model.pooled_text = True
-    config.data.scenes = "varied"
-    config.data.absent_share = 0.1
-    config.timesteps.generate.mean, config.timesteps.generate.std = 1.6, 1.3
+    config.data.update(scenes="varied", absent_share=0.1)
+    config.timesteps.generate.update(mean=1.6, std=1.3)
     config.segment_weight = 1.0
-    config.loop.global_batch_size = 64
-    config.loop.num_steps = 47_000
-    config.loop.ema_decay = 0.999
-    config.loop.eval_every_steps = 4000
-    config.loop.checkpoint_every_steps = 250
-    config.sampler.mask_threshold = 0.5
-    config.sampler.guidance_scale, config.sampler.shift = 3.0, 4.0
+    config.loop.update(
+        num_steps=47_000,
+        global_batch_size=64,
+        ema_decay=0.999,
+        eval_every_steps=4000,
+        checkpoint_every_steps=250,
+    )
+    config.sampler.update(mask_threshold=0.5, guidance_scale=3.0, shift=4.0)
     return config

@@ -9,39 +9,15 @@ The data are the same as for genmask_l.py, which shows how to prepare them.
 devices.
 """
 
-from genmask_jax.config import DIT_SIZES, DataConfig, LoopConfig, OptimizerConfig, TrainConfig
-from genmask_jax.fields import to_config_dict
-from genmask_jax.instruction.config import InstructionConfig
-from genmask_jax.instruction.qwen.config import QwenInstructionConfig
-from genmask_jax.models.dit import DiTConfig
-from genmask_jax.sharding import MeshConfig
+from genmask_jax.config import DIT_SIZES
+from genmask_jax.config_files import base_config
 
 
 def get_config():
-    return to_config_dict(
-        TrainConfig(
-            name="genmask_xl",
-            vae="weights/wan_xl",
-            init="weights/wan_xl",
-            model=DiTConfig(**DIT_SIZES["xl"], remat="all"),
-            data=DataConfig(
-                name="refcoco_joint", generate="coco_captions", path="data", size=512, num_workers=8
-            ),
-            instruction=InstructionConfig(
-                name="qwen",
-                # An image of 512 px is 18 x 18 tokens.
-                qwen=QwenInstructionConfig(weights="weights/qwen_7b", image_token_budgets=(324,)),
-            ),
-            compute_dtype="bfloat16",
-            optimizer=OptimizerConfig(learning_rate=5e-5, warmup_steps=500, weight_decay=0.01),
-            loop=LoopConfig(
-                num_steps=8000,
-                global_batch_size=1024,
-                ema_decay=0.999,
-                eval_every_steps=1000,
-                checkpoint_every_steps=500,
-                num_eval_examples=512,
-            ),
-            mesh=MeshConfig(fsdp=32),
-        )
-    )
+    config = base_config("genmask_l", __file__)
+    config.name = "genmask_xl"
+    config.vae = config.init = "weights/wan_xl"
+    config.model.update(DIT_SIZES["xl"], remat="all")
+    config.optimizer.learning_rate = 5e-5
+    config.mesh.fsdp = 32
+    return config

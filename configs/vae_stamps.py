@@ -6,33 +6,13 @@
 scenes).
 """
 
-from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, VAETrainConfig
-from genmask_jax.fields import to_config_dict
-from genmask_jax.models.vae import VAEConfig
+from genmask_jax.config_files import base_config
 
 
 def get_config():
-    return to_config_dict(
-        VAETrainConfig(
-            name="vae_stamps",
-            vae=VAEConfig(
-                base_dim=64,
-                decoder_base_dim=128,
-                channels=12,
-                multipliers=(1,),
-                num_res_blocks=1,
-                patch_size=8,
-            ),
-            data=DataConfig(name="stamps", path="data/stamps", size=96),
-            mask_weight=2.0,
-            optimizer=OptimizerConfig(learning_rate=2.5e-3, warmup_steps=50),
-            loop=LoopConfig(
-                num_steps=1600,
-                global_batch_size=16,
-                ema_decay=0.99,
-                eval_every_steps=800,
-                checkpoint_every_steps=800,
-                num_eval_examples=256,
-            ),
-        )
-    )
+    config = base_config("vae_tiny", __file__)
+    config.name = "vae_stamps"
+    config.vae.update(base_dim=64, decoder_base_dim=128, channels=12, patch_size=8)
+    config.data.update(name="stamps", path="data/stamps", size=96)
+    config.loop.update(num_steps=1600, eval_every_steps=800, checkpoint_every_steps=800)
+    return config

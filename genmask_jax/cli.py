@@ -10,9 +10,7 @@ import importlib.metadata
 import os
 import pathlib
 import re
-import runpy
 import sys
-import traceback
 import types
 from collections.abc import Callable
 from logging import ERROR, WARNING
@@ -21,6 +19,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from genmask_jax import config_files
 from genmask_jax.errors import ArgumentError, Stopped, UserError
 from genmask_jax.paths import DOWNLOAD, IMPORT, expand_flags, need_no_url
 
@@ -200,7 +199,7 @@ def _parse(arguments: list[str], known: flags.FlagValues = flags.FLAGS) -> list[
     except Exception as error:  # a config file is a program
         values = [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
         if values:
-            _need_fields(arguments, load_config(values[-1]))
+            _need_fields(arguments, config_files.load_config(values[-1]))
         if isinstance(error, flags.Error):
             if not isinstance(error, flags.IllegalFlagValueError) or REQUIRED in str(error):
                 _need_given(known)
@@ -210,42 +209,12 @@ def _parse(arguments: list[str], known: flags.FlagValues = flags.FLAGS) -> list[
 
 def _with_config_path(argument: str) -> str:
     match = re.match(r"(--?config=)(.+)", argument)
-    return match[1] + config_path(match[2]) if match else argument
-
-
-def config_path(value: str) -> str:
-    """The file that --config names: a path, or the name of a shipped config, such as genmask_tiny."""
-    name, colon, argument = value.partition(":")
-    shipped = configs() / f"{name}.py"
-    known = re.fullmatch(r"\w+", name) and not os.path.exists(name) and shipped.exists()
-    return f"{shipped}{colon}{argument}" if known else value
+    return match[1] + config_files.path_of(match[2]) if match else argument
 
 
 def config_flag() -> str:
     """--config as it is given, for errors."""
     return f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"
-
-
-def configs() -> pathlib.Path:
-    """The folder of the shipped configs: in the installed package, or beside it in a checkout."""
-    package = pathlib.Path(__file__).parent
-    inside = package / "configs"
-    return inside if inside.exists() else package.parent / "configs"
-
-
-def load_config(value: str) -> Any:
-    """What a config file returns. Raises UserError if there is no such file, or it fails."""
-    path, _, argument = config_path(value).partition(":")
-    _find_config(path)
-    try:
-        return runpy.run_path(path)["get_config"](*([argument] if argument else []))
-    except UserError:
-        raise
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == path]
-        line = error.lineno if isinstance(error, SyntaxError) else (lines or [0])[-1]
-        raise UserError(f"--config={path}: line {line}: {type(error).__name__}: {error}") from error
 
 
 def _need_fields(arguments: list[str], config: Any) -> None:
@@ -273,14 +242,7 @@ def _need_config_file(arguments: list[str]) -> None:
     """Checks that the config file exists; ml_collections itself raises only on use, with many lines."""
     for argument in arguments:
         if match := re.match(r"--?config=([^:]*)", argument):
-            _find_config(match[1])
-
-
-def _find_config(path: str) -> None:
-    """Raises UserError if there is no such config file."""
-    if not os.path.isfile(path):
-        known = sorted(file.stem for file in configs().glob("*.py"))
-        raise UserError(f"--config={path}: there is no such file; by name there are {', '.join(known)}")
+            config_files.need_file(match[1])
 
 
 def _need_given(known: flags.FlagValues) -> None:

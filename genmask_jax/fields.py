@@ -17,7 +17,7 @@ C = TypeVar("C")
 
 
 def to_config_dict(config: Any) -> ConfigDict:
-    """A dataclass as a (locked) ConfigDict, for `get_config()` in configs/*.py."""
+    """A dataclass as a ConfigDict, for `get_config()` in configs/*.py."""
     return ConfigDict(dataclasses.asdict(config))
 
 

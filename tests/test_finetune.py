@@ -10,7 +10,7 @@ from etils import epath
 from PIL import Image
 from test_end_to_end import one_line_error, run_script
 
-from genmask_jax import cli
+from genmask_jax import cli, config_files
 from genmask_jax.commands import finetune
 from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig, from_config_dict
 from genmask_jax.data.prepared import records
@@ -149,7 +149,8 @@ def test_a_new_vae_of_another_shape_starts_from_random_weights(raw, tmp_path, he
     assert run.train_vae[-1] == "--config.init="
 
 
-CONFIGS = [path.stem for path in sorted(cli.configs().glob("*.py")) if not path.stem.startswith("evaluate")]
+SHIPPED = sorted(path.stem for path in config_files.folder().glob("*.py"))
+CONFIGS = [name for name in SHIPPED if not name.startswith("evaluate")]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

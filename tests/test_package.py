@@ -96,6 +96,22 @@ def test_configs_are_found_by_name_where_no_file_has_it(installed, tmp_path):
     )
 
 
+def test_a_config_of_ones_own_builds_on_ours(installed, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from genmask_jax.config_files import base_config\n\n\n"
+        "def get_config(variant=''):\n"
+        "    config = base_config(f'genmask_l_8xh100:{variant}', __file__)\n"
+        "    config.vae = f'vae of {config.name}'\n"
+        "    return config\n"
+    )
+    train = ("genmask-train", "--workdir=run")
+    done = run(installed, tmp_path, *train, "--config=mine.py:paper")
+    assert done.stderr.startswith("error: vae of genmask_l_paper_8xh100: no trained VAE here")
+    done = run(installed, tmp_path, *train, "--config=mine.py:papper")
+    assert "genmask_l.py:papper: there is no such variant; use :paper" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_a_command_starts_others_that_are_installed_with_it(installed, tmp_path):
     code = (
         f"import sys; sys.argv[0] = {str(installed / 'bin' / 'genmask-finetune')!r}\n"

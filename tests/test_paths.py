@@ -11,7 +11,7 @@ from etils import epath
 from PIL import Image
 from rich.table import Table
 
-from genmask_jax import cli, console, paths
+from genmask_jax import cli, config_files, console, paths
 from genmask_jax.config import DataConfig
 from genmask_jax.data.prepared.raw.layout import images_by_stem
 from genmask_jax.data.prepared.raw.problems import Problems
@@ -79,7 +79,7 @@ def test_an_error_in_a_config_file_names_its_line(tmp_path, source, says):
     path = tmp_path / "config.py"
     path.write_text(source)
     with pytest.raises(UserError, match=says):
-        cli.load_config(str(path))
+        config_files.load_config(str(path))
 
 
 @pytest.mark.parametrize(

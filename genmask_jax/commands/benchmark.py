@@ -19,7 +19,7 @@ Each benchmark prints a table and, last, one line of JSON.
 import argparse
 import dataclasses
 
-from genmask_jax import cli
+from genmask_jax import cli, config_files
 from genmask_jax.instruction.qwen.config import SIZES
 
 
@@ -97,7 +97,7 @@ def measure(arguments: argparse.Namespace) -> None:
         return
     if arguments.command == "input_pipeline":
         config = from_config_dict(
-            TrainConfig, cli.load_config(arguments.config), file=f"--config={arguments.config}"
+            TrainConfig, config_files.load_config(arguments.config), file=f"--config={arguments.config}"
         )
         config = dataclasses.replace(config, vae=arguments.vae or config.vae)
         input_pipeline.measure(config, arguments.jpeg_size, arguments.seconds)

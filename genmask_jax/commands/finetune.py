@@ -26,7 +26,7 @@ from typing import Any
 
 from etils import epath
 
-from genmask_jax import cli
+from genmask_jax import cli, config_files
 from genmask_jax.data.prepared.raw.folder import FORMATS
 from genmask_jax.errors import UserError
 from genmask_jax.paths import need_makeable
@@ -116,14 +116,15 @@ def plan_run(arguments: argparse.Namespace, fields: list[str]) -> Run:
     if not arguments.raw.exists():
         raise UserError(f"--raw={arguments.raw}: there is no such folder")
     workdir = need_makeable(arguments.workdir, "--workdir").resolve()
-    from_config_dict(TrainConfig, cli.load_config(arguments.config), file=f"--config={arguments.config}")
+    values = config_files.load_config(arguments.config)
+    from_config_dict(TrainConfig, values, file=f"--config={arguments.config}")
     start = "" if arguments.start == NOTHING else arguments.start
     shape = read_vae_config(directory_of(start)) if start else None
     data = ["--config.data.name=image_folder", f"--config.data.path={workdir}/data"]
-    train = [f"--config={cli.config_path(arguments.config)}", f"--config.init={start}", *data]
+    train = [f"--config={config_files.path_of(arguments.config)}", f"--config.init={start}", *data]
     unset = f"--config.vae={workdir}/vae"
     config = from_config_dict(TrainConfig, cli.read_config([*train, unset, *of_model(fields)]))
-    train_vae = [f"--config={cli.config_path(arguments.vae_config)}", *data]
+    train_vae = [f"--config={config_files.path_of(arguments.vae_config)}", *data]
     train_vae.append(f"--config.data.size={config.data.size}")
     vae_config = from_config_dict(
         VAETrainConfig,
