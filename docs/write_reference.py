@@ -40,7 +40,8 @@ def config_page() -> str:
     """Every dataclass that a config holds: what it is, and a table of its fields."""
     parts = [
         "# Config",
-        "A config is a file `configs/NAME.py`, whose `get_config()` returns one of these dataclasses. "
+        "A config is a file `configs/NAME.py`, whose `get_config()` returns one of these dataclasses "
+        "([Configs](../training.md#configs) shows how to write one). "
         "`--config.GROUP.FIELD=VALUE` sets a field on the command line.",
     ]
     done: set[type] = set()
