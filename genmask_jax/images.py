@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from genmask_jax.errors import UserError, shown
 from genmask_jax.paths import DOWNLOAD, to_path
@@ -37,16 +37,6 @@ SUFFIXES = (
 """Ends of the names of image files, in lower case, also of those that cannot be read and are then named."""
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for a file that is not an image or is damaged."""
-TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""By EXIF orientation."""
 SIGNATURES = {
     (4, b"ftypheic"): "it is HEIC: pip install pillow-heif, or save it as JPEG",
     (4, b"ftypheix"): "it is HEIC: pip install pillow-heif, or save it as JPEG",
@@ -78,9 +68,8 @@ def decode(content: bytes, *, upright: bool = True, background: str = "white") -
     """
     image = Image.open(io.BytesIO(content))
     image.load()  # before the EXIF data is looked at, so that damaged pixels are not taken for damaged EXIF
-    orientation = _orientation(image) if upright else None  # Pillow itself turns TIFF, and says so
-    rgb = _to_rgb(image, background)
-    return rgb.transpose(TURNS[orientation]) if orientation in TURNS else rgb
+    orientation = _orientation(image) if upright else 1  # Pillow itself turns TIFF, and says so
+    return _turned(_to_rgb(image, background), orientation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +82,10 @@ class Frame:
 
 
 def read_frame(path: epath.Path) -> Frame | None:
-    """What the header of an image file says; None if the file cannot be read."""
+    """What the header of an image file says; None if the file cannot be read.
+
+    `ImageOps.exif_transpose` would decode the pixels.
+    """
     try:
         with path.open("rb") as file, Image.open(file) as image:
             if image.format == "TIFF":
@@ -101,16 +93,28 @@ def read_frame(path: epath.Path) -> Frame | None:
             (width, height), orientation = image.size, _orientation(image)
     except UNREADABLE:
         return None
-    orientation = orientation if orientation in TURNS else 1
-    quarter = orientation > 4
-    return Frame((height, width), (width, height) if quarter else (height, width), orientation)
+    turned = orientation > 4  # by a quarter
+    return Frame((height, width), (width, height) if turned else (height, width), orientation)
 
 
-def _orientation(image: Image.Image) -> int | None:
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 if there is none that can be read."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation)
+        found = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF can raise anything, and the pixels are good
-        return None
+        return 1
+    return found if found in range(1, 9) else 1
+
+
+def _turned(rgb: Image.Image, orientation: int) -> Image.Image:
+    """Turns an image upright, in place, that was converted from one of that EXIF orientation.
+
+    The rest of the EXIF is dropped first: `exif_transpose` encodes it again, and fails where it is damaged.
+    """
+    rgb.info.clear()
+    rgb.getexif()[ExifTags.Base.Orientation] = orientation
+    ImageOps.exif_transpose(rgb, in_place=True)
+    return rgb
 
 
 def _to_rgb(image: Image.Image, background: str) -> Image.Image:
@@ -194,13 +198,11 @@ def to_rgb(image: Any, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
     if callable(getattr(image, "read", None)):
         return _decoded(functools.partial(_read_whole, image), name)
     if isinstance(image, Image.Image):
-        turned = _orientation(image)
         try:
-            rgb = _to_rgb(image, "white")
+            rgb = _turned(_to_rgb(image, "white"), _orientation(image))
         except UNREADABLE as error:
             raise UserError(f"{name}: {why_unreadable(error)}") from error
-        array = np.asarray(rgb.transpose(TURNS[turned]) if turned in TURNS else rgb)
-        return _need_pixels(array, name)
+        return _need_pixels(np.asarray(rgb), name)
     array = _to_array(image, name)
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]

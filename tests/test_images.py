@@ -1,17 +1,28 @@
 """Images of every mode, orientation and kind of damage."""
 
 import io
+import struct
 import warnings
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from genmask_jax.errors import UserError
-from genmask_jax.images import TURNS, UNREADABLE, decode, read_image, why_unreadable
+from genmask_jax.images import UNREADABLE, decode, read_image, to_rgb, why_unreadable
 
 GREY = np.arange(0, 240, 5, np.uint8).reshape(6, 8)
 COLOURS = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""By EXIF orientation."""
 
 
 def save(image, form="PNG", **options):
@@ -105,6 +116,24 @@ def test_damaged_exif_leaves_the_pixels():
         Image.fromarray(COLOURS), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(range(40))
     )
     assert pixels(content).shape == COLOURS.shape
+
+
+def test_the_orientation_counts_where_other_exif_is_damaged():
+    """The width is text here, which Pillow reads, but cannot write."""
+    orientation, width = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0), struct.pack("<HHI4s", 0x0100, 2, 3, b"ab")
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + orientation + width + bytes(4)
+    content = save(Image.fromarray(COLOURS), "JPEG", exif=exif)
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    stored = pixels(content, upright=False)
+    np.testing.assert_array_equal(pixels(content), np.rot90(stored, -1))
+
+
+def test_an_image_of_pillow_is_turned_and_left_as_it_was():
+    image = Image.fromarray(COLOURS)
+    image.getexif()[0x0112], image.info["kept"] = 8, True
+    np.testing.assert_array_equal(to_rgb(image), np.rot90(COLOURS))
+    assert (image.size, image.getexif()[0x0112], image.info) == ((36, 24), 8, {"kept": True})
 
 
 def test_damaged_pixels_are_refused():
