@@ -1,8 +1,9 @@
 """Masks as run-length encodings (RLE) at the image's own resolution, converted from COCO annotations.
 
 The encoding is that of pycocotools. Here an RLE is only its `counts`, as ASCII text; the size is kept
-separately. `to_model_mask` brings a mask to the model's size wherever one is trained on: varied or not, by
-the VAE too, and where latents are cached.
+separately. Counts are checked when a dataset is prepared (`from_rle`, `from_coco`) or predictions are read,
+and not whenever a mask is. `to_model_mask` brings a mask to the model's size wherever one is trained on:
+varied or not, by the VAE too, and where latents are cached.
 """
 
 from collections.abc import Sequence
@@ -38,16 +39,32 @@ def _counts(rle: Any) -> str:
 def decode(counts: str, size: Size) -> Bool[np.ndarray, "H W"]:
     """The inverse of `encode`.
 
-    Raises:
-        ValueError: the counts are not a valid RLE of that size.
+    The counts must be valid and of that size (`need_valid`): of others, pycocotools returns uninitialised
+    memory.
     """
-    if sum(run_lengths(counts)) != size[0] * size[1]:  # pycocotools would return uninitialised memory
-        raise ValueError(f"its runs do not add up to {size[0]} x {size[1]} pixels")
-    return coco.decode({"size": list(size), "counts": counts.encode()}).astype(bool)
+    return coco.decode(_rle(counts, size)).astype(bool)
+
+
+def area(counts: str, size: Size) -> int:
+    """The number of a mask's pixels."""
+    return int(coco.area(_rle(counts, size)))
+
+
+def _rle(counts: str, size: Size) -> Any:
+    """As pycocotools takes it."""
+    return {"size": list(size), "counts": counts.encode()}
+
+
+def need_valid(counts: str, size: Size) -> None:
+    """Raises ValueError if the counts are not those of a mask of that size."""
+    if sum(run_lengths(counts)) != size[0] * size[1]:
+        raise ValueError(f"its runs do not add up to {_times(size)} pixels")
 
 
 def run_lengths(counts: str) -> list[int]:
     """Decodes COCO's compressed counts, which store each run length as its difference from the last but one.
+
+    pycocotools has no function that returns the lengths, or checks them.
 
     Raises:
         ValueError: an invalid character, an unfinished number, or a negative length.
@@ -89,7 +106,7 @@ def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
     """
     if isinstance(segmentation, dict):
         counts = from_rle(segmentation, size)
-        if not any(run_lengths(counts)[1::2]):
+        if not area(counts, size):
             raise ValueError("its mask is empty")
         return counts, []
     if not isinstance(segmentation, list) or not segmentation:
@@ -116,12 +133,17 @@ def _covers_a_pixel(polygon: list[float], size: Size) -> bool:
     x, y = np.asarray(polygon, float).reshape(-1, 2).T
     doubled_area = abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
     inside = x.min() >= 0 and y.min() >= 0 and x.max() <= size[1] and y.max() <= size[0]
-    return bool(inside and doubled_area > 8) or bool(any(run_lengths(from_coco((polygon,), size))[1::2]))
+    return bool(inside and doubled_area > 8) or area(from_coco((polygon,), size), size) > 0
 
 
 def from_coco(segmentation: Any, size: Size) -> str:
-    """The counts of polygons (their union) or of an RLE, as returned by `usable`."""
+    """The counts of polygons (their union) or of an RLE, as returned by `usable`.
+
+    Raises:
+        ValueError: an RLE is of another size.
+    """
     if isinstance(segmentation, str):
+        need_valid(segmentation, size)
         return segmentation
     polygons: Any = [[float(x) for x in polygon] for polygon in segmentation]
     return _counts(coco.merge(coco.frPyObjects(polygons, *size)))
@@ -144,7 +166,8 @@ def from_rle(rle: dict[str, Any], size: Size) -> str:
         counts = _counts(coco.frPyObjects(runs, *size))
     if not isinstance(counts, str):
         raise ValueError("no counts")
-    return encode(decode(counts, size))  # validates the counts and normalises their form
+    need_valid(counts, size)
+    return encode(decode(counts, size))  # in its shortest form
 
 
 def _times(size: Sequence[int]) -> str:
@@ -155,7 +178,7 @@ def union(masks: Sequence[str], size: Size) -> str:
     """Counts of the union of the masks; of an empty mask if there are none."""
     if not masks:
         return encode(np.zeros(size, np.uint8))
-    return _counts(coco.merge([{"size": list(size), "counts": m.encode()} for m in masks]))
+    return _counts(coco.merge([_rle(counts, size) for counts in masks]))
 
 
 def with_ignored(counts: str, ignored: str, size: Size) -> UInt8[np.ndarray, "H W"]:

@@ -19,6 +19,8 @@ def test_masks_come_back_and_are_those_of_pycocotools():
         counts = masks.encode(mask)
         assert counts.encode() == coco.encode(np.asfortranarray(mask, np.uint8))["counts"]
         assert (masks.decode(counts, mask.shape) == mask).all()
+        assert masks.area(counts, mask.shape) == mask.sum()
+        assert masks.from_rle({"size": mask.shape, "counts": counts}, mask.shape) == counts
         lengths = masks.run_lengths(counts)
         as_list = {"size": list(mask.shape), "counts": lengths}
         assert coco.frPyObjects(as_list, *mask.shape)["counts"].decode() == counts
@@ -27,7 +29,12 @@ def test_masks_come_back_and_are_those_of_pycocotools():
 @pytest.mark.parametrize("counts", ["", "0", "`0`0", "zz", "\x00", "é", "`", "P1"])
 def test_counts_that_are_no_mask_of_that_size_are_refused(counts):
     with pytest.raises(ValueError, match=r"pixels|counts|number|length"):
-        masks.decode(counts, (4, 4))
+        masks.from_rle({"size": [4, 4], "counts": counts}, (4, 4))
+
+
+def test_a_mask_of_another_size_is_not_prepared():
+    with pytest.raises(ValueError, match="do not add up to 4 x 5 pixels"):
+        masks.from_coco(masks.encode(np.ones((5, 5))), (4, 5))
 
 
 def test_polygons_are_a_union_and_lists_of_runs_are_read():

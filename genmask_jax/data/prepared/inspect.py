@@ -1,6 +1,7 @@
 """Looks at raw data as `prepare` would read them, and writes nothing but a contact sheet."""
 
 import collections
+import math
 from typing import Any
 
 import numpy as np
@@ -96,8 +97,9 @@ def _shares(examples: list[dict[str, Any]], text: str) -> list[float]:
     for example in examples:
         for said in example["expressions"]:
             if said["text"] == text:
-                lengths = masks.run_lengths(example["targets"][said["target"]]["counts"])
-                found.append(sum(lengths[1::2]) / sum(lengths))
+                size = (example["height"], example["width"])
+                counts = example["targets"][said["target"]]["counts"]
+                found.append(masks.area(counts, size) / math.prod(size))
     return found
 
 

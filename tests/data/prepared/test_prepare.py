@@ -19,6 +19,7 @@ from etils import epath
 from PIL import Image
 from test_shapes import reference
 
+from genmask_jax.data import masks
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.builders import open_builders
 from genmask_jax.data.prepared.prepare import prepare
@@ -50,6 +51,14 @@ def everything(out, name, **options):
 
 def problems(out, name):
     return (pathlib.Path(records.find(out, name)) / "problems.txt").read_text().splitlines()
+
+
+def test_masks_are_checked_when_they_are_prepared_and_not_when_they_are_read(benchmark_data, monkeypatch):
+    def check(counts, size):
+        raise AssertionError("a loop over the runs of every mask that is read")
+
+    monkeypatch.setattr(masks, "need_valid", check)
+    assert any(asked.mask.any() for asked in everything(benchmark_data.out, "refcoco:unc").values())
 
 
 @pytest.mark.parametrize("name", FAMILY)
