@@ -103,7 +103,7 @@ def _orientation(image: Image.Image) -> int:
         found = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # damaged EXIF can raise anything, and the pixels are good
         return 1
-    return found if found in range(1, 9) else 1
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
 def _turned(rgb: Image.Image, orientation: int) -> Image.Image:

@@ -85,7 +85,10 @@ def make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[],
 
 
 def attention_kernels(run: Callable[[], Any]) -> str:
-    """The kernel that PyTorch's attention chooses in an eager call, such as "flash_attention"."""
+    """The kernel that PyTorch's attention chooses in an eager call, such as "flash_attention".
+
+    PyTorch documents `TorchDispatchMode` by its module's private name; there is no other.
+    """
     load()
     from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -30,13 +30,13 @@ def make_stages(
         raise UserError(
             '--peer=transformers: torch is not installed; pip install "genmask-jax[test]"'
         ) from error
-    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as peer
+    from transformers import AutoModel
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     text_config, vision_config = peer_configs(config)
     kind = getattr(torch, dtype)
-    vision = peer.Qwen2_5_VisionTransformerPretrainedModel._from_config(vision_config, dtype=kind).eval()
-    text = peer.Qwen2_5_VLTextModel._from_config(text_config, dtype=kind).eval()
+    vision = AutoModel.from_config(vision_config, dtype=kind).eval()
+    text = AutoModel.from_config(text_config, dtype=kind).eval()
     batch, length = inputs["input_ids"].shape
     side = max(1, round(image_size / config.vision.token_size)) * config.vision.merge_size
     pixels = 3 * config.vision.temporal_patch_size * config.vision.patch_size**2

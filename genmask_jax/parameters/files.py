@@ -84,6 +84,8 @@ class TensorFiles:
 def find_tensors(directory: epath.Path, accept: Callable[[str], bool] = bool) -> TensorFiles | None:
     """The safetensors in a directory: the shards in its index, else all files; None if there are none.
 
+    safetensors has no reader of indexes, and that of huggingface_hub knows only model.safetensors.index.json.
+
     Args:
         directory: to search.
         accept: file name -> whether to use the file.
@@ -168,6 +170,9 @@ def write_tensors(
     directory: epath.Path, stem: str, sizes: dict[str, int], tensors: Iterable[tuple[str, np.ndarray]]
 ) -> list[str]:
     """Writes tensors in shards of at most MAX_SHARD_BYTES, with an index if there are several.
+
+    huggingface_hub's `split_state_dict_into_shards_factory` does not keep large tensors in their order, in
+    which they are consumed here.
 
     Args:
         directory: to write to.

@@ -5,9 +5,8 @@ imports it. `Streamed` takes its place in the tree to save: Orbax lays out the a
 layer by layer. The result is an ordinary Orbax checkpoint, which can be restored to any mesh.
 """
 
-import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 from etils import epath
+from orbax.checkpoint import future
 
 CHUNK_BYTES = 32 * 2**20
 """Largest chunk on disk, which is the least that a reader fetches: small enough for the shards of a mesh."""
@@ -52,17 +52,36 @@ class Streamed:
 
 
 class _StreamedHandler(ocp.type_handlers.NumpyHandler):
-    """Writes one slice at a time, across all arrays."""
+    """Writes one slice at a time, across all arrays; the handler that it extends takes whole arrays."""
 
     def __init__(self, progress: Callable[[int], object]):
-        super().__init__(deepcopy_host_arrays=False)
+        super().__init__()
         self._progress = progress
-        self._turn = asyncio.Semaphore(1)
 
-    async def _open_and_write(self, value: Streamed, tspec: dict[str, Any], ts_context: ts.Context) -> None:
-        array = await ts.open(ts.Spec(tspec), create=True, open=True, context=ts_context)
-        for i in range(value.shape[0] if value.by_layer else 1):
-            async with self._turn:
+    async def serialize(
+        self,
+        values: Sequence[Streamed],
+        infos: Sequence[ocp.type_handlers.ParamInfo],
+        args: Sequence[ocp.SaveArgs] | None = None,
+    ) -> Sequence[future.Future]:
+        writing = self._write(list(zip(values, infos, args or [None] * len(values), strict=True)))
+        return [future.CommitFutureAwaitingContractedSignals(writing, name="streamed")]
+
+    async def _write(
+        self, leaves: list[tuple[Streamed, ocp.type_handlers.ParamInfo, ocp.SaveArgs | None]]
+    ) -> None:
+        for value, info, arg in leaves:
+            spec = ocp.type_handlers.get_json_tspec_write(
+                info,
+                use_ocdbt=bool(info.is_ocdbt_checkpoint),
+                global_shape=value.shape,
+                local_shape=value.shape,
+                dtype=value.dtype,
+                process_index=ocp.multihost.process_index(),
+                arg=arg,
+            )
+            array = await ts.open(ts.Spec(spec), create=True, open=True, context=info.ts_context)
+            for i in range(value.shape[0] if value.by_layer else 1):
                 part = value.read(i) if value.by_layer else value.whole()
                 await (array[i] if value.by_layer else array).write(part)
                 self._progress(part.nbytes)

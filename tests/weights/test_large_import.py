@@ -13,9 +13,9 @@ from etils import epath
 
 from genmask_jax.instruction.qwen.config import SIZES
 from genmask_jax.models.dit import DiTConfig
-from genmask_jax.parameters import streaming
 from genmask_jax.parameters.files import write_tensors
 from genmask_jax.parameters.layout import Entry
+from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.weights import qwen_names, wan_dit
 from tests.instruction.qwen import reference
 from tests.instruction.qwen.published import SEVEN, THREE
@@ -65,7 +65,7 @@ def test_large_import_in_six_gib(tmp_path):
     assert keys == {key for entry in published for key in entry.keys}
     assert nbytes > 12e9
     assert import_in_a_process_of_its_own("wan", tmp_path, nbytes, "--only=dit") < 6 * 2**30
-    reader = streaming.ParameterReader(epath.Path(tmp_path / "ours" / "dit" / "params"))
+    reader = ParameterReader(epath.Path(tmp_path / "ours" / "dit" / "params"))
     assert reader.shapes["blocks.ffn.linear_1.kernel"] == (40, LARGE.hidden_size, LARGE.ffn_size)
 
 
@@ -77,6 +77,6 @@ def test_a_published_qwen_in_six_gib(tmp_path):
     _, nbytes = make_checkpoint(folder, "model", qwen_names.entries(config), public)
     (folder / "tokenizer.json").write_text(reference.tokenizer().to_str())
     assert import_in_a_process_of_its_own("qwen", tmp_path, nbytes) < 6 * 2**30
-    reader = streaming.ParameterReader(epath.Path(tmp_path / "ours" / "qwen" / "params"))
+    reader = ParameterReader(epath.Path(tmp_path / "ours" / "qwen" / "params"))
     text = config.text
     assert reader.shapes["text.blocks.mlp.up_proj.kernel"] == (text.depth, text.hidden_size, text.ffn_size)
