@@ -80,7 +80,8 @@ class _StreamedHandler(ocp.type_handlers.NumpyHandler):
                 process_index=ocp.multihost.process_index(),
                 arg=arg,
             )
-            array = await ts.open(ts.Spec(spec), create=True, open=True, context=info.ts_context)
+            options = {"dtype": value.dtype, "context": info.ts_context}
+            array = await ts.open(ts.Spec(spec), create=True, open=True, **options)
             for i in range(value.shape[0] if value.by_layer else 1):
                 part = value.read(i) if value.by_layer else value.whole()
                 await (array[i] if value.by_layer else array).write(part)
