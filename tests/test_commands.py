@@ -69,6 +69,7 @@ def arguments(tmp_path, **given) -> argparse.Namespace:
     values = {"text": "a star", "save": "mask", "image": [], "reason": False, "num_images": 1, "seed": 0}
     values |= {"checkpoint": "refershapes", "step": "last", "out": str(tmp_path / "out"), "overwrite": False}
     values |= {"mask_threshold": None, "mask_steps": None, "mask_samples": None, "json": False}
+    values |= {"no_target_area": None, "no_target_score": None}
     return argparse.Namespace(**values | {"image_steps": None, "guidance_scale": None} | given)
 
 

@@ -65,6 +65,8 @@ def main() -> None:
     add("--mask_threshold", type=float, help="probability above which a pixel is in the mask")
     add("--mask_steps", type=int, help="passes per mask: 1, or more to refine it")
     add("--mask_samples", type=int, help="noises whose masks are averaged; their spread is the uncertainty")
+    add("--no_target_area", type=float, help="a mask of at most this share of the image is empty")
+    add("--no_target_score", type=float, help="a mask of a lower mean probability is empty")
     add(
         "--num_images",
         type=int,
@@ -154,6 +156,8 @@ def segment(arguments: argparse.Namespace, texts: list[str], views: tuple[str, .
         mask_threshold=arguments.mask_threshold,
         mask_steps=arguments.mask_steps,
         mask_samples=arguments.mask_samples,
+        no_target_area=arguments.no_target_area,
+        no_target_score=arguments.no_target_score,
     )
     tell_unknown(segmenter.networks.preparer, texts)
     spread = segmenter.sampler.mask_samples if "uncertainty" in views else None

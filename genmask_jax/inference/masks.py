@@ -10,9 +10,7 @@ RESIZE = "bilinear to a square; probabilities bilinear back, then thresholded"
 """The resizing method, recorded with every score."""
 
 
-def to_image_size(
-    probability: Float[np.ndarray, "size size"], shape: tuple[int, int]
-) -> Float[np.ndarray, "H W"]:
+def to_image_size(probability: Float[np.ndarray, "h w"], shape: tuple[int, int]) -> Float[np.ndarray, "H W"]:
     """Resizes probabilities to an image's own (height, width), before they are thresholded."""
     if probability.shape == shape:
         return probability
@@ -22,7 +20,7 @@ def to_image_size(
 
 
 def to_mask(
-    probability: Float[np.ndarray, "size size"], shape: tuple[int, int], sampler: SamplerConfig
+    probability: Float[np.ndarray, "h w"], shape: tuple[int, int], sampler: SamplerConfig
 ) -> tuple[Bool[np.ndarray, "H W"], float]:
     """The mask at an image's own (height, width), and its score: the mean probability of its pixels.
 

@@ -13,10 +13,11 @@ from etils import epath
 from jaxtyping import Bool, Float, Int, UInt8
 from PIL import Image
 
+from genmask_jax.config import SamplerConfig
 from genmask_jax.data import masks as rle
 from genmask_jax.errors import ArgumentError, UserError
 from genmask_jax.images import SUFFIXES
-from genmask_jax.inference.masks import most_probable
+from genmask_jax.inference.masks import most_probable, to_mask
 from genmask_jax.paths import make_directory, replacing, to_path
 from genmask_jax.sheets import label_image, legend, outlined, overlay
 
@@ -32,11 +33,12 @@ class Segmentation:
     phrases: K texts.
     masks: bool [K, H, W].
     probabilities: float32 [K, H, W] in [0, 1].
-    scores: float32 [K], the mean probability of each mask's pixels; 0 for an empty mask.
+    scores: float32 [K], the mean probability of each mask's pixels before a rule empties it; 0 without any.
     uncertainty: float32 [K, H, W], the standard deviation over several noises; None if not asked for.
     threshold: the probability above which a pixel is in a mask.
     unknown_words: of each of the K phrases, the words that the texts lack from which the model learned its
         vocabulary; its mask means little. Empty if all are known, or the model's vocabulary is open.
+    no_target_area, no_target_score: the rule that empties masks; see `SamplerConfig`.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -47,6 +49,8 @@ class Segmentation:
     uncertainty: Float[np.ndarray, "K H W"] | None
     threshold: float
     unknown_words: tuple[tuple[str, ...], ...] = ()
+    no_target_area: float = 0.0
+    no_target_score: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.unknown_words:
@@ -109,23 +113,30 @@ class Segmentation:
         return found
 
     def at_threshold(self, threshold: float) -> "Segmentation":
-        """The masks of the same probabilities at another threshold; no rule empties them.
+        """The masks of the same probabilities at another threshold, to which the no-target rule is applied.
 
         Raises:
             UserError: `threshold` is not between 0 and 1.
         """
         if not 0 < threshold < 1:
             raise ArgumentError("threshold", f"={threshold!r} must be between 0 and 1")
-        masks = self.probabilities > threshold
-        pairs = zip(self.probabilities, masks, strict=True)
-        scores = [float(one[mask].mean(dtype=np.float64)) if mask.any() else 0.0 for one, mask in pairs]
+        sampler = SamplerConfig(
+            mask_threshold=threshold,
+            no_target_area=self.no_target_area,
+            no_target_score=self.no_target_score,
+        )
+        shape = self.masks.shape[1:]
+        masks, scores = zip(*(to_mask(one, shape, sampler) for one in self.probabilities), strict=True)
         return dataclasses.replace(
-            self, masks=masks, scores=np.asarray(scores, np.float32), threshold=threshold
+            self, masks=np.stack(masks), scores=np.asarray(scores, np.float32), threshold=threshold
         )
 
     def label_map(self) -> Int[np.ndarray, "H W"]:
-        """The number of the most probable phrase at each pixel; -1 where none is above the threshold."""
-        return most_probable(self.probabilities, self.threshold)
+        """The number of the most probable phrase at each pixel; -1 where none is above the threshold.
+
+        Phrases whose mask is empty have no pixels.
+        """
+        return most_probable(self.probabilities * self.found[:, None, None], self.threshold)
 
     def overlay(self) -> Image.Image:
         """The image at its own size, grey outside the masks and with a border around each.

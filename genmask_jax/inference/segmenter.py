@@ -48,6 +48,8 @@ class Segmenter:
         mask_threshold: float | None = None,
         mask_steps: int | None = None,
         mask_samples: int | None = None,
+        no_target_area: float | None = None,
+        no_target_score: float | None = None,
     ) -> "Segmenter":
         """Loads a model.
 
@@ -56,14 +58,20 @@ class Segmenter:
             step: of a run: "last", "best" or a number.
             seed: of the noise that masks start from, 0 to 2^32 - 1.
             mesh: devices; JAX's default device if None (the first, or `jax_default_device`).
-            mask_threshold, mask_steps, mask_samples: see `SamplerConfig`; the run's own if None.
+            mask_threshold, mask_steps, mask_samples, no_target_area, no_target_score: see `SamplerConfig`;
+                the run's own if None.
 
         Raises:
             UserError: there is no such model, or a value is out of range.
         """
         networks, config, _ = load(name, str(step), mesh)
         sampler = with_given(
-            config.sampler, mask_threshold=mask_threshold, mask_steps=mask_steps, mask_samples=mask_samples
+            config.sampler,
+            mask_threshold=mask_threshold,
+            mask_steps=mask_steps,
+            mask_samples=mask_samples,
+            no_target_area=no_target_area,
+            no_target_score=no_target_score,
         )
         return cls(networks, sampler, seed=seed)
 
@@ -163,4 +171,6 @@ def _at_own_size(
         uncertainty=None if deviation is None else np.stack([to_image_size(d, shape) for d in deviation]),
         threshold=sampler.mask_threshold,
         unknown_words=unknown,
+        no_target_area=sampler.no_target_area,
+        no_target_score=sampler.no_target_score,
     )

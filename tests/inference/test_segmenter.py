@@ -85,6 +85,20 @@ def test_the_numbers_of_a_result_are_those_of_its_masks(photo):
     assert result.to_dict()["phrases"][0]["share"] == pytest.approx(40 / 3500)
 
 
+def test_the_no_target_rule_holds_for_every_view(segmenter, photo):
+    sure = segmenter(photo, PHRASES)
+    assert sure.found.all()
+    between = float(sure.scores.mean())
+    rule = {"mask_threshold": sure.threshold, "no_target_score": between}
+    doubtful = Segmenter(segmenter.networks, SamplerConfig(**rule))(photo, PHRASES)
+    expected = sure.scores >= between
+    assert 0 < expected.sum() < 2
+    for result in (doubtful, doubtful.at_threshold(sure.threshold)):
+        np.testing.assert_array_equal(result.found, expected)
+        assert set(np.unique(result.label_map())) - {-1} == set(np.flatnonzero(expected))
+    np.testing.assert_array_equal(doubtful.scores, sure.scores)
+
+
 @pytest.mark.parametrize(("count", "mode"), [(255, "P"), (256, "I;16"), (300, "I;16")])
 def test_label_maps_of_many_phrases_do_not_wrap(tmp_path, count, mode):
     probabilities = np.zeros((count, 20, 20), np.float32)
