@@ -219,6 +219,7 @@ def test_evaluate_writes_what_it_says(micro_run, tmp_path):
     assert metrics["count"] == 6
     assert metrics["checkpoint_step"] == 4
     assert {"mIoU", "oIoU", "P@0.5", "P@0.9", "seconds_per_image", "generation", "swapped"} <= set(metrics)
+    assert metrics["absent"]["count"] == 6
     examples = [json.loads(line) for line in (tmp_path / "examples.jsonl").read_text().splitlines()]
     assert len(examples) == 6
     intersection, union = (sum(e[key] for e in examples) for key in ("intersection", "union"))

@@ -244,6 +244,8 @@ def test_every_example_is_scored_once(scores_of_one):
     last = scores_of_one["scores_0.json"]["17"]
     assert any(row["no_target"] for row in last["grefcoco"][1])
     assert last["scenes"][0]["swapped"]["count"] > 0
+    for count, scores in scores_of_one["scores_0.json"].items():
+        assert scores["scenes"][0]["absent"]["count"] == int(count)
     assert last["label maps"]["mIoU_with_none"] != last["label maps"]["mIoU"]
     assert scores_of_one["metrics.json"]["label_maps"]["IoU"].keys() == {"sky", "road"}
     assert len(scores_of_one["examples.jsonl"]) == 9

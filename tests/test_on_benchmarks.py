@@ -12,7 +12,7 @@ from genmask_jax.config import DataConfig
 from genmask_jax.data.sources import learned_from
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import evaluate_benchmark, parse_benchmarks, summarize_rows
-from genmask_jax.evaluation.no_target import choose_no_target
+from genmask_jax.evaluation.no_target import choose_no_target, found_in_rows
 from genmask_jax.evaluation.predictions import score_predictions
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
@@ -83,7 +83,7 @@ def test_scores_do_not_depend_on_the_batch_size(joint_run, benchmark_data):
 def test_a_no_target_rule_is_chosen_on_val_and_used(joint_run, benchmark_data):
     (benchmark,) = parse_benchmarks(["grefcoco:unc:val"], benchmark_data.out)
     plain = evaluate_benchmark(segmenter_of(joint_run), benchmark)
-    choices = choose_no_target(plain.rows)
+    choices = choose_no_target(found_in_rows(plain.rows))
     gious = [choice["gIoU"] for choice in choices]
     assert gious == sorted(gious, reverse=True)
     assert min(gious) < max(gious)

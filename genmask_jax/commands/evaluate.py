@@ -8,7 +8,8 @@
 as refershapes. Its config says how masks are sampled and, without --benchmark, which data to score. --config
 may name benchmarks (configs/evaluate_*.py), or be another training config, whose `data` and `sampler` are
 then used. Writes metrics.json, one line of JSON per example and contact sheets to --workdir. For a benchmark,
-a line has id, expression, I, U, and the mask as launch/score.py reads it.
+a line has id, expression, I, U, and the mask as launch/score.py reads it. ReferShapes is also asked for
+objects that its scenes do not contain (docs/benchmarks.md).
 """
 
 from typing import Any
@@ -30,7 +31,9 @@ STEP = flags.DEFINE_string("step", "last", "last, best, or a step.")
 BENCHMARK = flags.DEFINE_list("benchmark", None, "Such as refcoco:unc:testA,reasonseg:val; any number.")
 DATA = flags.DEFINE_string("data", None, "The --out of prepare_data.py; the config's by default.")
 CHOOSE_NO_TARGET = flags.DEFINE_bool(
-    "choose_no_target", False, "Find the no-target rule that scores best on grefcoco:unc:val."
+    "choose_no_target",
+    False,
+    "Find the no-target rule with the best gIoU, on grefcoco:unc:val or on ReferShapes with --split=val.",
 )
 REASON = flags.DEFINE_bool("reason", False, "Let the run's Qwen describe what is asked for; segment that.")
 SPLIT = flags.DEFINE_enum(
@@ -97,12 +100,19 @@ def main() -> None:
             raise UserError("--data is missing: the directory that launch/prepare_data.py made")
         reason = REASON.value or (benchmarks and asked.reason)
         score_benchmarks(scoring, config, names, root, reason=reason, choose_no_target=CHOOSE_NO_TARGET.value)
-    elif REASON.value or CHOOSE_NO_TARGET.value:
-        raise UserError("--reason and --choose_no_target are for benchmarks; add --benchmark")
+    elif REASON.value:
+        raise UserError("--reason is for benchmarks; add --benchmark")
     elif asked.data.size != config.data.size:
         raise UserError(f"--config: data.size {asked.data.size}, but the model takes {config.data.size} px")
     else:
-        score_scenes(scoring, asked.data, SPLIT.value, count=COUNT.value, num_images=NUM_IMAGES.value)
+        score_scenes(
+            scoring,
+            asked.data,
+            SPLIT.value,
+            count=COUNT.value,
+            num_images=NUM_IMAGES.value,
+            choose_no_target=CHOOSE_NO_TARGET.value,
+        )
     run = directory_of(CHECKPOINT.value)
     if not WORKDIR.value and (run / "metrics.jsonl").exists():  # a packed model has no report
         report_on(run)

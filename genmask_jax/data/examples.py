@@ -68,6 +68,17 @@ class ScoredExample(SegmentExample):
     objects_mask: np.ndarray
 
 
+class AbsentExample(ScoredExample):
+    """A `ScoredExample` with an expression for an object that the image does not contain.
+
+    absent_text: the expression.
+    absent_group: what it gives of that object: "kind", "colour" or "colour+kind".
+    """
+
+    absent_text: str
+    absent_group: str
+
+
 NO_CLASS, IGNORED_PIXEL = -1, -2
 """Labels of pixels that belong to no class, and of pixels that do not count."""
 

@@ -1,7 +1,7 @@
-"""Chooses the thresholds at which a mask counts as "no target", on a val split of gRefCOCO."""
+"""Chooses the thresholds at which a mask counts as "no target", on a val split of gRefCOCO or ReferShapes."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.table import Table
@@ -9,7 +9,8 @@ from rich.table import Table
 from genmask_jax.config import SamplerConfig
 from genmask_jax.console import console
 from genmask_jax.errors import UserError
-from genmask_jax.evaluation.benchmarks import Benchmark, Row, summarize_rows
+from genmask_jax.evaluation.benchmarks import Benchmark, Row, row_counts
+from genmask_jax.evaluation.metrics import Counts, summarize_grefcoco
 from genmask_jax.inference.masks import is_no_target
 
 AREAS = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
@@ -17,37 +18,75 @@ AREAS = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 SCORES = (0.0, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
+class Found(NamedTuple):
+    """A mask that was made without thresholds: its counts, the image's number of pixels, and its score."""
+
+    counts: Counts
+    pixels: int
+    score: float
+
+
 def need_val(benchmarks: Sequence[Benchmark], sampler: SamplerConfig) -> None:
     """Raises UserError when thresholds may not, or cannot, be chosen on these benchmarks."""
     for benchmark in benchmarks:
         if benchmark.protocol != "grefcoco" or benchmark.split not in ("train", "val"):
             raise UserError(f"--choose_no_target: choose on a val split of grefcoco, not on {benchmark.name}")
+    _need_no_rule(sampler)
+
+
+def need_val_scenes(data: str, split: str, sampler: SamplerConfig) -> None:
+    """Raises UserError when thresholds may not, or cannot, be chosen on a split of a training dataset."""
+    if data != "refershapes" or split != "val":
+        raise UserError(f"--choose_no_target: choose on --split=val of refershapes, not on {split} of {data}")
+    _need_no_rule(sampler)
+
+
+def _need_no_rule(sampler: SamplerConfig) -> None:
     if sampler.no_target_area or sampler.no_target_score:
         raise UserError("--choose_no_target: give --no_target_area=0 --no_target_score=0 with it")
 
 
-def choose_no_target(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """The metrics with each pair of thresholds, the best gIoU first.
+def found_in_rows(rows: Sequence[Row]) -> list[Found]:
+    """The masks of a benchmark's rows."""
+    return [
+        Found(row_counts(row), row["rle"]["size"][0] * row["rle"]["size"][1], row["score"]) for row in rows
+    ]
+
+
+def found_in_examples(examples: Sequence[dict[str, Any]]) -> list[Found]:
+    """Two masks of each of `SegmentationResult.examples`: of the present and of the absent object."""
+    found = []
+    for row in examples:
+        present = Counts(row["intersection"], row["union"], row["prediction"])
+        absent = Counts(0, row["absent_prediction"], row["absent_prediction"], no_target=True)
+        found.append(Found(present, row["pixels"], row["score"]))
+        found.append(Found(absent, row["pixels"], row["absent_score"]))
+    return found
+
+
+def choose_no_target(masks: Sequence[Found]) -> list[dict[str, Any]]:
+    """The metrics of gRefCOCO with each pair of thresholds, the best gIoU first.
 
     Args:
-        rows: those of a split that thresholds may be chosen on, scored without thresholds.
+        masks: those of a split that thresholds may be chosen on.
     """
-    found = []
+    choices = []
     for area in AREAS:
         for score in SCORES:
             rule = SamplerConfig(no_target_area=area, no_target_score=score)
-            summary = summarize_rows("grefcoco", [_apply(rule, row) for row in rows])
-            found.append({"no_target_area": area, "no_target_score": score, **summary})
+            summary = summarize_grefcoco([_apply(rule, mask) for mask in masks])
+            choices.append({"no_target_area": area, "no_target_score": score, **summary})
     # Break ties by the lower thresholds.
-    return sorted(found, key=lambda x: (-x["gIoU"], x["no_target_area"], x["no_target_score"]))
+    return sorted(choices, key=lambda x: (-x["gIoU"], x["no_target_area"], x["no_target_score"]))
 
 
-def _apply(rule: SamplerConfig, row: Row) -> Row:
-    height, width = row["rle"]["size"]
-    if is_no_target(row["prediction"], height * width, row["score"], rule):
+def _apply(rule: SamplerConfig, mask: Found) -> Counts:
+    counts = mask.counts
+    if is_no_target(counts.prediction, mask.pixels, mask.score, rule):
         # The prediction becomes empty, so the union is the truth: |truth| = U + I - |prediction|.
-        return row | {"I": 0, "U": row["U"] + row["I"] - row["prediction"], "prediction": 0}
-    return row
+        truth = counts.union + counts.intersection - counts.prediction
+        return Counts(0, truth, 0, counts.no_target)
+    return counts
 
 
 def print_choices(choices: Sequence[dict[str, Any]], count: int = 8) -> None:

@@ -69,7 +69,7 @@ def score_benchmarks(
             how = record | {"data": root, "reason": reason}
             write_record(out / "metrics.json", benchmark.name, {"metrics": result.metrics, "how": how})
             if choose_no_target:
-                no_target.print_choices(no_target.choose_no_target(result.rows))
+                no_target.print_choices(no_target.choose_no_target(no_target.found_in_rows(result.rows)))
     if hosts.is_first():
         print_grids(make_grids(found))
         print(f"wrote metrics.json, and a .jsonl file and a contact sheet for each benchmark, to {out}")

@@ -10,6 +10,7 @@ from genmask_jax.config import DataConfig
 from genmask_jax.data.prepared.source import PreparedLabelMaps
 from genmask_jax.data.refershapes.source import ReferShapesGenerate
 from genmask_jax.data.sources import generate_source, generates, label_maps, scored_source
+from genmask_jax.evaluation import no_target
 from genmask_jax.evaluation.generation import evaluate_generation, evaluate_prompts
 from genmask_jax.evaluation.label_maps import evaluate_label_maps, is_closed
 from genmask_jax.evaluation.report import print_tables
@@ -23,24 +24,36 @@ ON_SHEET = 24
 """Number of examples on a contact sheet."""
 
 
-def score_scenes(scoring: Scoring, data: DataConfig, split: str, *, count: int, num_images: int) -> None:
+def score_scenes(
+    scoring: Scoring,
+    data: DataConfig,
+    split: str,
+    *,
+    count: int,
+    num_images: int,
+    choose_no_target: bool,
+) -> None:
     """Scores masks and generated images, prints tables and writes metrics, examples and contact sheets.
 
     Args:
         scoring: which checkpoint to score, and how.
         data: the dataset, at the size that the model was trained at.
-        split: val or test.
+        split: val or test; hand_drawn of ReferShapes.
         count: how many of its examples to score.
         num_images: how many images to generate.
+        choose_no_target: whether to find the no-target rule with the best gIoU.
 
     Raises:
-        UserError: the data or the checkpoint does not exist.
+        UserError: the data or the checkpoint does not exist, or a rule may not be chosen on the split.
     """
+    if choose_no_target:
+        no_target.need_val_scenes(data.name, split, scoring.sampler)
     source = scored_source(data, split)
     prompts = generate_source(data, split) if generates(data) else None
     out = scoring.make_out(f"evaluation_{split}")
     networks, segmenter, record = scoring.open()
-    result = evaluate_segmentation(segmenter, source, count, swapped=True, keep=ON_SHEET)
+    absent = data.name == "refershapes"
+    result = evaluate_segmentation(segmenter, source, count, swapped=True, absent=absent, keep=ON_SHEET)
     metrics = {"split": split, **result.metrics}
     sheets: dict[str, tuple[Any, list[str]]] = {}
     if prompts is not None:
@@ -67,6 +80,8 @@ def score_scenes(scoring: Scoring, data: DataConfig, split: str, *, count: int, 
             label_sheet(images, truths, maps.predicted, labelled.classes, out / "label_maps.png")
         segmentation_sheet(sheet_rows(result, source), out / "masks.png")
         _write(out, metrics, result.examples, sheets)
+        if choose_no_target:
+            no_target.print_choices(no_target.choose_no_target(no_target.found_in_examples(result.examples)))
 
 
 def _write(out: epath.Path, metrics: dict[str, Any], examples: list, sheets: dict[str, tuple]) -> None:

@@ -29,6 +29,8 @@ def print_tables(metrics: dict[str, Any]) -> None:
             f"asked for another object ({swapped['count']} scenes): "
             f"mIoU {original:.1f} with the first object, {named:.1f} with the one named"
         )
+    if "absent" in metrics:
+        out.print(_absent(metrics["absent"], metrics["sampler"]))
     if "label_maps" in metrics:
         out.print(_label_maps(metrics["label_maps"]))
     if "generation" in metrics:
@@ -49,6 +51,20 @@ def print_tables(metrics: dict[str, Any]) -> None:
     if metrics["seconds_per_image"]:
         milliseconds = 1000 * metrics["seconds_per_image"]
         out.print(f"{milliseconds:.1f} ms per mask, in batches of {metrics['batch_size']}")
+
+
+def _absent(found: dict[str, Any], sampler: dict[str, Any]) -> Table:
+    """Which objects a mask, empty or not, is right about, in per cent, and the rule that empties masks."""
+    rule = ", ".join(f"{name} {sampler[name]:g}" for name in ("no_target_area", "no_target_score"))
+    table = Table(title=f"absent objects\n({rule})", title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("expressions", "count", "%"):
+        table.add_column(column, justify="left" if column == "expressions" else "right")
+    groups = {"absent, reported as absent": found}
+    groups |= {f"  {name}": group for name, group in found["groups"].items()}
+    for name, group in groups.items():
+        table.add_row(name, str(group["count"]), f"{100 * group['absent_reported']:.1f}")
+    table.add_row("present, found", str(found["count"]), f"{100 * found['present_found']:.1f}")
+    return table
 
 
 def _label_maps(found: dict[str, Any]) -> Table:

@@ -11,7 +11,7 @@ import numpy as np
 
 from genmask_jax.config import SamplerConfig
 from genmask_jax.data.examples import OwnImages, ScoredExample, Source
-from genmask_jax.evaluation.metrics import intersection_union, summarize
+from genmask_jax.evaluation.metrics import count_pixels, intersection_union, summarize
 from genmask_jax.hosts import gather_arrays, gather_rows
 from genmask_jax.inference.batching import fixed_batches
 from genmask_jax.inference.mask_sampler import MaskSampler
@@ -24,7 +24,8 @@ class SegmentationResult:
     """Scores and their evidence.
 
     metrics: over all examples, named as in `summarize`, and any others that were requested.
-    examples: id, text, group, I, U and IoU of each example (and those of the swapped expression).
+    examples: id, text, group, I, U and IoU of each example, area (`prediction`) and score of its mask, and
+        the image's `pixels`; what was found for the swapped and for the absent expression.
     probabilities: float16 [N, H, W], of the first N examples, as many as were to be kept.
     sampler: how masks were made from probabilities.
     """
@@ -41,6 +42,7 @@ def evaluate_segmentation(
     count: int,
     *,
     swapped: bool,
+    absent: bool = False,
     keep: int = 0,
     between: Callable[[], None] = lambda: None,
 ) -> SegmentationResult:
@@ -52,6 +54,7 @@ def evaluate_segmentation(
         count: number of examples.
         swapped: also ask for another object of each image, and score that mask against the original object
             (a model that ignores the text would score well) and against the newly named one.
+        absent: also ask for an object that the image does not contain; examples are `AbsentExample`s.
         keep: number of examples whose probabilities are kept.
         between: called before every batch, equally often on all hosts; what it raises ends the evaluation.
     """
@@ -69,12 +72,16 @@ def evaluate_segmentation(
             others = [example["other_text"] or example["text"] for example in batch]
             for row, example, p in zip(rows, batch, segmenter(images, others, indices), strict=True):
                 row |= _score_swapped(example, p, sampler)
+        if absent:
+            names = [example["absent_text"] for example in batch]
+            for row, example, p in zip(rows, batch, segmenter(images, names, indices), strict=True):
+                row |= _score_absent(example, p, sampler)
         for i, row, probability in list(zip(indices.tolist(), rows, probabilities, strict=True))[:real]:
             scored[i] = row
             if i < len(kept):
                 kept[i] = probability
     examples = gather_rows(scored)
-    metrics = _summarize(examples, swapped)
+    metrics = _summarize(examples)
     timed = count - segmenter.batch_size * part[1]  # the first batch compiles
     metrics["seconds_per_image"] = sum(seconds[1:]) / timed if timed > 0 else None
     return SegmentationResult(metrics, examples, gather_arrays(kept), sampler)
@@ -103,8 +110,8 @@ def _iou(intersection: int, union: int) -> float:
 
 
 def _score(example: Any, probability: np.ndarray, sampler: SamplerConfig) -> dict[str, Any]:
-    prediction, _ = to_mask(probability, example["mask"].shape, sampler)
-    intersection, union = intersection_union(prediction, example["mask"])
+    prediction, score = to_mask(probability, example["mask"].shape, sampler)
+    intersection, union, area, _ = count_pixels(prediction, example["mask"])
     every_object = intersection_union(example["objects_mask"] > 0, example["mask"])
     return {
         "id": example["id"],
@@ -114,6 +121,9 @@ def _score(example: Any, probability: np.ndarray, sampler: SamplerConfig) -> dic
         "union": union,
         "iou": _iou(intersection, union),
         "every_object_iou": _iou(*every_object),
+        "prediction": area,
+        "score": score,
+        "pixels": prediction.size,
     }
 
 
@@ -128,7 +138,17 @@ def _score_swapped(example: Any, probability: np.ndarray, sampler: SamplerConfig
     }
 
 
-def _summarize(examples: list[dict[str, Any]], swapped: bool) -> dict[str, Any]:
+def _score_absent(example: Any, probability: np.ndarray, sampler: SamplerConfig) -> dict[str, Any]:
+    prediction, score = to_mask(probability, example["mask"].shape, sampler)
+    return {
+        "absent_text": example["absent_text"],
+        "absent_group": example["absent_group"],
+        "absent_prediction": int(np.count_nonzero(prediction)),
+        "absent_score": score,
+    }
+
+
+def _summarize(examples: list[dict[str, Any]]) -> dict[str, Any]:
     def table(rows):
         return summarize([row["intersection"] for row in rows], [row["union"] for row in rows])
 
@@ -141,13 +161,34 @@ def _summarize(examples: list[dict[str, Any]], swapped: bool) -> dict[str, Any]:
     }
     metrics["every_object_mIoU"] = float(np.mean([row["every_object_iou"] for row in examples]))
     pairs = [row for row in examples if "swapped_text" in row]
-    if swapped and pairs:
+    if pairs:
         metrics["swapped"] = {
             "count": len(pairs),
             "mIoU_original": float(np.mean([row["swapped_iou_original"] for row in pairs])),
             "mIoU_named": float(np.mean([row["swapped_iou_named"] for row in pairs])),
         }
+    asked = [row for row in examples if "absent_text" in row]
+    if asked:
+        metrics["absent"] = _summarize_absent(asked)
     return metrics
+
+
+def _summarize_absent(examples: list[dict[str, Any]]) -> dict[str, Any]:
+    """How often an empty mask says that an object is absent, and how often a present one is found."""
+
+    def reported(rows):
+        return {
+            "count": len(rows),
+            "absent_reported": float(np.mean([row["absent_prediction"] == 0 for row in rows])),
+        }
+
+    groups = sorted({row["absent_group"] for row in examples})
+    return reported(examples) | {
+        "present_found": float(np.mean([row["prediction"] > 0 for row in examples])),
+        "groups": {
+            group: reported([row for row in examples if row["absent_group"] == group]) for group in groups
+        },
+    }
 
 
 def sheet_rows(result: SegmentationResult, source: Source[ScoredExample]) -> list[dict[str, Any]]:

@@ -69,7 +69,8 @@ def main() -> None:
     prompts = generate_source(scenes, "test")
     found = {}
     for count in SIZES:
-        masks = evaluate_segmentation(segmenter, scored_source(scenes, "test"), count, swapped=True, keep=2)
+        source = scored_source(scenes, "test")
+        masks = evaluate_segmentation(segmenter, source, count, swapped=True, absent=True, keep=2)
         timed = masks.metrics.pop("seconds_per_image")
         assert timed is None or timed > 0
         maps = evaluate_label_maps(segmenter, label_maps(asked.data, "val"), 0.5, count, 0)

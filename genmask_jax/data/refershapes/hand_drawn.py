@@ -9,8 +9,9 @@ import math
 import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
-from genmask_jax.data.examples import ScoredExample
+from genmask_jax.data.examples import AbsentExample
 from genmask_jax.data.refershapes.styles import MUTED
+from genmask_jax.data.refershapes.words import absent_from
 from genmask_jax.images import to_model_size
 
 BACKGROUNDS = {
@@ -54,7 +55,7 @@ def _turned(point: tuple[float, float], angle: float) -> tuple[float, float]:
 
 
 class HandDrawn:
-    """The split `hand_drawn`: an expression gives a kind, a colour, or both."""
+    """The split `hand_drawn`: expressions, for absent objects too, give a kind, a colour, or both."""
 
     style = MUTED
 
@@ -65,11 +66,12 @@ class HandDrawn:
     def __len__(self) -> int:
         return LENGTH
 
-    def __getitem__(self, index: int) -> ScoredExample:
+    def __getitem__(self, index: int) -> AbsentExample:
         image, masks, names, background, rng = self._draw(index)
         target, other = (int(i) for i in rng.permutation(len(masks))[:2])
         said = ("kind", "colour", "colour+kind")[rng.integers(3)]
         texts = [_phrase(said, *names[i]) for i in (target, other)]
+        absent = absent_from(names, self.style, np.random.default_rng((self.seed, 11, index)))
         return {
             "image": to_model_size(image, self.size),
             "mask": masks[target],
@@ -79,6 +81,8 @@ class HandDrawn:
             "other_text": texts[1],
             "other_mask": masks[other],
             "objects_mask": np.max(masks, axis=0),
+            "absent_text": absent.phrase(),
+            "absent_group": absent.group,
         }
 
     def image(self, index: int) -> np.ndarray:

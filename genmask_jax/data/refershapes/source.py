@@ -3,17 +3,18 @@
 A scene holds a few shapes on a background, in one of two styles (`styles.py`). A referring expression gives
 some of an object's size, colour, kind and place. It is only used when it singles out exactly one object:
 either no other object shares the attributes, or the place is extreme, by a clear margin, among the objects
-that share them. Splits differ in their random seeds.
+that share them. Splits differ in their random seeds. Every scene also has an expression for an object that
+it lacks.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from genmask_jax.data.examples import GenerateExample, ScoredExample, WholeExample
+from genmask_jax.data.examples import AbsentExample, GenerateExample, WholeExample
 from genmask_jax.data.refershapes.scene import Scene, draw_scene
 from genmask_jax.data.refershapes.styles import MUTED, Style
-from genmask_jax.data.refershapes.words import absent_from, say
+from genmask_jax.data.refershapes.words import Expression, absent_from, say
 from genmask_jax.errors import UserError
 
 MIN_VISIBLE = 0.85
@@ -21,6 +22,8 @@ WITHOUT_COLOUR = {"train": 0.5}
 """By split, how many expressions avoid the colour. It singles out most objects by itself: a model learns it
 first, and a kind of shape is then seldom needed."""
 SPLITS = {"train": 1_000_000, "val": 4096, "test": 4096}
+ABSENT = 2
+"""In the seeds of expressions for absent objects, where scenes have their `task`."""
 
 
 class Composition(NamedTuple):
@@ -76,7 +79,7 @@ class ReferShapesSegment(_Shapes):
     def whole(self, index: int) -> WholeExample:
         """An example before it is varied, with an expression that refers to nothing in it (`absent`)."""
         made = self.compose(index)
-        none = absent_from(made.scene.shapes, self.style, np.random.default_rng((index, self.seed)))
+        none = self._absent(made.scene, np.random.default_rng((index, self.seed)))
         return {
             "image": made.scene.image,
             "mask": made.scene.masks[made.target].astype(np.uint8),
@@ -87,9 +90,14 @@ class ReferShapesSegment(_Shapes):
             "nothing": (),
         }
 
-    def __getitem__(self, index: int) -> ScoredExample:
+    def _absent(self, scene: Scene, rng: np.random.Generator) -> Expression:
+        return absent_from({(shape.colour, shape.kind) for shape in scene.shapes}, self.style, rng)
+
+    def __getitem__(self, index: int) -> AbsentExample:
         made = self.compose(index)
         masks = made.scene.masks.astype(np.uint8)
+        seeds = (self.seed, list(SPLITS).index(self.split), ABSENT, index)
+        absent = self._absent(made.scene, np.random.default_rng(seeds))
         return {
             "image": made.scene.image,
             "mask": masks[made.target],
@@ -99,6 +107,8 @@ class ReferShapesSegment(_Shapes):
             "other_text": made.other_text,
             "other_mask": masks[made.other],
             "objects_mask": masks.max(0),
+            "absent_text": absent.phrase(),
+            "absent_group": absent.group,
         }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Collection
 
 import numpy as np
 
@@ -92,16 +93,19 @@ def expressions_for(target: int, shapes: tuple[Shape, ...], size: int, style: St
     return plain, placed
 
 
-def absent_from(shapes: tuple[Shape, ...], style: Style, rng: np.random.Generator) -> Expression:
-    """An expression that refers to no shape of a scene: a kind, a colour, or a colour and a kind."""
-    kinds, colours = ({getattr(s, name) for s in shapes} for name in ("kind", "colour"))
+def absent_from(there: Collection[tuple[str, str]], style: Style, rng: np.random.Generator) -> Expression:
+    """An expression for an object that a scene lacks: a kind or a colour (one in four each), or both.
+
+    `there`: colour and kind of every object in the scene.
+    """
+    colours, kinds = ({names[i] for names in there} for i in (0, 1))
     others = {
         "kind": [Expression(kind=kind) for kind in style.kinds if kind not in kinds],
         "colour": [Expression(colour=colour) for colour in style.colours if colour not in colours],
         "both": [
             Expression(colour=colour, kind=kind)
             for colour, kind in itertools.product(style.colours, style.kinds)
-            if not any((s.colour, s.kind) == (colour, kind) for s in shapes)
+            if (colour, kind) not in there
         ],
     }
     options = others[("kind", "colour", "both", "both")[rng.integers(4)]]

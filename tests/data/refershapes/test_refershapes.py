@@ -245,6 +245,23 @@ def test_absent_expressions_refer_to_nothing():
             assert resolve(text, source.compose(i).scene, style) == [], text
 
 
+@pytest.mark.parametrize("style", STYLES)
+def test_scored_absent_expressions_name_a_kind_a_colour_or_both(style):
+    source = ReferShapesSegment("test", SIZE, style=STYLES[style])
+    examples = [source[i] for i in range(300)]
+    for i, example in enumerate(examples):
+        text, group = example["absent_text"], example["absent_group"]
+        assert resolve(text, source.compose(i).scene, STYLES[style]) == [], text
+        said = EXPRESSION.fullmatch(text)
+        given = {"colour": said["colour"], "kind": said["noun"] in KINDS}
+        assert group == "+".join(name for name, value in given.items() if value)
+    groups, counts = np.unique([example["absent_group"] for example in examples], return_counts=True)
+    assert groups.tolist() == ["colour", "colour+kind", "kind"]
+    assert (counts > 50).all()
+    again = ReferShapesSegment("test", SIZE, style=STYLES[style])
+    assert [again[i]["absent_text"] for i in (7, 3)] == [examples[i]["absent_text"] for i in (7, 3)]
+
+
 def test_hand_drawn_scenes():
     """The mask is the named shape's pixels in the image as it was drawn, at its own size."""
     source, groups = HandDrawn(SIZE), set()
@@ -259,6 +276,9 @@ def test_hand_drawn_scenes():
         assert np.linalg.norm(colour.astype(float) - image[0, 0]) >= CONTRAST
         assert not (example["mask"] & example["other_mask"]).any()
         groups.add(example["group"])
+        *colour, noun = example["absent_text"].split()[1:]
+        for there in source._draw(i)[2]:
+            assert not {*colour, noun} <= {*there, "object"}
     assert groups == {
         f"{said} on {on}" for said in ("kind", "colour", "colour+kind") for on in ("light", "dark")
     }
