@@ -66,7 +66,7 @@ def test_an_empty_line_is_named(tmp_path):
 
 
 def arguments(tmp_path, **given) -> argparse.Namespace:
-    values = {"text": "a star", "save": "mask", "image": [], "reason": False, "num_images": 1, "seed": 0}
+    values = {"text": "a star", "save": "mask", "image": [], "reason": False, "count": 1, "seed": 0}
     values |= {"checkpoint": "refershapes", "step": "last", "out": str(tmp_path / "out"), "overwrite": False}
     values |= {"mask_threshold": None, "mask_steps": None, "mask_samples": None, "json": False}
     values |= {"no_target_area": None, "no_target_score": None}
@@ -80,6 +80,11 @@ def arguments(tmp_path, **given) -> argparse.Namespace:
         ({"image": ["nowhere.png"]}, "nowhere.png: there is no such file"),
         ({"image": ["nowhere.png"], "mask_samples": 65}, "mask_samples=65 must be from 1 to 64"),
         ({"image": ["nowhere.png"], "save": "uncertainty"}, "--save=uncertainty needs several noises"),
+        (
+            {"image": ["nowhere.png"], "count": 2},
+            "--count=2 generates several images of a prompt, and --image",
+        ),
+        ({"count": 0}, "--count=0 must be positive"),
         ({"image_steps": 0}, "steps=0 must be a whole number from 1 on"),
     ],
 )

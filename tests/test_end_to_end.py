@@ -239,6 +239,14 @@ def test_sample_segments_and_draws(micro_run, tmp_path):
     done = run_script("sample", *shared, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "out/image.png").size == (32, 32)
+    done = run_script("sample", *shared, "--count=2", "--seed=4", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line["seed"], line["files"]) for line in lines] == [
+        (4, ["out/image_1.png"]),
+        (5, ["out/image_2.png"]),
+    ]
+    assert Image.open(tmp_path / "out/grid.png").width > 2 * 128
 
 
 CONFIGS = LAUNCH.parent / "configs"

@@ -5,13 +5,16 @@ import inspect
 import json
 import pathlib
 
+import numpy as np
 import pytest
 from etils import epath
 
-from genmask_jax import pretrained
+from genmask_jax import Generator, pretrained
 from genmask_jax.config import DataConfig, TrainConfig
+from genmask_jax.data.refershapes.styles import STYLES
 from genmask_jax.data.sources import texts
 from genmask_jax.errors import UserError
+from genmask_jax.evaluation.scene_rule import shows
 from genmask_jax.inference.load import load
 from genmask_jax.initial_weights import Pretrained
 from genmask_jax.instruction import tiny
@@ -77,6 +80,13 @@ def test_the_model_is_small_and_has_a_card():
     card = (folder / "README.md").read_text()
     for said in ("mIoU", "launch/export_weights.py genmask", "## Limits"):
         assert said in card
+
+
+def test_the_example_prompt_is_drawn_with_the_default_seed():
+    generator = Generator.from_pretrained(pretrained.DEFAULT)
+    style = STYLES[read_config(TrainConfig, pretrained.directory_of(pretrained.DEFAULT)).data.scenes]
+    image = generator(pretrained.PROMPT)
+    assert shows(np.asarray(image), pretrained.PROMPT, style)
 
 
 @pytest.mark.slow

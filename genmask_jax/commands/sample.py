@@ -2,7 +2,7 @@
 
     python launch/sample.py --image=docs/scene.png --text="the star at the top" --out=runs/found
     python launch/sample.py --image=photos --text="the sky;the road" --save=label_map,rle --out=runs/found
-    python launch/sample.py --text="a red star" --num_images=4 --out=runs/drawn
+    python launch/sample.py --text="a large red circle" --count=4 --out=runs/drawn
 
 The first command's image comes with a checkout; elsewhere, name an image of your own.
 
@@ -12,7 +12,8 @@ after their images (scene_mask.png), at the images' own size; those of several p
 the overlay of several phrases is a label map, whose legend is a file of its own. An image that cannot be
 read is reported, and the others are segmented.
 
-Without --image: image.png, or image_1.png, ... and all of them in grid.png.
+Without --image: image.png, or with --count or several prompts image_1.png, image_2.png, ... and all of them,
+with their seeds, in grid.png. --seed=N without --count repeats the image of seed N.
 """
 
 import argparse
@@ -67,12 +68,7 @@ def main() -> None:
     add("--mask_samples", type=int, help="noises whose masks are averaged; their spread is the uncertainty")
     add("--no_target_area", type=float, help="a mask of at most this share of the image is empty")
     add("--no_target_score", type=float, help="a mask of a lower mean probability is empty")
-    add(
-        "--num_images",
-        type=int,
-        default=1,
-        help="images to generate for each prompt, with seeds from --seed on",
-    )
+    add("--count", type=int, default=1, help="images to generate for each prompt, with seeds from --seed on")
     add("--image_steps", type=int, help="sampling steps per generated image")
     add("--guidance_scale", type=float, help="classifier-free guidance scale; 1 is none")
     add(
@@ -97,10 +93,15 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--save={arguments.save}: choose from {', '.join(VIEWS)}")
     if arguments.reason and not arguments.image:
         raise UserError("--reason describes something in an image; give --image")
-    if arguments.num_images < 1:
-        raise UserError(f"--num_images={arguments.num_images} must be positive")
+    if arguments.count < 1:
+        raise UserError(f"--count={arguments.count} must be positive")
+    if arguments.image and arguments.count > 1:
+        raise UserError(
+            f"--count={arguments.count} generates several images of a prompt, and --image is segmented once; "
+            "leave one of them out, or average masks of several noises with --mask_samples=8"
+        )
     read_seed(arguments.seed)
-    read_seed(arguments.seed + arguments.num_images - 1)
+    read_seed(arguments.seed + arguments.count - 1)
     warnings.simplefilter("ignore", UnknownWordWarning)  # `tell_unknown` says it in a line
     find(arguments.checkpoint, arguments.step)  # fail early
     if arguments.image:
@@ -254,35 +255,33 @@ def need_new(out: epath.Path, names: list[str], overwrite: bool) -> None:
 
 
 def generate(arguments: argparse.Namespace, texts: list[str]) -> None:
-    """Generates `--num_images` for each prompt; several images are numbered, and shown in grid.png."""
+    """Generates `--count` images of each prompt; several images are numbered, and shown in grid.png."""
     from genmask_jax.inference.generator import Generator
     from genmask_jax.sheets import generation_sheet
 
-    out, count = need_makeable(arguments.out, "--out"), len(texts) * arguments.num_images
-    names = ["image.png"] if count == 1 else [*(f"image_{i}.png" for i in range(1, count + 1)), "grid.png"]
+    out, number = need_makeable(arguments.out, "--out"), len(texts) * arguments.count
+    names = ["image.png"] if number == 1 else [*(f"image_{i}.png" for i in range(1, number + 1)), "grid.png"]
     need_new(out, names, arguments.overwrite)
     generator = Generator.from_pretrained(arguments.checkpoint, step=arguments.step)
     unknown = dict(zip(texts, tell_unknown(generator.networks.preparer, texts), strict=True))
     options = {"steps": arguments.image_steps, "guidance_scale": arguments.guidance_scale}
-    seeds = range(arguments.seed, arguments.seed + arguments.num_images)
-    made = [
-        (text, seed, generator(text, seed=seed, **options))
-        for text, seed in tqdm(
-            [(text, seed) for text in texts for seed in seeds],
-            unit=" images",
-            disable=len(texts) * len(seeds) == 1,
-            file=sys.stderr,
-        )
-    ]
+    made: list[tuple[str, int, Image.Image]] = []
+    with tqdm(total=number, unit=" images", disable=number == 1, file=sys.stderr) as bar:
+        for text in texts:
+            images = generator.candidates(text, arguments.count, seed=arguments.seed, **options)
+            made += [(text, seed, image) for seed, image in enumerate(images, arguments.seed)]
+            bar.update(len(images))
     make_directory(out, "--out")
     for name, (text, seed, image) in zip(names, made, strict=False):
         path = out / name
         save(image, path)
         line = {"prompt": text, "unknown_words": list(unknown[text]), "seed": seed, "files": [str(path)]}
-        say(arguments, line, f"wrote {path}")
-    if len(made) > 1:
+        say(arguments, line, f"wrote {path} (seed {seed})")
+    if number > 1:
         images = [np.asarray(image) for *_, image in made]
-        generation_sheet(images, [f"{text} ({seed})" for text, seed, _ in made], out / names[-1])
+        captions = [f"{text} (seed {seed})" for text, seed, _ in made]
+        columns = arguments.count if 1 < arguments.count <= 6 else 6  # a row for each prompt
+        generation_sheet(images, captions, out / names[-1], columns)
 
 
 def save(image: Image.Image, path: epath.Path) -> None:

@@ -7,12 +7,15 @@ import numpy as np
 from PIL import Image
 
 from genmask_jax.errors import UserError
+from genmask_jax.pretrained import PROMPT
 
 MAX_SIDE = 1024
 """Pixels of a long side that are worked on and returned; larger images are reduced."""
 MAX_PHRASES = 6
 MAX_LETTERS = 200
 MAX_FILE = "25mb"
+MAX_CANDIDATES = 8
+"""Images of one prompt that are drawn at once."""
 IMAGE_STEPS = (5, 10, 20, 50)
 MAX_GUIDANCE = 10.0
 MAX_SEED = 2**31 - 1
@@ -51,7 +54,7 @@ def need_short(text: str) -> str:
     """The text, if it is of a length that is accepted. Raises UserError."""
     text = " ".join(text.split())
     if not text:
-        raise UserError("Type what to draw, such as: a red star.")
+        raise UserError(f"Type what to draw, such as: {PROMPT}.")
     if len(text) > MAX_LETTERS:
         raise UserError(f"A phrase of {len(text)} characters is too long; give at most {MAX_LETTERS}.")
     return text

@@ -1,6 +1,6 @@
 """Fixed-size batches for jitted samplers: the last is padded, so that nothing is compiled twice."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -48,8 +48,11 @@ def own_rows(output: Array) -> np.ndarray:
     return np.concatenate(jax.device_get([shards[start] for start in sorted(shards)]))
 
 
-def example_keys(seed: int, indices: np.ndarray) -> np.ndarray:
-    """Noise seeds uint32 `[B, 2]`, one per example, so that its noise does not depend on its batch."""
+def example_keys(seed: int | Sequence[int], indices: np.ndarray) -> np.ndarray:
+    """Noise seeds uint32 `[B, 2]`, one per example, so that its noise does not depend on its batch.
+
+    `seed` is that of all examples, or of each.
+    """
     return np.stack([np.full(len(indices), seed, np.uint32), indices.astype(np.uint32)], axis=1)
 
 

@@ -13,17 +13,21 @@ from genmask_jax.inference.batching import bucket_size
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.load import load
 from genmask_jax.instruction.base import unknown_words
+from genmask_jax.pretrained import PROMPT
 from genmask_jax.system import Networks
 
 BATCH_SIZE = 8
 """Images per batch; at most half as many are generated one by one."""
+CANDIDATES = 4
+"""How many images of a prompt there are to choose from."""
 
 
 class Generator:
     """Generates images.
 
     generator = Generator.from_pretrained("refershapes")
-    generator("a red star", seed=1).save("star.png")
+    generator("a large red circle", seed=1).save("circle.png")
+    generator.candidates("a large red circle", 4)    # four images, of seeds 0 to 3
 
     All generators of models of one shape share their compiled programs, which are kept on disk
     (`inference/programs.py`).
@@ -75,6 +79,33 @@ class Generator:
         pictures = [Image.fromarray(image) for image in images]
         return pictures[0] if isinstance(prompts, str) else pictures
 
+    def candidates(
+        self,
+        prompt: str,
+        count: int = CANDIDATES,
+        *,
+        seed: int = 0,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+    ) -> list[Image.Image]:
+        """Several images of one prompt, to choose from: those of `seed`, `seed + 1` and so on.
+
+        Each is the image that a call with its seed alone gives, up to rounding in another batch size.
+
+        Args:
+            prompt: what to draw.
+            count: how many images.
+            seed: of the first image; for the other arguments and errors see `__call__`.
+        """
+        _need_text(prompt)
+        count = read_integer("count", count, 1)
+        read_seed(seed)
+        read_seed(seed + count - 1, "seed + count - 1")
+        texts, sampler = self._prepare([prompt] * count, seed, steps, guidance_scale)
+        warn_of_unknown_words(self.networks.preparer, [prompt])
+        found = sampler(texts, seed=range(int(seed), int(seed) + count), guidance_scale=guidance_scale)
+        return [Image.fromarray(image) for image in found]
+
     def steps(
         self, prompt: str, *, seed: int = 0, steps: int | None = None, guidance_scale: float | None = None
     ) -> list[Image.Image]:
@@ -82,10 +113,7 @@ class Generator:
 
         For the arguments and errors see `__call__`.
         """
-        if not isinstance(prompt, str):
-            raise ArgumentError(
-                "prompt", f"={shown(prompt)} is not a text; give one prompt, such as 'a red star'"
-            )
+        _need_text(prompt)
         texts, sampler = self._prepare(prompt, seed, steps, guidance_scale)
         warn_of_unknown_words(self.networks.preparer, texts)
         found = sampler.steps(prompt, seed=int(seed), guidance_scale=guidance_scale)
@@ -99,7 +127,7 @@ class Generator:
         self, prompts: Any, seed: Any, steps: Any, guidance_scale: Any
     ) -> tuple[list[str], ImageSampler]:
         """The prompts as a list, and the sampler for them, after all arguments were checked."""
-        texts = read_texts("prompts", prompts, "a red star")
+        texts = read_texts("prompts", prompts, PROMPT)
         read_seed(seed)
         if steps is not None:
             steps = read_integer("steps", steps, 1)
@@ -110,3 +138,8 @@ class Generator:
             made = ImageSampler(self.networks, sampler, batch_size=size)
             self._samplers[sampler.image_steps, size] = made
         return texts, self._samplers[sampler.image_steps, size]
+
+
+def _need_text(prompt: Any) -> None:
+    if not isinstance(prompt, str):
+        raise ArgumentError("prompt", f"={shown(prompt)} is not a text; give one prompt, such as {PROMPT!r}")

@@ -41,20 +41,29 @@ class ImageSampler:
         self._steps = shared_program(_steps, *fixed)
 
     def __call__(
-        self, prompts: Sequence[str], *, seed: int | None = None, guidance_scale: float | None = None
+        self,
+        prompts: Sequence[str],
+        *,
+        seed: int | Sequence[int] | None = None,
+        guidance_scale: float | None = None,
     ) -> UInt8[np.ndarray, "N H W 3"]:
         """Generates one image per prompt. The n-th prompt's noise depends only on the seed and n.
 
-        `seed` and `guidance_scale` take the place of the sampler's own; no value of them compiles anew. If
-        the mesh spans several hosts, they split the work, and each returns all images.
+        With a list of seeds, one per prompt, each image is the first of its own seed. `seed` and
+        `guidance_scale` take the place of the sampler's own; no value of them compiles anew. If the mesh
+        spans several hosts, they split the work, and each returns all images.
         """
-        networks = self.networks
+        networks, count = self.networks, len(prompts)
         warn_of_cut_texts(networks.preparer, prompts)
+        if isinstance(seed, Sequence):
+            keys = example_keys(seed, np.zeros(count, int))
+        else:
+            keys = example_keys(self.seed if seed is None else seed, np.arange(count))
         side = networks.size
-        images = np.zeros((len(prompts), side, side, 3), np.uint8)
-        for batch, real in fixed_batches(len(prompts), self.batch_size, part_of_batch(networks.mesh)):
+        images = np.zeros((count, side, side, 3), np.uint8)
+        for batch, real in fixed_batches(count, self.batch_size, part_of_batch(networks.mesh)):
             inputs = stack_inputs([networks.preparer(prompts[int(i)], None) for i in batch])
-            output = self._sample(*self._arguments(inputs, batch, seed, guidance_scale))
+            output = self._sample(*self._arguments(inputs, keys[batch], guidance_scale))
             images[batch[:real]] = _to_levels(own_rows(output)[:real])
         return gather_arrays(images)
 
@@ -62,20 +71,18 @@ class ImageSampler:
         self, prompt: str, *, seed: int | None = None, guidance_scale: float | None = None
     ) -> UInt8[np.ndarray, "T H W 3"]:
         """What the model predicts the image to be at each step, for one prompt, on one host."""
-        networks, batch = self.networks, np.zeros(self.batch_size, int)
+        networks = self.networks
         warn_of_cut_texts(networks.preparer, [prompt])
-        inputs = stack_inputs([networks.preparer(prompt, None) for _ in batch])
-        found = self._steps(*self._arguments(inputs, batch, seed, guidance_scale))
+        inputs = stack_inputs([networks.preparer(prompt, None)] * self.batch_size)
+        keys = example_keys(self.seed if seed is None else seed, np.zeros(self.batch_size, int))
+        found = self._steps(*self._arguments(inputs, keys, guidance_scale))
         return _to_levels(jax.device_get(found[:, 0]))
 
-    def _arguments(
-        self, inputs: Any, batch: np.ndarray, seed: int | None, guidance_scale: float | None
-    ) -> tuple[Any, ...]:
-        """Those of `trace`, on the devices, for the prompts of the numbers in `batch`."""
+    def _arguments(self, inputs: Any, keys: np.ndarray, guidance_scale: float | None) -> tuple[Any, ...]:
+        """Those of `program`, on the devices, for a batch of prepared prompts."""
         networks = self.networks
-        keys = example_keys(self.seed if seed is None else seed, batch)
         scale = self.sampler.guidance_scale if guidance_scale is None else guidance_scale
-        scales = np.full(len(batch), scale, np.float32)
+        scales = np.full(len(keys), scale, np.float32)
         rows = to_devices((inputs, self._null, keys, scales), networks.mesh)
         return networks.params, networks.frozen, *rows
 

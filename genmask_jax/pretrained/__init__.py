@@ -10,6 +10,8 @@ from genmask_jax.paths import IMPORT, to_path
 
 BOX = epath.Path(__file__).parent
 DEFAULT = "refershapes"
+PROMPT = "a large red circle"
+"""An example for messages and pages, which the default model draws with the default seed."""
 
 
 def in_box(name: epath.PathLike) -> bool:

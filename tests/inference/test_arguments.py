@@ -190,7 +190,7 @@ WRONG = {
     "load('refershapes', mask_samples=65)": "mask_samples=65 must be from 1 to 64",
     "load('refershapes', mask_steps=1.5)": "mask_steps=1.5 must be a whole number",
     "load('refershapes', step=7)": "refershapes: no checkpoint '7'",
-    "draw(None)": "prompts=None is not a text; give a text such as 'a red star'",
+    "draw(None)": "prompts=None is not a text; give a text such as 'a large red circle'",
     "draw([])": "prompts: there is none",
     "draw('a star', seed=-1)": "seed=-1 must be a whole number from 0 to 4294967295",
     "draw('a star', seed=0.5)": "seed=0.5 must be",
@@ -198,6 +198,9 @@ WRONG = {
     "draw('a star', steps=0)": "steps=0 must be a whole number from 1 on",
     "draw.steps('a star', steps='20')": "steps='20' must be",
     "draw.steps(['a star'])": "prompt=['a star'] is not a text; give one prompt",
+    "draw.candidates('a star', 0)": "count=0 must be a whole number from 1 on",
+    "draw.candidates('a star', 2, seed=2**32 - 1)": "seed + count - 1=4294967296 must be",
+    "draw.candidates(['a star'])": "prompt=['a star'] is not a text; give one prompt",
     "draw('a star', guidance_scale='3')": "guidance_scale='3' must be a number",
     "draw('a star', guidance_scale=float('inf'))": "guidance_scale=inf must be finite",
 }

@@ -159,6 +159,23 @@ def test_images_are_generated_and_emerge(micro_run):
         generator("a red star", steps=0)
 
 
+@pytest.mark.parametrize("count", [3, 5])
+def test_candidates_are_the_images_of_the_seeds_that_follow(micro_run, count):
+    """Of one by one, and of a padded batch."""
+    generator = Generator.from_pretrained(str(micro_run[0]))
+    found = generator.candidates("a red star", count, seed=3, steps=2)
+    assert len(found) == count
+    for seed in (3, 2 + count):
+        close(found[seed - 3], generator("a red star", seed=seed, steps=2))
+    assert len({image.tobytes() for image in found}) == count
+    for wrong, says in (
+        ({"count": 0}, "^count=0 must be"),
+        ({"seed": 2**32 - 1, "count": 2}, r"^seed \+ count - 1="),
+    ):
+        with pytest.raises(UserError, match=says):
+            generator.candidates(**{"prompt": "a", "steps": 2} | wrong)
+
+
 def run_script(*arguments, cwd):
     command = [sys.executable, LAUNCH / "sample.py", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ)
