@@ -38,7 +38,7 @@ quickstart: $(VENV)/installed
 	@echo "Look at   $(RUNS)/genmask/evaluation_test/{masks,images,shapes}.png"
 	@echo "Report:   $(RUNS)/genmask/report.html"
 	@echo "Curves:   $(BIN)/tensorboard --logdir=$(RUNS)"
-	@echo "Draw:     $(BIN)/python launch/sample.py --checkpoint=$(RUNS)/genmask --text='a red star' --out=$(RUNS)/drawn"
+	@echo "Draw:     $(BIN)/python launch/sample.py --checkpoint=$(RUNS)/genmask --text='a large red circle' --out=$(RUNS)/drawn"
 	@echo "Photos:   $(BIN)/python launch/prepare_data.py stamps --out=data/stamps   (then see docs/stamps.md)"
 
 # The pages of docs/, in site/.

@@ -13,10 +13,10 @@ from genmask_jax import cli
 from genmask_jax.demo import page
 from genmask_jax.demo.handlers import Handlers
 from genmask_jax.inference.load import load
+from genmask_jax.pretrained import PROMPT
 
 DOCS = pathlib.Path(__file__).parent
 SIZES = {"wide": (1280, 900), "phone": (390, 844)}
-PROMPT, SEED = "a large green circle", 2
 
 
 def main() -> None:
@@ -47,7 +47,6 @@ def draw(tab: Page, name: str) -> None:
     save(tab, f"demo_segment_{name}.png")
     tab.get_by_role("tab", name="Generate").click()
     tab.locator("#prompt textarea").fill(PROMPT)
-    tab.get_by_label("Seed").fill(str(SEED))
     tab.get_by_role("button", name="Generate", exact=True).click()
     tab.locator("#drawn img").last.wait_for()
     save(tab, f"demo_generate_{name}.png")

@@ -1,5 +1,6 @@
 """What the page does, without the page: plain values in, results and paths of pictures out."""
 
+import dataclasses
 import functools
 import pathlib
 import shutil
@@ -10,8 +11,16 @@ import numpy as np
 from PIL import Image
 
 from genmask_jax.config import TrainConfig
-from genmask_jax.data.refershapes.source import ReferShapesSegment
-from genmask_jax.demo.limits import IMAGE_STEPS, MAX_GUIDANCE, MAX_SEED, need_short, read_phrases, reduced
+from genmask_jax.data.sources import scored_source
+from genmask_jax.demo.limits import (
+    IMAGE_STEPS,
+    MAX_CANDIDATES,
+    MAX_GUIDANCE,
+    MAX_SEED,
+    need_short,
+    read_phrases,
+    reduced,
+)
 from genmask_jax.demo.noise import NAMES, Noise, densities, spread
 from genmask_jax.demo.views import Shown
 from genmask_jax.errors import UserError
@@ -50,8 +59,9 @@ class Handlers:
         self.examples = self._draw_examples() if config.data.name == "refershapes" else []
 
     def _draw_examples(self) -> list[tuple[str, str]]:
-        """Paths of test scenes, and a phrase or two for each."""
-        source, folder = ReferShapesSegment("test", EXAMPLE_SIDE), self._new_folder()
+        """Paths of test scenes in the style of the model's own, and a phrase or two for each."""
+        data = dataclasses.replace(self.config.data, size=EXAMPLE_SIDE)
+        source, folder = scored_source(data, "test"), self._new_folder()
         self._folders.clear()  # these stay
         examples = []
         for i in range(EXAMPLES):
@@ -67,7 +77,7 @@ class Handlers:
         found = self.segment(Image.new("RGB", (side, side), "grey"), "a phrase")
         self.segment(Image.new("RGB", (side, side), "grey"), "a phrase; another")
         self.look_at_noise(found, 0.5)
-        self.generate("a phrase", 0, 1.5, self.default_steps)
+        self.generate("a phrase", 0, 1, 1.5, self.default_steps)
 
     @property
     def default_steps(self) -> int:
@@ -112,22 +122,32 @@ class Handlers:
             files=[str(path) for path in found.save(folder, DOWNLOADS)],
         )
 
-    def generate(self, prompt: str, seed: float | None, guidance_scale: float, steps: int) -> list[str]:
-        """Paths of what the model takes the image to be after each step, the last being the image itself.
+    def generate(
+        self, prompt: str, seed: float | None, count: float | None, guidance_scale: float, steps: int
+    ) -> dict[int, list[str]]:
+        """Draws `count` candidates of a prompt, with seeds from `seed` on.
+
+        Returns:
+            By seed, paths of what the model takes the image to be after each step, the last being the image.
 
         Raises:
             UserError: a value is not accepted.
         """
         prompt = need_short(prompt)
-        if seed is None or not 0 <= seed <= MAX_SEED:
-            raise UserError(f"The seed must be between 0 and {MAX_SEED:,}.")
+        if count is None or int(count) not in range(1, MAX_CANDIDATES + 1):
+            raise UserError(f"The number of images must be between 1 and {MAX_CANDIDATES}.")
+        if seed is None or not 0 <= seed <= MAX_SEED + 1 - count:
+            raise UserError(f"The seeds must be between 0 and {MAX_SEED:,}.")
         if not 0 <= guidance_scale <= MAX_GUIDANCE:
             raise UserError(f"The guidance scale must be between 0 and {MAX_GUIDANCE:g}.")
         if steps not in IMAGE_STEPS:
             raise UserError(f"The number of steps must be one of {', '.join(map(str, IMAGE_STEPS))}.")
-        images = self.generator.steps(prompt, seed=int(seed), steps=steps, guidance_scale=guidance_scale)
-        folder = self._new_folder()
-        return [_save(image, folder / f"step_{i}.png") for i, image in enumerate(images, 1)]
+        folder, drawn = self._new_folder(), {}
+        for one in range(int(seed), int(seed) + int(count)):
+            images = self.generator.steps(prompt, seed=one, steps=steps, guidance_scale=guidance_scale)
+            paths = (folder / f"seed_{one}_step_{i}.png" for i in range(1, steps + 1))
+            drawn[one] = [_save(image, path) for image, path in zip(images, paths, strict=True)]
+        return drawn
 
     def look_at_noise(self, found: Segmentation, t: float) -> dict[str, str]:
         """Paths of the first phrase's mask and image at noise level `t`, by the names of `noise.NAMES`."""

@@ -8,10 +8,12 @@ from typing import Any
 
 import gradio as gr
 
+from genmask_jax.data.refershapes.styles import STYLES
 from genmask_jax.demo import style, views
 from genmask_jax.demo.handlers import NOISES, Handlers
 from genmask_jax.demo.limits import (
     IMAGE_STEPS,
+    MAX_CANDIDATES,
     MAX_GUIDANCE,
     MAX_LETTERS,
     MAX_PHRASES,
@@ -20,8 +22,10 @@ from genmask_jax.demo.limits import (
     Rate,
 )
 from genmask_jax.errors import UserError
+from genmask_jax.inference.generator import CANDIDATES
 from genmask_jax.inference.segmentation import Segmentation
 from genmask_jax.paths import write_text
+from genmask_jax.pretrained import PROMPT
 
 STRIP = 8
 """Steps that are shown beside a generated image."""
@@ -30,8 +34,7 @@ KEEP_SECONDS = 1800
 INTRODUCTION = """# GenMask-JAX
 One diffusion transformer finds what words name in an image, and draws images. Model: {title}.
 """
-SHAPES = """It knows scenes of coloured shapes (circle, square, triangle, star, diamond, cross) and English
-phrases such as “the small star on the left”.
+SHAPES = """It knows scenes of coloured shapes ({kinds}) and English phrases such as “{phrase}”.
 """
 HOW = """
 A mask is an image like any other: the same VAE turns it into latents, and the same transformer learns to
@@ -61,7 +64,7 @@ def build(handlers: Handlers, title: str, per_minute: int) -> gr.Blocks:
     gr.set_static_paths([handlers.folder])  # its files are sent as they are, not copied first
     blocks = gr.Blocks(title=f"GenMask-JAX: {title}", analytics_enabled=False, delete_cache=(600, 3600))
     with blocks:
-        gr.Markdown(INTRODUCTION.format(title=title) + (SHAPES if handlers.examples else ""))
+        gr.Markdown(_introduction(handlers, title))
         found = gr.State(None, time_to_live=KEEP_SECONDS)
         with gr.Tab("Segment", id="segment"):
             _segment_tab(handlers, rate, found)
@@ -70,6 +73,14 @@ def build(handlers: Handlers, title: str, per_minute: int) -> gr.Blocks:
         with gr.Tab("How it works", id="how") as tab:
             _how_tab(handlers, rate, found, tab)
     return blocks
+
+
+def _introduction(handlers: Handlers, title: str) -> str:
+    text = INTRODUCTION.format(title=title)
+    if handlers.examples:
+        kinds = ", ".join(STYLES[handlers.config.data.scenes].kinds)
+        text += SHAPES.format(kinds=kinds, phrase=handlers.examples[0][1])
+    return text
 
 
 def appearance(handlers: Handlers) -> dict[str, Any]:
@@ -171,46 +182,24 @@ def _segment_tab(handlers: Handlers, rate: Rate, found: gr.State) -> None:
 def _generate_tab(handlers: Handlers, rate: Rate) -> None:
     with gr.Row():
         with gr.Column(scale=2, min_width=280):
-            prompt = gr.Textbox(
-                label="What to draw",
-                placeholder="a large red circle",
-                max_length=MAX_LETTERS,
-                elem_id="prompt",
-            )
-            seed = gr.Number(
-                0,
-                label="Seed",
-                info="Another seed draws another image",
-                precision=0,
-                minimum=0,
-                maximum=MAX_SEED,
-            )
-            guidance = gr.Slider(
-                0,
-                MAX_GUIDANCE,
-                value=handlers.config.sampler.guidance_scale,
-                step=0.5,
-                label="Guidance scale",
-                info="How strongly the image follows the words",
-            )
-            steps = gr.Radio(IMAGE_STEPS, value=handlers.default_steps, label="Steps")
+            prompt, *others = _generate_controls(handlers)
+            inputs = [prompt, *others]
             with gr.Row():
                 button = gr.Button("Generate", variant="primary", scale=3, min_width=120)
                 stop = gr.Button("Stop", scale=1, min_width=80)
         with gr.Column(scale=3, min_width=280, elem_id="drawing"):
-            message = gr.HTML(views.message("The image appears here."), js_on_load=style.ANNOUNCE)
+            message = gr.HTML(views.message("The images appear here."), js_on_load=style.ANNOUNCE)
             result = gr.HTML(min_height=120, elem_id="drawn")
 
-    def draw(prompt: str, seed: float, guidance: float, steps: int, request: gr.Request):
+    def draw(prompt: str, seed: float, count: float, guidance: float, steps: int, request: gr.Request):
         try:
             rate.count(visitor(request))
-            frames = handlers.generate(prompt, seed, guidance, steps)
+            drawn = handlers.generate(prompt, seed, count, guidance, steps)
         except UserError as error:
             return views.message(str(error), problem=True), ""
         unknown = views.of_unknown(handlers.generator.unknown_words(prompt))
-        return views.message(f"Done, in {steps} steps.", *unknown), views.drawn(frames, prompt, STRIP)
+        return views.message(f"Done, in {steps} steps.", *unknown), views.drawn(drawn, prompt, STRIP)
 
-    inputs = [prompt, seed, guidance, steps]
     asked = gr.on(
         [button.click, prompt.submit], draw, inputs, [message, result], show_progress_on=result,
         api_visibility="private", **MODEL,
@@ -219,15 +208,52 @@ def _generate_tab(handlers: Handlers, rate: Rate) -> None:
     stop.click(lambda: views.message("Stopped."), None, message, cancels=asked, queue=False,
                api_visibility="private")  # fmt: skip
 
-    def generate(prompt: str, seed: float, guidance: float, steps: int, request: gr.Request):
+    def generate(prompt: str, seed: float, count: float, guidance: float, steps: int, request: gr.Request):
         with raising():
             rate.count(visitor(request))
-            return handlers.generate(prompt, seed, guidance, steps)
+            drawn = handlers.generate(prompt, seed, count, guidance, steps)
+        return list(drawn), [frames[-1] for frames in drawn.values()]
 
     _for_scripts(
-        generate, inputs, [gr.File(visible=False, file_count="multiple")],
-        "Draws an image: a file for each step, the last being the image.",
+        generate, inputs, [gr.JSON(visible=False), gr.File(visible=False, file_count="multiple")],
+        "Draws images of a prompt: their seeds, and a file for each.",
     )  # fmt: skip
+
+
+def _generate_controls(handlers: Handlers) -> tuple[gr.Textbox, gr.Number, gr.Slider, gr.Slider, gr.Radio]:
+    """Prompt, seed, number of images, guidance scale and steps."""
+    prompt = gr.Textbox(
+        label="What to draw",
+        placeholder=PROMPT,
+        max_length=MAX_LETTERS,
+        elem_id="prompt",
+    )
+    seed = gr.Number(
+        0,
+        label="Seed",
+        info="Of the first image; the others have the seeds after it",
+        precision=0,
+        minimum=0,
+        maximum=MAX_SEED,
+    )
+    count = gr.Slider(
+        1,
+        MAX_CANDIDATES,
+        value=CANDIDATES,
+        step=1,
+        label="Images",
+        info="To choose from; set 1 and a seed to draw one of them again",
+    )
+    guidance = gr.Slider(
+        0,
+        MAX_GUIDANCE,
+        value=handlers.config.sampler.guidance_scale,
+        step=0.5,
+        label="Guidance scale",
+        info="How strongly the image follows the words",
+    )
+    steps = gr.Radio(IMAGE_STEPS, value=handlers.default_steps, label="Steps")
+    return prompt, seed, count, guidance, steps
 
 
 def _how_tab(handlers: Handlers, rate: Rate, found: gr.State, tab: gr.Tab) -> None:

@@ -18,8 +18,8 @@ figcaption { font-size: .875rem; color: var(--body-text-color-subdued); margin-t
 .prose figure.large img { width: auto; max-width: 100%; max-height: 60vh; margin: 0 auto; }
 .prose h2 { font-size: 1rem !important; font-weight: 600; margin: .75rem 0 .5rem !important;
   overflow-wrap: anywhere; }
-ul.examples, ul.phrases, ul.strip, figure.plot ul { list-style: none; margin: 0; padding: 0; }
-ul.examples li, ul.phrases li, ul.strip li { margin: 0; min-width: 0; }
+ul.examples, ul.phrases, ul.candidates, ul.strip, figure.plot ul { list-style: none; margin: 0; padding: 0; }
+ul.examples li, ul.phrases li, ul.candidates li, ul.strip li { margin: 0; min-width: 0; }
 ul.examples { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); }
 ul.examples button { width: 100%; height: 100%; padding: .375rem; text-align: left; cursor: pointer;
   border: 1px solid var(--border-color-primary); border-radius: 6px; color: var(--body-text-color);
@@ -52,6 +52,7 @@ figure.medium { max-width: 260px; }
 @keyframes appear { from { opacity: 0; } to { opacity: 1; } }
 @media (prefers-reduced-motion: reduce) { .prose figure.large .frames img { animation: none; } }
 ul.strip { display: grid; gap: .5rem; grid-template-columns: repeat(4, 1fr); }
+ul.candidates { display: grid; gap: .5rem; grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); }
 ul.strip.four { grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); }
 figure.plot { max-width: 560px; }
 figure.plot svg { width: 100%; height: auto; }

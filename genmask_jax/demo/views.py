@@ -80,16 +80,21 @@ DETAILS = (
 DRAWN = (
     PICTURE
     + """
-<figure class="large">
-  <a class="frames" href="{{ frames[-1] | url }}" target="_blank">
-  {% for frame in chosen %}
-    <img src="{{ frames[frame] | url }}" alt="{{ 'Drawn: ' + prompt if loop.last }}"
-      style="animation-delay: {{ loop.index0 * seconds }}s">
-  {% endfor %}
-  </a>
-  <figcaption>{{ prompt }}</figcaption>
-</figure>
-<h2>What the model expects the image to be after each step</h2>
+<h2>{{ prompt }}</h2>
+<ul class="candidates">
+{% for seed, frames in candidates %}
+  <li><figure class="large">
+    <a class="frames" href="{{ frames[-1] | url }}" target="_blank">
+    {% for frame in chosen %}
+      <img src="{{ frames[frame] | url }}" alt="{{ 'Drawn with seed ' ~ seed ~ ': ' ~ prompt if loop.last }}"
+        style="animation-delay: {{ loop.index0 * seconds }}s">
+    {% endfor %}
+    </a>
+    <figcaption>seed {{ seed }}</figcaption></figure></li>
+{% endfor %}
+</ul>
+{% set seed, frames = candidates[0] %}
+<h2>What the model expects the image of seed {{ seed }} to be after each step</h2>
 <ul class="strip">
 {% for frame in chosen %}
   <li><figure>{{ picture(frames[frame], "After step " ~ (frame + 1)) }}
@@ -204,10 +209,14 @@ def details(shown: Shown, noises: int) -> str:
     )
 
 
-def drawn(frames: Sequence[str], prompt: str, shown: int) -> str:
-    """An image that emerges from `shown` of its frames (paths), and these beside one another."""
-    chosen = sorted(set(np.linspace(0, len(frames) - 1, shown).round().astype(int).tolist()))
-    return _render(DRAWN, frames=frames, chosen=chosen, prompt=prompt, seconds=FRAME_SECONDS)
+def drawn(candidates: Mapping[int, Sequence[str]], prompt: str, shown: int) -> str:
+    """Images that emerge from `shown` of their frames, and these of the first image beside one another.
+
+    `candidates`: paths of the frames of each image, by seed; all have as many.
+    """
+    images = list(candidates.items())
+    chosen = sorted(set(np.linspace(0, len(images[0][1]) - 1, shown).round().astype(int).tolist()))
+    return _render(DRAWN, candidates=images, chosen=chosen, prompt=prompt, seconds=FRAME_SECONDS)
 
 
 def noise(pictures: Mapping[str, str], phrase: str, t: float) -> str:

@@ -207,11 +207,13 @@ def test_a_run_can_be_stopped(tab, handlers, monkeypatch):
 
 
 @pytest.mark.parametrize("tab", [1280, 390], indirect=True)
-def test_an_image_emerges_and_noise_is_shown(tab, handlers):
+def test_images_emerge_and_noise_is_shown(tab, handlers):
     tab.get_by_role("tab", name="Generate").click()
     tab.locator("#prompt textarea").fill("a red star")
     tab.keyboard.press("Enter")
-    tab.get_by_alt_text("Drawn: a red star").wait_for()
+    tab.get_by_alt_text("Drawn with seed 0: a red star").wait_for()
+    seeds = tab.locator("#drawn figcaption").filter(has_text=re.compile(r"^seed \d+$"))
+    assert seeds.all_inner_texts() == ["seed 0", "seed 1", "seed 2", "seed 3"]
     steps = tab.locator("#drawn figcaption").filter(has_text=re.compile(r"^\d+ of \d+$"))
     assert steps.count() == min(8, handlers.default_steps)
     tab.get_by_role("tab", name="How it works").click()

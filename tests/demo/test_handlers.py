@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from genmask_jax.data.refershapes.source import ReferShapesSegment
+from genmask_jax.data.refershapes.styles import VARIED
 from genmask_jax.demo import limits
+from genmask_jax.demo.handlers import EXAMPLE_SIDE, Handlers
 from genmask_jax.demo.noise import spread
 from genmask_jax.errors import UserError
 from genmask_jax.images import to_model_size
@@ -92,6 +95,15 @@ def test_files_of_old_results_are_deleted(handlers, found, monkeypatch):
     assert pathlib.Path(handlers.examples[0][0]).exists()
 
 
+def test_examples_are_scenes_in_the_style_that_the_model_was_trained_on(handlers):
+    data = dataclasses.replace(handlers.config.data, scenes="varied")
+    other = Handlers(handlers.segmenter.networks, dataclasses.replace(handlers.config, data=data))
+    source = ReferShapesSegment("test", EXAMPLE_SIDE, data.seed, VARIED)
+    for i, (path, phrases) in enumerate(other.examples):
+        np.testing.assert_array_equal(pixels(path), source[i]["image"])
+        assert phrases.startswith(source[i]["text"])
+
+
 def test_files_that_are_no_images_are_named(handlers, tmp_path):
     (tmp_path / "x.png").write_text("hello")
     with pytest.raises(UserError, match=r"x\.png cannot be read: it is not an image"):
@@ -100,17 +112,24 @@ def test_files_that_are_no_images_are_named(handlers, tmp_path):
         handlers.segment(None, "a star")
 
 
-def test_images_emerge_step_by_step(handlers):
-    frames = handlers.generate("a red star", 3, 2.0, 5)
-    assert len(frames) == 5
-    whole = handlers.generator("a red star", seed=3, steps=5, guidance_scale=2.0)
-    np.testing.assert_allclose(pixels(frames[-1]), np.asarray(whole), atol=1)
+def test_candidates_emerge_step_by_step_and_each_can_be_drawn_again(handlers):
+    drawn = handlers.generate("a red star", 3, 2, 2.0, 5)
+    assert list(drawn) == [3, 4]
+    for seed, frames in drawn.items():
+        assert len(frames) == 5
+        whole = handlers.generator("a red star", seed=seed, steps=5, guidance_scale=2.0)
+        np.testing.assert_allclose(pixels(frames[-1]), np.asarray(whole), atol=1)
+    again = handlers.generate("a red star", 4, 1, 2.0, 5)
+    np.testing.assert_array_equal(pixels(again[4][-1]), pixels(drawn[4][-1]))
     for wrong in (
-        ("", 0, 1.0, 5),
-        ("a", -1, 1.0, 5),
-        ("a", None, 1.0, 5),
-        ("a", 0, 99.0, 5),
-        ("a", 0, 1.0, 7),
+        ("", 0, 4, 1.0, 5),
+        ("a", -1, 4, 1.0, 5),
+        ("a", None, 4, 1.0, 5),
+        ("a", limits.MAX_SEED, 2, 1.0, 5),
+        ("a", 0, 0, 1.0, 5),
+        ("a", 0, limits.MAX_CANDIDATES + 1, 1.0, 5),
+        ("a", 0, 4, 99.0, 5),
+        ("a", 0, 4, 1.0, 7),
     ):
         with pytest.raises(UserError):
             handlers.generate(*wrong)

@@ -38,10 +38,12 @@ def test_segmenting_gives_numbers_and_files(client, handlers):
     np.testing.assert_array_equal(rle.decode(counts, found.masks[0].shape), found.masks[0])
 
 
-def test_generating_gives_a_file_for_each_step(client):
-    frames = client.predict("a red star", 1, 1.5, 5, api_name="/generate")
-    assert len(frames) == 5
-    assert Image.open(frames[-1]).mode == "RGB"
+def test_generating_gives_the_seed_and_the_file_of_each_image(client, handlers):
+    seeds, images = client.predict("a red star", 1, 3, 1.5, 5, api_name="/generate")
+    assert seeds == [1, 2, 3]
+    for seed, image in zip(seeds, images, strict=True):
+        frames = handlers.generate("a red star", seed, 1, 1.5, 5)[seed]
+        np.testing.assert_array_equal(np.asarray(Image.open(image)), np.asarray(Image.open(frames[-1])))
 
 
 def test_bad_input_is_said_and_cannot_be_code(client, tmp_path):
@@ -54,7 +56,7 @@ def test_bad_input_is_said_and_cannot_be_code(client, tmp_path):
         with pytest.raises(AppError, match=why):
             client.predict(handle_file(image), text, 0.4, api_name="/segment")
     with pytest.raises(AppError):
-        client.predict("a", 0, 1.0, 7, api_name="/generate")
+        client.predict("a", 0, 4, 1.0, 7, api_name="/generate")
 
 
 def test_files_of_the_machine_cannot_be_asked_for(address, tmp_path):

@@ -85,7 +85,7 @@ def test_nothing_that_was_typed_becomes_code():
         views.message(HOSTILE),
         views.overlay(shown(result(HOSTILE))),
         views.details(shown(result(HOSTILE)), 4),
-        views.drawn(["/t/1.png", "/t/2.png"], HOSTILE, 8),
+        views.drawn({0: ["/t/1.png", "/t/2.png"]}, HOSTILE, 8),
         views.noise({"mask": "/t/1.png"}, HOSTILE, 0.5),
         views.examples([("/t/1.png", HOSTILE)]),
     ]
@@ -106,9 +106,12 @@ def test_every_picture_has_a_name():
         names = re.findall(r'<img [^>]*alt="([^"]*)"', page)
         assert len(names) == page.count("<img ")
         assert all(names)
-    steps = views.drawn([f"/t/{i}.png" for i in range(20)], "a star", 8)
+    drawn = {seed: [f"/t/{seed}_{i}.png" for i in range(20)] for seed in (7, 8)}
+    steps = views.drawn(drawn, "a star", 8)
     assert re.findall(r"\d+ of 20", steps) == [f"{i} of 20" for i in (1, 4, 6, 9, 12, 15, 17, 20)]
-    assert steps.count('alt="Drawn: a star"') == 1  # of frames on top of one another, the last
+    for seed in drawn:
+        assert steps.count(f'alt="Drawn with seed {seed}: a star"') == 1  # of frames in one place, the last
+        assert f"<figcaption>seed {seed}</figcaption>" in steps
 
 
 def test_the_plot_of_densities_names_its_lines():
