@@ -1,0 +1,172 @@
+"""Scores the model in the package and writes its card, `genmask_jax/pretrained/refershapes/README.md`.
+
+    python docs/write_card.py --run=runs/box
+
+--run is the training run that the model was exported from; its records say how long it was trained,
+and on what machines. Masks are scored on 512 scenes of each set, images on 192 prompts, with the model's own sampler.
+Scores stay in --workdir, one folder for each set; sets that are already there are not scored again.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+from etils import epath
+
+from genmask_jax.config import TrainConfig
+from genmask_jax.evaluation.on_scenes import score_scenes
+from genmask_jax.evaluation.scoring import Scoring
+from genmask_jax.pretrained import BOX
+from genmask_jax.runs import read_config
+
+MODEL = "refershapes"
+SETS = {
+    "varied": ("varied", "test"),
+    "val": ("varied", "val"),
+    "muted": ("muted", "test"),
+    "hand_drawn": ("varied", "hand_drawn"),
+}
+"""Scores by name: `config.data.scenes`, split."""
+COUNT, IMAGES = 512, 192
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--run", required=True, type=pathlib.Path, help="directory of the training run")
+    parser.add_argument("--workdir", default="runs/card", type=pathlib.Path, help="where scores are written")
+    arguments = parser.parse_args()
+    folder = BOX / MODEL
+    config = read_config(TrainConfig, folder)
+    scores = {name: score(config, name, arguments.workdir) for name in SETS}
+    size = sum(path.stat().st_size for path in pathlib.Path(folder).rglob("*") if path.suffix != ".md")
+    card = write(config, scores, describe_training(arguments.run), size)
+    (folder / "README.md").write_text(card)
+
+
+def score(config: TrainConfig, name: str, workdir: pathlib.Path) -> dict[str, Any]:
+    """The metrics of one set; those that an earlier call has written are read."""
+    scenes, split = SETS[name]
+    written = workdir / name / "metrics.json"
+    if not written.exists():
+        data = dataclasses.replace(config.data, scenes=scenes)
+        scoring = Scoring(MODEL, "last", config.sampler, 32, 0, 1, str(written.parent))
+        score_scenes(scoring, data, split, count=COUNT, num_images=IMAGES, choose_no_target=False)
+    return json.loads(written.read_text())
+
+
+def describe_training(run: pathlib.Path) -> str:
+    """Steps, examples and processors of a run, from its records."""
+    sessions = [json.loads(line) for line in (run / "sessions.jsonl").read_text().splitlines()]
+    machines = sorted({f"{one['cores']} x {one['processor']}" for one in sessions})
+    loop = read_config(TrainConfig, epath.Path(run)).loop
+    examples = loop.num_steps * loop.global_batch_size // 2
+    return (
+        f"{loop.num_steps:,} steps, {examples:,} masks and as many images, "
+        f"in {len(sessions)} sessions on {' and '.join(machines)}"
+    )
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; all columns but the first are numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def masks_table(metrics: dict[str, Any]) -> str:
+    groups = {"**all**": metrics, **metrics["groups"]}
+    keys = ("mIoU", "oIoU", "P@0.5")
+    rows = [[name, str(of["count"]), *(f"{of[key]:.3f}" for key in keys)] for name, of in groups.items()]
+    return table(["expressions", "scenes", "mIoU", "oIoU", "IoU >= 0.5"], rows)
+
+
+def images_table(scores: dict[str, Any]) -> str:
+    rows = []
+    for name in ("varied", "val", "muted"):
+        alone, whole = scores[name]["generation"], scores[name]["scenes"]
+        rows.append([name, percent(alone["share_right"]), percent(whole["share_right"])])
+    return table(["prompts", '"a COLOUR SHAPE"', "whole prompts"], rows)
+
+
+def absent_table(scores: dict[str, Any]) -> str:
+    rows = []
+    for name in ("val", "varied", "hand_drawn"):
+        found = scores[name]["absent"]
+        rows.append([name, percent(found["absent_reported"]), percent(found["present_found"])])
+    return table(["scenes", "absent objects reported as absent", "present objects found"], rows)
+
+
+def write(config: TrainConfig, scores: dict[str, Any], training: str, size: int) -> str:
+    """The text of the card.
+
+    Args:
+        config: the model's.
+        scores: metrics of each of SETS.
+        training: from `describe_training`.
+        size: of the model, in bytes.
+    """
+    varied = scores["varied"]
+    alone, whole, swapped = varied["generation"], varied["scenes"], varied["swapped"]
+    by_kind = ", ".join(f"{kind} {percent(right)}" for kind, right in alone["kinds"].items())
+    sampler = config.sampler
+    return f"""# {MODEL}
+
+Finds and draws coloured shapes at 64 px: the objects of *ReferShapes*, on any plain, striped or shaded background.
+It shows what a GenMask model does without training one.
+
+    python launch/sample.py --image=IMAGE --text="the small star on the left" --out=runs/out
+    python launch/sample.py --text="a red star" --out=runs/out
+
+- **Data:** ReferShapes, drawn by this package (`genmask_jax/data/refershapes/`): no photographs, no downloads.
+- **Licence:** that of the package (Apache License 2.0).
+- **Weights:** EMA, float16; {size / 1e6:.1f} MB with the VAE.
+- **Training:** {training}. Seed {config.seed}.
+- **Sampler:** {sampler.image_steps} steps, guidance scale {sampler.guidance_scale:g} and shift {sampler.shift:g} for images; mask threshold
+  {sampler.mask_threshold:g}. An object is reported as absent if its mask covers less than {sampler.no_target_area:g} of the image, or
+  has a score below {sampler.no_target_score:g}.
+
+`configs/{config.name}.py` has the commands that trained it. This card was written by
+`python docs/write_card.py --run=runs/box` (version {varied["version"]}); {COUNT} scenes of each set, one pass per mask.
+
+## Masks
+
+Varied scenes of the test split (swapped prompts: mIoU {swapped["mIoU_named"]:.3f} with the object that is named,
+{swapped["mIoU_original"]:.3f} with the original one):
+
+{masks_table(varied)}
+
+Scenes drawn by other code, with Pillow, at 200 to 800 px (`--split=hand_drawn`):
+
+{masks_table(scores["hand_drawn"])}
+
+Muted scenes of the test split (`config.data.scenes="muted"`):
+
+{masks_table(scores["muted"])}
+
+## Objects that are not there
+
+{absent_table(scores)}
+
+## Images
+
+Images that show what the prompt names, and nothing else (`evaluation/shape_rule.py`, `scene_rule.py`);
+{alone["count"]} images of one object and {whole["count"]} of whole prompts.
+
+{images_table(scores)}
+
+By kind, "a COLOUR SHAPE" in varied scenes: {by_kind}.
+
+## Limits
+
+- It knows the words of `instruction/words.txt`; phrases with other words are reported, and their masks mean little.
+- Images are resized to a square of {config.data.size} px, and masks back.
+"""  # noqa: E501 (the card's own lines)
+
+
+if __name__ == "__main__":
+    main()
