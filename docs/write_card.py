@@ -3,7 +3,8 @@
     python docs/write_card.py --run=runs/box
 
 --run is the training run that the model was exported from: its records name the machines, the steps and the
-number of examples. Masks are scored on 512 scenes of each set, images on 192 prompts, with the model's own sampler.
+number of examples. Masks are scored on 512 scenes of each set, images on 192 prompts, by the model's own
+sampler.
 Scores stay in --workdir, one folder for each set; sets that are already there are not scored again.
 """
 
