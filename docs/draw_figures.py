@@ -1,13 +1,14 @@
-"""Draws the figures of docs/method.md, with the model in the package.
+"""Draws the figures of README.md and docs/method.md with the model in the package.
 
 python docs/draw_figures.py
 """
 
 import pathlib
 
+import numpy as np
 from PIL import Image, ImageDraw
 
-from genmask_jax import Segmenter
+from genmask_jax import Generator, Segmenter
 from genmask_jax.config import TimestepsConfig
 from genmask_jax.curves import plot
 from genmask_jax.data.refershapes.source import ReferShapesSegment
@@ -21,9 +22,50 @@ LEVELS = (0.2, 0.5, 0.7, 0.9, 1.0)
 SCENE, SIDE, MARGIN, LABEL, LINE = 1, 128, 8, 190, 26
 COLOURS = ("#3b53c4", "#c2410c", "#3b53c4", "#c2410c")
 DASHES = ("2 3", "2 3", "none", "none")
-"""Of the lines in `draw_laws`: the paper's are dotted."""
+"""Colours and dashes of the lines in `draw_laws`; the paper's are dotted."""
 HIGHEST = 6.0
-"""Density at which the plot is cut off; masks' law has a higher peak."""
+"""Density at which the plot is cut off; the law of masks has a higher peak."""
+PROMPT, SEED = "a large green circle", 2
+"""Of the generated image in `draw_method`."""
+PLACES, BOX = (20, 180, 610), (375, 535)
+"""Left edges of the pictures in `draw_method`, and left and right edge of the transformer's box."""
+
+
+def draw_method() -> None:
+    """Both tasks as one picture: what goes into the transformer, and what comes out."""
+    segmenter = Segmenter.from_pretrained("refershapes")
+    example = ReferShapesSegment("test", 2 * SIDE)[SCENE]
+    result = segmenter(example["image"], example["text"])
+    generated = Generator(segmenter.networks, segmenter.sampler)(PROMPT, seed=SEED)
+    noise = Noise(segmenter.networks)(result.image, result.masks[0], example["text"], 1.0)[0]
+    rows = (
+        ("Segment, 1 pass", example["text"], (result.image, noise, result.masks[0].astype(np.uint8) * 255)),
+        ("Generate, 20 steps", PROMPT, (None, noise, np.asarray(generated))),
+    )
+    height = 72 + SIDE
+    sheet = Image.new("RGB", (PLACES[-1] + SIDE + 20, len(rows) * height + 10), "white")
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle((BOX[0], 44, BOX[1], sheet.height - 20), outline="#3b53c4", width=2)
+    middle = (sum(BOX) // 2, sheet.height // 2)
+    draw.multiline_text(middle, "one\ndiffusion\ntransformer", "#3b53c4", font(), "mm", align="center")
+    for i, (task, text, pictures) in enumerate(rows):
+        top = i * height + 44
+        draw.text((PLACES[0], top - 36), f"{task}:  “{text}”", "black", font())
+        for left, picture, name in zip(PLACES, pictures, ("image", "noise", ("mask", "image")[i]), strict=True):
+            if picture is None:
+                draw.text((left + SIDE // 2, top + SIDE // 2), "(no image)", "#808080", font(), "mm")
+                continue
+            large = Image.fromarray(picture).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            sheet.paste(large, (left, top))
+            draw.text((left + SIDE // 2, top + SIDE + 4), name, "#808080", font(), "ma")
+        for start, end in ((PLACES[1] + SIDE, BOX[0]), (BOX[1], PLACES[2])):
+            _arrow(draw, start + MARGIN, end - MARGIN, top + SIDE // 2)
+    sheet.save(FIGURES / "method.png", optimize=True)
+
+
+def _arrow(draw: ImageDraw.ImageDraw, start: int, end: int, y: int) -> None:
+    draw.line((start, y, end, y), "black", 2)
+    draw.polygon([(end, y), (end - 9, y - 5), (end - 9, y + 5)], "black")
 
 
 def draw_noise() -> None:
@@ -47,7 +89,7 @@ def draw_noise() -> None:
 
 
 def draw_laws() -> None:
-    """Where the paper's laws and those of the package's model draw noise levels."""
+    """Densities of the noise levels that the paper and the package's model draw in training."""
     ours = load("refershapes")[1].timesteps
     paper = TimestepsConfig(segment=Law("long_tail"), generate=Law("logit_normal"))
     both = {"in the paper": densities(paper), "of the model in the package": densities(ours)}
@@ -77,6 +119,7 @@ def draw_laws() -> None:
 
 if __name__ == "__main__":
     FIGURES.mkdir(exist_ok=True)
+    draw_method()
     draw_noise()
     draw_laws()
     print(*sorted(map(str, FIGURES.iterdir())), sep="\n")
