@@ -130,7 +130,8 @@ def test_the_commands_of_a_page_run(page, world):
 
 def python_of(page: pathlib.Path) -> str:
     """All Python of a page, block after block as one program."""
-    blocks = [block for block in code_blocks(page) if re.match(r"(from|import|segmenter) ?", block)]
+    start = r"(from|import|for|segmenter|generator|result|images?)\b"
+    blocks = [block for block in code_blocks(page) if re.match(start, block)]
     return "\n".join(blocks)
 
 
