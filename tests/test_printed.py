@@ -30,7 +30,7 @@ COMMAND = re.compile(r"(?:/usr/bin/time -v )?(?:\.venv/bin/)?python launch/(\w+)
 STANDS_FOR = {
     "RAW": "raw/refer", "REASONSEG": "raw/reasonseg", "COCO": "raw/coco", "MY_IMAGES": "my_images",
     "DIR": "runs/dir", "SEED": "1", "SHARE": "0.5", "A": "0.01", "PASSES": "2", "NAME": "muon",
-    "RATE": "1e-3", "STEPS": "2", "AREA": "0", "SCORE": "0.9",
+    "RATE": "1e-3", "STEPS": "2", "T": "0.01", "AREA": "0", "SCORE": "0.9",
 }  # fmt: skip
 """Values of what a page leaves to the reader."""
 
