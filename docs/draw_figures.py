@@ -32,7 +32,7 @@ PLACES, BOX = (20, 180, 610), (375, 535)
 
 
 def draw_method() -> None:
-    """Both tasks as one picture: what goes into the transformer, and what comes out."""
+    """The inputs and the output of the transformer for both tasks."""
     segmenter = Segmenter.from_pretrained("refershapes")
     example = ReferShapesSegment("test", 2 * SIDE)[SCENE]
     result = segmenter(example["image"], example["text"])
@@ -51,7 +51,8 @@ def draw_method() -> None:
     for i, (task, text, pictures) in enumerate(rows):
         top = i * height + 44
         draw.text((PLACES[0], top - 36), f"{task}:  “{text}”", "black", font())
-        for left, picture, name in zip(PLACES, pictures, ("image", "noise", ("mask", "image")[i]), strict=True):
+        names = ("image", "noise", ("mask", "image")[i])
+        for left, picture, name in zip(PLACES, pictures, names, strict=True):
             if picture is None:
                 draw.text((left + SIDE // 2, top + SIDE // 2), "(no image)", "#808080", font(), "mm")
                 continue

@@ -1,10 +1,10 @@
-"""Draws the contact sheets of docs/your_photographs.md: small folders as the tools write them, inspected.
+"""Draws the contact sheets of docs/your_photographs.md from small folders in the layouts of common tools.
 
     python docs/draw_layouts.py
-    python docs/draw_layouts.py --out=SHEETS --keep=RAW     # keeps the folders that were inspected in RAW
+    python docs/draw_layouts.py --out=SHEETS --keep=RAW     # also keeps the folders, in RAW
 
-The photographs are drawn: a road, a car and a tree. LAYOUTS has a function for each tool; the tests read what
-these write, and compare masks with the shapes that were drawn.
+The images show a drawn road, car and tree. LAYOUTS has a function that writes each layout; the tests read
+these folders and compare masks with the drawn shapes.
 """
 
 import argparse
@@ -29,14 +29,14 @@ COLOURS = {"road": (96, 96, 104), "car": (200, 44, 52), "tree": (40, 130, 62)}
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A photograph: its name without a suffix, its split, and a polygon for each object, (x, y) in pixels."""
+    """An image: its name without a suffix, its split, and a polygon for each object, (x, y) in pixels."""
 
     name: str
     split: str
     polygons: dict[str, list[tuple[int, int]]]
 
     def image(self) -> Image.Image:
-        """The photograph, RGB."""
+        """The image, RGB."""
         rows = np.linspace((150, 190, 235), (216, 226, 240), HEIGHT)
         image = Image.fromarray(np.tile(rows[:, None], (1, WIDTH, 1)).astype(np.uint8))
         for name, points in self.polygons.items():
@@ -44,13 +44,13 @@ class Scene:
         return image
 
     def mask(self, name: str) -> np.ndarray:
-        """Where the object is, bool `[H, W]`."""
+        """The object's mask, bool `[H, W]`."""
         image = Image.new("L", (WIDTH, HEIGHT))
         ImageDraw.Draw(image).polygon(self.polygons[name], fill=1)
         return np.asarray(image) == 1
 
     def numbers(self, first: int = 0) -> np.ndarray:
-        """Class numbers, uint8 `[H, W]`: the first class is `first`, the sky 255, or 0 if `first` is 1."""
+        """Class numbers, uint8 `[H, W]`, from `first` on. The sky is 255, or 0 if `first` is 1."""
         numbers = np.full((HEIGHT, WIDTH), 0 if first else 255, np.uint8)
         for i, name in enumerate(CLASSES, first):
             numbers[self.mask(name)] = i
@@ -58,7 +58,7 @@ class Scene:
 
 
 def scenes(count: int = 3) -> list[Scene]:
-    """Photographs, the last of which is held out."""
+    """Images, the last of which is in the val split."""
     found = []
     for i in range(count):
         top, left, right = 30 + i % 3, 6 + 9 * i, 40 - 11 * i % 30
@@ -95,7 +95,7 @@ def masks(raw: pathlib.Path, some: list[Scene]) -> None:
 
 
 def _class_maps(image: str, label: str, lists: str = "") -> Callable[[pathlib.Path, list[Scene]], None]:
-    """Class numbers in files of their own; the paths have {split} and {name}."""
+    """A writer of class maps; the paths may contain {split} and {name}."""
 
     def write(raw: pathlib.Path, some: list[Scene]) -> None:
         for one in some:
@@ -149,7 +149,7 @@ def coco_content(some: list[Scene], file_name: str = "{name}.jpg") -> dict[str, 
 def _coco(
     json_file: str, image: str, file_name: str = "{name}.jpg"
 ) -> Callable[[pathlib.Path, list[Scene]], None]:
-    """COCO's JSON, for each split if its path has {split}; the path of an image has {split} and {name}."""
+    """A writer of COCO JSON, one file per split if its path contains {split}."""
 
     def write(raw: pathlib.Path, some: list[Scene]) -> None:
         for split in ("train", "val") if "{" in json_file else ("",):
@@ -163,7 +163,7 @@ def _coco(
 
 
 def labelme(raw: pathlib.Path, some: list[Scene], images: str = "", labels: str = "") -> None:
-    """labelme's JSON beside each image, or in a folder of its own."""
+    """labelme's JSON next to each image, or in another folder."""
     for one in some:
         save(raw / images / f"{one.name}.jpg", one.image())
         shapes = [
@@ -226,11 +226,11 @@ LAYOUTS: dict[str, Callable[[pathlib.Path, list[Scene]], None]] = {
     "label_studio": label_studio,
     "metadata": metadata,
 }
-"""What writes a folder, by the layout."""
+"""Functions that write a folder, by the name of the layout."""
 
 
 SHOWN = 1
-"""Files of a folder that end in the same way and are shown in its tree."""
+"""Number of files with the same ending that a tree shows per folder."""
 
 
 def tree(folder: pathlib.Path, indent: str = "") -> Iterator[str]:
@@ -263,11 +263,11 @@ SAMPLES = {
     "label_studio": "project-1-at-2026-01-31.json",
     "metadata": "train/metadata.jsonl",
 }
-"""The file of which the page shows an annotation, by the layouts whose sheet it shows."""
+"""The annotation file that the page quotes, by layout; these layouts also have a contact sheet."""
 
 
 def sample(raw: pathlib.Path, name: str) -> str:
-    """What the page shows of a layout's annotations: the first object of a JSON file, or the first lines."""
+    """The annotation that the page quotes: the first object of a JSON file, or the first lines."""
     text = (raw / SAMPLES[name]).read_text()
     if name in ("coco", "labelme", "label_studio"):
         content = json.loads(text)

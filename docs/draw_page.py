@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/demo.md: the page with the model in the package, in Chromium.
+"""Takes the screenshots of docs/demo.md: the web page with the packaged model, in Chromium.
 
 python docs/draw_page.py        # needs the extra test, and Chromium on the PATH
 """
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def draw(tab: Page, name: str) -> None:
-    """Writes the three tabs' pictures at one width."""
+    """Saves a screenshot of each of the three tabs, at one width."""
     tab.locator("ul.examples button").nth(1).click()
     tab.locator("#overlay img").wait_for()
     save(tab, f"demo_segment_{name}.png")
@@ -56,7 +56,7 @@ def draw(tab: Page, name: str) -> None:
 
 
 def save(tab: Page, name: str) -> None:
-    """Writes a picture of the whole page, once it has come to rest."""
+    """Saves a screenshot of the whole page after its animations."""
     tab.wait_for_timeout(4000)
     tab.evaluate("document.activeElement.blur()")
     tab.screenshot(path=DOCS / name, full_page=True)

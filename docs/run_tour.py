@@ -1,4 +1,4 @@
-"""Runs docs/tour.ipynb and keeps its outputs, without logs.
+"""Runs docs/tour.ipynb and saves its outputs in it, without logs.
 
 python docs/run_tour.py        # needs the extra test
 """
@@ -19,7 +19,7 @@ def main() -> None:
 
 
 def without_logs(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """The notebook without what goes to stderr, timestamps, and second encodings of pictures."""
+    """The notebook without stderr, timestamps and duplicate encodings of pictures."""
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         outputs = cell.get("outputs", [])

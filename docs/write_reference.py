@@ -1,4 +1,4 @@
-"""Writes docs/reference/: the config from its dataclasses, the commands from their own help.
+"""Writes docs/reference/: config fields from dataclasses, commands from their help, Python from docstrings.
 
     python docs/write_reference.py
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def config_page() -> str:
-    """Every dataclass that a config holds: what it is, and a table of its fields."""
+    """The docstring of every dataclass in a config, and a table of its fields."""
     parts = [
         "# Config",
         "A config is a file `configs/NAME.py`, whose `get_config()` returns one of these dataclasses "
@@ -52,7 +52,7 @@ def config_page() -> str:
 
 
 def _dataclass(kind: Any, prefix: str, done: set[type]) -> list[str]:
-    """Docstring and table of a dataclass, then those of the dataclasses in it that are new."""
+    """Docstring and table of a dataclass, then those of nested dataclasses that are not in `done`."""
     said, notes = _docstring(kind)
     rows = ["| field | type | default | |", "|---|---|---|---|"]
     nested = []
@@ -74,7 +74,7 @@ def _dataclass(kind: Any, prefix: str, done: set[type]) -> list[str]:
 
 
 def _docstring(kind: Any) -> tuple[str, dict[str, str]]:
-    """The text of a docstring, and what it says of each field."""
+    """The text of a docstring without its fields, and the description of each field."""
     text = inspect.getdoc(kind) or ""
     names = {field.name for field in dataclasses.fields(kind)}
     said, notes, current = [], {}, []
@@ -115,7 +115,7 @@ def commands_page() -> str:
 
 @functools.cache
 def _help(script: pathlib.Path, *command: str) -> str:
-    """What --help prints. Scripts with absl's flags, which are the process's, have processes of their own."""
+    """The output of --help. Scripts with absl flags, which are global, run in a separate process."""
     source = (DOCS.parent / "genmask_jax" / "commands" / script.name).read_text()
     if "absl import flags" in source:
         done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
