@@ -119,7 +119,7 @@ def test_finetune_resumes_only_what_is_there_and_says_how_to_go_on(tmp_path, mon
             finetune.call("train")
         last = capsys.readouterr().out.splitlines()[-1]
         assert last.startswith("finetune: ")
-        assert last.endswith("the same finetune command, without --resume, goes on from here")
+        assert last.endswith("he finetune command, without --resume; finished steps are skipped")
 
 
 def test_an_export_that_fails_prints_no_progress_and_leaves_no_folder(tmp_path, capsys):

@@ -56,7 +56,7 @@ def test_a_folder_becomes_a_model_in_one_command(raw, tmp_path):
     for part in (
         "read as masks: 20 images",
         "1.0.0/examples.png",
-        "the VAE of refershapes on the val images",
+        "the VAE of refershapes on val images",
         "Now try:",
     ):
         assert part in done.stdout

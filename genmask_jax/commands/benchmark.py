@@ -6,14 +6,14 @@
     python launch/benchmark.py input_pipeline --config=configs/genmask_tiny.py
     python launch/benchmark.py instruction --size=vl_7b --layers=1 --peer=transformers
 
-train_step: seconds for forward, backward and AdamW of the DiT alone, compared with a peer.
-instruction: Qwen2.5-VL with its whole vision tower and --layers layers of its language model, with random
-weights: reading an image and a text, and writing text.
-sampler: masks end to end (VAE encoder, one pass of the DiT, VAE decoder), with random bfloat16 weights.
+train_step: forward, backward and AdamW of the DiT alone, compared with a peer.
+instruction: Qwen2.5-VL with random weights, its whole vision tower and --layers layers of its language model:
+encoding an image and a text, and generating text.
+sampler: a mask end to end (VAE encoder, one pass of the DiT, VAE decoder), with random bfloat16 weights.
 vae: Wan 2.1's VAE alone, with random weights.
-input_pipeline: examples per second of a config's input pipeline, compared with its training step, and with
-reading JPEGs from ArrayRecords.
-Each benchmark prints a table and, last, one line of JSON.
+input_pipeline: examples per second of a config's input pipeline, of its training step, and of reading JPEGs
+from ArrayRecords.
+Each benchmark prints a table and a last line of JSON.
 """
 
 import argparse
@@ -28,14 +28,16 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     step = commands.add_parser("train_step", help="seconds per training step", allow_abbrev=False)
     step.add_argument("--size", default="8x384", help="tiny, s, b, l, xl, or DEPTHxWIDTH (default: 8x384)")
-    step.add_argument("--peer", choices=["diffusers"], help="peer to compare with (the extra test)")
+    step.add_argument("--peer", choices=["diffusers"], help="library to compare with (needs the extra test)")
     step.add_argument("--batch_size", type=positive, default=4)
-    step.add_argument("--frames", type=positive, choices=[1, 2], default=1, help="2: timesteps (t, 0)")
-    step.add_argument("--height", type=positive, default=32, help="of the latents (default: 32)")
-    step.add_argument("--width", type=positive, default=64, help="of the latents (default: 64)")
+    step.add_argument(
+        "--frames", type=positive, choices=[1, 2], default=1, help="2: also a clean frame with timestep 0"
+    )
+    step.add_argument("--height", type=positive, default=32, help="height of the latents (default: 32)")
+    step.add_argument("--width", type=positive, default=64, help="width of the latents (default: 64)")
     step.add_argument("--text_tokens", type=positive, default=128)
     step.add_argument("--text_dim", type=positive, default=384)
-    step.add_argument("--rounds", type=positive, default=4, help="number of turns of three steps each")
+    step.add_argument("--rounds", type=positive, default=4, help="rounds of three steps each (default: 4)")
     step.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     step.add_argument(
         "--remat",
@@ -57,16 +59,20 @@ def main() -> None:
     data.add_argument(
         "--config", required=True, help="a training config: a file, or a name such as genmask_tiny"
     )
-    data.add_argument("--vae", help="directory of a VAE, instead of the config's")
+    data.add_argument("--vae", help="directory of a VAE; the config's by default")
     data.add_argument("--jpeg_size", type=positive, default=512, help="side in pixels (default: 512)")
-    data.add_argument("--seconds", type=positive, default=10, help="to read each source for (default: 10)")
+    data.add_argument(
+        "--seconds", type=positive, default=10, help="seconds to read each source (default: 10)"
+    )
     read = commands.add_parser("instruction", help="seconds and memory for Qwen", allow_abbrev=False)
     read.add_argument("--size", default="vl_7b", choices=SIZES)
     read.add_argument("--layers", type=positive, default=1, help="layers of the language model (default: 1)")
     read.add_argument("--image_size", type=positive, default=504, help="side in pixels (default: 504)")
     read.add_argument("--batch_size", type=positive, default=1)
     read.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16"])
-    read.add_argument("--peer", choices=["transformers"], help="peer to compare with (the extra test)")
+    read.add_argument(
+        "--peer", choices=["transformers"], help="library to compare with (needs the extra test)"
+    )
     read.add_argument("--repeats", type=positive, default=3)
     arguments = cli.parse(parser)
     cli.suit_cpu()
@@ -83,7 +89,7 @@ def positive(text: str) -> int:
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    """Runs the benchmark that the flags name. Raises UserError."""
+    """Runs the chosen benchmark. Raises UserError."""
     from genmask_jax.benchmarks import input_pipeline, instruction, sampler, train_step, vae
     from genmask_jax.benchmarks.instruction import EncoderWorkload
     from genmask_jax.benchmarks.workload import Workload, parse_size

@@ -1,13 +1,13 @@
-"""Compiles a run for TPUs or GPUs that are not here: does it fit, and roughly how fast is it?
+"""Compiles a run for TPUs or GPUs that this machine does not have: does it fit, and how fast is it roughly?
 
     pip install "genmask-jax[tpu]"      # or genmask-jax[gpu]
     python launch/compile.py --config=configs/genmask_l.py --topology=v5e:16x16 --config.mesh.fsdp=16
     python launch/compile.py --config=configs/genmask_l.py --topology=h100:4x8 --config.mesh.fsdp=8
 
-Their own compiler compiles the real training step (or the sampler, with --program=mask_sampler or
-image_sampler). Weights need not be here: published shapes stand in for them. Times are estimates: a roofline
-over the compiled program, without the network between slices. Prints a table and, last, one line of JSON.
---search tries meshes and, for each, gradient checkpointing policies, and ranks them.
+Compiles the real training step (or a sampler, with --program=mask_sampler or image_sampler) with the compiler
+of the device. Weights are not needed; published shapes replace missing ones. Times are estimates: a roofline
+over the compiled program, without the network between slices. Prints a table and a last line of JSON.
+--search tries meshes and gradient checkpointing policies, and ranks them.
 """
 
 import dataclasses
@@ -23,14 +23,14 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A training config: a file, or a name such as genmask_tiny."
 )
 TOPOLOGY = flags.DEFINE_string(
-    "topology", None, "Such as v5e:16x16, v6e:1x1, h100:8, h100:4x8.", required=True
+    "topology", None, "Devices, such as v5e:16x16, v6e:1x1, h100:8, h100:4x8.", required=True
 )
 PROGRAM = flags.DEFINE_enum(
-    "program", "train_step", ["train_step", "mask_sampler", "image_sampler"], "What to compile."
+    "program", "train_step", ["train_step", "mask_sampler", "image_sampler"], "Program to compile."
 )
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Of a sampler.", lower_bound=1)
-SLICES = flags.DEFINE_integer("slices", 1, "How many such slices there are.", lower_bound=1)
-SEARCH = flags.DEFINE_bool("search", False, "Try meshes and gradient checkpointing, minutes each; rank them.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Batch size of a sampler.", lower_bound=1)
+SLICES = flags.DEFINE_integer("slices", 1, "Number of such slices.", lower_bound=1)
+SEARCH = flags.DEFINE_bool("search", False, "Rank meshes and gradient checkpointing policies (minutes each).")
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
 
     config = from_config_dict(TrainConfig, CONFIG.value, file=cli.config_flag())
     generation, shape, _ = parse_topology(TOPOLOGY.value)
-    jax.config.update("jax_platforms", "cpu")  # what is not compiled runs here
+    jax.config.update("jax_platforms", "cpu")  # everything else runs on this machine
     chip = find_chip(generation, shape)
     devices = describe_devices(generation, shape, SLICES.value)
     title = f"{CONFIG.value.name}, {PROGRAM.value}, {TOPOLOGY.value}"
@@ -68,7 +68,7 @@ def main() -> None:
         print(json.dumps(dataclasses.asdict(found)))
         return
     if PROGRAM.value != "train_step":
-        raise UserError("--search is for the training step; samplers have no gradient checkpointing")
+        raise UserError("--search is only for train_step; samplers have no gradient checkpointing")
     every = []
     for one in search(config, len(devices), SLICES.value, compile_):
         print(f"{one.name}: {verdict(one.estimate)}", flush=True)

@@ -1,10 +1,10 @@
-"""A web page that segments and generates with a trained model.
+"""Serves a web page that segments and generates with a trained model.
 
     python launch/demo.py --checkpoint=refershapes
     python launch/demo.py --checkpoint=runs/mine/model --port=7861
 
-Open the address that it prints. Only this machine can, unless --host=0.0.0.0 lets others in; then put a proxy
-with TLS and passwords in front of it. Needs pip install "genmask-jax[demo]".
+Open the printed address. By default, only this machine can. --host=0.0.0.0 serves other machines; put a proxy
+with TLS and passwords in front of it then. Needs pip install "genmask-jax[demo]".
 docs/demo.md describes the page, its limits and its API.
 """
 
@@ -24,7 +24,9 @@ LOOPBACK = "127.0.0.1"
 
 def main() -> None:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("--checkpoint", default=DEFAULT, help="a trained model (default: in the package)")
+    parser.add_argument(
+        "--checkpoint", default=DEFAULT, help=f"directory or name of a trained model (default: {DEFAULT})"
+    )
     parser.add_argument("--step", default="last", help="last, best, or a step")
     parser.add_argument("--host", default=LOOPBACK, help=f"address to serve at (default: {LOOPBACK})")
     parser.add_argument("--port", type=int, default=7860, help="port (default: 7860)")
@@ -32,7 +34,7 @@ def main() -> None:
         "--per_minute",
         type=int,
         default=limits.PER_MINUTE,
-        help=f"requests of a visitor (default: {limits.PER_MINUTE})",
+        help=f"requests per visitor and minute (default: {limits.PER_MINUTE})",
     )
     arguments = cli.parse(parser)
     cli.keep_memory()
@@ -51,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     from genmask_jax.demo import page
     from genmask_jax.demo.handlers import Handlers
 
-    warnings.simplefilter("ignore", UnknownWordWarning)  # the page says it to the visitor
+    warnings.simplefilter("ignore", UnknownWordWarning)  # the page shows it to the visitor
     networks, config, step = load(arguments.checkpoint, arguments.step)
     handlers = Handlers(networks, config)
     print("compiling ...", flush=True)

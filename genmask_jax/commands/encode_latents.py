@@ -1,16 +1,16 @@
-"""Encodes a dataset's images and masks with the VAE once, so that training need not do it in every step.
+"""Encodes a dataset's images and masks with the VAE once, instead of in every training step.
 
     python launch/encode_latents.py --config=configs/genmask_stamps.py --out=data/stamps_latents
     python launch/encode_latents.py --config=genmask_tiny --config.vae=refershapes --count=500 --out=data/tiny
     python launch/train.py --config=configs/genmask_stamps.py --config.data.latents=data/stamps_latents ...
 
-The config names the data and the VAE. A cache belongs to both: training rejects one made by another VAE.
-With --instruction, the output of a frozen instruction encoder (Qwen, MiniLM) for the texts and their images
-is cached too, and the cache then also belongs to that encoder. Training on it never loads the encoder: the
-cache also holds the embeddings of the config's loop.num_eval_examples validation examples.
-Of the mixture refcoco_joint, --count takes from each dataset its share by weight (config.data.joint).
-Several machines can split the work: --num_shards=4 and --shard=0, 1, 2, 3; with several JAX processes, each
-encodes one shard. Complete shards are skipped, so an interrupted run can be repeated.
+The config names the data and the VAE. Training rejects a cache of other data or another VAE.
+--instruction also caches the output of a frozen instruction encoder (Qwen, MiniLM) for the texts and their
+images, and for the config's loop.num_eval_examples validation examples. Training then does not load the
+encoder, and rejects a cache of another one.
+For the mixture refcoco_joint, --count is divided over the datasets by their weights (config.data.joint).
+Several machines can share the work: --num_shards=4 and --shard=0, 1, 2, 3. With several JAX processes, each
+encodes one shard. After an interruption, rerun the command; complete shards are skipped.
 """
 
 from absl import flags
@@ -24,13 +24,15 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A training config: a file, or a name such as genmask_tiny."
 )
 OUT = flags.DEFINE_string("out", None, "Directory to write to.", required=True)
-COUNT = flags.DEFINE_integer(
-    "count", None, "Examples of each task, from the first; all by default.", lower_bound=1
+COUNT = flags.DEFINE_integer("count", None, "Number of examples of each task; all by default.", lower_bound=1)
+INSTRUCTION = flags.DEFINE_bool(
+    "instruction", False, "Also cache the output of the frozen instruction encoder."
 )
-INSTRUCTION = flags.DEFINE_bool("instruction", False, "Cache the frozen instruction encoder's output too.")
-DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Of the stored latents and embeddings.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per batch, on this host.", lower_bound=1)
-NUM_SHARDS = flags.DEFINE_integer("num_shards", None, "Shards; one per process by default.", lower_bound=1)
+DTYPE = flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Dtype of the stored latents and embeddings.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per batch on this host.", lower_bound=1)
+NUM_SHARDS = flags.DEFINE_integer(
+    "num_shards", None, "Number of shards; one per process by default.", lower_bound=1
+)
 SHARD = flags.DEFINE_integer("shard", None, "Shard to encode; the process index by default.", lower_bound=0)
 cli.define_host_flags()
 
@@ -50,9 +52,9 @@ def main() -> None:
     if shard is None and num_shards is None:
         shard, num_shards = jax.process_index(), jax.process_count()
     if shard is None or num_shards is None:
-        raise UserError("--shard and --num_shards: give both, or neither")
+        raise UserError("--shard and --num_shards: give both or neither")
     if shard >= num_shards:
-        raise UserError(f"--shard={shard} counts from 0 and must be less than --num_shards={num_shards}")
+        raise UserError(f"--shard={shard} must be from 0 to {num_shards - 1} (--num_shards={num_shards})")
     encoder = None
     if INSTRUCTION.value:
         encoder = factory.build(config.instruction, epath.Path(OUT.value) / "instruction", texts(config.data))
@@ -71,7 +73,7 @@ def main() -> None:
     )
     print(
         f"{OUT.value}: {identity.segment} masks with their images, {identity.generate} images, "
-        f"in {identity.num_shards} shard(s), by VAE {identity.vae[:12]}; "
+        f"in {identity.num_shards} shard(s), of VAE {identity.vae[:12]}; "
         f"{cli.as_called('train on it with launch/train.py')} --config.data.latents={OUT.value}"
     )
 

@@ -7,11 +7,12 @@
     python launch/export_weights.py lora --from=runs/genmask_l_lora --out=weights/lora
 
 wan: diffusers' folders transformer/ and vae/, for WanTransformer3DModel and AutoencoderKLWan. --from is a
-training run (its EMA parameters and its VAE) or a directory made by launch/import_weights.py. The VAE is for
-single images: weights that act across frames are zeros. Adapters are merged.
-qwen: a model hub folder for transformers, from a directory made by launch/import_weights.py.
-genmask: a run's model in one small directory, to hand on; it is taken wherever a run's directory is.
-run: a run with adapters (config.model.lora_rank) as one without, for sampling, evaluation and --config.init.
+training run (its EMA parameters and its VAE) or a directory made by launch/import_weights.py. Adapters are
+merged. The VAE is for single images: weights that act across frames are zeros.
+qwen: a folder for transformers, from a directory made by launch/import_weights.py.
+genmask: a run's model in one small directory. Every command takes it in place of a run.
+run: merges the adapters of a run (config.model.lora_rank) into its weights, for sampling, evaluation and
+--config.init.
 lora: the adapters alone, as safetensors for diffusers' WanPipeline.load_lora_weights.
 """
 
@@ -29,16 +30,16 @@ from genmask_jax.pretrained import directory_of
 
 def main() -> None:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("name", choices=EXPORTS, help="what to write")
+    parser.add_argument("name", choices=EXPORTS, help="format")
     parser.add_argument(
-        "--from", dest="source", type=directory_of, required=True, help="training run, or imported weights"
+        "--from", dest="source", type=directory_of, required=True, help="training run or imported weights"
     )
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to create")
     parser.add_argument("--step", default="last", help="checkpoint of a run: last, best, or a step")
     parser.add_argument(
         "--dtype",
         choices=["float16", "bfloat16", "float32"],
-        help="genmask: of the weights; float16 by default",
+        help="genmask: dtype of the weights; float16 by default",
     )
     parser.add_argument("--only", choices=["dit", "vae"], help="wan: only this part")
     arguments = cli.parse(parser)
@@ -47,11 +48,11 @@ def main() -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     if arguments.name != "wan" and arguments.only:
-        raise UserError("--only is for wan; leave it out")
+        raise UserError("--only is only for wan; leave it out")
     if arguments.name != "genmask" and arguments.dtype:
-        raise UserError("--dtype is for genmask; leave it out")
+        raise UserError("--dtype is only for genmask; leave it out")
     if arguments.name == "qwen" and arguments.step != "last":
-        raise UserError("--step is for runs; leave it out")
+        raise UserError("--step is only for training runs; leave it out")
     if listed(need_makeable(arguments.out, "--out")):
         raise UserError(f"--out={arguments.out} is not empty; give a new directory")
     with tqdm(unit="B", unit_scale=True, desc="export", delay=1, leave=False) as bar:

@@ -1,15 +1,15 @@
-"""From a folder of your own images with masks to a model that finds them, in one command.
+"""Trains a model on a folder of your own images with masks, in one command.
 
     python launch/finetune.py --raw=my_images --workdir=runs/mine
     python launch/finetune.py --raw=my_images --workdir=runs/mine --config.data.size=128
     python launch/finetune.py --raw=photos --workdir=runs/l --from=weights/wan --config=configs/genmask_l.py
 
-Prepares the images (docs/your_photographs.md lists the layouts), trains a VAE where that of --from does not
-give them back well enough, trains, and scores on the held-out images. Each step is a command of its own, and
-printed; after an interruption, repeat the whole command: what is done is not done again.
+Prepares the images (docs/your_photographs.md lists the layouts), trains a VAE if the VAE of --from does not
+reconstruct them well enough, trains the model, and scores it on the held-out images. Each step is another
+command, which is printed. After an interruption, rerun the command; finished steps are skipped.
 
---config.FIELD=VALUE goes to launch/train.py, --vae.FIELD=VALUE to launch/train_vae.py. In --workdir: data/
-(the prepared images), vae/, and model/, the trained model, with sheets of its masks.
+--config.FIELD=VALUE is passed to launch/train.py, --vae.FIELD=VALUE to launch/train_vae.py. --workdir gets
+data/ (the prepared images), vae/, and model/ (the trained model, with contact sheets of its masks).
 """
 
 import argparse
@@ -35,30 +35,30 @@ from genmask_jax.workers import run_command
 
 NOTHING = "nothing"
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Makes steps on a CPU 12 to 18 % shorter: their hundreds of megabytes are mapped in pages of 2 MiB.
-
-glibc reads it only when a process starts; `cli.suit_cpu` does the rest."""
+"""Maps memory in pages of 2 MiB, which makes steps on a CPU faster. glibc reads it when a process starts."""
 
 
 def main() -> None:
     parser = cli.make_parser(__doc__)
     parser.add_argument("--raw", type=epath.Path, required=True, help="folder of images and masks")
-    parser.add_argument("--workdir", required=True, help="directory of everything that this makes")
+    parser.add_argument("--workdir", required=True, help="directory for all results")
     parser.add_argument(
         "--from",
         dest="start",
         default=DEFAULT,
         help=f"weights to start from: {DEFAULT}, a run, or imported ones; {NOTHING} for none",
     )
-    parser.add_argument("--format", choices=FORMATS, default="", help="layout of --raw, if not recognised")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="", help="layout of --raw, instead of the recognised one"
+    )
     parser.add_argument("--config", default="finetune", help="a training config")
-    parser.add_argument("--vae_config", default="vae_photographs", help="of the VAE")
+    parser.add_argument("--vae_config", default="vae_photographs", help="a VAE's config")
     arguments, fields = cli.parse_known(parser)
     cli.guard(lambda: run(arguments, fields))
 
 
 def run(arguments: argparse.Namespace, fields: list[str]) -> None:
-    """Runs the steps that are not done yet. Raises UserError, or exits as a step that failed does."""
+    """Runs the unfinished steps. Raises UserError; exits with the status of a step that fails."""
     from genmask_jax.data.prepared import records
     from genmask_jax.training.finetuning import VISITS, make_plan
 
@@ -67,13 +67,15 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> None:
     layout = [f"--format={arguments.format}"] if arguments.format else []
     call("prepare_data", "image_folder", f"--raw={arguments.raw}", f"--out={run.workdir}/data", *layout)
     prepared = records.find(run.workdir / "data", "image_folder")
-    print(f"look at some of the prepared images: {prepared}/examples.png")
+    print(f"examples of the prepared images: {prepared}/examples.png")
     plan = make_plan(prepared, run.config.loop)
     vae = choose_vae(run)
     generate = "" if plan.captioned else "none"
     given = [f"--config.vae={vae}", f"--config.data.generate={generate}"]
     if plan.num_steps < run.config.loop.num_steps and not names_field(fields, "loop.num_steps"):
-        print(f"\n{plan.masks} masks to learn from: {plan.num_steps} steps show each {VISITS} times")
+        print(
+            f"\n{plan.masks} masks for training: {plan.num_steps} steps, which show each mask {VISITS} times"
+        )
         given.append(f"--config.loop.num_steps={plan.num_steps}")
     model = run.workdir / "model"
     call("train", *run.train, *given, *of_model(fields), *in_directory(model))
@@ -86,12 +88,13 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What the flags ask for, checked.
+    """The checked flags.
 
     start: weights to start from; "" for none.
-    train, train_vae: flags of the two trainings; the user's fields, which come last, are in `fields`.
-    config, vae_config: what they give (`TrainConfig`, `VAETrainConfig`).
-    vae_fits: whether the VAE of `start` has the shape of `vae_config`, whose training then starts from it.
+    fields: the user's --config.FIELD and --vae.FIELD flags.
+    train, train_vae: flags of the two trainings, without `fields`.
+    config, vae_config: the resulting `TrainConfig` and `VAETrainConfig`.
+    vae_fits: whether the VAE of `start` has the shape of `vae_config`; if so, its training starts from it.
     """
 
     workdir: epath.Path
@@ -105,7 +108,7 @@ class Run:
 
 
 def plan_run(arguments: argparse.Namespace, fields: list[str]) -> Run:
-    """Checks all that can be wrong before the images are read. Raises UserError."""
+    """Checks everything that can be checked before the images are read. Raises UserError."""
     from genmask_jax.config import TrainConfig, VAETrainConfig, from_config_dict
     from genmask_jax.runs import read_vae_config
     from genmask_jax.training import finetuning
@@ -150,7 +153,7 @@ def names_field(fields: list[str], name: str) -> bool:
 
 
 def choose_vae(run: Run) -> str:
-    """The VAE to use: that of `run.start` if it reconstructs the images well enough, else a trained one."""
+    """The VAE's directory: that of `run.start` if it reconstructs the images well enough, else a new one."""
     from genmask_jax.training import finetuning
 
     directory = run.workdir / "vae"
@@ -158,41 +161,41 @@ def choose_vae(run: Run) -> str:
         scores = apart(finetuning.score_vae, run.start, run.vae_config)
         needed = finetuning.ENOUGH
         said = ", ".join(f"{name} {scores[name]:.3g} (needed {least:g})" for name, least in needed.items())
-        print(f"the VAE of {run.start} on the val images: {said}")
+        print(f"the VAE of {run.start} on val images: {said}")
         if all(scores[name] >= least for name, least in needed.items()):
             return run.start
         if not run.vae_fits:
-            print("the new VAE has another shape, and is trained from scratch")
+            print("the new VAE has another shape and is trained from scratch")
             apart(finetuning.check, run.config, run.vae_config.vae, run.vae_config)
     call("train_vae", *run.train_vae, *of_vae(run.fields), *in_directory(directory))
     return str(directory)
 
 
 def in_directory(directory: epath.Path) -> list[str]:
-    """The flags of a training in a directory, which goes on with the run there, if there is one."""
+    """Flags for a training in a directory; --resume if it holds a run."""
     return [f"--workdir={directory}", *(["--resume"] if (directory / "config.json").exists() else [])]
 
 
 def apart(function: Callable, *arguments: Any) -> Any:
-    """A call in a process of its own: one that uses JAX holds the devices that the steps need."""
+    """Calls a function in another process, because a process that uses JAX keeps the devices."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
 def call(name: str, *arguments: str) -> None:
-    """Runs another command, by the script beside that of this one; exits if it fails or is stopped."""
+    """Runs another command, whose script is next to this one's; exits if it fails or is stopped."""
     this = pathlib.Path(sys.argv[0])
     python = this.suffix == ".py"
     script = this.with_name(f"{name}.py" if python else f"genmask-{name.replace('_', '-')}")
     print(f"\n$ {cli.as_called(f'python launch/{name}.py')} {shlex.join(arguments)}", flush=True)
     status, stopped = run_command([sys.executable, str(script), *arguments], HUGE_PAGES | os.environ)
     if status and stopped:
-        print("finetune: stopped; the same finetune command, without --resume, goes on from here")
+        print("finetune: stopped. Rerun the finetune command, without --resume; finished steps are skipped")
         sys.exit(1)
     if status:
         print(
-            "finetune: this step failed; fix it, and the same finetune command, "
-            "without --resume, goes on from here"
+            "finetune: this step failed. Fix it and rerun the finetune command, without --resume; "
+            "finished steps are skipped"
         )
         sys.exit(status)
 

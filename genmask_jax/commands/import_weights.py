@@ -1,4 +1,4 @@
-"""Imports public weights (safetensors) into a directory that training can start from.
+"""Imports public weights (safetensors) to start a training from.
 
     python launch/import_weights.py wan --from=Wan2.1-T2V-1.3B-Diffusers --out=weights/wan_l
     python launch/import_weights.py qwen --from=Qwen2.5-VL-7B-Instruct --out=weights/qwen_7b
@@ -9,10 +9,10 @@ one. Start from them with launch/train.py --config.init=OUT --config.vae=OUT.
 qwen: Qwen2.5-VL of any size, or a text-only Qwen2.5, in the layout of the model hubs, with its tokenizer and
 chat template. Use it with launch/train.py --config.instruction.qwen.weights=OUT.
 
---from is a folder, or hf:OWNER/NAME[@REVISION], which is downloaded from the Hugging Face hub: only the files
-that are imported, and never pickles. An interrupted download goes on where it stopped.
+--from is a folder, or hf:OWNER/NAME[@REVISION] on the Hugging Face hub. Only the imported files are
+downloaded, never pickles. An interrupted download resumes.
 
-Tensors are streamed: a model may be larger than memory. The result can be restored on any mesh.
+Tensors are streamed, so a model may be larger than memory. The result can be restored on any mesh.
 """
 
 import argparse
@@ -28,25 +28,25 @@ from genmask_jax.parameters.files import DTYPES
 from genmask_jax.paths import make_directory, need_storable
 
 PARTS = ("dit", "vae")
-"""Of Wan."""
+"""Parts of Wan that can be imported."""
 
 
 def main() -> None:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("name", choices=["wan", "qwen"], help="which weights")
+    parser.add_argument("name", choices=["wan", "qwen"], help="model")
     parser.add_argument(
         "--from", dest="source", required=True, help="folder of the weights, or hf:OWNER/NAME"
     )
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to write to")
-    parser.add_argument("--dtype", choices=DTYPES, help="to write; the source's by default")
+    parser.add_argument("--dtype", choices=DTYPES, help="dtype of the result; the source's by default")
     parser.add_argument("--only", choices=PARTS, help="wan: only this part")
     parser.add_argument(
         "--text_dim",
         type=int,
-        help="wan: width of the instruction encoder; if it is not the weights' (4096), the first text "
-        "projection is left out and starts from random values",
+        help="wan: width of the instruction encoder; if it is not that of the weights (4096), the first text "
+        "projection is not imported and starts from random values",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace parts that --out already holds")
+    parser.add_argument("--overwrite", action="store_true", help="replace parts that are already in --out")
     arguments = cli.parse(parser)
     cli.guard(lambda: {"wan": import_wan, "qwen": import_qwen}[arguments.name](arguments))
 
@@ -71,7 +71,7 @@ def import_qwen(arguments: argparse.Namespace) -> None:
 
     for flag in ("only", "text_dim"):
         if getattr(arguments, flag) is not None:
-            raise UserError(f"--{flag} is for wan; leave it out")
+            raise UserError(f"--{flag} is only for wan; leave it out")
     need_room(arguments, (qwen.NAME,))
     source = hub.resolve(arguments.source, (*qwen.WEIGHT_FILES, *qwen.HUB_FILES))
     part = qwen.open_qwen(source)

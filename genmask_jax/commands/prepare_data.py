@@ -5,15 +5,16 @@
     python launch/prepare_data.py image_folder --raw=my_images --inspect=data/sheet.png
     python launch/prepare_data.py image_folder --raw=my_images --out=data
 
-stamps: photographic cut-outs on photographic backgrounds, from Debian packages: from installed ones, else
-from .deb files in --raw, else downloaded there with apt-get download (never installed; no root needed).
+stamps: photographic cut-outs on photographic backgrounds, from Debian packages. Installed packages are used
+first, then .deb files in --raw. The rest is downloaded to --raw with apt-get download, which needs no root.
 
-refcoco, refcocoplus, refcocog, grefcoco, reasonseg, coco_captions, image_folder: from the publisher's files
-in --raw (docs/benchmarks.md lists their sources and the folder layout), to OUT/NAME. Prints a table that
-compares the result with the published sizes. After an interruption, repeat the command to continue.
+refcoco, refcocoplus, refcocog, grefcoco, reasonseg, coco_captions, image_folder: converts the publisher's
+files in --raw to OUT/NAME. docs/benchmarks.md lists sources and folder layouts. Prints a table that compares
+the result with the published sizes. After an interruption, rerun the command to continue.
 
-image_folder recognises the layout of the folder and says so (docs/your_photographs.md lists them); --format
-names another. --inspect=FILE.png shows the same table and all problems, and writes only a contact sheet.
+image_folder recognises the layout of the folder and prints it; --format sets another
+(docs/your_photographs.md lists the layouts). --inspect=FILE.png prints the table and all problems, and writes
+only a contact sheet.
 """
 
 import argparse
@@ -35,21 +36,30 @@ def main() -> None:
     parser.add_argument("name", choices=["stamps", *BUILDERS], help="which dataset")
     parser.add_argument("--out", type=epath.Path, help="directory to create")
     parser.add_argument(
-        "--raw", type=epath.Path, help="folder of the publisher's files (stamps: OUT/packages)"
+        "--raw", type=epath.Path, help="folder of the publisher's files (stamps: OUT/packages by default)"
     )
-    parser.add_argument("--format", choices=FORMATS, default="", help="layout of an image_folder")
-    parser.add_argument("--inspect", type=epath.Path, help="only look: a PNG to write a contact sheet to")
+    parser.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="",
+        help="layout of an image_folder, instead of the recognised one",
+    )
+    parser.add_argument(
+        "--inspect",
+        type=epath.Path,
+        help="only print what would be prepared, and write a contact sheet to this PNG",
+    )
     parser.add_argument("--strict", action="store_true", help="stop at the first problem in the data")
     parser.add_argument("--num_workers", type=int, help="number of processes (default: one per core)")
-    parser.add_argument("--beam", help="run on a cluster instead: Apache Beam pipeline options")
+    parser.add_argument("--beam", help="run on a cluster, with these options of Apache Beam")
     arguments = cli.parse(parser)
     cli.guard(lambda: run(arguments))
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prepares the dataset that the flags name."""
+    """Prepares the dataset. Raises UserError."""
     if arguments.format and arguments.name != "image_folder":
-        raise UserError(f"--format is for image_folder, {arguments.name} has one layout; leave it out")
+        raise UserError(f"--format is only for image_folder; leave it out for {arguments.name}")
     if not arguments.out and (not arguments.inspect or arguments.name == "stamps"):
         raise UserError("--out is missing: the directory to create")
     if arguments.name == "stamps":
@@ -76,7 +86,7 @@ def run(arguments: argparse.Namespace) -> None:
             format=arguments.format,
         )
     except KeyboardInterrupt:
-        raise UserError("stopped; repeat the command to continue") from None
+        raise UserError("stopped; rerun the command to continue") from None
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""A run, or several beside one another, as one HTML file: curves, scores, sheets, config, machine.
+"""Writes one HTML file about one or several runs: curves, scores, contact sheets, config, machine.
 
     python launch/report.py runs/tiny
     python launch/report.py runs/tiny runs/seed1 --out=runs/compared.html
 
-A run may still be going on. The file needs no network. launch/train.py and launch/evaluate.py write it to the
-run's directory by themselves, as report.html.
+Runs may still be in progress. The file needs no network. launch/train.py and launch/evaluate.py write it to
+the run's directory as report.html.
 """
 
 import argparse
@@ -15,9 +15,9 @@ from genmask_jax.errors import UserError
 
 def main() -> None:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("runs", nargs="+", help="the --workdir of a training")
+    parser.add_argument("runs", nargs="+", help="--workdir of one or several runs")
     parser.add_argument(
-        "--out", help="file to write; report.html in the run's directory, or here for several"
+        "--out", help="file to write; by default report.html, in the run's directory if there is only one run"
     )
     arguments = cli.parse(parser)
     cli.guard(lambda: run(arguments))

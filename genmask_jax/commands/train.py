@@ -3,9 +3,10 @@
     python launch/train.py --config=configs/genmask_tiny.py --workdir=runs/tiny
     python launch/train.py --config=genmask_tiny --config.vae=refershapes --config.seed=1 --workdir=runs/seed1
 
-Any field of the config can be set: --config.optimizer.learning_rate=3e-4. On a pod, run the same command on
-every host. A stopped run (Ctrl-C, SIGTERM, a crash) resumes with --resume. Writes to the work directory:
-checkpoints/, samples/ (validation images), metrics.jsonl, TensorBoard events and, at the end, report.html.
+--config.FIELD=VALUE sets a field of the config, such as --config.optimizer.learning_rate=3e-4. On a pod, run
+the same command on every host. After Ctrl-C, SIGTERM or a crash, --resume continues the run. The work
+directory gets checkpoints/, samples/ (validation images), metrics.jsonl, TensorBoard events and, at the end,
+report.html.
 """
 
 from absl import flags, logging
@@ -20,12 +21,14 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 RESUME = flags.DEFINE_bool("resume", False, "Resume the run in --workdir.")
 CHANGE = flags.DEFINE_list(
-    "change", [], "Fields that --resume may change, such as loop.num_steps,optimizer.learning_rate."
+    "change",
+    [],
+    "Fields that may differ from the resumed run, such as loop.num_steps,optimizer.learning_rate.",
 )
 PROFILE = flags.DEFINE_string(
     "profile",
     None,
-    "START:STOP, steps to trace to WORKDIR/profile, for XProf and Perfetto.",
+    "START:STOP: trace these steps to WORKDIR/profile, for XProf and Perfetto.",
 )
 cli.define_host_flags()
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and start again.")
@@ -50,7 +53,7 @@ def main() -> None:
 
 
 def parse_range(text: str | None, num_steps: int) -> range:
-    """START:STOP as a range of steps. Raises UserError if it is invalid, or the run has no such steps."""
+    """START:STOP as a range of steps. Raises UserError if it is invalid or beyond the last step."""
     if text is None:
         return range(0)
     start, _, stop = text.partition(":")

@@ -3,8 +3,8 @@
     python launch/train_vae.py --config=configs/vae_tiny.py --workdir=runs/vae_tiny
     python launch/train_vae.py --config=vae_photographs --config.data.path=data --workdir=runs/vae
 
-Writes to the work directory: vae/ (for config.vae of launch/train.py), checkpoints/, samples/
-(reconstructions), metrics.jsonl and TensorBoard events.
+The work directory gets vae/ (for config.vae of launch/train.py), checkpoints/, samples/ (reconstructions),
+metrics.jsonl, TensorBoard events and, at the end, report.html.
 """
 
 from absl import flags, logging
@@ -17,7 +17,9 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
 RESUME = flags.DEFINE_bool("resume", False, "Resume the run in --workdir.")
-CHANGE = flags.DEFINE_list("change", [], "Fields that --resume may change, such as loop.num_steps.")
+CHANGE = flags.DEFINE_list(
+    "change", [], "Fields that may differ from the resumed run, such as loop.num_steps."
+)
 cli.define_host_flags()
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and start again.")
 

@@ -197,7 +197,7 @@ def test_a_used_directory_is_left_alone(hub, tmp_path, monkeypatch, capsys):
     run(import_weights, monkeypatch, f"from={hub}", f"out={tmp_path}")
     for flags, words in (
         ((f"from={hub}", f"out={tmp_path}"), "add --overwrite"),
-        ((f"from={hub}", f"out={tmp_path / 'new'}", "text_dim=3"), "--text_dim is for wan"),
+        ((f"from={hub}", f"out={tmp_path / 'new'}", "text_dim=3"), "--text_dim is only for wan"),
         ((f"from={hub}", f"out={hub / 'config.json'}"), "cannot be created"),
     ):
         with pytest.raises(SystemExit):
@@ -217,8 +217,8 @@ def test_what_is_damaged_after_the_import_is_named(hub, tmp_path, monkeypatch, c
         assert error.count("error:") == 1
         return error
 
-    assert "--only is for wan" in said("only=vae")
-    assert "--step is for runs" in said("step=best")
+    assert "--only is only for wan" in said("only=vae")
+    assert "--step is only for training runs" in said("step=best")
     assert "no Qwen here; make it with launch/import_weights.py qwen" in said(source=tmp_path)
     config = (folder / "config.json").read_text()
     edit(folder / "config.json", text=json.loads(config)["text"] | {"depth": 4})
