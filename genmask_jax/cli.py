@@ -1,6 +1,6 @@
 """Shared by the commands: flags, help, one-line errors, the compilation cache.
 
-A command imports JAX, and what needs it, in its functions: `--help` and mistakes are answered at once.
+Commands import JAX inside functions, so that `--help` and errors in flags appear at once.
 """
 
 import argparse
@@ -23,10 +23,10 @@ from genmask_jax import config_files
 from genmask_jax.errors import ArgumentError, Stopped, UserError
 from genmask_jax.paths import DOWNLOAD, IMPORT, expand_flags, need_no_url
 
-flags.disclaim_key_flags()  # the flags that are defined here belong to the command that asks for them
+flags.disclaim_key_flags()  # flags defined here belong to the command that calls the function
 
-# transformers warns at import that PyTorch is missing, which its tokenizers do not need. TensorFlow, which
-# only writes TensorBoard events here, logs the CPU features that it could use.
+# transformers warns at import if PyTorch is missing, which its tokenizers do not need. TensorFlow, which only
+# writes TensorBoard events here, logs unused CPU features.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -39,15 +39,15 @@ FLAGS = {
     "prompts": "text",
     "steps": "image_steps",
 }
-"""The flags of arguments that have another name in Python."""
+"""Flags of the commands, by the names of the arguments in Python where the two differ."""
 REQUIRED = "must have a value"
-"""What absl's error says of a required flag that is not given."""
+"""Part of absl's error for a missing required flag."""
 TEXTS = ("text",)
-"""Flags whose values are no paths."""
+"""Flags whose values are texts, not paths."""
 
 
 def run(main: Callable[[], None]) -> None:
-    """Parses the flags and runs `main`; bad input ends in one line on stderr and status 1."""
+    """Parses the flags and runs `main`. Bad input prints one line to stderr and exits with status 1."""
 
     def guarded(arguments: list[str]) -> None:
         if len(arguments) > 1:
@@ -71,17 +71,17 @@ def run(main: Callable[[], None]) -> None:
 
 
 def define_host_flags() -> None:
-    """Flags to connect processes by hand; not needed on a TPU slice or under SLURM."""
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if processes are started by hand.")
+    """Flags to connect processes manually; not needed on a TPU slice or under SLURM."""
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if processes are started manually.")
     flags.DEFINE_integer("num_processes", None, "Number of processes.", lower_bound=1)
     flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", lower_bound=0)
 
 
 def as_called(text: str) -> str:
-    """`text` with the commands and configs in it as they are called here.
+    """`text` with the names of commands and configs as in this installation.
 
     `python launch/train.py --config=configs/genmask_tiny.py` in a checkout is `genmask-train
-    --config=genmask_tiny` where the package is installed.
+    --config=genmask_tiny` in an installed package.
     """
     if sys.argv[0].endswith(".py"):
         return text
@@ -91,7 +91,7 @@ def as_called(text: str) -> str:
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser whose help begins with the docstring of the command."""
+    """A parser whose help begins with the command's docstring."""
     return argparse.ArgumentParser(
         description=as_called(description or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -100,7 +100,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def _print_help(command: types.ModuleType) -> None:
-    """The help of a command with absl's flags, in the form of the others'."""
+    """Prints the help of a command with absl's flags in argparse's format."""
     parser = make_parser(command.__doc__)
     for flag in flags.FLAGS.get_key_flags_for_module(command):
         default = f" (default: {flag.default})" if flag.default not in (None, False, "", []) else ""
@@ -122,12 +122,12 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def parse_known(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
-    """The same, and the arguments that the command hands on to others."""
+    """Like `parse`, and returns the arguments that the parser does not know."""
     return parser.parse_known_args(_checked(sys.argv[1:]))
 
 
 def _checked(arguments: list[str]) -> list[str]:
-    """Arguments with expanded paths. A URL in place of a path ends the command."""
+    """Arguments with expanded paths. Exits with an error if a path is a URL."""
     arguments = expand_flags(arguments)
     try:
         _need_no_urls(arguments)
@@ -137,7 +137,7 @@ def _checked(arguments: list[str]) -> list[str]:
 
 
 def _need_no_urls(arguments: list[str]) -> None:
-    """Raises UserError if the value of a flag, behind a = or a space, is a URL."""
+    """Raises UserError if the value of a flag, after "=" or a space, is a URL."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         flag, mark, value = argument.partition("=") if argument.startswith("-") else (before, "=", argument)
         if mark and flag.startswith("-") and flag.lstrip("-") not in TEXTS:
@@ -145,16 +145,16 @@ def _need_no_urls(arguments: list[str]) -> None:
 
 
 def _in_flags(error: UserError) -> str:
-    """What an error says, with the flag of an argument in place of the argument."""
+    """The message of an error, with the flag instead of the Python argument."""
     if not isinstance(error, ArgumentError) or not error.argument.isidentifier():
         return str(error)
     return f"--{FLAGS.get(error.argument, error.argument)}{error.complaint}"
 
 
 def guard(main: Callable[[], None]) -> None:
-    """Runs `main`; bad input, or Ctrl-C, ends in one line on stderr and status 1.
+    """Runs `main`. Bad input or Ctrl-C prints one line to stderr and exits with status 1.
 
-    Drops libraries' info logs.
+    Hides info logs of libraries.
     """
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_is_ours)
@@ -165,21 +165,21 @@ def guard(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         fail("stopped by Ctrl-C")
     except Stopped:
-        # Python's end would wait for a program that is being compiled, and crash in it.
+        # A normal exit would wait for a running compilation, and crash in it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
 
 
 def _is_ours(record: Any) -> bool:
-    """Drops libraries' info logs, and Orbax's warnings: each checkpoint causes dozens of both."""
+    """Whether to show a log record: hides info logs of libraries, and Orbax's warnings at each checkpoint."""
     folders = set(pathlib.Path(record.pathname).parts)
     ours = not folders.isdisjoint(("genmask_jax", "clu"))
     return ours or record.levelno >= (ERROR if "orbax" in folders else WARNING)
 
 
 def read_config(arguments: list[str]) -> ConfigDict:
-    """The config that --config=NAME and fields such as --config.data.size=64 give. Raises UserError."""
+    """The config from --config=NAME and fields such as --config.data.size=64. Raises UserError."""
     known, arguments = flags.FlagValues(), [_with_config_path(argument) for argument in arguments]
     options = {"lock_config": True, "flag_values": known, "sys_argv": arguments}
     config = config_flags.DEFINE_config_file("config", **options)
@@ -188,7 +188,7 @@ def read_config(arguments: list[str]) -> ConfigDict:
 
 
 def _parse(arguments: list[str], known: flags.FlagValues = flags.FLAGS) -> list[str]:
-    """Parses absl's flags; an unknown config field or a wrong value becomes a one-line error."""
+    """Parses absl's flags. Raises UserError for an unknown config field or a wrong value."""
     arguments = [_with_config_path(argument) for argument in expand_flags(arguments)]
     _need_no_urls(arguments)
     try:
@@ -196,7 +196,7 @@ def _parse(arguments: list[str], known: flags.FlagValues = flags.FLAGS) -> list[
         return known(arguments)
     except UserError:
         raise
-    except Exception as error:  # a config file is a program
+    except Exception as error:  # a config file may raise anything
         values = [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
         if values:
             _need_fields(arguments, config_files.load_config(values[-1]))
@@ -213,40 +213,40 @@ def _with_config_path(argument: str) -> str:
 
 
 def config_flag() -> str:
-    """--config as it is given, for errors."""
+    """--config as the user gave it, for errors."""
     return f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"
 
 
 def _need_fields(arguments: list[str], config: Any) -> None:
-    """Raises UserError if a flag such as --config.model.depth names a field that the config lacks."""
+    """Raises UserError if a flag such as --config.model.depth names an unknown field."""
     for argument in arguments:
         match = re.match(r"--?config\.([\w.]+)", argument)
         names, group = (match[1].split(".") if match else []), config
         for i, name in enumerate(names):
             where = f"--config.{'.'.join(names[: i + 1])}: no such field"
             if not isinstance(group, ConfigDict):
-                raise UserError(f"{where}; config.{'.'.join(names[:i])} has none")
+                raise UserError(f"{where}; config.{'.'.join(names[:i])} has no fields")
             if name not in group:
                 close = difflib.get_close_matches(name, list(group), n=1)
-                hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(sorted(group))}"
+                hint = f"did you mean {close[0]}?" if close else f"fields: {', '.join(sorted(group))}"
                 raise UserError(f"{where}; {hint}")
             group = group[name]
         if names and isinstance(group, ConfigDict):
             where = f"--config.{'.'.join(names)}"
             raise UserError(
-                f"{where}: a group of fields; set {where}.FIELD; there are {', '.join(sorted(group))}"
+                f"{where} is a group of fields; set {where}.FIELD. Fields: {', '.join(sorted(group))}"
             )
 
 
 def _need_config_file(arguments: list[str]) -> None:
-    """Checks that the config file exists; ml_collections itself raises only on use, with many lines."""
+    """Raises UserError if the config file does not exist; ml_collections raises only on use."""
     for argument in arguments:
         if match := re.match(r"--?config=([^:]*)", argument):
             config_files.need_file(match[1])
 
 
 def _need_given(known: flags.FlagValues) -> None:
-    """Raises UserError if a required flag is not given."""
+    """Raises UserError if a required flag is missing."""
     for module in known.flags_by_module_dict().values():
         for flag in module:
             if flag.value is None and _is_required(flag):
@@ -262,7 +262,7 @@ def fail(message: str) -> None:
 
 
 def suit_cpu() -> None:
-    """Makes training on CPU a third faster. Call it before the first array is created; harmless elsewhere.
+    """Makes training on CPUs faster; has no effect elsewhere. Call it before the first array is created.
 
     Memory is kept (`keep_memory`), and XLA runs independent operations concurrently.
     """
@@ -274,12 +274,12 @@ def suit_cpu() -> None:
 def keep_memory() -> None:
     """Keeps the memory that XLA on CPU frees. Call it before the first array is created.
 
-    XLA allocates and frees hundreds of megabytes in every step. With glibc's defaults, a third of the time
-    goes into mapping them again, so the process keeps allocations below 2 GiB (the buffers of a large model
-    are larger, and not worth keeping).
+    XLA allocates and frees hundreds of megabytes in every step. With glibc's defaults, the process returns
+    them to the system and maps them again, which takes a third of the time. This keeps allocations below 2
+    GiB; the buffers of a large model are larger.
 
-    Commands that only use a model call this alone: programs on disk are told apart by XLA_FLAGS, and those
-    of `Segmenter` and `Generator` are to serve commands and libraries alike.
+    Commands that only use a trained model call this instead of `suit_cpu`: compiled programs on disk depend
+    on XLA_FLAGS, and should be the same in commands and in Python.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc
@@ -291,13 +291,13 @@ def keep_memory() -> None:
 
 
 def cpu_flags() -> list[str]:
-    """XLA's flags that suit CPUs, of those that this jaxlib knows: it refuses to start with any other."""
+    """XLA's flags for CPUs that this jaxlib knows; it does not start with unknown flags."""
     version = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
     return ["--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED"] if version >= (0, 10) else []
 
 
 def share_card() -> None:
-    """Leaves memory of a card to other libraries: JAX takes it as it needs it, instead of 75 % at once.
+    """Lets JAX allocate a card's memory as needed instead of 75 % at once, for other libraries on the card.
 
     Call it before the first array is created.
     """

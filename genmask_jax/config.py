@@ -1,8 +1,8 @@
-"""The configuration: typed, frozen, and checked in one place.
+"""The configuration: typed, frozen dataclasses, and their checks.
 
 A file in `configs/` builds a `TrainConfig`, `VAETrainConfig` or `EvaluationConfig` and returns it as a
-ConfigDict, which the command line may override. `from_config_dict` converts that back to the dataclass; all
-code below the scripts sees only the dataclass.
+ConfigDict, which the command line may override. `from_config_dict` converts it back to the dataclass. All
+code below the commands uses the dataclass.
 """
 
 import dataclasses
@@ -35,9 +35,9 @@ DIT_SIZES: dict[str, dict[str, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class JointConfig:
-    """Relative weights with which "refcoco_joint" samples the train split of each dataset.
+    """Relative weights of the train splits in the mixture "refcoco_joint".
 
-    A weight of 0 leaves the dataset out. Images in a val or test split of RefCOCO, RefCOCO+ (unc) or RefCOCOg
+    A weight of 0 excludes the dataset. Images in a val or test split of RefCOCO, RefCOCO+ (unc) or RefCOCOg
     (umd), or of another COCO dataset in the mixture, are excluded from all of them.
     """
 
@@ -53,12 +53,12 @@ class JointConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Random variation of training examples (`data/augment.py`); none by default.
+    """Random augmentation of training examples (`data/augment.py`); none by default.
 
-    crop: the smallest share of an image's area that a crop keeps; 1 for no crop.
-    flip: probability of mirroring an image and its words, where these surely can be.
-    flip_words: words of the texts that are as true of a mirror image, beside common English ones.
-    jitter: by how much brightness, contrast and saturation may change, as a share.
+    crop: smallest share of an image's area that a random crop keeps; 1 for no crop.
+    flip: probability of mirroring an image and its words, if the words allow it.
+    flip_words: words of the texts that stay true in a mirror image, in addition to common English ones.
+    jitter: largest relative change of brightness, contrast and saturation.
     """
 
     crop: float = 1.0
@@ -71,24 +71,24 @@ class AugmentConfig:
 class DataConfig:
     """Training data.
 
-    name: dataset of images with masks: "refershapes" (built in), or one made by launch/prepare_data.py:
-        "stamps", "refcoco_joint" (a mixture, weighted by `joint`), or a single one such as "refcoco:unc",
-        "reasonseg", "image_folder".
+    name: dataset of images with masks: "refershapes" (built in), or a dataset made by launch/prepare_data.py:
+        "stamps", "refcoco:unc", "reasonseg", "image_folder", ..., or "refcoco_joint", a mixture with the
+        weights of `joint`.
     generate: dataset of images with prompts: "coco_captions", "image_folder" or "refershapes"; empty if
-        `name` has prompts of its own; "classes" for the images of `name` with prompts that list their
-        classes; "none" to train on masks alone: the whole batch is masks.
+        `name` has prompts itself; "classes" for the images of `name` with their classes as prompts; "none" to
+        train on masks alone, with the whole batch.
     scenes: style of ReferShapes' scenes: "muted", or "varied", which also has plain and light backgrounds,
         shapes of any size and angle, hearts and rings, outlines and shadows.
-    path: the --out of launch/prepare_data.py; empty for a built-in dataset.
+    path: --out of launch/prepare_data.py; empty for a built-in dataset.
     latents: directory of cached latents (launch/encode_latents.py) to train on instead of images; empty to
         encode images in every step.
     size: side of the square images, pixels.
-    seed: for composing scenes.
+    seed: seed of generated scenes.
     num_workers: processes that prepare batches; 0 uses threads of the main process.
-    augment: random variation of training examples.
-    templates: how a class is asked for, with {} for its name; training draws one, scoring uses the first.
-    absent_share: how often training asks for a class that the image does not show (an empty mask). Images
-        that show no class at all are trained on in this way alone.
+    augment: random augmentation of training examples.
+    templates: texts that ask for a class, with {} for its name; training draws one, scoring uses the first.
+    absent_share: share of training examples that ask for a class that the image does not show (an empty
+        mask). Images without any class are only trained on in this way.
     """
 
     name: str = "refershapes"
@@ -106,7 +106,7 @@ class DataConfig:
 
     @property
     def varies(self) -> bool:
-        """Whether training examples are varied at random."""
+        """Whether training examples are augmented at random."""
         return self.augment != AugmentConfig() or len(self.templates) > 1 or self.absent_share > 0
 
 
@@ -123,12 +123,11 @@ class OptimizerConfig:
     """The optimiser, with linear warm-up, cosine decay to zero and clipping by the gradient's global norm.
 
     name: "adamw", or "muon": Muon for the matrices of transformer blocks and Adam for the rest.
-    warmup_steps: of the learning rate; of a short run, at most a quarter of its steps.
-    weight_decay: of matrices alone (adapters' too); biases, norms, tables and embeddings have none.
+    warmup_steps: steps of linear warm-up; at most a quarter of the run.
+    weight_decay: for matrices (also those of adapters); biases, norms, tables and embeddings have none.
     instruction_lr_scale: factor on the learning rate for an instruction encoder that is trained with the DiT.
-    moments_dtype: in which the moments are kept between steps; "bfloat16" halves their memory. They are
-        updated in float32 and rounded to the nearest, which loses changes of less than some 0.3 %: b2 must
-        not exceed 0.99.
+    moments_dtype: dtype of the moments between steps; "bfloat16" halves their memory. They are updated in
+        float32 and rounded, which loses changes below about 0.3 %, so b2 must not exceed 0.99.
     """
 
     name: str = "adamw"
@@ -144,17 +143,20 @@ class OptimizerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SamplerConfig:
-    """Sampling in validation and in the scripts.
+    """Sampling, in validation and in the commands.
 
-    mask_steps: 1 is one pass from pure noise; further passes refine the mask at low noise.
-    refine_t: timestep at which a mask is refined; 0 for the median of the low mode of `timesteps.segment`,
-        the law that masks were trained by. Refining at a level that it hardly draws makes masks worse.
-    mask_samples: number of noise samples whose masks are averaged.
-    mask_threshold: a pixel is in the mask if its probability is above this. 0.5 is halfway between black and
-        white; a model in doubt between two objects gives each less, so a threshold chosen on val is better.
-    no_target_area, no_target_score: a mask that covers at most this fraction of the image, or whose pixels'
-        mean probability is below this, is replaced by an empty one (no target). 0 keeps masks as they are.
-    image_steps, method, guidance_scale, shift: for image generation.
+    mask_steps: passes per mask: 1 is one pass from pure noise; further passes refine the mask at low noise.
+    refine_t: timestep at which a mask is refined; 0 for the median of the low mode of `timesteps.segment`.
+        Refining at a level that training seldom draws makes masks worse.
+    mask_samples: number of noises whose masks are averaged.
+    mask_threshold: probability above which a pixel is in the mask. A threshold chosen on val is better than
+        0.5, because a model that doubts between two objects gives both a lower probability.
+    no_target_area: masks that cover at most this fraction of the image become empty (no target); 0 for none.
+    no_target_score: masks whose pixels have a mean probability below this become empty; 0 for none.
+    image_steps: sampling steps per generated image.
+    method: integrator for images, "euler" or "heun".
+    guidance_scale: scale of classifier-free guidance for images; 1 is no guidance.
+    shift: shift of the timesteps for images towards noise; 1 is no shift.
     """
 
     mask_steps: int = 1
@@ -173,9 +175,14 @@ class SamplerConfig:
 class LoopConfig:
     """Settings of the training loop.
 
-    ema_decay: of the average of the parameters that is validated and sampled with; 0 for no average.
+    num_steps: optimizer steps of the run.
+    global_batch_size: examples per step, over all devices and hosts.
+    grad_accumulation_steps: parts of a batch whose gradients are accumulated, to save memory.
+    ema_decay: decay of the average of the parameters that validation and sampling use; 0 for no average.
+    log_every_steps: interval of logged losses.
     eval_every_steps: interval of validation, which also writes sample images and a checkpoint.
     checkpoint_every_steps: interval of checkpoints without validation.
+    num_eval_examples: examples of the val split in a validation.
     """
 
     num_steps: int = 2000
@@ -192,16 +199,20 @@ class LoopConfig:
 class TrainConfig:
     """Training of GenMask itself.
 
-    vae: directory of a VAE, trained (launch/train_vae.py) or imported (launch/import_weights.py).
-    init: directory of weights to start from: imported ones (launch/import_weights.py), or a training run's;
-        empty for random initialisation. With `model.lora_rank` they stay as they are; adapters are trained,
-        and what these weights lack (the projection of texts of another width, a trained instruction encoder).
+    name: name of the run in logs and reports.
+    vae: directory of a VAE: trained (launch/train_vae.py), imported (launch/import_weights.py) or of a run;
+        or the name of a model in the package.
+    init: directory of weights to start from: imported (launch/import_weights.py) or of a training run, or the
+        name of a model in the package; empty for random initialisation. With `model.lora_rank`, these weights
+        are frozen. Adapters are trained, and parts that the weights do not have (a text projection of another
+        width, a trained instruction encoder).
+    seed: seed of initialisation, noise and data order.
     model: the DiT; `channels` and `text_dim` are set from the VAE and the instruction encoder.
-    compute_dtype: of the matrix products; parameters, norms, softmax and loss are float32.
     segment_weight: weight of the masks' loss relative to the images'; 1 is the paper's objective.
-    small_mask_weight: the most that the inside of a small object's mask weighs above the rest of its mask
+    small_mask_weight: largest extra weight in the loss for the inside of a small object's mask
         (`training/genmask.py`); 0 is the paper's objective.
     condition_dropout: fraction of generation prompts that are replaced by the null instruction.
+    compute_dtype: dtype of matrix products; parameters, norms, softmax and loss are float32.
     """
 
     name: str
@@ -224,11 +235,11 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """Benchmarks that launch/evaluate.py scores a run on.
+    """Benchmarks for launch/evaluate.py.
 
     benchmarks: each as DATASET:SPLIT_BY:SPLIT or DATASET:SPLIT, such as "refcoco:unc:testA", "reasonseg:val".
-    path: the --out of launch/prepare_data.py; the run's own `data.path` if empty.
-    reason: let the run's Qwen first describe what each question asks for, and segment that.
+    path: --out of launch/prepare_data.py; the run's own `data.path` if empty.
+    reason: let the run's Qwen describe the target of each question, and segment the description.
     """
 
     benchmarks: tuple[str, ...]
@@ -240,10 +251,13 @@ class EvaluationConfig:
 class VAETrainConfig:
     """Training of a VAE on images and on masks as RGB, half of the batch each.
 
-    mask_weight: weight of the masks' reconstruction error relative to the images'.
-    kl_weight: weight of the KL divergence (nats per latent value).
+    name: name of the run in logs and reports.
     init: directory of a VAE of the same shape to start from, or the name of a model in the package; empty for
         random initialisation.
+    seed: seed of initialisation, noise and data order.
+    mask_weight: weight of the masks' reconstruction error relative to the images'.
+    kl_weight: weight of the KL divergence (nats per latent value).
+    compute_dtype: dtype of convolutions; parameters and loss are float32.
     """
 
     name: str
@@ -266,10 +280,10 @@ def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "con
     """Converts a ConfigDict, or a dictionary read from JSON, to the dataclass `kind`, and validates it.
 
     Args:
-        kind: of the config.
-        values: of its fields.
-        where: what the names of fields begin with in errors.
-        file: what the error calls the file if it holds another kind of config; `where` if empty.
+        kind: dataclass of the config.
+        values: its fields.
+        where: prefix of field names in errors.
+        file: name of the file in the error about another kind of config; `where` if empty.
 
     Raises:
         UserError: a field is unknown, missing, of the wrong type, or inconsistent with the others.
@@ -279,12 +293,12 @@ def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "con
     if isinstance(config, (TrainConfig, VAETrainConfig)):
         validate(config)
     elif isinstance(config, EvaluationConfig) and not config.benchmarks:
-        raise UserError("config.benchmarks is empty; name some, such as reasonseg:val")
+        raise UserError("config.benchmarks is empty; give at least one, such as reasonseg:val")
     return config
 
 
 def _need_kind(kind: type, values: ConfigDict | dict, file: str) -> None:
-    """Raises UserError if the values are those of another kind of config."""
+    """Raises UserError if the values are the fields of another kind of config."""
     users = {TrainConfig: "train", VAETrainConfig: "train_vae", EvaluationConfig: "evaluate"}
     for other, user in users.items():
         names = {field.name for field in dataclasses.fields(other)}
@@ -305,15 +319,21 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         need(any(dataclasses.asdict(data.joint).values()), "data.joint: all weights are 0")
     need(
         bool(data.templates) and all(template.count("{}") == 1 for template in data.templates),
-        f"data.templates: {data.templates} must each hold one {{}}, for the name of a class",
+        f"data.templates: each of {data.templates} must contain one {{}}, for the name of a class",
     )
     need(
         not (data.latents and data.varies),
-        "data.latents: cached latents cannot be varied; leave out data.augment, templates and absent_share",
+        "data.latents: they cannot be augmented; leave out data.augment, templates and absent_share",
     )
-    need(not (data.latents and data.generate == "none"), "data.latents are of masks and images")
+    need(
+        not (data.latents and data.generate == "none"),
+        "data.latents: a cache has masks and images; data.generate=none does not work with it",
+    )
     small = isinstance(config, TrainConfig) and config.small_mask_weight > 0
-    need(not (data.latents and small), "small_mask_weight needs masks, and data.latents has none")
+    need(
+        not (data.latents and small),
+        "small_mask_weight needs masks, which a cache of latents does not have; leave out data.latents",
+    )
     need(
         loop.global_batch_size % (2 * loop.grad_accumulation_steps) == 0,
         "loop.global_batch_size must be a multiple of 2 x loop.grad_accumulation_steps",
@@ -330,7 +350,7 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     )
     need(
         optimizer.moments_dtype == "float32" or optimizer.b2 <= 0.99,
-        f"optimizer.b2 {optimizer.b2} is above 0.99, which moments in bfloat16 are too coarse for",
+        f"optimizer.b2 {optimizer.b2} must be at most 0.99 with moments in bfloat16",
     )
     if isinstance(config, VAETrainConfig):
         need(bool(config.vae.multipliers), "vae.multipliers must not be empty")
@@ -347,7 +367,7 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
     )
     need(
         bool(config.init) or not model.lora_rank,
-        f"model.lora_rank {model.lora_rank} adapts weights; name them with config.init",
+        f"model.lora_rank {model.lora_rank} needs weights to adapt; set config.init",
     )
     need(model.remat in REMAT, f"model.remat: {model.remat!r} is not {', '.join(REMAT)}")
     need(model.frequency_dim % 2 == 0, f"model.frequency_dim {model.frequency_dim} must be even")
@@ -366,10 +386,10 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
 
 
 def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
-    """The sampler with the given fields replaced, except those that are None.
+    """The sampler with the given fields replaced; None keeps a field.
 
     Raises:
-        ArgumentError: a value is not a number of the field's kind, or out of its range.
+        ArgumentError: a value is not a number, not a whole number for an integer field, or out of range.
     """
     fields = {}
     for name, value in given.items():
@@ -388,11 +408,11 @@ def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
 
 
 def with_refinement(sampler: SamplerConfig, law: Law) -> SamplerConfig:
-    """The sampler with the level at which masks are refined, if they are and it is left to the law.
+    """The sampler with `refine_t` set from the law, if masks are refined and `refine_t` is 0.
 
     Args:
-        sampler: how masks are sampled.
-        law: by which masks were trained.
+        sampler: sampling of masks.
+        law: law of the noise levels that masks were trained at.
 
     Raises:
         UserError: the law has no low mode.
@@ -402,8 +422,8 @@ def with_refinement(sampler: SamplerConfig, law: Law) -> SamplerConfig:
     if law.low_level is None:
         raise ArgumentError(
             "mask_steps",
-            f"={sampler.mask_steps}: masks were trained by the law {law.name!r}, which has no low "
-            "mode to refine them at; use mask_steps=1, or give refine_t",
+            f"={sampler.mask_steps}: masks were trained by the law {law.name!r}, which has no levels for "
+            "refining; use mask_steps=1, or set refine_t",
         )
     return dataclasses.replace(sampler, refine_t=law.low_level)
 

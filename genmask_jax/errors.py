@@ -1,4 +1,4 @@
-"""The one exception for errors that the user can fix."""
+"""UserError, the exception for errors that the user can fix, and its subclasses."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,18 +6,18 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Bad input: its message is one line that names the file, field or flag and says how to fix it.
+    """Bad input. The message is one line that names the file, field, flag or argument, and the fix.
 
-    The scripts in `launch/` print the line and exit with status 1, without a traceback.
+    Commands print the line and exit with status 1, without a traceback.
     """
 
 
 class ArgumentError(UserError):
-    """A wrong argument of a function of the library: "seed=-1 must be a whole number, 0 or more".
+    """A wrong argument of a Python function: "seed=-1 must be a whole number, 0 or more".
 
     Args:
-        argument: its name, which scripts replace by that of their flag (`cli.guard`).
-        complaint: the rest of the message, right behind the name.
+        argument: the argument's name. Commands replace it by the name of their flag (`cli.guard`).
+        complaint: the rest of the message, which directly follows the name.
     """
 
     def __init__(self, argument: str, complaint: str):
@@ -29,34 +29,39 @@ class ArgumentError(UserError):
 
 
 class UnknownWordWarning(UserWarning):
-    """A phrase or prompt has words that are not in the texts that the model's vocabulary was learned from."""
+    """A phrase or prompt has words that the model was not trained on, so that its result means little."""
 
 
 class DamagedError(UserError):
-    """Stored data or parameters that cannot be read."""
+    """Stored data or parameters cannot be read."""
 
 
 class Stopped(SystemExit):
-    """Ends a process that was asked to stop and has nothing to lose; a thread may still compile."""
+    """Ends a process on a stop request, when there is nothing to save; a thread may still be compiling."""
 
 
 def shown(value: Any) -> str:
-    """A value as it is shown in an error, in at most 60 characters of one line."""
+    """A value for an error message, in one line of at most 60 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in at most 200 characters of one line."""
+    """The first line of an error's message, at most 200 characters."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
 @contextlib.contextmanager
-def reading(what: str, mend: str) -> Iterator[None]:
-    """Raises DamagedError for whatever a library raises of damaged files: `what` and `mend` say of which."""
+def reading(what: str, fix: str) -> Iterator[None]:
+    """Turns any exception of a library that reads files into a DamagedError.
+
+    Args:
+        what: the file, as the message names it.
+        fix: what the user can do.
+    """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # they raise nothing narrower: ValueErrors, RuntimeErrors, errors of protobuf
-        raise DamagedError(f"{what} is incomplete or damaged ({first_line(error)}); {mend}") from error
+    except Exception as error:  # libraries raise ValueError, RuntimeError, errors of protobuf and others
+        raise DamagedError(f"{what} is incomplete or damaged ({first_line(error)}); {fix}") from error

@@ -124,7 +124,7 @@ def test_everything_is_checked_before_anything_is_done(raw, tmp_path, here):
         with pytest.raises(UserError, match=re.escape(said)):
             planned(raw, tmp_path, field)
     for option, value, said in (
-        ("config", "nope", "there is no such file; by name there are"),
+        ("config", "nope", "there is no such file. Shipped configs: "),
         (
             "config",
             "vae_tiny",

@@ -87,7 +87,7 @@ def test_configs_are_found_by_name_where_no_file_has_it(installed, tmp_path):
     given = ("--config=genmask_tiny", "--config.model.depht=3", "--workdir=run")
     assert "did you mean depth?" in run(installed, tmp_path, "genmask-train", *given).stderr
     done = run(installed, tmp_path, "genmask-train", "--config=nope", "--workdir=run")
-    assert done.stderr.startswith("error: --config=nope: there is no such file; by name there are evaluate_")
+    assert done.stderr.startswith("error: --config=nope: there is no such file. Shipped configs: evaluate_")
     for path in (ROOT / "configs").glob("*.py"):
         assert path.stem in done.stderr
     done = run(installed, tmp_path, "genmask-train", "--workdir=run")

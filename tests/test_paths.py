@@ -87,12 +87,15 @@ def test_an_error_in_a_config_file_names_its_line(tmp_path, source, says):
     [
         ("--config.modle.depth=3", "--config.modle: no such field; did you mean model"),
         ("--config.model.dpeth=3", "--config.model.dpeth: no such field; did you mean depth"),
-        ("--config.model.depth.x=3", "--config.model.depth.x: no such field; config.model.depth has none"),
+        (
+            "--config.model.depth.x=3",
+            "--config.model.depth.x: no such field; config.model.depth has no fields",
+        ),
         (
             "--config.model=3",
-            "--config.model: a group of fields; set --config.model.FIELD; there are channels, ",
+            "--config.model is a group of fields; set --config.model.FIELD. Fields: channels, ",
         ),
-        ("--config.zzz=1", "--config.zzz: no such field; there are compute_dtype, "),
+        ("--config.zzz=1", "--config.zzz: no such field; fields: compute_dtype, "),
     ],
 )
 def test_a_misspelt_field_is_named_with_what_was_meant(flag, says):

@@ -169,7 +169,7 @@ def test_a_folder_without_captions_names_both_ways_out(data):
     [
         ({"templates": ("the thing",)}, r"data\.templates: .* one \{\}"),
         ({"augment": {"crop": 0.0}}, r"data\.augment\.crop"),
-        ({"latents": "cache"}, "cached latents cannot be varied"),
+        ({"latents": "cache"}, "data.latents: they cannot be augmented"),
     ],
 )
 def test_bad_fields_are_one_line(data, micro_vae, fields, says):
