@@ -162,10 +162,10 @@ def test_the_colour_of_every_name(tmp_path, case):
         ("0. road\nsky\n", "'sky' has no number"),
         ("0 road\n0 sky\n", "the number 0 has two names"),
         ("road 1\n2 sky\n", "some lines begin with a number, others end with one"),
-        ("road\n# sky\n", "line 2 may be a comment or a name"),
-        ("road, sky, car", "is one line; write a name in each line"),
-        ("", "names no class"),
-        ("id,name\n3,road\nx,sky", "line 3 does not have what its heading names"),
+        ("road\n# sky\n", "line 2 may be a comment"),
+        ("road, sky, car", "is only one line; write one name per line"),
+        ("", "has no class name"),
+        ("id,name\n3,road\nx,sky", "line 3 does not match the heading"),
         ("64 128 64 road\n64 128 64 sky", r"the colour \(64, 128, 64\) has two names"),
     ],
 )
@@ -178,7 +178,7 @@ def test_what_cannot_be_understood_is_one_line(tmp_path, content, says):
 def test_two_lists_agree_or_are_named(tmp_path):
     both = {"labels__txt": "__ignore__\n_background_\ncar\n", "class_names__txt": "_background_\nCar"}
     assert classes(tmp_path, **both).names == {-1: "__ignore__", 0: "_background_", 1: "Car"}
-    with pytest.raises(UserError, match=r"class_names.txt and .*labels.txt name the classes differently"):
+    with pytest.raises(UserError, match=r"class_names.txt and .*labels.txt have different names"):
         classes(tmp_path, class_names__txt="_background_\ndog")
 
 
@@ -215,7 +215,9 @@ def test_lists_are_found_in_folders(tmp_path):
         (tmp_path / split / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, leaf")
     assert classes(tmp_path).names == {0: "background", 1: "leaf"}
     (tmp_path / "valid" / "_classes.csv").write_text("Pixel Value, Class\n0, background\n1, tree")
-    with pytest.raises(UserError, match="differently: the number 1 is leaf in the one and tree in the other"):
+    with pytest.raises(
+        UserError, match="different names: the number 1 is leaf in the first and tree in the second"
+    ):
         classes(tmp_path)
 
 

@@ -93,7 +93,7 @@ def test_class_maps_come_back_pixel_by_pixel_from_wherever_they_lie(tmp_path, pl
     assert found.keys() == expected.keys()
     for key, mask in expected.items():
         np.testing.assert_array_equal(found[key], mask)
-    unexplained = "the number 7 has no name in classes.txt; the pixels, in 3 masks, are ignored"
+    unexplained = "the number 7 has no name in classes.txt; these pixels, in 3 masks, are ignored"
     assert unexplained in lines(tmp_path / "out")
     assert records.read_classes(records.find(tmp_path / "out", "image_folder")) == ("traffic light", "дорога")
 
@@ -113,7 +113,7 @@ def test_numbered_names_say_what_is_ignored_and_what_nobody_asks_for(tmp_path):
     assert {(split, text) for split, _, text in found} == {("train", "bottle"), ("val", "bottle")}
     assert len(found) == 11
     np.testing.assert_array_equal(found["val", "9", "bottle"], np.where(values == 9, IGNORE, values == 5))
-    assert "11.jpg: no list names it" in lines(tmp_path / "out")
+    assert "11.jpg is not read: it is in no list of a split" in lines(tmp_path / "out")
 
 
 def test_oddities_of_class_maps_are_named_and_cost_no_other(tmp_path):
@@ -134,9 +134,9 @@ def test_oddities_of_class_maps_are_named_and_cost_no_other(tmp_path):
         f"1.png has {H} x {W} pixels, its labels {H - 4} x {W}",
         "2.png: this mask cannot be read",
         "3.png has colours",
-        "4.png: none of its pixels has a class",
-        "5.png has no file of classes",
-        "9.png: class numbers without an image",
+        "4.png has no pixel of a named class",
+        "5.png has no mask",
+        "9.png has class numbers but no image",
     ):
         assert part in said
 
@@ -164,7 +164,7 @@ def test_black_and_white_masks_with_a_phrase_each_and_their_oddities(tmp_path, c
     numbers(raw / "0_mask.png", np.zeros((H, W)))
     numbers(raw / "1_mask.png", (patches() == 1) * 255)
     numbers(raw / "3_mask.png", (patches() == 1) * 255)
-    with pytest.raises(UserError, match=r"phrases.txt is missing: write what the masks show"):
+    with pytest.raises(UserError, match=r"phrases.txt is missing: write the phrase of the masks"):
         made(raw, tmp_path / "out")
     (raw / "phrases.txt").write_text("0.jpg\tthe cat, asleep\n1,a dog\n2,nothing\n")
     found = made(raw, tmp_path / "out")
@@ -185,7 +185,7 @@ def test_phrases_as_tables_are_saved(tmp_path):
     (raw / "phrases.txt").write_text("\n".join(rows))
     found = made(raw, tmp_path / "out")
     assert set(found) == {("train", "0", 'the "big" cat, asleep'), ("val", "1", "a dog")}
-    assert "phrases.txt: no image has the name that 2 of its lines have, such as 7" in lines(tmp_path / "out")
+    assert "phrases.txt: 2 lines have the name of no image, such as 7" in lines(tmp_path / "out")
     (raw / "phrases.txt").write_text('"the leaf, green"')
     assert {key[2] for key in made(raw, tmp_path / "other")} == {"the leaf, green"}
 
@@ -210,7 +210,7 @@ def test_yolo_polygons_come_back_as_pycocotools_draws_them(tmp_path):
             expected |= coco.decode(coco.frPyObjects([scaled], H, W))[..., 0].astype(bool)
         np.testing.assert_array_equal(mask, expected)
     said = lines(tmp_path / "out")
-    for part in ("line 3 is a box, not a polygon", "the class 7 has no name", "line 5 is not a class"):
+    for part in ("line 3 is a box, not a polygon", "the class number 7 has no name", "line 5 is not a class"):
         assert part in said
 
 
@@ -370,7 +370,7 @@ def test_inspect_shows_the_same_and_writes_a_sheet_alone(tmp_path, capsys):
     [
         ("0 road\nsky\n", r"'sky' has no number"),
         ("0 road\n0 sky\n", "the number 0 has two names"),
-        ("", "names no class"),
+        ("", "has no class name"),
     ],
 )
 def test_bad_names_are_one_line(tmp_path, content, says):

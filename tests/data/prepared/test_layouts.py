@@ -195,7 +195,7 @@ def test_pictures_of_masks_are_reported_in_a_line_for_each_kind(tmp_path):
     assert sorted(unread) == [
         "3 files *_label_vis are not read; they are pictures of annotations",
         "3 files *_vis are not read; they are pictures of annotations",
-        "3 files masks/*_color.png are not read; masks/*.png are, which fit black and white",
+        "3 files masks/*_color.png are not read; masks/*.png fit black and white better",
         "3 files predictions/ are not read; they are predictions",
     ]
 
@@ -303,18 +303,18 @@ SAID = {
     "YOLO's boxes": (yolo_boxes, "1 YOLO file of boxes in labels/, without a polygon"),
     "brush labels without names": (
         label_studio_without_names,
-        "9 PNGs of Label Studio's brush labels, no image of a task. To make it readable, add the JSON export",
+        "9 PNGs of Label Studio's brush labels, but no image. To make it readable, add the JSON export",
     ),
     "metadata without its masks": (
-        lost_masks, "metadata with a column of masks, in which train/masks/street1.png is named but not there"
+        lost_masks, "metadata with a column of masks; train/masks/street1.png is named there but missing"
     ),
     "masks of other names": (
         lambda raw: write(raw, "images/a.jpg", "images/b.jpg", "masks/c.png", "masks/d.png"),
-        "Seen: 2 images in images/; 2 PNGs in masks/ named as no image is, such as masks/c.png",
+        "Seen: 2 images in images/; 2 PNGs in masks/ without an image of that name, such as masks/c.png",
     ),
     "a class list alone": (
         lambda raw: (write(raw, "images/a.jpg"), layouts.save(raw / "classes.txt", "a\nb\n")),
-        "a class list of 2 names, and no PNG of class numbers",
+        "a class list of 2 names, but no PNG of class numbers",
     ),
     "labelme's files in a folder of their own": (
         lambda raw: (
@@ -322,13 +322,13 @@ SAID = {
             [path.rename(raw / path.name) for path in (raw / "images").glob("*.json")],
         ),
         "3 JSON files, such as street1.json with shapes, without an image. To make it readable, put each "
-        "X.json beside its image",
+        "X.json next to its image",
     ),
     "images alone": (
         lambda raw: write(raw, "a.jpg", "x/b.jpg"),
         "Seen: 2 images in the folder itself and x/. To make it readable, give each image, "
-        "images/X.jpg, a mask of the same name, masks/X.png, and write what the masks show to phrases.txt, "
-        "the names of their numbers to classes.txt, or of their colours to label_colors.txt",
+        "images/X.jpg, a mask of the same name, masks/X.png, and write the phrase of the masks to "
+        "phrases.txt, the names of class numbers to classes.txt, or those of colours to label_colors.txt",
     ),
     "masks that are named as no mask is": (
         lambda raw: write(raw, "1/photo.jpg", "1/drawn.png", "2/photo-colour.png", "legend.txt"),
@@ -364,7 +364,7 @@ def test_what_was_seen_is_said_where_nothing_fits(tmp_path, case):
         (["a.JPG"], "a.JPG", "is an image: give the folder that holds the images"),
         (["notes.txt"], "notes.txt", "is a file: give the folder"),
         ([], "gone", "there is no such folder"),
-        (["x/.DS_Store", "x/__MACOSX/._a.jpg"], "x", r"holds nothing but \.DS_Store and __MACOSX"),
+        (["x/.DS_Store", "x/__MACOSX/._a.jpg"], "x", r"has only hidden files and leftovers, \.DS_Store and"),
     ],
 )
 def test_what_is_no_folder_of_images_is_named(tmp_path, paths, given, says):
@@ -510,11 +510,11 @@ def test_objects_of_several_files_count_once_and_other_files_are_said(tmp_path):
     coco(tmp_path, lambda content: content["annotations"][0].update(segmentation=[], bbox=[1, 1, 5, 5]))
     found, plan = read(tmp_path)
     assert len(found) == 9  # keypoints' file has a mask of the object that has none in the other
-    assert plan.problems.left_out == ["instances_default.json: an object has a box and no mask"]
+    assert plan.problems.left_out == ["instances_default.json: an object has a box but no mask"]
     notes = "\n".join(plan.problems.notes)
-    assert "captions_default.json is not read: nothing in it has a mask" in notes
+    assert "captions_default.json is not read: it has no mask" in notes
     for name in ("person_keypoints_default.json", "v2.json"):
-        assert f"{name}: 3 of its images are in instances_default.json too; they have" in notes
+        assert f"{name}: 3 of its images are also in instances_default.json; the objects" in notes
     for image in (image for images in plan.splits.values() for image in images):
         assert [len(target.ann_ids) for target in image.targets] == [1, 1, 1]
 
@@ -548,7 +548,7 @@ def test_coco_files_of_a_class_each_are_united(tmp_path, first, capsys):
     assert set(plan.classes) == set(layouts.CLASSES)
     assert plan.problems.left_out == []
     assert not any("shows no class" in note for note in plan.problems.notes)
-    assert any("trees.json: 3 of its images are in" in note for note in plan.problems.notes)
+    assert any("trees.json: 3 of its images are also in" in note for note in plan.problems.notes)
     assert "read as coco: 3 images with objects in COCO's format, in " in capsys.readouterr().out
 
 
@@ -560,7 +560,7 @@ def test_an_image_in_the_coco_files_of_two_splits_is_in_the_first(tmp_path):
     layouts.save(tmp_path / "annotations" / "instances_val.json", json.dumps(content))
     _, plan = read(tmp_path)
     assert set(plan.classes) == set(layouts.CLASSES)
-    assert any("for another split, which is used" in line for line in plan.problems.left_out)
+    assert any("which is another split and is used" in line for line in plan.problems.left_out)
 
 
 @pytest.mark.parametrize("beside", [False, True])
@@ -640,7 +640,7 @@ def test_regions_of_a_label_are_united_and_the_last_annotation_counts(tmp_path):
     np.testing.assert_array_equal(found["train", "street1", "road"], scene.mask("road") | scene.mask("car"))
     assert len(found) == 9
     assert "task 1 has 2 annotations; the last, 5, is used" in plan.problems.notes
-    assert "task 9: its image is not found" in plan.problems.left_out
+    assert "the image of task 9 is not found" in plan.problems.left_out
 
 
 @pytest.mark.parametrize("name", ["task-{}.jpg", "{}.jpg"])
@@ -715,7 +715,7 @@ def test_shapes_for_an_image_of_another_size_are_left_out(tmp_path, labels):
     found, plan = read(tmp_path)
     assert {image for _, image, _ in found} == {scene.name for scene in SCENES[1:]}
     size = f"the image has {layouts.HEIGHT} x {layouts.WIDTH} pixels, its shapes are for "
-    says = f"{path}: {size}{2 * layouts.HEIGHT} x {layouts.WIDTH}; they are left out"
+    says = f"{path} is not read: {size}{2 * layouts.HEIGHT} x {layouts.WIDTH}"
     assert says in plan.problems.left_out
 
 

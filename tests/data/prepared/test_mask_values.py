@@ -114,7 +114,7 @@ def test_jpegs_have_the_nearest_colour(tmp_path):
         assert (mask & truth).sum() / (mask | truth).sum() > 0.9
     assert len(found) == 8
     (line,) = [line for line in (*plan.problems.notes, *plan.problems.left_out) if "JPEG" in line]
-    assert "2 masks have colours between those of label_colors.txt" in line
+    assert "2 masks have colours that are not in label_colors.txt" in line
 
 
 def test_a_class_that_only_edges_of_a_jpeg_have_is_not_asked_for(tmp_path):
@@ -125,7 +125,7 @@ def test_a_class_that_only_edges_of_a_jpeg_have_is_not_asked_for(tmp_path):
     write(tmp_path, masks, "labels/{}.jpg", label_colors__txt=CAMVID + "0 64 96\tWater\n")
     found, plan = read(tmp_path)
     assert texts(found) == {"bicyclist"}
-    assert any("classes occur nowhere" in line and "water" in line for line in plan.problems.left_out)
+    assert any("classes do not occur" in line and "water" in line for line in plan.problems.left_out)
 
 
 def test_colours_without_a_name_are_reported_once_and_ignored(tmp_path):
@@ -137,7 +137,7 @@ def test_colours_without_a_name_are_reported_once_and_ignored(tmp_path):
     lines = plan.problems.left_out
     assert (
         lines[0]
-        == "the colour (1, 2, 3) has no name in label_colors.txt; the pixels, in 3 masks, are ignored"
+        == "the colour (1, 2, 3) has no name in label_colors.txt; these pixels, in 3 masks, are ignored"
     )
     assert len(lines) == 1
     assert not any(mask[:8, :8].any() for mask in found.values())
@@ -176,7 +176,7 @@ def test_standard_tables_are_whole():
 def test_colours_with_phrases_are_no_black_and_white_masks(tmp_path):
     write(tmp_path, [as_colours(blocks(i, range(4))) for i in range(2)], phrases__txt="the road")
     with pytest.raises(
-        UserError, match=r"not black and white; masks of several classes need.*label_colors.txt"
+        UserError, match=r"not black and white; for masks of several classes, write .*label_colors.txt"
     ):
         read(tmp_path)
     (tmp_path / "label_colors.txt").write_text(CAMVID)
@@ -228,16 +228,14 @@ def test_palettes_at_the_numbers_of_the_list_are_read_by_number(tmp_path):
         write(raw, [paletted(numbers, colours)] * 2, classes__txt=VOC_NAMES)
         found, plan = read(raw)
         np.testing.assert_array_equal(found["train", "0", "bicycle"], numbers == 2)
-        assert "classes.txt: 1 of 4 classes occur nowhere (bird)" in plan.problems.left_out[0]
+        assert "classes.txt: 1 of 4 classes do not occur (bird)" in plan.problems.left_out[0]
 
 
 def test_palettes_that_differ_and_that_no_table_explains_are_an_error(tmp_path):
     colours = [(9, 9, 9), (200, 0, 7), (0, 200, 7)]
     masks = [paletted(blocks(), colours), paletted(blocks(), colours[::-1])]
     write(tmp_path, masks, classes__txt="road\nsky\ntree")
-    says = (
-        r"0.png and .*1.png have different palettes \(0 is \(9, 9, 9\) in the one, \(0, 200, 7\) in the other"
-    )
+    says = r"0.png and .*1.png have different palettes \(0 is \(9, 9, 9\) in the first, \(0, 200, 7\)"
     with pytest.raises(UserError, match=says):
         read(tmp_path)
     (tmp_path / "label_colors.txt").write_text("9 9 9 road\n200 0 7 sky\n0 200 7 tree")
@@ -264,7 +262,7 @@ def test_a_few_stray_pixels_do_not_keep_colours_from_being_read(tmp_path):
     np.testing.assert_array_equal(found["val", "1", "bird"], numbers == 3)
     (line,) = plan.problems.left_out
     assert line.startswith(
-        "the colour (1, 2, 3) has no name in classes.txt, in VOC's colours; the pixels, in 1 "
+        "the colour (1, 2, 3) has no name in classes.txt, in VOC's colours; these pixels, in 1 "
     )
 
 
@@ -383,7 +381,7 @@ def test_more_than_two_values_are_never_black_and_white(tmp_path, values):
 def test_values_are_counted_over_all_masks(tmp_path):
     masks = [(ONE * 128).astype(np.uint8), (TWO * 255).astype(np.uint8)]
     write(tmp_path, masks, phrases__txt="the leaf")
-    with pytest.raises(UserError, match=r"its 2 masks have 3 values \(\(0, 0, 0\), \(128, 128, 128\), \(255"):
+    with pytest.raises(UserError, match=r"the 2 masks have 3 values \(\(0, 0, 0\), \(128, 128, 128\), \(255"):
         read(tmp_path)
 
 
@@ -435,9 +433,8 @@ def test_numbers_that_the_list_cannot_explain_stop_strict(tmp_path):
     found, plan = read(raw)
     assert texts(found) == {"road", "sky"}
     assert plan.problems.left_out == [
-        "the numbers 5, 7 have no name in classes.txt; the pixels, in 3 masks, are ignored",
-        "classes.txt: 1 of 3 classes occur nowhere (tree); "
-        "check that its numbers are those of the annotations",
+        "the numbers 5, 7 have no name in classes.txt; these pixels, in 3 masks, are ignored",
+        "classes.txt: 1 of 3 classes do not occur (tree); check that the numbers match the annotations",
     ]
     with pytest.raises(UserError, match="--strict: the numbers 5, 7 have no name"):
         prepare("image_folder", epath.Path(raw), epath.Path(tmp_path / "out"), num_workers=1, strict=True)
@@ -454,7 +451,7 @@ def test_names_that_no_polygon_has_are_reported(tmp_path):
     assert texts(found) == {"no"}
     assert plan.classes == ("no", "traffic light")
     (line,) = plan.problems.left_out
-    assert "data.yaml: 1 of 4 classes occur nowhere (traffic light)" in line
+    assert "data.yaml: 1 of 4 classes do not occur (traffic light)" in line
     assert plan.splits["train"][0].example()["targets"][0]["ignored"]  # the polygon of void
 
 
@@ -559,7 +556,7 @@ def test_the_ego_vehicle_is_void_in_cityscapes_lists(tmp_path):
 def test_some_of_cityscapes_names_need_its_ids(tmp_path):
     cityscapes(tmp_path, "labelIds")
     (tmp_path / "classes.txt").write_text("road\ncar\n")
-    with pytest.raises(UserError, match="road has the number 0, but 7 in files called \\*_labelIds"):
+    with pytest.raises(UserError, match="road has the number 0, but in files called \\*_labelIds it is 7"):
         read(tmp_path)
     (tmp_path / "classes.txt").write_text("7 road\n26 car\n")
     assert texts(read(tmp_path)[0]) == {"road", "car"}
@@ -571,7 +568,7 @@ def test_an_image_without_the_version_that_is_read_is_left_out(tmp_path):
     (tmp_path / "classes.txt").write_text(TRAIN_NAMES)
     found, plan = read(tmp_path)
     assert {image for _, image, _ in found} == {"x_0"}
-    assert any("x_1_leftImg8bit.jpg has no file of classes" in line for line in plan.problems.left_out)
+    assert any("x_1_leftImg8bit.jpg has no mask" in line for line in plan.problems.left_out)
 
 
 def test_versions_that_fit_equally_are_an_error(tmp_path):
@@ -632,7 +629,8 @@ def test_what_labelme2voc_writes_is_read_once(tmp_path):
     assert plan.problems.left_out == []
     assert len([line for line in plan.problems.notes if "are not read" in line]) == 5
     assert any(
-        "SegmentationObjectPNG/ are not read; they number objects" in line for line in plan.problems.notes
+        "SegmentationObjectPNG/ are not read; they have numbers of objects" in line
+        for line in plan.problems.notes
     )
 
 

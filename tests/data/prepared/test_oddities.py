@@ -91,7 +91,7 @@ def test_annotations_without_shapes_are_kept_with_an_empty_mask_and_named(tmp_pa
     for stem in stems[:2]:
         assert not found["val", stem].mask.any()
         assert found["val", stem].no_target
-        assert f"val/{stem}.json has no shape: it is kept with an empty mask" in notes(out, "reasonseg")
+        assert f"val/{stem}.json has no shape; its mask is empty" in notes(out, "reasonseg")
     assert problems(out, "reasonseg") == [f"val/{stems[2]}.json has no list of shapes"]
     # As its papers score it: an empty prediction is right, any other wrong.
     asked = found["val", stems[0]]
@@ -120,7 +120,7 @@ def test_a_shape_outside_its_image_is_named_and_left_out(tmp_path):
     assert list(everything(out, "reasonseg")) == [("val", "0001_val")]
     lines = problems(out, "reasonseg")
     assert [line for line in lines if "shape 0 (target) lies outside the image" in line] == lines[::2]
-    assert "val/0000_val.json has no shape that can be painted" in lines
+    assert "val/0000_val.json has no valid shape" in lines
 
 
 def test_what_systems_leave_among_the_files_is_no_image_and_no_annotation(tmp_path):
@@ -177,7 +177,7 @@ def test_an_image_listed_twice_has_the_objects_of_both(tmp_path):
     assert texts == {"square 0": "p0", "of the second": "p0", "square 1": "p1", "square 2": "p2"}
     assert not problems(out, "image_folder")
     assert any(
-        "p0.png is listed twice; it has the objects of both" in line for line in notes(out, "image_folder")
+        "p0.png is listed twice; the objects of both entries" in line for line in notes(out, "image_folder")
     )
     assert "annotations.json: image 1 is listed twice" in notes(out, "image_folder")
 
@@ -203,7 +203,7 @@ def test_two_images_of_one_id_lose_their_objects_by_name(tmp_path):
     assert set(said(out)) == {"square 2"}
     lines = problems(out, "image_folder")
     assert (
-        "annotations.json: image 0 is two images, p0.png and p1.png; what is said of them is left out"
+        "annotations.json: image 0 is two images, p0.png and p1.png; they and their annotations are left out"
         in lines
     )
 
@@ -241,12 +241,12 @@ def test_a_bad_entry_costs_no_other(tmp_path):
         assert (mask == square()).all()
     lines = problems(out, "image_folder")
     for says in (
-        "image 0 lacks 'height'; what is said of it is left out too",
+        "image 0 has no 'height'; it and its annotations are left out",
         "image 3 of the list has no id", "image 4 of the list has no id", "image 5 of the list has no id",
         "image 8 has an invalid 'width': 0",
         "object 30 has no mask: no segmentation",
-        "an object is of category 77, which is not in the file (3 times)",
-        "an object is of category [1], which is not in the file",
+        "an object has category 77, which is not in the file (3 times)",
+        "an object has category [1], which is not in the file",
         "object 40 has no mask: polygon 0 covers no pixel",
         "object 41 has no mask: polygon 0 covers no pixel",
         "object 42: polygon 1 covers no pixel", "object 43 has no mask: its mask is empty",
@@ -269,13 +269,13 @@ def test_the_same_holds_for_refer_and_for_captions(tmp_path):
     lines = problems(out, "refcoco")
     of_first = sum(ref["image_id"] == 1000 for ref in refs)
     for says in (
-        "instances.json: image 1000 lacks 'height'",
-        f"a ref is of image 1000, which instances.json does not have ({of_first} times)",
-        f"object {one['id']} is two objects; what refers to it is left out",
+        "instances.json: image 1000 has no 'height'",
+        f"a ref has image 1000, which is not in instances.json ({of_first} times)",
+        f"object {one['id']} is two objects; refs to it are left out",
         "object [5]: its id is not an integer",
         "which has no mask: no segmentation",
-        "ref last lacks a field or has an invalid one: ref_id 'last'",
-        f"ref {len(refs)} of the list lacks a field",
+        "ref last has a missing or invalid field: ref_id 'last'",
+        f"ref {len(refs)} of the list has a missing or invalid field",
     ):
         assert any(says in line for line in lines), says
     for (_, number), asked in everything(out, "refcoco").items():
@@ -296,8 +296,8 @@ def test_captions_of_images_listed_twice_are_not_doubled(tmp_path):
     index = records.read_index(records.find(out, "coco_captions"), "train")
     assert (index.image_ids, index.captions) == (["1000", "1002"], [2, 2])
     lines = problems(out, "coco_captions")
-    assert any("image 1001 lacks 'width'" in line for line in lines)
-    assert any("caption 99 is empty, or no text" in line for line in lines)
+    assert any("image 1001 has no 'width'" in line for line in lines)
+    assert any("caption 99 is empty or not a text" in line for line in lines)
     assert notes(out, "coco_captions") == ["captions_train2017.json: image 1000 is listed twice"]
 
 
@@ -316,7 +316,7 @@ def test_common_names_of_splits_are_known_and_what_is_not_read_is_named(tmp_path
     lines = problems(out, "image_folder")
     assert len(lines) == 2
     assert any("extras: this folder is not read (1 images)" in line for line in lines)
-    assert any("1 images beside the folders Train, valid, testing are not read" in line for line in lines)
+    assert any("1 images next to the folders Train, valid, testing are not read" in line for line in lines)
     (tmp_path / "raw" / "val").mkdir()
     with pytest.raises(UserError, match="val and valid are both the split val; merge or rename one"):
         make("image_folder", tmp_path / "raw")
@@ -422,4 +422,4 @@ def test_an_annotation_of_each_kind_in_two_frames_is_named(tmp_path):
     out = make("image_folder", raw)
     assert set(said(out)) == {"square 0", "square 1", "square 2", "p1 too"}
     (line,) = problems(out, "image_folder")
-    assert "p0.json is of the image as turned by EXIF" in line
+    assert "p0.json is not read: it is for the image after its EXIF orientation is applied" in line

@@ -43,7 +43,7 @@ def test_a_malicious_pickle_is_refused_and_runs_nothing(tmp_path, protocol):
     witness = tmp_path / "ran"
     for call in ((exec, f"open({str(witness)!r}, 'w')"), (open, str(witness), "w"), (type(witness), "x")):
         content = pickle.dumps([{"ref_id": 1}, Malicious(*call)], protocol)
-        with pytest.raises(UserError, match=r"not a pickle of plain data.*asks for"):
+        with pytest.raises(UserError, match=r"not a pickle of plain data.*needs"):
             load_plain(write(tmp_path / "p", content))
     assert not witness.exists()
 

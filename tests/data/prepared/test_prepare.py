@@ -170,8 +170,8 @@ def odd_tree(raw):
     path = objects.folder / objects.images[4]["file_name"]
     path.write_bytes(b"<html>not found</html>")
     wrong(1004, f"{path}: this image cannot be read (it is a web page, perhaps of a failed download)")
-    wrong(1005, "refers to object 1, which instances.json does not have")["ann_id"] = 1
-    wrong(1006, "is of image 9, which instances.json does not have")["image_id"] = 9
+    wrong(1005, "refers to object 1, which is not in instances.json")["ann_id"] = 1
+    wrong(1006, "has image 9, which is not in instances.json")["image_id"] = 9
     by_id = {annotation["id"]: annotation for annotation in objects.annotations}
     ref = wrong(1007, "has no mask: polygon 0 has 2 points")
     by_id[ref["ann_id"]]["segmentation"] = [[1, 2, 3, 4]]
@@ -181,9 +181,9 @@ def odd_tree(raw):
     wrong(1009, f"sentence {number} occurs twice in train")["sentences"][0]["sent_id"] = number
     by_image[1009]["split"] = "train"
     wrong(1010, "is empty")["sentences"][0]["sent"] = "  "
-    del wrong(1011, "lacks a field or has an invalid one: 'split'")["split"]
+    del wrong(1011, "has a missing or invalid field: 'split'")["split"]
     wrong(1012, "which is in another image")["ann_id"] = by_image[1013]["ann_id"]
-    wrong(1003, "lacks a field or has an invalid one")["sentences"] = None
+    wrong(1003, "has a missing or invalid field")["sentences"] = None
     objects.write("refcoco")
     raw_trees.write_refs(raw, "refcoco", "unc", refs)
     return said
@@ -249,7 +249,7 @@ def test_a_split_without_images_is_left_out_and_said(tmp_path):
     with pytest.raises(UserError, match="no image can be used"):
         prepare("coco_captions", raw, out / "3", num_workers=1)
     shutil.rmtree(tmp_path / "raw" / "train2017")
-    with pytest.raises(UserError, match=r"no image that can be used; an image is missing"):
+    with pytest.raises(UserError, match=r"no usable image; an image is missing"):
         prepare("coco_captions", raw, out / "4", num_workers=1)
 
 
@@ -301,8 +301,8 @@ def test_a_users_mistakes_are_named(tmp_path):
         "object 901: some of its expressions are not texts", "object 904: some of its expressions",
         "object 904 occurs twice",
         "object f3-aa: its id is not an integer",
-        "object 902 has no mask: polygon 0 has points", "an annotation is of image 77, which is not",
-        "its image gone.png is missing", "shape 0 (a) has no points", "shape 1 (b) has no points",
+        "object 902 has no mask: polygon 0 has points", "an annotation has image_id 77, which is not",
+        "image gone.png is missing", "shape 0 (a) has no points", "shape 1 (b) has no points",
         "p2.json has no text", "p9.txt is an annotation without an image",
     ):  # fmt: skip
         assert says in lines, says
@@ -420,7 +420,7 @@ def test_what_was_begun_with_other_raw_data_is_not_gone_on_with(tmp_path):
     [
         ("refcoco", r"there is no refcoco/refs\(unc\)\.p"),
         ("grefcoco", r"there is no grefcoco/grefs\(unc\)\.json"),
-        ("reasonseg", "there is no train, val, test"),
+        ("reasonseg", "there is no folder train or val or test"),
         ("coco_captions", r"there is no annotations/captions_train2017\.json"),
         ("image_folder", "the folder is empty"),
     ],

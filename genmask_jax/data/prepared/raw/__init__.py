@@ -1,1 +1,1 @@
-"""Readers of public raw data, one module per publisher's layout. Each returns a `Plan` of what to prepare."""
+"""Readers of raw data, one module per layout. Each returns a `Plan` of the dataset to prepare."""

@@ -1,7 +1,7 @@
-"""Images with annotations beside them. RAW/{train,val,test}, or RAW itself, holds images X.jpg, and any of
+"""Images with annotations next to them: RAW/{train,val,test}, or RAW itself, has images X.jpg and any of
 
 X.txt               captions, one per line
-X.json              an expression and labelled shapes (ReasonSeg), or labelled shapes alone (labelme)
+X.json              an expression and labelled shapes (ReasonSeg), or only labelled shapes (labelme)
 metadata.jsonl      captions of all images (or metadata.csv)
 annotations.json    objects of all images, in COCO's format (or _annotations.coco.json); see `folder_objects`
 """
@@ -34,11 +34,11 @@ from genmask_jax.paths import listed
 
 JSON = (".json",)
 SIZE = ("imageHeight", "imageWidth")
-"""What labelme calls the size of the image that it drew on."""
+"""Keys of the image's size in labelme's files."""
 
 
 def recognise(raw: epath.Path) -> Sighting:
-    """What there is of this layout: what lies beside the images."""
+    """Checks for annotations next to images."""
     said: dict[str, bool] = {}
     for folder in list(split_folders(raw, Problems()).values()) or [raw]:
         stems = {path.stem for path in listed(folder, *SUFFIXES)}
@@ -56,7 +56,7 @@ def recognise(raw: epath.Path) -> Sighting:
 
 
 def recognise_away(raw: epath.Path) -> Sighting:
-    """What there is of JSON files with shapes, a file for each image, in other folders than the images."""
+    """Checks for JSON files with shapes, one per image, in other folders than the images."""
     tree = find_pairs(raw, JSON, Problems())
     paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
     if any(_has_shapes(path) for path in paired[:LOOKED_AT]):
@@ -68,7 +68,7 @@ def recognise_away(raw: epath.Path) -> Sighting:
     what = f"{count(files, 'JSON file')}{folders(files, raw)}, such as {lost.name} with shapes"
     return Sighting(
         saw=f"{what}, without an image",
-        needs="put each X.json beside its image X.jpg, or the files into labels/ and the images into images/",
+        needs="put each X.json next to its image X.jpg, or put files into labels/ and images into images/",
     )
 
 
@@ -81,7 +81,7 @@ def _has_shapes(path: epath.Path) -> bool:
 
 @dataclasses.dataclass
 class _Reading:
-    """What is gathered over all folders: problems, names of classes, and how many shapes have an id."""
+    """Collected over all folders: problems, names of classes, and the number of shapes with an id."""
 
     problems: Problems
     classes: dict[str, None] = dataclasses.field(default_factory=dict)
@@ -105,8 +105,8 @@ def read(raw: epath.Path) -> Plan:
         problems.note(NO_VAL.format(raw))
     if not any(splits.values()):
         raise UserError(
-            f"--raw={raw}: there is no image with a caption (X.txt) or an annotation (X.json, {COCO[0]}) "
-            f"beside it{'; ' + problems.left_out[0] if problems.left_out else ''}"
+            f"--raw={raw}: no image has a caption (X.txt) or an annotation (X.json, {COCO[0]}) next to it"
+            f"{'; ' + problems.left_out[0] if problems.left_out else ''}"
         )
     return Plan(splits, problems, tuple(reading.classes))
 
@@ -115,7 +115,7 @@ def read_away(raw: epath.Path) -> Plan:
     """Images with the shapes of JSON files in other folders, `images/X.jpg` and `labels/X.json`.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none.
     """
     reading = _Reading(Problems())
     tree = find_pairs(raw, JSON, reading.problems)
@@ -161,7 +161,7 @@ def _is_annotated(image: PlannedImage) -> bool:
 def _plan_image(
     path: epath.Path, objects: Objects | None, reading: _Reading, annotation: epath.Path | None, key: str
 ) -> PlannedImage:
-    """An image with all that is said of it, which may be nothing: objects, its own annotation, captions."""
+    """An image with its objects, its own annotation and its captions, if there are any."""
     problems = reading.problems
     targets, said = (list(objects.targets), list(objects.said)) if objects else ([], [])
     turned, void = objects is None or objects.turned, list(objects.void) if objects else []
@@ -169,8 +169,8 @@ def _plan_image(
         try:
             if not turned:
                 raise ValueError(
-                    f"{annotation} is of the image as turned by EXIF, {COCO[0]} of the image as stored; the "
-                    "former is not used"
+                    f"{annotation} is not read: it is for the image after its EXIF orientation is applied, "
+                    f"but {COCO[0]} for the image as stored"
                 )
             more, texts, unknown = _read_json(annotation, path, reading)
             void += unknown
@@ -194,7 +194,7 @@ def _plan_image(
 def _read_json(
     annotation: epath.Path, image: epath.Path, reading: _Reading
 ) -> tuple[list[Target], list[tuple[str, int, bool]], list[str]]:
-    """Targets of an image's own annotation; texts with target and whether they are sentences; void."""
+    """Targets, (text, index of the target, is_sentence), and ignored pixels of an annotation."""
     content: Any = read_json(annotation, dict, FALLBACK)
     if not is_labelme(content):
         frame = read_frame(image)
@@ -203,15 +203,15 @@ def _read_json(
     try:
         width, height = decode(image_bytes(image)).size
     except UNREADABLE:
-        return [], [], []  # it is named when it is written
+        return [], [], []  # reported when the image is written
     if not content["shapes"]:
         reading.problems.note(NOTHING_NOTE)
         return list(NOTHING), [], []
     drawn_on = tuple(content.get(key) or size for key, size in zip(SIZE, (height, width), strict=True))
     if drawn_on != (height, width):
         raise ValueError(
-            f"{annotation}: the image has {height} x {width} pixels, its shapes are for {drawn_on[0]} x "
-            f"{drawn_on[1]}; they are left out"
+            f"{annotation} is not read: the image has {height} x {width} pixels, its shapes are for "
+            f"{drawn_on[0]} x {drawn_on[1]}"
         )
     said = read_labelme(annotation, (height, width), reading.shapes, reading.problems)
     reading.shapes += len(content["shapes"])

@@ -1,11 +1,11 @@
-"""Images with black-and-white masks, and a phrase for all of them or for each.
+"""Images with black-and-white masks, and a phrase for all masks or for each image.
 
     RAW/X.jpg, RAW/X_mask.png (or RAW/images/X.jpg, RAW/masks/X.png), RAW/phrases.txt
 
-phrases.txt holds one line, the phrase of all masks, or lines for each image: its name, a tab or a comma, its
-phrase; each may be quoted as in CSV, below a heading such as `name,phrase`. The brighter of the two values
-that all masks have, mostly white, means the object. Several masks of an image (X_mask.png, X_mask_1.png) are
-united, but for those with a line of their own in phrases.txt.
+phrases.txt has one line, the phrase of all masks, or lines for each image: its name, a tab or a comma, its
+phrase. They may be quoted as in CSV, and have a heading such as `name,phrase`. All masks together have two
+values; the brighter one is the object. Several masks of an image (X_mask.png, X_mask_1.png) are united,
+except those with their own line in phrases.txt.
 """
 
 import itertools
@@ -33,14 +33,14 @@ HEADING = re.compile(
     r"(image|file|mask)?[ _]?(name|id|path)?\t(phrase|text|caption|expression|description|prompt|label)s?",
     re.I,
 )
-"""What the first line may have instead of a name and a phrase."""
+"""Headings of phrases.txt, with a tab between the columns."""
 QUOTED = r'"(?:[^"]|"")*"'
 LOOKED_AT = 8
-"""Masks that tell what all are."""
+"""Number of masks that are read to recognise the layout."""
 
 
 def recognise(raw: epath.Path) -> Sighting:
-    """What there is of this layout; masks that are not black-and-white are `class_maps`."""
+    """Checks for this layout; masks that are not black-and-white belong to `class_maps`."""
     found = [list(pair.annotations) for pair in find_pairs(raw, LABEL_SUFFIXES, Problems()).pairs]
     paths = [path for some in found for path in some]
     count = sum(map(bool, found))
@@ -52,7 +52,7 @@ def recognise(raw: epath.Path) -> Sighting:
 
 
 def _misfit(paths: list[epath.Path]) -> tuple[float, ...]:
-    """The share of masks that cannot be read or are not black and white, and of those of one value."""
+    """Share of masks that cannot be read or are not black and white, and share of masks with one value."""
     values = []
     for path in paths:
         try:
@@ -64,7 +64,7 @@ def _misfit(paths: list[epath.Path]) -> tuple[float, ...]:
 
 
 def read(raw: epath.Path) -> Plan:
-    """Images with a mask and a phrase; a black mask stays, as that of a phrase for nothing in the image.
+    """Images with a mask and a phrase; a black mask means that the phrase refers to nothing in the image.
 
     Raises:
         UserError: phrases.txt is missing or invalid; masks have more than two values; all are empty or full.
@@ -74,17 +74,15 @@ def read(raw: epath.Path) -> Plan:
 
 
 def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
-    """The same of images whose masks have been found. Raises UserError."""
+    """Like `read`, for images that are paired with their masks. Raises UserError."""
     names = _names(tree.pairs)
     phrases = _read_phrases(raw / PHRASES, names)
     missing = [name for name in phrases if name and name not in names]
     if missing:
         count = sum(len(phrases[name]) for name in missing)
-        problems.add(
-            f"{raw / PHRASES}: no image has the name that {count:,} of its lines have, such as {missing[0]}"
-        )
+        problems.add(f"{raw / PHRASES}: {count:,} lines have the name of no image, such as {missing[0]}")
     for path in tree.unpaired:
-        problems.add(f"{path}: a mask without an image")
+        problems.add(f"{path} is a mask without an image")
     files = chosen([pair.annotations for pair in tree.pairs], raw, _misfit, "black and white", problems)
     threshold = threshold_of([path for paths in files for path in paths], f"--raw={raw}")
     ids, found = itertools.count(), []
@@ -117,17 +115,17 @@ def _phrases_of(path: epath.Path, pair: Pair, phrases: dict[str, list[str]]) -> 
 
 
 def _names(pairs: Sequence[Pair]) -> set[str]:
-    """What a line of phrases.txt may begin with: images and masks."""
+    """Names of images and masks, with which a line of phrases.txt may begin."""
     masks_of = {path.stem for pair in pairs for path in pair.annotations}
     return masks_of | {name for pair in pairs for name in (pair.key, pair.image.stem)}
 
 
 def _read_phrases(path: epath.Path, names: set[str]) -> dict[str, list[str]]:
-    """Phrases by the name of an image or a mask; that of all images by ""."""
+    """Phrases by the name of an image or mask; the key "" is for all images."""
     if not path.exists():
         raise UserError(
-            f"{path} is missing: write what the masks show, such as 'the leaf', or a line for each image: "
-            "its name, a tab or a comma, its phrase"
+            f"{path} is missing: write the phrase of the masks, such as 'the leaf', or a line for each "
+            "image: its name, a tab or a comma, its phrase"
         )
     try:
         lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
@@ -140,7 +138,7 @@ def _read_phrases(path: epath.Path, names: set[str]) -> dict[str, list[str]]:
     pairs = [_split(line) for line in lines]
     bad = next((line for line, (_, text) in zip(lines, pairs, strict=True) if not text), None)
     if bad is not None or not lines:
-        said = f"{path}: {bad!r} gives no phrase" if lines else f"{path} is empty"
+        said = f"{path}: {bad!r} has no phrase" if lines else f"{path} is empty"
         raise UserError(f"{said}; each line is the name of an image, a tab or a comma, and its phrase")
     phrases: dict[str, list[str]] = {}
     for name, text in dict.fromkeys(pairs):

@@ -1,8 +1,7 @@
-"""Masks of two values: black, and one other, with what lossy formats and blurred edges put between them.
+"""Masks of two values, black and one other. Lossy formats and blurred edges add values between the two.
 
-A mask has a third value, and is not black and white, where a square of FLAT pixels lies between the two and
-is even, where more than BETWEEN of its pixels lie between, or where it has colours that are no shade of the
-brighter one.
+A mask is not black and white if an even square of FLAT pixels lies between the two values, if more than
+BETWEEN of its pixels lie between them, or if it has colours that are not shades of the brighter value.
 """
 
 import io
@@ -21,33 +20,35 @@ from genmask_jax.errors import UserError
 from genmask_jax.images import UNREADABLE
 
 EDGE = 0.1
-"""Share of the brightest level within which a level is black, or white."""
+"""Levels within this share of the brightest level of black, or of white, are black, or white."""
 BETWEEN = 0.25
 FLAT = 3
 EVEN = 8
-"""Levels of a channel by which the pixels of an even square may differ in a blurred or lossy mask."""
+"""Largest difference of levels of a channel in an even square of a blurred or lossy mask."""
 BLURRED = 16
-"""Values that a mask with blurred edges has more of."""
+"""A mask with blurred edges has more values than this."""
 NOISE = 0.01
-"""Largest share of pixels in even squares of neither value, where a mask with many values was once a JPEG."""
+"""Largest share of pixels in even squares of other values in a mask that was once a JPEG."""
 BLACK = 0
 REMEDY = (
-    "masks of several classes need, instead of phrases.txt, classes.txt (a name for each number) or "
-    "label_colors.txt (a line such as `128 64 128 road` for each colour)"
+    "for masks of several classes, write classes.txt (a name for each number) or label_colors.txt (a line "
+    "such as `128 64 128 road` for each colour) instead of phrases.txt"
 )
 
 
 def read_pixels(path: epath.Path) -> tuple[Int[np.ndarray, "H W"], bool]:
-    """The values of a mask, and whether its format changes them: colours (0xRRGGBB); of 16 bits, numbers.
+    """The values of a mask, and whether its format changes colours.
+
+    Values are colours (0xRRGGBB), or numbers in files with more than 8 bits.
 
     Raises:
-        ValueError: it cannot be read, or has negative numbers.
+        ValueError: the file cannot be read, or has negative numbers.
     """
     if not _has_numbers(path):
         return read_colours(path)
     numbers = read_numbers(path)
     if numbers.min() < 0:
-        raise ValueError(f"{path} has negative numbers; a mask has 0 and 1")
+        raise ValueError(f"{path} has negative numbers; a mask must have 0 and 1")
     return numbers, False
 
 
@@ -61,15 +62,15 @@ def _has_numbers(path: epath.Path) -> bool:
 
 
 def level(values: Any) -> Any:
-    """How bright values are, an integer or an array of them: the sum of the channels."""
+    """Brightness of values (an integer or an array): the sum of the channels."""
     return (values >> 16) + (values >> 8 & 255) + (values & 255)
 
 
 def values_of(path: epath.Path) -> tuple[int, ...] | None:
-    """The one or two values that a mask has but for edges; None if it has more.
+    """The one or two values of a mask, without those of edges; None if it has more.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
     pixels, lossy = read_pixels(path)
     found, counts = np.unique(pixels, return_counts=True)
@@ -90,7 +91,7 @@ def values_of(path: epath.Path) -> tuple[int, ...] | None:
 
 
 def _has_third_value(pixels: np.ndarray, between: np.ndarray, white: int, lossy: bool) -> bool:
-    """Whether a square of FLAT pixels has neither value: it is even, and no edge."""
+    """Whether an even square of FLAT pixels has neither value, so that it is not an edge."""
     levels = level(pixels).astype(np.uint16)
     square = np.ones((FLAT, FLAT), np.uint8)
     spread = cv2.dilate(levels, square).astype(int) - cv2.erode(levels, square)
@@ -103,21 +104,21 @@ def _has_third_value(pixels: np.ndarray, between: np.ndarray, white: int, lossy:
 
 
 def _off_the_line(pixels: np.ndarray, levels: np.ndarray, white: int) -> np.ndarray:
-    """How far a pixel's channels are from those of a shade of `white` of the same level."""
+    """Distance of each pixel's channels from a shade of `white` with the same level."""
     share = levels / max(1, level(white))
     channels = [np.abs((pixels >> s & 255) - share * (white >> s & 255)) for s in (16, 8, 0)]
     return np.max(channels, axis=0)
 
 
 def threshold_of(paths: Sequence[epath.Path], where: str) -> float:
-    """The level between the two values that all of a dataset's masks have.
+    """The level between the two values of a dataset's masks.
 
     Args:
-        paths: of the masks; those that cannot be read do not count.
+        paths: paths of the masks; unreadable ones are skipped.
         where: the dataset, for messages.
 
     Raises:
-        UserError: they have more than two values, or one.
+        UserError: the masks have more than two values, or only one.
     """
     found: dict[epath.Path, tuple[int, ...]] = {}
     for path in paths:
@@ -131,7 +132,7 @@ def threshold_of(paths: Sequence[epath.Path], where: str) -> float:
     values = _joined(list(found.values()))
     if len(values) > 2:
         some = ", ".join(shown_colour(value) for value in values[:SAID])
-        raise UserError(f"{where}: its {len(paths):,} masks have {len(values)} values ({some}); {REMEDY}")
+        raise UserError(f"{where}: the {len(paths):,} masks have {len(values)} values ({some}); {REMEDY}")
     if len(values) == 1:
         need_both(len(found), not values[0], bool(values[0]), where)
     return sum(map(level, values)) / 2
@@ -141,11 +142,11 @@ def need_both(count: int, empty: bool, full: bool, where: str) -> None:
     """Raises UserError if all of `count` masks are empty, or all are full."""
     if count and (empty or full):
         what = "empty" if empty else "full"
-        raise UserError(f"{where}: all {count:,} masks are {what}; they show nothing to learn")
+        raise UserError(f"{where}: all {count:,} masks are {what}; there is nothing to learn")
 
 
 def _joined(found: list[tuple[int, ...]]) -> list[int]:
-    """The values of all masks, from black on; bright ones that differ as JPEG makes them differ are one."""
+    """The values of all masks, by brightness; bright values that differ only by JPEG noise are merged."""
     values = sorted({value for some in found for value in some}, key=lambda value: (level(value), value))
     bright = (1 - EDGE) * max(map(level, values), default=0)
     kept: list[int] = []

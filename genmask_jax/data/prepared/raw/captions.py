@@ -14,7 +14,7 @@ def read(raw: epath.Path) -> Plan:
     """Reads images with about five captions each.
 
     Raises:
-        UserError: there is no split, or a file is invalid.
+        UserError: there are no captions, or a file is invalid.
     """
     files = {split: raw / "annotations" / f"captions_{name}.json" for split, name in SPLITS.items()}
     files = {split: path for split, path in files.items() if path.exists()}
@@ -37,7 +37,7 @@ def _read_split(path: epath.Path, folder: epath.Path, problems: Problems) -> lis
         if isinstance(caption, str) and caption.strip():
             said[annotation["image_id"]].append(caption.strip())
         else:
-            problems.add(f"{path.name}: caption {annotation.get('id')} is empty, or no text")
+            problems.add(f"{path.name}: caption {annotation.get('id')} is empty or not a text")
     kept = []
     for number in sorted(coco.images, key=lambda number: (isinstance(number, str), number)):
         image = coco.images[number]

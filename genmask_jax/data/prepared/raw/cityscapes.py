@@ -1,7 +1,7 @@
-"""The numbers of Cityscapes' classes, of which the names of its files say which they are.
+"""Numbers of Cityscapes' classes, which the names of its files determine.
 
-`X_gtFine_labelIds.png` has the `id` of each class, `X_gtFine_labelTrainIds.png` its `trainId`, whatever the
-order of the names in a list.
+`X_gtFine_labelIds.png` has the `id` of each class, and `X_gtFine_labelTrainIds.png` its `trainId`, whatever
+the order of the names in a class list.
 """
 
 import dataclasses
@@ -20,22 +20,23 @@ SHOWN = {IDS: "labelIds", TRAIN_IDS: "labelTrainIds"}
 
 
 def numbering(path: epath.Path) -> str:
-    """The numbering that the name of a file says, IDS or TRAIN_IDS; "" if none."""
+    """The numbering in the name of a file, IDS or TRAIN_IDS; "" if there is none."""
     match = CITYSCAPES.search(path.stem)
     return match[2].lower() if match and match[2].lower() in SHOWN else ""
 
 
 def in_its_numbers(listed: ClassList | None, paths: Sequence[epath.Path]) -> ClassList | None:
-    """The list in the numbering of Cityscapes' files, if it has its names; Cityscapes' own if there is none.
+    """The class list with the numbers of Cityscapes' files, if it has Cityscapes' names.
 
-    With files of both numberings, the 19 names that are scored mean `trainId`, more names `id`.
+    Without a list, it is Cityscapes' own. If there are files of both numberings, a list of the 19 evaluated
+    names uses `trainId`, a longer list `id`.
 
     Args:
-        listed: the folder's list.
-        paths: of all annotations.
+        listed: the folder's class list.
+        paths: paths of all annotations.
 
     Raises:
-        UserError: the list has some of Cityscapes' names alone, at other numbers than its files of ids.
+        UserError: the list has only some of Cityscapes' names, with other numbers than the files of ids.
     """
     there = {name for path in paths if (name := numbering(path))}
     if listed is None and not there:
@@ -63,7 +64,7 @@ def in_its_numbers(listed: ClassList | None, paths: Sequence[epath.Path]) -> Cla
 
 
 def _without_borders(listed: ClassList) -> ClassList:
-    """The list with "ego vehicle" and the like as void."""
+    """The list with classes such as "ego vehicle" as void."""
     names, colours = (
         {key: "void" if phrase(name) in CITYSCAPES_BORDERS else name for key, name in table.items()}
         for table in (listed.names, listed.colours)
@@ -76,6 +77,6 @@ def _need_ids(listed: ClassList) -> None:
     for number, name in listed.names.items():
         if ids.get(phrase(name), number) != number and is_asked(name):
             raise UserError(
-                f"{listed.source}: {phrase(name)} has the number {number}, but {ids[phrase(name)]} in files "
-                "called *_labelIds; write Cityscapes' ids, or all of its 19 names, or rename the files"
+                f"{listed.source}: {phrase(name)} has the number {number}, but in files called *_labelIds it "
+                f"is {ids[phrase(name)]}; write Cityscapes' ids, or all of its 19 names, or rename the files"
             )

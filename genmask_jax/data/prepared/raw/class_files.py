@@ -1,12 +1,13 @@
-"""Files that name classes, as rows of a number, a name and a colour, in the forms that common tools write.
+"""Reads class lists in the forms of common tools, as rows of a number, a name and a colour.
 
-    road                        a name a line; the first has the number 0, and an empty line a number, too
+    road                        a name per line; the first has number 0, and an empty line counts
     0 road | 0,road | road,0    a name and its number; also 0. road, 0) road, [0] road, 0 - road, road = 0
     64 128 64<TAB>Animal        a colour and a name (CamVid's label_colors.txt), in either order
     road:128,64,128::           VOC's and CVAT's labelmap.txt
     name,r,g,b                  a table with a heading (class_dict.csv, _classes.csv, objectInfo150.txt)
 
-and YAML and JSON: a list, or a mapping, of names, perhaps below `names`, `id2label`, `labels` or the like.
+and YAML and JSON: a list or a mapping of names, at the top level or below `names`, `id2label`, `labels` and
+others.
 """
 
 import csv
@@ -26,9 +27,9 @@ from genmask_jax.paths import read_text
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A class as one file has it: its number and its colour (0xRRGGBB), None where the file gives none.
+    """A class in a file: its name, its number and its colour (0xRRGGBB), or None if the file has none.
 
-    counted: whether its number is its place in the list.
+    counted: whether the number is the position in the list.
     """
 
     name: str
@@ -38,17 +39,17 @@ class Row:
 
 
 KEYS = ("id2label", "names", "class_names", "classes", "labels", "categories", "label2id", "items")
-"""Below which YAML and JSON have names."""
+"""Keys of names in YAML and JSON."""
 NAME = ("readable", "name", "title", "label", "class", "classname", "category", "labelname")
 NUMBER = (
     *("pixelvalue", "id", "classid", "labelid", "index", "idx", "number", "value", "classnumber"),
-    *("", "unnamed"),  # the index that pandas writes
+    *("", "unnamed"),  # the index column of pandas
 )
 COLOUR = ("color", "colour", "colorrgb", "rgb", "hex", "colorhex")
 CHANNELS = (("r", "red"), ("g", "green"), ("b", "blue"))
-"""Headings of columns, and keys of entries, in lower case and letters alone."""
+"""Headings of columns and keys of entries, only letters, in lower case."""
 TITLE = re.compile(r"(class|label|category)([_ ]?names?)?|names?|classes|labels|categories", re.I)
-"""The heading of a list of one column."""
+"""Heading of a list with one column."""
 COLOUR_FIRST = re.compile(r"(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+([^\s\d].*)$")
 COLOUR_LAST = re.compile(r"(.*[^\s,;:])[\s,;:]+(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(\d{1,3})$")
 LABELMAP = re.compile(r"([^:]+):(\d{1,3}),(\d{1,3}),(\d{1,3})(:[^:]*){0,2}$")
@@ -64,16 +65,16 @@ NUMBER_LAST = (
     re.compile(r"(?P<name>.*[^\s:,;])[\s:,;]+(?P<number>-?\d+)$"),
 )
 NULL = "null"
-"""The name of a class that has none in YAML or JSON; nobody asks for it."""
+"""Name of a class without a name in YAML or JSON; it is ignored."""
 IGNORE = "__ignore__"
-"""The first class of labelme's lists, whose number is -1."""
+"""First class of labelme's lists, with number -1."""
 
 
 def read_rows(path: epath.Path) -> list[Row]:
-    """The classes of a file, in its order; [] for YAML or JSON that holds something else.
+    """The classes of a file, in its order; [] for YAML or JSON without classes.
 
     Raises:
-        UserError: it cannot be read, or its lines cannot be understood.
+        UserError: the file cannot be read, or has lines in no known form.
     """
     try:
         text = read_text(path)
@@ -117,7 +118,7 @@ def _from_table(lines: list[str], path: epath.Path) -> list[Row]:
                 number_of = int(cells[number]) if number is not None else None
                 rows.append(Row(said.strip(), number_of, None if shade is None else _colour(shade)))
             except (IndexError, ValueError):
-                raise UserError(f"{path}: line {i} does not have what its heading names") from None
+                raise UserError(f"{path}: line {i} does not match the heading") from None
         return rows
     return []
 
@@ -128,7 +129,7 @@ def _first(name: str) -> str:
 
 
 def _from_colours(lines: list[str]) -> list[Row]:
-    """Lines that each have a name and a colour, and perhaps a number before them; else []."""
+    """Rows from lines with a name and a colour, and optionally a number first; [] for other lines."""
     for form in (LABELMAP, COLOUR_FIRST, COLOUR_LAST, HEX):
         found = [form.match(line) for line in lines]
         if not lines or not all(found):
@@ -150,7 +151,7 @@ def _from_colours(lines: list[str]) -> list[Row]:
 
 
 def _from_lines(lines: list[str], path: epath.Path) -> list[Row]:
-    """Names, or numbers and names."""
+    """Rows from lines with names, or with numbers and names."""
     while lines and re.match(r"#(\s|#|$)", lines[0]):
         del lines[0]
     if len(lines) > 1 and TITLE.fullmatch(_unquoted(lines[0])):
@@ -170,13 +171,13 @@ def _from_lines(lines: list[str], path: epath.Path) -> list[Row]:
 
 
 def _numbered(line: str, forms: tuple[re.Pattern[str], ...]) -> tuple[int, str] | None:
-    """The number and the name of a line, in the first of the forms that it has."""
+    """The number and name of a line, in the first form that matches."""
     match = next((match for form in forms if (match := form.match(line))), None)
     return None if match is None else (int(match["number"]), match["name"])
 
 
 def _columns(lines: list[str]) -> list[tuple[int, str]]:
-    """Numbers and names of lines of two cells each, of which the one is a number in every line; else []."""
+    """(number, name) of lines with two cells, one of which is a number in every line; [] for other lines."""
     for mark in "\t,;":
         table = [
             [cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark, skipinitialspace=True)
@@ -188,7 +189,7 @@ def _columns(lines: list[str]) -> list[tuple[int, str]]:
 
 
 def _is_numbering(pairs: list[tuple[int, str]], first: bool) -> bool:
-    """Whether numbers beside names are the classes', and not part of the names ("2 wheeler", "zone 1")."""
+    """Whether numbers next to names are class numbers, not part of the names ("2 wheeler", "zone 1")."""
     numbers, names = [number for number, _ in pairs], {name for _, name in pairs}
     if len(pairs) == 1:
         return numbers[0] in (-1, 0, 1, 255)
@@ -199,26 +200,30 @@ def _is_numbering(pairs: list[tuple[int, str]], first: bool) -> bool:
 
 
 def _need_one_form(lines: list[str], there: list[str], path: epath.Path) -> None:
-    """Raises UserError for a list whose lines cannot all be names."""
+    """Raises UserError for a list whose lines have different forms."""
     numbered = [_numbered(line, NUMBER_FIRST) for line in there]
     if there and numbered[0] and numbered[0][0] in (0, 1) and not all(numbered):
         odd = there[numbered.index(None)]
-        raise UserError(f"{path}: {odd!r} has no number, other lines have; write `number name` in each")
+        raise UserError(
+            f"{path}: {odd!r} has no number, but other lines have; write `number name` in each line"
+        )
     if len(there) == 1 and len(re.split(r"[,;\t]", there[0])) > 2:
-        raise UserError(f"{path}: {there[0]!r} is one line; write a name in each line")
+        raise UserError(f"{path}: {there[0]!r} is only one line; write one name per line")
     ends = [re.search(r"[,;\t]\s*-?\d+$", line) for line in there]
     if any(ends) and not all(ends):
         odd = there[next(i for i, end in enumerate(ends) if not end)]
-        raise UserError(f"{path}: {odd!r} has no number, other lines have; write `number name` in each")
+        raise UserError(
+            f"{path}: {odd!r} has no number, but other lines have; write `number name` in each line"
+        )
     last = [_numbered(line, NUMBER_LAST) for line in there]
     if any(numbered) and any(last) and all(a or b for a, b in zip(numbered, last, strict=True)):
         raise UserError(
-            f"{path}: some lines begin with a number, others end with one; write `number name` in each"
+            f"{path}: some lines begin with a number, others end with one; write `number name` in each line"
         )
     comment = next((i for i, line in enumerate(lines, 1) if re.match(r"#\s", line)), None)
     if comment is not None:
         raise UserError(
-            f"{path}: line {comment} may be a comment or a name; delete it, or write `number name` in each"
+            f"{path}: line {comment} may be a comment; delete it, or write `number name` in each line"
         )
 
 
@@ -242,13 +247,13 @@ def _from_content(content: Any, path: epath.Path) -> list[Row]:
 
 
 def _of_images(entries: Iterable[Any]) -> bool:
-    """Whether an entry is about an image: one of its values is the name of one."""
+    """Whether an entry has the name of an image file as a value."""
     values = (value for entry in entries if isinstance(entry, Mapping) for value in entry.values())
     return any(isinstance(value, str) and value.lower().endswith(SUFFIXES) for value in values)
 
 
 def _from_mapping(content: Mapping[Any, Any], path: epath.Path) -> list[Row]:
-    """Names by number, numbers by name, or colours by name; else []."""
+    """Rows from names by number, numbers by name, or colours by name; [] for other mappings."""
     if _of_images(content.values()):
         return []
     numbers = [_integer(value) for value in content.values()]
@@ -295,9 +300,7 @@ def _from_entry(entry: Mapping[str, Any], path: epath.Path) -> Row:
     try:
         return Row(_text(name), _integer(number), None if colour is None else _colour(colour))
     except ValueError:
-        raise UserError(
-            f"{path}: an entry has no name, or a colour that cannot be read: {dict(entry)}"
-        ) from None
+        raise UserError(f"{path}: an entry has no name or an invalid colour: {dict(entry)}") from None
 
 
 def _text(value: Any) -> str:

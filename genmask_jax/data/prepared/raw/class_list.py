@@ -1,4 +1,4 @@
-"""The list of a folder's classes: which names mean which numbers, or which colours, of its masks."""
+"""The class list of a folder: names of the numbers or colours of its masks."""
 
 import dataclasses
 import re
@@ -18,24 +18,24 @@ FILES = re.compile(
     r"([_ -]?(names?|labels?|list|dict|map|colou?rs?|palette|seg))*\.(txt|csv|tsv|names|json|ya?ml)",
     re.I,
 )
-"""Names of files that may name classes; those of GENERAL only if they do."""
+"""Names of files of class lists; those of GENERAL may also hold something else."""
 GENERAL = re.compile(
     r"(labels?|config|meta|data(set)?|label|coco|voc|obj|colou?rs?|palette)\.(json|csv|tsv)|data\.txt", re.I
 )
 SAID = 5
-"""Names that a message lists."""
+"""Number of names in a message."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassList:
     """The classes of a folder.
 
-    names: as written, by number.
-    colours: as written, by colour (0xRRGGBB).
-    source: the file, or files, that have them.
-    counted: whether the numbers are the places of the names in a list.
-    standard: whether it is not the folder's own.
-    numbering: of which of Cityscapes' files the numbers are (see `cityscapes`); "" for other files.
+    names: names as written, by number.
+    colours: names as written, by colour (0xRRGGBB).
+    source: the file or files of the list.
+    counted: whether the numbers are the positions of the names in the list.
+    standard: whether it is a standard list, not the folder's own.
+    numbering: numbering of Cityscapes' files (see `cityscapes`); "" for other files.
     """
 
     names: dict[int, str]
@@ -50,10 +50,10 @@ class ClassList:
 
 
 def read_class_list(raw: epath.Path) -> ClassList | None:
-    """The list of the classes of `raw`, from files in it, or else in its folders; None if none has one.
+    """The class list of `raw`, from files in it, or else in its subfolders; None if there is none.
 
     Raises:
-        UserError: a file is invalid, or two of them differ.
+        UserError: a file is invalid, or two files differ.
     """
     for folders in ([raw], [path for path in listed(raw) if path.is_dir()]):
         found = {path: rows for folder in folders for path in _files(folder) if (rows := _rows(path, raw))}
@@ -67,11 +67,11 @@ def _files(folder: epath.Path) -> list[epath.Path]:
 
 
 def _rows(path: epath.Path, raw: epath.Path) -> list[Row]:
-    """The rows of a file, checked; [] for a file of a general name that holds something else."""
+    """The checked rows of a file; [] for a file of GENERAL that holds something else."""
     try:
         rows = read_rows(path)
         if not rows:
-            raise UserError(f"{path} names no class; write a name in each line")
+            raise UserError(f"{path} has no class name; write a name in each line")
     except UserError:
         if GENERAL.fullmatch(path.name):
             return []
@@ -93,7 +93,7 @@ def _rows(path: epath.Path, raw: epath.Path) -> list[Row]:
 
 
 def _are_images(names: list[str], raw: epath.Path) -> bool:
-    """Whether what a file names are images: their files, or all of them stems of images below `raw`."""
+    """Whether the names are those of images: image files, or all of them stems of images below `raw`."""
     if any(cell.strip().lower().endswith(SUFFIXES) for name in names for cell in re.split(r"[,;\t]", name)):
         return True
     stems = {path.stem for path in files_below(raw) if path.name.lower().endswith(SUFFIXES)}
@@ -101,7 +101,7 @@ def _are_images(names: list[str], raw: epath.Path) -> bool:
 
 
 def _joined(found: dict[epath.Path, list[Row]]) -> ClassList:
-    """One list of the rows of all files. Raises UserError if two differ."""
+    """One list from the rows of all files. Raises UserError if two files differ."""
     names: dict[int, str] = {}
     colours: dict[int, str] = {}
     for what, joined in (("number", names), ("colour", colours)):
@@ -124,8 +124,8 @@ def _need_same(what: str, first: epath.Path, a: dict[int, str], other: epath.Pat
         if one != two:
             shown = key if what == "number" else shown_colour(key)
             raise UserError(
-                f"{first} and {other} name the classes differently: the {what} {shown} is "
-                f"{one or 'nothing'} in the one and {two or 'nothing'} in the other; delete the wrong one"
+                f"{first} and {other} have different names: the {what} {shown} is {one or 'missing'} in the "
+                f"first and {two or 'missing'} in the second; delete the wrong file"
             )
 
 
@@ -135,13 +135,13 @@ def shown_colour(colour: int) -> str:
 
 
 def report_unseen(classes: dict[int, str], seen: set[int], source: str, problems: Problems) -> None:
-    """Reports the classes that nothing shows: perhaps the numbers of the list are not those of the masks.
+    """Reports classes that do not occur, because the list may have other numbers than the masks.
 
     Args:
-        classes: names, by what `seen` has of them.
-        seen: what masks or polygons have.
-        source: of the list.
-        problems: to report them to.
+        classes: names by number or colour.
+        seen: numbers or colours in masks or polygons.
+        source: name of the list.
+        problems: receives the report.
     """
     shown = {phrase(classes[key]) for key in seen if key in classes}
     unseen = [name for name in dict.fromkeys(map(phrase, classes.values())) if name not in shown]
@@ -149,6 +149,6 @@ def report_unseen(classes: dict[int, str], seen: set[int], source: str, problems
     if unseen:
         more = f" and {len(unseen) - SAID} more" if len(unseen) > SAID else ""
         problems.add(
-            f"{source}: {len(unseen)} of {len(classes)} classes occur nowhere ({', '.join(unseen[:SAID])}"
-            f"{more}); check that its numbers are those of the annotations"
+            f"{source}: {len(unseen)} of {len(classes)} classes do not occur ({', '.join(unseen[:SAID])}"
+            f"{more}); check that the numbers match the annotations"
         )

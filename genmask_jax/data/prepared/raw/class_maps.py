@@ -1,9 +1,9 @@
-"""Images with a class for every pixel: files of class numbers, or of colours, and the list of their names.
+"""Images with a class for every pixel: files of class numbers or colours, and a class list.
 
     RAW/images/train/X.jpg, RAW/labels/train/X.png, RAW/classes.txt     (for other places see `pairs.py`)
 
-A class means all of its pixels in the image. Pixels of 255, of a class whose name says so (`names.IGNORED`)
-and of numbers and colours that have no name are ignored. The names are those of `class_list`, or Cityscapes'
+A class refers to all of its pixels in the image. Pixels of 255, of a class such as "void" (`names.IGNORED`),
+and of numbers and colours without a name are ignored. The names come from `class_list`, or are Cityscapes'
 for its files.
 """
 
@@ -40,7 +40,7 @@ from genmask_jax.images import read_frame
 
 
 def recognise(raw: epath.Path) -> Sighting:
-    """What there is of this layout."""
+    """Checks for this layout."""
     tree = find_pairs(raw, LABEL_SUFFIXES, Problems())
     paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
     classes = _classes(raw, tree) if paired else None
@@ -52,47 +52,47 @@ def recognise(raw: epath.Path) -> Sighting:
             return Sighting(f"{len(paired):,} images with a class for each pixel, in {meaning.source}")
         return Sighting(
             saw=f"{count(paired, 'PNG')}{folders(paired, raw)} with {values(paired)} and no class list",
-            needs="write the names of the classes to classes.txt, a line each from number 0 on, or "
-            "those of colours to label_colors.txt, a line such as `128 64 128 road` each",
+            needs="write the names of the classes to classes.txt, one per line from number 0 on, or the "
+            "names of colours to label_colors.txt, with a line such as `128 64 128 road` for each",
         )
     if tree.unpaired:
         return Sighting(
-            saw=f"{count(tree.unpaired, 'PNG')}{folders(tree.unpaired, raw)} named as no image is, such as "
-            f"{tree.unpaired[0].relative_to(raw)}",
+            saw=f"{count(tree.unpaired, 'PNG')}{folders(tree.unpaired, raw)} without an image of that name, "
+            f"such as {tree.unpaired[0].relative_to(raw)}",
             needs="give each image and its PNG the same name, images/X.jpg and masks/X.png",
         )
     try:
         classes = read_class_list(raw)
-    except UserError:  # of a file that may be no list
+    except UserError:  # the file may not be a class list
         return Sighting()
     if classes is not None:
         return Sighting(
-            saw=f"a class list of {len(classes)} names, and no PNG of class numbers",
+            saw=f"a class list of {len(classes)} names, but no PNG of class numbers",
             needs="save the class numbers of each images/X.jpg as labels/X.png",
         )
     return Sighting()
 
 
 def _classes(raw: epath.Path, tree: Tree) -> ClassList | None:
-    """The folder's list, in the numbers of files that are called as Cityscapes' are. Raises UserError."""
+    """The folder's class list, with Cityscapes' numbers for files named like its. Raises UserError."""
     return in_its_numbers(read_class_list(raw), [path for pair in tree.pairs for path in pair.annotations])
 
 
 def read(raw: epath.Path) -> Plan:
-    """Images with the classes that they show, each with its name as its expression.
+    """Images with their classes; the expression of a class is its name.
 
     Raises:
-        UserError: nothing names the classes, several annotations of an image fit, or masks show nothing.
+        UserError: the classes have no names, several annotations of an image fit, or the masks are constant.
     """
     problems = Problems()
     return read_tree(raw, find_pairs(raw, LABEL_SUFFIXES, problems), problems)
 
 
 def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
-    """The same of images whose files of classes have been found. Raises UserError."""
+    """Like `read`, for images that are paired with their files of classes. Raises UserError."""
     classes = _classes(raw, tree)
     for path in tree.unpaired:
-        problems.add(f"{path}: class numbers without an image")
+        problems.add(f"{path} has class numbers but no image")
     pairs = tree.pairs
     files = chosen(
         [pair.annotations for pair in pairs],
@@ -103,7 +103,7 @@ def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
     )
     meaning, _ = meaning_of(classes, [path for paths in files for path in paths])
     if meaning is None:
-        raise UserError(f"--raw={raw}: the numbers of the classes have no names; write them to classes.txt")
+        raise UserError(f"--raw={raw}: the class numbers have no names; write them to classes.txt")
     scans = {
         i: found for i, paths in enumerate(files) if (found := _scan(pairs[i], paths, meaning, problems))
     }
@@ -124,7 +124,7 @@ def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
 
 
 def _misfit(classes: ClassList | None, paths: list[epath.Path]) -> tuple[float, ...]:
-    """How badly the list explains masks: the share of pixels that it does not, of names they lack."""
+    """How badly the list fits: share of unexplained pixels, whether by colours, share of unused names."""
     if (
         classes
         and classes.numbering
@@ -133,7 +133,7 @@ def _misfit(classes: ClassList | None, paths: list[epath.Path]) -> tuple[float, 
         return (1.0, 0.0, 0.0)
     try:
         meaning, share = meaning_of(classes, paths)
-    except UserError:  # of palettes that differ
+    except UserError:  # palettes differ
         meaning, share = None, 0.0
     if meaning is None:
         return (1.0, 0.0, 0.0)
@@ -149,11 +149,9 @@ def _misfit(classes: ClassList | None, paths: list[epath.Path]) -> tuple[float, 
 
 def _scan(pair: Pair, paths: list[epath.Path], meaning: Meaning, problems: Problems) -> Scan | None:
     if not paths:
-        problems.add(f"{pair.image} has no file of classes")
+        problems.add(f"{pair.image} has no mask")
     elif len(paths) > 1:
-        problems.add(
-            f"{pair.image} has several files of classes, {paths[0].name} and {paths[1].name}; none is read"
-        )
+        problems.add(f"{pair.image} is not read: it has several masks, {paths[0].name} and {paths[1].name}")
     else:
         try:
             return scan(paths[0], meaning.colours)
@@ -163,12 +161,12 @@ def _scan(pair: Pair, paths: list[epath.Path], meaning: Meaning, problems: Probl
 
 
 def _need_difference(raw: epath.Path, scans: list[Scan]) -> None:
-    """Raises UserError if all masks have one and the same value, everywhere."""
+    """Raises UserError if all pixels of all masks have the same value."""
     values = {one.numbers for one in scans}
     if len(values) == 1 and len(next(iter(values))) == 1:
         raise UserError(
-            f"--raw={raw}: all {len(scans):,} masks have the value {next(iter(values))[0]} everywhere; they "
-            "show nothing to learn"
+            f"--raw={raw}: all {len(scans):,} masks have the value {next(iter(values))[0]} everywhere; "
+            "there is nothing to learn"
         )
 
 
@@ -192,7 +190,7 @@ def _plan(
     if not texts and background:
         problems.note(NOTHING_NOTE)
     elif not texts and not captions:
-        problems.add(f"{path}: none of its pixels has a class that can be asked for")
+        problems.add(f"{path} has no pixel of a named class")
         return None
     return PlannedImage(
         path=str(pair.image),
@@ -210,14 +208,15 @@ def _plan(
 
 
 def oriented(image: epath.Path, size: tuple[int, ...]) -> bool:
-    """Whether labels of that size are of the image as turned by its EXIF orientation.
+    """Whether labels of that size refer to the image after its EXIF orientation is applied.
 
     Raises:
-        ValueError: they fit neither the image as stored nor as turned, or both if it has an orientation.
+        ValueError: the size fits neither the stored nor the turned image, or fits both although the image has
+            an orientation.
     """
     frame = read_frame(image)
     if frame is None:
-        return True  # it is named when it is written
+        return True  # reported when the image is written
     fits = [turned for turned, its in ((True, frame.upright), (False, frame.stored)) if its == tuple(size)]
     if not fits:
         raise ValueError(
@@ -226,6 +225,6 @@ def oriented(image: epath.Path, size: tuple[int, ...]) -> bool:
     if frame.orientation != 1 and len(fits) == 2:
         raise ValueError(
             f"{image} has EXIF orientation {frame.orientation}, and its size does not tell whether its "
-            "labels are of it as stored or as turned (save it without EXIF orientation)"
+            "labels are for the stored or the turned image; save it without EXIF orientation"
         )
     return fits[0]

@@ -1,4 +1,4 @@
-"""Entries of COCO's JSON files. Each is checked on its own: a bad one is left out, the others are read."""
+"""Entries of COCO JSON files, checked one by one, so that one invalid entry does not affect the others."""
 
 import dataclasses
 from collections.abc import Hashable
@@ -21,19 +21,19 @@ class ListedImage:
 
 
 class CocoFile:
-    """A COCO file's good entries.
+    """The valid entries of a COCO file.
 
-    path: of the file.
-    images: by id.
-    annotations: dictionaries with an image of `images` as their "image_id".
+    path: path of the file.
+    images: images by id.
+    annotations: dictionaries whose "image_id" is in `images`.
     categories: names by id.
     """
 
     def __init__(self, path: epath.Path, problems: Problems):
-        """Reads the file; reports what is wrong with its entries.
+        """Reads the file, and reports invalid entries to `problems`.
 
         Raises:
-            UserError: it cannot be read, or has no list of images or annotations.
+            UserError: the file cannot be read, or has no list of images or annotations.
         """
         content = read_json(path, dict)
         for name in ("images", "annotations"):
@@ -55,12 +55,14 @@ class CocoFile:
             try:
                 image = _image(entry)
             except ValueError as error:
-                self._leave_out(f"image {number} {error}; what is said of it is left out too")
+                self._leave_out(f"image {number} {error}; it and its annotations are left out")
                 self._bad.add(number)
                 continue
             if images.setdefault(number, image) != image:
                 both = f"{images[number].file} and {image.file}"
-                self._leave_out(f"image {number} is two images, {both}; what is said of them is left out")
+                self._leave_out(
+                    f"image {number} is two images, {both}; they and their annotations are left out"
+                )
                 self._bad.add(number)
             elif images[number] is not image:
                 self._problems.note(f"{self.path.name}: image {number} is listed twice")
@@ -71,7 +73,7 @@ class CocoFile:
         if number is None or not isinstance(number, Hashable):
             self._leave_out(f"annotation {position} of the list has no image_id")
         elif number not in self.images and number not in self._bad:
-            self._leave_out(f"an annotation is of image {number}, which is not in the file")
+            self._leave_out(f"an annotation has image_id {number}, which is not in the file")
         return isinstance(number, Hashable) and number in self.images
 
     def _read_categories(self, entries: Any) -> dict[Any, str]:
@@ -79,7 +81,7 @@ class CocoFile:
         for i, entry in enumerate(entries if isinstance(entries, list) else ()):
             number, name = (entry.get(key) if isinstance(entry, dict) else None for key in ("id", "name"))
             if not isinstance(number, Hashable) or not isinstance(name, str) or not name.strip():
-                self._leave_out(f"category {i} of the list has no id, or no name")
+                self._leave_out(f"category {i} of the list has no id or no name")
             elif categories.setdefault(number, name.strip()) != name.strip():
                 self._leave_out(f"category {number} is both {categories[number]!r} and {name!r}")
         return categories
@@ -89,11 +91,11 @@ class CocoFile:
 
 
 def _image(entry: dict[str, Any]) -> ListedImage:
-    """Raises ValueError, with what it lacks."""
+    """The image of an entry. Raises ValueError if a field is missing or invalid."""
     for name in ("file_name", "height", "width"):
         value = entry.get(name)
         if value is None:
-            raise ValueError(f"lacks {name!r}")
+            raise ValueError(f"has no {name!r}")
         if not (isinstance(value, str) if name == "file_name" else isinstance(value, int) and value > 0):
             raise ValueError(f"has an invalid {name!r}: {value!r}")
     return ListedImage(entry["file_name"], (entry["height"], entry["width"]))

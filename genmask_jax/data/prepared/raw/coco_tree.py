@@ -1,13 +1,13 @@
-"""Images whose objects are in COCO's format in files elsewhere, as CVAT, Label Studio and labelme write them.
+"""Images with COCO JSON files in other folders, as written by CVAT, Label Studio and labelme.
 
     RAW/annotations/instances_train2017.json, RAW/train2017/X.jpg       COCO
     RAW/annotations/instances_default.json, RAW/images/default/X.jpg    CVAT
     RAW/result.json, RAW/images/X.jpg                                   Label Studio
     RAW/annotations.json, RAW/JPEGImages/X.jpg                          labelme's data_dataset_coco
 
-Any JSON file in COCO's format counts, wherever it lies; its images are found by their "file_name". A file
-names a split, or the folder of its images does. Several files of the same images, such as one for each class,
-are united. What objects mean is said in `folder_objects`.
+JSON files in COCO's format are read anywhere in the folder; images are found by their "file_name". The split
+is in the name of the file or of the images' folder. Several files of the same images, such as one for each
+class, are united. `folder_objects` describes the meaning of objects.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,11 +28,11 @@ from genmask_jax.images import SUFFIXES
 from genmask_jax.paths import listed
 
 MANY = 50
-"""JSON files in a folder from which on they are those of single images."""
+"""A folder with more JSON files than this has a file for each image."""
 
 
 def recognise(raw: epath.Path) -> Sighting:
-    """What there is of this layout, but for files beside their images, which `beside` reads."""
+    """Checks for this layout. Files next to their images belong to `beside`."""
     problems, index = Problems(), ImageIndex(raw)
     files = _files([path for path in _paths(raw) if not _is_beside(path, raw)], problems)
     there = {coco.path: _images_found(coco, index) for coco in files}
@@ -45,7 +45,7 @@ def recognise(raw: epath.Path) -> Sighting:
         where = f"a COCO file, {coco.path.relative_to(raw)},"
         first = next(iter(coco.images.values()), None)
         if first is None:
-            return Sighting(saw=f"{where} that lists no image", needs="export it with its images")
+            return Sighting(saw=f"{where} without images", needs="export it with its images")
         if not there[coco.path]:
             return Sighting(
                 saw=f"{where} whose first image, {first.file}, is not found",
@@ -53,12 +53,12 @@ def recognise(raw: epath.Path) -> Sighting:
             )
         return Sighting(saw=f"{where} without a mask", needs="export segmentation masks, not boxes")
     if problems.left_out:
-        return Sighting(saw=problems.left_out[0], needs="repair that file")
+        return Sighting(saw=problems.left_out[0], needs="repair this file")
     return Sighting()
 
 
 def read(raw: epath.Path) -> Plan:
-    """Images with the objects that the files give them.
+    """Images with the objects from all files.
 
     Raises:
         UserError: there is no file in COCO's format.
@@ -72,7 +72,7 @@ def read(raw: epath.Path) -> Plan:
     for coco in files:
         where = coco.path.relative_to(raw)
         if not _has_masks(coco):
-            problems.note(f"{where} is not read: nothing in it has a mask")
+            problems.note(f"{where} is not read: it has no mask")
             continue
         split = split_of_file(coco.path.stem)
         objects = objects_of(coco, lambda name, split=split: index.find(name, split), classes, problems)
@@ -91,7 +91,7 @@ def _add(
     found: dict[epath.Path, tuple[CocoFile, Objects]],
     problems: Problems,
 ) -> None:
-    """Adds a file's objects to those of the files before it, each image in the split of its first file."""
+    """Adds a file's objects to those of earlier files. An image belongs to the split of its first file."""
     shared: dict[tuple[epath.Path, bool], int] = {}
     for path, its in objects.items():
         if path not in found:
@@ -104,19 +104,19 @@ def _add(
             found[path] = first, united(known, its) if same_split else known
         except ValueError as error:
             problems.add(
-                f"{coco.path.name}: {path.name} is in {first.path.name} too, with another size ({error}); "
-                "the objects of the latter are used"
+                f"{coco.path.name}: {path.name} is also in {first.path.name}, with another size ({error}); "
+                f"the objects in {first.path.name} are used"
             )
     for (first, same_split), count in shared.items():
-        both = f"{coco.path.name}: {count:,} of its images are in {first.name} too"
+        both = f"{coco.path.name}: {count:,} of its images are also in {first.name}"
         if same_split:
-            problems.note(f"{both}; they have the objects of both")
+            problems.note(f"{both}; the objects of both are used")
         else:
-            problems.add(f"{both}, for another split, which is used")
+            problems.add(f"{both}, which is another split and is used")
 
 
 def _paths(raw: epath.Path) -> Iterator[epath.Path]:
-    """Files that seem to be in COCO's format."""
+    """Files that look like COCO's format."""
     by_folder: dict[epath.Path, list[epath.Path]] = {}
     for path in files_below(raw):
         if path.name.lower().endswith(".json"):
@@ -130,7 +130,7 @@ def _paths(raw: epath.Path) -> Iterator[epath.Path]:
 
 
 def _files(paths: Iterable[epath.Path], problems: Problems) -> list[CocoFile]:
-    """The files that can be read; reports the others."""
+    """The readable files; the others are reported."""
     found = []
     for path in paths:
         try:
@@ -141,7 +141,7 @@ def _files(paths: Iterable[epath.Path], problems: Problems) -> list[CocoFile]:
 
 
 def _is_beside(path: epath.Path, raw: epath.Path) -> bool:
-    """Whether `beside` reads the file: it lies among images, in RAW or in the folder of a split."""
+    """Whether `beside` reads the file: it is next to images, in RAW or in the folder of a split."""
     folders = {raw, *split_folders(raw, Problems()).values()}
     return path.name in COCO and path.parent in folders and bool(listed(path.parent, *SUFFIXES))
 
@@ -151,13 +151,13 @@ def _has_masks(coco: CocoFile) -> bool:
 
 
 def _images_found(coco: CocoFile, index: ImageIndex) -> set[str]:
-    """The images that are there, by path; those that are there more than once, by name."""
+    """The existing images of a file: by path, or by name if several have the name."""
 
     def found(name: str) -> str | None:
         try:
             path = index.find(name, split_of_file(coco.path.stem))
         except ValueError:
-            return name  # it is reported when it is read
+            return name  # reported when the images are read
         return path and str(path)
 
     return {path for image in coco.images.values() if (path := found(image.file))}
@@ -186,7 +186,7 @@ def _plan(
 def _report_images_without(
     index: ImageIndex, found: Iterable[epath.Path], files: list[CocoFile], problems: Problems
 ) -> None:
-    """Names the folders of images that have no object in any file."""
+    """Reports folders with images that have no object in any file."""
     without: dict[epath.Path, list[str]] = {}
     for path in index.paths:
         if path not in found:

@@ -1,4 +1,4 @@
-"""A user's own images, in any of the layouts that common tools write, a module for each."""
+"""A user's own images, in the layouts of common tools. Each layout has a module."""
 
 import dataclasses
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from genmask_jax.paths import listed
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a layout is found, and how it is read."""
+    """The functions of a layout: one recognises it in a folder, one reads it."""
 
     recognise: Callable[[epath.Path], Sighting]
     read: Callable[[epath.Path], Plan]
@@ -39,14 +39,14 @@ FORMATS = {
     "shapes": Layout(beside.recognise_away, beside.read_away),
     "captions": Layout(metadata.recognise_captions, metadata.read),
 }
-"""By the value of --format, in the order in which they are tried."""
+"""Layouts by the value of --format, in the order in which they are tried."""
 
 
 def read(raw: epath.Path, format: str = "") -> Plan:
-    """Reads a folder in the given format, or in the first that fits, and prints which.
+    """Reads a folder in the given format, or in the first that fits, and prints the format.
 
     Raises:
-        UserError: there is no such folder, no format fits, or nothing in it can be used.
+        UserError: the folder does not exist, no format fits, or the folder has no usable image.
     """
     with walked_once():
         need_folder(raw)
@@ -57,13 +57,13 @@ def read(raw: epath.Path, format: str = "") -> Plan:
             raise nothing_fits(given, raw, list(sightings.values()))
         name = format or next(iter(found))
         others = ", ".join(f"{other} ({said})" for other, said in found.items() if other != name)
-        more = f"; it also looks like {others}: choose with --format" if others and not format else ""
-        print(f"{raw}: read as {name}{f': {found[name]}' if name in found else ', as --format says'}{more}")
+        more = f"; it also looks like {others}; --format sets another" if others and not format else ""
+        print(f"{raw}: read as {name}{f': {found[name]}' if name in found else ' (--format)'}{more}")
         return FORMATS[name].read(raw)
 
 
 def _inner(raw: epath.Path) -> epath.Path:
-    """The folder inside, if there is nothing else, as archives are often unpacked: photos/photos/images."""
+    """The folder inside, if it is the only content, as in unpacked archives: photos/photos/images."""
     while True:
         entries = [path for path in listed(raw) if not path.name.lower().startswith(("readme", "license"))]
         said = meaning(entries[0].name) if len(entries) == 1 and entries[0].is_dir() else None

@@ -1,8 +1,8 @@
-"""Objects of a user's images in COCO's format: masks for the expressions, or the category, of each object.
+"""Objects of a user's images in COCO's format, as masks of expressions or categories.
 
-An annotation's "expressions" (a list) refer to it; without them, its category's name refers to all objects of
-that category in the image. Masks are of the image as stored or as turned by its EXIF orientation, whichever
-has the height and width that the file gives.
+An annotation's "expressions" (a list) refer to the object. Without them, its category refers to all objects
+of the category in the image. The file's height and width decide whether masks are for the image as stored or
+after its EXIF orientation is applied.
 """
 
 import dataclasses
@@ -20,18 +20,18 @@ from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.images import read_frame
 
 COCO = ("annotations.json", "_annotations.coco.json")
-"""Names of the file; the second is that of a common export."""
+"""Names of the file; the second is Roboflow's."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Objects:
-    """What is known of an image.
+    """The annotations of an image.
 
-    size: its height and width.
-    turned: whether they, and the masks, are of the image as turned by its EXIF orientation.
-    targets: what is referred to.
-    said: expressions, each with the number of its target and whether it is a sentence.
-    void: segmentations of pixels that do not count.
+    size: (height, width).
+    turned: whether size and masks are for the image after its EXIF orientation is applied.
+    targets: the masks.
+    said: (expression, index of the target, whether it is a sentence).
+    void: segmentations of ignored pixels.
     """
 
     size: masks.Size
@@ -43,9 +43,13 @@ class Objects:
 
 @dataclasses.dataclass
 class _Found:
-    """Objects found so far: ids by expression, and segmentations by id; whether the file has any of it.
+    """Objects of an image that have been read so far.
 
-    void: segmentations of pixels that do not count.
+    size: (height, width).
+    annotated: whether the file has an annotation of the image.
+    said: ids of objects by expression.
+    segmentations: segmentations by id.
+    void: segmentations of ignored pixels.
     """
 
     size: masks.Size
@@ -58,7 +62,7 @@ class _Found:
 def read_objects(
     folder: epath.Path, files: list[epath.Path], classes: dict[str, None], problems: Problems
 ) -> dict[str, Objects]:
-    """The objects of a folder's images, by the name of the image's file; none if there is no such file.
+    """The objects of a folder's images, by file name of the image; {} without a COCO file in the folder.
 
     Adds the categories that are used as expressions to `classes`.
 
@@ -67,7 +71,7 @@ def read_objects(
     """
     paths = [folder / name for name in COCO if (folder / name).exists()]
     for path in paths[1:]:
-        problems.add(f"{path} is not read, since {paths[0].name} is there")
+        problems.add(f"{path} is not read, because {paths[0].name} is read")
     if not paths:
         return {}
     by_name = {normalised(path.name): path for path in files}
@@ -84,13 +88,14 @@ def objects_of(
     classes: dict[str, None],
     problems: Problems,
 ) -> dict[epath.Path, Objects]:
-    """The objects of the images that a file in COCO's format lists, by image.
+    """The objects of the images in a COCO file, by path of the image.
 
     Args:
         coco: the file.
-        find: the image of a "file_name", or None if it is missing; raises ValueError, with what is wrong.
-        classes: gets the categories that are used as expressions.
-        problems: to report objects and images to that are left out.
+        find: returns the path of a "file_name", or None if it is missing; raises ValueError if it is
+            ambiguous.
+        classes: receives the categories that are used as expressions.
+        problems: receives objects and images that are left out.
     """
     found, paths = _images(coco, find, problems)
     seen: dict[int, Any] = {}
@@ -99,7 +104,7 @@ def objects_of(
         if image is not None:
             image.annotated = True
             _add(annotation, image, seen, coco, classes, problems)
-    # Without an annotation, an image shows none of the classes, if the file says of others which they show.
+    # If the file annotates other images, an image without an annotation shows none of the classes.
     known = bool(classes) and any(image.annotated for image in found.values())
     objects: dict[epath.Path, Objects] = {}
     for number, image in found.items():
@@ -116,7 +121,7 @@ def objects_of(
 def _images(
     coco: CocoFile, find: Callable[[str], epath.Path | None], problems: Problems
 ) -> tuple[dict[Any, _Found], dict[Any, epath.Path]]:
-    """The images that are there, and their paths, by id; ids of the same file share one `_Found`."""
+    """The existing images and their paths, by id; ids with the same path share one `_Found`."""
     by_path: dict[epath.Path, _Found] = {}
     found: dict[Any, _Found] = {}
     paths: dict[Any, epath.Path] = {}
@@ -124,10 +129,10 @@ def _images(
         try:
             path = find(image.file)
         except ValueError as error:
-            problems.add(f"{coco.path}: its image {image.file} {error}")
+            problems.add(f"{coco.path}: image {image.file} {error}")
             continue
         if path is None:
-            problems.add(f"{coco.path}: its image {image.file} is missing")
+            problems.add(f"{coco.path}: image {image.file} is missing")
             continue
         if path in by_path:
             if by_path[path].size != image.size:
@@ -136,7 +141,7 @@ def _images(
                     f"{number} are left out"
                 )
                 continue
-            problems.note(f"{coco.path}: {image.file} is listed twice; it has the objects of both")
+            problems.note(f"{coco.path}: {image.file} is listed twice; the objects of both entries are used")
         found[number] = by_path.setdefault(path, _Found(image.size))
         paths[number] = path
     return found, paths
@@ -150,7 +155,7 @@ def _add(
     classes: dict[str, None],
     problems: Problems,
 ) -> None:
-    """Adds an annotation's id to the expressions of its image, and its usable segmentation."""
+    """Adds an annotation to the objects of its image, if it is valid."""
     number = annotation.get("id")
     where = f"{coco.path.name}: object {number}"
     if not isinstance(number, int):
@@ -164,17 +169,17 @@ def _add(
         return
     seen[number] = annotation
     if annotation.get("bbox") and not annotation.get("segmentation"):
-        problems.add(f"{coco.path.name}: an object has a box and no mask")
+        problems.add(f"{coco.path.name}: an object has a box but no mask")
         return
     texts, name = annotation.get("expressions"), ""
     if not texts:
         category = annotation.get("category_id")
         if not isinstance(category, Hashable) or category not in coco.categories:
-            problems.add(f"{coco.path.name}: an object is of category {category}, which is not in the file")
+            problems.add(f"{coco.path.name}: an object has category {category}, which is not in the file")
             return
         name = coco.categories[category]
         if is_background(name):
-            problems.note(f"{coco.path.name}: an object is of category {name!r}; it is not read")
+            problems.note(f"{coco.path.name}: an object of category {name!r} is not read")
             return
         texts = phrase(name)
     texts = [texts] if isinstance(texts, str) else texts if isinstance(texts, list) else [None]
@@ -197,7 +202,7 @@ def _add(
 
 
 def _objects(path: epath.Path, image: _Found) -> Objects:
-    """Raises ValueError when it is not known how the masks lie on the image."""
+    """The objects of an image. Raises ValueError if the orientation of the masks is ambiguous."""
     targets = tuple(
         Target(i, tuple(ids), tuple(image.segmentations[j] for j in ids))
         for i, ids in enumerate(image.said.values())
@@ -207,17 +212,17 @@ def _objects(path: epath.Path, image: _Found) -> Objects:
 
 
 def note_nothing(objects: Iterable[Objects], problems: Problems) -> None:
-    """Notes each image that shows no class."""
+    """Notes each image without any class."""
     for its in objects:
         if its.targets == NOTHING and not its.said:
             problems.note(NOTHING_NOTE)
 
 
 def united(one: Objects, other: Objects) -> Objects:
-    """The objects that two files give the same image; those that both have are one.
+    """The objects of an image from two files; objects in both files count once.
 
     Raises:
-        ValueError: the files give the image different sizes.
+        ValueError: the files have different sizes for the image.
     """
     if one.size != other.size:
         raise ValueError(f"{one.size[0]} x {one.size[1]} and {other.size[0]} x {other.size[1]} pixels")
@@ -243,14 +248,14 @@ def united(one: Objects, other: Objects) -> Objects:
 
 
 def _is_turned(path: epath.Path, size: masks.Size) -> bool:
-    """Whether masks of that size are of the image as turned by its EXIF orientation."""
+    """Whether masks of that size are for the image after its EXIF orientation is applied."""
     frame = read_frame(path)
     if frame is None or frame.orientation == 1:
-        return True  # either is the same; an image that cannot be read is named when it is written
+        return True  # both are the same; an unreadable image is reported when it is written
     fits = {turned for turned, its in ((False, frame.stored), (True, frame.upright)) if its == size}
     if len(fits) == 2:
         raise ValueError(
             f"has EXIF orientation {frame.orientation}, and its size does not tell whether its objects are "
-            "drawn on it as stored or as turned; they are left out (save it without EXIF orientation)"
+            "for the stored or the turned image; they are left out (save it without EXIF orientation)"
         )
     return fits != {False}

@@ -1,4 +1,4 @@
-"""Images of a tree, to be found by what annotations call them: a file name, or some of its folders too."""
+"""Finds images by the names in annotations: a file name, with or without some of its folders."""
 
 import re
 import unicodedata
@@ -9,11 +9,11 @@ from genmask_jax.data.prepared.raw.places import files_below, is_annotation, par
 from genmask_jax.images import SUFFIXES
 
 UPLOAD = re.compile(r"^[0-9a-f]{8}-")
-"""What Label Studio puts before the name of a file that is uploaded."""
+"""Prefix of uploaded files in Label Studio."""
 
 
 class ImageIndex:
-    """All images below a folder that are no annotations."""
+    """All images below a folder that are not annotations."""
 
     def __init__(self, raw: epath.Path):
         self.raw = raw
@@ -28,20 +28,20 @@ class ImageIndex:
 
     @property
     def paths(self) -> list[epath.Path]:
-        """The images, in the order of their names."""
+        """The images, ordered by name."""
         return [path for name in sorted(self._by_name) for path in self._by_name[name]]
 
     def find(self, name: str, split: str = "") -> epath.Path | None:
-        """The image that agrees with most of the last folders of `name`; None if there is none.
+        """The image whose folders match most of the last folders of `name`; None if there is none.
 
-        A name in another case counts where none is in the same.
+        Names that differ in case are used if no name is equal.
 
         Args:
             name: a file name, a path or a URL, with slashes of any kind.
-            split: that the image is in, where several agree equally.
+            split: preferred split, if several images match equally.
 
         Raises:
-            ValueError: several images are meant.
+            ValueError: several images match.
         """
         wanted = normalised(name).replace("\\", "/").split("?d=")[-1].split("/")
         names = (wanted[-1], UPLOAD.sub("", wanted[-1]))
@@ -63,12 +63,12 @@ class ImageIndex:
 
 
 def normalised(name: str) -> str:
-    """A file name with accents in one form: a Mac may write them in another than the annotations have."""
+    """A file name in Unicode's NFC form, because file systems and annotations may use different forms."""
     return unicodedata.normalize("NFC", name)
 
 
 def _common(parts: tuple[str, ...], wanted: list[str]) -> int:
-    """How many folders agree, counted from the last."""
+    """Number of equal folders, counted from the last."""
     pairs = zip(reversed(parts), reversed(wanted), strict=False)
     return next(
         (i for i, (part, other) in enumerate(pairs) if normalised(part) != other),

@@ -1,8 +1,9 @@
-"""Files that have a class for every pixel: as numbers (grey, or with a palette), or as colours.
+"""Reads files with a class for every pixel: as numbers (grey, or with a palette), or as colours.
 
-Numbers have 8, 16 or 32 bits in PNG, TIFF and the like, or any integer type in .npy. Colours are those of RGB
-images and of palettes. In lossless files a colour is exactly a class's; in JPEG and other lossy ones, and
-where there are more than MANY colours, it is that of the nearest class within a distance of NEAR.
+Numbers have 8, 16 or 32 bits in PNG, TIFF and other formats, or any integer type in .npy. Colours are those
+of RGB images and palettes. In lossless files, a colour must be exactly that of a class. In JPEG and other
+lossy files, and in files with more than MANY colours, a pixel gets the nearest class within a distance of
+NEAR.
 """
 
 import dataclasses
@@ -16,20 +17,22 @@ from genmask_jax.images import SUFFIXES, UNREADABLE, decode, why_unreadable
 
 LABEL_SUFFIXES = (*SUFFIXES, ".npy")
 LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000"}
-"""Formats of Pillow that change colours."""
+"""Pillow's names of formats that change colours."""
 MANY = 256
 NEAR = 32.0
-"""Euclidean distance in RGB, of levels from 0 to 255."""
+"""Euclidean distance in RGB, levels from 0 to 255."""
 NOTHING = -1
-"""The number of a pixel whose colour is no class's."""
+"""Number of a pixel whose colour has no class."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelFile:
     """A file with a class for every pixel.
 
-    colours: of the classes (0xRRGGBB), if the file has colours: a pixel's number is then its colour's place.
-    ignored: the numbers of pixels that do not count.
+    path: path of the file.
+    colours: colours of the classes (0xRRGGBB), if the file has colours. A pixel's number is then the index of
+        its colour.
+    ignored: numbers of ignored pixels.
     """
 
     path: str
@@ -40,7 +43,7 @@ class LabelFile:
         """The numbers, int32 [H, W].
 
         Raises:
-            ValueError: the file cannot be read, or has colours where numbers are expected.
+            ValueError: the file cannot be read, or has colours instead of numbers.
         """
         if not self.colours:
             return read_numbers(epath.Path(self.path))
@@ -50,10 +53,10 @@ class LabelFile:
 
 
 def read_numbers(path: epath.Path) -> np.ndarray:
-    """The numbers of a file, int32 [H, W]; of a palette, its indices.
+    """The numbers of a file, int32 [H, W]; indices for a file with a palette.
 
     Raises:
-        ValueError: it cannot be read, has colours or fractions, or a format that changes numbers.
+        ValueError: the file cannot be read, has colours or fractions, or has a lossy format.
     """
     content = b""
     try:
@@ -72,22 +75,22 @@ def read_numbers(path: epath.Path) -> np.ndarray:
         numbers = numbers[..., 0]
     if numbers.ndim != 2:
         raise ValueError(
-            f"{path} has colours, and no file says which class each means; write label_colors.txt with a "
-            "line such as `128 64 128 road` for each"
+            f"{path} has colours without names; write label_colors.txt with a line such as `128 64 128 road` "
+            "for each colour"
         )
     if lossy:
-        raise ValueError(f"{path} is of a format that changes class numbers; save it as PNG")
+        raise ValueError(f"{path} has a lossy format, which changes class numbers; save it as PNG")
     whole = numbers.astype(np.int32)
     if not (whole == numbers).all():
-        raise ValueError(f"{path} has numbers that are not integers of 32 bits")
+        raise ValueError(f"{path} has numbers that are not 32-bit integers")
     return whole
 
 
 def read_colours(path: epath.Path) -> tuple[np.ndarray, bool]:
-    """The colours of a file (0xRRGGBB, int32 [H, W]) on black, and whether its format has changed them.
+    """The colours of a file (0xRRGGBB, int32 [H, W]), composed on black, and whether its format is lossy.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
     content = b""
     try:
@@ -100,7 +103,7 @@ def read_colours(path: epath.Path) -> tuple[np.ndarray, bool]:
 
 
 def palette_of(path: epath.Path) -> dict[int, int]:
-    """The colours (0xRRGGBB) of the indices that an image with a palette uses; {} if it has none."""
+    """The colours (0xRRGGBB) of the used palette indices of an image; {} without a palette."""
     try:
         with path.open("rb") as file:
             if Image.open(file).mode != "P":
@@ -113,7 +116,7 @@ def palette_of(path: epath.Path) -> dict[int, int]:
 
 
 def nearest(found: np.ndarray, colours: tuple[int, ...], lossy: bool) -> np.ndarray:
-    """The place in `colours` of each of the colours [N], NOTHING where there is none; int32 [N]."""
+    """For each colour in `found` [N], the index in `colours` or NOTHING; int32 [N]."""
     best = np.full(len(found), NOTHING, np.int32)
     least = np.full(len(found), NEAR if lossy else 0.0)
     levels = [(found >> shift & 255).astype(np.float64) for shift in (16, 8, 0)]

@@ -1,15 +1,14 @@
-"""Label Studio's brush labels: a PNG for each region, and the names of the images in the JSON export.
+"""Label Studio's brush labels: a PNG for each region; the JSON export has the names of the images.
 
     RAW/task-1-annotation-2-by-1-tag-Road-0.png, RAW/project-1.json, RAW/images/X.jpg
 
-A file's name has the ids of task and annotation, who made it, the name of the tag in the labelling interface,
-the label, and a number; any may have hyphens. The labels of the JSON export tell them apart. A file with none
-of these has the label that follows what all files of an annotation begin with, else the last hyphen. A label
-means all of its regions; pixels of a label such as "Ignore" do not count.
+A file name has the ids of task and annotation, the user, the name of the tag in the labelling interface, the
+label, and a number. User, tag and label may contain hyphens. The label is one of the labels in the JSON
+export; without it, the part after the common beginning of an annotation's files, or after the last hyphen. A
+label refers to all of its regions. Pixels of a label such as "Ignore" do not count.
 
-The PNGs do not say which image a task is of: the JSON export of the same project does; without it, an image
-is looked for whose name is that of the task, such as task-1.jpg or 1.jpg. Of several annotations of a task,
-the last is used.
+The image of a task is named in the JSON export of the same project. Without it, an image named after the task
+is used, such as task-1.jpg or 1.jpg. If a task has several annotations, the last is used.
 """
 
 import itertools
@@ -34,11 +33,11 @@ from genmask_jax.images import SUFFIXES
 
 REGION = re.compile(r"task-(\d+)-annotation-(\d+)-by-(.*-.+-.+)-\d+\.png$")
 Regions = dict[int, dict[int, list[tuple[str, epath.Path]]]]
-"""(label, file) of all regions, by the ids of task and annotation."""
+"""(label, path) of all regions, by the ids of task and annotation."""
 
 
 def recognise(raw: epath.Path) -> Sighting:
-    """What there is of this layout."""
+    """Checks for this layout."""
     regions, problems = _regions(raw), Problems()
     files = [path for annotations in regions.values() for some in annotations.values() for _, path in some]
     if not files:
@@ -49,7 +48,7 @@ def recognise(raw: epath.Path) -> Sighting:
             f"{count(list(found), 'image')} with Label Studio's brush labels, {count(files, 'PNG')}"
         )
     return Sighting(
-        saw=f"{count(files, 'PNG')} of Label Studio's brush labels{folders(files, raw)}, no image of a task",
+        saw=f"{count(files, 'PNG')} of Label Studio's brush labels{folders(files, raw)}, but no image",
         needs="add the JSON export of the same project and the images, or name each image after its task, "
         "task-1.jpg",
     )
@@ -71,7 +70,7 @@ def read(raw: epath.Path) -> Plan:
     for task in sorted(regions):
         last, *earlier = sorted(regions[task], reverse=True)
         if task not in images:
-            problems.add(f"task {task}: its image is not found")
+            problems.add(f"the image of task {task} is not found")
             continue
         if earlier:
             problems.note(f"task {task} has {len(earlier) + 1} annotations; the last, {last}, is used")
@@ -110,14 +109,14 @@ def _regions(raw: epath.Path) -> Regions:
 
 
 def _beginning(names: set[str]) -> str:
-    """What the names of an annotation's regions, "user-tag-label", all begin with; "" if that is no tag."""
+    """The common beginning of "user-tag-label" over an annotation's regions; "" if it has no tag."""
     words = zip(*(name.split("-")[:-1] for name in names), strict=False)  # up to the shortest
     same = [some[0] for some in itertools.takewhile(lambda some: len(set(some)) == 1, words)]
     return "-".join([*same, ""]) if len(names) > 1 and len(same) > 1 else ""
 
 
 def _label(name: str, labels: set[str], beginnings: set[str]) -> str:
-    """The label of a region, "user-tag-label"."""
+    """The label in "user-tag-label"."""
     known = [label for label in labels if phrase(name).endswith(f"-{phrase(label)}")]
     if known:
         return max(known, key=len)
@@ -126,7 +125,7 @@ def _label(name: str, labels: set[str], beginnings: set[str]) -> str:
 
 
 def _labels(content: Any) -> Iterator[str]:
-    """The brush labels anywhere in a task of the JSON export."""
+    """All brush labels in a task of the JSON export."""
     for key, value in content.items() if isinstance(content, dict) else ():
         if key == "brushlabels" and isinstance(value, list):
             yield from (label for label in value if isinstance(label, str) and phrase(label))
@@ -153,14 +152,14 @@ def _images(raw: epath.Path, tasks: set[int], problems: Problems) -> dict[int, e
 
 
 def _all_tasks(raw: epath.Path) -> Iterator[tuple[epath.Path, dict[str, Any]]]:
-    """The tasks of all JSON exports, each with its file."""
+    """(file, task) of all JSON exports."""
     for path in files_below(raw):
         if path.name.lower().endswith(".json"):
             yield from ((path, task) for task in _tasks(path))
 
 
 def _tasks(path: epath.Path) -> list[dict[str, Any]]:
-    """The tasks of a JSON export, full or minimal; none of another file."""
+    """The tasks of a JSON export, full or minimal; [] for other files."""
     try:
         content = read_json(path, list)
     except UserError:
@@ -169,7 +168,7 @@ def _tasks(path: epath.Path) -> list[dict[str, Any]]:
 
 
 def _names(task: dict[str, Any]) -> list[str]:
-    """What may be the name of a task's image."""
+    """Possible names of a task's image."""
     data = task.get("data")
     values = [task.get("file_upload"), *(data.values() if isinstance(data, dict) else ()), *task.values()]
     return [value for value in values if isinstance(value, str) and value.lower().endswith(SUFFIXES)]

@@ -1,8 +1,8 @@
-"""labelme's annotations: X.json beside X.jpg (or with the image inside), whose shapes have labels.
+"""labelme's annotations: X.json next to X.jpg (or with the image inside), with labelled shapes.
 
-A label is a class, and means all of its shapes in the image. A shape's description refers to that shape, or
-to all shapes of its group. Pixels of shapes labelled `__ignore__` do not count. Shapes are drawn as by
-labelme (its `shape_to_mask`), on the upright image.
+A label is a class and refers to all of its shapes in the image. A shape's description refers to that shape,
+or to all shapes of its group. Pixels of shapes labelled `__ignore__` do not count. Shapes are drawn as by
+labelme's `shape_to_mask`, on the upright image.
 """
 
 import base64
@@ -26,12 +26,12 @@ from genmask_jax.images import UNREADABLE
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """What the shapes of an image mean.
+    """The targets and texts of an image's shapes.
 
-    targets: what its texts refer to.
-    texts: one of each target.
-    classes: those of the texts that are classes.
-    void: segmentations of pixels that do not count.
+    targets: the masks.
+    texts: the text of each target.
+    classes: the texts that are classes.
+    void: segmentations of ignored pixels.
     """
 
     targets: list[Target]
@@ -41,13 +41,13 @@ class Labelled:
 
 
 def read_labelme(path: epath.Path, size: masks.Size, first_id: int, problems: Problems) -> Labelled:
-    """What the shapes of an annotation mean.
+    """Reads the shapes of an annotation.
 
     Args:
-        path: of the annotation.
+        path: path of the annotation.
         size: (height, width) of its image.
-        first_id: the id of the first shape; the others follow.
-        problems: to report shapes to that are left out.
+        first_id: id of the first shape; the others follow.
+        problems: receives shapes that are left out.
 
     Raises:
         UserError: the file cannot be read.
@@ -94,7 +94,7 @@ def read_labelme(path: epath.Path, size: masks.Size, first_id: int, problems: Pr
 
 
 def _draw(shape: Any, size: masks.Size) -> np.ndarray:
-    """The pixels of a shape, bool [H, W]. Raises ValueError when it has none."""
+    """The pixels of a shape, bool [H, W]. Raises ValueError if it has none."""
     kind = shape.get("shape_type") or "polygon"
     try:
         points = [(float(x), float(y)) for x, y in shape["points"]]
@@ -132,13 +132,13 @@ def _outline(kind: str, points: list[tuple[float, float]], size: masks.Size) -> 
 
 
 def _paste(data: Any, points: list[tuple[float, float]], size: masks.Size) -> np.ndarray:
-    """A mask shape: a PNG in base64 with its upper left corner at the first point."""
+    """A mask shape: a base64 PNG whose upper left corner is at the first point."""
     try:
         image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
         pixels = np.asarray(image.convert("L")) > 0
         left, top = (round(value) for value in points[0])
     except (*UNREADABLE, binascii.Error, TypeError, IndexError) as error:
-        raise ValueError(f"holds a mask that cannot be read ({error})") from error
+        raise ValueError(f"has a mask that cannot be read ({error})") from error
     mask = np.zeros(size, bool)
     y0, x0 = max(top, 0), max(left, 0)
     part = pixels[y0 - top : size[0] - top, x0 - left : size[1] - left]

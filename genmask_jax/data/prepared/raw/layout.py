@@ -1,4 +1,4 @@
-"""What the layouts of raw data have in common: folders of splits, images with files beside them, JSON."""
+"""Shared by the layouts of raw data: folders of splits, files next to images, metadata, JSON."""
 
 import base64
 import binascii
@@ -19,14 +19,14 @@ SPLITS = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""Names of folders, in lower case, by the split that they hold."""
+"""Names of folders, in lower case, by split."""
 
 
 def split_folders(raw: epath.Path, problems: Problems) -> dict[str, epath.Path]:
-    """The folders of `raw` that hold splits; reports images that are in none of them, if there are any.
+    """The folders of splits in `raw`, by split. Reports images outside of them.
 
     Raises:
-        UserError: two folders hold the same split.
+        UserError: two folders have the same split.
     """
     folders = [path for path in listed(raw) if path.is_dir()]
     found: dict[str, epath.Path] = {}
@@ -35,7 +35,7 @@ def split_folders(raw: epath.Path, problems: Problems) -> dict[str, epath.Path]:
         if len(same) > 1:
             raise UserError(
                 f"--raw={raw}: {same[0].name} and {same[1].name} are both the split {split}; merge or rename "
-                "one"
+                "one of them"
             )
         if same:
             found[split] = same[0]
@@ -43,26 +43,26 @@ def split_folders(raw: epath.Path, problems: Problems) -> dict[str, epath.Path]:
         if path not in found.values():
             count = sum(len(listed(folder, *SUFFIXES)) for folder in (path, *listed(path)))
             report = problems.add if count else problems.note
-            report(f"{path}: this folder is not read ({count:,} images); splits are {', '.join(SPLITS)}")
+            report(f"{path}: this folder is not read ({count:,} images); it is not {', '.join(SPLITS)}")
     beside = len(listed(raw, *SUFFIXES))
     if found and beside:
         names = ", ".join(path.name for path in found.values())
-        problems.add(f"{raw}: {beside:,} images beside the folders {names} are not read")
+        problems.add(f"{raw}: {beside:,} images next to the folders {names} are not read")
     return found
 
 
 def images_by_stem(folder: epath.Path, problems: Problems) -> dict[str, epath.Path]:
-    """The images of a folder by their name without its suffix, which names the files beside them."""
+    """The images of a folder by stem."""
     by_stem: dict[str, epath.Path] = {}
     for path in listed(folder, *SUFFIXES):
         if path.stem in by_stem:
-            problems.add(f"{path}: another image has that name, {by_stem[path.stem].name}")
+            problems.add(f"{path}: another image has the same name, {by_stem[path.stem].name}")
         by_stem.setdefault(path.stem, path)
     return by_stem
 
 
 def captions_of(image: epath.Path, problems: Problems) -> tuple[str, ...]:
-    """The lines of X.txt beside the image X.jpg, and what metadata there, or one folder up, says of it."""
+    """Captions of X.jpg: the lines of X.txt next to it, and its metadata there or one folder up."""
     said = lines_beside(image, problems)
     for folder in (image.parent, image.parent.parent):  # "images/X.jpg"
         said += _captions_by_name(folder, problems).get(str(image.relative_to(folder)), ())
@@ -70,7 +70,7 @@ def captions_of(image: epath.Path, problems: Problems) -> tuple[str, ...]:
 
 
 def lines_beside(image: epath.Path, problems: Problems) -> tuple[str, ...]:
-    """The lines of X.txt beside the image X.jpg."""
+    """The lines of X.txt next to X.jpg."""
     path = image.with_suffix(".txt")
     try:
         lines = read_text(path).splitlines() if path.exists() else []
@@ -81,12 +81,12 @@ def lines_beside(image: epath.Path, problems: Problems) -> tuple[str, ...]:
 
 
 METADATA = ("metadata.jsonl", "metadata.csv")
-"""Names of the file in which Hugging Face's imagefolder describes images, a row each."""
+"""Names of the file with a row for each image in Hugging Face's imagefolder."""
 CAPTION_KEYS = ("text", "caption", "captions", "prompt")
 
 
 def read_metadata(path: epath.Path, problems: Problems) -> list[tuple[int, dict[str, Any]]]:
-    """Rows of a metadata file, each with the number of its line."""
+    """Rows of a metadata file, each with its line number."""
     try:
         lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -108,7 +108,7 @@ def read_metadata(path: epath.Path, problems: Problems) -> list[tuple[int, dict[
 
 
 def captions_of_row(row: dict[str, Any]) -> tuple[str, ...]:
-    """The texts under the first of CAPTION_KEYS that the row has."""
+    """The texts of the first of CAPTION_KEYS in the row."""
     said = next((row[key] for key in CAPTION_KEYS if row.get(key)), ())
     texts = [said] if isinstance(said, str) else said if isinstance(said, list) else []
     return tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
@@ -116,7 +116,7 @@ def captions_of_row(row: dict[str, Any]) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=64)
 def _captions_by_name(folder: epath.Path, problems: Problems) -> dict[str, tuple[str, ...]]:
-    """Captions by file name, from the metadata of a folder of images; {} if there is none."""
+    """Captions by file name, from the metadata of a folder of images; {} without metadata."""
     found: dict[str, tuple[str, ...]] = {}
     for name in METADATA:
         for i, row in read_metadata(folder / name, problems) if (folder / name).exists() else ():
@@ -124,17 +124,17 @@ def _captions_by_name(folder: epath.Path, problems: Problems) -> dict[str, tuple
             if texts and isinstance(file, str):
                 found[file] = found.get(file, ()) + texts
             else:
-                problems.add(f"{folder / name}: line {i} has no file_name and text")
+                problems.add(f"{folder / name}: line {i} has no file_name or no text")
     return found
 
 
 def is_labelme(content: dict[str, Any]) -> bool:
-    """Whether a JSON file is labelme's: it has shapes, and no text as ReasonSeg's files have."""
+    """Whether a JSON file is labelme's: it has shapes but, unlike ReasonSeg's, no text."""
     return isinstance(content.get("shapes"), list) and "text" not in content
 
 
 def image_bytes(path: epath.Path) -> bytes:
-    """An image file, or the one that an annotation of labelme holds; b"" if that holds none."""
+    """The content of an image file, or of the image inside a labelme annotation; b"" if it has none."""
     if not path.name.lower().endswith(".json"):
         return path.read_bytes()
     try:
@@ -149,12 +149,12 @@ def read_json(path: epath.Path, kind: type, fallback: str = "") -> Any:
     """Reads a JSON file whose top-level value is a `kind`.
 
     Args:
-        path: of the file, in UTF-8 or as its byte order mark says.
+        path: path of the file, in UTF-8 or with a byte order mark.
         kind: dict or list.
-        fallback: an encoding to try if it is neither.
+        fallback: another encoding to try.
 
     Raises:
-        UserError: the file is missing, is not JSON, or its top-level value is something else.
+        UserError: the file is missing, is not valid JSON, or its top-level value is not a `kind`.
     """
     try:
         try:
@@ -171,5 +171,5 @@ def read_json(path: epath.Path, kind: type, fallback: str = "") -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, kind):
-        raise UserError(f"{path} holds no {kind.__name__}")
+        raise UserError(f"{path}: the top-level value is not a {kind.__name__}")
     return content

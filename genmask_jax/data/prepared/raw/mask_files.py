@@ -1,4 +1,4 @@
-"""Images with a mask file for each of several phrases, or several for one phrase: their union is meant."""
+"""Images with one or several mask files for each phrase; the masks of a phrase are united."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -23,16 +23,16 @@ def plan_masks(
     problems: Problems,
     void: Iterable[epath.Path] = (),
 ) -> PlannedImage | None:
-    """An image with a target for each phrase, in the order in which the phrases come; None if it has none.
+    """An image with a target for each phrase, in the order of the phrases; None without masks and captions.
 
     Args:
         pair: the image.
-        files: (phrase, file of a black-and-white mask); files of a phrase are united.
-        captions: of the image.
-        ids: of objects, to draw from.
-        threshold: the level above which a pixel is in a mask (`black_and_white.threshold_of`).
-        problems: to report masks to that are left out.
-        void: files of masks of pixels that do not count.
+        files: (phrase, file of a black-and-white mask); the files of a phrase are united.
+        captions: captions of the image.
+        ids: provides ids of objects.
+        threshold: level above which a pixel is in a mask (`black_and_white.threshold_of`).
+        problems: receives masks that are left out.
+        void: files with masks of ignored pixels.
     """
     drawn: dict[str | None, np.ndarray] = {}
     turned = True
@@ -44,15 +44,15 @@ def plan_masks(
             problems.add(str(error))
             continue
         if text is not None and not mask.any():
-            problems.note(f"{path} is black: it is kept with an empty mask")
+            problems.note(f"{path} is black; its mask is empty")
         if next(iter(drawn.values()), mask).shape != mask.shape:
-            problems.add(f"{path} has another size than other masks of {pair.image}")
+            problems.add(f"{path} has another size than the first mask of {pair.image}")
             continue
         drawn[text] = drawn.get(text, False) | mask
     unknown = drawn.pop(None, None)
     named = {text: mask for text, mask in drawn.items() if text is not None}
     if not named and not captions:
-        problems.add(f"{pair.image} has no mask that can be used")
+        problems.add(f"{pair.image} has no usable mask")
         return None
     targets = [
         Target(i, tuple(itertools.islice(ids, 1)), (masks.encode(mask),)) if mask.any() else Target(i)

@@ -1,7 +1,7 @@
-"""What the values of a dataset's masks mean: which number, or which colour, is which class.
+"""Maps the numbers or colours of a dataset's masks to classes.
 
-A dataset is read in one way, the one that explains most pixels of a sample: by the numbers of the class list,
-by its colours, or by the standard colours of VOC (for listed names), Cityscapes or ADE20K.
+All masks of a dataset are read in the same way, the one that explains most pixels of a sample: by the numbers
+of the class list, by its colours, or by the standard colours of VOC (for listed names), Cityscapes or ADE20K.
 """
 
 import dataclasses
@@ -27,32 +27,32 @@ from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.errors import UserError
 
 VOID = {-1, 255, 65535}
-"""Numbers of pixels that do not count, unless they have a name."""
+"""Numbers of ignored pixels, unless they have a name."""
 BLACK, WHITE = 0x000000, 0xFFFFFF
 LOOKED_AT = 16
-"""Masks that tell how all are read."""
+"""Number of masks in the sample."""
 FEW = 3
-"""Colours of a standard palette that tell it from others."""
+"""Least number of a standard palette's colours in the sample."""
 RARE = 0.005
-"""Share of a mask's pixels below which a colour may be that of edges."""
+"""Colours with a smaller share of a mask's pixels may come from blurred edges."""
 MOST = 0.8
-"""Share of pixels that a standard palette explains in lossy masks."""
+"""Share of pixels that a standard palette must explain in lossy masks."""
 NEARLY = 0.99
-"""The same in others, where a few pixels may be stray."""
+"""The same in lossless masks, which may have a few stray pixels."""
 SOFT = 8
-"""More values than these between 0 and 255 are those of blurred edges."""
+"""With more values than this between 0 and 255, the values come from blurred edges."""
 SOLID = 3
 SMALL = 0.05
-"""Share of pixels without a class that is normal in lossy masks, at the edges."""
+"""Normal share of pixels without a class in lossy masks, at edges."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Meaning:
     """How masks are read.
 
-    names: of classes, by number.
-    colours: (0xRRGGBB) whose places are the numbers; () if masks hold numbers.
-    source: the list or palette that has the names.
+    names: names of classes, by number.
+    colours: colours (0xRRGGBB) whose indices are the numbers; () if masks have numbers.
+    source: the list or palette with the names.
     """
 
     names: dict[int, str]
@@ -62,13 +62,14 @@ class Meaning:
 
 @dataclasses.dataclass(frozen=True)
 class Scan:
-    """What a mask holds.
+    """The content of a mask.
 
-    numbers: that occur; `NOTHING` stands for colours without a class.
-    unexplained: the share of pixels of such colours.
+    size: (height, width).
+    numbers: numbers that occur; `NOTHING` for colours without a class.
+    unexplained: share of pixels whose colour has no class.
     odd: some of these colours.
-    lossy: whether its format makes such colours.
-    stray: numbers that occur in no square of SOLID pixels of a lossy mask: its edges alone have them.
+    lossy: whether the format changes colours.
+    stray: numbers of a lossy mask without a square of SOLID pixels: they occur only at edges.
     """
 
     size: Size
@@ -84,7 +85,7 @@ Picture = tuple[np.ndarray, np.ndarray, bool]
 
 
 def scan(path: epath.Path, colours: tuple[int, ...]) -> Scan:
-    """What a mask holds, by `colours` if there are any. Raises ValueError if it cannot be read."""
+    """The content of a mask, by `colours` if given. Raises ValueError if it cannot be read."""
     if not colours:
         numbers = read_numbers(path)
         return Scan(_size(numbers), tuple(np.unique(numbers).tolist()))
@@ -113,12 +114,12 @@ def _size(pixels: np.ndarray) -> Size:
 
 
 def meaning_of(classes: ClassList | None, paths: Sequence[epath.Path]) -> tuple[Meaning | None, float]:
-    """How masks are read, and the share of a sample's pixels that it explains; None if nothing says.
+    """How masks are read, and the share of a sample's pixels that this explains; None if it is not known.
 
-    Numbers are as listed: see `by_values` for masks of black and white.
+    Numbers are those of the list; `by_values` handles black and white.
 
     Raises:
-        UserError: palettes differ from file to file, and no table names their colours.
+        UserError: palettes differ between files, and no table has names for their colours.
     """
     sample = paths[:: max(1, len(paths) // LOOKED_AT)][:LOOKED_AT]
     pictures = [picture for path in sample if (picture := _picture(path)) is not None]
@@ -140,10 +141,10 @@ def meaning_of(classes: ClassList | None, paths: Sequence[epath.Path]) -> tuple[
 def _of_palettes(
     classes: ClassList, palettes: dict[epath.Path, dict[int, int]], pictures: list[Picture]
 ) -> tuple[Meaning, float] | None:
-    """How palettes are read whose indices are not the list's numbers; None if they are.
+    """How masks with palettes are read by colour; None if the palettes' indices are the list's numbers.
 
     Raises:
-        UserError: palettes differ, and no table names their colours.
+        UserError: palettes differ, and no table has names for their colours.
     """
     if not palettes:
         return None
@@ -166,35 +167,34 @@ def _of_palettes(
 
 
 def _same(one: str | None, other: str | None) -> bool:
-    """Whether two names, None where there is none, are the same class, or no class that counts."""
+    """Whether two names, or None, are the same class or both ignored."""
     a, b = (None if name is None or is_ignored(name) else phrase(name) for name in (one, other))
     return a == b
 
 
 def _name_clash(classes: ClassList, palettes: dict[epath.Path, dict[int, int]]) -> None:
-    """Raises UserError that names two files whose palettes show an index in two colours."""
+    """Raises UserError with two files whose palettes have different colours for an index."""
     first: dict[int, tuple[int, epath.Path]] = {}
     for path, palette in palettes.items():
         for index, colour in palette.items():
             its, other = first.setdefault(index, (colour, path))
             if its != colour and (index in classes.names or index not in VOID):
                 raise UserError(
-                    f"{other} and {path} have different palettes ({index} is {shown_colour(its)} in the one, "
-                    f"{shown_colour(colour)} in the other), so that the numbers of {classes.source} do not "
-                    "say which class each means; write label_colors.txt with a line such as "
-                    "`128 64 128 road` for each colour"
+                    f"{other} and {path} have different palettes ({index} is {shown_colour(its)} in the "
+                    f"first, {shown_colour(colour)} in the second), so the numbers of {classes.source} are "
+                    "ambiguous; write label_colors.txt with a line such as `128 64 128 road` for each colour"
                 )
 
 
 def _fitting(
     tables: dict[str, dict[int, str]], pictures: list[Picture], least: float = NEARLY
 ) -> dict[str, tuple[float, dict[int, str]]]:
-    """The tables that explain every picture, each with the share of pixels, by source.
+    """The tables that explain every picture, each with the mean share of explained pixels, by source.
 
     Args:
         tables: names by colour, by source.
-        pictures: to be explained.
-        least: the share of a lossless picture's pixels that a table must explain.
+        pictures: the masks of the sample.
+        least: share of a lossless picture's pixels that a table must explain.
     """
     fits = {}
     for source, table in tables.items():
@@ -242,7 +242,7 @@ def _mean(shares: Iterable[float]) -> float:
 
 
 def _standard(classes: ClassList | None, pictures: list[Picture]) -> dict[str, dict[int, str]]:
-    """Names by standard colour that may be meant, by the name of the palette."""
+    """Standard palettes that may be used, as names by colour, by the name of the palette."""
     found = {
         colour
         for colours, counts, _ in pictures
@@ -274,12 +274,12 @@ def _in_order(names: dict[int, str]) -> list[str]:
 
 
 def by_values(meaning: Meaning, values: set[int], counted: bool) -> Meaning:
-    """The meaning of numbers, in black and white: the second of two names is white, as is a single one.
+    """Adapts the meaning to masks of 0 and 255: 255 is the second of two names, or the only name.
 
     Args:
-        meaning: of the list's numbers.
-        values: all numbers of the dataset's masks.
-        counted: whether the names have no numbers of their own.
+        meaning: the meaning by the list's numbers.
+        values: all numbers in the dataset's masks.
+        counted: whether the list has names without numbers.
     """
     names = meaning.names
     between = values - {0, 255}
@@ -294,9 +294,9 @@ def by_values(meaning: Meaning, values: set[int], counted: bool) -> Meaning:
 
 
 def need_one_white(meaning: Meaning, scans: dict[epath.Path, Scan]) -> None:
-    """Raises UserError if the second of two names may be 1 or 255: some masks have the one, some the other.
+    """Raises UserError if some masks have 1 and others 255 for the second of two names.
 
-    A mask that has both says that 255 is void.
+    If a mask has both, 255 is void.
     """
     if meaning.colours or set(meaning.names) not in ({0}, {0, 1}):
         return
@@ -306,12 +306,12 @@ def need_one_white(meaning: Meaning, scans: dict[epath.Path, Scan]) -> None:
         if one is not None and white is not None:
             raise UserError(
                 f"{one} has the value 1, {white} has 255 and no 1: save all masks with the same two values, "
-                f"or write to {meaning.source} what 255 means"
+                f"or add a name for 255 to {meaning.source}"
             )
 
 
 def report_unexplained(meaning: Meaning, scans: Sequence[Scan], problems: Problems) -> None:
-    """Reports, once, numbers and colours that are no class's; their pixels are ignored."""
+    """Reports numbers and colours without a class once; their pixels are ignored."""
     if not meaning.colours:
         known = {*meaning.names, *VOID}
         odd = sorted({number for one in scans for number in one.numbers if number not in known})
@@ -320,7 +320,7 @@ def report_unexplained(meaning: Meaning, scans: Sequence[Scan], problems: Proble
             said = _some([str(number) for number in odd])
             what = "the number {} has" if len(odd) == 1 else "the numbers {} have"
             problems.add(
-                f"{what.format(said)} no name in {meaning.source}; the pixels, in {count:,} masks, are "
+                f"{what.format(said)} no name in {meaning.source}; these pixels, in {count:,} masks, are "
                 "ignored"
             )
         return
@@ -330,14 +330,14 @@ def report_unexplained(meaning: Meaning, scans: Sequence[Scan], problems: Proble
         what = "the colour {} has" if len(colours) == 1 else "the colours {} have"
         said = _some([shown_colour(colour) for colour in colours])
         problems.add(
-            f"{what.format(said)} no name in {meaning.source}; the pixels, in {count:,} masks, are ignored"
+            f"{what.format(said)} no name in {meaning.source}; these pixels, in {count:,} masks, are ignored"
         )
     soft = [one.unexplained for one in scans if one.lossy]
     if soft:
         report = problems.add if np.mean(soft) > SMALL else problems.note
         report(
-            f"{len(soft):,} masks have colours between those of {meaning.source}, as JPEG makes them: each "
-            f"pixel has the nearest, and the {np.mean(soft):.1%} that are far from all are ignored"
+            f"{len(soft):,} masks have colours that are not in {meaning.source}, as in JPEG files: each "
+            f"pixel gets the nearest colour, and the {np.mean(soft):.1%} far from all colours are ignored"
         )
 
 

@@ -1,15 +1,15 @@
-"""Hugging Face's imagefolder with a column of masks: metadata.jsonl or metadata.csv, a row for each image.
+"""Hugging Face's imagefolder with a column of masks: metadata.jsonl or metadata.csv, with a row per image.
 
     RAW/train/metadata.jsonl, RAW/train/images/X.jpg, RAW/train/masks/X.png
 
     {"file_name": "images/X.jpg", "mask_file_name": "masks/X.png", "label": "leaf"}
 
-Files are named from the folder of the metadata. The column of masks has "mask", "label", "annotation",
-"segmentation" or the like in its name. The mask is that of the row's "phrase", "expression", "label" or
-"class", a text or the number of a class, else of its "text" or "caption", which is a caption otherwise; the
-background's is not read, and pixels of a class such as "ignore" do not count. A row
-may have lists of masks and labels, and an image several rows. Without any, masks are class numbers or have
-the phrases of phrases.txt.
+File names are relative to the folder of the metadata. The name of the column of masks contains "mask",
+"label", "annotation", "segmentation" or the like. The phrase of a mask is the row's "phrase", "expression",
+"label" or "class" (a text or a class number). If there is none, it is the "text" or "caption", which
+otherwise is a caption. Masks of the background are not read, and pixels of a class such as "ignore" do not
+count. A row may have lists of masks and labels, and an image may have several rows. Without any text, masks
+have class numbers, or the phrases of phrases.txt.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ PHRASE_KEYS = ("phrase", "phrases", "expression", "label", "labels", "class", "c
 
 @dataclasses.dataclass(frozen=True)
 class _Row:
-    """A row: its image, its masks, the phrase of each (None without phrases), and captions."""
+    """A row: its image, masks, the phrase of each mask ([] without phrases), and captions."""
 
     where: str
     image: epath.Path
@@ -55,7 +55,7 @@ class _Row:
 
 
 def recognise(raw: epath.Path) -> Sighting:
-    """What there is of a column of masks."""
+    """Checks for a column of masks."""
     with_masks = [row for row in _rows(raw, Problems()) if row.masks]
     here = [row for row in with_masks if row.image.exists() and row.masks[0].exists()]
     if here:
@@ -64,14 +64,14 @@ def recognise(raw: epath.Path) -> Sighting:
         row = with_masks[0]
         lost = row.masks[0] if row.image.exists() else row.image
         return Sighting(
-            saw=f"metadata with a column of masks, in which {lost.relative_to(raw)} is named but not there",
-            needs="put the files where the metadata names them",
+            saw=f"metadata with a column of masks; {lost.relative_to(raw)} is named there but missing",
+            needs="put the files where the metadata says",
         )
     return Sighting()
 
 
 def recognise_captions(raw: epath.Path) -> Sighting:
-    """What there is of captions of images in other folders than the metadata; `beside` reads the others."""
+    """Checks for captions of images in other folders than the metadata; `beside` reads the others."""
     rows = [row for row in _rows(raw, Problems()) if row.captions and row.image.exists()]
     folders = {path.parent for path in files_below(raw) if path.name in METADATA}
     elsewhere = [row for row in rows if row.image.parent not in folders]
@@ -93,7 +93,8 @@ def read(raw: epath.Path) -> Plan:
             problems.add(f"{row.where}: {row.image} is missing")
     if not by_image:
         why = (
-            problems.left_out or ["there is no metadata.jsonl or metadata.csv with a file_name in its rows"]
+            problems.left_out
+            or ["there is no metadata.jsonl or metadata.csv with rows that have a file_name"]
         )[0]
         raise UserError(f"--raw={raw}: {why}")
     rows = [row for some in by_image.values() for row in some]
@@ -127,17 +128,17 @@ def _pair(image: epath.Path, rows: list[_Row], raw: epath.Path) -> Pair:
 
 
 def _named(row: _Row, names: dict[int, str], problems: Problems) -> Iterator[tuple[str, epath.Path]]:
-    """(name, mask) of a row. One name is that of all masks."""
+    """(name, mask) of a row. A single name is used for all masks."""
     said = row.phrases * len(row.masks) if len(row.phrases) == 1 else row.phrases
     if len(said) != len(row.masks):
-        problems.add(f"{row.where} has {len(row.masks)} masks and {len(said)} phrases; they are not read")
+        problems.add(f"{row.where} is not read: it has {len(row.masks)} masks and {len(said)} phrases")
         return
     for text, mask in zip(said, row.masks, strict=True):
         name = names.get(int(text)) if str(text).isdigit() else str(text)
         if name:
             yield name, mask
         else:
-            problems.add(f"{row.where}: the number {text} has no name; write the names to classes.txt")
+            problems.add(f"{row.where}: the class number {text} has no name; write the names to classes.txt")
 
 
 def _rows(raw: epath.Path, problems: Problems) -> Iterator[_Row]:
@@ -169,7 +170,7 @@ def _words(key: str) -> set[str]:
 
 
 def _is_phrase(value: Any) -> bool:
-    """Whether a value is a text, a number or a list of them, and no file of a mask."""
+    """Whether a value is a text, a number or a list of them, and not a mask file."""
     if isinstance(value, list):
         return bool(value) and all(_is_phrase(one) for one in value)
     if isinstance(value, str):

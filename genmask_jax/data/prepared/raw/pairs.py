@@ -1,15 +1,15 @@
-"""Images and the annotations that belong to them, wherever in a tree common tools put the two.
+"""Pairs images with their annotations in the folder trees of common tools.
 
-A file belongs to another if the two have the same path but for the names of folders that hold images,
-annotations or a split (`places`), and but for the usual endings of their stems:
+Two files belong together if their paths are equal apart from the names of folders of images, annotations or
+splits (`places`) and the usual endings of their stems:
 
     images/train/a.jpg            labels/train/a.png          (or train/images/a.jpg, train/labels/a.txt)
     a.jpg                         a_mask.png                  (or masks/a.png)
     JPEGImages/a.jpg              SegmentationClass/a.png     (VOC)
     leftImg8bit/train/x/a_leftImg8bit.png   gtFine/train/x/a_gtFine_labelIds.png    (Cityscapes)
 
-What is left is paired by stem alone, where the stem is that of one image and one annotation. An image may
-have several annotations (`versions`).
+The remaining files are paired by stem, if one image and one annotation have the stem. An image may have
+several annotations (`versions`).
 """
 
 import collections
@@ -41,13 +41,13 @@ T = TypeVar("T")
 Place = tuple[str, str]
 """(split, key)."""
 EVERY = 10
-"""Without splits, every tenth image is held out."""
+"""Without a val split, every tenth image is held out."""
 NO_VAL = "{}: there is no val split; every tenth image of train is held out"
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """An image, its annotations, and the split that its folder names, or ""."""
+    """An image, its annotations, and the split of its folder or ""."""
 
     key: str
     image: epath.Path
@@ -62,16 +62,16 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """Images of a tree by key, each with its annotations, and annotations without an image."""
+    """Images of a folder tree, each with its annotations, and annotations without an image."""
 
     pairs: list[Pair]
     unpaired: list[epath.Path]
 
 
 def find_pairs(raw: epath.Path, suffixes: tuple[str, ...], problems: Problems) -> Tree:
-    """Pairs all images below `raw` with the annotations that end in `suffixes`, such as (".png",).
+    """Pairs all images below `raw` with annotations that end in `suffixes`, such as (".png",).
 
-    Two images of the same key are reported; the first is used.
+    If two images have the same key, the first is used and the second reported.
     """
     images: dict[Place, epath.Path] = {}
     annotations: list[epath.Path] = []
@@ -88,7 +88,7 @@ def find_pairs(raw: epath.Path, suffixes: tuple[str, ...], problems: Problems) -
         elif name.endswith(SUFFIXES):
             where = split_and_key(parts, path.stem, whole=True)
             if where in images:
-                problems.add(f"{path}: {images[where]} has the same name and split; this one is not read")
+                problems.add(f"{path} is not read: {images[where]} has the same name and split")
             images.setdefault(where, path)
     for (where, why), count in aside.items():
         if count:
@@ -105,9 +105,10 @@ def find_pairs(raw: epath.Path, suffixes: tuple[str, ...], problems: Problems) -
 def _places(
     images: dict[Place, epath.Path], annotations: list[epath.Path], raw: epath.Path
 ) -> dict[Place, list[epath.Path]]:
-    """The annotations of each image, by its place; those without an image by a place of their own.
+    """The annotations of each image by its place; annotations without an image get a place of their own.
 
-    Numbers tell images apart where images have them (leaf_1.jpg), and else the parts of one annotation.
+    A number after the ending of a mask is the number of an image if images are numbered (leaf_1.jpg), else
+    the number of a part of the annotation.
     """
     siblings: dict[Place, dict[int, Place]] = {}  # leaf_1 and leaf_2, by the place of leaf, and their number
     for split, key in images:
@@ -139,7 +140,7 @@ def _places(
 
 
 def _nearest(place: Place, images: dict[Place, epath.Path], siblings: dict[Place, dict[int, Place]]) -> Place:
-    """The image of an annotation: of that place, of which it is a version or a part, or of whose folder."""
+    """The place of the annotation's image: the same, without an ending or a number, or its folder."""
     split, key = place
     whole = split, NUMBER.sub("", key)
     folder = key.rpartition("/")[0]
@@ -154,7 +155,7 @@ def _pair_by_stem(
     raw: epath.Path,
     problems: Problems,
 ) -> None:
-    """Moves annotations without an image to the image that alone has their stem, in their split or in all."""
+    """Pairs remaining annotations with the only image of their stem, in their split or in all splits."""
     moved = []
     for with_split in (True, False):
         free = [
@@ -184,10 +185,10 @@ def _by_stem(places: Iterable[tuple[str, str]], with_split: bool) -> dict[tuple[
 
 
 def in_splits(raw: epath.Path, found: list[tuple[Pair, T]], problems: Problems) -> dict[str, list[T]]:
-    """What was found of each pair, by split: by folder, or by list files (train.txt, ...), or every tenth.
+    """Groups the items of pairs by split: by folder, or by list files (train.txt, ...).
 
-    List files lie in `raw` or in VOC's ImageSets/Segmentation, and name an image per line, by stem, file or
-    path. Where folders or lists name no val split, every tenth image of train is held out.
+    List files are in `raw` or in VOC's ImageSets/Segmentation, with a stem, file name or path per line.
+    Without a val split, every tenth image of train is held out.
 
     Raises:
         UserError: a list file cannot be read.
@@ -201,10 +202,10 @@ def in_splits(raw: epath.Path, found: list[tuple[Pair, T]], problems: Problems) 
             names = {pair.key, epath.Path(pair.key).name, pair.image.stem}
             named = [split for split, keys in wanted.items() if names & keys] if lists else ["train"]
         if not named:
-            which = "its folder names no split" if in_folders else "no list names it"
-            problems.add(f"{pair.image}: {which}; it is not read")
+            which = "its folder is not a split" if in_folders else "it is in no list of a split"
+            problems.add(f"{pair.image} is not read: {which}")
         if len(named) > 1:
-            problems.add(f"{pair.image}: listed for {' and for '.join(named)}; used for the former")
+            problems.add(f"{pair.image} is in the lists of {' and '.join(named)}; {named[0]} is used")
         for split in named[:1]:
             splits.setdefault(split, []).append(one)
     if "val" not in splits and "train" in splits:
@@ -215,13 +216,13 @@ def in_splits(raw: epath.Path, found: list[tuple[Pair, T]], problems: Problems) 
 
 
 def hold_out(items: list) -> tuple[list, list]:
-    """(kept, held out): every tenth, from the end; of a single item, none."""
+    """(kept, held out): holds out every tenth item, from the end; none of a single item."""
     held = set(range(len(items) - 1, 0, -EVERY))
     return [x for i, x in enumerate(items) if i not in held], [items[i] for i in sorted(held)]
 
 
 def _list_files(raw: epath.Path) -> dict[str, list[epath.Path]]:
-    """The list files of each split, of the first folder that has any; names are in any case."""
+    """The list files of each split, from the first folder that has any; names are in any case."""
     voc = [path for path in listed(raw) if path.name.lower() == "imagesets"]
     inside = [path for folder in voc for path in listed(folder) if path.name.lower() == "segmentation"]
     for folder in (raw, *inside, *voc):
@@ -235,7 +236,7 @@ def _list_files(raw: epath.Path) -> dict[str, list[epath.Path]]:
 
 
 def _listed_keys(path: epath.Path) -> set[str]:
-    """The stems of a list's first column, with and without their folders."""
+    """The stems in a list's first column, with and without their folders."""
     try:
         lines = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""The standard colours and numbers of published datasets, for masks that come without a list of their own."""
+"""Standard colours and numbers of published datasets, for masks without a class list."""
 
 import re
 
@@ -7,13 +7,13 @@ road 804080, sidewalk f423e8, building 464646, wall 66669c, fence be9999, pole 9
 traffic light faaa1e, traffic sign dcdc00, vegetation 6b8e23, terrain 98fb98, sky 4682b4, person dc143c,
 rider ff0000, car 00008e, truck 000046, bus 003c64, train 005064, motorcycle 0000e6, bicycle 770b20
 """
-"""Classes of Cityscapes that are scored, by `trainId` from 0 on, with their colours."""
+"""The evaluated classes of Cityscapes, by `trainId` from 0 on, with their colours."""
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-"""The `id` of each."""
+"""The `id` of each of these classes."""
 CITYSCAPES_VOID = (
     *(0x000000, 0x6F4A00, 0x510051, 0xFAAAA0, 0xE6968C, 0xB4A5B4, 0x966464, 0x96785A, 0x00005A, 0x00006E),
 )
-"""Colours of the classes that are not scored."""
+"""Colours of the classes that are not evaluated."""
 CITYSCAPES_IN_TURN = """
 unlabeled, ego vehicle, rectification border, out of roi, static, dynamic, ground, road, sidewalk, parking,
 rail track, building, wall, fence, guard rail, bridge, tunnel, pole, polegroup, traffic light, traffic sign,
@@ -22,7 +22,7 @@ vegetation, terrain, sky, person, rider, car, truck, bus, caravan, trailer, trai
 CITYSCAPES_ALL = dict(enumerate(re.split(r",\s", CITYSCAPES_IN_TURN.strip()))) | {-1: "license plate"}
 """All classes of Cityscapes by `id`."""
 CITYSCAPES_BORDERS = {"ego vehicle", "rectification border"}
-"""Those that are no part of the scene."""
+"""Classes outside of the scene."""
 ADE20K = """
 wall 787878, building b47878, sky 06e6e6, floor 503232, tree 04c803, ceiling 787850, road 8c8c8c,
 bed cc05ff, windowpane e6e6e6, grass 04fa07, cabinet e005ff, sidewalk ebff07, person 96053d,
@@ -49,7 +49,7 @@ vase 00ffcc, traffic light 2900ff, tray 29ff00, ashcan ad00ff, fan 00f5ff, pier 
 crt screen 7a00ff, plate 00ffb8, monitor 005cff, bulletin board b8ff00, shower 0085ff, radiator ffd600,
 glass 19c2c2, clock 66ff00, flag 5c00ff
 """
-"""Classes of ADE20K's scene parsing from 1 on, with the colours in which they are usually drawn."""
+"""Classes of ADE20K's scene parsing from 1 on, with their usual colours."""
 
 
 def _read(table: str) -> list[tuple[str, int]]:
@@ -61,7 +61,7 @@ def _read(table: str) -> list[tuple[str, int]]:
 
 
 def standard_tables() -> dict[str, list[tuple[str, int]]]:
-    """(name, colour) of the classes of each dataset; a colour that two of them share is void."""
+    """(name, colour) of the classes of each dataset; a colour that two classes share is void."""
     ade, cityscapes = _read(ADE20K), _read(CITYSCAPES)
     colours = [colour for _, colour in ade]
     once = [(name if colours.count(colour) == 1 else "void", colour) for name, colour in ade]
@@ -69,7 +69,7 @@ def standard_tables() -> dict[str, list[tuple[str, int]]]:
 
 
 def cityscapes_names(train_ids: bool) -> dict[int, str]:
-    """Names of Cityscapes' classes by trainId or by id; those that are not scored are void."""
+    """Names of Cityscapes' classes by trainId or by id; classes that are not evaluated are void."""
     names = [name for name, _ in _read(CITYSCAPES)]
     if train_ids:
         return dict(enumerate(names))
@@ -77,7 +77,7 @@ def cityscapes_names(train_ids: bool) -> dict[int, str]:
 
 
 def voc_colour(number: int) -> int:
-    """The colour (0xRRGGBB) that VOC, and labelme, draw a class number of 0 to 255 in."""
+    """The colour (0xRRGGBB) of a class number from 0 to 255 in VOC and labelme."""
     red = green = blue = 0
     for place in range(8):
         red |= (number >> 3 * place & 1) << 7 - place

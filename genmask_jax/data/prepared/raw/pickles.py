@@ -1,4 +1,4 @@
-"""Reads untrusted pickles: plain data only, without running any code in them."""
+"""Reads untrusted pickles of plain data, without running code in them."""
 
 import io
 import pickle
@@ -10,18 +10,18 @@ from genmask_jax.errors import UserError
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Loads containers, strings and numbers, which need no globals; rejects a pickle that asks for one."""
+    """Loads containers, strings and numbers; rejects pickles that need any class or function."""
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        raise pickle.UnpicklingError(f"it asks for {module_name}.{global_name}")
+        raise pickle.UnpicklingError(f"it needs {module_name}.{global_name}")
 
 
 def load_plain(path: epath.PathLike) -> Any:
     """Loads the lists, dictionaries, strings and numbers of a pickle of any protocol, also from Python 2.
 
     Raises:
-        UserError: the file is missing, is not a pickle, or asks for a class or function, which could run
-            arbitrary code; none of it is run.
+        UserError: the file is missing, is not a pickle, or needs a class or function, which could run
+            arbitrary code and is not run.
     """
     try:
         content = epath.Path(path).read_bytes()

@@ -1,7 +1,7 @@
-"""What the names of folders and files say: which hold images, which annotations, and of which split.
+"""Recognises folders of images, of annotations and of splits by their names.
 
-A folder's name counts if all of its words do, in any case and joined in any way: "Masks", "img_dir",
-"train_labels", "trainannot", "SegmentationClassPNG", "ground truth", "train2017". Other folders say nothing.
+A folder's name is recognised if all of its words are, in any case and joined in any way: "Masks", "img_dir",
+"train_labels", "trainannot", "SegmentationClassPNG", "ground truth", "train2017".
 """
 
 import contextlib
@@ -42,21 +42,21 @@ OTHER_WORDS = {
     ),
     *("semantic", "set", "still", "jpeg", "jpg", "npy", "png", "tif", "tiff"),
 }
-"""Words that say nothing themselves, and stand beside others: the "dir" of "img_dir".
+"""Words without a meaning here that occur with others, such as "dir" in "img_dir".
 
-All are singular; their plurals count too."""
+All words are singular; plurals are recognised too."""
 SPLIT_NAMES = {name: split for split, names in SPLITS.items() for name in names}
 WORDS = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[^\W\d_A-Z]+|[A-Z]+|\d+")
 ENDING = r"(mask|masks|label|labels|seg|segm|segmentation|gt|annotation|groundtruth)"
 MASK_ENDING = re.compile(rf"(_gtFine_label(Train)?Ids|[ ._-]{ENDING}|[ ._-]ground[ _-]truth)$", re.I)
 IMAGE_ENDING = re.compile(r"(_leftImg8bit|[_-](image|img))$", re.I)
 CAMVID_ENDING = re.compile(r"_L$")
-"""Of CamVid's own labels. An image may end so too, so it counts only in a folder of annotations."""
+"""Ending of CamVid's labels. Images may end in it too, so it is recognised only in folders of annotations."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Meaning:
-    """What the name of a folder says: it holds images, or annotations; and the split, or ""."""
+    """The meaning of a folder's name: images, annotations, and the split or ""."""
 
     images: bool = False
     annotations: bool = False
@@ -68,7 +68,7 @@ NOTHING = Meaning()
 
 @functools.lru_cache(maxsize=4096)
 def meaning(name: str) -> Meaning:
-    """What a folder's name says; NOTHING if it has a word that is not known here."""
+    """The meaning of a folder's name; NOTHING if it has an unknown word."""
     found = NOTHING
     words = [name.lower()] if _singular(name.lower()) in IMAGE_WORDS else WORDS.findall(name)
     for word in words:
@@ -84,7 +84,7 @@ def meaning(name: str) -> Meaning:
 
 
 def _meaning_of_word(word: str) -> Meaning | None:
-    """None for a word that is not known."""
+    """The meaning of a word; None if it is unknown."""
     for split in sorted(SPLIT_NAMES, key=len, reverse=True):  # "trainannot"
         rest = _singular(word.removeprefix(split)) if word.startswith(split) else None
         if rest is not None and (not rest or rest in IMAGE_WORDS | ANNOTATION_WORDS):
@@ -100,23 +100,23 @@ def _singular(word: str) -> str:
 
 
 def among_annotations(parts: tuple[str, ...]) -> bool:
-    """Whether the path lies in a folder of annotations."""
+    """Whether the path is in a folder of annotations."""
     return any(meaning(part).annotations for part in parts[:-1])
 
 
 def among_images(parts: tuple[str, ...]) -> bool:
-    """Whether the path lies in a folder of images, and in none of annotations."""
+    """Whether the path is in a folder of images, and not in one of annotations."""
     return any(meaning(part).images for part in parts[:-1]) and not among_annotations(parts)
 
 
 def is_annotation(parts: tuple[str, ...], stem: str, apart: bool) -> bool:
-    """Whether the path, relative to the folder that was given, is that of an annotation.
+    """Whether a file is an annotation.
 
     Args:
-        parts: the names of its folders, and its own.
-        stem: its name without what follows the ending of a mask.
-        apart: whether annotations lie in folders of their own, or in other files: then a file in a folder of
-            images is an image, whatever its ending.
+        parts: names of its folders and its own name.
+        stem: its stem without a number after the ending of a mask.
+        apart: whether annotations have their own folders. If so, a file in a folder of images is an image,
+            whatever its ending.
     """
     if among_annotations(parts):
         return True
@@ -124,12 +124,14 @@ def is_annotation(parts: tuple[str, ...], stem: str, apart: bool) -> bool:
 
 
 def split_and_key(parts: tuple[str, ...], stem: str, whole: bool = False) -> tuple[str, str]:
-    """(split or "", key) of a file: the key is its path without what tells images and annotations apart.
+    """(split or "", key) of a file. An image and its annotation have the same key.
+
+    The key is the path without the names of recognised folders and without the endings of masks.
 
     Args:
-        parts: the names of its folders, and its own.
-        stem: its name, without its suffix.
-        whole: whether the ending of a mask is a part of its name, as for images.
+        parts: names of its folders and its own name.
+        stem: its stem.
+        whole: whether the ending of a mask is part of the name, as for images.
     """
     split, kept = "", []
     for part in parts[:-1]:
@@ -146,12 +148,12 @@ def split_and_key(parts: tuple[str, ...], stem: str, whole: bool = False) -> tup
 
 
 def parts_below(path: epath.Path, raw: epath.Path) -> tuple[str, ...]:
-    """The names of folders and file from `raw` on. (`relative_to` takes as long as a look at the disk.)"""
+    """Names of the folders and the file below `raw`. (`relative_to` is as slow as an access to the disk.)"""
     return path.parts[len(raw.parts) :]
 
 
 def split_of_file(stem: str) -> str:
-    """The split that a word of a file's name names, or "": "train" of "instances_train2017"."""
+    """The split in a file's name, or "": "train" for "instances_train2017"."""
     return next(
         (SPLIT_NAMES[word] for word in map(str.lower, WORDS.findall(stem)) if word in SPLIT_NAMES), ""
     )
@@ -163,7 +165,7 @@ _walked = contextvars.ContextVar("_walked", default=None)
 
 @contextlib.contextmanager
 def walked_once() -> Iterator[None]:
-    """Within it, a tree is listed once, however many layouts ask for its files."""
+    """Context in which each folder tree is listed only once."""
     token = _walked.set({})
     try:
         yield
@@ -172,7 +174,7 @@ def walked_once() -> Iterator[None]:
 
 
 def files_below(folder: epath.Path) -> list[epath.Path]:
-    """All files of a tree by name, those of a folder before those of its folders, without leftovers."""
+    """All files of a tree, without leftovers: the files of a folder by name, then those of its subfolders."""
     known = _walked.get()
     if known is None:
         return _walk(folder)

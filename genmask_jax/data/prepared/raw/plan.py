@@ -1,4 +1,4 @@
-"""Plans of what to prepare: images with their annotations, and the problems found while reading them."""
+"""Plans of datasets to prepare: images with their annotations, and the problems found while reading them."""
 
 import dataclasses
 import hashlib
@@ -18,13 +18,13 @@ from genmask_jax.images import UNREADABLE, decode, why_unreadable
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """What one or more expressions refer to: annotated objects together, nothing, or shapes painted in turn.
+    """The mask that one or more expressions refer to.
 
-    ref_id: the publisher's id of it.
+    ref_id: the publisher's id.
     ann_ids: ids of the objects; empty if the expressions refer to nothing in the image.
-    segmentations: those of the objects, in COCO's format, checked by `masks.usable`.
+    segmentations: segmentations of the objects in COCO's format, checked by `masks.usable`.
     shapes: (label, points) in ReasonSeg's format, instead of segmentations.
-    numbers: those of its pixels in the image's `labels`, instead of segmentations.
+    numbers: class numbers in the image's `labels`, instead of segmentations.
     """
 
     ref_id: int
@@ -35,19 +35,20 @@ class Target:
 
 
 NOTHING = (Target(0),)
-"""The targets of an image that was annotated and shows no class: one that no expression refers to."""
+"""The targets of an annotated image without any class: one target without an expression."""
 NOTHING_NOTE = (
-    "an image shows no class: it counts in scores of label maps, and is trained on where "
+    "an image shows no class: it counts in scores of label maps, and is trained on if "
     "config.data.absent_share is positive"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """A text that refers to the `target`-th Target of the image.
+    """A text that refers to a target of the image.
 
     id: unique in a split; predictions are matched by it.
-    is_sentence: whether it is a whole sentence or question rather than a phrase.
+    target: index of the target.
+    is_sentence: whether the text is a sentence or question rather than a phrase.
     """
 
     id: str
@@ -60,11 +61,11 @@ class Expression:
 class PlannedImage:
     """One image of a split.
 
-    size: height and width that its annotations are for; None if they give none.
-    turned: whether its annotations are for the image as turned by its EXIF orientation, as labelling tools
-        show it, rather than for the pixels as stored, as COCO's are.
-    labels: where the pixels of targets with `numbers` are.
-    void: segmentations of pixels that count for no target, but where its own are.
+    size: (height, width) of its annotations; None if they give none.
+    turned: whether its annotations refer to the image after its EXIF orientation is applied, as labelling
+        tools show it; if False, to the pixels as stored, as in COCO.
+    labels: file with the class numbers of targets with `numbers`.
+    void: segmentations of ignored pixels. Pixels of a target itself are not ignored for it.
     """
 
     path: str
@@ -78,10 +79,10 @@ class PlannedImage:
     void: tuple[Any, ...] = ()
 
     def example(self) -> dict[str, Any]:
-        """Its record, with `builders.FEATURES`: the original image file, and masks as run lengths.
+        """The record, with `builders.FEATURES`: the original image file, and masks as run lengths.
 
         Raises:
-            ValueError: the image cannot be read in full, or differs in size from its annotations.
+            ValueError: the image cannot be read, or has another size than its annotations.
         """
         content = b""
         try:
@@ -126,9 +127,13 @@ class PlannedImage:
 
 
 def _paint(target: Target, size: masks.Size, numbers: np.ndarray, unknown: np.ndarray) -> tuple[str, str]:
-    """Counts of the object and of the ignored pixels; the latter "" if there are none.
+    """Run lengths of the target and of the ignored pixels, "" without ignored pixels.
 
-    `numbers` and `unknown` [H, W] are those of the image's `labels`, and which pixels do not count.
+    Args:
+        target: the target.
+        size: (height, width) of the image.
+        numbers: class numbers, int [H, W].
+        unknown: ignored pixels, bool [H, W].
     """
     if target.numbers:
         ignored = masks.encode(unknown) if unknown.any() else ""
@@ -152,9 +157,9 @@ def _name(path: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Images by split, in the order in which they are written, and what is wrong with the raw data.
+    """Images by split, in the order in which they are written, and the problems in the raw data.
 
-    classes: the expressions that each mean all pixels of a class, if there are any.
+    classes: expressions that refer to all pixels of a class; () for a dataset without classes.
     """
 
     splits: dict[str, list[PlannedImage]]
@@ -162,21 +167,21 @@ class Plan:
     classes: tuple[str, ...] = ()
 
     def without_empty_splits(self) -> "Plan":
-        """The plan without splits that have no image, each of which becomes a problem.
+        """The plan without empty splits, each of which is reported as a problem.
 
         Raises:
-            UserError: no split has an image.
+            UserError: all splits are empty.
         """
         for split in (split for split, images in self.splits.items() if not images):
             self.problems.add(f"the split {split} has no image")
         splits = {split: images for split, images in self.splits.items() if images}
         if not splits:
-            why = (self.problems.left_out or ["nothing is said"])[0]
-            raise UserError(f"--raw has no image that can be used; {why}")
+            why = (self.problems.left_out or ["no split has an image"])[0]
+            raise UserError(f"--raw has no usable image; {why}")
         return Plan(splits, self.problems, self.classes)
 
     def fingerprint(self) -> str:
-        """SHA-256 of the plan, independent of where the raw files are."""
+        """SHA-256 of the plan, independent of the location of the raw files."""
         digest = hashlib.sha256()
         for split, images in self.splits.items():
             digest.update(split.encode())

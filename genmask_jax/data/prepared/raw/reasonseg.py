@@ -1,4 +1,4 @@
-"""ReasonSeg's layout: RAW/{train,val,test}/X.jpg, each beside an X.json of texts and labelled shapes."""
+"""ReasonSeg's layout: RAW/{train,val,test}/X.jpg, each next to X.json with texts and labelled shapes."""
 
 from typing import Any
 
@@ -26,7 +26,9 @@ def read(raw: epath.Path) -> Plan:
     problems = Problems()
     folders = split_folders(raw, problems)
     if not folders:
-        raise UserError(f"--raw={raw}: there is no {', '.join(SPLITS)}; give the folder that holds them")
+        raise UserError(
+            f"--raw={raw}: there is no folder {' or '.join(SPLITS)}; give their parent folder"
+        )
     return Plan({split: _read_split(folder, problems) for split, folder in folders.items()}, problems)
 
 
@@ -58,17 +60,17 @@ def read_annotation(
 ) -> tuple[tuple[Target, ...], tuple[Expression, ...]]:
     """The single target of an annotation and its expressions.
 
-    An annotation without shapes, or with none but flags, has an empty mask: the published test set has two,
-    and its scores count them. Shapes that are left out are reported.
+    An annotation without shapes, or with only flags, has an empty mask: the published test set has two of
+    them, and its scores count them. Shapes that are left out are reported.
 
     Args:
-        path: of the annotation.
-        size: (height, width) of its image; None if it cannot be read.
-        problems: to report to.
+        path: path of the annotation.
+        size: (height, width) of its image; None if the image cannot be read.
+        problems: receives problems.
 
     Raises:
         UserError: the file cannot be read.
-        ValueError: it has no text, no list of shapes, or shapes of which none can be painted.
+        ValueError: the file has no text, no list of shapes, or no valid shape.
     """
     where = f"{path.parent.name}/{path.name}"
     content = read_json(path, dict, FALLBACK)
@@ -83,9 +85,9 @@ def read_annotation(
     painted, complaints = shapes.usable(content["shapes"], size)
     problems.extend(f"{where}: {complaint}" for complaint in complaints)
     if not painted and complaints:
-        raise ValueError(f"{where} has no shape that can be painted")
+        raise ValueError(f"{where} has no valid shape")
     if not painted:
-        problems.note(f"{where} has no shape: it is kept with an empty mask")
+        problems.note(f"{where} has no shape; its mask is empty")
     sentence = bool(content.get("is_sentence", False))
     names = [path.stem, *(f"{path.stem}#{i}" for i in range(1, len(texts)))]
     said = (Expression(name, text, 0, sentence) for name, text in zip(names, texts, strict=True))

@@ -1,4 +1,4 @@
-"""REFER's layout: RefCOCO, RefCOCO+ and RefCOCOg; also gRefCOCO, whose refs have any number of objects.
+"""REFER's layout: RefCOCO, RefCOCO+, RefCOCOg and gRefCOCO, whose refs have any number of objects.
 
 RAW/refcoco/instances.json          objects, in COCO's format
 RAW/refcoco/refs(unc).p             expressions: a pickle; gRefCOCO has grefs(unc).json
@@ -22,11 +22,11 @@ from genmask_jax.paths import listed
 FOLDERS = {"refcoco": "refcoco", "refcocoplus": "refcoco+", "refcocog": "refcocog", "grefcoco": "grefcoco"}
 IMAGES = epath.Path("images", "mscoco", "images", "train2014")
 NO_TARGET = -1
-"""The object id that gRefCOCO gives where there is no object."""
+"""gRefCOCO's object id for expressions without a target."""
 
 
 def split_bys(raw: epath.Path, name: str) -> list[str]:
-    """The splitters (unc, google, umd) whose splits are in the raw folder, in alphabetical order.
+    """The splits by unc, google or umd in the raw folder, in alphabetical order.
 
     Raises:
         UserError: there are none.
@@ -36,7 +36,7 @@ def split_bys(raw: epath.Path, name: str) -> list[str]:
     found = [p.name[len(start) : -len(end)] for p in listed(folder, end) if p.name.startswith(start)]
     if not found:
         raise UserError(
-            f"--raw={raw}: there is no {FOLDERS[name]}/{_refs_file(name, 'unc')}; give the folder that holds "
+            f"--raw={raw}: there is no {FOLDERS[name]}/{_refs_file(name, 'unc')}; give the folder with "
             f"{FOLDERS[name]}/ and {IMAGES.parts[0]}/"
         )
     return sorted(found)
@@ -56,7 +56,7 @@ def read(raw: epath.Path, name: str, split_by: str) -> Plan:
     path = folder / _refs_file(name, split_by)
     refs = read_json(path, list) if name == "grefcoco" else load_plain(path)
     if not isinstance(refs, list):
-        raise UserError(f"{path} holds no list of refs")
+        raise UserError(f"{path} is not a list of refs")
     objects = _Objects(folder / "instances.json", raw / IMAGES, problems)
     grouped: dict[str, dict[int, list[tuple[Target, list]]]] = {}
     seen: set[tuple[str, Any]] = set()
@@ -72,7 +72,7 @@ def read(raw: epath.Path, name: str, split_by: str) -> Plan:
             sentences = [(s["sent_id"], s["sent"].lower()) for s in ref["sentences"]]
             good = list(_good(sentences, split, seen, problems, where))
         except (KeyError, TypeError, AttributeError) as error:
-            problems.add(f"{where} lacks a field or has an invalid one: {error}")
+            problems.add(f"{where} has a missing or invalid field: {error}")
         except ValueError as error:
             problems.add(f"{where} {error}")
         else:
@@ -107,7 +107,7 @@ class _Objects:
                 problems.add(f"{path.name}: object {number}: its id is not an integer")
                 continue
             if self.annotations.setdefault(number, annotation) != annotation:
-                problems.add(f"{path.name}: object {number} is two objects; what refers to it is left out")
+                problems.add(f"{path.name}: object {number} is two objects; refs to it are left out")
                 twice.add(number)
         for number in twice:
             del self.annotations[number]
@@ -115,10 +115,10 @@ class _Objects:
         self._usable: dict[int, Any] = {}
 
     def has_image(self, image_id: Any, name: str) -> bool:
-        """Whether an image is there; if not, that is reported for the refs in the file `name`."""
+        """Whether an image exists; a missing image is reported for the refs in the file `name`."""
         image = self.images.get(image_id)
         if image is None:
-            self._problems.add(f"{name}: a ref is of image {image_id}, which instances.json does not have")
+            self._problems.add(f"{name}: a ref has image {image_id}, which is not in instances.json")
             return False
         if image.file not in self.files:
             self._problems.add(f"an image is missing: {self.folder / image.file}")
@@ -126,11 +126,11 @@ class _Objects:
         return True
 
     def target(self, ref: dict[str, Any], where: str) -> Target:
-        """What a ref refers to. Raises ValueError when that is missing or unusable."""
+        """The target of a ref. Raises ValueError if it is missing or invalid."""
         ann_ids = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
         ann_ids = tuple(i for i in ann_ids if i != NO_TARGET)
         if "no_target" in ref and bool(ref["no_target"]) != (not ann_ids):
-            raise ValueError("says both that there is no target and that there is")
+            raise ValueError("has no_target set and also a target, or neither")
         found: dict[int, Any] = {}
         for i in ann_ids:
             try:
@@ -140,13 +140,13 @@ class _Objects:
                     raise
                 self._problems.add(f"{where} {error}")  # the other objects are kept
         if ann_ids and not found:
-            raise ValueError(f"has none of its {len(ann_ids)} objects left")
+            raise ValueError(f"has no valid object of {len(ann_ids)}")
         return Target(ref["ref_id"], tuple(found), segmentations=tuple(found.values()))
 
     def _segmentation(self, ann_id: int, image_id: Any) -> Any:
         annotation = self.annotations.get(ann_id)
         if annotation is None:
-            raise ValueError(f"refers to object {ann_id}, which instances.json does not have")
+            raise ValueError(f"refers to object {ann_id}, which is not in instances.json")
         if annotation["image_id"] != image_id:
             raise ValueError(
                 f"refers to object {ann_id}, which is in another image: {annotation['image_id']}"
@@ -161,7 +161,7 @@ class _Objects:
         return self._usable[ann_id]
 
     def planned(self, refs: dict[int, list[tuple[Target, list]]]) -> list[PlannedImage]:
-        """The images in the order of their ids; targets and expressions are in the order of the file."""
+        """The images by id; targets and expressions in the order of the file."""
         return [self._image(image_id, refs[image_id]) for image_id in sorted(refs)]
 
     def _image(self, image_id: int, refs: list[tuple[Target, list]]) -> PlannedImage:

@@ -1,4 +1,4 @@
-"""What a folder holds, in the words of an error: for folders that no layout can read."""
+"""Describes folders that no layout can read, for error messages."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from genmask_jax.images import SUFFIXES, UNREADABLE
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")
 LOOKED_AT = 8
-"""Files whose pixels are looked at."""
+"""Number of files whose pixels are read."""
 SHOWN = 8
 DOCS = "docs/your_photographs.md shows every layout"
 
 
 @dataclasses.dataclass(frozen=True)
 class Sighting:
-    """What a layout finds in a folder.
+    """Result of a layout's check of a folder.
 
-    found: what it would read; "" if it cannot read the folder.
-    saw: what there is of it all the same, such as masks without a class list; "" if there is nothing.
-    needs: what would make that readable, as a request; "" if nothing was seen.
+    found: evidence for this layout, which can be read; "" if it cannot.
+    saw: incomplete evidence, such as masks without a class list; "" if there is none.
+    needs: what the user can add to make that readable; "" if there is nothing.
     """
 
     found: str = ""
@@ -33,7 +33,7 @@ class Sighting:
 
 
 def need_folder(raw: epath.Path) -> None:
-    """Raises UserError for what is no folder, or an empty one, and says what it is."""
+    """Raises UserError if the path is not a folder with files, and names what it is."""
     name = raw.name.lower()
     if not raw.exists():
         raise UserError(f"--raw={raw}: there is no such folder")
@@ -44,17 +44,17 @@ def need_folder(raw: epath.Path) -> None:
         raise UserError(f"--raw={raw} is {kind}: give the folder that holds the images")
     if not files_below(raw):
         hidden = sorted(path.name for path in raw.iterdir() if not path.is_dir() or path.name.startswith("_"))
-        only = f"holds nothing but {_join(hidden)}" if hidden else "is empty"
+        only = f"has only hidden files and leftovers, {_join(hidden)}" if hidden else "is empty"
         raise UserError(f"--raw={raw}: the folder {only}")
 
 
 def nothing_fits(given: epath.Path, raw: epath.Path, sightings: Sequence[Sighting]) -> UserError:
-    """The error for a folder that no layout can read: what was seen, and what would make it readable.
+    """The error for a folder that no layout can read: what it has, and what would make it readable.
 
     Args:
-        given: the folder that the user named.
-        raw: it, or the folder inside that was looked at.
-        sightings: of all layouts.
+        given: the folder that the user gave.
+        raw: the same, or the folder inside it that was searched.
+        sightings: results of all layouts.
     """
     files = files_below(raw)
     images = [
@@ -77,8 +77,8 @@ def nothing_fits(given: epath.Path, raw: epath.Path, sightings: Sequence[Sightin
         if images and meaning(given.name) != NOTHING:
             needs.append(f"give {given.parent}, if the masks are there")
         needs.append(
-            "give each image, images/X.jpg, a mask of the same name, masks/X.png, and write what the masks "
-            "show to phrases.txt, the names of their numbers to classes.txt, or of their colours to "
+            "give each image, images/X.jpg, a mask of the same name, masks/X.png, and write the phrase of "
+            "the masks to phrases.txt, the names of class numbers to classes.txt, or those of colours to "
             "label_colors.txt"
             if images
             else "give the folder that holds the images"
@@ -95,7 +95,7 @@ def count(items: Sequence, name: str) -> str:
 
 
 def folders(paths: Sequence[epath.Path], raw: epath.Path) -> str:
-    """Where files lie: " in images/", " in train/ and val/", " in 12 folders"; "" for RAW itself."""
+    """The folders of files: " in images/", " in train/ and val/", " in 12 folders"; "" for RAW itself."""
     where = sorted({str(path.parent.relative_to(raw)) for path in paths})
     if where == ["."]:
         return ""
@@ -105,7 +105,7 @@ def folders(paths: Sequence[epath.Path], raw: epath.Path) -> str:
 
 
 def values(paths: Sequence[epath.Path]) -> str:
-    """What the pixels of some PNGs are: "values 0, 1, 3", or "colours"."""
+    """The pixels of some PNGs: "values 0, 1, 3", or "colours"."""
     found: set[int] = set()
     for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
         try:
@@ -122,6 +122,6 @@ def values(paths: Sequence[epath.Path]) -> str:
 
 
 def _join(names: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"; of many, the first and how many more there are."""
+    """ "a", "a and b", "a, b and c"; for many names, the first and the number of others."""
     names = [*names[:SHOWN], f"{len(names) - SHOWN:,} more"] if len(names) > SHOWN + 1 else list(names)
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]

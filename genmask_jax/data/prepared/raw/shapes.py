@@ -1,6 +1,6 @@
-"""ReasonSeg's annotations: labelled shapes, painted over one another as for its published scores.
+"""Masks of ReasonSeg's labelled shapes, as for its published scores.
 
-OpenCV rasterises outline and interior, from points truncated to integers. Larger shapes are painted first.
+OpenCV draws outline and interior, with points truncated to integers. Larger shapes are drawn first.
 (Reference: `get_mask_from_json` of LISA.)
 """
 
@@ -15,13 +15,13 @@ from genmask_jax.data.masks import IGNORE, LARGEST, Size
 
 
 def usable(shapes: list[Any], size: Size | None) -> tuple[tuple[tuple[str, Any], ...], list[str]]:
-    """(label, points) of the shapes to paint, and an error message for each that cannot be painted.
+    """(label, points) of the valid shapes, and an error message for each invalid one.
 
-    Shapes labelled "flag", in upper or lower case, are not annotations and are left out silently.
+    Shapes labelled "flag", in upper or lower case, are not annotations and are skipped.
 
     Args:
-        shapes: as in an annotation.
-        size: (height, width) of the image; None to accept shapes that lie outside it.
+        shapes: the shapes of an annotation.
+        size: (height, width) of the image; None to accept shapes outside the image.
     """
     kept, complaints = [], []
     for i, shape in enumerate(shapes):
@@ -37,7 +37,7 @@ def usable(shapes: list[Any], size: Size | None) -> tuple[tuple[tuple[str, Any],
 
 
 def _corners(points: Any, size: Size | None) -> tuple[tuple[float, float], ...]:
-    """Points (x, y) that can be painted. Raises ValueError when they cannot be."""
+    """Valid points (x, y). Raises ValueError if they are invalid."""
     if not isinstance(points, list) or len(points) < 3:
         raise ValueError(f"has {len(points) if isinstance(points, list) else 'no'} points")
     try:
@@ -57,7 +57,7 @@ def paint(shapes: Sequence[tuple[str, Any]], size: Size) -> UInt8[np.ndarray, "H
     """A mask: 1 where a shape's label names a target, 255 where it contains "ignore", 0 elsewhere.
 
     Args:
-        shapes: (label, points (x, y)) as `usable` gives them.
+        shapes: (label, points (x, y)) from `usable`.
         size: (height, width) of the image.
     """
     areas = [int(np.count_nonzero(_draw(np.zeros(size, np.uint8), points, 1))) for _, points in shapes]

@@ -1,9 +1,8 @@
-"""Several annotation files of one image: its parts, versions of the same annotation, and what is none.
+"""Several annotation files of one image: parts, versions, and files that are not annotations.
 
-Files of one image that differ in a number alone (X_mask.png, X_mask_1.png) are parts of its annotation.
-Others are versions of it: X_gtFine_labelIds.png and X_gtFine_labelTrainIds.png, or files of two folders. One
-version is read for the whole dataset, that which fits what is asked of it; an image without it has no
-annotation.
+Files of one image that differ only in a number (X_mask.png, X_mask_1.png) are parts of its annotation. Others
+are versions of it: X_gtFine_labelIds.png and X_gtFine_labelTrainIds.png, or files in two folders. The version
+that fits best is read for the whole dataset; images without it have no annotation.
 """
 
 import collections
@@ -26,28 +25,28 @@ PICTURES_ENDING = re.compile(
     r"[_-](visuali[sz]ation|overlay|viz|(masks?|labels?|seg|segmentation|gt)[_-]vis)$", re.I
 )
 VIS_ENDING = re.compile(r"[_-]vis$", re.I)
-"""Of a picture of annotations where there is a file of the same name without it."""
+"""Ending of a picture of annotations, if there is a file of the same name without it."""
 PREDICTIONS = re.compile(r"(.*[a-z]_)?pred(iction)?s?(_?(masks?|labels?))?", re.I)
 NUMBERED = re.compile(r"([_-](?:masks?|labels?|seg|segmentation|gt))(?:[_-]?\d+| ?\(\d+\))$", re.I)
 CITYSCAPES = re.compile(r"_gt(Fine|Coarse)_(labelIds|labelTrainIds|color)$", re.I)
 COLOURED = re.compile(r"([_-](?:masks?|labels?|seg|segmentation|gt))[_-](colou?rs?|rgb)$", re.I)
 COLOUR_ENDING = re.compile(r"[_-](colou?rs?|rgb)$", re.I)
 SAMPLE = 32
-"""Files of a version that are looked at."""
+"""Number of files of a version that are read to choose one."""
 HALF = 0.5
-"""Misfit from which files of a version do not fit at all."""
+"""A version with a larger misfit does not fit."""
 
 
 def set_aside(parts: tuple[str, ...], stem: str, stems: set[tuple[str, ...]]) -> tuple[str, str] | None:
-    """Where a file lies, and why it is neither an image nor an annotation of classes; None if it may be.
+    """(pattern, reason) of a file that is neither an image nor an annotation; None for other files.
 
     Args:
-        parts: the names of its folders, and its own.
-        stem: its name, without its suffix.
-        stems: folders and stem of all files of the tree.
+        parts: names of its folders and its own name.
+        stem: its stem.
+        stems: folders and stems of all files of the tree.
     """
     for ending, folder, why in (
-        (OBJECTS_ENDING, OBJECTS, "they number objects, not classes"),
+        (OBJECTS_ENDING, OBJECTS, "they have numbers of objects, not of classes"),
         (PICTURES_ENDING, PICTURES, "they are pictures of annotations"),
     ):
         for part in parts[:-1]:
@@ -65,18 +64,18 @@ def set_aside(parts: tuple[str, ...], stem: str, stems: set[tuple[str, ...]]) ->
 
 
 def plain(stem: str) -> str:
-    """The stem without what tells parts and versions apart: "X_mask" of "X_mask_1"."""
+    """The stem without the number or ending of a part or version: "X_mask" for "X_mask_1"."""
     return COLOURED.sub(r"\1", NUMBERED.sub(r"\1", CITYSCAPES.sub(r"_gtFine_labelIds", stem)))
 
 
 def number_of(stem: str) -> int | None:
-    """The number after the ending of a mask: 1 of "leaf_mask_1"; None if there is none."""
+    """The number after the ending of a mask: 1 for "leaf_mask_1"; None if there is none."""
     match = NUMBERED.search(stem)
     return int(re.sub(r"[^0-9]", "", match[0])) if match else None
 
 
 def version(path: epath.Path, raw: epath.Path) -> str:
-    """What the files of a version have in common, such as "gtFine/*_labelIds.png"."""
+    """The common pattern of the files of a version, such as "gtFine/*_labelIds.png"."""
     stem = path.stem
     folders = [part for part in parts_below(path, raw)[:-1] if meaning(part).annotations]
     match = CITYSCAPES.search(stem) or COLOURED.search(stem) or NUMBERED.search(stem)
@@ -94,17 +93,18 @@ def chosen(
     asked: str,
     problems: Problems,
 ) -> list[list[epath.Path]]:
-    """The files of each image that are read: those of one version, which may be several parts.
+    """Chooses the version that is read, and returns its files for each image.
 
     Args:
-        annotations: of each image, all its files.
-        raw: the folder that all lie in.
-        misfit: how badly files of a version fit: numbers, least first, of which the first is in [0, 1].
-        asked: what they should fit, for messages.
-        problems: to report versions to that are not read.
+        annotations: all annotation files of each image.
+        raw: the folder that contains them.
+        misfit: of some files of a version, a tuple that is smaller for a better fit; the first number is in
+            [0, 1].
+        asked: what the version should fit, for messages.
+        problems: receives notes about versions that are not read.
 
     Raises:
-        UserError: several versions of an image fit equally, or none does.
+        UserError: several versions fit equally, or none fits.
     """
     by_version: dict[str, list[epath.Path]] = collections.defaultdict(list)
     rivals: set[str] = set()
@@ -122,7 +122,7 @@ def chosen(
     if ranked and judged[ranked[0]][0] > HALF:
         raise UserError(
             f"{raw}: images have several annotations ({', '.join(ranked)}), and none of them fits {asked}; "
-            "keep one in the folder, and write what its values mean"
+            "keep one of them in the folder, and write a class list for it"
         )
     if len(ranked) > 1 and judged[ranked[0]] == judged[ranked[1]]:
         raise UserError(
@@ -137,7 +137,7 @@ def chosen(
         kept.append([path for path in paths if version(path, raw) == best])
         left.update(version(path, raw) for path in paths if version(path, raw) != best)
     for name, count in left.items():
-        problems.note(f"{raw}: {count:,} files {name} are not read; {ranked[0]} are, which fit {asked}")
+        problems.note(f"{raw}: {count:,} files {name} are not read; {ranked[0]} fit {asked} better")
     return kept
 
 

@@ -1,7 +1,7 @@
-"""The segmentation layout of YOLO exports: labels/X.txt beside images/X.jpg, and data.yaml with the names.
+"""YOLO's segmentation layout: labels/X.txt for images/X.jpg, and data.yaml with the names.
 
-A line is a class number and a polygon, x and y in turn, as shares of the upright image's width and height. A
-class means all of its polygons in the image.
+A line is a class number and a polygon: x and y in turn, as fractions of the upright image's width and height.
+A class refers to all of its polygons in the image.
 """
 
 import dataclasses
@@ -31,11 +31,11 @@ from genmask_jax.paths import read_text
 
 SUFFIXES = (".txt",)
 LOOKED_AT = 20
-"""Lines that tell what a file is."""
+"""Number of lines that are read to recognise a file."""
 
 
 def recognise(raw: epath.Path) -> Sighting:
-    """What there is of this layout."""
+    """Checks for this layout."""
     tree = find_pairs(raw, SUFFIXES, Problems())
     paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
     kinds = {path: _kind(path) for path in (*paired, *tree.unpaired)}
@@ -50,15 +50,15 @@ def recognise(raw: epath.Path) -> Sighting:
     lost = [path for path in tree.unpaired if kinds[path]]
     if lost:
         return Sighting(
-            saw=f"{count(lost, 'YOLO file')}{folders(lost, raw)} named as no image is, such as "
+            saw=f"{count(lost, 'YOLO file')}{folders(lost, raw)} without an image of that name, such as "
             f"{lost[0].relative_to(raw)}",
-            needs="put the images into images/, with the names of the files in labels/",
+            needs="put the images into images/, with the same names as the files in labels/",
         )
     return Sighting()
 
 
 def _kind(path: epath.Path) -> str:
-    """What the first lines of a file are, "polygons" or "boxes"; "" if the very first is neither."""
+    """The content of a file's first lines, "polygons" or "boxes"; "" if it is neither."""
     kind = ""
     try:
         for line in read_text(path).splitlines()[:LOOKED_AT]:
@@ -72,21 +72,21 @@ def _kind(path: epath.Path) -> str:
 
 
 def read(raw: epath.Path) -> Plan:
-    """Images with the classes that they show; one whose file is empty shows none.
+    """Images with their classes; an empty file means no class.
 
     Raises:
-        UserError: there are no names.
+        UserError: the classes have no names.
     """
     classes = read_class_list(raw)
     if classes is None or not classes.names:
         raise UserError(
-            f"--raw={raw}: the classes have no names; write data.yaml, or a name a line to classes.txt"
+            f"--raw={raw}: the classes have no names; write data.yaml, or one name per line to classes.txt"
         )
     problems = Problems()
     tree = find_pairs(raw, SUFFIXES, problems)
     for path in tree.unpaired:
         if _kind(path):
-            problems.add(f"{path}: polygons without an image")
+            problems.add(f"{path} has polygons but no image")
     reading = _Reading(classes.names, problems)
     found = [(pair, image) for pair in tree.pairs if (image := _plan(pair, reading)) is not None]
     report_unseen(classes.names, reading.seen, classes.source, problems)
@@ -97,7 +97,7 @@ def read(raw: epath.Path) -> Plan:
 
 @dataclasses.dataclass
 class _Reading:
-    """What is gathered over all files: problems, ids of polygons, numbers of classes that were seen."""
+    """Collected over all files: problems, ids of polygons, class numbers that occur."""
 
     names: dict[int, str]
     problems: Problems
@@ -122,11 +122,11 @@ def _plan(pair: Pair, reading: _Reading) -> PlannedImage | None:
         problems.add(f"{pair.annotation} is not text in UTF-8 ({error})")
         return None
     for other in pair.annotations[1:]:
-        problems.add(f"{other} is not read, since {pair.annotation} has the polygons of the same image")
+        problems.add(f"{other} is not read, because {pair.annotation} has the polygons of the image")
     if nothing:
         problems.note(NOTHING_NOTE)
     elif not found and not captions:
-        problems.add(f"{pair.annotation} has no polygon that can be used")
+        problems.add(f"{pair.annotation} has no usable polygon")
         return None
     return PlannedImage(
         path=str(pair.image),
@@ -147,7 +147,7 @@ def _plan(pair: Pair, reading: _Reading) -> PlannedImage | None:
 
 
 def _polygons(path: epath.Path, size: masks.Size, reading: _Reading) -> tuple[dict[str, list], list]:
-    """Segmentations (`masks.usable`) by phrase, in the order of the class numbers; those that are void."""
+    """Segmentations (`masks.usable`) by phrase, in the order of class numbers, and of ignored pixels."""
     names, problems = reading.names, reading.problems
     found: dict[int, list] = {}
     for i, line in enumerate(read_text(path).splitlines(), 1):
@@ -160,7 +160,7 @@ def _polygons(path: epath.Path, size: masks.Size, reading: _Reading) -> tuple[di
             problems.add(f"{where} is not a class number and a polygon")
             continue
         if number not in names:
-            problems.add(f"the class {number} has no name; its polygons are left out")
+            problems.add(f"the class number {number} has no name; its polygons are left out")
             continue
         if len(shares) == 4:
             problems.add(f"{where} is a box, not a polygon")
