@@ -1,15 +1,16 @@
-"""Random variations of training examples: the words of a class, then crop, flip and colours of the image.
+"""Random augmentation of training examples: template of a class, then crop, flip and colours of the image.
 
-Every variation is drawn from the generator that Grain seeds by the example's position in training, so that it
-does not depend on workers or hosts, and a resumed run goes on with the same ones.
+Every augmentation is drawn from the generator that Grain seeds by the example's position in training. It does
+not depend on workers or hosts, and a resumed run continues with the same augmentations.
 
-- **Crop**: a box of `crop` to all of the image's area, its sides stretched by at most 4/3 against each other,
-  which keeps at least half of the target's pixels. After TRIES boxes that do not, the image stays whole.
-  Images whose words name a place ("on the left", "the largest"), or are not all known, stay whole too, as do
-  those with prompts, which would no longer describe them. The name of a class need not be known.
-- **Flip**: left and right, which changes places in the words ("left" becomes "right"). Images whose words may
-  not be true then ("right behind", "clockwise", any language but English) are left alone (`mirror.py`).
-- **Colours**: brightness, contrast and saturation, each by up to `jitter`; hues stay, since words name them.
+- **Crop**: a box with a share of `crop` to 1 of the image's area and an aspect ratio changed by at most 4/3,
+  which keeps at least half of the target's pixels. After TRIES failed boxes, the whole image is used. Images
+  are not cropped if their words name a place or compare ("on the left", "the largest"), or if a word is
+  unknown, except the name of a class. Images with prompts are not cropped.
+- **Flip**: mirrors the image and its words ("left" becomes "right"). Images are not mirrored if their words
+  may become wrong ("right behind", "clockwise", other languages than English; see `mirror.py`).
+- **Colours**: brightness, contrast and saturation, each by up to `jitter`. Hues stay, because words name
+  them.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ from genmask_jax.images import to_model_size
 
 TRIES = 10
 KEPT = 0.5
-"""The least share of a target's pixels that a crop keeps."""
+"""Least share of a target's pixels that a crop keeps."""
 ASPECT = 4 / 3
 PLACES = SWAPS.keys() | word_set("""
 top bottom middle center centre mid corner upper lower above below under over first second third fourth
@@ -41,9 +42,9 @@ half between next beside background foreground only other another both whole all
 
 @dataclasses.dataclass(frozen=True)
 class VarySegment(grain.transforms.RandomMap):
-    """Whole examples with masks (`WholeExample`) as varied `SegmentExample`s at the model's size.
+    """Augments `WholeExample`s to `SegmentExample`s at the model's size.
 
-    with_text: whether texts are trained on, and must stay true.
+    with_text: whether texts are used and must stay true; False for a VAE.
     """
 
     config: DataConfig
@@ -68,10 +69,10 @@ class VarySegment(grain.transforms.RandomMap):
 
 
 def negative(example: Any, rng: np.random.Generator) -> Any:
-    """An example for a class that its image does not show, with an empty mask.
+    """An example that asks for something that the image does not show, with an empty mask.
 
-    It is of the given example's image, or of one that shows no class at all, as often as those are among the
-    dataset's images; always, if the given one shows every class. Without either, it is the given example.
+    The image is that of the example, or an image without any class, as often as such images occur in the
+    dataset. If the example has no absent class and there are no such images, the example is returned.
     """
     nothing = example["nothing"]
     if len(nothing) and (not example["absent"] or rng.random() < nothing.share):
@@ -85,7 +86,7 @@ def negative(example: Any, rng: np.random.Generator) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class VaryGenerate(grain.transforms.RandomMap):
-    """Whole images with prompts as varied `GenerateExample`s at the model's size; they are not cropped."""
+    """Augments images with prompts to `GenerateExample`s at the model's size, without cropping."""
 
     config: DataConfig
 
@@ -98,12 +99,12 @@ class VaryGenerate(grain.transforms.RandomMap):
 
 
 def crop_box(mask: np.ndarray, smallest: float, rng: np.random.Generator) -> tuple[slice, slice]:
-    """Rows and columns of a random box that keeps most of the target.
+    """Rows and columns of a random box that keeps at least half of the target.
 
     Args:
         mask: uint8 [H, W], 1 at the target; it may be empty.
-        smallest: the smallest share of the image's area, in (0, 1].
-        rng: to draw from.
+        smallest: smallest share of the image's area, in (0, 1].
+        rng: random generator.
     """
     height, width = mask.shape
     target = mask == 1
@@ -122,14 +123,14 @@ def crop_box(mask: np.ndarray, smallest: float, rng: np.random.Generator) -> tup
 def maybe_flip(
     image: np.ndarray, mask: np.ndarray, text: str, options: AugmentConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, str]:
-    """Mirrors image, mask and words with the probability `options.flip`, if the words surely can be."""
+    """Mirrors image, mask and words with probability `options.flip`, if the words allow it."""
     if rng.random() >= options.flip or unsure(text, frozenset(options.flip_words)) is not None:
         return image, mask, text
     return image[:, ::-1], mask[:, ::-1], mirror(text)
 
 
 def jitter(image: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast and saturation times 1 - amount to 1 + amount each, in random order."""
+    """Scales brightness, contrast and saturation by 1 - amount to 1 + amount each, in random order."""
     if not amount:
         return np.ascontiguousarray(image)
     changed = Image.fromarray(np.ascontiguousarray(image))

@@ -1,9 +1,9 @@
-"""Common English words of which none is made wrong by a mirror image.
+"""Common English words that stay true in a mirror image.
 
-`mirror.py` mirrors only texts of these words, of left and right, and of what a user adds
-(`config.data.augment.flip_words`). Left out on purpose: what is lopsided or read (clock times, compass
-points, letters and numbers, port and starboard, organs, driver's side), what other languages call left or
-right ("links", "gauche"), and names.
+`mirror.py` mirrors only texts of these words, of left and right, and of the user's
+`config.data.augment.flip_words`. Excluded on purpose: words for things that are asymmetric or read (clock
+times, compass points, letters and numbers, port and starboard, organs, driver's side), left and right in
+other languages ("links", "gauche"), and names.
 """
 
 _THINGS = """
@@ -143,7 +143,7 @@ def word_set(text: str) -> frozenset[str]:
 
 
 THINGS = word_set(_THINGS)
-"""Nouns, in the singular or as they occur."""
+"""Nouns, mostly in the singular."""
 QUALITIES = word_set(_QUALITIES)
 """Adjectives."""
 WORDS = THINGS | QUALITIES | word_set(_OTHERS)
@@ -151,12 +151,12 @@ WORDS = THINGS | QUALITIES | word_set(_OTHERS)
 
 
 def base_of(word: str, words: frozenset[str] = WORDS) -> str | None:
-    """The word of `words` that a word in lower case is, or an inflected form of; None if there is none."""
+    """The word of `words` whose form a lower-case word is; None if there is none."""
     return next((base for base in _bases(word) if base in words), None)
 
 
 def _bases(word: str) -> list[str]:
-    """A word and what it may be a form of: plurals, -ed, -ing, -n't and 's."""
+    """A word and its possible base forms: without plural, -ed, -ing, -n't and 's."""
     word = word.removesuffix("'s").removesuffix("n't").removesuffix("'")
     found = [word]
     if word.endswith("s"):

@@ -1,7 +1,7 @@
-"""What a data source yields: plain dictionaries of NumPy arrays and strings, one example each.
+"""The examples of data sources: dictionaries of NumPy arrays and strings.
 
 A source is random-access and deterministic: `source[i]` is the same example on every machine and in every
-run, so that Grain can shuffle, shard and resume by index alone.
+run, so that Grain can shuffle, shard and resume by index.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class SegmentExample(TypedDict):
     """An image, an expression that refers to something in it, and its mask.
 
     image: uint8 [H, W, 3], RGB.
-    mask: uint8 [H, W], 1 where the *visible* part of the referred object is, else 0.
+    mask: uint8 [H, W], 1 at the visible part of the object, else 0.
     text: the expression.
     id: unique within the split, stable between runs.
     """
@@ -26,13 +26,13 @@ class SegmentExample(TypedDict):
 
 
 class WholeExample(SegmentExample):
-    """An example at its image's own size, before it is varied (`data/augment.py`).
+    """An example at the image's own size, before augmentation (`data/augment.py`).
 
-    mask: uint8 [H, W], 1 where the object is, 255 at ignored pixels.
-    text: as annotated, without a template.
+    mask: uint8 [H, W], 1 at the object, 255 at ignored pixels, else 0.
+    text: the expression as annotated, without a template.
     is_class: whether the text is the name of a class.
-    absent: names of the dataset's classes that the image does not show.
-    nothing: the split's images that show no class of the dataset; () without classes.
+    absent: expressions that refer to nothing in the image, such as the other classes of the dataset.
+    nothing: the split's images without any class; () for a dataset without classes.
     """
 
     is_class: bool
@@ -41,9 +41,9 @@ class WholeExample(SegmentExample):
 
 
 class Nothing(Protocol):
-    """Images that show no class, as `WholeExample`s with an empty mask and without a text.
+    """Images without any class, as `WholeExample`s with an empty mask and an empty text.
 
-    share: how many they are among all annotated images of the split.
+    share: their share of the annotated images of the split.
     """
 
     share: float
@@ -54,11 +54,11 @@ class Nothing(Protocol):
 
 
 class ScoredExample(SegmentExample):
-    """An example for evaluation. `mask` may have another size than `image`, and 255 at ignored pixels.
+    """An example for evaluation. `mask` may have another size than `image`, and is 255 at ignored pixels.
 
-    group: the kind of expression; scores are reported per group as well.
-    other_text: an expression that refers to another object of the same image; "" where there is none.
-    other_mask: uint8 [H, W], the mask of that other object.
+    group: the kind of expression; scores are also reported per group.
+    other_text: an expression for another object of the image; "" if there is none.
+    other_mask: uint8 [H, W], the mask of the other object.
     objects_mask: uint8 [H, W], the union of all objects in the image.
     """
 
@@ -80,14 +80,15 @@ class AbsentExample(ScoredExample):
 
 
 NO_CLASS, IGNORED_PIXEL = -1, -2
-"""Labels of pixels that belong to no class, and of pixels that do not count."""
+"""Labels of pixels without a class, and of ignored pixels."""
 
 
 class LabelledExample(TypedDict):
-    """An image (uint8 [H, W, 3]) and the class of each of its pixels.
+    """An image and the class of each of its pixels.
 
-    whole: the image at its own size, uint8 [H', W', 3].
-    labels: int32 [H', W'], the number of the class, NO_CLASS or IGNORED_PIXEL.
+    image: uint8 [H, W, 3], at the model's size.
+    whole: uint8 [H', W', 3], at its own size.
+    labels: int32 [H', W'], the index of the class, NO_CLASS or IGNORED_PIXEL.
     """
 
     image: np.ndarray
@@ -96,7 +97,12 @@ class LabelledExample(TypedDict):
 
 
 class GenerateExample(TypedDict):
-    """An image (uint8 [H, W, 3], RGB) and a prompt that describes it."""
+    """An image and its prompt.
+
+    image: uint8 [H, W, 3], RGB.
+    text: the prompt.
+    id: unique within the split, stable between runs.
+    """
 
     image: np.ndarray
     text: str
@@ -118,15 +124,15 @@ class Source(Protocol[E_co]):
 
 @runtime_checkable
 class OwnImages(Protocol):
-    """A source that also has its images at their own resolution, uint8 [H, W, 3]."""
+    """A source that also gives images at their own resolution, uint8 [H, W, 3]."""
 
     def image(self, index: int) -> np.ndarray: ...
 
 
 class Whole(Generic[E]):
-    """The examples of a source as they are before they are brought to the model's size.
+    """The examples of a source at the images' own size (`WholeExample`).
 
-    Composed scenes have no other size; they are whole.
+    Generated scenes have only the model's size.
     """
 
     def __init__(self, source: Source[E]):
@@ -147,7 +153,7 @@ class Mixture(Generic[E]):
     """Several sources. Indexing concatenates them; training samples them by weight."""
 
     def __init__(self, parts: Sequence[Source[E]], weights: Sequence[float]):
-        """`weights`: the relative share of examples that training draws from each part; positive."""
+        """`weights`: relative shares of the parts in training; positive."""
         self.parts, self.weights = list(parts), list(weights)
 
     def __len__(self) -> int:

@@ -1,9 +1,8 @@
-"""Masks as run-length encodings (RLE) at the image's own resolution, converted from COCO annotations.
+"""Masks as run-length encodings (RLE) at the image's own resolution, and their conversion from COCO.
 
-The encoding is that of pycocotools. Here an RLE is only its `counts`, as ASCII text; the size is kept
-separately. Counts are checked when a dataset is prepared (`from_rle`, `from_coco`) or predictions are read,
-and not whenever a mask is. `to_model_mask` brings a mask to the model's size wherever one is trained on:
-varied or not, by the VAE too, and where latents are cached.
+The encoding is pycocotools'. An RLE here is only its `counts` as ASCII text; the size is kept separately.
+Counts are checked when a dataset is prepared (`from_rle`, `from_coco`) or predictions are read, not whenever a
+mask is read. `to_model_mask` resizes all training masks to the model's size.
 """
 
 from collections.abc import Sequence
@@ -17,29 +16,29 @@ from pycocotools import mask as coco
 Size = tuple[int, int]
 """Height and width, pixels."""
 IGNORE = 255
-"""Mask value of ignored pixels, which count neither for nor against a prediction."""
+"""Mask value of ignored pixels."""
 RULE = "half of the most that it covers"
-"""Of `to_model_mask`; a cache of latents keeps it, since it decides what was encoded."""
+"""Name of the rule of `to_model_mask`, which a cache of latents records."""
 ROUNDING = 1e-6
-"""Of shares of a pixel, in float32."""
+"""Rounding error of coverages in float32."""
 LARGEST = 2**15
-"""Largest coordinate that the drawing libraries accept; no image is that large."""
+"""Largest coordinate that the drawing libraries accept."""
 
 
 def encode(mask: np.ndarray) -> str:
-    """Encodes a mask [H, W], nonzero where the object is, as counts."""
+    """Encodes a mask [H, W], nonzero at the object, as counts."""
     return _counts(coco.encode(np.asfortranarray(mask, np.uint8)))
 
 
 def _counts(rle: Any) -> str:
-    """Of an RLE of pycocotools, whose counts are bytes."""
+    """The counts of a pycocotools RLE as text."""
     return rle["counts"].decode()
 
 
 def decode(counts: str, size: Size) -> Bool[np.ndarray, "H W"]:
     """The inverse of `encode`.
 
-    The counts must be valid and of that size (`need_valid`): of others, pycocotools returns uninitialised
+    The counts must be valid and of this size (`need_valid`); for others, pycocotools returns uninitialised
     memory.
     """
     return coco.decode(_rle(counts, size)).astype(bool)
@@ -62,7 +61,7 @@ def need_valid(counts: str, size: Size) -> None:
 
 
 def run_lengths(counts: str) -> list[int]:
-    """Decodes COCO's compressed counts, which store each run length as its difference from the last but one.
+    """Decodes COCO's compressed counts, which store each run length minus the one before the last.
 
     pycocotools has no function that returns the lengths, or checks them.
 
@@ -74,7 +73,7 @@ def run_lengths(counts: str) -> list[int]:
     for character in counts:
         bits = ord(character) - 48
         if not 0 <= bits < 64:
-            raise ValueError(f"{character!r} does not occur in compressed counts")
+            raise ValueError(f"{character!r} is not valid in compressed counts")
         value |= (bits & 31) << shift
         shift += 5
         if bits & 32:
@@ -94,15 +93,15 @@ def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
     """Checks an annotation's `segmentation`.
 
     Args:
-        segmentation: polygons [[x, y, x, y, ...], ...], whose union is the mask; or a crowd's RLE,
-            {"size", "counts"}, compressed or as a list.
+        segmentation: polygons [[x, y, x, y, ...], ...], whose union is the mask; or an RLE {"size",
+            "counts"}, compressed or as a list.
         size: (height, width) of the image.
 
     Returns:
-        The segmentation as `from_coco` takes it, and an error message for each part that is left out.
+        The segmentation for `from_coco`, and an error message for each part that is left out.
 
     Raises:
-        ValueError: no part of it is usable.
+        ValueError: all parts are invalid.
     """
     if isinstance(segmentation, dict):
         counts = from_rle(segmentation, size)
@@ -113,14 +112,14 @@ def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
         raise ValueError("no segmentation")
     good, complaints = [], []
     for i, polygon in enumerate(segmentation):
-        # pycocotools reads four numbers as a box.
+        # pycocotools would read four numbers as a box.
         points = len(polygon) // 2 if isinstance(polygon, list) else 0
         if points < 3 or len(polygon) % 2:
             complaints.append(f"polygon {i} has {points} points")
         elif not all(isinstance(x, (int, float)) and abs(x) <= LARGEST for x in polygon):
-            complaints.append(f"polygon {i} has points that are not numbers, or far outside any image")
+            complaints.append(f"polygon {i} has points that are not numbers or far outside the image")
         elif not _covers_a_pixel(polygon, size):
-            complaints.append(f"polygon {i} covers no pixel: it lies outside the image, or has no area")
+            complaints.append(f"polygon {i} covers no pixel: it is outside the image or has no area")
         else:
             good.append(tuple(polygon))
     if not good:
@@ -129,7 +128,7 @@ def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
 
 
 def _covers_a_pixel(polygon: list[float], size: Size) -> bool:
-    """Whether a polygon (x, y, x, y, ...) has pixels; it is drawn only where that is in doubt."""
+    """Whether a polygon (x, y, x, y, ...) covers pixels; it is drawn only if this is not obvious."""
     x, y = np.asarray(polygon, float).reshape(-1, 2).T
     doubled_area = abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
     inside = x.min() >= 0 and y.min() >= 0 and x.max() <= size[1] and y.max() <= size[0]
@@ -137,10 +136,10 @@ def _covers_a_pixel(polygon: list[float], size: Size) -> bool:
 
 
 def from_coco(segmentation: Any, size: Size) -> str:
-    """The counts of polygons (their union) or of an RLE, as returned by `usable`.
+    """The counts of polygons (their union) or an RLE from `usable`.
 
     Raises:
-        ValueError: an RLE is of another size.
+        ValueError: an RLE has another size.
     """
     if isinstance(segmentation, str):
         need_valid(segmentation, size)
@@ -153,7 +152,7 @@ def from_rle(rle: dict[str, Any], size: Size) -> str:
     """The counts of an RLE {"size", "counts"}, compressed or as a list.
 
     Raises:
-        ValueError: it is not a valid RLE of that size.
+        ValueError: it is not a valid RLE of this size.
     """
     height_width = tuple(rle.get("size", ()))
     if height_width != tuple(size):
@@ -175,7 +174,7 @@ def _times(size: Sequence[int]) -> str:
 
 
 def union(masks: Sequence[str], size: Size) -> str:
-    """Counts of the union of the masks; of an empty mask if there are none."""
+    """Counts of the union of the masks; an empty mask for no masks."""
     if not masks:
         return encode(np.zeros(size, np.uint8))
     return _counts(coco.merge([_rle(counts, size) for counts in masks]))
@@ -192,13 +191,13 @@ def with_ignored(counts: str, ignored: str, size: Size) -> UInt8[np.ndarray, "H 
 def to_model_mask(mask: UInt8[np.ndarray, "H W"], size: int) -> UInt8[np.ndarray, "{size} {size}"]:
     """A mask at the model's size: 1 where the target covers at least half of the pixel, else 0.
 
-    A target too thin or too small to cover any pixel whole is kept where it covers half of what it covers at
-    most: a line stays a line, one pixel wide. Only an empty mask becomes empty.
+    For a target too thin or too small to cover any pixel completely, the limit is half of its largest
+    coverage of a pixel, so that a line stays one pixel wide. Only an empty mask becomes empty.
 
     Args:
-        mask: 1 at the target; ignored pixels (255) count as background.
+        mask: 1 at the target; ignored pixels (255) are background.
         size: side of the square, pixels.
     """
-    target = Image.fromarray((mask == 1).astype(np.float32))  # 8 bits would lose a pixel among thousands
+    target = Image.fromarray((mask == 1).astype(np.float32))  # 8 bits would round small coverages to 0
     covered = np.asarray(target.resize((size, size), Image.Resampling.BOX))
     return ((covered > 0) & (covered >= covered.max() / 2 - ROUNDING)).astype(np.uint8)

@@ -1,9 +1,9 @@
-"""Mirroring a text with its image: left and right change places, where that is surely what it means.
+"""Mirrors a text with its image, by exchanging left and right, if the result is certainly correct.
 
-A text is mirrored only if each of its words is known (`english.py`, or added by the user), and if each left
+A text is mirrored only if all its words are known (from `english.py` or added by the user), and if each left
 and right in it is a place or a side: "on the left", "the far right car", "his left hand", "left of the bus".
-Otherwise ("right behind", "what is left", "left handed", "das linke Auto", "lft", "number 7") image and text
-stay as they are.
+Other texts ("right behind", "what is left", "left handed", "das linke Auto", "lft", "number 7") and their
+images are not mirrored.
 """
 
 import collections
@@ -20,40 +20,40 @@ _PAIRS = (
     ("leftwards", "rightwards"),
 )
 SWAPS = {a: b for pair in _PAIRS for a, b in (pair, pair[::-1])}
-"""What changes places."""
+"""Words that are exchanged."""
 ORDINALS = word_set("first second third fourth fifth sixth seventh eighth ninth tenth last")
-"""They count from a side, which must be named: the second zebra of a mirrored row is another one."""
+"""They need a side to count from: the second zebra of a mirrored row is another one."""
 _FROM_A_SIDE = re.compile(r"\bfrom (the )?(far )?(left|right|top|bottom|front|back)\b")
 _PLACES = word_set("far top bottom upper lower front back rear middle center centre mid extreme very")
-"""What makes a place of the side that follows: "far left", "the bottom right car"."""
+"""Before a side, these words make it a place: "far left", "the bottom right car"."""
 _OWNERS = word_set("the his her its their your my our whose")
 _TO_A_SIDE = word_set("on to at from toward towards")
 _BEFORE_A_SIDE = _TO_A_SIDE | word_set("in of by near along with and")
 _DIRECTIONS = word_set("facing looking pointing leaning heading turned tilted")
 _SIDES = word_set("side corner edge half border margin most")
-"""Whatever is before "left side", it is a place."""
+"""Before these words, left and right are always places."""
 _NOT_SIDED = word_set("turn angle triangle field way size colour color shape spot kind type order place")
-"""Nouns of which the right one is another than that on the right, or that a mirror image changes."""
+"""Before these nouns, "right" may mean correct, or a mirror image changes the noun."""
 _NEARLY = word_set("""
 behind in above below under beside next at on near by up down here there across after before over out
 between off against through where when now away along inside outside alone
 """)
-"""Before these, "right" may mean exactly, and "left" that something was."""
+"""Before these, "right" may mean exactly, and "left" may be a verb."""
 _BEFORE_LEFT_OF = _OWNERS | word_set("just directly immediately slightly far bottom top")
-"""After other words, "left of" may mean what is left of something."""
+"""After other words, "left of" may mean the remains of something."""
 _ADJECTIVES = QUALITIES - word_set("open closed clean dirty dry wet broken bare empty")
 
 
 @functools.lru_cache(maxsize=65536)
 def unsure(text: str, known: frozenset[str] = frozenset()) -> str | None:
-    """The first word, or words, of a text with which it may not be true of the mirrored image.
+    """The first word or words that prevent mirroring a text.
 
     Args:
-        text: of any language.
-        known: words in lower case that are true of a mirrored image, beside those of `english.py`.
+        text: a text in any language.
+        known: words in lower case that stay true in a mirror image, in addition to those of `english.py`.
 
     Returns:
-        None if left and right can surely change places in it.
+        The words, or None if the text can be mirrored.
     """
     strange = unknown(text, known)
     if strange is not None:
@@ -71,7 +71,7 @@ def unsure(text: str, known: frozenset[str] = frozenset()) -> str | None:
 
 
 def unknown(text: str, known: frozenset[str] = frozenset()) -> str | None:
-    """The first word or character of a text that is not known; None if all are."""
+    """The first unknown word or character of a text; None if all are known."""
     odd = re.search(r"[^\w\s'’,.;:!?()/&-]", text)
     if odd:
         return odd[0]
@@ -84,12 +84,12 @@ def unknown(text: str, known: frozenset[str] = frozenset()) -> str | None:
 
 
 def mirror(text: str) -> str:
-    """The text with left and right exchanged, in the same case; for texts that are not `unsure`."""
+    """The text with left and right exchanged, in the same case. `unsure` must be None for the text."""
     return re.sub(r"[A-Za-z]+", lambda match: _swapped(match[0]), text)
 
 
 def report(texts: Sequence[str], known: Iterable[str] = ()) -> str:
-    """How many of the texts are not mirrored, and the most frequent words that stand in the way."""
+    """A message with the number of texts that cannot be mirrored and the most frequent reasons."""
     reasons = collections.Counter(unsure(text, frozenset(known)) for text in texts)
     kept = len(texts) - reasons.pop(None, 0)
     if not kept and len(texts) == 1:
@@ -98,9 +98,9 @@ def report(texts: Sequence[str], known: Iterable[str] = ()) -> str:
         return f"all {len(texts)} texts can be mirrored with their images"
     often = ", ".join(f"{why!r} ({count})" for why, count in reasons.most_common(8))
     return (
-        f"{kept} of {len(texts)} texts keep their images from being mirrored, because of {often}"
-        f"{' and others' if len(reasons) > 8 else ''}; words that are as true of a mirror image can be added "
-        "with config.data.augment.flip_words"
+        f"{kept} of {len(texts)} texts cannot be mirrored with their images, because of {often}"
+        f"{' and others' if len(reasons) > 8 else ''}; add words that stay true in a mirror image to "
+        "config.data.augment.flip_words"
     )
 
 
@@ -110,7 +110,7 @@ def words(text: str) -> list[str]:
 
 
 def _clauses(text: str) -> list[list[str]]:
-    """The words of each clause, in lower case; hyphens, underscores and slashes part words."""
+    """The words of each clause, in lower case; hyphens, underscores and slashes separate words."""
     text = re.sub(r"[-_/&\s]+", " ", text.lower().replace("’", "'"))
     found = [re.findall(r"\w+(?:'\w+)*'?", clause) for clause in re.split(r"[,.;:!?()]", text)]
     return [clause for clause in found if clause]
@@ -121,9 +121,12 @@ def _is_ordinal(word: str) -> bool:
 
 
 def _is_side(side: str, before: list[str], after: list[str], *, alone: bool) -> bool:
-    """Whether `side`, "left" or "right", between these words of its clause is surely a place or a side.
+    """Whether "left" or "right" is certainly a place or a side.
 
-    `alone`: whether the clause is the whole text.
+    Args:
+        side: "left" or "right".
+        before, after: the words around it in its clause.
+        alone: whether the clause is the whole text.
     """
     follows = after[0] if after else ""
     if follows in _SIDES or after[:2] == ["hand", "side"]:  # but not "right side up", "left half eaten"
@@ -149,7 +152,7 @@ def _is_side(side: str, before: list[str], after: list[str], *, alone: bool) -> 
 
 
 def _is_owner(word: str) -> bool:
-    """Whether a word is a noun's possessive, as in "the man's left hand"."""
+    """Whether a word is the possessive of a noun, as in "the man's left hand"."""
     return word.endswith(("'s", "s'")) and base_of(word, THINGS) is not None
 
 

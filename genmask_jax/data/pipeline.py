@@ -1,19 +1,19 @@
-"""From sources to batches with Grain: shuffle, repeat, preprocess, shard over hosts, batch.
+"""Makes batches from sources with Grain: shuffle, repeat, preprocess, shard over hosts, batch.
 
-A training batch has two halves of static shape, masks and images 1 : 1:
+A training batch has two halves of static shape, one of masks and one of images:
 
     {"segment":  {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W], "instruction": {...}},
      "generate": {"images" uint8 [B/2, H, W, 3],                            "instruction": {...}}}
 
-If the dataset's latents are cached (`config.latents`), "image_latents" and "mask_latents" float32
-[B/2, h, w, c] replace images and masks. If its instructions are cached as well, "text_embeds" float32
-[B/2, K, D] and "text_mask" bool [B/2, K] replace the inputs of the encoder.
+If latents are cached (`config.latents`), "image_latents" and "mask_latents" float32 [B/2, h, w, c] replace
+images and masks. If instructions are cached too, "text_embeds" float32 [B/2, K, D] and "text_mask" bool [B/2,
+K] replace the inputs of the encoder.
 
-Without images (`config.generate="none"`), "segment" is the whole batch, of B rows.
+Without images (`config.generate="none"`), "segment" is the whole batch of B rows.
 
-Each task is a `MapDataset` that is sharded over the hosts and batched on its own; then the two are zipped.
-(Sharding after mixing could give a host only one of the tasks.) Everything is a function of index and seed,
-and global batches do not depend on the number of hosts, so the iterator's position is its only state.
+Each task is a `MapDataset` that is sharded over the hosts and batched; then the two are zipped. (Sharding
+after mixing could give a host only one of the tasks.) Everything is a function of index and seed, and global
+batches do not depend on the number of hosts, so the iterator's position is its only state.
 """
 
 import dataclasses
@@ -60,11 +60,11 @@ class PrepareGenerate(grain.transforms.RandomMap):
 
 
 NAMES = {"image": "images", "mask": "masks", "image_latents": "image_latents", "mask_latents": "mask_latents"}
-"""Array names in an example -> array names in a batch."""
+"""Names of arrays in a batch, by their names in an example."""
 
 
 def _cached(example: Any, name: str) -> dict[str, np.ndarray] | None:
-    """The cached embeddings of the text, or of the empty text ("null"); None if there are none."""
+    """Cached embeddings of the text, or of the empty text ("null"); None without a cache."""
     if "text_embeds" not in example:
         return None
     return {"text_embeds": example[f"{name}_embeds"], "text_mask": example[f"{name}_mask"]}
@@ -75,10 +75,10 @@ def _arrays(example: Any) -> dict[str, np.ndarray]:
 
 
 class PartOfBatches(grain.MapDataset):
-    """This host's rows of every batch; all hosts together read the same rows as a single host would."""
+    """This host's rows of every batch. All hosts together read the same rows as a single host."""
 
     def __init__(self, parent: grain.MapDataset, rows: int, part: tuple[int, int]):
-        """`rows`: rows per batch on this host; `part`: this host's `part_of_batch`."""
+        """`rows`: rows per batch on this host; `part`: the host's `part_of_batch`."""
         super().__init__(parent)
         self.rows, (self.index, self.count) = rows, part
 
@@ -91,7 +91,7 @@ class PartOfBatches(grain.MapDataset):
 
 
 def endless(source: Source[Any], seed: int) -> grain.MapDataset:
-    """Repeats a source forever, reshuffled every epoch; a mixture's parts each so, sampled by weight."""
+    """Repeats a source forever, reshuffled every epoch; samples the parts of a mixture by weight."""
     if isinstance(source, Mixture):
         # Distinct seeds: no two parts, nor the two tasks of a batch, share an order.
         parts = [endless(part, seed + 1000 * (i + 1)) for i, part in enumerate(source.parts)]
@@ -102,8 +102,7 @@ def endless(source: Source[Any], seed: int) -> grain.MapDataset:
 class Batches(Iterator[Any]):
     """An endless iterator over batches that can be moved to any position.
 
-    Its state is the number of batches drawn: it does not depend on who prepares them, so a run may go on with
-    another number of workers, or of hosts.
+    Its state is the number of drawn batches, so a run may resume with another number of workers or hosts.
     """
 
     def __init__(self, dataset: grain.MapDataset, num_workers: int):
@@ -120,7 +119,7 @@ class Batches(Iterator[Any]):
         return batch
 
     def _begin(self) -> grain.DatasetIterator:
-        """Grain's iterator over what lies beyond the position; nothing before it is read."""
+        """Grain's iterator from the position on; earlier examples are not read."""
         read = grain.ReadOptions(num_threads=1 if self._num_workers else 2, prefetch_buffer_size=4)
         iterable = self._dataset.slice(slice(self._position, None)).to_iter_dataset(read)
         if self._num_workers:
@@ -129,37 +128,37 @@ class Batches(Iterator[Any]):
         return iter(iterable)
 
     def get_state(self) -> dict[str, int]:
-        """The position, for `set_state`; JSON."""
+        """The position as JSON, for `set_state`."""
         return {"batches": self._position}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Moves to a position. Raises UserError if `state` is none."""
+        """Moves to a position. Raises UserError if `state` is not a position."""
         self.close()
         self._position = _batches_drawn(state)
 
     def close(self) -> None:
-        """Ends the processes and threads that prepare batches; the next batch starts them again."""
+        """Ends the processes and threads that prepare batches; the next batch restarts them."""
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
 
 
 def _begin_worker(index: int, count: int) -> None:
-    """A stop is the parent's affair: without its workers, it could not finish its step."""
+    """Ignores SIGTERM in a worker: the parent handles it, and needs its workers to finish the step."""
     del index, count
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers signal all processes of a job
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send it to all processes of a job
     end_with_parent()
 
 
 def _batches_drawn(state: dict[str, Any]) -> int:
-    """The position in a checkpoint; in those of before, that of Grain's iterator, or of each worker's."""
+    """The position in a checkpoint; older checkpoints have the state of Grain's iterator or workers."""
     if "batches" in state:
         return state["batches"]
     workers = state.get("iterators_in_use_states", [state])
     try:
         return sum(worker["next_index"] for worker in workers)
     except (KeyError, TypeError) as error:
-        raise UserError("the checkpoint has no position of the data; start a new run") from error
+        raise UserError("the checkpoint has no position in the data; start a new run") from error
 
 
 def training_batches(
@@ -175,11 +174,11 @@ def training_batches(
 
     Args:
         config: the dataset.
-        preparer: the instruction encoder's preparer.
-        batch_size: global batch size, both tasks together.
+        preparer: preparer of the instruction encoder.
+        batch_size: global batch size of both tasks together.
         part: this host's part of every batch, from `part_of_batch`.
-        condition_dropout: probability of replacing a generation prompt by the empty one.
-        seed: seed for shuffling and dropout.
+        condition_dropout: probability of replacing a generation prompt by the empty prompt.
+        seed: seed of shuffling and dropout.
     """
     images: grain.MapDataset | None = None
     if config.latents:
@@ -203,7 +202,7 @@ def training_batches(
 
 
 def _segments(config: DataConfig, seed: int, *, with_text: bool = True) -> grain.MapDataset:
-    """Examples with masks, forever, varied if the config says so (`VarySegment`)."""
+    """Endless examples with masks, augmented if the config says so (`VarySegment`)."""
     source = segment_source(config, "train")
     if not config.varies:
         return endless(source, seed)
@@ -223,7 +222,7 @@ def batches_of(
     condition_dropout: float,
     num_workers: int,
 ) -> Batches:
-    """Like `training_batches`, for `endless` datasets of both tasks; of masks alone if `images` is None."""
+    """Like `training_batches`, for `endless` datasets of both tasks; `images` may be None."""
     tasks = {"segment": segments.map(PrepareSegment(preparer))}
     if images is not None:
         tasks["generate"] = images.random_map(PrepareGenerate(preparer, condition_dropout))
@@ -254,13 +253,13 @@ def _image_and_mask(example: Any) -> dict[str, np.ndarray]:
 
 
 def draw(batches: Iterator[Any]) -> Any:
-    """The next batch. Raises UserError if a worker process has ended, as when memory runs out."""
+    """The next batch. Raises UserError if a worker process was killed, for example without free memory."""
     try:
         return next(batches)
     except RuntimeError as error:
         if "Worker process" not in str(error):
             raise
         raise UserError(
-            "a process that prepares batches was killed (out of memory?); go on with --resume and fewer "
+            "a process that prepares batches was killed (out of memory?); continue with --resume and fewer "
             f"config.data.num_workers ({first_line(error)})"
         ) from error

@@ -23,9 +23,9 @@ from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
 from genmask_jax.errors import UserError
 
 FAMILY = ("refcoco:unc", "refcocoplus:unc", "refcocog:umd")
-"""The RefCOCO family: images in the train split of one are in the val and test splits of another."""
+"""The RefCOCO family: some training images of one dataset are in the val and test splits of another."""
 NONE, CLASSES = "none", "classes"
-"""Values of `config.generate` besides datasets: masks alone; prompts that list an image's classes."""
+"""Special values of `config.generate`: only masks; prompts that list the classes of an image."""
 
 Segment = Callable[[DataConfig, str], Source[SegmentExample]]
 Scored = Callable[[DataConfig, str], Source[ScoredExample]]
@@ -34,12 +34,12 @@ Generate = Callable[[DataConfig, str], Source[GenerateExample]]
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """How a dataset is read: functions of the config and the split.
+    """The sources of a dataset, as functions of the config and the split.
 
-    segment: images with expressions and masks, to train on; None if it has none.
-    scored: the same to score on.
-    generate: images with prompts; None if it has none.
-    embedded: whether it works without `config.path`.
+    segment: images with expressions and masks for training; None without masks.
+    scored: the same for evaluation.
+    generate: images with prompts; None without prompts.
+    embedded: whether it needs no `config.path`.
     """
 
     segment: Segment | None = None
@@ -57,7 +57,7 @@ def _scored_refershapes(config: DataConfig, split: str) -> Source[ScoredExample]
 
 
 def _refershapes_images(config: DataConfig, split: str) -> ReferShapesGenerate:
-    split = "test" if split == "hand_drawn" else split  # which has no prompts of its own
+    split = "test" if split == "hand_drawn" else split  # hand_drawn has no prompts
     return ReferShapesGenerate(split, config.size, config.seed, _style(config))
 
 
@@ -107,9 +107,9 @@ def _expressions(
     *,
     shuffled: bool = False,
 ) -> records.Items:
-    """The expressions of one prepared dataset; outside training, only the first of each ReasonSeg image.
+    """The expressions of a prepared dataset; for evaluation, only the first of each ReasonSeg image.
 
-    Expressions to score on are shuffled, because validation uses the first ones.
+    Expressions for evaluation are shuffled, because validation uses the first ones.
     """
     items = records.Items(
         records.find(config.path, name),
@@ -134,14 +134,14 @@ def _prepared_generate(config: DataConfig, split: str) -> Source[GenerateExample
 def _class_prompts(config: DataConfig, split: str) -> Source[GenerateExample]:
     directory = records.find(config.path, config.name)
     if not records.read_classes(directory):
-        raise UserError(f"config.data.generate: {directory} has no classes to write prompts with")
+        raise UserError(f"config.data.generate=classes: {directory} has no classes")
     return PreparedClassPrompts(records.Items(directory, split, "expressions", first_only=True), config.size)
 
 
 def _need_some(items: records.Items, kind: str) -> None:
     if not len(items):
-        mend = '; config.data.generate="none" trains on masks alone' if kind == "captions" else ""
-        raise UserError(f"{items.directory}: the split {items.split} has no {kind} that may be used{mend}")
+        fix = '; config.data.generate="none" trains on masks alone' if kind == "captions" else ""
+        raise UserError(f"{items.directory}: the split {items.split} has no usable {kind}{fix}")
 
 
 def _prepared(builder: type[ImagesBuilder]) -> Dataset:
@@ -171,7 +171,7 @@ DATASETS: dict[str, Dataset] = {
 
 
 def segment_source(config: DataConfig, split: str) -> Source[SegmentExample]:
-    """Images with expressions and masks of a split to train on, all `config.size` square.
+    """Images with expressions and masks for training, all `config.size` square.
 
     Args:
         config: the data config.
@@ -186,10 +186,10 @@ def segment_source(config: DataConfig, split: str) -> Source[SegmentExample]:
 
 
 def scored_source(config: DataConfig, split: str) -> Source[ScoredExample]:
-    """Images with expressions and masks of a split to score on: masks keep their own resolution.
+    """Images with expressions and masks for evaluation; masks keep their own resolution.
 
     Raises:
-        UserError: as `segment_source`.
+        UserError: see `segment_source`.
     """
     scored = _find_segment(config).scored
     assert scored is not None
@@ -200,13 +200,13 @@ def _find_segment(config: DataConfig) -> Dataset:
     dataset = DATASETS.get(config.name.split(":")[0])
     if dataset is None or dataset.segment is None:
         known = ", ".join(name for name, one in DATASETS.items() if one.segment)
-        raise UserError(f"config.data.name: {config.name!r} has no masks to learn; choose one of {known}")
+        raise UserError(f"config.data.name: {config.name!r} has no masks; choose one of {known}")
     _need_path(config, dataset)
     return dataset
 
 
 def generate_source(config: DataConfig, split: str) -> Source[GenerateExample]:
-    """Images with prompts (`GenerateExample`) of a split: train or val; test where there is one.
+    """Images with prompts (`GenerateExample`) of a split: train, val, or test if the dataset has one.
 
     Raises:
         UserError: see `segment_source`.
@@ -216,7 +216,7 @@ def generate_source(config: DataConfig, split: str) -> Source[GenerateExample]:
     if name == CLASSES:
         return _class_prompts(config, split)
     if name == NONE:
-        raise UserError('config.data.generate="none": there are no prompts; name a dataset of them')
+        raise UserError('config.data.generate="none" has no prompts; set a dataset with prompts')
     if dataset is None or dataset.generate is None:
         known = ", ".join([*(name for name, one in DATASETS.items() if one.generate), CLASSES, NONE])
         raise UserError(f"config.data.generate: {name!r} has no prompts; choose one of {known}")
@@ -225,7 +225,7 @@ def generate_source(config: DataConfig, split: str) -> Source[GenerateExample]:
 
 
 def label_maps(config: DataConfig, split: str) -> PreparedLabelMaps | None:
-    """Annotated images of a split with the class of each pixel; None if the dataset is not one of classes."""
+    """Annotated images of a split with the class of each pixel; None for datasets without classes."""
     if config.name.split(":")[0] not in BUILDERS:
         return None
     directory = records.find(config.path, config.name)
@@ -236,17 +236,17 @@ def label_maps(config: DataConfig, split: str) -> PreparedLabelMaps | None:
 
 
 def generates(config: DataConfig) -> bool:
-    """Whether images are trained on beside masks."""
+    """Whether image generation is trained too."""
     return config.generate != NONE
 
 
 def _need_path(config: DataConfig, dataset: Dataset) -> None:
     if not dataset.embedded and not config.path:
-        raise UserError("config.data.path is empty; give the --out of launch/prepare_data.py")
+        raise UserError("config.data.path is empty; set it to the --out of launch/prepare_data.py")
 
 
 def mask_rule(config: DataConfig) -> str:
-    """How masks to train on are resized; "" where scenes are composed at the model's size."""
+    """The rule by which training masks are resized; "" for scenes generated at the model's size."""
     return RULE if config.name == "refcoco_joint" or config.name.split(":")[0] in BUILDERS else ""
 
 
@@ -258,10 +258,10 @@ def joint_weights(config: DataConfig) -> dict[str, float]:
 
 
 def held_out(config: DataConfig) -> frozenset[str]:
-    """COCO ids of the images that must not be trained on, because they are in evaluation splits.
+    """COCO ids of images in evaluation splits, which are excluded from training.
 
     Raises:
-        UserError: a dataset whose splits must be known is not prepared.
+        UserError: a dataset of the mixture is not prepared.
     """
     if config.name == "refcoco_joint":
         names = {*FAMILY, *filter(of_coco, joint_weights(config))}
@@ -278,9 +278,9 @@ def held_out(config: DataConfig) -> frozenset[str]:
 
 
 def learned_from(config: DataConfig) -> frozenset[str] | None:
-    """The names (`builders.image_name`) of the images in the train splits that a run samples from.
+    """Names (`builders.image_name`) of the images in a run's training data; generated scenes have no names.
 
-    None if one of the datasets is not prepared. Composed scenes have no names.
+    None if one of the datasets is not prepared.
     """
     names = list(joint_weights(config)) if config.name == "refcoco_joint" else [config.name]
     names = [name for name in (*names, config.generate) if name.split(":")[0] in BUILDERS]
@@ -298,7 +298,7 @@ def learned_from(config: DataConfig) -> frozenset[str] | None:
 
 
 def check(config: DataConfig) -> None:
-    """Raises UserError if the data lacks something that training or the first validation needs."""
+    """Raises UserError if data for training or validation is missing."""
     for split in ("train", "val"):
         segment_source(config, split)
         if generates(config):
@@ -306,7 +306,7 @@ def check(config: DataConfig) -> None:
 
 
 def validation_prompts(config: DataConfig) -> list[str]:
-    """The prompts for which validation generates images; none if there are only masks."""
+    """The prompts of validation's images; [] if only masks are trained."""
     if not generates(config):
         return []
     source = generate_source(config, "val")
@@ -314,14 +314,14 @@ def validation_prompts(config: DataConfig) -> list[str]:
 
 
 def texts(config: DataConfig, count: int = 4000) -> list[str]:
-    """Texts of both tasks, and of all classes, for learning a vocabulary; see `texts_of_split`."""
+    """Texts of both tasks and all classes, for learning a vocabulary; see `texts_of_split`."""
     classes = dict.fromkeys(getattr(segment_source(config, "train"), "classes", ()))
     said = [text for some in texts_of_split(config, count).values() for text in some]
     return said + [template.format(name) for template in config.templates for name in classes]
 
 
 def texts_of_split(config: DataConfig, count: int = 4000) -> dict[str, list[str]]:
-    """The texts of "masks" and "images" at the start of the train split, `count` of both together."""
+    """Texts of "masks" and "images" at the start of the train split, `count` of both together."""
     segments = segment_source(config, "train")
     said = {"masks": [_text(segments, i) for i in range(min(count // 2, len(segments)))]}
     if generates(config):
@@ -331,6 +331,6 @@ def texts_of_split(config: DataConfig, count: int = 4000) -> dict[str, list[str]
 
 
 def _text(source: Source[Any], index: int) -> str:
-    """An example's text, without its image if the source can."""
+    """An example's text, without reading its image if possible."""
     read = getattr(source, "text", None)
     return read(index) if read else source[index]["text"]

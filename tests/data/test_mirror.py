@@ -146,8 +146,8 @@ def test_scenes_drawn_here_are_all_mirrored():
 def test_a_report_names_how_many_and_the_words():
     said = ["the car"] * 5 + ["das Auto"] * 3 + ["lft", "right behind"]
     assert report(said) == (
-        "5 of 10 texts keep their images from being mirrored, because of 'das' (3), 'lft' (1), "
-        "'right behind' (1); words that are as true of a mirror image can be added with "
+        "5 of 10 texts cannot be mirrored with their images, because of 'das' (3), 'lft' (1), "
+        "'right behind' (1); add words that stay true in a mirror image to "
         "config.data.augment.flip_words"
     )
     assert report(said, ("das", "auto")).startswith("2 of 10 texts")

@@ -145,7 +145,7 @@ def test_positions_of_grain_in_older_checkpoints_are_read(state):
 
 
 def test_a_state_that_is_no_position_is_refused():
-    with pytest.raises(UserError, match="no position of the data"):
+    with pytest.raises(UserError, match="no position in the data"):
         batches().set_state({"sources": []})
 
 

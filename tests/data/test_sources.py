@@ -106,11 +106,11 @@ def test_masks_to_learn_are_as_large_as_images_and_masks_to_score_as_they_were(c
 
 def test_what_is_missing_is_said_before_training(config, tmp_path):
     check(config)
-    with pytest.raises(UserError, match=r"no dataset is prepared there.*prepare_data\.py"):
+    with pytest.raises(UserError, match=r"has no prepared dataset.*prepare_data\.py"):
         check(dataclasses.replace(config, path=str(tmp_path)))
     with pytest.raises(UserError, match="several datasets"):
         check(dataclasses.replace(config, name="refcoco"))
-    with pytest.raises(UserError, match="no split 'testA'; there are"):
+    with pytest.raises(UserError, match="no split 'testA'; splits: "):
         segment_source(dataclasses.replace(config, name="reasonseg"), "testA")
     with pytest.raises(UserError, match="'reasonseg' has no prompts"):
         generate_source(dataclasses.replace(config, name="reasonseg", generate=""), "train")

@@ -160,7 +160,7 @@ def test_varied_or_not_a_thin_object_has_the_same_mask(tmp_path):
 
 
 def test_a_folder_without_captions_names_both_ways_out(data):
-    with pytest.raises(UserError, match=r"has no captions .*generate=\"none\" trains on masks alone"):
+    with pytest.raises(UserError, match=r"has no usable captions; .*generate=\"none\" trains on masks alone"):
         sources.check(config(data, generate=""))
 
 

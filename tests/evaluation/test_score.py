@@ -150,7 +150,7 @@ def test_a_benchmark_is_found_by_its_split_or_named(benchmark_data):
     assert open_benchmark(benchmark_data.out, "refcoco", "testA").name == "refcoco:unc:testA"
     with pytest.raises(UserError, match="several datasets"):
         open_benchmark(benchmark_data.out, "refcoco", "val")
-    with pytest.raises(UserError, match="no split 'testC'; there are testA, testB, train, val"):
+    with pytest.raises(UserError, match="no split 'testC'; splits: testA, testB, train, val"):
         open_benchmark(benchmark_data.out, "refcoco:unc", "testC")
     with pytest.raises(UserError, match=r"prepare_data\.py"):
         open_benchmark(benchmark_data.raw, "refcoco", "val")

@@ -1,7 +1,7 @@
-"""An instruction encoder's stand-in that reads its embeddings from a cache.
+"""Replaces an instruction encoder by its cached embeddings.
 
-With it, the encoder itself, which may be larger than the DiT, is never on the devices. Training reads the
-embeddings beside the latents; validation looks up those of its own texts and images.
+The encoder itself, which may be larger than the DiT, is then never loaded. Training reads embeddings with the
+latents; validation looks up the embeddings of its texts and images.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from genmask_jax.parameters.files import read_json
 
 
 def key_of(text: str, image: np.ndarray | None = None) -> str:
-    """What validation's embeddings are found by: a digest of the text, and of the pixels of its image."""
+    """The key of an embedding of validation: a digest of the text and the pixels of its image."""
     digest = hashlib.sha256(text.encode())
     if image is not None:
         digest.update(np.ascontiguousarray(image).tobytes())
@@ -30,13 +30,13 @@ def key_of(text: str, image: np.ndarray | None = None) -> str:
 
 
 class GivenEmbeddings(InstructionEncoder):
-    """Passes on embeddings that were computed before."""
+    """An encoder whose inputs are already embeddings."""
 
     def __init__(self, text_dim: int):
         self.text_dim = text_dim
 
     def __call__(self, inputs: dict[str, Array]) -> Embedded:
-        """`text_embeds` and `text_mask`, as they are."""
+        """Returns `text_embeds` and `text_mask` of the inputs."""
         return inputs["text_embeds"], inputs["text_mask"]
 
 
@@ -51,10 +51,10 @@ def _indices(directory: str, num_shards: int) -> dict[str, int]:
 
 
 class CachedPreparer:
-    """Looks up the embeddings of validation's texts and images."""
+    """Looks up the embeddings of texts and images of the validation."""
 
     def __init__(self, directory: str, preparer: Preparer):
-        """`preparer`: of the encoder that the embeddings are of."""
+        """`preparer`: preparer of the encoder that computed the embeddings."""
         self.limit, self._preparer = preparer.limit, preparer
         self._cached = CachedLatents(directory, "validation")
 
@@ -67,22 +67,22 @@ class CachedPreparer:
         index = _indices(self._cached.directory, self._cached.num_shards).get(key_of(text, image))
         if index is None:
             raise UserError(
-                f"config.data.latents={self._cached.directory} has no embeddings of {text!r}: it holds those "
-                "of another validation split; encode again with launch/encode_latents.py --instruction"
+                f"config.data.latents={self._cached.directory} has no embeddings of {text!r}, because it was "
+                "made for another validation split; encode again with launch/encode_latents.py --instruction"
             )
         example = cast(dict[str, np.ndarray], self._cached[index])
         return {name: example[name] for name in ("text_embeds", "text_mask")}
 
 
 def cached_instruction(directory: str, encoder: Instruction) -> Instruction:
-    """Stands in for the encoder whose embeddings a cache holds; nothing of it is loaded."""
+    """An instruction that reads the encoder's embeddings from a cache; the encoder is not loaded."""
     return dataclasses.replace(
         given_embeddings(encoder), preparer=CachedPreparer(directory, encoder.preparer)
     )
 
 
 def given_embeddings(encoder: Instruction) -> Instruction:
-    """An instruction of which the model is given the embeddings that `encoder` computes."""
+    """An instruction whose inputs are the embeddings of `encoder`."""
     return dataclasses.replace(
         encoder,
         make=lambda rngs, dtype: GivenEmbeddings(encoder.text_dim),
@@ -92,9 +92,9 @@ def given_embeddings(encoder: Instruction) -> Instruction:
 
 
 def validation_inputs(data: DataConfig, examples: int) -> list[tuple[str, np.ndarray | None]]:
-    """The texts, with their images, that the validation of a run on this many examples needs embedded.
+    """(text, image) of everything that a validation on this many examples embeds.
 
-    The last are prompts, and the empty one, without images.
+    The last ones are prompts and the empty prompt, without images.
     """
     source = scored_source(data, "val")
     scored = (source[i] for i in range(min(examples, len(source))))

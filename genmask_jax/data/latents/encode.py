@@ -49,9 +49,10 @@ class Encoder:
         dtype: str,
         batch_size: int,
     ):
-        """Replicates the VAE, and the instruction encoder if it is to be cached, on each device.
+        """Replicates the VAE, and the instruction encoder if given, on each device.
 
-        Raises UserError when the batch cannot be sharded evenly over the devices.
+        Raises:
+            UserError: the batch cannot be sharded evenly over the devices.
         """
         devices = jax.local_device_count()
         if batch_size % devices:
@@ -86,13 +87,13 @@ class Encoder:
     def _instructions(self, examples: list[Any]) -> dict[str, np.ndarray]:
         segment = "mask" in examples[0]
         found = self.embed([(x["text"], x["image"] if segment else None) for x in examples])
-        if not segment:  # training drops some prompts
+        if not segment:  # training replaces some prompts by the empty one
             null = self.embed([("", None)] * len(examples))
             found |= {name.replace("text", "null"): x for name, x in null.items()}
         return found
 
     def embed(self, pairs: list[tuple[str, np.ndarray | None]]) -> dict[str, np.ndarray]:
-        """Embeds `batch_size` texts, all with images or all without: `text_embeds` and `text_mask`."""
+        """Embeds `batch_size` texts, all with or all without images: `text_embeds` and `text_mask`."""
         assert self._instruction is not None
         inputs = stack_inputs([self._instruction.preparer(*pair) for pair in pairs])
         embeds, mask = jax.device_get(self._embed(self._text_state, jax.device_put(inputs, self._batches)))
@@ -118,21 +119,22 @@ def encode_shard(
     Args:
         data: the dataset.
         vae: the VAE's config and state.
-        out: directory of the cache; a shard that is already complete is left as it is.
-        instruction: the encoder whose embeddings are cached as well; None to cache none.
-        compute_dtype: dtype that the encoders compute in.
-        dtype: dtype that latents and embeddings are stored in.
-        count: examples of each task over all shards; None for all. Of a mixture, each dataset's share.
-        num_eval_examples: on which training will be validated; their embeddings are cached too.
-        shard, num_shards: which shard of how many.
+        out: directory of the cache; a complete shard is kept.
+        instruction: encoder whose embeddings are cached too; None for none.
+        compute_dtype: dtype of the encoders' computation.
+        dtype: dtype of stored latents and embeddings.
+        count: examples of each task over all shards; None for all. It is divided over the datasets of a
+            mixture.
+        num_eval_examples: validation examples whose embeddings are cached too.
+        shard, num_shards: index and number of shards.
         batch_size: images per batch.
 
     Returns:
         The identity of the shard.
 
     Raises:
-        UserError: the directory holds a cache of something else, its files cannot be written, or the
-            instruction encoder is not frozen.
+        UserError: the directory has another cache, its files cannot be written, or the instruction encoder is
+            not frozen.
     """
     segments, parts = _first(segment_source(data, "train"), data, count)
     images = generate_source(data, "train")
@@ -159,12 +161,12 @@ def encode_shard(
     )
     fewest = min(len(segments), len(images))
     if fewest < num_shards:
-        raise UserError(f"--num_shards={num_shards}: there are only {fewest} examples; use fewer")
+        raise UserError(f"--num_shards={num_shards}: there are only {fewest} examples; use fewer shards")
     out.mkdir(parents=True, exist_ok=True)
     for path in shards_of(out):
         changed = difference(read_shard(path), identity, "its field")
         if changed:
-            raise UserError(f"--out={out} holds other latents ({path.name}: {changed}); give a new directory")
+            raise UserError(f"--out={out} has other latents ({path.name}: {changed}); give a new directory")
     name = shard_name(shard, num_shards)
     if (out / f"shard-{name}.json").exists():
         print(f"{out}: shard {name} is already complete; nothing done")
@@ -183,16 +185,16 @@ def _fingerprint(instruction: Instruction | None) -> str:
     if instruction is None:
         return ""
     if instruction.fingerprint is None:
-        raise UserError("--instruction: config.instruction is trained; only a frozen encoder is cached")
+        raise UserError("--instruction: config.instruction is trained; only frozen encoders can be cached")
     return instruction.fingerprint()
 
 
 def _first(
     source: Source[SegmentExample], data: DataConfig, count: int | None
 ) -> tuple[Source[SegmentExample], dict[str, int]]:
-    """The first `count` examples (all if None), and how many of them are of each part of a mixture.
+    """The first `count` examples (all if None), and their number in each part of a mixture.
 
-    Each part gives its share by weight, so that a cache of a few examples is of all of them.
+    `count` is divided over the parts by weight, so that a small cache has examples of all parts.
     """
     if not isinstance(source, Mixture):
         return Part(source, 0, len(source) if count is None else min(count, len(source))), {}
@@ -222,7 +224,7 @@ def _write_validation(
 def _write(
     encoder: Encoder, source: Source[Any], indices: range, path: epath.Path, dtype: str, title: str
 ) -> None:
-    """Writes one file, over whatever an interrupted run left there."""
+    """Writes one file, and replaces the file of an interrupted run."""
     dataset = grain.MapDataset.source(source)[indices.start : indices.stop : indices.step]
     read = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * encoder.batch_size)
     examples = iter(dataset.to_iter_dataset(read))

@@ -1,15 +1,15 @@
 """A cache of VAE latents and, optionally, of a frozen instruction encoder's embeddings.
 
-This module defines its format, reads it in training, and rejects a cache that does not fit.
+This module defines the format, reads a cache in training, and rejects one that does not fit.
 
     SHARD = "00000-of-00004"
     segment-SHARD.arrayrecord    latents of image and mask, and the expression, of every n-th example
     generate-SHARD.arrayrecord   latents of the image, and the prompt
-    validation-SHARD.arrayrecord embeddings of every n-th text (and image) of validation, if those are cached
+    validation-SHARD.arrayrecord embeddings of every n-th text (and image) of validation, if they are cached
     validation-SHARD.json        their keys (`cached_instruction.key_of`), in the same order
-    shard-SHARD.json             an `Identity`, written last: a shard without it was interrupted
+    shard-SHARD.json             an `Identity`, written last: a shard without it is incomplete
 
-A record is a safetensors blob. `launch/encode_latents.py` writes the shards, each on its own host.
+A record is a safetensors blob. `launch/encode_latents.py` writes the shards, also on several hosts.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class LatentExample(TypedDict, total=False):
     """A cached example. Latents are float32 `[h, w, c]`, normalised as `VAE.encode` returns them.
 
     mask_latents: latents of the mask as an RGB image; only in the segment task.
-    text_embeds, text_mask: float32 `[K, D]` and bool `[K]`, if the instruction is cached.
+    text_embeds, text_mask: float32 `[K, D]` and bool `[K]`, if instructions are cached.
     null_embeds, null_mask: the same for the empty text; only in the generate task.
     """
 
@@ -58,19 +58,19 @@ class LatentExample(TypedDict, total=False):
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-    """What a cache was made from.
+    """Identifies the VAE, the data and the encoder of a cache.
 
     vae: `fingerprint` of the VAE.
-    vae_config: its config, for readable error messages.
-    name, size, seed: of the data, as in `DataConfig`; generate_name: its `generate`.
-    dtype: dtype that latents and embeddings are stored in.
+    vae_config: its config, for error messages.
+    name, size, seed, generate_name: fields of the data, as in `DataConfig` (`generate_name` is `generate`).
+    dtype: dtype of stored latents and embeddings.
     num_shards: number of shards of the cache.
     segment, generate: number of examples of each task, over all shards.
-    parts, part_counts: the datasets of a mixture, and how many segment examples are of each, in this order.
-    num_eval_examples: number of validation's examples whose embeddings are cached, if instructions are.
-    validation: number of records of them, prompts included.
-    mask_rule: how masks were resized before they were encoded (`sources.mask_rule`).
-    instruction: `fingerprint` of the instruction encoder; empty if the instructions are not cached.
+    parts, part_counts: the datasets of a mixture, and the number of segment examples of each, in this order.
+    num_eval_examples: number of validation examples whose embeddings are cached.
+    validation: number of their records, including prompts.
+    mask_rule: rule by which masks were resized before encoding (`sources.mask_rule`).
+    instruction: `fingerprint` of the instruction encoder; empty if instructions are not cached.
     """
 
     vae: str
@@ -92,7 +92,7 @@ class Identity:
 
 
 def fingerprint(config: VAEConfig, state: Any) -> str:
-    """SHA-256 of a VAE: its config, and all weights and latent statistics as float32, by name."""
+    """SHA-256 of a VAE: its config, and its weights and latent statistics as float32, by name."""
     digest = hashlib.sha256(json.dumps(dataclasses.asdict(config), sort_keys=True).encode())
     for keys, leaf in jax.tree.leaves_with_path(state):
         digest.update(jax.tree_util.keystr(keys).encode())
@@ -113,7 +113,7 @@ def pack(example: Mapping[str, Any], dtype: str) -> bytes:
         embeds = name.replace("mask", "embeds")
         kept[embeds] = example[embeds][mask]
     arrays = {name: np.asarray(x, DTYPES[dtype]) for name, x in kept.items()}
-    if dtype == "bfloat16":  # which safetensors writes but cannot load from bytes
+    if dtype == "bfloat16":  # safetensors writes it but cannot load it from bytes
         arrays = {name: value.view(np.uint16) for name, value in arrays.items()}
     text = np.frombuffer(example["text"].encode(), np.uint8)
     return safetensors.numpy.save({**arrays, **masks, "text": text})
@@ -144,29 +144,31 @@ def read_identity(directory: epath.PathLike) -> Identity:
     directory = epath.Path(directory)
     found = shards_of(directory)
     if not found:
-        raise UserError(f"{directory}: no latents here; make them with launch/encode_latents.py")
+        raise UserError(f"{directory} has no latents; make them with launch/encode_latents.py")
     identities = [read_shard(path) for path in found]
     for path, identity in zip(found, identities, strict=True):
         changed = difference(identities[0], identity, "its field")
         if changed:
-            raise UserError(f"{path} and {found[0].name} are of different caches: {changed}; delete one")
+            raise UserError(
+                f"{path} and {found[0].name} belong to different caches: {changed}; delete one of them"
+            )
     count = identities[0].num_shards
     for shard in range(count):
         if not (directory / f"shard-{shard_name(shard, count)}.json").exists():
             raise UserError(
-                f"{directory}: shard {shard} of {count} is missing or was interrupted; run "
-                f"launch/encode_latents.py again with --shard={shard} --num_shards={count}"
+                f"{directory}: shard {shard} of {count} is missing or incomplete; rerun "
+                f"launch/encode_latents.py with --shard={shard} --num_shards={count}"
             )
     return identities[0]
 
 
 def shards_of(directory: epath.Path) -> list[epath.Path]:
-    """The files that say of each shard that it is complete."""
+    """The `Identity` files of the complete shards."""
     return [path for path in listed(directory, ".json") if path.name.startswith("shard-")]
 
 
 def read_shard(path: epath.Path) -> Identity:
-    """The identity in one shard's file. Raises UserError when the file is damaged."""
+    """The identity in a shard's file. Raises UserError if the file is damaged."""
     try:
         return read_dataclass(Identity, path)
     except UserError as error:
@@ -174,19 +176,19 @@ def read_shard(path: epath.Path) -> Identity:
 
 
 def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None:
-    """Raises UserError if the cache (`config.latents`) is of other data or was made by another VAE."""
+    """Raises UserError if the cache (`config.latents`) belongs to other data or another VAE."""
     identity = read_identity(config.latents)
     fields = {"name": "name", "generate_name": "generate", "size": "size", "seed": "seed"}
     for kept, field in fields.items():
         there, here = getattr(identity, kept), getattr(config, field)
         if there != here:
             raise UserError(
-                f"config.data.latents={config.latents} is of data.{field} {there!r}, not {here!r}"
+                f"config.data.latents={config.latents} was made with data.{field} {there!r}, not {here!r}"
             )
     if identity.mask_rule != mask_rule(config):
         raise UserError(
-            f"config.data.latents={config.latents} has masks that were resized by another rule (now: "
-            f"{mask_rule(config)}); encode again with launch/encode_latents.py"
+            f"config.data.latents={config.latents} has masks that were resized by an older rule; encode "
+            "again with launch/encode_latents.py"
         )
     absent = sorted(set(_weights(config)) - set(identity.parts))
     if absent:
@@ -196,7 +198,8 @@ def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None
         shapes = difference(identity.vae_config, vae_config, "its vae") or "of the same shape"
         raise UserError(
             f"config.data.latents={config.latents} was made by another VAE ({identity.vae[:12]}, not "
-            f"{here[:12]}; {shapes}); encode again with launch/encode_latents.py, or set config.vae to it"
+            f"{here[:12]}; {shapes}); encode again with launch/encode_latents.py, or set config.vae to that "
+            "VAE"
         )
 
 
@@ -209,37 +212,37 @@ def need_same_instruction(directory: epath.PathLike, encoder: Instruction, examp
     """Checks that a cache fits the instruction encoder.
 
     Args:
-        directory: of the cache.
-        encoder: of the run.
-        examples: how many validation scores.
+        directory: directory of the cache.
+        encoder: instruction encoder of the run.
+        examples: number of validation examples.
 
     Raises:
-        UserError: the cache has embeddings, but not of this encoder, or of too few validation examples, or
-            the encoder is not frozen; or it has none, and the encoder needs the images.
+        UserError: the cache has embeddings of another encoder or of too few validation examples, or the
+            encoder is not frozen; or the cache has no embeddings and the encoder needs images.
     """
     identity = read_identity(directory)
     cached = identity.instruction
     if not cached:
         if encoder.needs_image:
             raise UserError(
-                f"config.data.latents={directory} has no instructions, and the encoder needs the images; "
-                "encode again with launch/encode_latents.py --instruction"
+                f"config.data.latents={directory} has no instructions, and the encoder needs images; encode "
+                "again with launch/encode_latents.py --instruction"
             )
         return
     if encoder.fingerprint is None:
         raise UserError(
-            f"config.data.latents={directory} has the embeddings of a frozen encoder, and config.instruction "
-            "is trained; encode again without --instruction"
+            f"config.data.latents={directory} has embeddings of a frozen encoder, but config.instruction is "
+            "trained; encode again without --instruction"
         )
     if identity.num_eval_examples < examples:
         raise UserError(
-            f"config.data.latents={directory} has the embeddings of {identity.num_eval_examples} validation "
-            f"examples, not of config.loop.num_eval_examples {examples}; encode again, or validate on fewer"
+            f"config.data.latents={directory} has embeddings of {identity.num_eval_examples} validation "
+            f"examples, but config.loop.num_eval_examples is {examples}; encode again, or lower it"
         )
     here = encoder.fingerprint()
     if here != cached:
         raise UserError(
-            f"config.data.latents={directory} has the embeddings of another config.instruction "
+            f"config.data.latents={directory} has embeddings of another config.instruction "
             f"({cached[:12]}, not {here[:12]}); encode again with launch/encode_latents.py --instruction"
         )
 
@@ -251,7 +254,7 @@ def _open(directory: str, task: str, num_shards: int) -> grain.sources.ArrayReco
 
 
 class CachedLatents:
-    """A task's examples in the order of the source they were made from. Example i is in shard i mod n."""
+    """A task's cached examples in the order of the source. Example i is in shard i mod n."""
 
     def __init__(self, directory: str, task: str):
         """Opens a cache. Raises UserError as `read_identity` does."""
@@ -274,7 +277,7 @@ class CachedLatents:
 
 
 def cached_segments(config: DataConfig) -> Source[LatentExample]:
-    """The cached examples with masks (`config.latents`); those of a mixture with the config's weights."""
+    """The cached examples with masks (`config.latents`); a mixture with the config's weights."""
     identity, cached = read_identity(config.latents), CachedLatents(config.latents, "segment")
     weights = _weights(config)
     if not weights:

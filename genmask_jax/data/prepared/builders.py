@@ -1,7 +1,7 @@
-"""The datasets that `launch/prepare_data.py` makes, as builders of tensorflow-datasets.
+"""The datasets of `launch/prepare_data.py`, as builders of tensorflow-datasets.
 
 All have the same features: a record is an image with all its annotations. `data/prepared/prepare.py` runs
-them on the cores of one machine; on a cluster, TFDS's own Beam path does. Nothing here needs TensorFlow.
+them on the cores of one machine; TFDS's Beam path runs them on a cluster. TensorFlow is not needed.
 """
 
 from collections.abc import Iterator
@@ -20,14 +20,16 @@ FEATURES = {
     "image_id": tfds.features.Text(),
     "height": np.int32,
     "width": np.int32,
-    "turned": tfds.features.Scalar(np.bool_, doc="Whether size and masks are of the image by its EXIF."),
+    "turned": tfds.features.Scalar(
+        np.bool_, doc="Whether size and masks are for the image after its EXIF orientation."
+    ),
     "captions": tfds.features.Sequence(tfds.features.Text()),
     "targets": tfds.features.Sequence(
         {
             "ref_id": np.int64,
             "no_target": np.bool_,
             "counts": tfds.features.Text(doc="COCO's compressed run lengths of [height, width]."),
-            "ignored": tfds.features.Text(doc="The same, of pixels that do not count; or empty."),
+            "ignored": tfds.features.Text(doc="The same for ignored pixels; empty if there are none."),
         }
     ),
     "annotations": tfds.features.Sequence({"target": np.int32, "ann_id": np.int64}),
@@ -45,9 +47,10 @@ FEATURES = {
 class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Base class of all datasets.
 
-    protocol: how it is scored; a key of `evaluation.metrics.PROTOCOLS`.
-    of_coco: whether its images are COCO's, with COCO's ids.
-    has_expressions, has_captions: whether it can be used to train segmentation, generation.
+    protocol: scoring protocol, a key of `evaluation.metrics.PROTOCOLS`.
+    of_coco: whether the images are COCO's, with COCO's ids.
+    has_expressions: whether segmentation can be trained on it.
+    has_captions: whether generation can be trained on it.
     on_beam: makes `download_and_prepare` a Beam pipeline.
     """
 
@@ -88,7 +91,7 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def readable(image: PlannedImage) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the image's key and example, or nothing if the image cannot be used."""
+    """Yields the image's key and example, or nothing if the image is invalid."""
     try:
         yield image.image_id, image.example()
     except ValueError:
@@ -100,7 +103,7 @@ class _Refer(ImagesBuilder, skip_registration=True):
     homepage = "https://github.com/lichengunc/refer"
 
     def read(self, raw: epath.Path) -> Plan:
-        assert self.builder_config is not None  # all of them have some
+        assert self.builder_config is not None  # all subclasses have configs
         return refer.read(raw, self.name, self.builder_config.name)
 
 
@@ -121,7 +124,7 @@ class RefCocoPlus(_Refer, skip_registration=True):
 
     name = "refcocoplus"
     BUILDER_CONFIGS = _split_by("unc")
-    description = "As RefCOCO, without words of place."
+    description = "Like RefCOCO, without words for places."
 
 
 class RefCocoG(_Refer, skip_registration=True):
@@ -145,7 +148,7 @@ class ReasonSeg(ImagesBuilder, skip_registration=True):
     """ReasonSeg (Lai et al., 2024)."""
 
     name, protocol = "reasonseg", "reasonseg"
-    description = "Questions about images, which ask for reasoning, with masks."
+    description = "Questions about images that need reasoning, with masks."
     homepage = "https://github.com/dvlab-research/LISA"
 
     def read(self, raw: epath.Path) -> Plan:
@@ -157,7 +160,7 @@ class CocoCaptions(ImagesBuilder, skip_registration=True):
 
     name, of_coco = "coco_captions", True
     has_expressions, has_captions = False, True
-    description = "COCO images of 2017 with some five captions each."
+    description = "COCO images of 2017 with about five captions each."
     homepage = "https://cocodataset.org"
 
     def read(self, raw: epath.Path) -> Plan:
@@ -182,10 +185,16 @@ BUILDERS: dict[str, type[ImagesBuilder]] = {
 
 
 def open_builders(name: str, raw: epath.Path, out: epath.Path, format: str = "") -> list[ImagesBuilder]:
-    """A dataset's builders, one per way in which the raw files split it; `format` is an image folder's.
+    """A dataset's builders, one per way in which the raw files split it (unc, google, umd).
+
+    Args:
+        name: a key of BUILDERS.
+        raw: folder of the publisher's files.
+        out: data directory.
+        format: layout of an image_folder; "" to recognise it.
 
     Raises:
-        UserError: the raw folder has no splits of it, or has some that were never published.
+        UserError: the raw folder has no splits of the dataset, or unknown ones.
     """
     make, options = BUILDERS[name], {"data_dir": str(out), "file_format": "array_record"}
     if not make.BUILDER_CONFIGS:
@@ -196,7 +205,7 @@ def open_builders(name: str, raw: epath.Path, out: epath.Path, format: str = "")
     known, found = [config.name for config in make.BUILDER_CONFIGS], refer.split_bys(raw, name)
     unknown = sorted(set(found) - set(known))
     if unknown:
-        raise UserError(f"--raw={raw}: {name} has no splits by {unknown[0]}; there are {', '.join(known)}")
+        raise UserError(f"--raw={raw}: {name} has no splits by {unknown[0]}, only by {', '.join(known)}")
     return [make(config=split_by, **options) for split_by in found]
 
 

@@ -1,4 +1,4 @@
-"""Looks at raw data as `prepare` would read them, and writes nothing but a contact sheet."""
+"""Shows how `prepare` would read raw data; writes only a contact sheet."""
 
 import collections
 import math
@@ -22,12 +22,12 @@ from genmask_jax.sheets import generation_sheet, overlay
 
 
 def inspect(name: str, raw: epath.Path, sheet: epath.Path, format: str = "") -> None:
-    """Prints what each split holds, how often each class occurs, all problems; draws a contact sheet.
+    """Prints the counts of each split and class and all problems, and draws a contact sheet.
 
     Args:
         name: a key of `builders.BUILDERS`.
         raw: folder of the publisher's files.
-        sheet: of the PNG to write; several ways to split the data write over one another's.
+        sheet: path of the PNG to write. If the data are split in several ways, the last one is shown.
         format: see `prepare`.
 
     Raises:
@@ -54,7 +54,7 @@ def inspect(name: str, raw: epath.Path, sheet: epath.Path, format: str = "") -> 
 
 
 def _read(plan: Plan) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
-    """What would be written, by split; why some would not."""
+    """The examples by split, and the reasons for images that are left out."""
     examples: dict[str, list[dict[str, Any]]] = collections.defaultdict(list)
     problems = []
     with tqdm(total=sum(map(len, plan.splits.values())), unit=" images", leave=False) as bar:
@@ -71,7 +71,7 @@ def _read(plan: Plan) -> tuple[dict[str, list[dict[str, Any]]], list[str]]:
 
 
 def _print_table(raw: epath.Path, plan: Plan, examples: dict[str, list[dict[str, Any]]]) -> None:
-    """Images, captions and expressions by split; images and share of their pixels by class."""
+    """Prints images, captions and expressions by split, and images and mean share of pixels by class."""
     splits = list(plan.splits)
     table = Table(title=str(raw), title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
@@ -92,7 +92,7 @@ def _print_table(raw: epath.Path, plan: Plan, examples: dict[str, list[dict[str,
 
 
 def _shares(examples: list[dict[str, Any]], text: str) -> list[float]:
-    """The share of the image that the expression's mask covers, of each image that has it."""
+    """The share of the image that the expression's mask covers, for each image with the expression."""
     found = []
     for example in examples:
         for said in example["expressions"]:
@@ -104,7 +104,7 @@ def _shares(examples: list[dict[str, Any]], text: str) -> list[float]:
 
 
 def _draw(examples: list[dict[str, Any]]) -> tuple[list[np.ndarray], list[str]]:
-    """Some expressions with their masks, or captions, each with its image."""
+    """Images and texts of some expressions with their masks, or of some captions."""
     items = [(e, i) for e in examples for i in range(len(e["expressions"]))]
     images, texts = [], []
     for k in spread(len(items)):

@@ -1,9 +1,9 @@
 """Prepares datasets from raw data: shard by shard on the cores of this machine, or on a cluster with Beam.
 
     OUT/refcoco/unc/1.0.0                 TFDS's layout: ArrayRecord shards, dataset_info.json, features.json,
-                                          plus an index of each split, what was left out (problems.txt) and
-                                          what is unusual but kept (notes.txt)
-    OUT/refcoco/unc/1.0.0.incomplete      work in progress; finished shards are not made again
+                                          plus an index of each split, problems.txt (entries left out) and
+                                          notes.txt (unusual entries that are kept)
+    OUT/refcoco/unc/1.0.0.incomplete      work in progress; finished shards are kept
 
 A shard's bytes depend only on the raw data, and a shard gets its final name once it is complete.
 """
@@ -47,9 +47,9 @@ from genmask_jax.workers import end_with_parent
 IMAGES_PER_SHARD = 256
 PROBLEMS, NOTES = "problems.txt", "notes.txt"
 MARK = "plan.sha256"
-"""File with the fingerprint of the plan that an incomplete dataset is made from."""
+"""File with the fingerprint of the plan of an incomplete dataset."""
 SHOWN = 20
-"""Number of problems, and of notes, that are printed; the files have all."""
+"""Number of problems, and of notes, that are printed; the files have all of them."""
 ON_SHEET = 24
 
 
@@ -63,19 +63,19 @@ def prepare(
     beam: str | None = None,
     format: str = "",
 ) -> None:
-    """Makes a dataset in every way in which the raw folder splits it, and prints what it holds.
+    """Makes a dataset in every way in which the raw folder splits it, and prints a report.
 
     Args:
         name: a key of `builders.BUILDERS`.
         raw: folder of the publisher's files.
-        out: data directory; what is already complete there is left as it is.
+        out: data directory; complete datasets in it are kept.
         strict: stop at the first problem in the raw data instead of leaving it out.
-        num_workers: number of processes; 1 uses this one, None as many as there are cores.
-        beam: options of a Beam pipeline that does the work instead, such as "--runner=DataflowRunner".
-        format: the layout of an image_folder, a key of `folder.FORMATS`; "" to recognise it.
+        num_workers: number of processes; 1 uses this process, None one per core.
+        beam: options of a Beam pipeline, such as "--runner=DataflowRunner"; None to use this machine.
+        format: layout of an image_folder, a key of `folder.FORMATS`; "" to recognise it.
 
     Raises:
-        UserError: the raw files are missing or invalid, or `out` holds something else.
+        UserError: the raw files are missing or invalid, or `out` has other content.
     """
     for builder in open_builders(name, raw, out, format):
         directory = epath.Path(builder.data_path)
@@ -94,14 +94,14 @@ def prepare(
                 try:
                     _by_processes(builder, plan, strict, num_workers or os.cpu_count() or 1)
                 except (OSError, RuntimeError) as error:  # ArrayRecord's writer raises the latter
-                    raise UserError(f"--out={out}: {error}; repeat the command to continue") from error
+                    raise UserError(f"--out={out}: {error}; rerun the command to continue") from error
         report(builder, directory)
         if strict:
             _need_none((directory / PROBLEMS).read_text().splitlines())
 
 
 def is_complete(directory: epath.Path) -> bool:
-    """Whether the directory holds a complete dataset."""
+    """Whether the directory has a complete dataset."""
     return (directory / PROBLEMS).exists()
 
 
@@ -118,7 +118,7 @@ def _by_beam(builder: ImagesBuilder, raw: epath.Path, flags: str) -> None:
     except ValueError as error:
         raise UserError(f"--beam={flags}: {error}") from error
     try:
-        # Beam has an environment of its own (requirements-beam.txt).
+        # Beam needs a separate environment (requirements-beam.txt).
         from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
             PipelineOptions,
         )
@@ -135,7 +135,7 @@ def _by_processes(builder: ImagesBuilder, plan: Plan, strict: bool, num_workers:
     """Writes shards in worker processes, into a directory that gets its final name at the end."""
     final = epath.Path(builder.data_path)
     if final.exists():
-        raise UserError(f"{final} holds something other than a complete dataset; delete it")
+        raise UserError(f"{final} is not a complete dataset; delete it")
     work = final.with_name(f"{final.name}.incomplete")
     _claim(work, plan)
     templates = {split: _template(builder, work, split) for split in plan.splits}
@@ -146,14 +146,14 @@ def _by_processes(builder: ImagesBuilder, plan: Plan, strict: bool, num_workers:
         paths = [path for path, _ in found]
         lengths = [ArrayRecordReader(str(path)).num_records() for path in paths]
         if not any(lengths):
-            continue  # none of its images can be read; `_finish` reports why
+            continue  # no image of the split is valid; `_finish` reports why
         size = sum(path.stat().length for path in paths)
         template = templates[split]
         infos.append(
             tfds.core.SplitInfo(name=split, shard_lengths=lengths, num_bytes=size, filename_template=template)
         )
     if not infos:
-        raise UserError(f"no image can be used, of {sum(map(len, plan.splits.values()))} in the raw data")
+        raise UserError(f"none of the {sum(map(len, plan.splits.values()))} images in the raw data is valid")
     builder.info.set_splits(SplitDict(infos))
     builder.info.write_to_directory(work)
     _finish(work, plan)
@@ -161,16 +161,16 @@ def _by_processes(builder: ImagesBuilder, plan: Plan, strict: bool, num_workers:
 
 
 def _claim(work: epath.Path, plan: Plan) -> None:
-    """Makes the directory, or checks that it was begun with the same plan. Raises UserError."""
+    """Makes the directory, or checks that it belongs to the same plan. Raises UserError."""
     mark, fingerprint = work / MARK, plan.fingerprint()
     work.mkdir(parents=True, exist_ok=True)
     for path in work.iterdir():
-        if path.name.endswith(".tmp"):  # of a file that was not finished
+        if path.name.endswith(".tmp"):  # an unfinished file
             path.unlink()
     if not listed(work):
         write_text(mark, fingerprint)
     elif not mark.exists() or mark.read_text() != fingerprint:
-        raise UserError(f"{work} was begun with other raw data; delete it")
+        raise UserError(f"{work} was started with other raw data; delete it")
 
 
 def _template(builder: ImagesBuilder, folder: epath.Path, split: str) -> tfds.core.ShardedFileTemplate:
@@ -210,8 +210,8 @@ def _in_processes(shards: list[Shard], strict: bool, num_workers: int, bar: tqdm
             bar.update(future.result())
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError(
-            "a worker process was killed (out of memory?); repeat the command to continue, if need be with "
-            "fewer --num_workers"
+            "a worker process was killed (out of memory?); rerun the command to continue, with fewer "
+            "--num_workers if necessary"
         ) from error
     finally:
         workers.shutdown(cancel_futures=True)
@@ -221,7 +221,7 @@ def write_shard(path: str, images: list[PlannedImage], strict: bool) -> int:
     """Writes the records of one file and returns how many images were processed.
 
     Raises:
-        UserError: `strict` is set and an image cannot be used.
+        UserError: `strict` is set and an image is invalid.
     """
     features: Any = tfds.features.FeaturesDict(FEATURES)
     serializer = ExampleSerializer(features.get_serialized_info())
@@ -241,7 +241,7 @@ def write_shard(path: str, images: list[PlannedImage], strict: bool) -> int:
 
 
 def _finish(directory: epath.Path, plan: Plan) -> None:
-    """Reads the dataset back and indexes it; records which planned images it lacks, and why."""
+    """Reads the dataset back and writes its index; lists missing images and the reasons."""
     problems, written = plan.problems.left_out, splits_of(directory)
     for split, images in plan.splits.items():
         there = set(write_index(directory, split).image_ids) if split in written else set()
@@ -249,11 +249,11 @@ def _finish(directory: epath.Path, plan: Plan) -> None:
     write_sheet(directory)
     write_classes(directory, plan.classes)
     write_text(directory / NOTES, "".join(f"{note}\n" for note in plan.problems.notes))
-    write_text(directory / PROBLEMS, "".join(f"{problem}\n" for problem in problems))  # marks the end
+    write_text(directory / PROBLEMS, "".join(f"{problem}\n" for problem in problems))  # marks it as complete
 
 
 def write_sheet(directory: epath.Path) -> None:
-    """Draws some images of the first split with their texts; pixels outside the mask are grey."""
+    """Draws some images of the first split with their texts, grey outside the mask."""
     split = splits_of(directory)[0]
     index = read_index(directory, split)
     kind = "expressions" if index.counts["expressions"] else "captions"
@@ -282,11 +282,11 @@ def _explain(image: PlannedImage) -> str:
         image.example()
     except ValueError as error:
         return str(error)
-    return f"{image.path}: could be read now but not before; delete the dataset and prepare it again"
+    return f"{image.path} could not be read before, but can now; delete the dataset and prepare it again"
 
 
 def report(builder: ImagesBuilder, directory: epath.Path) -> None:
-    """Prints a dataset's counts beside the published ones, and what was left out."""
+    """Prints a dataset's counts, the comparison with published counts, and the entries left out."""
     name = "/".join(filter(None, (builder.name, builder.builder_config and builder.builder_config.name)))
     indices = {split: read_index(directory, split) for split in splits_of(directory)}
     published = PUBLISHED.get(name, {})
@@ -296,7 +296,7 @@ def report(builder: ImagesBuilder, directory: epath.Path) -> None:
     verdicts = {split: _compare(rows[split], counts) for split, counts in published.items()}
     if name in IN_PAPERS:
         rows |= {"all": _total(indices.values()), "all, in the paper": IN_PAPERS[name]}
-        verdicts |= {"all": "", "all, in the paper": "the paper's data, not all of which was released"}
+        verdicts |= {"all": "", "all, in the paper": "not all of the paper's data was released"}
     columns = [column for column in COUNTS if any(counts.get(column) for counts in rows.values())]
     table = Table(title=f"{directory}", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("split", *columns, "published"):
@@ -305,13 +305,13 @@ def report(builder: ImagesBuilder, directory: epath.Path) -> None:
         cells = (f"{counts[column]:,}" if column in counts else "" for column in columns)
         table.add_row(split, *cells, verdicts.get(split, "no figures"))
     console().print(table)
-    _print_lines(directory / NOTES, "kept", "items are unusual but kept")
+    _print_lines(directory / NOTES, "kept", "unusual items were kept")
     if not _print_lines(directory / PROBLEMS, "left out", "items were left out"):
         print("nothing was left out")
 
 
 def _print_lines(path: epath.Path, each: str, all_of_them: str) -> int:
-    """Prints the first lines of a file, which older datasets lack, and the number of lines; returns it."""
+    """Prints the first lines of a file, if there is one, and returns the number of lines."""
     lines = path.read_text().splitlines() if path.exists() else []
     for line in lines[:SHOWN]:
         print(f"{each}: {line}")
@@ -321,13 +321,13 @@ def _print_lines(path: epath.Path, each: str, all_of_them: str) -> int:
 
 
 def _total(indices: Iterable[Index]) -> dict[str, int]:
-    """Totals over splits, which must not share images."""
+    """Totals over splits without common images."""
     indices = list(indices)
     return {column: sum(index.counts[column] for index in indices) for column in COUNTS}
 
 
 def _compare(found: dict[str, int], published: dict[str, int]) -> str:
-    """ "exact match", or what is missing or in excess."""
+    """ "exact match", or the differences."""
     differences = {name: found[name] - count for name, count in published.items() if found[name] != count}
     lines = (f"{abs(n):,} {name} {'missing' if n < 0 else 'too many'}" for name, n in differences.items())
     return ", ".join(lines) or "exact match"

@@ -1,7 +1,7 @@
 """Reads prepared datasets: TFDS data sources over ArrayRecord files, without TensorFlow.
 
 A record is an image, but the tasks index expressions and captions. Each split therefore has an index file
-beside TFDS's files, with the number of expressions and captions in each record and the total counts.
+next to TFDS's files, with the number of expressions and captions in each record, and the total counts.
 """
 
 import collections
@@ -23,7 +23,7 @@ from genmask_jax.paths import listed, write_text
 
 COUNTS = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
 KINDS = ("expressions", "captions", "targets")
-"""What the index counts of each record."""
+"""Kinds of items that the index counts in each record."""
 
 CLASSES = "classes.json"
 
@@ -32,9 +32,9 @@ CLASSES = "classes.json"
 class Index:
     """Summary of a split.
 
-    image_ids: the image id of each record.
-    expressions, captions, targets: how many each record has.
-    counts: the total of each of COUNTS.
+    image_ids: image id of each record.
+    expressions, captions, targets: their number in each record.
+    counts: total for each of COUNTS.
     """
 
     image_ids: list[str]
@@ -45,7 +45,7 @@ class Index:
 
     @property
     def nothing(self) -> list[int]:
-        """1 for each record of an image that was annotated and shows no class, else 0."""
+        """1 for each record of an annotated image without any class, else 0."""
         pairs = zip(self.targets, self.expressions, strict=True)
         return [int(bool(targets) and not expressions) for targets, expressions in pairs]
 
@@ -78,7 +78,7 @@ def open_records(directory: epath.PathLike, split: str) -> Any:
 
 
 def open_dataset(directory: epath.PathLike) -> Any:
-    """The builder of a prepared dataset. Raises DamagedError when its files cannot be read."""
+    """The builder of a prepared dataset. Raises DamagedError if its files cannot be read."""
     with _reading(directory):
         return tfds.builder_from_directory(directory)
 
@@ -88,7 +88,7 @@ def _reading(directory: epath.PathLike) -> contextlib.AbstractContextManager[Non
 
 
 def write_index(directory: epath.PathLike, split: str) -> Index:
-    """Reads all records of a split back; writes and returns their index."""
+    """Reads all records of a split; writes and returns their index."""
     records = open_records(directory, split)
     columns: dict[str, list] = {name: [] for name in ("image_ids", *KINDS)}
     counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
@@ -115,28 +115,28 @@ def write_index(directory: epath.PathLike, split: str) -> Index:
 
 
 def read_index(directory: epath.PathLike, split: str) -> Index:
-    """Reads a split's index. Raises UserError when the split does not exist or was not finished."""
+    """Reads a split's index. Raises UserError if the split does not exist or is incomplete."""
     path = index_path(directory, split)
     try:
         columns = json.loads(path.read_text())
-        # Before images without any class were kept, those with expressions had all the targets.
+        # Older indices have no "targets": every image with expressions then had as many targets.
         return Index(**{"targets": columns["expressions"], **columns})
     except FileNotFoundError:
         files = (p.name for p in listed(epath.Path(directory), ".json"))
         there = [name[len("index_") : -len(".json")] for name in files if name.startswith("index_")]
-        known = f"there are {', '.join(sorted(there))}" if there else "prepare it with launch/prepare_data.py"
+        known = f"splits: {', '.join(sorted(there))}" if there else "prepare it with launch/prepare_data.py"
         raise UserError(f"{directory}: there is no split {split!r}; {known}") from None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); delete {directory} and prepare it again") from error
 
 
 def write_classes(directory: epath.PathLike, classes: tuple[str, ...]) -> None:
-    """Writes which expressions each mean all pixels of a class."""
+    """Writes the expressions that refer to all pixels of a class."""
     write_text(epath.Path(directory) / CLASSES, json.dumps(classes, ensure_ascii=False))
 
 
 def read_classes(directory: epath.PathLike) -> tuple[str, ...]:
-    """Reads the same; () for datasets without classes, and for those of before there was such a file."""
+    """Reads the classes; () for datasets without classes, and for older ones without this file."""
     path = epath.Path(directory) / CLASSES
     with _reading(directory):
         return tuple(json.loads(path.read_text())) if path.exists() else ()
@@ -155,16 +155,16 @@ def open_split(directory: str, split: str) -> Split:
 
 
 def find(root: epath.PathLike, name: str, split: str | None = None) -> str:
-    """The directory of a dataset under the --out of prepare_data.py.
+    """The directory of a dataset in the --out of prepare_data.py.
 
     Args:
-        root: that directory, or one below it.
-        name: such as "reasonseg" or, if it is split in several ways, "refcoco:unc"; the way may be left out
-            if only one is prepared. "" for whatever is there.
-        split: if there are several datasets, a split that it must have.
+        root: this directory, or one below it.
+        name: name of the dataset, such as "reasonseg", or "refcoco:unc" if it is split in several ways;
+            ":unc" may be left out if only one way is prepared. "" for the only dataset in `root`.
+        split: a split that the dataset must have, to choose from several datasets.
 
     Raises:
-        UserError: there is none, or more than one.
+        UserError: there is no such dataset, or several.
     """
     folder = epath.Path(root) / name.replace(":", "/")
     found: list[epath.Path] = []
@@ -174,11 +174,11 @@ def find(root: epath.PathLike, name: str, split: str | None = None) -> str:
         level = [p for path in level if path.is_dir() and path not in found for p in sorted(path.iterdir())]
     found = [path for path in found if not path.name.endswith(".incomplete")]
     if not found:
-        raise UserError(f"{folder}: no dataset is prepared there; make it with launch/prepare_data.py")
+        raise UserError(f"{folder} has no prepared dataset; make it with launch/prepare_data.py")
     if len(found) > 1 and split:
         found = [path for path in found if index_path(path, split).exists()] or found
     if len(found) > 1:
-        raise UserError(f"{folder} holds several datasets; name one: {', '.join(map(str, found))}")
+        raise UserError(f"{folder} has several datasets; give one of {', '.join(map(str, found))}")
     return str(found[0])
 
 
@@ -191,9 +191,11 @@ def decode_image(record: Mapping[str, Any]) -> np.ndarray:
 class Asked:
     """An expression of a record.
 
-    target: the number of its target in the record.
-    mask: mask of the referred object, uint8 [H, W], of 0, 1 and 255 (ignored).
-    no_target: whether it refers to nothing in the image.
+    id: unique in the split.
+    text: the expression.
+    target: index of its target in the record.
+    mask: mask of the target, uint8 [H, W]: 1, 0, and 255 at ignored pixels.
+    no_target: whether the expression refers to nothing in the image.
     """
 
     id: str
@@ -204,17 +206,17 @@ class Asked:
 
 
 class Items:
-    """Expressions, captions or images of a split; each is a record and a number in it.
+    """Expressions, captions or images of a split; an item is (record, index in the record).
 
     Args:
         directory: the dataset's directory.
         split: name of the split.
-        kind: "expressions"; "captions"; "targets", of which the first of each image gives all images with
-            annotations; or "nothing", the images that were annotated and show no class.
-        without: ids of images whose items are left out.
+        kind: "expressions", "captions", "targets" (with `first_only`, all annotated images), or "nothing"
+            (the annotated images without any class).
+        without: ids of images that are excluded.
         first_only: only the first item of each image.
-        shuffled: in a fixed random order, so that the first items are of many images; otherwise in the order
-            of the records.
+        shuffled: in a fixed random order, so that the first items come from many images; otherwise in the
+            order of the records.
 
     Raises:
         UserError: see `read_index`.
@@ -252,7 +254,7 @@ class Items:
 
 
 def read_expression(record: Mapping[str, Any], number: int) -> Asked:
-    """The `number`-th expression of a record."""
+    """The expression `number` of a record."""
     said = record["expressions"]
     target = int(said["target"][number])
     return Asked(
@@ -265,11 +267,11 @@ def read_expression(record: Mapping[str, Any], number: int) -> Asked:
 
 
 def read_id(record: Mapping[str, Any], number: int) -> str:
-    """The id of a record's `number`-th expression."""
+    """The id of the expression `number` of a record."""
     return record["expressions"]["id"][number].decode()
 
 
 def read_mask(record: Mapping[str, Any], target: int) -> np.ndarray:
-    """The mask of a record's target, uint8 [H, W], of 0, 1 and 255."""
+    """The mask of a record's target, uint8 [H, W]: 1, 0, and 255 at ignored pixels."""
     counts, ignored = (record["targets"][name][target].decode() for name in ("counts", "ignored"))
     return masks.with_ignored(counts, ignored, (int(record["height"]), int(record["width"])))

@@ -1,6 +1,7 @@
-"""Prepared datasets as sources of examples: images stretched to the model's square, and their masks.
+"""Prepared datasets as sources of examples.
 
-Masks are stretched with the image for training, and keep their own resolution for scoring.
+Images are stretched to the model's square. Masks are stretched with them for training, and keep their own
+resolution for scoring.
 """
 
 import functools
@@ -23,16 +24,16 @@ from genmask_jax.images import to_model_size
 
 
 class AskedExample(SegmentExample):
-    """An expression with its whole mask, and all that its record says of it."""
+    """An expression with its mask at the image's own size, and its record's `asked`."""
 
     asked: records.Asked
 
 
 class _Expressions:
-    """Expressions of a prepared dataset, with what does not need the model's square."""
+    """Expressions of a prepared dataset."""
 
     def __init__(self, items: records.Items, size: int, template: str = "{}"):
-        """`items`: expressions; `size`: side of the images, pixels; `template`: how a class is asked for."""
+        """`items`: expressions; `size`: side of the images, pixels; `template`: text for a class."""
         self.items, self.size, self.template = items, size, template
         self.classes = records.read_classes(items.directory)
 
@@ -65,7 +66,7 @@ class PreparedSegment(_Expressions):
         return {"image": self._image(record), "mask": mask, "text": self._asked(asked.text), "id": asked.id}
 
     def whole(self, index: int) -> WholeExample:
-        """The example at its image's own size, with its class as annotated."""
+        """The example at the image's own size, with the class as annotated."""
         record, number = self.items[index]
         asked = records.read_expression(record, number)
         shown = {text.decode() for text in record["expressions"]["text"]}
@@ -81,7 +82,7 @@ class PreparedSegment(_Expressions):
 
     @functools.cached_property
     def nothing(self) -> "PreparedNothing | tuple[()]":
-        """The images of the split that show no class, if the dataset has classes."""
+        """Images of the split without any class; () if the dataset has no classes."""
         return PreparedNothing(self.items.directory, self.items.split) if self.classes else ()
 
 
@@ -111,7 +112,7 @@ class PreparedNothing:
 
 
 class PreparedAsked(_Expressions):
-    """Expressions for a benchmark, with whole masks as they were annotated: 255 where a pixel is ignored."""
+    """Expressions for a benchmark, with masks at the image's own size; 255 at ignored pixels."""
 
     def __getitem__(self, index: int) -> AskedExample:
         record, number = self.items[index]
@@ -121,9 +122,9 @@ class PreparedAsked(_Expressions):
 
 
 class PreparedScored(_Expressions):
-    """Expressions for validation, with whole masks and the image's other objects.
+    """Expressions for validation, with masks at the image's own size and the image's other objects.
 
-    Groups are "one object", "several objects" and "no object"; a class is a group of its own.
+    Groups are "one object", "several objects" and "no object"; each class is a group.
     """
 
     def __getitem__(self, index: int) -> ScoredExample:
@@ -145,20 +146,20 @@ class PreparedScored(_Expressions):
         }
 
     def _another(self, record: Any, target: int) -> records.Asked | None:
-        """The first expression that refers to something else in the image."""
+        """The first expression with another target in the image."""
         others = (i for i, t in enumerate(record["expressions"]["target"]) if int(t) != target)
         number = next(others, None)
         return None if number is None else records.read_expression(record, number)
 
 
 class PreparedLabelMaps:
-    """Whole images with the class of each pixel, for a dataset whose `classes` are known.
+    """Images at their own size with the class of each pixel, for a dataset of classes.
 
-    An image that was annotated and shows no class is one of them.
+    Annotated images without any class are included.
     """
 
     def __init__(self, items: records.Items, size: int, template: str):
-        """`items`: one target per image; `size`: see `PreparedSegment`; `template`: see there."""
+        """`items`: one target per image; `size` and `template`: see `PreparedSegment`."""
         self.items, self.size = items, size
         self.classes = records.read_classes(items.directory)
         self.phrases = [template.format(name) for name in self.classes]
@@ -174,7 +175,7 @@ class PreparedLabelMaps:
         for number, text in enumerate(record["expressions"]["text"]):
             if text.decode() in self.classes:
                 drawn[text.decode()] = records.read_expression(record, number).mask
-        # Where classes overlap, the one with the smaller area lies on top.
+        # If classes overlap, the one with the smaller area is on top.
         for name in sorted(drawn, key=lambda name: -np.count_nonzero(drawn[name] == 1)):
             labels[drawn[name] == 1] = self.classes.index(name)
             labels[drawn[name] == IGNORE] = IGNORED_PIXEL
@@ -202,7 +203,7 @@ class PreparedGenerate:
         return {**example, "image": to_model_size(example["image"], self.size)}
 
     def whole(self, index: int) -> GenerateExample:
-        """The example at its image's own size."""
+        """The example at the image's own size."""
         record, number = self.items[index]
         return {
             "image": records.decode_image(record),
@@ -215,7 +216,7 @@ class PreparedGenerate:
 
 
 class PreparedClassPrompts(PreparedGenerate):
-    """Images without captions, each with a prompt that lists its classes; `items` has one per image."""
+    """Images without captions, each with a prompt that lists its classes; `items` has one item per image."""
 
     def _prompt(self, record: Any, number: int) -> str:
         classes = records.read_classes(self.items.directory)

@@ -28,7 +28,7 @@ def textured(rng: np.random.Generator, size: int, greys: tuple[int, int]) -> np.
 
 
 def plain(rng: np.random.Generator, size: int) -> np.ndarray:
-    """One colour: a grey (a third of them black or white), a pale colour, or any colour, a third each."""
+    """One colour: a third each are greys (a third of these black or white), pale colours, and any colours."""
     sort = rng.integers(3)
     if sort == 0:
         colour = np.full(3, rng.uniform(-75, 330))

@@ -1,7 +1,8 @@
-"""Scenes as a user of Pillow draws them, to score on: other code, colours, sizes and edges than in training.
+"""Scenes for evaluation as a user of Pillow draws them: with other code, colours, sizes and edges.
 
-Three shapes of different kinds and colours, under Pillow's names, on a plain background; 200 to 800 pixels,
-square or 4 : 3. Kinds and colours are those of ReferShapes' first version, so that its models can be scored.
+Three shapes of different kinds and colours, in Pillow's named colours, on a plain background; 200 to 800
+pixels, square or 4 : 3. Kinds and colours are those of muted scenes, so that all models of ReferShapes can be
+scored.
 """
 
 import math
@@ -21,7 +22,7 @@ BACKGROUNDS = {
 LIGHT = ("light grey", "white", "cream", "sky")
 LENGTH = 1024
 FINER = 4
-"""Shapes are drawn at this many times the size, and reduced."""
+"""Shapes are drawn this many times larger, and reduced."""
 CONTRAST = 80.0
 """Least distance of a shape's colour from the background, in RGB."""
 
@@ -55,12 +56,12 @@ def _turned(point: tuple[float, float], angle: float) -> tuple[float, float]:
 
 
 class HandDrawn:
-    """The split `hand_drawn`: expressions, for absent objects too, give a kind, a colour, or both."""
+    """The split `hand_drawn`: expressions, also those for absent objects, name a kind, a colour, or both."""
 
     style = MUTED
 
     def __init__(self, size: int, seed: int = 0):
-        """`size`: side of the square that images are stretched to; masks keep the image's own size."""
+        """`size`: side of the square to which images are stretched; masks keep the image's own size."""
         self.size, self.seed = size, seed
 
     def __len__(self) -> int:
@@ -123,7 +124,7 @@ def _phrase(said: str, colour: str, kind: str) -> str:
 def _free_place(
     rng: np.random.Generator, size: tuple[int, int], taken: list[tuple[tuple[float, float], float]]
 ) -> tuple[float, tuple[float, float]]:
-    """A radius and a centre (x, y) that keep clear of the border and of what is drawn."""
+    """A radius and a centre (x, y) away from the border and from other shapes."""
     while True:
         radius = min(size) * rng.uniform(0.1, 0.2)
         x, y = (float(rng.uniform(1.05 * radius, side - 1.05 * radius)) for side in size)

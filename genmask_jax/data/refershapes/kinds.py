@@ -1,4 +1,4 @@
-"""The kinds of shapes of ReferShapes, as signed distances, and the share of each pixel that one covers."""
+"""ReferShapes' kinds of shapes as signed distances, and their coverage of pixels."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ KINDS = ("circle", "square", "triangle", "star", "diamond", "cross", "heart", "r
 
 
 def distance(kind: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndarray:
-    """Signed distance to a shape around the origin, negative inside; in pixels near the edge."""
+    """Signed distance to a shape around the origin, negative inside; exact in pixels only near the edge."""
     if kind == "circle":
         return np.hypot(x, y) - 0.92 * radius
     if kind == "ring":
@@ -42,7 +42,7 @@ Box = tuple[slice, slice]
 def around(
     kind: str, centre: tuple[float, float], radius: float, angle: float, size: int
 ) -> tuple[Box, np.ndarray]:
-    """(rows, columns) of a shape's bounding box, and the signed distances of its pixels, float32."""
+    """(rows, columns) of a shape's bounding box, and the signed distances of the pixels in it, float32."""
     (x0, y0), reach = centre, int(np.ceil(radius)) + 2
     columns = slice(max(0, int(x0) - reach), min(size, int(x0) + reach + 1))
     rows = slice(max(0, int(y0) - reach), min(size, int(y0) + reach + 1))
@@ -55,7 +55,7 @@ def around(
 def coverage(
     kind: str, centre: tuple[float, float], radius: float, angle: float, size: int
 ) -> tuple[Box, np.ndarray]:
-    """Share of each pixel that a shape covers, in its bounding box.
+    """The share of each pixel that a shape covers, in its bounding box.
 
     Returns:
         (rows, columns) slices of the image and float32 coverage in [0, 1] there.

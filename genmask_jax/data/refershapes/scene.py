@@ -10,20 +10,20 @@ from genmask_jax.data.refershapes.kinds import around, coverage
 from genmask_jax.data.refershapes.styles import LARGE_ABOVE, PURE, SMALL_BELOW, Style
 
 SIZES: dict[str, tuple[float, float]] = {"small": (0.14, 0.16), "large": (0.215, 0.245)}
-"""Radius of the circumscribed circle in muted scenes, as a range of shares of the image's side."""
+"""Ranges of the circumscribed circle's radius in muted scenes, as shares of the image's side."""
 RADII = (0.1, 0.27)
-"""The same in varied scenes."""
+"""Range of the radius in varied scenes."""
 CONTRAST = 95.0
 """Least distance in RGB of a shape's colour from the background around it, in varied scenes."""
 OUTLINED, SHADOWED = 0.15, 0.15
-"""Shares of the shapes of varied scenes that have an outline of a darker shade, or a shadow."""
+"""Shares of shapes with a darker outline, and with a shadow, in varied scenes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """One object: attributes by name, centre (x, y) and radius in pixels, angle in radians, RGB.
+    """An object: names of its attributes, centre (x, y) and radius in pixels, angle in radians, RGB.
 
-    size: "small", "large", or "" in between.
+    size: "small", "large", or "" between them.
     outline: width of its outline in pixels, 0 for none.
     shadow: offset (x, y) of its shadow in pixels, (0, 0) for none.
     """
@@ -41,9 +41,12 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """An image uint8 [S, S, 3], its shapes, and the visible part of each, bool [N, S, S].
+    """A scene of N shapes.
 
-    `areas` int [N] counts the pixels of each shape, hidden ones included.
+    image: uint8 [S, S, 3].
+    shapes: the shapes, from back to front.
+    masks: bool [N, S, S], the visible parts.
+    areas: int [N], pixels of each shape, including hidden ones.
     """
 
     image: np.ndarray
@@ -88,7 +91,7 @@ def _place_varied(
         colours = _visible_on(background[_square(centre, radius, size)], style)
         colour = colours[rng.integers(len(colours))]
         name = "small" if share < SMALL_BELOW else "large" if share > LARGE_ABOVE else ""
-        outlined = rng.random() < OUTLINED and kind != "ring"  # which is too thin for one
+        outlined = rng.random() < OUTLINED and kind != "ring"  # too thin for an outline
         outline = radius * rng.uniform(0.06, 0.1) if outlined else 0.0
         shadow = radius * rng.uniform(0.1, 0.25, 2) if rng.random() < SHADOWED else np.zeros(2)
         pure = purity * rng.random()
@@ -123,7 +126,7 @@ def _square(centre: tuple[float, float], radius: float, size: int) -> tuple[slic
 
 
 def _visible_on(background: np.ndarray, style: Style) -> list[str]:
-    """The colours that stand out from all of a background; the one that does so most if none does."""
+    """The colours with enough contrast to a background; the one with the most if there are none."""
     pixels = background.reshape(-1, 3)
     apart = {name: np.linalg.norm(pixels - rgb, axis=1).min() for name, rgb in style.colours.items()}
     visible = [name for name, distance in apart.items() if distance >= CONTRAST]
@@ -131,9 +134,9 @@ def _visible_on(background: np.ndarray, style: Style) -> list[str]:
 
 
 def draw_scene(rng: np.random.Generator, count: int, size: int, style: Style, purity: float = 0.0) -> Scene:
-    """Draws at most `count` shapes (fewer when they do not fit), later ones over earlier ones.
+    """Draws at most `count` shapes (fewer if they do not fit); later ones cover earlier ones.
 
-    In varied scenes, the colours lie between those of the style and, with `purity` 1, those of PURE.
+    `purity`: in varied scenes, how far colours may move from those of the style (0) to those of PURE (1).
     """
     if style.varied:
         even = rng.random() < 0.5
@@ -155,7 +158,7 @@ def draw_scene(rng: np.random.Generator, count: int, size: int, style: Style, pu
 
 
 def _paint(image: np.ndarray, shape: Shape) -> tuple[tuple[slice, slice], np.ndarray]:
-    """Draws a shape, with its shadow and its outline; returns its box and the pixels that it covers."""
+    """Draws a shape with its shadow and outline; returns its box and the covered pixels."""
     size = len(image)
     if any(shape.shadow):
         x, y = shape.centre[0] + shape.shadow[0], shape.centre[1] + shape.shadow[1]

@@ -1,10 +1,9 @@
-"""ReferShapes: the built-in dataset, drawn on the fly. No download, no files.
+"""ReferShapes: the built-in dataset of generated scenes. It needs no download and no files.
 
-A scene holds a few shapes on a background, in one of two styles (`styles.py`). A referring expression gives
-some of an object's size, colour, kind and place. It is only used when it singles out exactly one object:
-either no other object shares the attributes, or the place is extreme, by a clear margin, among the objects
-that share them. Splits differ in their random seeds. Every scene also has an expression for an object that
-it lacks.
+A scene has a few shapes on a background, in one of two styles (`styles.py`). A referring expression names
+some of an object's size, colour, kind and place. It is used only if it refers to exactly one object: either
+no other object has the attributes, or the object's place is extreme, by a clear margin, among those that have
+them. Splits differ in their random seeds. Every scene also has an expression for an absent object.
 """
 
 from typing import NamedTuple
@@ -19,15 +18,15 @@ from genmask_jax.errors import UserError
 
 MIN_VISIBLE = 0.85
 WITHOUT_COLOUR = {"train": 0.5}
-"""By split, how many expressions avoid the colour. It singles out most objects by itself: a model learns it
-first, and a kind of shape is then seldom needed."""
+"""Share of expressions that avoid the colour, by split. The colour alone identifies most objects, so models
+learn it first and seldom need the kind of shape."""
 SPLITS = {"train": 1_000_000, "val": 4096, "test": 4096}
 ABSENT = 2
 """In the seeds of expressions for absent objects, where scenes have their `task`."""
 
 
 class Composition(NamedTuple):
-    """A scene, the indices of two of its shapes, an expression for each, and the first one's group."""
+    """A scene, the indices of two of its shapes, their expressions, and the group of the first expression."""
 
     scene: Scene
     target: int
@@ -38,14 +37,14 @@ class Composition(NamedTuple):
 
 
 class _Shapes:
-    """What both tasks share: the length, the index check and the random generator of each example."""
+    """Shared by both tasks: the length, the index check and the random generator of each example."""
 
     task = 0
 
     def __init__(self, split: str, size: int, seed: int = 0, style: Style = MUTED):
         """`split`: train, val or test; `size`: side of the images, pixels. Raises UserError."""
         if split not in SPLITS:
-            raise UserError(f"refershapes: no split {split!r}; there are {', '.join(SPLITS)}")
+            raise UserError(f"refershapes: no split {split!r}; splits: {', '.join(SPLITS)}")
         self.split, self.size, self.seed, self.style = split, size, seed, style
 
     def __len__(self) -> int:
@@ -58,10 +57,10 @@ class _Shapes:
 
 
 class ReferShapesSegment(_Shapes):
-    """Scenes of 2-5 shapes with an expression and the mask of the one shape that it refers to."""
+    """Scenes of 2-5 shapes with an expression and the mask of its shape."""
 
     def compose(self, index: int) -> Composition:
-        """The scene behind an example, with two of its shapes and an expression for each."""
+        """The scene of an example, with two of its shapes and an expression for each."""
         rng = self._rng(index)
         while True:
             scene = draw_scene(rng, int(rng.integers(2, 6)), self.size, self.style, purity=1.0)
@@ -77,7 +76,7 @@ class ReferShapesSegment(_Shapes):
             return Composition(scene, target, other, *texts, said[0].group)
 
     def whole(self, index: int) -> WholeExample:
-        """An example before it is varied, with an expression that refers to nothing in it (`absent`)."""
+        """An example before augmentation; `absent` has an expression that refers to nothing in it."""
         made = self.compose(index)
         none = self._absent(made.scene, np.random.default_rng((index, self.seed)))
         return {
@@ -113,7 +112,7 @@ class ReferShapesSegment(_Shapes):
 
 
 class ReferShapesGenerate(_Shapes):
-    """One shape with a prompt such as "a red star", or two or three with a prompt that lists them all."""
+    """One shape with a prompt such as "a red star", or two or three shapes with a prompt that lists them."""
 
     task = 1
 

@@ -1,4 +1,4 @@
-"""What scenes of ReferShapes look like: the muted scenes of its first version, and varied ones."""
+"""Styles of ReferShapes' scenes: muted and varied."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -21,22 +21,23 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "black": (15, 15, 15),
 }
 PURE = {name: np.array(ImageColor.getrgb(name), float) for name in COLOURS}
-"""The colours that drawing programs have under these names."""
+"""The colours of these names in drawing programs."""
 SMALL_BELOW, LARGE_ABOVE = 0.15, 0.215
-"""Radii, as shares of the side, of what is small or large without comparison."""
+"""Radii, as shares of the side, below and above which a shape alone is small or large."""
 SMALLER = 1.3
-"""Among several objects, small and large ones differ by this factor or more."""
+"""Least ratio of radii between large and small shapes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """What scenes of a split have.
+    """The style of scenes.
 
-    kinds, colours: of shapes; colours by name, RGB.
-    turns: the most that a shape of each kind is turned, in radians, either way.
+    kinds: kinds of shapes.
+    colours: colours of shapes by name, RGB.
+    turns: largest rotation of each kind in either direction, radians.
     areas: smallest and largest share of the image that a shape covers.
-    middle_radius: between small and large shapes, as a share of the side.
-    varied: whether there are plain and light backgrounds, sizes from a range, outlines and shadows.
+    middle_radius: radius between small and large shapes, as a share of the side.
+    varied: whether there are plain and light backgrounds, continuous sizes, outlines and shadows.
     """
 
     kinds: tuple[str, ...]
@@ -69,6 +70,6 @@ VARIED = Style(
     middle_radius=(SMALL_BELOW + LARGE_ABOVE) / 2,
     varied=True,
 )
-"""Plain backgrounds from black to white beside the textured ones, any size, turned shapes."""
+"""Plain backgrounds from black to white and textured ones, any size, rotated shapes."""
 
 STYLES = {"muted": MUTED, "varied": VARIED}

@@ -1,4 +1,4 @@
-"""Referring expressions that single out exactly one shape."""
+"""Referring expressions for exactly one shape."""
 
 import dataclasses
 import itertools
@@ -15,16 +15,16 @@ PLACES: dict[str, tuple[int, int]] = {
     "at the top": (1, -1),
     "at the bottom": (1, 1),
 }
-"""Axis (0 across, 1 down) and direction in which the object is furthest among those that match."""
+"""Axis (0 across, 1 down) and direction in which the object is furthest among the matching ones."""
 
 
 PLACE_MARGIN = 0.12
-"""How much further than the next object it has to be, as a share of the side."""
+"""Least distance to the next object along the axis, as a share of the side."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """The attributes that an expression gives of an object; None if it does not."""
+    """The attributes in an expression; None for those that it does not name."""
 
     size: str | None = None
     colour: str | None = None
@@ -33,11 +33,11 @@ class Expression:
 
     @property
     def group(self) -> str:
-        """Which attributes are given, such as "colour+kind"."""
+        """The named attributes, such as "colour+kind"."""
         return "+".join(name for name, value in dataclasses.asdict(self).items() if value)
 
     def phrase(self, noun: str = "object") -> str:
-        """ "the small red star on the left"; `noun` is used if no kind is given."""
+        """ "the small red star on the left"; `noun` is used without a kind."""
         words = ("the", self.size, self.colour, self.kind or noun, self.place)
         return " ".join(word for word in words if word)
 
@@ -50,10 +50,10 @@ def _furthest(fits: list[int], place: str, shapes: tuple[Shape, ...], size: int)
 
 
 def sizes_among(fits: list[int], shapes: tuple[Shape, ...], style: Style) -> dict[int, str]:
-    """The size by which each of some shapes is told from the others; "" where size does not tell them apart.
+    """The size ("small" or "large") of each of some shapes among them; "" if it is not clear.
 
-    In muted scenes, a shape is small or large by itself. In varied ones, it is by comparison: the widest gap
-    between the radii separates the small from the large, if it is wide enough.
+    In muted scenes, each shape is small or large. In varied scenes, the widest gap between the radii
+    separates small shapes from large ones, if it is wide enough.
     """
     if not style.varied or len(fits) == 1:
         return {i: shapes[i].size for i in fits}
@@ -67,7 +67,7 @@ def sizes_among(fits: list[int], shapes: tuple[Shape, ...], style: Style) -> dic
 
 
 def expressions_for(target: int, shapes: tuple[Shape, ...], size: int, style: Style) -> tuple[list, list]:
-    """All expressions that single out one shape: those without and those with a place."""
+    """All expressions that refer to exactly one shape: those without and those with a place."""
     shape = shapes[target]
     plain, placed = [], []
     for keep in itertools.product((False, True), repeat=3):
@@ -120,9 +120,9 @@ def say(
     style: Style,
     without_colour: float = 0.0,
 ) -> Expression | None:
-    """Draws an expression that singles out one shape; None if there is none.
+    """Draws an expression that refers to exactly one shape; None if there is none.
 
-    `without_colour` is the probability of drawing from those that do not give the colour, if there are any.
+    `without_colour`: probability of using only expressions without a colour, if there are any.
     """
     plain, placed = expressions_for(target, shapes, size, style)
     if without_colour and rng.random() < without_colour:

@@ -1,6 +1,6 @@
-"""Manual choices, made by looking at all images of the packages: which to leave out, and some names."""
+"""Manual choices for the images of the packages: which to leave out, and some names."""
 
-# Stamps that are drawings, not a single object, or copies of another stamp; patterns of folder/name.
+# Stamps that are drawings, show several objects, or are copies of another stamp; patterns of folder/name.
 DRAWINGS = """
 symbols/* */cartoon/* *_mirror *_flip animals/insects/bee animals/mammals/hedgehog clothes/* food/pizza
 medical/tooth military/final-roll-call naturalforces/* people/body_parts/* seasonal/christmas/Santa
@@ -10,8 +10,8 @@ town/monuments/inukshuk-outline vehicles/emergency/sedan_police
 """
 
 
-# Wallpapers that cannot be backgrounds; patterns of folder/name. First those that are not photographs, then
-# those of flowers and animals (which objects are named after), then those of some other object ("the red
+# Wallpapers that are not used as backgrounds; patterns of folder/name. First those that are not photographs,
+# then those of flowers and animals (objects have the same names), then those of another object ("the red
 # thing" could refer to it).
 NO_BACKGROUNDS = """
 abstract/* desktop/* */umang_by_* */Fossa_by_* */Painting-Colors_by_* images/Autumn images/Flow
@@ -23,7 +23,7 @@ images/EveningGlow
 """
 
 
-# File name=noun phrase, where neither the description nor the file name gives a good one.
+# File name=noun phrase, if neither the description nor the file name gives a good one.
 _NAMES = """
 bluegroper=blue groper,lionfish=lionfish,gnu-baby=baby gnu,gnu-baby-stand=baby gnu,sheep_lamb=lamb,hen=hen
 edward_bear=teddy bear,mountaingoat=mountain goat,avocado=avocado,cherimoya=cherimoya,grannysmith=rag doll

@@ -11,14 +11,14 @@ from PIL import Image
 HUES = {
     "red": 0, "orange": 28, "yellow": 54, "green": 110, "teal": 168, "blue": 218, "purple": 280, "pink": 330
 }  # fmt: skip
-"""Hues in degrees; a pixel gets the name of the nearest hue."""
+"""Hues in degrees; a pixel has the name of the nearest hue."""
 
 
 DOMINANT = 0.55
 
 
 def read_descriptions(path: pathlib.Path) -> dict[str, str]:
-    """Maps language codes to descriptions; English is the first line, the others read `de.utf8=...`."""
+    """Descriptions by language code. The first line is English, the others have the form `de.utf8=...`."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
     found = {"en": lines[0].strip()} if lines else {}
     for line in lines[1:]:
@@ -45,9 +45,9 @@ def from_file_name(stem: str) -> str:
 
 
 def colours(cut: Image.Image) -> tuple[str | None, dict[str, float]]:
-    """The dominant colour of an object, if there is one, and all colours with a share of at least 0.1.
+    """The dominant colour of an object or None, and all colours with a share of at least 0.1.
 
-    Teal and grey are counted, so that they do not count as blue, green or white, but are never dominant.
+    Teal and grey are counted, so that they are not taken for blue, green or white, but are never dominant.
     """
     small = np.asarray(cut.resize((32, 32)))
     words = [_pixel_colour(*pixel) for pixel in small[small[..., 3] > 127][:, :3] / 255]
@@ -70,5 +70,5 @@ def _pixel_colour(red: float, green: float, blue: float) -> str:
 
 
 def is_seen(name: str) -> bool:
-    """Whether training may use the object: about nine in ten; by last word, so all penguins are alike."""
+    """Whether training uses the object (about nine in ten); the same for all names with its last word."""
     return hashlib.sha256(name.split()[-1].encode()).digest()[2] % 10 != 0

@@ -1,4 +1,4 @@
-"""Finds, fetches and unpacks the Debian packages that Stamps is made from."""
+"""Finds, downloads and unpacks the Debian packages of Stamps."""
 
 import pathlib
 import shutil
@@ -18,11 +18,11 @@ PACKAGES = {
     "lomiri-wallpapers-16.04": "CC-BY-4.0, CC-BY-SA-4.0, CC0-1.0",
     "lomiri-wallpapers-20.04": "CC-BY-SA-3.0",
 }
-"""The packages, each with the licence of files that its copyright file does not list separately."""
+"""The packages, each with the licence of files that are not listed separately in its copyright file."""
 
 
 def find_packages(raw: pathlib.Path, unpacked: pathlib.Path) -> dict[str, list[pathlib.Path]]:
-    """The files of each package: as installed, else unpacked from a .deb in `raw` (fetched if missing).
+    """The files of each package: installed, or unpacked from a .deb in `raw`, which is downloaded if missing.
 
     Raises:
         UserError: a Debian tool, the network or a package is missing, or a file is damaged.
@@ -33,17 +33,17 @@ def find_packages(raw: pathlib.Path, unpacked: pathlib.Path) -> dict[str, list[p
     tools = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
     if ("dpkg-deb" in tools and wanted) or ("apt-get" in tools and missing):
         raise UserError(
-            f"stamps: this machine has no {'/'.join(tools)}; copy the .deb files named {', '.join(wanted)} "
-            f"into --raw={raw} and install dpkg-deb, or copy a directory that was prepared on Debian"
+            f"stamps: this machine has no {'/'.join(tools)}; install dpkg-deb and copy the .deb files of "
+            f"{', '.join(wanted)} to --raw={raw}, or copy a directory that was prepared on Debian"
         )
     for name in tqdm(missing, desc="fetching packages", unit="package", disable=not missing):
         raw.mkdir(parents=True, exist_ok=True)
-        complaint = f"apt-get cannot fetch {name}; run apt-get update, or put its .deb into --raw={raw}"
+        complaint = f"apt-get cannot download {name}; run apt-get update, or copy its .deb to --raw={raw}"
         _call(["apt-get", "download", name], raw, complaint)
     for name in tqdm(wanted, desc="unpacking", unit="package", disable=not wanted):
         deb, place = sorted(raw.glob(f"{name}_*.deb"))[-1], unpacked / name
         place.mkdir(parents=True)
-        complaint = f"{deb} cannot be unpacked; delete it and run again"
+        complaint = f"{deb} cannot be unpacked; delete it and rerun the command"
         _call(["dpkg-deb", "-x", str(deb), str(place)], raw, complaint)
         files[name] = sorted(path for path in place.rglob("*") if path.is_file())
     return files

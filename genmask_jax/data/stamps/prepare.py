@@ -1,7 +1,7 @@
 """Makes the Stamps dataset: photographic cut-outs with exact mattes, and photographs as backgrounds.
 
-Both come from public Debian packages; none of their files are part of this project. A prepared directory
-holds objects/*.png (RGBA), backgrounds/*.jpg, index.json and LICENSES.txt.
+Both come from public Debian packages and are not part of this project. A prepared directory has objects/*.png
+(RGBA), backgrounds/*.jpg, index.json and LICENSES.txt.
 """
 
 import fnmatch
@@ -27,28 +27,26 @@ SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 
 def prepare(out: pathlib.Path, raw: pathlib.Path | None) -> dict[str, Any]:
-    """Finds or fetches the packages and writes the dataset; prints counts, skipped files and licences.
+    """Finds or downloads the packages and writes the dataset; prints counts, skipped files and licences.
 
     Args:
-        out: the directory to make; one that is already complete is left as it is.
-        raw: where .deb files are looked for or downloaded to; OUT/packages when None.
+        out: directory to make; a complete one is kept.
+        raw: folder of .deb files, and of downloads; OUT/packages if None.
 
     Returns:
         The index: `objects` and `backgrounds`, each a list of entries.
 
     Raises:
-        UserError: Debian's tools are missing, a package cannot be fetched, or `out` holds something else.
+        UserError: Debian's tools are missing, a package cannot be downloaded, or `out` has other content.
     """
     out = out.resolve()
     if (out / "index.json").exists():
         print(f"{out} is already prepared; nothing done (delete it to make it again)")
         return json.loads((out / "index.json").read_text(encoding="utf-8"))
     if out.exists() and (not out.is_dir() or {path.name for path in out.iterdir()} - {"packages"}):
-        raise UserError(
-            f"--out={out} holds something other than a complete Stamps dataset; give a new directory"
-        )
+        raise UserError(f"--out={out} is not a complete Stamps dataset; give a new directory")
     out.parent.mkdir(parents=True, exist_ok=True)
-    # Made in a temporary directory and renamed at the end: an interrupted run leaves nothing half done.
+    # Made in a temporary directory and renamed at the end: an interrupted run leaves no incomplete dataset.
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as aside:
         files = find_packages((raw or out / "packages").resolve(), pathlib.Path(aside) / "unpacked")
         work = pathlib.Path(aside) / "made"
@@ -122,16 +120,16 @@ def make_objects(
             }
         )
     if not objects:
-        raise UserError(f"stamps: the package {STAMPS} holds no usable cut-out; fetch it again")
+        raise UserError(f"stamps: the package {STAMPS} has no usable cut-out; download it again")
     return objects
 
 
 def make_backgrounds(
     files: dict[str, list[pathlib.Path]], out: pathlib.Path, skipped: list[str]
 ) -> list[dict[str, Any]]:
-    """Writes backgrounds/*.jpg, reduced in size: one per photograph, however many sizes of it there are.
+    """Writes backgrounds/*.jpg, reduced in size, one per photograph.
 
-    Splits: in the order of a hash of their names, the first 70 % are train, the next 10 % val, the rest test.
+    Splits: ordered by a hash of their names, the first 70 % are train, the next 10 % val, the rest test.
     """
     (out / "backgrounds").mkdir()
     entries: dict[str, dict[str, Any]] = {}
@@ -154,7 +152,7 @@ def make_backgrounds(
             entries[key] = {"file": file, "package": package, "licence": licence}
     if len(entries) < len(SHARES):
         raise UserError(
-            f"stamps: only {len(entries)} photographs to use as backgrounds; fetch {list(PACKAGES)[1]} again"
+            f"stamps: only {len(entries)} usable background photographs; download {list(PACKAGES)[1]} again"
         )
     keys = sorted(entries, key=lambda key: hashlib.sha256(key.encode()).digest())
     last = max(1, round(SHARES["train"] * len(keys)))
@@ -166,7 +164,7 @@ def make_backgrounds(
 
 
 def _photographs(files: list[pathlib.Path]) -> dict[str, pathlib.Path]:
-    """The largest file of each photograph that may be a background, by its name (in Plasma, its folder's)."""
+    """The largest file of each possible background, by its name (in Plasma, the name of its folder)."""
     found: dict[str, pathlib.Path] = {}
     for path in files:
         plasma = "contents" in path.parts
@@ -185,7 +183,7 @@ def _photographs(files: list[pathlib.Path]) -> dict[str, pathlib.Path]:
 
 
 def _own_licences(files: list[pathlib.Path]) -> dict[str, str]:
-    """File name to licence, from the stanzas of a package's machine-readable copyright file."""
+    """Licences by file name, from a package's machine-readable copyright file."""
     terms = {}
     for path in (path for path in files if path.name == "copyright"):
         for stanza in re.split(r"\n\s*\n", path.read_text(encoding="utf-8", errors="replace")):
@@ -204,7 +202,7 @@ def _write_licences(files: dict[str, list[pathlib.Path]], out: pathlib.Path) -> 
 
 
 def cut_out(image: Image.Image) -> Image.Image | None:
-    """The image cropped to where it is opaque; None if it is small or almost fully opaque."""
+    """The image cropped to its opaque part; None if it is small or almost fully opaque."""
     opaque = np.asarray(image)[..., 3] > 127
     box = Image.fromarray(opaque.astype(np.uint8)).getbbox()
     if box is None or max(image.size) < MIN_SIDE or opaque.mean() > 0.98:

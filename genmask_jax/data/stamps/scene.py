@@ -1,4 +1,4 @@
-"""Scenes of Stamps: loads the prepared images, lays them out and paints the composition."""
+"""Scenes of Stamps: loads the prepared images, places objects and composes the image."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from genmask_jax.errors import UserError
 
 SPLITS = {"train": 1_000_000, "val": 2048, "test": 4096}
 STAMP_SIDES, BACKGROUND_SIDES = (192, 80), (640, 280)
-"""The sizes that images are kept at (long side, pixels), so that composing has to shrink them only little."""
+"""Sizes in which images are kept (long side, pixels), so that composing shrinks them only a little."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +29,12 @@ class Stamp:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Stamps from back to front, and where they are.
+    """Placed stamps, from back to front.
 
-    masks: bool [N, S, S], the visible parts. whole: float [N], how many pixels each would have (within the
-    image) with nothing in front of it. layers: rows, columns and pixels (uint8, premultiplied RGBA) of each.
+    stamps: the N stamps.
+    masks: bool [N, S, S], the visible parts.
+    whole: float [N], number of pixels of each stamp in the image, including hidden ones.
+    layers: rows, columns and pixels (uint8, premultiplied RGBA) of each stamp.
     """
 
     stamps: tuple[Stamp, ...]
@@ -42,12 +44,12 @@ class Scene:
 
     @functools.cached_property
     def areas(self) -> np.ndarray:
-        """Number of visible pixels of each, float [N], at least 1."""
+        """Number of visible pixels of each stamp, float [N], at least 1."""
         return np.maximum(1.0, self.masks.sum((1, 2)))
 
     @functools.cached_property
     def centres(self) -> np.ndarray:
-        """(x, y) of the visible parts, as shares of the side, [N, 2]; (0, 0) for a fully hidden stamp."""
+        """Centres (x, y) of the visible parts, as shares of the side, [N, 2]; (0, 0) for a hidden stamp."""
         side = self.masks.shape[1]
         axis = (np.arange(side) + 0.5) / side
         moments = np.stack([self.masks.sum(1) @ axis, self.masks.sum(2) @ axis], axis=1)
@@ -72,11 +74,13 @@ def load(path: str) -> tuple[tuple[Stamp, ...], dict[str, list[Background]]]:
             for e in index["objects"]
         )
         backgrounds: dict[str, list[Background]] = {split: [] for split in SPLITS}
-        for entry in index["backgrounds" if "backgrounds" in index else "grounds"]:  # the former key
+        for entry in index[
+            "backgrounds" if "backgrounds" in index else "grounds"
+        ]:  # key in older directories
             backgrounds[entry["split"]].append(_sizes(folder / entry["file"], "RGB"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"config.data.path={path} holds no Stamps dataset ({type(error).__name__}); make one with "
+            f"config.data.path={path} has no Stamps dataset ({type(error).__name__}); make one with "
             f"python launch/prepare_data.py stamps --out=DIR"
         ) from error
     return stamps, backgrounds
@@ -92,7 +96,7 @@ def _sizes(path: epath.Path, mode: str) -> tuple[Image.Image, ...]:
 
 
 def lay_out(rng: np.random.Generator, stamps: list[Stamp], size: int) -> Scene:
-    """Lays out stamps at random places and sizes, partly overlapping; later ones are in front."""
+    """Places stamps at random places and sizes, partly overlapping; later ones are in front."""
     masks, whole, layers = np.zeros((len(stamps), size, size), bool), np.zeros(len(stamps)), []
     for i, stamp in enumerate(stamps):
         side = size * rng.uniform(0.25, 0.6 if len(stamps) < 4 else 0.5)
@@ -102,7 +106,7 @@ def lay_out(rng: np.random.Generator, stamps: list[Stamp], size: int) -> Scene:
         pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
         if rng.random() < 0.5:
             pixels = pixels[:, ::-1]
-        # Up to a tenth of an object may lie beyond the border.
+        # Up to a tenth of an object may be outside of the image.
         left, top = (int(rng.integers(-(n // 10), size - n + n // 10 + 1)) for n in (width, height))
         rows, columns = slice(max(0, top), top + height), slice(max(0, left), left + width)
         pixels = pixels[rows.start - top : size - top, columns.start - left : size - left]
@@ -115,7 +119,7 @@ def lay_out(rng: np.random.Generator, stamps: list[Stamp], size: int) -> Scene:
 
 
 def paint(rng: np.random.Generator, scene: Scene, backgrounds: list[Background]) -> np.ndarray:
-    """Paints a scene on a random crop of a background, with slightly changed light: uint8 [S, S, 3]."""
+    """Composes a scene on a random crop of a background, with slightly changed light: uint8 [S, S, 3]."""
     size, background = scene.masks.shape[1], backgrounds[rng.integers(len(backgrounds))]
     share = rng.uniform(0.4, 1.0)
     photo = _smallest(background, size / share * max(background[0].size) / min(background[0].size))
@@ -134,5 +138,5 @@ def paint(rng: np.random.Generator, scene: Scene, backgrounds: list[Background])
 
 
 def _smallest(images: Sequence[Image.Image], side: float) -> Image.Image:
-    """Of images, largest first: the smallest with a long side of at least `side`, else the largest."""
+    """The smallest of images (largest first) with a long side of at least `side`, else the largest."""
     return next((image for image in reversed(images) if max(image.size) >= side), images[0])

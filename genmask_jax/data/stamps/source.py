@@ -1,9 +1,9 @@
 """Stamps: scenes of photographic cut-outs on photographic backgrounds, composed on the fly.
 
-`launch/prepare_data.py stamps` makes the directory. An expression gives an object's name, colour, place or
-size, and is only used when it singles out exactly one object of the scene. In training only *seen* objects
-occur; in val and test every second scene asks for an *unseen* one, never by its name, which the model cannot
-know. Backgrounds are disjoint between the splits.
+`launch/prepare_data.py stamps` makes the directory. An expression names an object's name, colour, place or
+size, and is used only if it refers to exactly one object of the scene. Training has only *seen* objects. In
+val and test, every second scene asks for an *unseen* object, but not by its name, which the model cannot
+know. Backgrounds of the splits are disjoint.
 """
 
 import dataclasses
@@ -19,12 +19,12 @@ from genmask_jax.errors import UserError
 MIN_VISIBLE, MIN_AREA = 0.6, 0.015
 """Smallest visible share of the target, and smallest share of the image that it covers."""
 TRIES = 1000
-"""How many scenes are composed for one example before giving up; the mean is 1.4."""
+"""Largest number of scenes that are composed for an example; the mean is 1.4."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A scene, a target with its expression (`said`), and another object with its own, if there is one."""
+    """A scene, a target with its expression (`said`), and another object with its expression or None."""
 
     scene: Scene
     target: int
@@ -35,12 +35,12 @@ class Question:
 
 @functools.lru_cache(maxsize=8)
 def pool_of(path: str, split: str) -> tuple[Stamp, ...]:
-    """The stamps that may occur in a split: seen ones in train, all in the others."""
+    """The stamps of a split: only seen ones in train, all in the others."""
     return tuple(stamp for stamp in load(path)[0] if stamp.seen or split != "train")
 
 
 class _Stamps:
-    """What both tasks share: the length, the files and the random generator of each example."""
+    """Shared by both tasks: the length, the files and the random generator of each example."""
 
     task = 0
 
@@ -52,14 +52,14 @@ class _Stamps:
             split: train, val or test.
             size: side of the images, pixels.
             seed: seed of all random choices.
-            length: number of examples; the split's default (SPLITS) when None.
+            length: number of examples; the split's default (SPLITS) if None.
 
         Raises:
             UserError: the split or the prepared directory does not exist.
         """
         if split not in SPLITS:
-            raise UserError(f"stamps: no split {split!r}; there are {', '.join(SPLITS)}")
-        load(path)  # raises now rather than in a worker process
+            raise UserError(f"stamps: no split {split!r}; splits: {', '.join(SPLITS)}")
+        load(path)  # raises here rather than in a worker process
         self.path, self.split, self.size, self.seed = path, split, size, seed
         self.length = SPLITS[split] if length is None else length
 
@@ -72,7 +72,7 @@ class _Stamps:
         return np.random.default_rng((self.seed, list(SPLITS).index(self.split), self.task, index))
 
     def _scene(self, rng: np.random.Generator, count: int, first: list[Stamp]) -> Scene:
-        """A scene of `first` and others whose names cannot be confused, in random order."""
+        """A scene of `first` and other objects with distinguishable names, in random order."""
         pool, chosen = pool_of(self.path, self.split), list(first)
         for _ in range(20):
             if len(chosen) >= count:
@@ -88,9 +88,9 @@ class _Stamps:
 
 
 class StampsSegment(_Stamps):
-    """Scenes of 1-5 objects with an expression and the visible part of the object that it refers to.
+    """Scenes of 1-5 objects with an expression and the visible part of its object.
 
-    Groups are "seen name", "unseen place" and so on: whether the target is seen, and the expression's kind.
+    Groups are "seen name", "unseen place" and so on: whether the target is seen, and the kind of expression.
     """
 
     def question(self, index: int) -> Question:
@@ -98,7 +98,7 @@ class StampsSegment(_Stamps):
         return self._question(self._rng(index), index)
 
     def _question(self, rng: np.random.Generator, index: int) -> Question:
-        # Draw the kind of expression and target first, then scenes until one allows it: shares stay exact.
+        # Draws the kind of expression first, and then scenes until one allows it, so that shares are exact.
         seen = self.split == "train" or index % 2 == 0
         shares = {kind: share for kind, share in KINDS.items() if seen or kind != "name"}
         kind = rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values()))
@@ -107,7 +107,7 @@ class StampsSegment(_Stamps):
         ]
         for _ in range(TRIES):
             first = [targets[rng.integers(len(targets))]] if targets else []
-            if kind == "name" and rng.random() < 0.2:  # the same object twice, told apart by place
+            if kind == "name" and rng.random() < 0.2:  # the same object twice, distinguished by place
                 first *= 2
             scene = self._scene(rng, int(rng.integers(2 if kind in ("place", "size") else 1, 6)), first)
             order = [int(i) for i in rng.permutation(len(scene.stamps))]
@@ -122,8 +122,8 @@ class StampsSegment(_Stamps):
             if other is not None:
                 return Question(scene, target, said, other, other_said)
         raise UserError(
-            f"config.data.path={self.path}: in {TRIES} scenes no object can be singled out by "
-            f"its {kind}; prepare it again, or use images larger than {self.size} pixels"
+            f"config.data.path={self.path}: in {TRIES} scenes, no object is identified by its {kind}; "
+            f"prepare the dataset again, or use images larger than {self.size} pixels"
         )
 
     def _say(

@@ -1,4 +1,4 @@
-"""Referring expressions for the objects of a Stamps scene, and which objects they may refer to."""
+"""Referring expressions for the objects of a Stamps scene."""
 
 import dataclasses
 import functools
@@ -18,9 +18,9 @@ PLACES: dict[str, tuple[int, int]] = {
 """Axis (0 across, 1 down) and direction in which the object is furthest; words in -most precede the noun."""
 SIZES = {"largest": 1, "large": 1, "smallest": -1, "small": -1}
 PLACE_MARGIN, SIZE_RATIO = 0.15, 1.6
-"""How much further (share of the side) or larger (ratio of areas) than the next object it has to be."""
+"""Least distance (share of the side) and ratio of areas to the next object."""
 COLOUR_SHARE = 0.3
-"""An object with at least this share of a colour and its near colours may be referred to by that colour."""
+"""A colour may refer to objects with at least this share of it and its near colours."""
 NEAR_COLOURS = {
     "red": ("orange", "pink"),
     "orange": ("red", "yellow", "brown"),
@@ -34,7 +34,7 @@ NEAR_COLOURS = {
     "black": (),
 }
 KINDS = {"name": 0.5, "colour": 0.14, "place": 0.2, "size": 0.16}
-"""Kinds of expression and how often each occurs; without "name" for unseen objects, which are never named."""
+"""Kinds of expression and their shares; unseen objects have no "name"."""
 KIN = (
     "grave gravestone headstone tombstone cemetery marker monument stone cross inukshuk",
     "chicken hen rooster turkey peahen peacock fowl",
@@ -67,7 +67,7 @@ KIN = (
     "moon mercury earth mars jupiter saturn uranus neptune",
     "fireman astronaut paratrooper",
 )
-"""Words that could be confused: objects with words of one line, but different names, never share a scene."""
+"""Words that could be confused. Objects with different words of a line never occur in one scene."""
 
 
 @functools.cache
@@ -93,7 +93,7 @@ class Expression:
 
     @property
     def kind(self) -> str:
-        """The first attribute that is given, such as "name"; one of KINDS."""
+        """The first given attribute, such as "name"; one of KINDS."""
         return next(kind for kind in KINDS if getattr(self, kind))
 
     def phrase(self, noun: str) -> str:
@@ -113,7 +113,7 @@ def matching(said: Expression, scene: Scene) -> list[int]:
         reach = sign * scene.centres[:, axis]
         fits = [i for i in fits if reach[i] > max(reach[fits]) - PLACE_MARGIN]
     if said.size and len(fits) > 1:
-        # It has to be larger both by visible and by whole area, else it is ambiguous.
+        # The object has to be larger by visible and by whole area, else the expression is ambiguous.
         measures = [areas ** SIZES[said.size] for areas in (scene.areas, np.maximum(1, scene.whole))]
         fits = [i for i in fits if any(m[i] * SIZE_RATIO > max(m[fits]) for m in measures)]
     return fits
@@ -125,7 +125,7 @@ def _may_be(colour: str, stamp: Stamp) -> bool:
 
 
 def expressions_for(target: int, scene: Scene, kind: str | None = None) -> list[Expression]:
-    """All expressions (of one kind) that refer unambiguously to one object; an unseen one is not named."""
+    """All expressions (of `kind`, if given) that refer only to the target; unseen objects are not named."""
     stamp, several = scene.stamps[target], len(scene.stamps) > 1
     said: dict[str, list[Expression]] = {
         "name": [Expression(name=stamp.name)] if stamp.seen else [],
@@ -140,6 +140,6 @@ def expressions_for(target: int, scene: Scene, kind: str | None = None) -> list[
 
 
 def _is_there(target: int, place: str, scene: Scene) -> bool:
-    """Whether an object is in that half of the image; a superlative is true anywhere."""
+    """Whether an object is in the half of a place; superlatives need no half."""
     axis, sign = PLACES[place]
     return place.endswith("most") or bool(sign * (scene.centres[target, axis] - 0.5) > 0)

@@ -212,9 +212,7 @@ def test_a_complete_shard_is_left_alone_and_an_unfinished_one_made_anew(vae, tmp
     files = {path: path.read_bytes() for path in tmp_path.iterdir()}
     name = store.shard_name(1, SHARDS)
     (tmp_path / f"shard-{name}.json").unlink()
-    with pytest.raises(
-        UserError, match=r"shard 1 of 3 is missing or was interrupted; .*--shard=1 --num_shards=3"
-    ):
+    with pytest.raises(UserError, match=r"shard 1 of 3 is missing or incomplete; .*--shard=1 --num_shards=3"):
         store.read_identity(tmp_path)
     capsys.readouterr()
     encode(tmp_path, vae)
@@ -247,7 +245,7 @@ def test_a_cache_by_another_vae_is_refused(cache, vae):
 @pytest.mark.parametrize(("field", "value"), [("size", 64), ("seed", 3), ("name", "stamps")])
 def test_a_cache_of_other_data_is_refused(cache, vae, field, value):
     data = dataclasses.replace(DATA, latents=str(cache), **{field: value})
-    with pytest.raises(UserError, match=f"is of data.{field} "):
+    with pytest.raises(UserError, match=f"was made with data.{field} "):
         store.need_same(data, *vae)
 
 
@@ -258,15 +256,15 @@ def test_a_cache_whose_masks_were_resized_by_another_rule_is_refused(benchmark_d
     store.need_same(cached, *vae)
     (shard,) = tmp_path.glob("shard-*.json")
     shard.write_text(shard.read_text().replace(RULE, ""))
-    with pytest.raises(UserError, match=r"masks that were resized by another rule .* encode again"):
+    with pytest.raises(UserError, match=r"masks that were resized by an older rule; encode again"):
         store.need_same(cached, *vae)
 
 
 def test_mixed_and_damaged_caches(cache, vae, tmp_path):
-    with pytest.raises(UserError, match="no latents here; make them with"):
+    with pytest.raises(UserError, match="has no latents; make them with"):
         store.read_identity(tmp_path / "nowhere")
     encode(tmp_path, vae)
-    with pytest.raises(UserError, match=r"holds other latents .*its field.vae "):
+    with pytest.raises(UserError, match=r"has other latents .*its field.vae "):
         encode(tmp_path, other_vae())
     with pytest.raises(UserError, match="there are only 7 examples; use fewer"):
         encode(tmp_path, vae, [0], num_shards=8)
@@ -277,7 +275,7 @@ def test_mixed_and_damaged_caches(cache, vae, tmp_path):
     path = tmp_path / f"shard-{store.shard_name(2, SHARDS)}.json"
     values = json.loads(path.read_text())
     path.write_text(json.dumps(values | {"vae": "0" * 64}))
-    with pytest.raises(UserError, match=r"are of different caches: its field.vae"):
+    with pytest.raises(UserError, match=r"belong to different caches: its field.vae"):
         store.read_identity(tmp_path)
     path.write_text("{")
     with pytest.raises(UserError, match="this is not valid JSON"):

@@ -156,7 +156,7 @@ def test_grefcoco_is_compared_with_what_was_released(tmp_path, capsys):
     assert missing == {split: count - there[split] for split, count in expected.items()}
     (paper,) = (line for line in printed.splitlines() if "in the paper" in line)
     assert "278,232" in paper
-    assert "not all of which was released" in paper
+    assert "not all of the paper's data was released" in paper
 
 
 # COCO's files

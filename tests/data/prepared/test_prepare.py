@@ -246,7 +246,7 @@ def test_a_split_without_images_is_left_out_and_said(tmp_path):
     assert "the split val has no image" in problems(out / "2", "coco_captions")
     for image in (tmp_path / "raw" / "train2017").iterdir():
         image.write_bytes(b"broken")
-    with pytest.raises(UserError, match="no image can be used"):
+    with pytest.raises(UserError, match=r"none of the [0-9]+ images in the raw data is valid"):
         prepare("coco_captions", raw, out / "3", num_workers=1)
     shutil.rmtree(tmp_path / "raw" / "train2017")
     with pytest.raises(UserError, match=r"no usable image; an image is missing"):
@@ -411,7 +411,7 @@ def test_what_was_begun_with_other_raw_data_is_not_gone_on_with(tmp_path):
     final = tmp_path / "out" / "coco_captions" / "1.0.0"
     shutil.move(final, final.with_name("1.0.0.incomplete"))
     (final.with_name("1.0.0.incomplete") / "plan.sha256").write_text("another")
-    with pytest.raises(UserError, match="begun with other raw data"):
+    with pytest.raises(UserError, match="started with other raw data"):
         prepare("coco_captions", raw, out, num_workers=1)
 
 

@@ -196,7 +196,7 @@ def test_prompts_list_every_object():
 
 def test_an_unknown_split_and_an_index_outside_are_refused():
     for source in (ReferShapesSegment, ReferShapesGenerate):
-        with pytest.raises(UserError, match="no split 'dev'; there are train, val, test"):
+        with pytest.raises(UserError, match="no split 'dev'; splits: train, val, test"):
             source("dev", SIZE)
         for index in (-1, SPLITS["val"]):
             with pytest.raises(IndexError):

@@ -206,7 +206,7 @@ def test_packages_in_the_output_directory_are_kept(debian, tmp_path, packages):
 def test_no_debian_tool(debian, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(
-        UserError, match=r"no apt-get/dpkg-deb; copy the \.deb files named tuxpaint"
+        UserError, match=r"no apt-get/dpkg-deb; install dpkg-deb and copy the \.deb files of tuxpaint"
     ) as caught:
         prepare.prepare(tmp_path / "out", tmp_path / "debs")
     assert "\n" not in str(caught.value)
@@ -214,7 +214,7 @@ def test_no_debian_tool(debian, tmp_path, monkeypatch):
 
 
 def test_no_network(debian, tmp_path):
-    with pytest.raises(UserError, match=r"cannot fetch tuxpaint-stamps-default.*no network"):
+    with pytest.raises(UserError, match=r"cannot download tuxpaint-stamps-default.*no network"):
         prepare.prepare(tmp_path / "out", tmp_path / "debs")
 
 

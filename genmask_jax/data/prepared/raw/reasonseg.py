@@ -26,9 +26,7 @@ def read(raw: epath.Path) -> Plan:
     problems = Problems()
     folders = split_folders(raw, problems)
     if not folders:
-        raise UserError(
-            f"--raw={raw}: there is no folder {' or '.join(SPLITS)}; give their parent folder"
-        )
+        raise UserError(f"--raw={raw}: there is no folder {' or '.join(SPLITS)}; give their parent folder")
     return Plan({split: _read_split(folder, problems) for split, folder in folders.items()}, problems)
 
 
