@@ -112,7 +112,7 @@ def test_a_run_that_goes_on_or_was_killed_can_be_reported(run):
     (run / "sessions.jsonl").write_text('{"step": 3, "command": "resumed"}\n')
     assert "--config.data.size" in write_report([run], run / "report.html").read_text()  # how to begin it
     (run / "sessions.jsonl").unlink()
-    assert "before runs recorded it" in write_report([run], run / "report.html").read_text()
+    assert "trained by an older version" in write_report([run], run / "report.html").read_text()
 
 
 def test_no_run_is_an_error_and_at_the_end_of_other_work_a_warning(tmp_path, caplog):

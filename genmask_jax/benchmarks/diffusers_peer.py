@@ -49,8 +49,8 @@ def make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[],
     """Returns a function that runs one step (forward, backward, AdamW; on a GPU if any) and returns the loss.
 
     The model expects one timestep per example if there is one frame, and one per token if there are two.
-    Weights, gradients and AdamW are float32, as ours are. bfloat16 products are autocast's; float32 ones are
-    TF32 on a card, as in JAX. `compiled` is torch.compile in its default mode.
+    Weights, gradients and AdamW are float32, as in ours. bfloat16 products use autocast; float32 products are
+    TF32 on a card, as in JAX. `compiled` uses torch.compile in its default mode.
     """
     torch, _ = load()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -85,9 +85,9 @@ def make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[],
 
 
 def attention_kernels(run: Callable[[], Any]) -> str:
-    """The kernel that PyTorch's attention chooses in an eager call, such as "flash_attention".
+    """The kernel of PyTorch's attention in an eager call, such as "flash_attention".
 
-    PyTorch documents `TorchDispatchMode` by its module's private name; there is no other.
+    PyTorch documents `TorchDispatchMode` only by the private name of its module.
     """
     load()
     from torch.utils._python_dispatch import TorchDispatchMode
@@ -107,7 +107,7 @@ def attention_kernels(run: Callable[[], Any]) -> str:
 
 
 class DeviceMemory:
-    """What PyTorch takes of the card from now on, beyond what it holds already."""
+    """Measures the card's memory that PyTorch allocates from now on."""
 
     def __init__(self):
         torch, _ = load()

@@ -1,4 +1,4 @@
-"""Examples per second of the input pipeline, compared with those that a training step consumes."""
+"""Examples per second of the input pipeline and of the training step."""
 
 import functools
 import io
@@ -32,7 +32,7 @@ from genmask_jax.training.state import init_state, make_init
 from genmask_jax.training.step import make_train_step
 
 JPEGS = 64
-"""Number of different images in the set of JPEGs; all take equally long to decode."""
+"""Number of different JPEG images."""
 
 
 class JpegSource:
@@ -53,7 +53,7 @@ class JpegSource:
 
 
 def write_jpegs(path: epath.Path, size: int) -> None:
-    """Writes scenes with added noise, so that they decode as slowly as photographs, which have noise too."""
+    """Writes scenes with added noise, which takes as long to decode as photographs."""
     scenes, rng = ReferShapesSegment("train", size, 0), np.random.default_rng(0)
     writer = ArrayRecordWriter(str(path), "group_size:1")
     for i in range(JPEGS):
@@ -69,7 +69,7 @@ def write_jpegs(path: epath.Path, size: int) -> None:
 
 
 def examples_per_second(batches: Any, batch_size: int, duration: float) -> float:
-    """Reads batches for `duration` seconds, after a few for warm-up."""
+    """Reads batches for `duration` seconds, after a warm-up."""
     for _ in range(4):
         next(batches)
     began, count = time.perf_counter(), 0
@@ -80,7 +80,7 @@ def examples_per_second(batches: Any, batch_size: int, duration: float) -> float
 
 
 def step_seconds(config: TrainConfig, encoder: Any, batch: Any) -> float:
-    """Median seconds of a training step, on a batch that is already loaded."""
+    """Median seconds of a training step on a loaded batch."""
     mesh, loop = make_mesh(config.mesh), config.loop
     task = GenMaskTask(make_networks(config, *load_vae(config.vae), encoder, mesh), config)
     tx = make_optimizer(config.optimizer, loop)
@@ -95,7 +95,7 @@ def step_seconds(config: TrainConfig, encoder: Any, batch: Any) -> float:
 
 
 def measure(config: TrainConfig, jpeg_size: int, duration: float) -> dict[str, Any]:
-    """Runs the benchmark, prints a table and, last, one line of JSON, which it also returns.
+    """Runs the benchmark, prints a table and a last line of JSON, which it also returns.
 
     Raises:
         UserError: the config's VAE is missing.

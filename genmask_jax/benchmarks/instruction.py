@@ -1,4 +1,4 @@
-"""Time and memory of Qwen as an instruction encoder, at full width with as many layers as fit."""
+"""Time and memory of Qwen as an instruction encoder, at full width with some of its layers."""
 
 import dataclasses
 from collections.abc import Callable
@@ -31,7 +31,7 @@ class EncoderWorkload:
     layers: number of layers of the language model; the vision tower is complete.
     image_size: side of the images, pixels.
     batch_size: number of images, each with a short text.
-    dtype: of weights and matrix products.
+    dtype: dtype of weights and matrix products.
     """
 
     size: str
@@ -93,7 +93,7 @@ def our_stages(workload: EncoderWorkload) -> tuple[Stages, int]:
             lambda model, x: model.text(x, inputs["positions"], inputs["attention_mask"]), x
         ),
         "both": stage(read, inputs),
-        f"both, and {NEW_TOKENS} tokens written": stage(
+        f"both, and {NEW_TOKENS} generated tokens": stage(
             lambda model, inputs: write(model, inputs, keys, options, (-1,)), inputs
         ),
     }
@@ -111,7 +111,7 @@ def peer_stages(workload: EncoderWorkload) -> Stages:
 
 
 def measure(workload: EncoderWorkload, *, peer: str | None, repeats: int) -> dict[str, Any]:
-    """Runs the benchmark, prints a table and, last, one line of JSON, which it also returns."""
+    """Runs the benchmark, prints a table and a last line of JSON, which it also returns."""
     stages, parameters = our_stages(workload)
     columns = {"ours": stages} | ({peer: peer_stages(workload)} if peer else {})
     title = f"Qwen {workload.size}, {parameters / 1e9:.3f} B parameters, {workload.dtype}"

@@ -1,4 +1,4 @@
-"""Random weights, for benchmarks at sizes whose published weights are not available."""
+"""Random weights for benchmarks."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def random_weights(shapes: Any, dtype: Any) -> Any:
-    """Noise scaled to preserve activations' variance, drawn on the host per layer; vectors are ones."""
+    """Normal noise, scaled to preserve the variance of activations, for matrices; ones for vectors."""
     rng = np.random.default_rng(0)
 
     def leaf(x: Any) -> jax.Array:

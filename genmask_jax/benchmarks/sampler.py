@@ -77,12 +77,12 @@ def stages(networks: Networks, batch_size: int) -> Stages:
         "VAE encoder": stage(lambda model, x: model.vae.encode(x), image),
         f"DiT, one pass over {tokens} tokens": stage(one_pass, latents, t, latents, instruction),
         "VAE decoder": stage(lambda model, x: model.vae.decode(x), latents),
-        "masks, all of it (MaskSampler)": lambda: segmenter(images, [TEXT] * batch_size),
+        "whole masks (MaskSampler)": lambda: segmenter(images, [TEXT] * batch_size),
     }
 
 
 def measure(size: str, image_size: int, batch_size: int, repeats: int) -> dict[str, Any]:
-    """Runs the benchmark, prints a table and, last, one line of JSON, which it also returns."""
+    """Runs the benchmark, prints a table and a last line of JSON, which it also returns."""
     networks = make_random_networks(size, image_size)
     jax.block_until_ready((networks.params, networks.frozen))
     count = sum(x.size for x in jax.tree.leaves(networks.params))

@@ -22,7 +22,7 @@ from rich.table import Table
 from genmask_jax.console import console
 
 MATMUL = 2048
-"""Side of the square matrices whose product measures peak FLOP/s; 4 times that on accelerators."""
+"""Side of the square matrices of the product that measures peak FLOP/s; 4 times larger on accelerators."""
 
 PACKAGES = (
     "jax",
@@ -36,7 +36,7 @@ PACKAGES = (
 )
 
 Stages = dict[str, Callable[[], Any]]
-"""Stages by name, each a function that runs it to completion."""
+"""Functions that run a stage to completion, by name of the stage."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ def seconds(function: Callable[[], object], count: int) -> list[float]:
 
 
 def time_in_turns(runs: Stages, repeats: int) -> dict[str, Timing]:
-    """Times the functions in turns, so that drift in the machine's speed affects all of them alike."""
+    """Times the functions in turns, so that drift of the machine's speed affects all alike."""
     taken: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(repeats + 1):
         for name, run in runs.items():
@@ -80,7 +80,7 @@ def matmul_peak(dtype: Any = jnp.float32) -> float:
 
 
 def products(dtype: str) -> str:
-    """In what JAX's default precision multiplies; NVIDIA cards since Ampere take TF32 for float32."""
+    """Dtype of products at JAX's default precision; NVIDIA cards since Ampere use TF32 for float32."""
     capability = getattr(jax.devices()[0], "compute_capability", None)
     return "TF32" if dtype == "float32" and capability and float(capability) >= 8 else dtype
 
@@ -95,7 +95,7 @@ def peak_memory() -> dict[str, int]:
 
 
 def circumstances() -> dict[str, Any]:
-    """What a measurement depends on: the command, the date, the device, its driver, versions of packages."""
+    """Circumstances of a measurement: command, date, device, driver, versions of packages."""
     versions = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -114,7 +114,7 @@ def circumstances() -> dict[str, Any]:
 
 
 def caption(said: dict[str, Any]) -> str:
-    """One line of a table about its `circumstances`."""
+    """The `circumstances` in one line, for a table."""
     driver = [f"driver {said['driver']}"] if said["driver"] else []
     versions = [f"{name} {version}" for name, version in said["versions"].items()]
     return ", ".join([said["device"], *driver, *versions, said["date"]])
@@ -123,11 +123,11 @@ def caption(said: dict[str, Any]) -> str:
 def report_stages(
     title: str, columns: dict[str, Stages], repeats: int, said: dict[str, Any]
 ) -> dict[str, Any]:
-    """Times our stages and a peer's, in the same order; prints a table and, last, one line of JSON.
+    """Times our stages and a peer's, in the same order; prints a table and a last line of JSON.
 
     Args:
-        title: of the table.
-        columns: stages by implementation; a peer may leave out the last ones.
+        title: title of the table.
+        columns: stages by implementation; a peer may have only the first ones.
         repeats: calls of each stage after the first.
         said: further entries of the JSON line.
 

@@ -1,4 +1,4 @@
-"""Seconds per training step, ours and a peer's, in turns: the machine's speed drifts, the ratio does not."""
+"""Seconds per training step, ours and a peer's, in turns, so that drift affects both alike."""
 
 import copy
 import functools
@@ -24,12 +24,12 @@ COMPILED = "diffusers, torch.compile"
 
 
 def measure(workload: Workload, *, peer: str | None, rounds: int) -> dict:
-    """Runs the benchmark, prints a table and, last, one line of JSON.
+    """Runs the benchmark, prints a table and a last line of JSON.
 
     Args:
         workload: the step to measure.
-        peer: "diffusers", or None for ours alone.
-        rounds: number of turns of STEPS steps each.
+        peer: "diffusers", or None for only ours.
+        rounds: number of rounds of STEPS steps each.
 
     Returns:
         The entries of the JSON line.
@@ -55,7 +55,7 @@ def measure(workload: Workload, *, peer: str | None, rounds: int) -> dict:
             losses[name] = [run()]
             first[name] = time.perf_counter() - began
             losses[name] += [run() for _ in range(WARMUP - 1)]
-        except Exception as error:  # torch.compile needs a C++ compiler, and does not work everywhere
+        except Exception as error:  # torch.compile needs a C++ compiler and does not work everywhere
             if name != COMPILED:
                 raise
             failed[name] = type(error).__name__
@@ -68,7 +68,7 @@ def measure(workload: Workload, *, peer: str | None, rounds: int) -> dict:
     peaks = [matmul_peak(workload.dtype)]
     for _ in range(rounds):
         for name, run in runs.items():
-            run()  # warm-up: the previous one leaves its caches, and threads that still spin
+            run()  # warm-up: the previous implementation leaves caches and spinning threads
             taken[name] += seconds(run, STEPS)
         peaks.append(matmul_peak(workload.dtype))
     found = {"first": first, "losses": losses, "failed": failed, "memory": memory, "attention": attention}

@@ -16,10 +16,10 @@ def make_stages(
     """The vision tower and the language model, with transformers' random initialisation.
 
     Args:
-        config: the shape.
+        config: the model's shape.
         inputs: prepared prompts; only their shapes and positions are used.
         image_size: side of the images, pixels; rounded to whole tokens.
-        dtype: of weights and matrix products.
+        dtype: dtype of weights and matrix products.
 
     Raises:
         UserError: PyTorch is not installed.

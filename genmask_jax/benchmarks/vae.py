@@ -14,7 +14,7 @@ from genmask_jax.models.vae import VAE, VAEConfig
 
 
 def measure(image_size: int, batch_size: int, dtype: str, repeats: int) -> dict[str, Any]:
-    """Runs the benchmark, prints a table and, last, one line of JSON, which it also returns.
+    """Runs the benchmark, prints a table and a last line of JSON, which it also returns.
 
     Raises:
         UserError: the image size does not fit the VAE.

@@ -25,7 +25,7 @@ class Workload:
     frames: 1, or 2 with timesteps (t, 0).
     latents: height and width of a frame.
     text_tokens: length of the instruction.
-    dtype: of the matrix products; parameters and optimiser are float32.
+    dtype: dtype of matrix products; parameters and optimiser are float32.
     """
 
     model: DiTConfig
@@ -43,7 +43,7 @@ class Workload:
 
     @property
     def flops(self) -> float:
-        """Model FLOPs of one step: forward, and twice that backward (2 per multiply-add), none twice."""
+        """Model FLOPs of one step: forward and twice as many backward (2 per multiply-add)."""
         m, n, text = self.model, self.tokens, self.text_tokens
         size, runs = m.hidden_size, self.frames
         block = n * (6 * size**2 + 2 * size * m.ffn_size) + text * 2 * size**2 + 2 * size * n * (n + text)
@@ -71,7 +71,7 @@ def parse_size(size: str, text_dim: int) -> DiTConfig:
     """Parses a name in DIT_SIZES, or DEPTHxWIDTH (head size 64, feed-forward of four times the width).
 
     Raises:
-        UserError: it is neither.
+        UserError: the size is neither.
     """
     if size in DIT_SIZES:
         return DiTConfig(**DIT_SIZES[size], text_dim=text_dim, unroll=DIT_SIZES[size]["depth"] <= 12)

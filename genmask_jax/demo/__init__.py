@@ -1,1 +1,1 @@
-"""The web page of `launch/demo.py`. It needs `pip install "genmask-jax[demo]"`."""
+"""The web page of launch/demo.py."""

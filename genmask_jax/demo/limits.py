@@ -1,4 +1,4 @@
-"""What the page accepts: sizes, counts, and how often."""
+"""Limits of the page: sizes, counts and rates."""
 
 import collections
 import time
@@ -10,7 +10,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.pretrained import PROMPT
 
 MAX_SIDE = 1024
-"""Pixels of a long side that are worked on and returned; larger images are reduced."""
+"""Largest side of an image, pixels; larger images are reduced."""
 MAX_PHRASES = 6
 MAX_LETTERS = 200
 MAX_FILE = "25mb"
@@ -20,15 +20,15 @@ IMAGE_STEPS = (5, 10, 20, 50)
 MAX_GUIDANCE = 10.0
 MAX_SEED = 2**31 - 1
 MAX_WAITING = 64
-"""Requests in the queue; more are turned away."""
+"""Largest number of requests in the queue; further ones are refused."""
 MAX_SESSIONS = 32
-"""Visitors whose last image is kept; those who came first lose theirs."""
+"""Number of visitors whose last result is kept; the oldest is dropped."""
 PER_MINUTE = 60
-"""Runs of the model that a visitor may ask for."""
+"""Requests per visitor and minute."""
 
 
 def reduced(image: np.ndarray) -> np.ndarray:
-    """The image at MAX_SIDE or less: uint8 [H, W, 3]."""
+    """The image with sides of at most MAX_SIDE: uint8 [H, W, 3]."""
     height, width = image.shape[:2]
     scale = MAX_SIDE / max(height, width)
     if scale >= 1:
@@ -38,7 +38,7 @@ def reduced(image: np.ndarray) -> np.ndarray:
 
 
 def read_phrases(text: str) -> list[str]:
-    """The phrases of a text, one a line or between semicolons. Raises UserError."""
+    """The phrases of a text, separated by lines or semicolons. Raises UserError."""
     parts = [" ".join(part.split()) for line in text.splitlines() for part in line.split(";")]
     phrases = list(dict.fromkeys(part for part in parts if part))
     if not phrases:
@@ -51,7 +51,7 @@ def read_phrases(text: str) -> list[str]:
 
 
 def need_short(text: str) -> str:
-    """The text, if it is of a length that is accepted. Raises UserError."""
+    """The text with single spaces. Raises UserError if it is empty or too long."""
     text = " ".join(text.split())
     if not text:
         raise UserError(f"Type what to draw, such as: {PROMPT}.")
@@ -61,15 +61,15 @@ def need_short(text: str) -> str:
 
 
 class Rate:
-    """Counts what each visitor asked for within the last minute."""
+    """Counts the requests of each visitor in the last minute."""
 
     def __init__(self, per_minute: int, visitors: int = 1000):
-        """`visitors`: how many are remembered."""
+        """`visitors`: number of visitors that are remembered."""
         self.per_minute, self.visitors = per_minute, visitors
         self._times: collections.OrderedDict[str, collections.deque[float]] = collections.OrderedDict()
 
     def count(self, visitor: str) -> None:
-        """Counts a request. Raises UserError if there were too many."""
+        """Counts a request. Raises UserError if there are too many."""
         now = time.monotonic()
         times = self._times.setdefault(visitor, collections.deque())
         self._times.move_to_end(visitor)

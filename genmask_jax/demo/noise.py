@@ -1,4 +1,4 @@
-"""What noise does to the latents of a mask and of an image, and what one pass makes of them."""
+"""A mask and an image with noise, and the model's predictions from them in one pass."""
 
 from typing import Any
 
@@ -19,11 +19,11 @@ from genmask_jax.timesteps import Law
 
 DRAWS, BINS = 40_000, 50
 NAMES = ("mask, with noise", "mask, from one pass", "image, with noise", "image, from one pass")
-"""What `Noise` shows, in order."""
+"""Names of the pictures of `Noise`, in order."""
 
 
 class Noise:
-    """Decodes an image and a mask at any noise level, and the model's predictions from there."""
+    """Decodes an image and a mask at any noise level, and the model's predictions."""
 
     def __init__(self, networks: Networks):
         self.networks = networks
@@ -34,7 +34,7 @@ class Noise:
     ) -> UInt8[np.ndarray, "4 size size 3"]:
         """The four pictures of NAMES at noise level `t` (0 is clean, 1 is noise), at the model's size.
 
-        The mask's prediction is given the image and the phrase, the image's the phrase alone.
+        The mask is predicted from the image and the phrase, the image only from the phrase.
         """
         networks, size = self.networks, self.networks.size
         levels = to_model_size(np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1), size)
@@ -68,7 +68,7 @@ class Noise:
 
 
 def densities(timesteps: TimestepsConfig) -> dict[str, np.ndarray]:
-    """Where training draws noise levels: the density of each task's law in BINS bins, by a name of it."""
+    """Density of the noise levels in training, in BINS bins of [0, 1], by name of task and law."""
     found = {}
     for task, law in (("masks", timesteps.segment), ("images", timesteps.generate)):
         found[f"{task} ({law.name})"] = np.histogram(_draw(law), BINS, (0.0, 1.0), density=True)[0]
@@ -76,7 +76,7 @@ def densities(timesteps: TimestepsConfig) -> dict[str, np.ndarray]:
 
 
 def spread(law: Law) -> tuple[float, float]:
-    """The noise levels between which half of a law's draws lie."""
+    """The quartiles of a law: half of its draws are between them."""
     low, high = np.quantile(_draw(law), (0.25, 0.75))
     return float(low), float(high)
 

@@ -1,4 +1,4 @@
-"""How the page looks: theme, style sheet, icon."""
+"""Theme, style sheet and icon of the page."""
 
 from gradio import themes
 
@@ -75,26 +75,26 @@ SHOW_RESULTS = """() => {
   if (results.getBoundingClientRect().top > innerHeight / 2)
     results.scrollIntoView({behavior: still ? 'auto' : 'smooth'});
 }"""
-"""Scrolls to an element that lies below what is seen, as on a phone."""
+"""Scrolls to an element below the visible part of the page, as on a phone."""
 
 CHOOSE = """element.addEventListener('click', event => {
   const button = event.target.closest('button');
   if (button) trigger('click', {index: Number(button.dataset.index)});
 });"""
-"""A click on the n-th example, or Enter on its button, is an event of the list."""
+"""Turns a click on the n-th example, or Enter on its button, into an event of the list."""
 
 ANNOUNCE = "element.setAttribute('role', 'status');"
-"""Screen readers read what changes in the element."""
+"""Makes screen readers announce changes of the element."""
 
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
 <rect width="32" height="32" rx="6" fill="#4f46e5"/><path d="M16 0h10a6 6 0 0 1 6 6v20a6 6 0 0 1-6 6H16z"/>
 <path d="M16 6a10 10 0 0 0 0 20z" fill="#facc15"/><path d="M16 6a10 10 0 0 1 0 20z" fill="#fff"/></svg>
 """
-"""A yellow disc that is half image, half mask."""
+"""A yellow disc, half image and half mask."""
 
 
 def theme() -> themes.Base:
-    """Colours and fonts; none is fetched from elsewhere. Every text has a contrast of at least 4.5 : 1."""
+    """Colours and local fonts. Every text has a contrast of at least 4.5 : 1."""
     soft = themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"])
     return soft.set(
         background_fill_primary="*neutral_50",  # Soft's own, which `set` would forget

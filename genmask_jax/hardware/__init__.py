@@ -1,1 +1,1 @@
-"""What devices can do, and what a traced function asks of them."""
+"""Specifications of devices, and FLOPs of traced functions."""

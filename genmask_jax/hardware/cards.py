@@ -1,35 +1,35 @@
 """Specifications of NVIDIA's cards, and their description for XLA's GPU compiler.
 
-FLOP/s (dense, bfloat16 with sums in float32), bandwidth, NVLink and PCIe are those of NVIDIA's datasheets
-"H100 Tensor Core GPU", "H200 Tensor Core GPU", "A100 Tensor Core GPU" (all SXM) and "L40S". They give
-FLOP/s with sparsity, which is twice the dense, and links in both directions together, which is twice what a
-card sends. GeForce's are those of the whitepapers "NVIDIA Ada GPU Architecture" and "NVIDIA Ampere GA102
-GPU Architecture". Cores, caches and clocks only steer the compiler's choices. Memory is about what CUDA
-reports, which is a little less than sold. Between hosts, one network card of the usual kind per GPU is
-assumed: 400 Gb/s for H100 and H200, 200 Gb/s for A100, 100 Gb/s for the others.
+FLOP/s (dense, bfloat16 with float32 sums), bandwidth, NVLink and PCIe are from NVIDIA's datasheets "H100
+Tensor Core GPU", "H200 Tensor Core GPU", "A100 Tensor Core GPU" (all SXM) and "L40S". The datasheets list
+FLOP/s with sparsity, which is twice the dense value, and links in both directions together, which is twice
+what a card sends. GeForce's values are from the whitepapers "NVIDIA Ada GPU Architecture" and "NVIDIA Ampere
+GA102 GPU Architecture". Cores, caches and clocks only guide the compiler. Memory is about what CUDA reports,
+which is slightly less than the nominal size. Between hosts, one typical network card per GPU is assumed: 400
+Gb/s for H100 and H200, 200 Gb/s for A100, 100 Gb/s for the others.
 """
 
 import dataclasses
 
 CONTEXT_BYTES = 0.75 * 2**30
-"""What the CUDA context, cuBLAS, cuDNN and NCCL take of a card beside the program: an allowance."""
+"""Allowance for the CUDA context, cuBLAS, cuDNN and NCCL."""
 FRAGMENTATION = 0.05
-"""Share of the program's memory that the allocator cannot use: an allowance."""
+"""Allowance for fragmentation, as a share of the program's memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
     """One card.
 
-    name: as the driver gives it.
+    name: the name that the driver reports.
     capability: compute capability.
     cores: streaming multiprocessors.
     clock_ghz: boost clock.
     peak_flops: peak bfloat16 FLOP/s.
     hbm_bytes, hbm_bandwidth: memory in bytes, and its bandwidth in bytes/s.
     l2_bytes, shared_bytes: second-level cache, and shared memory per core.
-    ring_bandwidth: bytes/s that a card sends to others of its host, by NVLink or PCIe.
-    network_bandwidth: bytes/s that it sends to other hosts.
+    ring_bandwidth: bytes/s that a card sends to others in its host, by NVLink or PCIe.
+    network_bandwidth: bytes/s that a card sends to other hosts.
     per_host: cards in a host.
     """
 
@@ -47,11 +47,11 @@ class Card:
     per_host: int = 8
 
     def sends(self, span: int) -> float:
-        """Bytes/s that a card sends in a ring of `span` neighbouring cards, counted across gaps."""
+        """Bytes/s that a card sends in a ring that spans `span` neighbouring cards."""
         return self.ring_bandwidth if span <= self.per_host else self.network_bandwidth
 
     def reserved(self, used: float) -> float:
-        """Bytes that are taken beside a program that uses `used`."""
+        """Bytes of other uses of the memory, for a program that uses `used` bytes."""
         return CONTEXT_BYTES + FRAGMENTATION * used
 
     def target(self) -> str:
@@ -115,4 +115,4 @@ CARDS = {
         *((8, 6), 82, 1.695, 71e12, 23.5 * GIB, 0.936e12, 6 * MIB, 100 * 1024, 32e9, 12.5e9),
     ),
 }
-"""By the name that --topology takes."""
+"""Cards by their names in --topology."""

@@ -35,7 +35,7 @@ class Chip:
         return self.ring_bandwidth
 
     def reserved(self, used: float) -> float:
-        """See `Card`. The compiler counts all that a TPU needs."""
+        """See `Card`. The TPU's compiler already counts everything."""
         del used
         return 0.0
 
@@ -48,21 +48,21 @@ CHIPS = {
 }
 
 KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
-"""What JAX calls them."""
+"""Generations by JAX's names."""
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Peak bfloat16 FLOP/s of a device by `jax.Device.device_kind`; None if it is not known."""
+    """Peak bfloat16 FLOP/s of a device by its `jax.Device.device_kind`; None for unknown devices."""
     cards = {card.name: card for card in CARDS.values()}
     known = CHIPS[KINDS[device_kind]] if device_kind in KINDS else cards.get(device_kind)
     return known.peak_flops if known else None
 
 
 def parse_topology(text: str) -> tuple[str, str, int]:
-    """Parses (generation, topology, chips) from a text such as "v5p:4x4x4", or, of GPUs, "h100:4x8".
+    """Parses (generation, topology, number of chips) from a text such as "v5p:4x4x4", or "h100:4x8" for GPUs.
 
     Raises:
-        UserError: it is invalid.
+        UserError: the text is invalid.
     """
     card = re.fullmatch(r"([\w-]+):(?:([1-9]\d*)x)?([1-9]\d*)", text)
     if card and card[1] in CARDS:
@@ -71,8 +71,8 @@ def parse_topology(text: str) -> tuple[str, str, int]:
     if not match or match[1] not in CHIPS or len(match[2].split("x")) != CHIPS[match[1]].axes:
         examples = "v4:2x2x4, v5e:16x16, v5p:4x4x4, v6e:16x16"
         raise UserError(
-            f"--topology={text}: give a generation and its chips along each axis: {examples}; or "
-            f"cards (h100:8), or hosts x cards (h100:4x8); there are {', '.join(CARDS)}"
+            f"--topology={text}: give a generation and its chips along each axis ({examples}), or cards "
+            f"(h100:8), or hosts x cards (h100:4x8); cards: {', '.join(CARDS)}"
         )
     return match[1], match[2], math.prod(int(side) for side in match[2].split("x"))
 

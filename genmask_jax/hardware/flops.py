@@ -12,14 +12,13 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class ModelFlops:
-    """What a program must compute, for model FLOPs utilization (MFU; Chowdhery et al. 2022, appendix B).
+    """Model FLOPs of a program, for model FLOPs utilization (MFU; Chowdhery et al. 2022, appendix B).
 
-    What is computed again in the backward pass (blocks by `remat`, attention's weights) counts once. What
-    autodiff leaves out, such as gradients of frozen parameters, does not count.
+    Recomputation in the backward pass (blocks by `remat`, attention's weights) does not count, nor do
+    operations that autodiff omits, such as gradients of frozen parameters.
 
-    trained: the forward and backward pass of the networks that have trained parameters (the DiT, with
-        adapters or without, and the instruction encoder if any of it is trained): the usual figure. None for
-        a sampler.
+    trained: forward and backward pass of the networks with trained parameters (the DiT, with or without
+        adapters, and the instruction encoder if any of it is trained): the usual figure. None for a sampler.
     every: the same, and the forward pass of the frozen networks in the program (the VAE, a frozen encoder).
     """
 
@@ -33,7 +32,8 @@ class ModelFlops:
 def count_flops(function: Callable, *arguments: Any) -> float:
     """FLOPs of one call (2 per multiply-add), summed over all devices. Nothing is compiled or allocated.
 
-    A `cond` counts its most expensive branch. The body of a `while`, of unknown trip count, counts once.
+    A `cond` counts its most expensive branch. The body of a `while`, whose trip count is unknown, counts
+    once.
 
     Args:
         function: function to trace.

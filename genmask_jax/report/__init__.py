@@ -1,4 +1,4 @@
-"""A run as one HTML file: curves, scores, sheets, config, machine, and how to do it again."""
+"""Reports of runs as one HTML file: curves, scores, contact sheets, config, machine and command."""
 
 from genmask_jax.report.page import report_on, write_report
 

@@ -1,4 +1,4 @@
-"""The report's HTML: one file that needs no network and escapes what runs and data say."""
+"""The report's HTML: one file that needs no network. Texts from runs and data are escaped."""
 
 import base64
 import dataclasses
@@ -24,10 +24,10 @@ from genmask_jax.training import noise_levels
 from genmask_jax.training.stopping import StopRequests
 
 SHEET_WIDTH, SHEET_HEIGHT, QUALITY = 1400, 2400, 70
-"""Pixels of an embedded sheet, and the quality of its WebP."""
+"""Largest size of an embedded contact sheet in pixels, and the quality of its WebP."""
 HEADLINES = ("mIoU", "oIoU", "gIoU", "cIoU", "P@0.5", "P@0.9", "count")
 LABEL_MAPS = ("mIoU", "pixel_accuracy")
-"""Scores of datasets of classes, under `label_maps`."""
+"""Scores under `label_maps`, for datasets of classes."""
 AGAIN = "runs/again"
 ORDER = (
     "loss",
@@ -42,10 +42,10 @@ ORDER = (
 
 
 def write_report(paths: Sequence[epath.PathLike], out: epath.PathLike) -> epath.Path:
-    """Writes a report on one run, or on several beside one another, and returns its path.
+    """Writes a report about one or several runs and returns its path.
 
     Raises:
-        UserError: a directory holds no run, or the file cannot be written.
+        UserError: a directory has no run, or the file cannot be written.
     """
     runs = [read_run(path) for path in paths]
     names = _names(runs)
@@ -65,24 +65,24 @@ def write_report(paths: Sequence[epath.PathLike], out: epath.PathLike) -> epath.
 
 
 def report_on(path: epath.PathLike) -> None:
-    """Writes PATH/report.html at the end of other work, which a report that fails must not cost."""
+    """Writes PATH/report.html after other work. Errors are only logged."""
     if not hosts.is_first():
         return
     with StopRequests("stopped before the report was written; launch/report.py writes it"):
         try:
             logging.info("report: %s", write_report([path], epath.Path(path) / "report.html"))
-        except Exception as error:  # a damaged file in the run can raise anything, and the work is done
+        except Exception as error:  # a damaged file may raise anything
             logging.warning("no report was written: %s", error)
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """The config's name, or the directory where several runs have the same."""
+    """The name of each run's config, or its directory if several runs have the same name."""
     own = [run.config.name for run in runs]
     return [str(run.path) if own.count(name) > 1 else name for run, name in zip(runs, own, strict=True)]
 
 
 def _plots(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup]]:
-    """(metric, SVG) of every metric that any run logged, a line for each run."""
+    """(title, SVG) of every logged metric, with a line for each run."""
     metrics = dict.fromkeys(metric for run in runs for metric in run.curves if "/" not in metric)
     ordered = [m for m in ORDER if m in metrics] + sorted(m for m in metrics if m not in ORDER)
     found = []
@@ -96,7 +96,7 @@ def _plots(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup]
 
 
 def _noise_plots(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, Markup]]:
-    """(task, SVG) of the last losses over the noise level, a line for each run."""
+    """(title, SVG) of the last losses by noise level, with a line for each run."""
     profiles = {name: noise_levels.profiles(run.curves) for run, name in zip(runs, names, strict=True)}
     tasks = dict.fromkeys(task for profile in profiles.values() for task in profile)
     lines = {task: {name: profile.get(task, []) for name, profile in profiles.items()} for task in tasks}
@@ -122,7 +122,7 @@ def _scores(runs: Sequence[Run], names: Sequence[str]) -> dict[str, Any]:
 
 
 def _scored(evaluation: Evaluation) -> list[tuple[str, dict[str, Any]]]:
-    """What was scored, and its metrics: a held-out split, or each of several benchmarks."""
+    """(name, metrics) of a held-out split, or of each benchmark."""
     records = [(name, one) for name, one in evaluation.metrics.items() if isinstance(one, dict)]
     benchmarks = [(name, one["metrics"]) for name, one in records if isinstance(one.get("metrics"), dict)]
     return benchmarks or [(evaluation.name, evaluation.metrics)]
@@ -156,7 +156,7 @@ def _describe(run: Run, name: str) -> dict[str, Any]:
 
 
 def _command(run: Run) -> str:
-    """The command that began the run, elsewhere; of an older run, one with the values in its config.json."""
+    """The first command of the run with another directory; for older runs, a command from its config.json."""
     if run.sessions and run.sessions[0].get("step") == 0:
         command = str(run.sessions[0].get("command", ""))
         return re.sub(r"(--workdir[= ])('[^']*'|\S+)", rf"\1{AGAIN}", command)
@@ -167,7 +167,7 @@ def _command(run: Run) -> str:
 
 
 def _groups(run: Run) -> list[list[str]]:
-    """Of the last validation: kind of expression, mIoU."""
+    """(kind of expression, mIoU) of the last validation."""
     prefix = "val_mIoU/"
     curves = {name: points for name, points in run.curves.items() if name.startswith(prefix)}
     return [[name.removeprefix(prefix), _number(points[-1][1])] for name, points in curves.items()]
@@ -191,7 +191,7 @@ def _details(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _number(value: Any) -> str:
-    """A number as a table shows it; a dash for none."""
+    """A number for a table; a dash for None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "-" if value is None else str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
@@ -204,7 +204,7 @@ def _value(value: Any) -> str:
 
 
 def _embedded(path: epath.Path) -> str:
-    """A sheet as a data URI, reduced and compressed."""
+    """A contact sheet as a data URI, reduced and compressed."""
     with path.open("rb") as file, Image.open(file) as opened:
         image = opened.convert("RGB")
     image.thumbnail((SHEET_WIDTH, SHEET_HEIGHT))

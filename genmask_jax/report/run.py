@@ -1,4 +1,4 @@
-"""What a run's directory tells."""
+"""Reads a run's directory for the report."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ Point = tuple[int, float]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The scores in an evaluation_*/metrics.json, and the paths of the sheets beside it."""
+    """The scores in an evaluation_*/metrics.json, and the paths of the contact sheets next to it."""
 
     name: str
     metrics: dict[str, Any]
@@ -28,14 +28,14 @@ class Evaluation:
 class Run:
     """A run.
 
-    path: of its directory.
-    config: of the run.
+    path: its directory.
+    config: its config.
     changed: (field, default, value) of every field that differs from its default.
-    history: what changed on resumes.
-    curves: points of each metric that was logged, in order of steps.
+    history: changes of the config on resumes.
+    curves: points (step, value) of each logged metric, ordered by step.
     sheets: paths of the last validation's contact sheets.
-    evaluations: what launch/evaluate.py wrote.
-    sessions: what it was started with; older runs have none.
+    evaluations: results of launch/evaluate.py.
+    sessions: command, machine and versions of each start; [] for older runs.
     """
 
     path: epath.Path
@@ -54,7 +54,7 @@ class Run:
 
 
 def read_run(path: epath.PathLike) -> Run:
-    """Reads a run's directory, whether or not the run has ended. Raises UserError if it holds none."""
+    """Reads a run's directory; the run may be in progress. Raises UserError if there is no run."""
     path = epath.Path(path)
     config = _read_config(path)
     rows = _read_lines(path / "metrics.jsonl")
@@ -90,7 +90,7 @@ def _read_config(path: epath.Path) -> TrainConfig | VAETrainConfig:
 
 
 def _default(config: Any) -> Any:
-    """A config of the same kind, with the values that fields have if they are not given."""
+    """A config of the same kind with default values; fields without a default keep theirs."""
     values = {}
     for field in dataclasses.fields(config):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
@@ -112,7 +112,7 @@ def _evaluation(folder: epath.Path) -> Evaluation | None:
 
 
 def _read_lines(path: epath.Path) -> list[dict[str, Any]]:
-    """The lines of a file of JSON; half a line, of a run that goes on or was killed, is left out."""
+    """The lines of a JSON-lines file; an incomplete line of a running or killed process is skipped."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

@@ -1,4 +1,4 @@
-"""Estimates from a compiled program whether it fits in HBM, and about how long it takes."""
+"""Estimates from a compiled program whether it fits in HBM and how long it takes."""
 
 import collections
 import dataclasses
@@ -25,17 +25,18 @@ class Estimate:
     """Cost of one run of a program, per device.
 
     fits: whether the program fits in HBM, according to the compiler.
-    hbm_bytes_per_device, hbm_limit_bytes: HBM that it needs, and that the chip has.
-    model_flops_per_device: what must be computed, by the trained networks and by every one (`ModelFlops`).
-    flops_per_device, bytes_accessed_per_device: of the compiled program, all iterations of loops counted.
-    collectives: kind, devices per group, count, bytes.
+    hbm_bytes_per_device, hbm_limit_bytes: HBM of the program, and of the chip.
+    compile_seconds: time of the compilation.
+    model_flops_per_device: model FLOPs of the trained networks and of all networks (`ModelFlops`).
+    flops_per_device, bytes_accessed_per_device: FLOPs and bytes of the compiled program, with all iterations
+        of loops.
+    collectives: kind, devices per group, count and bytes of each.
     compute_seconds: sum over all instructions, each at peak FLOP/s or HBM bandwidth, whichever is slower.
     communication_seconds: all collectives, one after the other, on rings along one axis.
     estimated_step_seconds: the larger of the two, as if compute and communication overlapped fully.
-    estimated_mfu: model FLOPs utilization, of the trained networks and of every one: model FLOPs in this
+    estimated_mfu: model FLOPs utilization of the trained networks and of all networks: model FLOPs in this
         time, relative to the chip's peak FLOP/s.
-    reserved_bytes_per_device: allowance for what a GPU's memory holds beside the program
-        (`hardware/cards.py`).
+    reserved_bytes_per_device: allowance for other uses of a GPU's memory (`hardware/cards.py`).
     """
 
     fits: bool
@@ -57,8 +58,8 @@ def estimate(lowered: jax.stages.Lowered, chip: Chip | Card, *, model_flops: Mod
     """Compiles a program and estimates its memory and time.
 
     Args:
-        lowered: for a topology of the chip.
-        chip: its specifications.
+        lowered: the program, lowered for a topology of the chip.
+        chip: specifications of the chip.
         model_flops: model FLOPs of one run, per device.
     """
     began = time.monotonic()
@@ -96,7 +97,7 @@ def estimate(lowered: jax.stages.Lowered, chip: Chip | Card, *, model_flops: Mod
 
 
 def used_bytes(message: str) -> float | None:
-    """HBM bytes needed, from the compiler's out-of-memory message; None for any other message."""
+    """The needed HBM bytes in the compiler's out-of-memory message; None for other messages."""
     match = re.search(r"[Uu]sed ([\d.]+)([KMG]) of [\d.]+[KMG] hbm", message)
     return float(match[1]) * 2.0 ** {"K": 10, "M": 20, "G": 30}[match[2]] if match else None
 
@@ -104,7 +105,7 @@ def used_bytes(message: str) -> float | None:
 def compute_seconds(work: Work, chip: Chip | Card) -> float:
     """Roofline (Williams et al. 2009) of each instruction, summed.
 
-    Asynchronous copies overlap with the rest of their scope. They cost time only if moving all bytes of the
+    Asynchronous copies overlap with the rest of their scope. They take time only if moving all bytes of the
     scope takes longer than its other instructions.
     """
     pieces: dict[str, float] = collections.defaultdict(float)
@@ -117,7 +118,7 @@ def compute_seconds(work: Work, chip: Chip | Card) -> float:
 
 
 def communication_seconds(work: Work, chip: Chip | Card) -> float:
-    """Time of all collectives, each on a ring: along one axis of a torus, or of a host's cards or several."""
+    """Time of all collectives, each on a ring: along one axis of a torus, or over cards."""
     return sum(wire_bytes(c) / chip.sends(c.span) for c in work.collectives)
 
 

@@ -28,25 +28,25 @@ SLICES, UPDATE = ("slice", "dynamic-slice"), "dynamic-update-slice"
 MOVES = {"copy-done", "slice-done", "dynamic-slice-done"}
 """Ends of asynchronous copies between HBM and on-chip memory."""
 KERNELS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
-"""Splash attention's kernels, and how many matrix products of the size of Q K^T each computes."""
+"""Number of matrix products of the size of Q K^T in each of splash attention's kernels."""
 CUDNN_ATTENTION = {"__cudnn$fmhaSoftmax": 2, "__cudnn$fmhaSoftmaxBackward": 5}
-"""The same of cuDNN's, by the target of the call."""
+"""The same for cuDNN's kernels, by the target of the call."""
 CUDNN_CONVOLUTION = "__cudnn$conv"
 CUBLAS = "__cublas$"
-"""Beginnings of the targets of cuDNN's convolutions and cuBLAS's matrix products."""
+"""Prefixes of the targets of cuDNN's convolutions and cuBLAS's matrix products."""
 SCRATCH = re.compile(r"\b[su]8\[\d+\]")
-"""The last result of such a call: memory for the library to work in, little of which is read or written."""
+"""The last result of such a call: workspace, little of which is read or written."""
 ASYNC = 'custom_call_target="AsyncCollective'
 """Start or end of an asynchronous collective."""
 BESIDE = '"async_collective_fusion_config"'
-"""In a collective's attributes: it is fused with other work, or is the start or end of such a fusion."""
+"""In a collective's attributes: fused with other work, or the start or end of such a fusion."""
 FAST_MEMORY = "S(1)"
 """In a layout: the array is in on-chip memory, not in HBM."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array's type: its dimensions, its bytes, and those of them in HBM."""
+    """An array's type: its dimensions, its bytes, and its bytes in HBM."""
 
     dims: tuple[int, ...]
     nbytes: float

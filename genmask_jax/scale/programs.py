@@ -1,4 +1,4 @@
-"""Lowers the programs of a run for a mesh of devices that need not exist here; nothing is allocated."""
+"""Lowers the programs of a run for a mesh of devices that this machine may not have; allocates nothing."""
 
 import dataclasses
 from collections.abc import Callable
@@ -36,10 +36,13 @@ QWEN = "vl_7b"
 
 @dataclasses.dataclass(frozen=True)
 class Described:
-    """A run, described by shapes alone.
+    """The shapes of a run.
 
-    encoder: the instruction encoder; `networks` have a stand-in for it if embeddings are cached.
-    assumed: messages about published models whose shapes replace the config's missing weights.
+    config: config of the run.
+    networks: the networks, with shapes instead of arrays.
+    mesh: the devices.
+    encoder: the instruction encoder; `networks` take its embeddings as inputs if they are cached.
+    assumed: messages about published models whose shapes replace missing weights.
     """
 
     config: TrainConfig
@@ -50,7 +53,7 @@ class Described:
 
 
 def describe(config: TrainConfig, mesh: Mesh) -> Described:
-    """Describes a run on a mesh. Shapes of published models replace missing weights.
+    """The shapes of a run on a mesh. Shapes of published models replace missing weights.
 
     Raises:
         UserError: the config is inconsistent, or does not fit the mesh.
@@ -60,25 +63,25 @@ def describe(config: TrainConfig, mesh: Mesh) -> Described:
         vae_config = read_config(VAEConfig, epath.Path(config.vae) / "vae")
     else:
         vae_config = VAEConfig()
-        assumed.append(f"{config.vae} is not here: assuming Wan 2.1's VAE")
+        assumed.append(f"{config.vae} does not exist; using the shape of Wan 2.1's VAE")
     encoder = _encoder(config.instruction, assumed)
     covered = _covered(config, encoder.text_dim, assumed)
     given = encoder
     if config.data.latents and encoder.fingerprint is not None:
-        assumed.append("latents and embeddings are cached: the encoder is not on the devices")
+        assumed.append("latents and embeddings are cached; the instruction encoder is not on the devices")
         given = given_embeddings(encoder)
     networks = abstract_networks(config, vae_config, given, mesh, covered)
     return Described(config, networks, mesh, encoder, tuple(assumed))
 
 
 def _covered(config: TrainConfig, text_dim: int, assumed: list[str]) -> Covered | None:
-    """Which parameters `config.init` holds, for a run with adapters; Wan's DiT if it is not here."""
+    """The parameters in `config.init`, for a run with adapters; those of Wan's DiT if it does not exist."""
     if not config.model.lora_rank:
         return None
     if epath.Path(config.init).exists():
         return Pretrained(config.init).covered
-    assumed.append(f"{config.init} is not here: assuming Wan 2.1's DiT")
-    projected = text_dim == DiTConfig.text_dim  # Wan's texts have another width than most encoders'
+    assumed.append(f"{config.init} does not exist; using the shape of Wan 2.1's DiT")
+    projected = text_dim == DiTConfig.text_dim  # else Wan's text projection does not fit
 
     def published(model: Shapes) -> frozenset[str]:
         own = (name for name in model if name.startswith("dit.") and not is_adapter(name))
@@ -90,14 +93,14 @@ def _covered(config: TrainConfig, text_dim: int, assumed: list[str]) -> Covered 
 def _encoder(config: InstructionConfig, assumed: list[str]) -> Instruction:
     qwen = config.qwen
     if config.name == "qwen" and qwen.weights and not (epath.Path(qwen.weights) / "qwen").exists():
-        assumed.append(f"{qwen.weights} is not here: assuming Qwen {QWEN}")
+        assumed.append(f"{qwen.weights} does not exist; using the shape of Qwen {QWEN}")
         qwen = dataclasses.replace(qwen, weights="", shape=SIZES[QWEN])
     # Shapes do not depend on the vocabulary that a tokenizer learns.
     return factory.build(dataclasses.replace(config, qwen=qwen), "", [TEXT])
 
 
 def train_step(run: Described) -> jax.stages.Lowered:
-    """The training step, as in `training/loop.py`; on cached latents if `config.data.latents` is set."""
+    """The training step of `training/loop.py`; on cached latents if `config.data.latents` is set."""
     config, mesh = run.config, run.mesh
     task = GenMaskTask(run.networks, config)
     tx = make_optimizer(config.optimizer, config.loop)
@@ -109,7 +112,7 @@ def train_step(run: Described) -> jax.stages.Lowered:
 
 
 def batch_shapes(run: Described) -> Any:
-    """A global batch (`data/pipeline.py`), by shapes, dtypes and shardings."""
+    """Shapes, dtypes and shardings of a global batch (`data/pipeline.py`)."""
     data, rows = run.config.data, run.config.loop.global_batch_size
     size = data.size
     image = np.zeros((size, size, 3), np.uint8)
@@ -126,7 +129,7 @@ def batch_shapes(run: Described) -> Any:
 
 
 def _instruction(run: Described, image: np.ndarray | None) -> Any:
-    """One row of what the model is given of an instruction: a preparer's arrays, or embeddings."""
+    """One row of the instruction's inputs: arrays of the preparer, or embeddings."""
     inputs = run.encoder.preparer(TEXT, image)
     if run.encoder is run.networks.instruction:
         return inputs
@@ -141,7 +144,7 @@ def _instruction(run: Described, image: np.ndarray | None) -> Any:
 
 
 def _rows(example: Any, count: int, mesh: Mesh) -> Any:
-    """`count` rows like the example, sharded over the mesh. Raises UserError if they do not divide."""
+    """Shapes of `count` rows of the example, sharded over the mesh. Raises UserError if they do not fit."""
     need_rows(count, mesh, "config.loop.global_batch_size / 2, or --batch_size")
     sharding = batch_sharding(mesh)
     return jax.tree.map(
@@ -202,4 +205,4 @@ PROGRAMS: dict[str, tuple[Lower, CountFlops]] = {
     "mask_sampler": (mask_sampler, mask_flops),
     "image_sampler": (image_sampler, image_flops),
 }
-"""By name: (run, batch size of a sampler) -> the lowered program, and its model FLOPs on all devices."""
+"""Functions of (run, batch size of a sampler) by program: the lowered program, and its model FLOPs."""

@@ -1,4 +1,4 @@
-"""Estimates as tables."""
+"""Prints estimates as tables."""
 
 from rich.table import Table
 
@@ -8,7 +8,7 @@ from genmask_jax.scale.search import Found
 
 
 def verdict(found: Estimate) -> str:
-    """An estimate in half a line."""
+    """A short text about an estimate."""
     used = f"{found.hbm_bytes_per_device / 2**30:.2f} of {found.hbm_limit_bytes / 2**30:.0f} GiB"
     if not found.fits:
         return f"does not fit, {used}"
@@ -16,15 +16,15 @@ def verdict(found: Estimate) -> str:
 
 
 def _mfu(found: Estimate) -> str:
-    """Of the trained networks, if there are some, and of all networks."""
+    """MFU of the trained networks, if there are any, and of all networks."""
     mfu = found.estimated_mfu
     trained = "" if mfu.trained is None else f"{100 * mfu.trained:.0f} % trained, "
     return f"{trained}{100 * mfu.every:.0f} % all networks"
 
 
 def print_search(title: str, found: list[Found]) -> None:
-    """One row for each mesh, in the order given."""
-    table = Table(title=f"{title}: the best first")
+    """Prints one row per mesh, in the given order."""
+    table = Table(title=f"{title}: best first")
     for column in ("mesh and remat", ""):
         table.add_column(column)
     for one in found:
@@ -33,7 +33,7 @@ def print_search(title: str, found: list[Found]) -> None:
 
 
 def print_estimate(title: str, found: Estimate, count: int) -> None:
-    """One estimate, for each of `count` devices, and what to change when it does not fit."""
+    """Prints an estimate for each of `count` devices, and what to change if it does not fit."""
     table = Table(title=f"{title}: {count} devices")
     table.add_column("per device")
     table.add_column("", justify="right")
@@ -41,7 +41,7 @@ def print_estimate(title: str, found: Estimate, count: int) -> None:
     room = 100 * (1 - (found.hbm_bytes_per_device + reserved) / limit)
     table.add_row("HBM", f"{found.hbm_bytes_per_device / 2**30:.2f} of {limit / 2**30:.0f} GiB")
     if reserved:
-        table.add_row("CUDA context and fragmentation, allowed for", f"{reserved / 2**30:.2f} GiB")
+        table.add_row("allowance for CUDA context and fragmentation", f"{reserved / 2**30:.2f} GiB")
     table.add_row("fits", f"yes, {room:.0f} % free" if found.fits else f"no, {-room:.0f} % too much")
     if found.fits:
         flops = found.model_flops_per_device
@@ -61,6 +61,6 @@ def print_estimate(title: str, found: Estimate, count: int) -> None:
     console().print(table)
     if not found.fits:
         print(
-            "to make it fit: config.loop.global_batch_size smaller or grad_accumulation_steps above 1, "
-            "config.model.remat=all, or config.mesh.fsdp larger"
+            "to make it fit: a smaller config.loop.global_batch_size, grad_accumulation_steps above 1, "
+            "config.model.remat=all, or a larger config.mesh.fsdp"
         )

@@ -10,7 +10,7 @@ from genmask_jax.scale.estimate import Estimate
 
 @dataclasses.dataclass(frozen=True)
 class Found:
-    """One choice and its estimate."""
+    """A config and its estimate."""
 
     config: TrainConfig
     estimate: Estimate
@@ -22,7 +22,7 @@ class Found:
 
 
 def meshes(config: TrainConfig, count: int, slices: int) -> Iterator[TrainConfig]:
-    """The config with fsdp set to every power of two that a slice allows; tensor is unchanged."""
+    """The config with each power of two for fsdp that fits into a slice; tensor is unchanged."""
     inside, fsdp = count // slices, 1
     while fsdp * config.mesh.tensor <= inside:
         if inside % (fsdp * config.mesh.tensor) == 0:
@@ -33,10 +33,10 @@ def meshes(config: TrainConfig, count: int, slices: int) -> Iterator[TrainConfig
 def search(
     config: TrainConfig, count: int, slices: int, compile_: Callable[[TrainConfig], Estimate]
 ) -> Iterator[Found]:
-    """Yields for every mesh the policy with the least recomputation that fits, or the last if none fits.
+    """Yields for each mesh the policy with the least recomputation that fits, or the last one if none fits.
 
     Args:
-        config: of the run.
+        config: config of the run.
         count: number of devices in all slices.
         slices: number of slices.
         compile_: estimates a config.
@@ -51,7 +51,7 @@ def search(
 
 
 def ranked(found: list[Found]) -> list[Found]:
-    """Sorts those that fit by time, followed by those that do not, by HBM."""
+    """Sorts by time; those that do not fit come last, sorted by HBM."""
     return sorted(
         found,
         key=lambda f: (

@@ -1,4 +1,4 @@
-"""Devices that are not here, as the compilers for TPUs and GPUs describe them."""
+"""Devices that this machine may not have, as described by the compilers for TPUs and GPUs."""
 
 import math
 import os
@@ -14,16 +14,16 @@ def describe_devices(generation: str, shape: str, slices: int) -> list[Any]:
     """The devices (`jax.Device`) of a topology.
 
     Args:
-        generation: of `chips.CHIPS` or `cards.CARDS`.
-        shape: chips along each axis, such as "16x16"; of cards, hosts and cards of each, such as "1x8".
-        slices: how many such slices there are; of cards, 1.
+        generation: a key of `chips.CHIPS` or `cards.CARDS`.
+        shape: chips along each axis, such as "16x16"; for cards, hosts x cards, such as "1x8".
+        slices: number of slices; 1 for cards.
 
     Raises:
-        UserError: the compiler is not installed, or knows no such topology.
+        UserError: the compiler is not installed, or does not know the topology.
     """
     if generation in CARDS:
         return _describe_cards(generation, shape, slices)
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs, so several may load it
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs on a TPU
     name = f"{generation}:{shape}"
     options: dict[str, Any] = {"chip_config_name": "megacore"} if generation == "v4" else {}
     if math.prod(map(int, shape.split("x"))) == 1:
@@ -42,12 +42,12 @@ def describe_devices(generation: str, shape: str, slices: int) -> list[Any]:
 def _describe_cards(generation: str, shape: str, slices: int) -> list[Any]:
     if slices != 1:
         raise UserError(
-            f"--slices={slices} is for TPUs; for hosts of cards, --topology={generation}:{slices}x8"
+            f"--slices={slices} is only for TPUs; for several hosts, give --topology={generation}:{slices}x8"
         )
     options = {"topology": f"1x{shape}", "target_config": CARDS[generation].target()}
     try:
         return list(topologies.get_topology_desc(platform="cuda", topology_name="", **options).devices)
-    except Exception as error:  # without the plugin, whatever JAX meets first
+    except Exception as error:  # without the plugin, JAX may raise anything
         raise UserError(
             f"--topology={generation}:{shape}: the GPU compiler says: {first_line(error)}; if it is "
             'not installed, pip install "genmask-jax[gpu]" (no card or driver is needed)'

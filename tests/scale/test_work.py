@@ -113,7 +113,7 @@ def test_weights_that_are_not_here_are_assumed(micro_vae):
         micro_config("/nowhere"), data=dataclasses.replace(micro_config("").data, size=64)
     )
     run = programs.describe(config, make_mesh(MeshConfig()))
-    assert run.assumed == ("/nowhere is not here: assuming Wan 2.1's VAE",)
+    assert run.assumed == ("/nowhere does not exist; using the shape of Wan 2.1's VAE",)
     assert run.networks.latent_shape == (8, 8, 16)
 
 
@@ -124,8 +124,8 @@ def test_adapters_on_cached_encodings_that_are_not_here(micro_vae):
     data = dataclasses.replace(whole.data, latents="/nowhere/latents")
     config = dataclasses.replace(whole, model=model, init="/nowhere/wan", data=data)
     run, full = (programs.describe(c, make_mesh(MeshConfig())) for c in (config, whole))
-    assert run.assumed[0] == "/nowhere/wan is not here: assuming Wan 2.1's DiT"
-    assert "the encoder is not on the devices" in run.assumed[1]
+    assert run.assumed[0] == "/nowhere/wan does not exist; using the shape of Wan 2.1's DiT"
+    assert "the instruction encoder is not on the devices" in run.assumed[1]
     assert "instruction" in full.networks.frozen
     assert "instruction" not in run.networks.frozen
     trained = shapes_of(run.networks.abstract_params())
