@@ -1,4 +1,4 @@
-"""Config files: where they lie, what they return, and how one builds on another.
+"""Config files: how they are found and loaded, and how one builds on another.
 
 A config file defines `get_config()`, or `get_config(argument)`, which `--config=FILE:ARGUMENT` calls.
 """
@@ -15,14 +15,14 @@ from genmask_jax.errors import UserError
 
 
 def folder() -> pathlib.Path:
-    """The folder of the shipped configs: in the installed package, or beside it in a checkout."""
+    """The folder of the shipped configs: inside the installed package, or next to it in a checkout."""
     package = pathlib.Path(__file__).parent
     inside = package / "configs"
     return inside if inside.exists() else package.parent / "configs"
 
 
 def path_of(value: str) -> str:
-    """The file that --config names: a path, or the name of a shipped config, such as genmask_tiny."""
+    """The path of a config, given as a path or as the name of a shipped config such as genmask_tiny."""
     name, colon, argument = value.partition(":")
     shipped = folder() / f"{name}.py"
     known = re.fullmatch(r"\w+", name) and not os.path.isfile(name) and shipped.exists()
@@ -32,14 +32,14 @@ def path_of(value: str) -> str:
 def need_file(path: str) -> None:
     """Raises UserError if there is no such config file."""
     if not os.path.isfile(path):
-        raise UserError(f"--config={path}: there is no such file; by name there are {_names()}")
+        raise UserError(f"--config={path}: there is no such file. Shipped configs: {_names()}")
 
 
 def load_config(value: str) -> Any:
-    """The config that --config=VALUE names, such as "genmask_tiny" or "my/config.py:argument".
+    """The config of --config=VALUE, such as "genmask_tiny" or "my/config.py:argument".
 
     Raises:
-        UserError: there is no such file, or it fails.
+        UserError: the file does not exist or fails.
     """
     path, colon, argument = path_of(value).partition(":")
     need_file(path)
@@ -55,7 +55,7 @@ def base_config(name: str, file: str) -> Any:
             return config
 
     Args:
-        name: of a config in the folder of `file`, or else of a shipped one; "NAME:ARGUMENT" hands on an
+        name: name of a config in the folder of `file`, or else of a shipped one; "NAME:ARGUMENT" passes an
             argument.
         file: `__file__` of the config that builds on it; it may have the name of the shipped one.
 
@@ -67,7 +67,7 @@ def base_config(name: str, file: str) -> Any:
     for path in (own.with_name(f"{stem}.py"), folder() / f"{stem}.py"):
         if path.is_file() and not path.samefile(own):
             return _run(str(path), [argument] if colon else [])
-    raise UserError(f"{file}: there is no {stem}.py beside it to build on; by name there are {_names()}")
+    raise UserError(f"{file}: there is no config {stem}.py next to it. Shipped configs: {_names()}")
 
 
 def _names() -> str:
@@ -75,7 +75,7 @@ def _names() -> str:
 
 
 def _run(path: str, arguments: list[str]) -> Any:
-    """What the `get_config` of a file returns."""
+    """The result of a file's `get_config`."""
     try:
         get_config = runpy.run_path(path).get("get_config")
         if get_config is None:
@@ -85,7 +85,7 @@ def _run(path: str, arguments: list[str]) -> Any:
         return get_config(*arguments)
     except UserError:
         raise
-    except Exception as error:  # a config file is a program
+    except Exception as error:  # a config file may raise anything
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == path]
         line = error.lineno if isinstance(error, SyntaxError) else (lines or [None])[-1]

@@ -74,7 +74,7 @@ def test_a_folder_does_not_hide_a_shipped_config(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("base", "line", "says"),
     [
-        ("genmask_m", "", r"mine.py: there is no genmask_m.py beside it to build on; by name there are "),
+        ("genmask_m", "", r"mine.py: there is no config genmask_m.py next to it. Shipped configs: "),
         ("genmask_l", "config.loop.num_stpes = 7", r"config.loop.num_stpes: no such field; there are "),
         ("genmask_l", "config.loop.num_steps = 'many'", r"mine.py: line 6: TypeError"),
     ],

@@ -55,7 +55,7 @@ def test_of_two_images_of_one_name_the_second_is_named(tmp_path):
     found = images_by_stem(epath.Path(tmp_path), problems)
     assert {stem: path.name for stem, path in found.items()} == {"x": "x.jpg", "y": "y.JPG"}
     (line,) = problems.left_out
-    assert "x.png: another image has that name, x.jpg" in line
+    assert "x.png: another image has the same name, x.jpg" in line
 
 
 def test_brackets_in_tables_are_printed_as_they_are(capsys):

@@ -69,10 +69,10 @@ class ScoredExample(SegmentExample):
 
 
 class AbsentExample(ScoredExample):
-    """A `ScoredExample` with an expression for an object that the image does not contain.
+    """A `ScoredExample` with an expression for an absent object.
 
     absent_text: the expression.
-    absent_group: what it gives of that object: "kind", "colour" or "colour+kind".
+    absent_group: the attributes that it names: "kind", "colour" or "colour+kind".
     """
 
     absent_text: str

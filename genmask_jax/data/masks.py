@@ -1,8 +1,8 @@
 """Masks as run-length encodings (RLE) at the image's own resolution, and their conversion from COCO.
 
 The encoding is pycocotools'. An RLE here is only its `counts` as ASCII text; the size is kept separately.
-Counts are checked when a dataset is prepared (`from_rle`, `from_coco`) or predictions are read, not whenever a
-mask is read. `to_model_mask` resizes all training masks to the model's size.
+Counts are checked when a dataset is prepared (`from_rle`, `from_coco`) or predictions are read, not whenever
+a mask is read. `to_model_mask` resizes all training masks to the model's size.
 """
 
 from collections.abc import Sequence
@@ -45,17 +45,17 @@ def decode(counts: str, size: Size) -> Bool[np.ndarray, "H W"]:
 
 
 def area(counts: str, size: Size) -> int:
-    """The number of a mask's pixels."""
+    """Number of pixels of a mask."""
     return int(coco.area(_rle(counts, size)))
 
 
 def _rle(counts: str, size: Size) -> Any:
-    """As pycocotools takes it."""
+    """An RLE of pycocotools."""
     return {"size": list(size), "counts": counts.encode()}
 
 
 def need_valid(counts: str, size: Size) -> None:
-    """Raises ValueError if the counts are not those of a mask of that size."""
+    """Raises ValueError if the counts are not a valid RLE of this size."""
     if sum(run_lengths(counts)) != size[0] * size[1]:
         raise ValueError(f"its runs do not add up to {_times(size)} pixels")
 
@@ -63,7 +63,7 @@ def need_valid(counts: str, size: Size) -> None:
 def run_lengths(counts: str) -> list[int]:
     """Decodes COCO's compressed counts, which store each run length minus the one before the last.
 
-    pycocotools has no function that returns the lengths, or checks them.
+    pycocotools has no function that returns or checks the lengths.
 
     Raises:
         ValueError: an invalid character, an unfinished number, or a negative length.

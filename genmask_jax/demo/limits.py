@@ -15,7 +15,7 @@ MAX_PHRASES = 6
 MAX_LETTERS = 200
 MAX_FILE = "25mb"
 MAX_CANDIDATES = 8
-"""Images of one prompt that are drawn at once."""
+"""Largest number of images per request."""
 IMAGE_STEPS = (5, 10, 20, 50)
 MAX_GUIDANCE = 10.0
 MAX_SEED = 2**31 - 1

@@ -22,7 +22,7 @@ WITHOUT_COLOUR = {"train": 0.5}
 learn it first and seldom need the kind of shape."""
 SPLITS = {"train": 1_000_000, "val": 4096, "test": 4096}
 ABSENT = 2
-"""In the seeds of expressions for absent objects, where scenes have their `task`."""
+"""The seeds of expressions for absent objects have this in place of `task`."""
 
 
 class Composition(NamedTuple):

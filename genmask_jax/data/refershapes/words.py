@@ -94,7 +94,7 @@ def expressions_for(target: int, shapes: tuple[Shape, ...], size: int, style: St
 
 
 def absent_from(there: Collection[tuple[str, str]], style: Style, rng: np.random.Generator) -> Expression:
-    """An expression for an object that a scene lacks: a kind or a colour (one in four each), or both.
+    """An expression for an absent object: a kind or a colour (a quarter each), or both (half).
 
     `there`: colour and kind of every object in the scene.
     """
