@@ -35,7 +35,7 @@ QWEN = "vl_7b"
 
 
 @dataclasses.dataclass(frozen=True)
-class Described:
+class RunShapes:
     """The shapes of a run.
 
     config: config of the run.
@@ -52,7 +52,7 @@ class Described:
     assumed: tuple[str, ...]
 
 
-def describe(config: TrainConfig, mesh: Mesh) -> Described:
+def describe(config: TrainConfig, mesh: Mesh) -> RunShapes:
     """The shapes of a run on a mesh. Shapes of published models replace missing weights.
 
     Raises:
@@ -71,7 +71,7 @@ def describe(config: TrainConfig, mesh: Mesh) -> Described:
         assumed.append("latents and embeddings are cached; the instruction encoder is not on the devices")
         given = given_embeddings(encoder)
     networks = abstract_networks(config, vae_config, given, mesh, covered)
-    return Described(config, networks, mesh, encoder, tuple(assumed))
+    return RunShapes(config, networks, mesh, encoder, tuple(assumed))
 
 
 def _covered(config: TrainConfig, text_dim: int, assumed: list[str]) -> Covered | None:
@@ -99,7 +99,7 @@ def _encoder(config: InstructionConfig, assumed: list[str]) -> Instruction:
     return factory.build(dataclasses.replace(config, qwen=qwen), "", [TEXT])
 
 
-def train_step(run: Described) -> jax.stages.Lowered:
+def train_step(run: RunShapes) -> jax.stages.Lowered:
     """The training step of `training/loop.py`; on cached latents if `config.data.latents` is set."""
     config, mesh = run.config, run.mesh
     task = GenMaskTask(run.networks, config)
@@ -111,7 +111,7 @@ def train_step(run: Described) -> jax.stages.Lowered:
     return step.lower(jax.tree.map(placed, shapes, shardings), run.networks.frozen, batch_shapes(run))
 
 
-def batch_shapes(run: Described) -> Any:
+def batch_shapes(run: RunShapes) -> Any:
     """Shapes, dtypes and shardings of a global batch (`data/pipeline.py`)."""
     data, rows = run.config.data, run.config.loop.global_batch_size
     size = data.size
@@ -128,7 +128,7 @@ def batch_shapes(run: Described) -> Any:
     return _rows({"segment": segment, "generate": generate}, rows // 2, run.mesh)
 
 
-def _instruction(run: Described, image: np.ndarray | None) -> Any:
+def _instruction(run: RunShapes, image: np.ndarray | None) -> Any:
     """One row of the instruction's inputs: arrays of the preparer, or embeddings."""
     inputs = run.encoder.preparer(TEXT, image)
     if run.encoder is run.networks.instruction:
@@ -152,13 +152,13 @@ def _rows(example: Any, count: int, mesh: Mesh) -> Any:
     )
 
 
-def mask_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
+def mask_sampler(run: RunShapes, batch_size: int) -> jax.stages.Lowered:
     """The mask sampler, with parameters sharded as in training."""
     segmenter = GenMaskTask(run.networks, run.config).segmenter
     return jax.jit(segmenter.program.trace).lower(*_mask_arguments(run, batch_size))
 
 
-def _mask_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
+def _mask_arguments(run: RunShapes, batch_size: int) -> tuple[Any, ...]:
     size = run.config.data.size
     image = np.zeros((size, size, 3), np.uint8)
     params = run.networks.abstract_params()
@@ -166,39 +166,39 @@ def _mask_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
     return params, run.networks.frozen, *_rows(example, batch_size, run.mesh)
 
 
-def image_sampler(run: Described, batch_size: int) -> jax.stages.Lowered:
+def image_sampler(run: RunShapes, batch_size: int) -> jax.stages.Lowered:
     """The image sampler, with parameters sharded as in training."""
     generator = GenMaskTask(run.networks, run.config).generator
     return jax.jit(generator.program.trace).lower(*_image_arguments(run, batch_size))
 
 
-def _image_arguments(run: Described, batch_size: int) -> tuple[Any, ...]:
+def _image_arguments(run: RunShapes, batch_size: int) -> tuple[Any, ...]:
     example = (_instruction(run, None), _instruction(run, None), np.zeros(2, np.uint32), np.float32(1))
     params = run.networks.abstract_params()
     return params, run.networks.frozen, *_rows(example, batch_size, run.mesh)
 
 
-def image_flops(run: Described, batch_size: int) -> ModelFlops:
+def image_flops(run: RunShapes, batch_size: int) -> ModelFlops:
     """FLOPs of sampling a batch of images, on all devices."""
     generator = GenMaskTask(run.networks, run.config).generator
     with counting():
         return ModelFlops(None, count_flops(generator.images, *_image_arguments(run, batch_size)))
 
 
-def train_flops(run: Described) -> ModelFlops:
+def train_flops(run: RunShapes) -> ModelFlops:
     """Model FLOPs of a training step, on all devices (`GenMaskTask.flops`)."""
     return GenMaskTask(run.networks, run.config).flops(batch_shapes(run))
 
 
-def mask_flops(run: Described, batch_size: int) -> ModelFlops:
+def mask_flops(run: RunShapes, batch_size: int) -> ModelFlops:
     """FLOPs of sampling a batch of masks, on all devices."""
     segmenter = GenMaskTask(run.networks, run.config).segmenter
     with counting():
         return ModelFlops(None, count_flops(segmenter.probabilities, *_mask_arguments(run, batch_size)))
 
 
-Lower = Callable[[Described, int], jax.stages.Lowered]
-CountFlops = Callable[[Described, int], ModelFlops]
+Lower = Callable[[RunShapes, int], jax.stages.Lowered]
+CountFlops = Callable[[RunShapes, int], ModelFlops]
 
 PROGRAMS: dict[str, tuple[Lower, CountFlops]] = {
     "train_step": (lambda run, batch_size: train_step(run), lambda run, batch_size: train_flops(run)),
