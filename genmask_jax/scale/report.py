@@ -4,7 +4,7 @@ from rich.table import Table
 
 from genmask_jax.console import console
 from genmask_jax.scale.estimate import Estimate
-from genmask_jax.scale.search import Found
+from genmask_jax.scale.search import Candidate
 
 
 def verdict(found: Estimate) -> str:
@@ -22,7 +22,7 @@ def _mfu(found: Estimate) -> str:
     return f"{trained}{100 * mfu.every:.0f} % all networks"
 
 
-def print_search(title: str, found: list[Found]) -> None:
+def print_search(title: str, found: list[Candidate]) -> None:
     """Prints one row per mesh, in the given order."""
     table = Table(title=f"{title}: best first")
     for column in ("mesh and remat", ""):

@@ -9,7 +9,7 @@ from genmask_jax.scale.estimate import Estimate
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Candidate:
     """A config and its estimate."""
 
     config: TrainConfig
@@ -32,7 +32,7 @@ def meshes(config: TrainConfig, count: int, slices: int) -> Iterator[TrainConfig
 
 def search(
     config: TrainConfig, count: int, slices: int, compile_: Callable[[TrainConfig], Estimate]
-) -> Iterator[Found]:
+) -> Iterator[Candidate]:
     """Yields for each mesh the policy with the least recomputation that fits, or the last one if none fits.
 
     Args:
@@ -44,13 +44,13 @@ def search(
     for candidate in meshes(config, count, slices):
         for remat in REMAT:  # from most memory to least
             changed = dataclasses.replace(candidate, model=dataclasses.replace(candidate.model, remat=remat))
-            found = Found(changed, compile_(changed))
+            found = Candidate(changed, compile_(changed))
             if found.estimate.fits:
                 break
         yield found
 
 
-def ranked(found: list[Found]) -> list[Found]:
+def ranked(found: list[Candidate]) -> list[Candidate]:
     """Sorts by time; those that do not fit come last, sorted by HBM."""
     return sorted(
         found,
