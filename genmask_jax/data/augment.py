@@ -42,7 +42,7 @@ half between next beside background foreground only other another both whole all
 
 @dataclasses.dataclass(frozen=True)
 class VarySegment(grain.transforms.RandomMap):
-    """Augments `WholeExample`s to `SegmentExample`s at the model's size.
+    """Augments `FullSizeExample`s to `SegmentExample`s at the model's size.
 
     with_text: whether texts are used and must stay true; False for a VAE.
     """

@@ -25,7 +25,7 @@ class SegmentExample(TypedDict):
     id: str
 
 
-class WholeExample(SegmentExample):
+class FullSizeExample(SegmentExample):
     """An example at the image's own size, before augmentation (`data/augment.py`).
 
     mask: uint8 [H, W], 1 at the object, 255 at ignored pixels, else 0.
@@ -41,7 +41,7 @@ class WholeExample(SegmentExample):
 
 
 class Nothing(Protocol):
-    """Images without any class, as `WholeExample`s with an empty mask and an empty text.
+    """Images without any class, as `FullSizeExample`s with an empty mask and an empty text.
 
     share: their share of the annotated images of the split.
     """
@@ -50,7 +50,7 @@ class Nothing(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> WholeExample: ...
+    def __getitem__(self, index: int) -> FullSizeExample: ...
 
 
 class ScoredExample(SegmentExample):
@@ -129,8 +129,8 @@ class OwnImages(Protocol):
     def image(self, index: int) -> np.ndarray: ...
 
 
-class Whole(Generic[E]):
-    """The examples of a source at the images' own size (`WholeExample`).
+class FullSize(Generic[E]):
+    """The examples of a source at the images' own size (`FullSizeExample`).
 
     Generated scenes have only the model's size.
     """

@@ -26,7 +26,7 @@ import numpy as np
 
 from genmask_jax.config import DataConfig
 from genmask_jax.data.augment import VaryGenerate, VarySegment
-from genmask_jax.data.examples import Mixture, Source, Whole
+from genmask_jax.data.examples import FullSize, Mixture, Source
 from genmask_jax.data.latents.store import CachedLatents, cached_segments
 from genmask_jax.data.sources import generate_source, generates, segment_source
 from genmask_jax.errors import UserError, first_line
@@ -188,7 +188,7 @@ def training_batches(
         segments = _segments(config, seed)
         if generates(config):
             source = generate_source(config, "train")
-            images = endless(Whole(source) if config.varies else source, seed + 1)
+            images = endless(FullSize(source) if config.varies else source, seed + 1)
             images = images.random_map(VaryGenerate(config)) if config.varies else images
     return batches_of(
         segments,
@@ -206,9 +206,9 @@ def _segments(config: DataConfig, seed: int, *, with_text: bool = True) -> grain
     source = segment_source(config, "train")
     if not config.varies:
         return endless(source, seed)
-    whole: Source[Any] = Whole(source)
+    whole: Source[Any] = FullSize(source)
     if isinstance(source, Mixture):
-        whole = Mixture([Whole(part) for part in source.parts], source.weights)
+        whole = Mixture([FullSize(part) for part in source.parts], source.weights)
     return endless(whole, seed).random_map(VarySegment(config, with_text))
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from genmask_jax.data.examples import (
     IGNORED_PIXEL,
     NO_CLASS,
+    FullSizeExample,
     GenerateExample,
     LabelledExample,
     ScoredExample,
     SegmentExample,
-    WholeExample,
 )
 from genmask_jax.data.masks import IGNORE, to_model_mask
 from genmask_jax.data.prepared import records
@@ -65,7 +65,7 @@ class PreparedSegment(_Expressions):
         mask = to_model_mask(asked.mask, self.size)
         return {"image": self._image(record), "mask": mask, "text": self._asked(asked.text), "id": asked.id}
 
-    def whole(self, index: int) -> WholeExample:
+    def whole(self, index: int) -> FullSizeExample:
         """The example at the image's own size, with the class as annotated."""
         record, number = self.items[index]
         asked = records.read_expression(record, number)
@@ -98,7 +98,7 @@ class PreparedNothing:
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> WholeExample:
+    def __getitem__(self, index: int) -> FullSizeExample:
         record, number = self.items[index]
         return {
             "image": records.decode_image(record),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from genmask_jax.data.examples import AbsentExample, GenerateExample, WholeExample
+from genmask_jax.data.examples import AbsentExample, FullSizeExample, GenerateExample
 from genmask_jax.data.refershapes.scene import Scene, draw_scene
 from genmask_jax.data.refershapes.styles import MUTED, Style
 from genmask_jax.data.refershapes.words import Expression, absent_from, say
@@ -75,7 +75,7 @@ class ReferShapesSegment(_Shapes):
             texts = (said[0].phrase(noun), said[1].phrase(noun))
             return Composition(scene, target, other, *texts, said[0].group)
 
-    def whole(self, index: int) -> WholeExample:
+    def whole(self, index: int) -> FullSizeExample:
         """An example before augmentation; `absent` has an expression that refers to nothing in it."""
         made = self.compose(index)
         none = self._absent(made.scene, np.random.default_rng((index, self.seed)))
