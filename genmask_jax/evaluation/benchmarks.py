@@ -17,7 +17,7 @@ from tqdm import tqdm
 from genmask_jax.data import masks
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.builders import BUILDERS, ImagesBuilder, image_name
-from genmask_jax.data.prepared.source import PreparedAsked
+from genmask_jax.data.prepared.source import PreparedBenchmark
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.metrics import PROTOCOLS, Counts, count_pixels
 from genmask_jax.evaluation.segmentation import read_batches, sheet_row
@@ -56,9 +56,9 @@ class Benchmark:
         ids = records.read_index(self.directory, self.split).image_ids
         return {image_name(self.name.split(":")[0], image_id) for image_id in ids}
 
-    def source(self, size: int) -> PreparedAsked:
+    def source(self, size: int) -> PreparedBenchmark:
         """Its expressions as examples to be scored, with square images of side `size`."""
-        return PreparedAsked(self.items(), size)
+        return PreparedBenchmark(self.items(), size)
 
 
 def open_benchmark(root: epath.PathLike, name: str, split: str) -> Benchmark:
@@ -90,7 +90,7 @@ def parse_benchmarks(names: Sequence[str], root: epath.PathLike) -> list[Benchma
     return found
 
 
-def make_row(asked: records.Asked, prediction: np.ndarray) -> Row:
+def make_row(asked: records.ReferringExpression, prediction: np.ndarray) -> Row:
     """The row of one expression. `prediction`: bool [H, W] at the mask's resolution."""
     counts = count_pixels(prediction, asked.mask, asked.no_target)
     return {

@@ -2,12 +2,12 @@
 
 import jax
 
-from genmask_jax.data.prepared.source import PreparedAsked
+from genmask_jax.data.prepared.source import PreparedBenchmark
 from genmask_jax.hosts import gather_rows
 from genmask_jax.inference.reasoner import Reasoner
 
 
-def describe_all(reasoner: Reasoner, source: PreparedAsked) -> list[str]:
+def describe_all(reasoner: Reasoner, source: PreparedBenchmark) -> list[str]:
     """Describes in plain words what each of a source's expressions asks for; hosts share the work.
 
     If the model writes nothing, the expression itself is returned.

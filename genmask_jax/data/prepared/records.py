@@ -188,7 +188,7 @@ def decode_image(record: Mapping[str, Any]) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
+class ReferringExpression:
     """An expression of a record.
 
     id: unique in the split.
@@ -253,11 +253,11 @@ class Items:
             return opened.records[record], int(i - self._starts[record])
 
 
-def read_expression(record: Mapping[str, Any], number: int) -> Asked:
+def read_expression(record: Mapping[str, Any], number: int) -> ReferringExpression:
     """The expression `number` of a record."""
     said = record["expressions"]
     target = int(said["target"][number])
-    return Asked(
+    return ReferringExpression(
         id=read_id(record, number),
         text=said["text"][number].decode(),
         target=target,

@@ -23,10 +23,10 @@ from genmask_jax.data.prepared import records
 from genmask_jax.images import to_model_size
 
 
-class AskedExample(SegmentExample):
+class BenchmarkExample(SegmentExample):
     """An expression with its mask at the image's own size, and its record's `asked`."""
 
-    asked: records.Asked
+    asked: records.ReferringExpression
 
 
 class _Expressions:
@@ -111,10 +111,10 @@ class PreparedNothing:
         }
 
 
-class PreparedAsked(_Expressions):
+class PreparedBenchmark(_Expressions):
     """Expressions for a benchmark, with masks at the image's own size; 255 at ignored pixels."""
 
-    def __getitem__(self, index: int) -> AskedExample:
+    def __getitem__(self, index: int) -> BenchmarkExample:
         record, number = self.items[index]
         asked = records.read_expression(record, number)
         image = self._image(record)
@@ -145,7 +145,7 @@ class PreparedScored(_Expressions):
             "objects_mask": objects.astype(np.uint8),
         }
 
-    def _another(self, record: Any, target: int) -> records.Asked | None:
+    def _another(self, record: Any, target: int) -> records.ReferringExpression | None:
         """The first expression with another target in the image."""
         others = (i for i, t in enumerate(record["expressions"]["target"]) if int(t) != target)
         number = next(others, None)
@@ -184,7 +184,7 @@ class PreparedLabelMaps:
         return {"image": to_model_size(image, self.size), "whole": image, "labels": labels}
 
 
-def _group(asked: records.Asked, meant: int) -> str:
+def _group(asked: records.ReferringExpression, meant: int) -> str:
     return "no object" if asked.no_target else "several objects" if meant > 1 else "one object"
 
 
