@@ -74,9 +74,9 @@ def negative(example: Any, rng: np.random.Generator) -> Any:
     The image is that of the example, or an image without any class, as often as such images occur in the
     dataset. If the example has no absent class and there are no such images, the example is returned.
     """
-    nothing = example["nothing"]
-    if len(nothing) and (not example["absent"] or rng.random() < nothing.share):
-        example = nothing[int(rng.integers(len(nothing)))]
+    classless = example["classless"]
+    if len(classless) and (not example["absent"] or rng.random() < classless.share):
+        example = classless[int(rng.integers(len(classless)))]
     absent = example["absent"]
     if not absent:
         return example

@@ -32,15 +32,15 @@ class FullSizeExample(SegmentExample):
     text: the expression as annotated, without a template.
     is_class: whether the text is the name of a class.
     absent: expressions that refer to nothing in the image, such as the other classes of the dataset.
-    nothing: the split's images without any class; () for a dataset without classes.
+    classless: the split's images without any class; () for a dataset without classes.
     """
 
     is_class: bool
     absent: tuple[str, ...]
-    nothing: "Nothing | tuple[()]"
+    classless: "ClasslessImages | tuple[()]"
 
 
-class Nothing(Protocol):
+class ClasslessImages(Protocol):
     """Images without any class, as `FullSizeExample`s with an empty mask and an empty text.
 
     share: their share of the annotated images of the split.
@@ -146,7 +146,7 @@ class FullSize(Generic[E]):
         if whole:
             return whole(index)
         example: Any = self.source[index]
-        return {"is_class": False, "absent": (), "nothing": (), **example}
+        return {"is_class": False, "absent": (), "classless": (), **example}
 
 
 class Mixture(Generic[E]):

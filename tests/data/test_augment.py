@@ -16,7 +16,7 @@ def example(text="the leaf", is_class=False, absent=(), seed=0):
     mask[8:20, 30:44] = 1
     mask[:4] = IGNORE
     image = np.where(mask[..., None] == 1, 200, rng.integers(0, 60, (30, 50, 3))).astype(np.uint8)
-    known = {"is_class": is_class, "absent": absent, "nothing": ()}
+    known = {"is_class": is_class, "absent": absent, "classless": ()}
     return {"image": image, "mask": mask, "text": text, "id": "0", **known}
 
 
@@ -111,7 +111,7 @@ class Nothing(list):
 
 def test_negatives_come_at_their_share_and_of_images_that_show_no_class_too():
     bare = example(seed=1, is_class=True, absent=("leaf", "stone")) | {"text": ""}
-    whole = example("leaf", is_class=True) | {"nothing": Nothing([bare])}
+    whole = example("leaf", is_class=True) | {"classless": Nothing([bare])}
     partly = {**whole, "absent": ("stone",)}
     for one, of_bare in ((whole, 1.0), (partly, Nothing.share)):
         said = [vary(one, RNG(seed), absent_share=0.25) for seed in range(400)]

@@ -44,7 +44,7 @@ class Index:
     counts: dict[str, int]
 
     @property
-    def nothing(self) -> list[int]:
+    def classless(self) -> list[int]:
         """1 for each record of an annotated image without any class, else 0."""
         pairs = zip(self.targets, self.expressions, strict=True)
         return [int(bool(targets) and not expressions) for targets, expressions in pairs]
@@ -211,7 +211,7 @@ class Items:
     Args:
         directory: the dataset's directory.
         split: name of the split.
-        kind: "expressions", "captions", "targets" (with `first_only`, all annotated images), or "nothing"
+        kind: "expressions", "captions", "targets" (with `first_only`, all annotated images), or "classless"
             (the annotated images without any class).
         without: ids of images that are excluded.
         first_only: only the first item of each image.

@@ -77,20 +77,20 @@ class PreparedSegment(_Expressions):
             "id": asked.id,
             "is_class": asked.text in self.classes,
             "absent": tuple(name for name in self.classes if name not in shown),
-            "nothing": self.nothing,
+            "classless": self.classless,
         }
 
     @functools.cached_property
-    def nothing(self) -> "PreparedNothing | tuple[()]":
+    def classless(self) -> "PreparedClasslessImages | tuple[()]":
         """Images of the split without any class; () if the dataset has no classes."""
-        return PreparedNothing(self.items.directory, self.items.split) if self.classes else ()
+        return PreparedClasslessImages(self.items.directory, self.items.split) if self.classes else ()
 
 
-class PreparedNothing:
-    """See `examples.Nothing`."""
+class PreparedClasslessImages:
+    """See `examples.ClasslessImages`."""
 
     def __init__(self, directory: str, split: str):
-        self.items = records.Items(directory, split, "nothing")
+        self.items = records.Items(directory, split, "classless")
         self.classes = records.read_classes(directory)
         annotated = len(records.Items(directory, split, "targets", first_only=True))
         self.share = len(self.items) / max(1, annotated)
@@ -107,7 +107,7 @@ class PreparedNothing:
             "id": record["image_id"].decode(),
             "is_class": True,
             "absent": self.classes,
-            "nothing": self,
+            "classless": self,
         }
 
 

@@ -86,7 +86,7 @@ class ReferShapesSegment(_Shapes):
             "id": f"{self.split}-{index}",
             "is_class": False,
             "absent": (none.phrase(),),
-            "nothing": (),
+            "classless": (),
         }
 
     def _absent(self, scene: Scene, rng: np.random.Generator) -> Expression:
