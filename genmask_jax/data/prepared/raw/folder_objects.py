@@ -42,7 +42,7 @@ class Objects:
 
 
 @dataclasses.dataclass
-class _Found:
+class _ImageObjects:
     """Objects of an image that have been read so far.
 
     size: (height, width).
@@ -120,10 +120,10 @@ def objects_of(
 
 def _images(
     coco: CocoFile, find: Callable[[str], epath.Path | None], problems: Problems
-) -> tuple[dict[Any, _Found], dict[Any, epath.Path]]:
-    """The existing images and their paths, by id; ids with the same path share one `_Found`."""
-    by_path: dict[epath.Path, _Found] = {}
-    found: dict[Any, _Found] = {}
+) -> tuple[dict[Any, _ImageObjects], dict[Any, epath.Path]]:
+    """The existing images and their paths, by id; ids with the same path share one `_ImageObjects`."""
+    by_path: dict[epath.Path, _ImageObjects] = {}
+    found: dict[Any, _ImageObjects] = {}
     paths: dict[Any, epath.Path] = {}
     for number, image in coco.images.items():
         try:
@@ -142,14 +142,14 @@ def _images(
                 )
                 continue
             problems.note(f"{coco.path}: {image.file} is listed twice; the objects of both entries are used")
-        found[number] = by_path.setdefault(path, _Found(image.size))
+        found[number] = by_path.setdefault(path, _ImageObjects(image.size))
         paths[number] = path
     return found, paths
 
 
 def _add(
     annotation: Any,
-    image: _Found,
+    image: _ImageObjects,
     seen: dict[int, Any],
     coco: CocoFile,
     classes: dict[str, None],
@@ -201,7 +201,7 @@ def _add(
         image.said.setdefault(text, []).append(number)
 
 
-def _objects(path: epath.Path, image: _Found) -> Objects:
+def _objects(path: epath.Path, image: _ImageObjects) -> Objects:
     """The objects of an image. Raises ValueError if the orientation of the masks is ambiguous."""
     targets = tuple(
         Target(i, tuple(ids), tuple(image.segmentations[j] for j in ids))
