@@ -25,7 +25,7 @@ from genmask_jax.images import UNREADABLE
 
 
 @dataclasses.dataclass(frozen=True)
-class Labelled:
+class LabelmeTargets:
     """The targets and texts of an image's shapes.
 
     targets: the masks.
@@ -40,7 +40,7 @@ class Labelled:
     void: list[str]
 
 
-def read_labelme(path: epath.Path, size: masks.Size, first_id: int, problems: Problems) -> Labelled:
+def read_labelme(path: epath.Path, size: masks.Size, first_id: int, problems: Problems) -> LabelmeTargets:
     """Reads the shapes of an annotation.
 
     Args:
@@ -90,7 +90,7 @@ def read_labelme(path: epath.Path, size: masks.Size, first_id: int, problems: Pr
         Target(k, tuple(first_id + i for i in ids), tuple(drawn[i] for i in ids))
         for k, ids in enumerate(said_of.values())
     ]
-    return Labelled(targets, list(said_of), [text for text in by_label if text not in described], void)
+    return LabelmeTargets(targets, list(said_of), [text for text in by_label if text not in described], void)
 
 
 def _draw(shape: Any, size: masks.Size) -> np.ndarray:
