@@ -55,7 +55,7 @@ CAMVID_ENDING = re.compile(r"_L$")
 
 
 @dataclasses.dataclass(frozen=True)
-class Meaning:
+class FolderRole:
     """The meaning of a folder's name: images, annotations, and the split or ""."""
 
     images: bool = False
@@ -63,11 +63,11 @@ class Meaning:
     split: str = ""
 
 
-NOTHING = Meaning()
+NOTHING = FolderRole()
 
 
 @functools.lru_cache(maxsize=4096)
-def meaning(name: str) -> Meaning:
+def meaning(name: str) -> FolderRole:
     """The meaning of a folder's name; NOTHING if it has an unknown word."""
     found = NOTHING
     words = [name.lower()] if _singular(name.lower()) in IMAGE_WORDS else WORDS.findall(name)
@@ -75,7 +75,7 @@ def meaning(name: str) -> Meaning:
         one = _meaning_of_word(word.lower())
         if one is None:
             return NOTHING
-        found = Meaning(
+        found = FolderRole(
             found.images or one.images, found.annotations or one.annotations, found.split or one.split
         )
     if found.annotations:
@@ -83,15 +83,15 @@ def meaning(name: str) -> Meaning:
     return found
 
 
-def _meaning_of_word(word: str) -> Meaning | None:
+def _meaning_of_word(word: str) -> FolderRole | None:
     """The meaning of a word; None if it is unknown."""
     for split in sorted(SPLIT_NAMES, key=len, reverse=True):  # "trainannot"
         rest = _singular(word.removeprefix(split)) if word.startswith(split) else None
         if rest is not None and (not rest or rest in IMAGE_WORDS | ANNOTATION_WORDS):
-            return Meaning(rest in IMAGE_WORDS, rest in ANNOTATION_WORDS, SPLIT_NAMES[split])
+            return FolderRole(rest in IMAGE_WORDS, rest in ANNOTATION_WORDS, SPLIT_NAMES[split])
     word = _singular(word)
     if word in IMAGE_WORDS or word in ANNOTATION_WORDS:
-        return Meaning(word in IMAGE_WORDS, word in ANNOTATION_WORDS)
+        return FolderRole(word in IMAGE_WORDS, word in ANNOTATION_WORDS)
     return NOTHING if word in OTHER_WORDS or (word.isdigit() and len(word) > 2) else None
 
 
