@@ -14,7 +14,7 @@ from genmask_jax.data.prepared.raw.class_list import ClassList, read_class_list,
 from genmask_jax.data.prepared.raw.label_files import LABEL_SUFFIXES, LabelFile
 from genmask_jax.data.prepared.raw.layout import captions_of
 from genmask_jax.data.prepared.raw.mask_values import (
-    Meaning,
+    MaskEncoding,
     Scan,
     by_values,
     meaning_of,
@@ -147,7 +147,7 @@ def _misfit(classes: ClassList | None, paths: list[epath.Path]) -> tuple[float, 
     return (round(1 - share, 3), float(bool(meaning.colours)), unseen / len(meaning.names))
 
 
-def _scan(pair: Pair, paths: list[epath.Path], meaning: Meaning, problems: Problems) -> Scan | None:
+def _scan(pair: Pair, paths: list[epath.Path], meaning: MaskEncoding, problems: Problems) -> Scan | None:
     if not paths:
         problems.add(f"{pair.image} has no mask")
     elif len(paths) > 1:
@@ -171,7 +171,7 @@ def _need_difference(raw: epath.Path, scans: list[Scan]) -> None:
 
 
 def _plan(
-    pair: Pair, path: epath.Path, found: Scan, meaning: Meaning, problems: Problems
+    pair: Pair, path: epath.Path, found: Scan, meaning: MaskEncoding, problems: Problems
 ) -> PlannedImage | None:
     try:
         turned = oriented(pair.image, found.size)

@@ -47,7 +47,7 @@ SMALL = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
-class Meaning:
+class MaskEncoding:
     """How masks are read.
 
     names: names of classes, by number.
@@ -113,7 +113,7 @@ def _size(pixels: np.ndarray) -> Size:
     return int(pixels.shape[0]), int(pixels.shape[1])
 
 
-def meaning_of(classes: ClassList | None, paths: Sequence[epath.Path]) -> tuple[Meaning | None, float]:
+def meaning_of(classes: ClassList | None, paths: Sequence[epath.Path]) -> tuple[MaskEncoding | None, float]:
     """How masks are read, and the share of a sample's pixels that this explains; None if it is not known.
 
     Numbers are those of the list; `by_values` handles black and white.
@@ -135,12 +135,12 @@ def meaning_of(classes: ClassList | None, paths: Sequence[epath.Path]) -> tuple[
         return None, by_number
     palettes = {path: palette for path in sample if (palette := palette_of(path))}
     by_palette = _of_palettes(classes, palettes, pictures)
-    return by_palette or (Meaning(names, (), classes.source), by_number)
+    return by_palette or (MaskEncoding(names, (), classes.source), by_number)
 
 
 def _of_palettes(
     classes: ClassList, palettes: dict[epath.Path, dict[int, int]], pictures: list[Picture]
-) -> tuple[Meaning, float] | None:
+) -> tuple[MaskEncoding, float] | None:
     """How masks with palettes are read by colour; None if the palettes' indices are the list's numbers.
 
     Raises:
@@ -205,14 +205,14 @@ def _fitting(
     return fits
 
 
-def _best(fits: dict[str, tuple[float, dict[int, str]]]) -> tuple[Meaning, float]:
+def _best(fits: dict[str, tuple[float, dict[int, str]]]) -> tuple[MaskEncoding, float]:
     source = max(fits, key=lambda name: fits[name][0])
     share, table = fits[source]
     return _by_colour(table, source), share
 
 
-def _by_colour(table: dict[int, str], source: str) -> Meaning:
-    return Meaning(dict(enumerate(table.values())), tuple(table), source)
+def _by_colour(table: dict[int, str], source: str) -> MaskEncoding:
+    return MaskEncoding(dict(enumerate(table.values())), tuple(table), source)
 
 
 def _picture(path: epath.Path) -> Picture | None:
@@ -273,7 +273,7 @@ def _in_order(names: dict[int, str]) -> list[str]:
     return [names[number] for number in sorted(names)]
 
 
-def by_values(meaning: Meaning, values: set[int], counted: bool) -> Meaning:
+def by_values(meaning: MaskEncoding, values: set[int], counted: bool) -> MaskEncoding:
     """Adapts the meaning to masks of 0 and 255: 255 is the second of two names, or the only name.
 
     Args:
@@ -293,7 +293,7 @@ def by_values(meaning: Meaning, values: set[int], counted: bool) -> Meaning:
     return meaning
 
 
-def need_one_white(meaning: Meaning, scans: dict[epath.Path, Scan]) -> None:
+def need_one_white(meaning: MaskEncoding, scans: dict[epath.Path, Scan]) -> None:
     """Raises UserError if some masks have 1 and others 255 for the second of two names.
 
     If a mask has both, 255 is void.
@@ -310,7 +310,7 @@ def need_one_white(meaning: Meaning, scans: dict[epath.Path, Scan]) -> None:
             )
 
 
-def report_unexplained(meaning: Meaning, scans: Sequence[Scan], problems: Problems) -> None:
+def report_unexplained(meaning: MaskEncoding, scans: Sequence[Scan], problems: Problems) -> None:
     """Reports numbers and colours without a class once; their pixels are ignored."""
     if not meaning.colours:
         known = {*meaning.names, *VOID}
