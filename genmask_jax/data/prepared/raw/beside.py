@@ -27,7 +27,7 @@ from genmask_jax.data.prepared.raw.places import files_below
 from genmask_jax.data.prepared.raw.plan import NOTHING, NOTHING_NOTE, Expression, Plan, PlannedImage, Target
 from genmask_jax.data.prepared.raw.problems import Problems
 from genmask_jax.data.prepared.raw.reasonseg import FALLBACK, read_annotation
-from genmask_jax.data.prepared.raw.seen import LOOKED_AT, Sighting, count, folders
+from genmask_jax.data.prepared.raw.seen import LOOKED_AT, LayoutCheck, count, folders
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES, UNREADABLE, decode, read_frame
 from genmask_jax.paths import listed
@@ -37,7 +37,7 @@ SIZE = ("imageHeight", "imageWidth")
 """Keys of the image's size in labelme's files."""
 
 
-def recognise(raw: epath.Path) -> Sighting:
+def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for annotations next to images."""
     said: dict[str, bool] = {}
     for folder in list(split_folders(raw, Problems()).values()) or [raw]:
@@ -52,23 +52,23 @@ def recognise(raw: epath.Path) -> Sighting:
             "shapes in JSON files": any(p.stem in stems or image_bytes(p) for p in own),
         }
         said = {what: there or said.get(what, False) for what, there in beside.items()}
-    return Sighting(", ".join(what for what, there in said.items() if there))
+    return LayoutCheck(", ".join(what for what, there in said.items() if there))
 
 
-def recognise_away(raw: epath.Path) -> Sighting:
+def recognise_away(raw: epath.Path) -> LayoutCheck:
     """Checks for JSON files with shapes, one per image, in other folders than the images."""
     tree = find_pairs(raw, JSON, Problems())
     paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
     if any(_has_shapes(path) for path in paired[:LOOKED_AT]):
-        return Sighting(f"{count(paired, 'image')} with shapes in a JSON file{folders(paired, raw)}")
+        return LayoutCheck(f"{count(paired, 'image')} with shapes in a JSON file{folders(paired, raw)}")
     files = [path for path in files_below(raw) if path.name.lower().endswith(JSON)]
     lost = next((path for path in files[:LOOKED_AT] if _has_shapes(path)), None)
     if lost is None:
-        return Sighting()
+        return LayoutCheck()
     what = f"{count(files, 'JSON file')}{folders(files, raw)}, such as {lost.name} with shapes"
-    return Sighting(
-        saw=f"{what}, without an image",
-        needs="put each X.json next to its image X.jpg, or put files into labels/ and images into images/",
+    return LayoutCheck(
+        seen=f"{what}, without an image",
+        fix="put each X.json next to its image X.jpg, or put files into labels/ and images into images/",
     )
 
 

@@ -22,7 +22,7 @@ from genmask_jax.data.prepared.raw.mask_files import plan_masks
 from genmask_jax.data.prepared.raw.pairs import Pair, Tree, find_pairs, in_splits
 from genmask_jax.data.prepared.raw.plan import Plan, PlannedImage
 from genmask_jax.data.prepared.raw.problems import Problems
-from genmask_jax.data.prepared.raw.seen import Sighting
+from genmask_jax.data.prepared.raw.seen import LayoutCheck
 from genmask_jax.data.prepared.raw.versions import chosen
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES
@@ -39,16 +39,16 @@ LOOKED_AT = 8
 """Number of masks that are read to recognise the layout."""
 
 
-def recognise(raw: epath.Path) -> Sighting:
+def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for this layout; masks that are not black-and-white belong to `class_maps`."""
     found = [list(pair.annotations) for pair in find_pairs(raw, LABEL_SUFFIXES, Problems()).pairs]
     paths = [path for some in found for path in some]
     count = sum(map(bool, found))
     if not paths:
-        return Sighting()
+        return LayoutCheck()
     if any(_misfit([path])[0] == 0 for path in paths[:: max(1, len(paths) // LOOKED_AT)]):
-        return Sighting(f"{count:,} images with a black-and-white mask")
-    return Sighting(f"{count:,} images with a mask, and {PHRASES}" if (raw / PHRASES).exists() else "")
+        return LayoutCheck(f"{count:,} images with a black-and-white mask")
+    return LayoutCheck(f"{count:,} images with a mask, and {PHRASES}" if (raw / PHRASES).exists() else "")
 
 
 def _misfit(paths: list[epath.Path]) -> tuple[float, ...]:

@@ -33,44 +33,44 @@ from genmask_jax.data.prepared.raw.plan import (
     Target,
 )
 from genmask_jax.data.prepared.raw.problems import Problems
-from genmask_jax.data.prepared.raw.seen import Sighting, count, folders, values
+from genmask_jax.data.prepared.raw.seen import LayoutCheck, count, folders, values
 from genmask_jax.data.prepared.raw.versions import chosen
 from genmask_jax.errors import UserError
 from genmask_jax.images import read_frame
 
 
-def recognise(raw: epath.Path) -> Sighting:
+def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for this layout."""
     tree = find_pairs(raw, LABEL_SUFFIXES, Problems())
     paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
     classes = _classes(raw, tree) if paired else None
     if classes is not None:
-        return Sighting(f"{len(paired):,} images with a class for each pixel, {len(classes)} class names")
+        return LayoutCheck(f"{len(paired):,} images with a class for each pixel, {len(classes)} class names")
     if paired:
         meaning, _ = meaning_of(None, paired)
         if meaning is not None:
-            return Sighting(f"{len(paired):,} images with a class for each pixel, in {meaning.source}")
-        return Sighting(
-            saw=f"{count(paired, 'PNG')}{folders(paired, raw)} with {values(paired)} and no class list",
-            needs="write the names of the classes to classes.txt, one per line from number 0 on, or the "
+            return LayoutCheck(f"{len(paired):,} images with a class for each pixel, in {meaning.source}")
+        return LayoutCheck(
+            seen=f"{count(paired, 'PNG')}{folders(paired, raw)} with {values(paired)} and no class list",
+            fix="write the names of the classes to classes.txt, one per line from number 0 on, or the "
             "names of colours to label_colors.txt, with a line such as `128 64 128 road` for each",
         )
     if tree.unpaired:
-        return Sighting(
-            saw=f"{count(tree.unpaired, 'PNG')}{folders(tree.unpaired, raw)} without an image of that name, "
+        return LayoutCheck(
+            seen=f"{count(tree.unpaired, 'PNG')}{folders(tree.unpaired, raw)} without an image of that name, "
             f"such as {tree.unpaired[0].relative_to(raw)}",
-            needs="give each image and its PNG the same name, images/X.jpg and masks/X.png",
+            fix="give each image and its PNG the same name, images/X.jpg and masks/X.png",
         )
     try:
         classes = read_class_list(raw)
     except UserError:  # the file may not be a class list
-        return Sighting()
+        return LayoutCheck()
     if classes is not None:
-        return Sighting(
-            saw=f"a class list of {len(classes)} names, but no PNG of class numbers",
-            needs="save the class numbers of each images/X.jpg as labels/X.png",
+        return LayoutCheck(
+            seen=f"a class list of {len(classes)} names, but no PNG of class numbers",
+            fix="save the class numbers of each images/X.jpg as labels/X.png",
         )
-    return Sighting()
+    return LayoutCheck()
 
 
 def _classes(raw: epath.Path, tree: Tree) -> ClassList | None:

@@ -22,7 +22,7 @@ from genmask_jax.data.prepared.raw.pairs import Pair, in_splits
 from genmask_jax.data.prepared.raw.places import files_below, split_of_file
 from genmask_jax.data.prepared.raw.plan import Expression, Plan, PlannedImage
 from genmask_jax.data.prepared.raw.problems import Problems
-from genmask_jax.data.prepared.raw.seen import Sighting
+from genmask_jax.data.prepared.raw.seen import LayoutCheck
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES
 from genmask_jax.paths import listed
@@ -31,7 +31,7 @@ MANY = 50
 """A folder with more JSON files than this has a file for each image."""
 
 
-def recognise(raw: epath.Path) -> Sighting:
+def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for this layout. Files next to their images belong to `beside`."""
     problems, index = Problems(), ImageIndex(raw)
     files = _files([path for path in _paths(raw) if not _is_beside(path, raw)], problems)
@@ -40,21 +40,21 @@ def recognise(raw: epath.Path) -> Sighting:
     if found:
         names = ", ".join(map(str, found[:3])) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
         count = len(set().union(*(there[raw / path] for path in found)))
-        return Sighting(f"{count:,} images with objects in COCO's format, in {names}")
+        return LayoutCheck(f"{count:,} images with objects in COCO's format, in {names}")
     for coco in files:
         where = f"a COCO file, {coco.path.relative_to(raw)},"
         first = next(iter(coco.images.values()), None)
         if first is None:
-            return Sighting(saw=f"{where} without images", needs="export it with its images")
+            return LayoutCheck(seen=f"{where} without images", fix="export it with its images")
         if not there[coco.path]:
-            return Sighting(
-                saw=f"{where} whose first image, {first.file}, is not found",
-                needs=f"put the images that {coco.path.name} lists into images/",
+            return LayoutCheck(
+                seen=f"{where} whose first image, {first.file}, is not found",
+                fix=f"put the images that {coco.path.name} lists into images/",
             )
-        return Sighting(saw=f"{where} without a mask", needs="export segmentation masks, not boxes")
+        return LayoutCheck(seen=f"{where} without a mask", fix="export segmentation masks, not boxes")
     if problems.left_out:
-        return Sighting(saw=problems.left_out[0], needs="repair this file")
-    return Sighting()
+        return LayoutCheck(seen=problems.left_out[0], fix="repair this file")
+    return LayoutCheck()
 
 
 def read(raw: epath.Path) -> Plan:

@@ -16,7 +16,7 @@ from genmask_jax.data.prepared.raw import (
 )
 from genmask_jax.data.prepared.raw.places import meaning, walked_once
 from genmask_jax.data.prepared.raw.plan import Plan
-from genmask_jax.data.prepared.raw.seen import Sighting, need_folder, nothing_fits
+from genmask_jax.data.prepared.raw.seen import LayoutCheck, need_folder, nothing_fits
 from genmask_jax.paths import listed
 
 
@@ -24,7 +24,7 @@ from genmask_jax.paths import listed
 class Layout:
     """The functions of a layout: one recognises it in a folder, one reads it."""
 
-    recognise: Callable[[epath.Path], Sighting]
+    recognise: Callable[[epath.Path], LayoutCheck]
     read: Callable[[epath.Path], Plan]
 
 
@@ -51,10 +51,10 @@ def read(raw: epath.Path, format: str = "") -> Plan:
     with walked_once():
         need_folder(raw)
         given, raw = raw, _inner(raw)
-        sightings = {name: layout.recognise(raw) for name, layout in FORMATS.items()}
-        found = {name: sighting.found for name, sighting in sightings.items() if sighting.found}
+        checks = {name: layout.recognise(raw) for name, layout in FORMATS.items()}
+        found = {name: check.found for name, check in checks.items() if check.found}
         if not format and not found:
-            raise nothing_fits(given, raw, list(sightings.values()))
+            raise nothing_fits(given, raw, list(checks.values()))
         name = format or next(iter(found))
         others = ", ".join(f"{other} ({said})" for other, said in found.items() if other != name)
         more = f"; it also looks like {others}; --format sets another" if others and not format else ""

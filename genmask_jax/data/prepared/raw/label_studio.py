@@ -27,7 +27,7 @@ from genmask_jax.data.prepared.raw.pairs import Pair, in_splits
 from genmask_jax.data.prepared.raw.places import files_below
 from genmask_jax.data.prepared.raw.plan import Plan
 from genmask_jax.data.prepared.raw.problems import Problems
-from genmask_jax.data.prepared.raw.seen import Sighting, count, folders
+from genmask_jax.data.prepared.raw.seen import LayoutCheck, count, folders
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES
 
@@ -36,20 +36,20 @@ Regions = dict[int, dict[int, list[tuple[str, epath.Path]]]]
 """(label, path) of all regions, by the ids of task and annotation."""
 
 
-def recognise(raw: epath.Path) -> Sighting:
+def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for this layout."""
     regions, problems = _regions(raw), Problems()
     files = [path for annotations in regions.values() for some in annotations.values() for _, path in some]
     if not files:
-        return Sighting()
+        return LayoutCheck()
     found = _images(raw, set(regions), problems)
     if found:
-        return Sighting(
+        return LayoutCheck(
             f"{count(list(found), 'image')} with Label Studio's brush labels, {count(files, 'PNG')}"
         )
-    return Sighting(
-        saw=f"{count(files, 'PNG')} of Label Studio's brush labels{folders(files, raw)}, but no image",
-        needs="add the JSON export of the same project and the images, or name each image after its task, "
+    return LayoutCheck(
+        seen=f"{count(files, 'PNG')} of Label Studio's brush labels{folders(files, raw)}, but no image",
+        fix="add the JSON export of the same project and the images, or name each image after its task, "
         "task-1.jpg",
     )
 

@@ -35,7 +35,7 @@ from genmask_jax.data.prepared.raw.places import (
 )
 from genmask_jax.data.prepared.raw.plan import Plan
 from genmask_jax.data.prepared.raw.problems import Problems
-from genmask_jax.data.prepared.raw.seen import Sighting
+from genmask_jax.data.prepared.raw.seen import LayoutCheck
 from genmask_jax.errors import UserError
 from genmask_jax.images import SUFFIXES
 
@@ -54,28 +54,28 @@ class _Row:
     captions: tuple[str, ...]
 
 
-def recognise(raw: epath.Path) -> Sighting:
+def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for a column of masks."""
     with_masks = [row for row in _rows(raw, Problems()) if row.masks]
     here = [row for row in with_masks if row.image.exists() and row.masks[0].exists()]
     if here:
-        return Sighting(f"{len(here):,} rows of metadata with an image and a mask")
+        return LayoutCheck(f"{len(here):,} rows of metadata with an image and a mask")
     if with_masks:
         row = with_masks[0]
         lost = row.masks[0] if row.image.exists() else row.image
-        return Sighting(
-            saw=f"metadata with a column of masks; {lost.relative_to(raw)} is named there but missing",
-            needs="put the files where the metadata says",
+        return LayoutCheck(
+            seen=f"metadata with a column of masks; {lost.relative_to(raw)} is named there but missing",
+            fix="put the files where the metadata says",
         )
-    return Sighting()
+    return LayoutCheck()
 
 
-def recognise_captions(raw: epath.Path) -> Sighting:
+def recognise_captions(raw: epath.Path) -> LayoutCheck:
     """Checks for captions of images in other folders than the metadata; `beside` reads the others."""
     rows = [row for row in _rows(raw, Problems()) if row.captions and row.image.exists()]
     folders = {path.parent for path in files_below(raw) if path.name in METADATA}
     elsewhere = [row for row in rows if row.image.parent not in folders]
-    return Sighting(f"{len(elsewhere):,} rows of metadata with a caption" if elsewhere else "")
+    return LayoutCheck(f"{len(elsewhere):,} rows of metadata with a caption" if elsewhere else "")
 
 
 def read(raw: epath.Path) -> Plan:

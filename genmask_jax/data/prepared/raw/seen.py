@@ -19,17 +19,17 @@ DOCS = "docs/your_photographs.md shows every layout"
 
 
 @dataclasses.dataclass(frozen=True)
-class Sighting:
+class LayoutCheck:
     """Result of a layout's check of a folder.
 
     found: evidence for this layout, which can be read; "" if it cannot.
-    saw: incomplete evidence, such as masks without a class list; "" if there is none.
-    needs: what the user can add to make that readable; "" if there is nothing.
+    seen: incomplete evidence, such as masks without a class list; "" if there is none.
+    fix: what the user can add to make that readable; "" if there is nothing.
     """
 
     found: str = ""
-    saw: str = ""
-    needs: str = ""
+    seen: str = ""
+    fix: str = ""
 
 
 def need_folder(raw: epath.Path) -> None:
@@ -48,13 +48,13 @@ def need_folder(raw: epath.Path) -> None:
         raise UserError(f"--raw={raw}: the folder {only}")
 
 
-def nothing_fits(given: epath.Path, raw: epath.Path, sightings: Sequence[Sighting]) -> UserError:
+def nothing_fits(given: epath.Path, raw: epath.Path, checks: Sequence[LayoutCheck]) -> UserError:
     """The error for a folder that no layout can read: what it has, and what would make it readable.
 
     Args:
         given: the folder that the user gave.
         raw: the same, or the folder inside it that was searched.
-        sightings: results of all layouts.
+        checks: results of all layouts.
     """
     files = files_below(raw)
     images = [
@@ -65,8 +65,8 @@ def nothing_fits(given: epath.Path, raw: epath.Path, sightings: Sequence[Sightin
     ]
     archives = [path for path in files if path.name.lower().endswith(ARCHIVES)]
     seen = [f"{count(images, 'image')}{folders(images, raw)}" if images else "no images"]
-    seen += [sighting.saw for sighting in sightings if sighting.saw]
-    needs = [sighting.needs for sighting in sightings if sighting.needs]
+    seen += [check.seen for check in checks if check.seen]
+    needs = [check.fix for check in checks if check.fix]
     if archives:
         seen.append(f"an archive, {archives[0].relative_to(raw)}")
         needs.insert(0, f"unpack {archives[0].name}")

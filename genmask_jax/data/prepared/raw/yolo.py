@@ -24,7 +24,7 @@ from genmask_jax.data.prepared.raw.plan import (
     Target,
 )
 from genmask_jax.data.prepared.raw.problems import Problems
-from genmask_jax.data.prepared.raw.seen import Sighting, count, folders
+from genmask_jax.data.prepared.raw.seen import LayoutCheck, count, folders
 from genmask_jax.errors import UserError
 from genmask_jax.images import read_frame
 from genmask_jax.paths import read_text
@@ -34,27 +34,27 @@ LOOKED_AT = 20
 """Number of lines that are read to recognise a file."""
 
 
-def recognise(raw: epath.Path) -> Sighting:
+def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for this layout."""
     tree = find_pairs(raw, SUFFIXES, Problems())
     paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
     kinds = {path: _kind(path) for path in (*paired, *tree.unpaired)}
     right = [path for path in paired if kinds[path]]
     if any(kinds[path] == "polygons" for path in paired):
-        return Sighting(f"{count(right, 'image')} with a file of polygons{folders(right, raw)}")
+        return LayoutCheck(f"{count(right, 'image')} with a file of polygons{folders(right, raw)}")
     if right:
-        return Sighting(
-            saw=f"{count(right, 'YOLO file')} of boxes{folders(right, raw)}, without a polygon",
-            needs="export segmentation polygons instead of boxes",
+        return LayoutCheck(
+            seen=f"{count(right, 'YOLO file')} of boxes{folders(right, raw)}, without a polygon",
+            fix="export segmentation polygons instead of boxes",
         )
     lost = [path for path in tree.unpaired if kinds[path]]
     if lost:
-        return Sighting(
-            saw=f"{count(lost, 'YOLO file')}{folders(lost, raw)} without an image of that name, such as "
+        return LayoutCheck(
+            seen=f"{count(lost, 'YOLO file')}{folders(lost, raw)} without an image of that name, such as "
             f"{lost[0].relative_to(raw)}",
-            needs="put the images into images/, with the same names as the files in labels/",
+            fix="put the images into images/, with the same names as the files in labels/",
         )
-    return Sighting()
+    return LayoutCheck()
 
 
 def _kind(path: epath.Path) -> str:
