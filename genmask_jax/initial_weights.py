@@ -59,7 +59,8 @@ class InitialWeights(Weights):
 
     def without_encoder(self) -> "InitialWeights":
         """The DiT's alone."""
-        return self.only([name for name in self.shapes if name.startswith("dit.")])
+        dit = self.only([name for name in self.shapes if name.startswith("dit.")])
+        return dataclasses.replace(dit, encoder=None)
 
     def instruction(self, encoder: str) -> epath.Path | None:
         """Where a run with this instruction encoder keeps what belongs to it; None if these are no such."""

@@ -70,7 +70,9 @@ def _make_run(place: Workdir, config: TrainConfig, make_task: Callable[..., GenM
     vae_config, vae_state = _vae_of(place, config)
     _need_data(config, vae_config, vae_state)
     init = _open_init(place, config)
-    encoder, init = _make_encoder(place, config, init)
+    said = [] if _kept_encoder(place) else texts(config.data)
+    init = _without_foreign_encoder(place, config, init, said)
+    encoder = _make_encoder(place, config, init, said)
     mesh = make_mesh(config.mesh)
     check_batch(config.loop, mesh)
     vae = vae_source(place.path if _has_vae(place) else config.vae)
@@ -128,23 +130,31 @@ def _open_init(place: Workdir, config: TrainConfig) -> InitialWeights | None:
     return open_weights(config.init) if config.init and not place.begun else None
 
 
-def _make_encoder(
-    place: Workdir, config: TrainConfig, init: InitialWeights | None
-) -> tuple[Instruction, InitialWeights | None]:
-    """The instruction encoder, and `init` without its encoder if that does not know the words of the data.
-
-    A resumed run keeps its tokenizer. A new one has that of `init`, or learns one.
-    """
+def _kept_encoder(place: Workdir) -> epath.Path | None:
+    """What a resumed run has of its instruction encoder: its tokenizer stays."""
     kept = place.path / INSTRUCTION
-    known = kept if place.resumed and kept.exists() else None
-    said = [] if known else texts(config.data)
+    return kept if place.resumed and kept.exists() else None
+
+
+def _without_foreign_encoder(
+    place: Workdir, config: TrainConfig, init: InitialWeights | None, said: list[str]
+) -> InitialWeights | None:
+    """Leaves out the text encoder of `config.init` if it does not know the words of the data, `said`."""
     theirs = init.instruction(config.instruction.name) if init else None
-    new = config.instruction.name == "tiny" and not place.begun
-    if init and theirs and new and not tiny.fits(theirs, known, said):
-        logging.info("the words of the data are new to config.init: its text encoder is trained anew")
-        init, theirs = init.without_encoder(), None
-    known = known or theirs
-    encoder = factory.build(config.instruction, known or kept, [] if known else said)
+    if init is None or theirs is None or config.instruction.name != "tiny" or place.begun:
+        return init
+    if tiny.fits(theirs, _kept_encoder(place), said):
+        return init
+    logging.info("the words of the data are new to config.init: its text encoder is trained anew")
+    return init.without_encoder()
+
+
+def _make_encoder(
+    place: Workdir, config: TrainConfig, init: InitialWeights | None, said: list[str]
+) -> Instruction:
+    """The encoder of a resumed run or of `config.init`; else one that learns its words from `said`."""
+    known = _kept_encoder(place) or (init.instruction(config.instruction.name) if init else None)
+    encoder = factory.build(config.instruction, known or place.path / INSTRUCTION, [] if known else said)
     if known and isinstance(encoder.preparer, ClosedVocabulary):
         encoder.preparer.add_texts(said)
     warn_of_cut_texts(encoder.preparer, said)
@@ -152,14 +162,13 @@ def _make_encoder(
         need_same_instruction(config.data.latents, encoder, config.loop.num_eval_examples)
         if read_identity(config.data.latents).instruction:
             encoder = cached_instruction(config.data.latents, encoder)
-    return encoder, init
+    return encoder
 
 
 def _keep(place: Workdir, networks: Networks) -> None:
     """Writes what belongs to the instruction encoder, of a new run, and what identifies the base."""
-    kept, encoder = place.path / INSTRUCTION, networks.instruction
-    if encoder.save is not None and not (place.resumed and kept.exists()):
-        encoder.save(kept)
+    if networks.instruction.save is not None and not _kept_encoder(place):
+        networks.instruction.save(place.path / INSTRUCTION)
     if isinstance(networks.init, InitialWeights) and networks.config.model.lora_rank:
         keep_base(networks.init, networks.plan, place.path)
 

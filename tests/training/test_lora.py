@@ -18,9 +18,11 @@ from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.initial_weights import open_weights
 from genmask_jax.parameters.names import is_dit_adapter, shapes_of
+from genmask_jax.parameters.plan import Role, Source
 from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.parameters.rules import held_by
 from genmask_jax.system import GenMask
+from genmask_jax.training import start as training_start
 from genmask_jax.weights import lora, wan
 from genmask_jax.weights.parts import write_part
 from tests.conftest import micro_config, start
@@ -107,6 +109,20 @@ def test_what_adapters_cannot_start_from(micro_run, lora_run, tmp_path):
         lora.export_lora(epath.Path(micro_run[0]), epath.Path(tmp_path / "out"), "last")
     with pytest.raises(UserError, match="diffusers' class cannot represent this model"):
         lora.export_lora(epath.Path(workdir), epath.Path(tmp_path / "out"), "last")
+
+
+def test_a_base_that_does_not_know_the_words_gives_the_dit_alone(lora_run, tmp_path, monkeypatch):
+    """The text encoder is trained anew, beside the adapters, in the resumed run too."""
+    _, config, _ = lora_run
+    monkeypatch.setattr(training_start, "texts", lambda data: ["красная звезда", "синий круг слева"])
+    monkeypatch.setattr(training_start, "train", lambda task, *_: (task, {}))  # the base is kept before
+    for resume in (False, True):
+        task, _ = start(config, tmp_path / "run", resume=resume)
+        encoder = [one for one in task.plan if one.name.startswith("instruction.")]
+        assert {(one.role, one.source) for one in encoder} == {(Role.TRAINED, Source.FRESH)}
+        names = json.loads((tmp_path / "run" / "base.json").read_text())["names"]
+        assert names == sorted(one.name for one in task.plan if one.source is Source.BASE)
+        assert all(name.startswith("dit.") for name in names)
 
 
 def test_adapters_of_other_weights_are_not_loaded(lora_run, tmp_path):
