@@ -86,11 +86,10 @@ def _mesh() -> Mesh | None:
     return plan.mesh if plan else None
 
 
-def describe_memory(arrays: Any) -> str:
-    """How much memory a tree of arrays takes, of all devices together and of each."""
+def bytes_per_device(arrays: Any) -> int:
+    """How much memory a tree of arrays takes on one device."""
     leaves = jax.tree.leaves(arrays)
-    shards = [math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves]
-    return f"{sum(x.nbytes for x in leaves) / 2**20:,.1f} MiB, {sum(shards) / 2**20:,.1f} MiB on each device"
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
 
 
 def constrain_parameters(tree: Any) -> Any:

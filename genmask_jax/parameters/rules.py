@@ -62,7 +62,7 @@ class Sources:
     """Where the parameters of a model come from.
 
     vae: kind of the weights in `config.vae`.
-    init: the weights that `config.init` names. If the model has adapters, they are the base of these.
+    init: the weights that `config.init` names. If the DiT has adapters, these weights are their base.
     restored: whether what is trained comes from a checkpoint of the run itself.
     """
 

@@ -24,7 +24,7 @@ from genmask_jax.errors import UserError, first_line
 from genmask_jax.hardware.chips import peak_flops
 from genmask_jax.hardware.flops import ModelFlops
 from genmask_jax.parameters.plan import ParameterPlan
-from genmask_jax.sharding import describe_memory, need_rows, part_of_batch, to_devices, tracing_on
+from genmask_jax.sharding import bytes_per_device, need_rows, part_of_batch, to_devices, tracing_on
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.optimizer import learning_rate_schedule, make_optimizer
 from genmask_jax.training.reporting import Reporter, need_finite, report_plan
@@ -144,7 +144,8 @@ def train(
     peak = peak_flops(mesh.devices.flat[0].device_kind)
     dispatched: deque[jax.Array] = deque()
     profile = range(max(profile.start, step), profile.stop if hosts.is_first() else 0)
-    logging.info("train state, and frozen parameters: %s", describe_memory((state, task.frozen)))
+    held = bytes_per_device((state, task.frozen)) / 2**20
+    logging.info("train state and frozen parameters: %.1f MiB on each device", held)
     train_step = make_train_step(task.loss, tx, loop, plan, shardings)
     schedule = learning_rate_schedule(config.optimizer, loop)
 
