@@ -174,8 +174,7 @@ def guard(main: Callable[[], None]) -> None:
 def _is_ours(record: Any) -> bool:
     """Whether to show a log record: hides info logs of libraries, and Orbax's warnings at each checkpoint."""
     folders = set(pathlib.Path(record.pathname).parts)
-    ours = not folders.isdisjoint(("genmask_jax", "clu"))
-    return ours or record.levelno >= (ERROR if "orbax" in folders else WARNING)
+    return "genmask_jax" in folders or record.levelno >= (ERROR if "orbax" in folders else WARNING)
 
 
 def read_config(arguments: list[str]) -> ConfigDict:

@@ -3,6 +3,7 @@
     config.json            the training config
     instruction/           the learned tokenizer, or the digest of the encoder's imported weights
     vae/                   config.json and weights of the (frozen) VAE
+    parameters.txt         the plan of its parameters, for people
     base.json              of a run with adapters: what identifies the weights that they belong to
     checkpoints/STEP/      train (state without EMA), ema_params, data (position), metrics. A run without an
                            average has its parameters as ema_params, and not in train
@@ -13,7 +14,6 @@ not copied into it. A packed model (`packed.py`) is read like a run that has one
 
 import dataclasses
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -26,11 +26,12 @@ from genmask_jax.errors import UserError
 from genmask_jax.fields import read_dataclass, to_json
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.packed import PackedReader, is_packed, read_step
-from genmask_jax.parameters.names import parameter_name
+from genmask_jax.parameters.names import named_leaves, need_same_shapes, shapes_of, with_leaves
+from genmask_jax.parameters.plan import Source
 from genmask_jax.parameters.reader import ParameterReader, restoring
 from genmask_jax.paths import listed, read_text, write_text
 from genmask_jax.pretrained import directory_of, known_models
-from genmask_jax.sharding import one_device, placed, state_shardings
+from genmask_jax.sharding import one_device, placed, replicated
 
 with epy.lazy_imports():  # half a second, which a packed model does not need
     import orbax.checkpoint as ocp
@@ -75,6 +76,12 @@ def _only(workdir: epath.PathLike, which: str, step: int) -> list[int]:
     return [step]
 
 
+def has_checkpoint(workdir: epath.PathLike) -> bool:
+    """Whether there is a whole checkpoint, from which a run can go on."""
+    directory = epath.Path(workdir) / "checkpoints"
+    return directory.exists() and bool(ocp.utils.checkpoint_steps(directory))
+
+
 def open_ema(workdir: epath.PathLike, step: int, prefix: str = "") -> ParameterReader | PackedReader:
     """A reader of the parameters that inference uses; `prefix` as in `ParameterReader`."""
     if is_packed(workdir):
@@ -103,27 +110,16 @@ def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
 
 def _unpack(directory: epath.PathLike, targets: Any) -> Any:
     """The arrays of a packed model; all shapes are compared first."""
-    reader, flat = PackedReader(directory), jax.tree.leaves_with_path(targets)
-    here = {parameter_name(keys): leaf for keys, leaf in flat}
-    need_same(reader.path, reader.shapes, {name: tuple(leaf.shape) for name, leaf in here.items()})
-    arrays = reader.restore(here)
-    return jax.tree.map_with_path(lambda keys, _: arrays[parameter_name(keys)], targets)
+    reader = PackedReader(directory)
+    need_same_shapes(reader.path, reader.shapes, shapes_of(targets))
+    return with_leaves(targets, reader.restore(named_leaves(targets)))
 
 
 def _restore(path: epath.Path, targets: Any) -> Any:
     """The arrays in `path`; all shapes are compared before any array is read."""
-    here = {parameter_name(keys): tuple(leaf.shape) for keys, leaf in jax.tree.leaves_with_path(targets)}
-    need_same(path, ParameterReader(path).shapes, here)
+    need_same_shapes(path, ParameterReader(path).shapes, shapes_of(targets))
     with restoring(path), ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path.resolve(), targets)
-
-
-def need_same(path: epath.Path, there: dict, here: dict, but: Iterable[str] = ()) -> None:
-    """Compares the shapes of a checkpoint and the model by name. Raises UserError at the first difference."""
-    for name in sorted((here.keys() | there.keys()) - set(but)):
-        old, new = there.get(name, "absent"), here.get(name, "absent")
-        if old != new:
-            raise UserError(f"{path}: this checkpoint is of another model: {name} is {old}, not {new}")
 
 
 def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:
@@ -153,8 +149,8 @@ def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
     """
     directory, config = _vae_directory(workdir), read_vae_config(workdir)
     shapes = nnx.eval_shape(lambda: nnx.state(VAE(config, rngs=nnx.Rngs(0))))
-    shardings = state_shardings(shapes, one_device())
-    targets = jax.tree.map(placed, shapes, shardings)
+    here = replicated(one_device())
+    targets = jax.tree.map(lambda x: placed(x, here), shapes)
     if is_packed(directory):
         return config, _unpack(directory, targets)
     return config, _restore(directory / "params", targets)
@@ -168,6 +164,11 @@ def read_vae_config(workdir: epath.PathLike) -> VAEConfig:
             f"{workdir}: no trained VAE here; config.vae is the --workdir of a finished launch/train_vae.py"
         )
     return read_config(VAEConfig, directory)
+
+
+def vae_source(workdir: epath.PathLike) -> Source:
+    """What the weights are that `load_vae` reads: imported ones, or trained ones."""
+    return Source.IMPORT if (_vae_directory(workdir) / "import.json").exists() else Source.RUN
 
 
 def _vae_directory(workdir: epath.PathLike) -> epath.Path:

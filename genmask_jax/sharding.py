@@ -1,39 +1,28 @@
-"""The device mesh, and the rules that shard every parameter and batch over it.
+"""The device mesh, how batches are sharded over it, and what a traced program is told of both.
 
 Mesh axes: `data` (replicas), `fsdp` (parameters and batch are sharded) and `tensor` (matrices are sharded by
-output or input features). How a parameter is sharded depends on its name and shape alone, so its gradient,
-its EMA and its moments, in whatever dtypes, lie where it does.
+output or input features). The plan says how each parameter is sharded (`parameters/plan.py`).
 """
 
 import contextlib
 import contextvars
 import dataclasses
 import functools
-import itertools
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
 from genmask_jax.errors import UserError
-from genmask_jax.parameters.names import is_matrix, parameter_name
-
-FSDP_MIN_SIZE = 2**20
-"""Parameters of fewer numbers are replicated: gathering them costs more than storing them."""
-
-COLUMN_PARALLEL = re.compile(
-    r"\.(to_q|to_k|to_v|ffn\.linear_1|q_proj|k_proj|v_proj|gate_proj|up_proj)\.kernel$"
-)
-ROW_PARALLEL = re.compile(r"\.(to_out|ffn\.linear_2|o_proj|down_proj)\.kernel$")
+from genmask_jax.parameters.names import parameter_name
+from genmask_jax.parameters.plan import ParameterPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,74 +66,38 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(grid, names, axis_types=(AxisType.Auto,) * 3)
 
 
-def parameter_spec(name: str, shape: tuple[int, ...], mesh: Mesh) -> P:
-    """How one parameter is sharded: tensor by name, then fsdp over the largest dimension that it divides."""
-    axes: list[str | None] = [None] * len(shape)
-    tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
-    if tensor > 1:
-        if COLUMN_PARALLEL.search(name) and shape[-1] % tensor == 0:
-            axes[-1] = "tensor"
-        elif ROW_PARALLEL.search(name) and shape[-2] % tensor == 0:
-            axes[-2] = "tensor"
-    if fsdp > 1 and math.prod(shape) >= FSDP_MIN_SIZE:
-        for i in sorted(range(len(shape)), key=lambda i: -shape[i]):
-            if axes[i] is None and shape[i] % fsdp == 0:
-                axes[i] = "fsdp"
-                break
-    return P(*axes)
-
-
-def state_shardings(tree: Any, mesh: Mesh) -> Any:
-    """A NamedSharding for every leaf of a train state, or of its shapes."""
-
-    def leaf(path, x):
-        # A moment's name ends in that of its parameter.
-        return NamedSharding(mesh, parameter_spec(f".{parameter_name(path)}", x.shape, mesh))
-
-    return jax.tree_util.tree_map_with_path(leaf, tree)
-
-
-def constrain_parameters(tree: Any) -> Any:
-    """Shards a tree with the names and shapes of parameters as these are, for example their gradients."""
-    mesh = _tracing_on.get()
-    if mesh is None or mesh.size == 1:
-        return tree
-    return jax.lax.with_sharding_constraint(tree, state_shardings(tree, mesh))
-
-
-def log_shardings(tree: Any, mesh: Mesh) -> None:
-    """Logs a table of the sharded arrays, and the number and size of the replicated ones."""
-    lines, copied, count = [], 0, 0
-    for path, x in jax.tree.leaves_with_path(tree):
-        spec, whole = x.sharding.spec, x.nbytes / 2**20
-        if any(spec):
-            own = math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize / 2**20
-            axes = " x ".join(f"{n}/{axis}" if axis else str(n) for n, axis in _with_axes(x.shape, spec))
-            lines.append(f"{parameter_name(path):90} {axes:40} {x.dtype!s:9} {whole:9.1f} {own:9.1f}")
-        else:
-            copied, count = copied + whole, count + 1
-    if mesh.size > 1:
-        heading = f"{'':90} {'sharded':40} {'':9} {'MiB':>9} {'per dev.':>9}"
-        lines = [heading, *lines, f"{count} replicated arrays {copied:52.1f}"]
-        logging.info("shardings on %s:\n%s", dict(mesh.shape), "\n".join(lines))
-
-
-def _with_axes(shape: tuple[int, ...], spec: P) -> list[tuple[int, str | None]]:
-    return list(itertools.zip_longest(shape, spec))
-
-
-_tracing_on: contextvars.ContextVar[Mesh | None] = contextvars.ContextVar("mesh", default=None)
+_tracing_on: contextvars.ContextVar[ParameterPlan | None] = contextvars.ContextVar("plan", default=None)
 _counting: contextvars.ContextVar[bool] = contextvars.ContextVar("counting", default=False)
 
 
 @contextlib.contextmanager
-def tracing_on(mesh: Mesh) -> Iterator[None]:
-    """Sets the mesh of the program that is traced, for `gather_layer`, `constrain_batch` and attention."""
-    token = _tracing_on.set(mesh)
+def tracing_on(plan: ParameterPlan) -> Iterator[None]:
+    """Sets the plan, and the mesh, of the program that is traced: for layers, batches and attention."""
+    token = _tracing_on.set(plan)
     try:
         yield
     finally:
         _tracing_on.reset(token)
+
+
+def _mesh() -> Mesh | None:
+    """The mesh of the program that is traced, if it was set."""
+    plan = _tracing_on.get()
+    return plan.mesh if plan else None
+
+
+def bytes_per_device(arrays: Any) -> int:
+    """How much memory a tree of arrays takes on one device."""
+    leaves = jax.tree.leaves(arrays)
+    return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
+
+
+def constrain_parameters(tree: Any) -> Any:
+    """Shards a tree with the names and shapes of parameters as these are, for example their gradients."""
+    plan = _tracing_on.get()
+    if plan is None or plan.mesh.size == 1:
+        return tree
+    return jax.lax.with_sharding_constraint(tree, plan.shardings(tree))
 
 
 @contextlib.contextmanager
@@ -165,7 +118,7 @@ def is_counting() -> bool:
     return _counting.get()
 
 
-def gather_layer(layer: Any, stacked: Any, dtype: Any) -> Any:
+def gather_layer(layer: Any, stacked: Any) -> Any:
     """All-gathers one layer's parameters over fsdp before the layer is computed; tensor stays sharded.
 
     Matrices travel in the dtype in which they are multiplied. Gradients travel in the parameters' dtype, back
@@ -175,18 +128,17 @@ def gather_layer(layer: Any, stacked: Any, dtype: Any) -> Any:
     Args:
         layer: the state of one layer, without the layer axis.
         stacked: the state of all layers.
-        dtype: of the matrix products.
     """
-    mesh = _tracing_on.get()
-    if mesh is None or mesh.size == 1:
+    plan = _tracing_on.get()
+    if plan is None or plan.mesh.size == 1:
         return layer
 
     def gather(path: Any, x: jax.Array, all_layers: jax.Array) -> jax.Array:
-        name = f".{parameter_name(path)}"
-        spec = parameter_spec(name, all_layers.shape, mesh)[1:]
+        one = plan.of_layers(parameter_name(path), all_layers.shape)
+        spec = one.spec[1:]
         whole = P(*(axis if axis == "tensor" else None for axis in spec))
-        shardings = NamedSharding(mesh, P(*spec)), NamedSharding(mesh, whole)
-        return _gather(x, *shardings, dtype if is_matrix(name) else x.dtype)
+        shardings = NamedSharding(plan.mesh, P(*spec)), NamedSharding(plan.mesh, whole)
+        return _gather(x, *shardings, one.compute_dtype)
 
     return jax.tree.map_with_path(gather, layer, stacked)
 
@@ -213,7 +165,7 @@ def constrain_batch(x: jax.Array) -> jax.Array:
 
     The array is left alone if the examples do not divide evenly over the devices.
     """
-    mesh = _tracing_on.get()
+    mesh = _mesh()
     if mesh is None or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
         return x
     return jax.lax.with_sharding_constraint(x, batch_sharding(mesh))
@@ -221,7 +173,7 @@ def constrain_batch(x: jax.Array) -> jax.Array:
 
 def tracing_for() -> tuple[str, tuple[int, ...]]:
     """The platform of the traced program (cpu, gpu or tpu), and the compute capability of its GPUs."""
-    mesh = _tracing_on.get()
+    mesh = _mesh()
     if _counting.get():
         return "cpu", (0,)
     device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
@@ -244,7 +196,7 @@ def over_examples_and_heads(
     Returns:
         The same function of arrays on the whole mesh; None if they do not divide evenly over it.
     """
-    mesh = _tracing_on.get()
+    mesh = _mesh()
     if mesh is None or mesh.size == 1:
         return attend
     if queries[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
@@ -259,6 +211,11 @@ def over_examples_and_heads(
 def placed(x: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
     """The shape and dtype of an array, with the sharding that it will have."""
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device has the whole array."""
+    return NamedSharding(mesh, P())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

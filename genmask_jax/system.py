@@ -1,8 +1,7 @@
 """GenMask: the DiT, the VAE and the instruction encoder in one model, and which parameters are trained."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +11,13 @@ from jaxtyping import Array, Float
 
 from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
-from genmask_jax.instruction.base import (
-    Embedded,
-    Instruction,
-    InstructionEncoder,
-    Preparer,
-    Targets,
-    with_loaded,
-)
+from genmask_jax.instruction.base import Embedded, Instruction, InstructionEncoder, Preparer
 from genmask_jax.models.dit import DiT
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.parameters.names import flat_paths, parameter_name
-from genmask_jax.sharding import one_device, placed, state_shardings
+from genmask_jax.parameters.names import flat_paths, named_leaves, with_leaves
+from genmask_jax.parameters.plan import ParameterPlan
+from genmask_jax.parameters.rules import Sources, Targets, Weights, compute_dtypes, make_plan
+from genmask_jax.sharding import one_device, placed
 
 
 class GenMask(nnx.Module):
@@ -55,23 +49,6 @@ def _frames(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -
     return jnp.stack([x_t, image_latents], axis=1), jnp.stack([t, jnp.zeros_like(t)], axis=1), *text
 
 
-Covered = Callable[[Mapping[str, tuple[int, ...]]], frozenset[str]]
-"""Shapes of all parameters that can be trained, by name -> the names of those that stay as they are."""
-
-
-@runtime_checkable
-class Base(Protocol):
-    """Weights that stay as they are beside the adapters that are trained (`initial_weights.Pretrained`)."""
-
-    def covered(self, model: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
-        """The names of the model's parameters that these weights hold, given all shapes by name."""
-        ...
-
-    def restore(self, targets: Targets) -> dict[str, jax.Array]:
-        """Parameters by name, in the dtypes and shardings of `targets`."""
-        ...
-
-
 @dataclasses.dataclass
 class Networks:
     """The model, split for jit: `graph` is static, the states are pytrees.
@@ -80,23 +57,28 @@ class Networks:
     params: trained parameters (DiT, instruction encoder); None until initialised or restored.
     frozen: frozen parameters (VAE, instruction encoder, the DiT's base beside adapters).
     shapes: of `params`.
+    plan: of all parameters.
     preparer: the host side of the instruction encoder.
     size: side of the images, in pixels.
-    mesh: devices that hold the parameters and that batches are sharded over.
-    base: names of the parameters that adapters leave as they are.
+    init: the weights that the plan takes parameters from (`config.init`), if it does.
     """
 
     graph: Any
     params: Any
     frozen: Any
     shapes: Any
+    plan: ParameterPlan
     preparer: Preparer
     size: int
     config: TrainConfig
     instruction: Instruction
     vae_config: VAEConfig
-    mesh: Mesh
-    base: frozenset[str] = frozenset()
+    init: Weights | None = None
+
+    @property
+    def mesh(self) -> Mesh:
+        """Devices that hold the parameters and that batches are sharded over."""
+        return self.plan.mesh
 
     def merge(self, params: Any, frozen: Any) -> GenMask:
         """The model itself, for use inside a traced function."""
@@ -105,11 +87,37 @@ class Networks:
     def init_params(self, key: jax.Array) -> Any:
         """Newly initialised trained parameters. Call this under jit, where the frozen ones cost nothing."""
         model = _make(self.config, self.vae_config, self.instruction, key)
-        return _split(model, self.instruction, self.base)[1]
+        return nnx.split(model, self.plan.is_trained, ...)[1]
 
     def abstract_params(self) -> Any:
         """Shapes, dtypes and shardings of `params`."""
-        return jax.tree.map(placed, self.shapes, state_shardings(self.shapes, self.mesh))
+        return jax.tree.map(placed, self.shapes, self.plan.shardings(self.shapes))
+
+    def load(self, state: Any) -> Any:
+        """Fills in what the plan takes from the instruction encoder's own weights and from `config.init`.
+
+        Args:
+            state: the trained or the frozen parameters, or their shapes and shardings. Arrays are deleted
+                before they are replaced, so that device memory never holds a large model twice.
+        """
+        leaves, loaded = named_leaves(state), {}
+        for origin, load in (("instruction", self._load_instruction), ("init", self._load_init)):
+            names = [name for name in leaves if self.plan[name].origin == origin]
+            targets = {name: placed(leaves[name], leaves[name].sharding) for name in names}
+            for name in names:
+                if isinstance(leaves[name], jax.Array):
+                    leaves[name].delete()
+            loaded |= load(targets) if targets else {}
+        return with_leaves(state, loaded) if loaded else state
+
+    def _load_instruction(self, targets: Targets) -> dict[str, jax.Array]:
+        assert self.instruction.load is not None  # the plan has it from there
+        inner = {name.removeprefix("instruction."): target for name, target in targets.items()}
+        return {f"instruction.{name}": array for name, array in self.instruction.load(inner).items()}
+
+    def _load_init(self, targets: Targets) -> dict[str, jax.Array]:
+        assert self.init is not None
+        return self.init.restore(targets)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -128,25 +136,12 @@ def _make(config: TrainConfig, vae_config: VAEConfig, instruction: Instruction, 
     )
 
 
-def _split(
-    model: GenMask, instruction: Instruction, base: frozenset[str] = frozenset()
-) -> tuple[Any, Any, Any]:
-    def trained(path: Any, _: Any) -> bool:
-        part, *rest = map(str, path)
-        if ".".join((part, *rest)) in base:
-            return False
-        return part == "dit" or (part == "instruction" and instruction.trained(".".join(rest)))
-
-    graph, params, frozen = nnx.split(model, trained, ...)
-    return graph, params, frozen
-
-
 def abstract_networks(
     config: TrainConfig,
     vae_config: VAEConfig,
     instruction: Instruction,
     mesh: Mesh | None = None,
-    covered: Covered | None = None,
+    sources: Sources | None = None,
 ) -> Networks:
     """The model that a config describes, with only shapes and shardings for the frozen weights.
 
@@ -155,11 +150,11 @@ def abstract_networks(
         vae_config: the VAE's.
         instruction: the instruction encoder.
         mesh: devices that will hold the weights; this process's first device if None.
-        covered: which parameters adapters leave as they are (`Base.covered`); None without adapters.
+        sources: where the parameters come from, but for the encoder's own; all defaults if None.
 
     Raises:
-        UserError: the image size is not a multiple of the VAE's stride times the DiT's patch size, or the
-            weights under the adapters are of another model.
+        UserError: the image size is not a multiple of the VAE's stride times the DiT's patch size, or
+            `sources.init` is of another model.
     """
     step = vae_config.stride * config.model.patch_size
     if config.data.size % step:
@@ -167,14 +162,30 @@ def abstract_networks(
             f"config.data.size {config.data.size} is not a multiple of VAE stride x patch size = {step}"
         )
     model = nnx.eval_shape(lambda: _make(config, vae_config, instruction, jax.random.key(0)))
-    _, params, _ = _split(model, instruction)
-    shapes = {name: tuple(leaf.shape) for name, leaf in flat_paths(params)}
-    kept = covered(shapes) if covered else frozenset()
-    graph, params, frozen = _split(model, instruction, kept)
-    mesh = mesh or one_device()
-    frozen = jax.tree.map(placed, frozen, state_shardings(frozen, mesh))
-    size, preparer = config.data.size, instruction.preparer
-    return Networks(graph, None, frozen, params, preparer, size, config, instruction, vae_config, mesh, kept)
+    plan = make_plan(
+        dict(flat_paths(nnx.state(model))),
+        mesh or one_device(),
+        trained=("dit", *instruction.trained),
+        sources=sources,
+        instruction=instruction.source,
+        compute_dtypes=compute_dtypes(model),
+        optimizer=config.optimizer.name,
+        instruction_lr_scale=config.optimizer.instruction_lr_scale,
+    )
+    graph, params, frozen = nnx.split(model, plan.is_trained, ...)
+    return Networks(
+        graph=graph,
+        params=None,
+        frozen=jax.tree.map(placed, frozen, plan.shardings(frozen)),
+        shapes=params,
+        plan=plan,
+        preparer=instruction.preparer,
+        size=config.data.size,
+        config=config,
+        instruction=instruction,
+        vae_config=vae_config,
+        init=sources.init if sources else None,
+    )
 
 
 def make_networks(
@@ -183,32 +194,21 @@ def make_networks(
     vae_state: Any,
     instruction: Instruction,
     mesh: Mesh | None = None,
-    base: Base | None = None,
+    sources: Sources | None = None,
 ) -> Networks:
     """`abstract_networks` with the frozen weights loaded, and without trained ones.
 
     Args:
-        config, vae_config, instruction, mesh: see `abstract_networks`.
+        config, vae_config, instruction, mesh, sources: see `abstract_networks`.
         vae_state: the VAE's weights.
-        base: the weights beside which adapters are trained; None without adapters.
 
     Raises:
         UserError: as in `abstract_networks`, or the encoder's weights are missing.
     """
-    networks = abstract_networks(config, vae_config, instruction, mesh, base.covered if base else None)
+    networks = abstract_networks(config, vae_config, instruction, mesh, sources)
     frozen = networks.frozen
     # Via the host: an array on one process's device cannot be sharded over those of other processes.
     vae = jax.device_get(vae_state)
     frozen["vae"] = jax.device_put(vae, jax.tree.map(lambda x: x.sharding, frozen["vae"]))
-    if "instruction" in frozen:
-        frozen["instruction"] = with_loaded(frozen["instruction"], instruction)
-    if base:
-        networks.frozen = _with_base(frozen, networks.base, base)
+    networks.frozen = networks.load(frozen)
     return networks
-
-
-def _with_base(frozen: Any, names: frozenset[str], base: Base) -> Any:
-    """Fills the base's weights into the frozen parameters, or their shapes."""
-    leaves = {parameter_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(frozen)}
-    loaded = base.restore({name: placed(leaves[name], leaves[name].sharding) for name in names})
-    return jax.tree.map_with_path(lambda keys, leaf: loaded.get(parameter_name(keys), leaf), frozen)

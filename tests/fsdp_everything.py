@@ -3,8 +3,8 @@
 import runpy
 import sys
 
-from genmask_jax import sharding
+from genmask_jax.parameters import rules
 
-sharding.FSDP_MIN_SIZE = 64
+rules.FSDP_MIN_SIZE = 64
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")

@@ -79,10 +79,10 @@ def train_on(device, vae, shape_of, dtype):
     config = dataclasses.replace(config_of(vae, shape_of), compute_dtype=dtype)
     with on(device) as mesh:
         task = GenMaskTask(networks_on(mesh, config), config)
-        tx = make_optimizer(config.optimizer, config.loop)
+        tx = make_optimizer(config.optimizer, config.loop, task.plan)
         before = weights(task.networks)
-        state, shardings = init_state(make_init(lambda key: before, tx, task.metric_names), 0, mesh)
-        step = make_train_step(task.loss, tx, config.loop, mesh, shardings)
+        state, shardings = init_state(make_init(lambda key: before, tx, task.metric_names), 0, task.plan)
+        step = make_train_step(task.loss, tx, config.loop, task.plan, shardings)
         batch = to_devices(next(task.batches(config.loop.global_batch_size, (0, 1))), mesh)
         text = step.lower(state, task.frozen, batch).as_text()
         state = step(state, task.frozen, batch)

@@ -16,7 +16,7 @@ from genmask_jax.data.sources import texts
 from genmask_jax.errors import UserError
 from genmask_jax.evaluation.scene_rule import shows
 from genmask_jax.inference.load import load
-from genmask_jax.initial_weights import Pretrained
+from genmask_jax.initial_weights import open_weights
 from genmask_jax.instruction import tiny
 from genmask_jax.runs import find_step, load_vae, read_config
 from genmask_jax.training import start
@@ -48,7 +48,7 @@ def test_a_name_loads_everywhere():
     assert step > 0
     assert networks.preparer.read("the red star") == "the red star"
     assert load_vae("refershapes")[0] == networks.vae_config
-    start = Pretrained("refershapes")
+    start = open_weights("refershapes")
     assert (start.step, start.instruction("tiny")) == (
         step,
         pretrained.directory_of("refershapes") / "instruction",

@@ -57,6 +57,7 @@ def test_a_report_shows_curves_sheets_config_and_machine(run):
         "0.375",
         "0.875",
         "hidden_size",
+        "dit.blocks.{attn1,attn2}.{to_k,to_out,to_q,to_v}.kernel",  # of the plan of its parameters
         config.name,
     ):
         assert any(expected in text for text in page.texts), expected

@@ -82,10 +82,11 @@ def examples_per_second(batches: Any, batch_size: int, duration: float) -> float
 def step_seconds(config: TrainConfig, encoder: Any, batch: Any) -> float:
     """Median seconds of a training step on a loaded batch."""
     mesh, loop = make_mesh(config.mesh), config.loop
-    task = GenMaskTask(make_networks(config, *load_vae(config.vae), encoder, mesh), config)
-    tx = make_optimizer(config.optimizer, loop)
-    state, shardings = init_state(make_init(task.init_params, tx, task.metric_names), config.seed, mesh)
-    step = make_train_step(task.loss, tx, loop, mesh, shardings)
+    networks = make_networks(config, *load_vae(config.vae), encoder, mesh)
+    task, plan = GenMaskTask(networks, config), networks.plan
+    tx = make_optimizer(config.optimizer, loop, plan)
+    state, shardings = init_state(make_init(task.init_params, tx, task.metric_names), config.seed, plan)
+    step = make_train_step(task.loss, tx, loop, plan, shardings)
     held = [state]
 
     def run() -> None:

@@ -59,7 +59,7 @@ def stages(networks: Networks, batch_size: int) -> Stages:
 
     def stage(function: Callable[..., jax.Array], *arguments: Any) -> Callable[[], Any]:
         def trace(params: Any, frozen: Any, *arguments: Any) -> jax.Array:
-            with tracing_on(networks.mesh):
+            with tracing_on(networks.plan):
                 return function(networks.merge(params, frozen), *arguments)
 
         compiled = jax.jit(trace)

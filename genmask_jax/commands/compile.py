@@ -6,7 +6,8 @@
 
 Compiles the real training step (or a sampler, with --program=mask_sampler or image_sampler) with the compiler
 of the device. Weights are not needed; published shapes replace missing ones. Times are estimates: a roofline
-over the compiled program, without the network between slices. Prints a table and a last line of JSON.
+over the compiled program, without the network between slices. Prints the plan of the parameters (what is
+trained, where it lies), a table and a last line of JSON.
 --search tries meshes and gradient checkpointing policies, and ranks them.
 """
 
@@ -38,6 +39,7 @@ def main() -> None:
 
     from genmask_jax.config import TrainConfig, from_config_dict
     from genmask_jax.hardware.chips import find_chip, parse_topology
+    from genmask_jax.parameters.table import format_plan
     from genmask_jax.scale import programs
     from genmask_jax.scale.estimate import Estimate, estimate
     from genmask_jax.scale.report import print_estimate, print_search, verdict
@@ -55,6 +57,8 @@ def main() -> None:
 
     def compile_(config: TrainConfig) -> Estimate:
         run = programs.describe(config, make_mesh(config.mesh, devices))
+        if not SEARCH.value:
+            print(format_plan(run.networks.plan))
         for line in sorted(set(run.assumed) - assumed):
             print(line)
         assumed.update(run.assumed)

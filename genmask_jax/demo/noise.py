@@ -52,7 +52,7 @@ class Noise:
         return np.round(np.clip(jax.device_get(found) * 127.5 + 127.5, 0, 255)).astype(np.uint8)
 
     def _trace(self, params: Any, frozen: Any, image, mask, of_mask, of_image, seeds, t):
-        with tracing_on(self.networks.mesh):
+        with tracing_on(self.networks.plan):
             model = self.networks.merge(params, frozen)
             latents = model.vae.encode(to_signed(image))
             noise = example_noise(seeds, 0, latents.shape[1:])

@@ -36,7 +36,7 @@ class ImageSampler:
         self.networks, self.sampler = networks, sampler
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         self._null = stack_inputs([networks.preparer("", None)] * self.batch_size)
-        fixed = networks.graph, networks.mesh, networks.latent_shape, sampler.image_steps, sampler.shift
+        fixed = networks.graph, networks.plan, networks.latent_shape, sampler.image_steps, sampler.shift
         self._sample = shared_program(_sample, *fixed, sampler.method)
         self._steps = shared_program(_steps, *fixed)
 
@@ -102,8 +102,8 @@ class ImageSampler:
         return _images(model, self.networks.latent_shape, *timesteps, sampler.method, *batch)
 
 
-def _sample(graph, mesh, shape, steps, shift, method, params, frozen, *batch):
-    with tracing_on(mesh):
+def _sample(graph, plan, shape, steps, shift, method, params, frozen, *batch):
+    with tracing_on(plan):
         model = nnx.merge(graph, params, frozen)
         return constrain_batch(_images(model, shape, steps, shift, method, *batch))
 
@@ -115,9 +115,9 @@ def _images(model, shape, steps, shift, method, *batch):
     return model.vae.decode(latents)
 
 
-def _steps(graph, mesh, shape, steps, shift, params, frozen, *batch):
+def _steps(graph, plan, shape, steps, shift, params, frozen, *batch):
     """Predicted images of each step of Euler's method, `[T, B, H, W, 3]`."""
-    with tracing_on(mesh):
+    with tracing_on(plan):
         model = nnx.merge(graph, params, frozen)
         velocity, noise = _path(model, shape, *batch)
         predicted = flow.predictions(velocity, noise, flow.sampling_timesteps(steps, shift))

@@ -11,6 +11,7 @@ from genmask_jax.config import TrainConfig
 from genmask_jax.errors import ArgumentError, DamagedError
 from genmask_jax.initial_weights import open_base
 from genmask_jax.instruction import factory
+from genmask_jax.parameters.rules import Sources
 from genmask_jax.pretrained import directory_of, known_models
 from genmask_jax.runs import find_steps, load_vae, read_config, restore_ema
 from genmask_jax.system import Networks, make_networks
@@ -34,7 +35,8 @@ def load(
     workdir, steps = find(workdir, which)
     config = read_config(TrainConfig, workdir)
     encoder = factory.build(config.instruction, workdir / "instruction")
-    networks = make_networks(config, *load_vae(workdir), encoder, mesh, open_base(config, workdir))
+    sources = Sources(init=open_base(config, workdir), restored=True)
+    networks = make_networks(config, *load_vae(workdir), encoder, mesh, sources)
     step, networks.params = _restore_newest(workdir, steps, networks.abstract_params())
     return networks, config, step
 

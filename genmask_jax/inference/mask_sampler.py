@@ -39,7 +39,7 @@ class MaskSampler:
         self.networks = networks
         self.sampler = with_refinement(sampler, networks.config.timesteps.segment)
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
-        model = networks.graph, networks.mesh
+        model = networks.graph, networks.plan
         refining = self.sampler.mask_steps, self.sampler.refine_t
         self._sample = shared_program(_sample, *model, *refining, self.sampler.mask_samples)
         self._encode = shared_program(_encode, *model)
@@ -142,8 +142,8 @@ class MaskSampler:
         return _mean(model, sampler.mask_steps, sampler.refine_t, sampler.mask_samples, *batch)
 
 
-def _sample(graph, mesh, steps, refine_t, samples, params, frozen, *batch):
-    with tracing_on(mesh):
+def _sample(graph, plan, steps, refine_t, samples, params, frozen, *batch):
+    with tracing_on(plan):
         return constrain_batch(_mean(nnx.merge(graph, params, frozen), steps, refine_t, samples, *batch))
 
 
@@ -164,15 +164,15 @@ def _mean(
     return masks.mean(0)
 
 
-def _encode(graph, mesh, params, frozen, images):
+def _encode(graph, plan, params, frozen, images):
     """Latents `[B, h, w, c]` of images."""
-    with tracing_on(mesh):
+    with tracing_on(plan):
         return constrain_batch(nnx.merge(graph, params, frozen).vae.encode(to_signed(images)))
 
 
-def _decide(graph, mesh, steps, refine_t, params, frozen, latents, instruction, seeds, draws):
+def _decide(graph, plan, steps, refine_t, params, frozen, latents, instruction, seeds, draws):
     """Probabilities `[B, H, W]`, each from the noise that its seed and its number in `draws` give."""
-    with tracing_on(mesh):
+    with tracing_on(plan):
         model = nnx.merge(graph, params, frozen)
         text = model.instruction(instruction)
         return constrain_batch(_mask(model, steps, refine_t, latents, text, seeds, draws))

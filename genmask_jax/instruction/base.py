@@ -17,12 +17,12 @@ from etils import epath
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 
-from genmask_jax.parameters.names import parameter_name
+from genmask_jax.parameters.names import named_leaves, with_leaves
+from genmask_jax.parameters.plan import Source
+from genmask_jax.parameters.rules import Load
 from genmask_jax.sharding import placed
 
 Inputs = dict[str, np.ndarray]
-Targets = dict[str, jax.ShapeDtypeStruct]
-"""Parameters by name, with the dtypes and shardings in which to load them."""
 
 
 @runtime_checkable
@@ -109,9 +109,10 @@ class Instruction:
     preparer: its host side.
     make: (rngs, dtype) -> its module, newly initialised.
     text_dim: channels of its embeddings.
-    trained: parameter name in the module -> whether it is trained with the DiT.
-    load: targets -> those of these parameters, frozen and trained, that come with the encoder; None if it
-        comes without any.
+    trained: modules of `GenMask` that are trained with the DiT, such as "instruction"; so are all adapters.
+    source: what its own weights are: IMPORT, or FRESH for random ones, the same in every run. None if it has
+        none: it starts as the run initialises it.
+    load: reads these weights, by the names of parameters in the module; imported ones have no adapters.
     fingerprint: identifies the embeddings; None if they change during training.
     save: (directory) -> saves what `load` and the preparer need, to a new run's directory.
     needs_image: whether the preparer needs an expression's image, to encode it or to tell segmentation from
@@ -121,20 +122,20 @@ class Instruction:
     preparer: Preparer
     make: Callable[..., InstructionEncoder]
     text_dim: int
-    trained: Callable[[str], bool]
-    load: Callable[[Targets], dict[str, jax.Array]] | None = None
+    trained: tuple[str, ...] = ()
+    source: Source | None = None
+    load: Load | None = None
     fingerprint: Callable[[], str] | None = None
     save: Callable[[epath.Path], None] | None = None
     needs_image: bool = False
 
 
 def with_loaded(state: Any, instruction: Instruction) -> Any:
-    """Fills the parameters from `instruction.load` into a state of the encoder (or its shapes)."""
+    """Fills the encoder's own weights into its state (or its shapes), which has no adapters."""
     if instruction.load is None:
         return state
-    leaves = {parameter_name(keys): leaf for keys, leaf in jax.tree.leaves_with_path(state)}
-    loaded = instruction.load({name: placed(leaf, leaf.sharding) for name, leaf in leaves.items()})
-    return jax.tree.map_with_path(lambda keys, leaf: loaded.get(parameter_name(keys), leaf), state)
+    targets = {name: placed(leaf, leaf.sharding) for name, leaf in named_leaves(state).items()}
+    return with_leaves(state, instruction.load(targets))
 
 
 def stack_inputs(rows: Sequence[Any]) -> Any:

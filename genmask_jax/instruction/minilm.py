@@ -19,11 +19,13 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from genmask_jax.errors import UserError
-from genmask_jax.instruction.base import Instruction, InstructionEncoder, Targets
+from genmask_jax.instruction.base import Instruction, InstructionEncoder
 from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import MLP, exact_gelu, layer_norm, linear_factory, scan_blocks, stack
 from genmask_jax.parameters.layout import LINEAR, SAME, Entry, complaints, make_entry
 from genmask_jax.parameters.names import flat_paths
+from genmask_jax.parameters.plan import Source
+from genmask_jax.parameters.rules import Targets
 
 WIDTH, DEPTH, NUM_HEADS, MLP_WIDTH = 384, 6, 12, 1536
 VOCAB_SIZE, MAX_POSITIONS, NUM_TOKEN_TYPES = 30522, 512, 2
@@ -225,7 +227,7 @@ def build(max_tokens: int) -> Instruction:
         preparer=MiniLMPreparer(max_tokens),
         make=lambda rngs, dtype: MiniLM(rngs=rngs),  # small enough to stay in float32
         text_dim=MiniLM.text_dim,
-        trained=lambda name: False,
+        source=Source.IMPORT,
         load=load_parameters,
         fingerprint=lambda: fingerprint(max_tokens),
     )

@@ -217,6 +217,6 @@ def build(config: TinyTextConfig, directory: epath.PathLike, texts: Iterable[str
         preparer=preparer,
         make=lambda rngs, dtype: TinyTextEncoder(config, dtype=dtype, rngs=rngs),
         text_dim=config.hidden_size,
-        trained=lambda name: True,
+        trained=("instruction",),
         save=save,
     )

@@ -215,7 +215,7 @@ def scan_blocks(
 
     def body(xs, layer, keep=()):
         layer, own = layer
-        block = nnx.merge(graph, gather_layer(layer, state, xs[0].dtype))
+        block = nnx.merge(graph, gather_layer(layer, state))
         xs = [constrain_batch(x) for x in xs]
         last = () if own is None else (own,)
         options = [{"keep": count} for count in keep] if keep else [{}] * len(xs)

@@ -144,6 +144,7 @@ def _describe(run: Run, name: str) -> dict[str, Any]:
         "examples": f"{steps * config.loop.global_batch_size:,}",
         "data": f"{config.data.name}, {config.data.size} px"
         + (f", {config.data.path}" * bool(config.data.path)),
+        "parameters": run.parameters,
         "changed": [(field, _value(default), _value(value)) for field, default, value in run.changed],
         "config": json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False),
         "history": [json.dumps(change, ensure_ascii=False) for change in run.history],

@@ -11,6 +11,7 @@ from genmask_jax.errors import UserError
 from genmask_jax.fields import differences
 from genmask_jax.paths import listed
 from genmask_jax.runs import read_config, read_history
+from genmask_jax.training.reporting import PLAN
 
 Point = tuple[int, float]
 
@@ -33,6 +34,7 @@ class Run:
     changed: (field, default, value) of every field that differs from its default.
     history: changes of the config on resumes.
     curves: points (step, value) of each logged metric, ordered by step.
+    parameters: the plan of its parameters, as text; older runs have none.
     sheets: paths of the last validation's contact sheets.
     evaluations: results of launch/evaluate.py.
     sessions: command, machine and versions of each start; [] for older runs.
@@ -43,6 +45,7 @@ class Run:
     changed: list[tuple[str, Any, Any]]
     history: list[dict[str, Any]]
     curves: dict[str, list[Point]]
+    parameters: str
     sheets: list[epath.Path]
     evaluations: list[Evaluation]
     sessions: list[dict[str, Any]]
@@ -71,6 +74,7 @@ def read_run(path: epath.PathLike) -> Run:
         changed=list(differences(_default(config), config)),
         history=read_history(path),
         curves={name: sorted(points.items()) for name, points in curves.items()},
+        parameters=(path / PLAN).read_text() if (path / PLAN).exists() else "",
         sheets=list(latest.values()),
         evaluations=[found for folder in sorted(listed(path)) if (found := _evaluation(folder))],
         sessions=_read_lines(path / "sessions.jsonl"),

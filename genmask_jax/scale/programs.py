@@ -15,16 +15,20 @@ from genmask_jax.config import TrainConfig
 from genmask_jax.data.latents.cached_instruction import given_embeddings
 from genmask_jax.data.sources import generates
 from genmask_jax.hardware.flops import ModelFlops, count_flops
-from genmask_jax.initial_weights import PROJECTION, Pretrained, Shapes, is_adapter
+from genmask_jax.initial_weights import open_weights
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.base import Instruction
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import SIZES
-from genmask_jax.models.dit import DiTConfig
+from genmask_jax.models.dit import DiT, DiTConfig
 from genmask_jax.models.vae import VAEConfig
-from genmask_jax.runs import read_config
-from genmask_jax.sharding import batch_sharding, counting, need_rows, placed, state_shardings
-from genmask_jax.system import Covered, Networks, abstract_networks
+from genmask_jax.parameters.names import shapes_of
+from genmask_jax.parameters.plan import Source
+from genmask_jax.parameters.rules import Sources, Weights
+from genmask_jax.pretrained import directory_of
+from genmask_jax.runs import read_config, vae_source
+from genmask_jax.sharding import batch_sharding, counting, need_rows, placed
+from genmask_jax.system import Networks, abstract_networks
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.state import make_init
@@ -60,54 +64,56 @@ def describe(config: TrainConfig, mesh: Mesh) -> RunShapes:
     """
     assumed = []
     if (epath.Path(config.vae) / "vae" / "config.json").exists():
-        vae_config = read_config(VAEConfig, epath.Path(config.vae) / "vae")
+        vae_config, vae = read_config(VAEConfig, epath.Path(config.vae) / "vae"), vae_source(config.vae)
     else:
-        vae_config = VAEConfig()
+        vae_config, vae = VAEConfig(), Source.IMPORT
         assumed.append(f"{config.vae} does not exist; using the shape of Wan 2.1's VAE")
     encoder = _encoder(config.instruction, assumed)
-    covered = _covered(config, encoder.text_dim, assumed)
     given = encoder
     if config.data.latents and encoder.fingerprint is not None:
         assumed.append("latents and embeddings are cached; the instruction encoder is not on the devices")
         given = given_embeddings(encoder)
-    networks = abstract_networks(config, vae_config, given, mesh, covered)
+    sources = Sources(vae=vae, init=_init(config, vae_config, assumed))
+    networks = abstract_networks(config, vae_config, given, mesh, sources)
     return RunShapes(config, networks, mesh, encoder, tuple(assumed))
 
 
-def _covered(config: TrainConfig, text_dim: int, assumed: list[str]) -> Covered | None:
-    """The parameters in `config.init`, for a run with adapters; those of Wan's DiT if it does not exist."""
-    if not config.model.lora_rank:
+def _init(config: TrainConfig, vae_config: VAEConfig, assumed: list[str]) -> Weights | None:
+    """The weights that `config.init` names; Wan's DiT if they are not here."""
+    if not config.init:
         return None
-    if epath.Path(config.init).exists():
-        return Pretrained(config.init).covered
+    path = directory_of(config.init, "config.init")
+    if path.exists():
+        return open_weights(config.init)
     assumed.append(f"{config.init} does not exist; using the shape of Wan 2.1's DiT")
-    projected = text_dim == DiTConfig.text_dim  # else Wan's text projection does not fit
-
-    def published(model: Shapes) -> frozenset[str]:
-        own = (name for name in model if name.startswith("dit.") and not is_adapter(name))
-        return frozenset(name for name in own if projected or not name.startswith(PROJECTION))
-
-    return published
+    published = dataclasses.replace(
+        config.model, channels=vae_config.channels, text_dim=DiTConfig.text_dim, lora_rank=0
+    )
+    state = nnx.eval_shape(lambda: nnx.state(DiT(published, rngs=nnx.Rngs(0))))
+    shapes = {f"dit.{name}": shape for name, shape in shapes_of(state).items()}
+    return Weights(path=path, source=Source.IMPORT, shapes=shapes)
 
 
 def _encoder(config: InstructionConfig, assumed: list[str]) -> Instruction:
     qwen = config.qwen
-    if config.name == "qwen" and qwen.weights and not (epath.Path(qwen.weights) / "qwen").exists():
+    here = config.name != "qwen" or not qwen.weights or (epath.Path(qwen.weights) / "qwen").exists()
+    if not here:
         assumed.append(f"{qwen.weights} does not exist; using the shape of Qwen {QWEN}")
         qwen = dataclasses.replace(qwen, weights="", shape=SIZES[QWEN])
     # Shapes do not depend on the vocabulary that a tokenizer learns.
-    return factory.build(dataclasses.replace(config, qwen=qwen), "", [TEXT])
+    encoder = factory.build(dataclasses.replace(config, qwen=qwen), "", [TEXT])
+    return encoder if here else dataclasses.replace(encoder, source=Source.IMPORT)
 
 
 def train_step(run: RunShapes) -> jax.stages.Lowered:
-    """The training step of `training/loop.py`; on cached latents if `config.data.latents` is set."""
-    config, mesh = run.config, run.mesh
+    """The training step, as in `training/loop.py`; on cached latents if `config.data.latents` is set."""
+    config, plan = run.config, run.networks.plan
     task = GenMaskTask(run.networks, config)
-    tx = make_optimizer(config.optimizer, config.loop)
+    tx = make_optimizer(config.optimizer, config.loop, plan)
     init = make_init(task.init_params, tx, task.metric_names, ema=config.loop.ema_decay > 0)
     shapes = jax.eval_shape(init, jax.random.key(0))
-    shardings = state_shardings(shapes, mesh)
-    step = make_train_step(task.loss, tx, config.loop, mesh, shardings)
+    shardings = plan.shardings(shapes)
+    step = make_train_step(task.loss, tx, config.loop, plan, shardings)
     return step.lower(jax.tree.map(placed, shapes, shardings), run.networks.frozen, batch_shapes(run))
 
 

@@ -7,9 +7,10 @@ from etils import epath
 from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
 from genmask_jax.data.prepared import records
 from genmask_jax.errors import UserError
-from genmask_jax.initial_weights import Pretrained, shapes_of
+from genmask_jax.initial_weights import open_weights
 from genmask_jax.instruction import factory
 from genmask_jax.models.vae import VAEConfig
+from genmask_jax.parameters.rules import Sources
 from genmask_jax.runs import load_vae
 from genmask_jax.sharding import make_mesh
 from genmask_jax.system import abstract_networks
@@ -80,12 +81,9 @@ def check(config: TrainConfig, vae: VAEConfig, vae_config: VAETrainConfig) -> No
     mesh = make_mesh(config.mesh)
     check_batch(config.loop, mesh)
     check_batch(vae_config.loop, make_mesh(vae_config.mesh))
-    start = Pretrained(config.init, without_encoder=True) if config.init else None
+    init = open_weights(config.init).without_encoder() if config.init else None
     encoder = factory.build(config.instruction, "", ["any text"])
-    adapted = start.covered if start and config.model.lora_rank else None
-    networks = abstract_networks(config, vae, encoder, mesh, adapted)
-    if start and not adapted:
-        start.covered(shapes_of(networks.abstract_params()))
+    abstract_networks(config, vae, encoder, mesh, Sources(init=init))
 
 
 def score_vae(directory: epath.PathLike, data: VAETrainConfig) -> dict[str, float]:

@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from etils import epath
 from jaxtyping import Array, Float, UInt8
 
@@ -19,8 +18,7 @@ from genmask_jax.hardware.flops import ModelFlops, count_flops
 from genmask_jax.hosts import is_first
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.mask_sampler import MaskSampler
-from genmask_jax.initial_weights import Pretrained, is_adapter, replace, shapes_of
-from genmask_jax.instruction.base import with_loaded
+from genmask_jax.parameters.plan import ParameterPlan
 from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.sharding import counting
 from genmask_jax.sheets import generation_sheet, segmentation_sheet
@@ -39,6 +37,7 @@ class GenMaskTask:
     """Flow matching on masks and images, 1 : 1 in every batch, or on masks alone, for `training/loop.py`."""
 
     metric_names: tuple[str, ...]
+    plan: ParameterPlan
     frozen: Any
 
     def __init__(self, networks: Networks, config: TrainConfig):
@@ -46,28 +45,13 @@ class GenMaskTask:
         tasks = [task for task in TASKS if task == "segment" or generates(config.data)]
         by_noise = [name for task in tasks for name in noise_levels.metric_names(task)]
         self.metric_names = ("loss", *(f"loss_{task}" for task in tasks), *NORMS, *by_noise)
-        self.pretrained: Pretrained | None = None  # what `start` starts from, if not all of `config.init`
-        self.frozen, self.init_params = networks.frozen, networks.init_params
+        self.plan, self.frozen, self.init_params = networks.plan, networks.frozen, networks.init_params
         self.segmenter = MaskSampler(networks, config.sampler, batch_size=32)
         self.generator = ImageSampler(networks, config.sampler, batch_size=16)
 
     def start(self, params: Any) -> Any:
-        """Replaces fresh parameters by those of `config.init` if that is set; adapters stay fresh.
-
-        The trained part of a pretrained instruction encoder starts from its pretrained weights.
-        """
-        if "instruction" in params and self.networks.instruction.load is not None:
-            params = jax.tree.map(lambda x: x, params)  # the caller's tree is not modified
-            params["instruction"] = with_loaded(params["instruction"], self.networks.instruction)
-        fresh = sorted(shapes_of(params))
-        if self.config.init and not self.config.model.lora_rank:
-            params, fresh = replace(params, self.pretrained or Pretrained(self.config.init))
-        if self.config.init:
-            new = [name for name in fresh if not is_adapter(name)]
-            adapters = [f"{len(fresh) - len(new)} adapters"] if len(fresh) > len(new) else []
-            said = ", ".join(adapters + new) or "nothing"
-            logging.info("initialised from %s; new: %s", self.config.init, said)
-        return params
+        """Replaces fresh parameters by those that the plan takes from weights."""
+        return self.networks.load(params)
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
         """An endless iterator over this host's shard of every training batch."""

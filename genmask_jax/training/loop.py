@@ -14,9 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 from absl import logging
-from clu import parameter_overview
 from etils import epath
-from flax import nnx
 from jax.sharding import Mesh
 
 from genmask_jax import hosts
@@ -25,10 +23,11 @@ from genmask_jax.data.pipeline import draw
 from genmask_jax.errors import UserError, first_line
 from genmask_jax.hardware.chips import peak_flops
 from genmask_jax.hardware.flops import ModelFlops
-from genmask_jax.sharding import log_shardings, need_rows, part_of_batch, to_devices, tracing_on
+from genmask_jax.parameters.plan import ParameterPlan
+from genmask_jax.sharding import bytes_per_device, need_rows, part_of_batch, to_devices, tracing_on
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.optimizer import learning_rate_schedule, make_optimizer
-from genmask_jax.training.reporting import Reporter, need_finite
+from genmask_jax.training.reporting import Reporter, need_finite, report_plan
 from genmask_jax.training.state import TrainState, init_state, make_init
 from genmask_jax.training.step import make_train_step
 from genmask_jax.training.stopping import StopRequests
@@ -43,6 +42,7 @@ class Task(Protocol):
     """What to train: parameters, data, loss and validation."""
 
     metric_names: tuple[str, ...]
+    plan: ParameterPlan
     frozen: Any
 
     def init_params(self, key: jax.Array) -> Any:
@@ -82,7 +82,7 @@ def check_batch(loop: LoopConfig, mesh: Mesh) -> None:
     need_rows(rows, mesh, "config.loop.global_batch_size / 2 / grad_accumulation_steps")
 
 
-def rehearse(task: Task, config: TrainConfig | VAETrainConfig, mesh: Mesh) -> None:
+def rehearse(task: Task, config: TrainConfig | VAETrainConfig) -> None:
     """Draws a batch, and builds state and loss abstractly: what is wrong is found before it costs a run.
 
     Nothing is allocated on the devices.
@@ -90,14 +90,14 @@ def rehearse(task: Task, config: TrainConfig | VAETrainConfig, mesh: Mesh) -> No
     Raises:
         UserError: an example cannot be made, or the config's parts do not fit together.
     """
-    loop = config.loop
-    tx = make_optimizer(config.optimizer, loop)
-    with closing(task.batches(loop.global_batch_size, part_of_batch(mesh))) as data:
+    loop, plan = config.loop, task.plan
+    tx = make_optimizer(config.optimizer, loop, plan)
+    with closing(task.batches(loop.global_batch_size, part_of_batch(plan.mesh))) as data:
         batch = draw(data)
     try:
         init = make_init(task.init_params, tx, task.metric_names, ema=loop.ema_decay > 0)
         state = jax.eval_shape(init, jax.random.key(0))
-        with tracing_on(mesh):
+        with tracing_on(plan):
             jax.eval_shape(task.loss, state.params, task.frozen, batch, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError) as error:
         line = first_line(error)
@@ -108,7 +108,6 @@ def train(
     task: Task,
     config: TrainConfig | VAETrainConfig,
     workdir: epath.Path,
-    mesh: Mesh,
     stop: StopRequests,
     profile: range = range(0),
 ) -> tuple[TrainState, dict[str, float]]:
@@ -120,7 +119,6 @@ def train(
         task: what is trained.
         config: of the run.
         workdir: directory of the run.
-        mesh: devices to train on.
         stop: answers signals.
         profile: steps that the first host traces to WORKDIR/profile.
 
@@ -132,11 +130,11 @@ def train(
         SystemExit: with status 1, after a SIGTERM or SIGINT, once a checkpoint is written. With several
             hosts, one of them is enough: all stop at the same step, or batch of the validation.
     """
-    loop = config.loop
-    tx = make_optimizer(config.optimizer, loop)
+    loop, plan, mesh = config.loop, task.plan, task.plan.mesh
+    report_plan(plan, workdir)
+    tx = make_optimizer(config.optimizer, loop, plan)
     init = make_init(task.init_params, tx, task.metric_names, ema=loop.ema_decay > 0)
-    state, shardings = init_state(init, config.seed, mesh)
-    logging.info("\n%s", parameter_overview.get_parameter_overview(_plain(state.params), include_stats=False))
+    state, shardings = init_state(init, config.seed, plan)
     data = task.batches(loop.global_batch_size, part_of_batch(mesh))
     checkpoints = Checkpoints(workdir)
     restored = checkpoints.latest_step() is not None
@@ -146,8 +144,9 @@ def train(
     peak = peak_flops(mesh.devices.flat[0].device_kind)
     dispatched: deque[jax.Array] = deque()
     profile = range(max(profile.start, step), profile.stop if hosts.is_first() else 0)
-    log_shardings({"state": state, "frozen": task.frozen}, mesh)
-    train_step = make_train_step(task.loss, tx, loop, mesh, shardings)
+    held = bytes_per_device((state, task.frozen)) / 2**20
+    logging.info("train state and frozen parameters: %.1f MiB on each device", held)
+    train_step = make_train_step(task.loss, tx, loop, plan, shardings)
     schedule = learning_rate_schedule(config.optimizer, loop)
 
     def due() -> bool:
@@ -206,10 +205,6 @@ def train(
                 scores = validate()
                 stop.expect(IN_TRAINING)
     return state, scores
-
-
-def _plain(params: Any) -> Any:
-    return nnx.to_pure_dict(params)
 
 
 def _start(task: Task, state: TrainState) -> TrainState:

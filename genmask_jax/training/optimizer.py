@@ -1,5 +1,6 @@
 """Optimisers: AdamW, or Muon for the blocks' matrices. Both share the schedule and gradient clipping."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,16 +9,17 @@ import optax
 import optax.contrib
 
 from genmask_jax.config import LoopConfig, OptimizerConfig
-from genmask_jax.parameters.names import is_block_kernel, is_matrix, parameter_name
-
-Params = Any
+from genmask_jax.parameters.plan import Parameter, ParameterPlan
 
 
-def make_optimizer(config: OptimizerConfig, loop: LoopConfig) -> optax.GradientTransformation:
+def make_optimizer(
+    config: OptimizerConfig, loop: LoopConfig, plan: ParameterPlan
+) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW or Muon, with a lower learning rate for the instruction encoder.
 
-    Weight decay is for matrices alone (`parameters.names.is_matrix`), adapters' among them; biases, norms,
-    tables and embeddings have none. (A rare token's embedding would decay without gradients to restore it.)
+    The plan says what each parameter gets. Weight decay is for matrices alone, adapters' among them; biases,
+    norms, tables and embeddings have none. (A rare token's embedding would decay without gradients to restore
+    it.)
 
     At the DiT's learning rate, the instruction encoder's noisy first steps erase the differences between
     words.
@@ -25,10 +27,10 @@ def make_optimizer(config: OptimizerConfig, loop: LoopConfig) -> optax.GradientT
     make = {"adamw": _adam, "muon": _muon}[config.name]
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
-        _moments_in(make(config), jnp.dtype(config.moments_dtype)),
-        optax.add_decayed_weights(config.weight_decay, mask=_matrices),
+        _moments_in(make(config, plan), jnp.dtype(config.moments_dtype)),
+        optax.add_decayed_weights(config.weight_decay, mask=_mask(plan, lambda one: one.decayed)),
         optax.scale_by_learning_rate(learning_rate_schedule(config, loop)),
-        optax.masked(optax.scale(config.instruction_lr_scale), _of_instruction),
+        optax.masked(optax.scale(config.instruction_lr_scale), _mask(plan, lambda one: one.lr_scale != 1)),
     )
 
 
@@ -53,11 +55,12 @@ def learning_rate_schedule(config: OptimizerConfig, loop: LoopConfig) -> optax.S
     return optax.warmup_cosine_decay_schedule(0.0, config.learning_rate, warmup_steps, loop.num_steps, 0.0)
 
 
-def _adam(config: OptimizerConfig) -> optax.GradientTransformation:
+def _adam(config: OptimizerConfig, plan: ParameterPlan) -> optax.GradientTransformation:
+    del plan
     return optax.scale_by_adam(b1=config.b1, b2=config.b2)
 
 
-def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
+def _muon(config: OptimizerConfig, plan: ParameterPlan) -> optax.GradientTransformation:
     """Muon orthogonalises the updates of the blocks' matrices (Jordan et al. 2024); Adam updates the rest.
 
     Their updates are scaled to Adam's usual RMS (0.2 per weight, Liu
@@ -71,27 +74,15 @@ def _muon(config: OptimizerConfig) -> optax.GradientTransformation:
         consistent_rms=0.2,
         adam_b1=config.b1,
         adam_b2=config.b2,
-        muon_weight_dimension_numbers=_block_matrices,
+        muon_weight_dimension_numbers=lambda params: plan.map(_matrix_axes, params),
     )
 
 
-def _block_matrices(params: Params) -> Any:
-    """Input and output axes of the blocks' matrices [depth, input, output]; None for all other parameters.
-
-    Adapters are narrow, and are left to Adam.
-    """
-
-    def axes(path: Any, _: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
-        return optax.contrib.MuonDimensionNumbers(1, 2) if is_block_kernel(parameter_name(path)) else None
-
-    return jax.tree.map_with_path(axes, params)
+def _matrix_axes(one: Parameter) -> optax.contrib.MuonDimensionNumbers | None:
+    """Input and output axes of Muon's matrices [depth, input, output]; None for all other parameters."""
+    return optax.contrib.MuonDimensionNumbers(1, 2) if one.optimizer == "muon" else None
 
 
-def _matrices(params: Params) -> Any:
-    """Mask of the matrices."""
-    return jax.tree.map_with_path(lambda path, _: is_matrix(parameter_name(path)), params)
-
-
-def _of_instruction(params: Params) -> Any:
-    """Mask of the instruction encoder's parameters."""
-    return jax.tree.map_with_path(lambda path, _: getattr(path[0], "key", None) == "instruction", params)
+def _mask(plan: ParameterPlan, test: Callable[[Parameter], bool]) -> Callable[[Any], Any]:
+    """The mask of the parameters that pass a test, for optax."""
+    return lambda params: plan.map(test, params)

@@ -15,10 +15,23 @@ from genmask_jax.config import LoopConfig
 from genmask_jax.errors import UserError
 from genmask_jax.hardware.flops import ModelFlops
 from genmask_jax.hosts import is_first
+from genmask_jax.parameters.plan import ParameterPlan
+from genmask_jax.parameters.table import format_plan
 from genmask_jax.paths import listed, write_text
 from genmask_jax.training import noise_levels
 from genmask_jax.training.charts import Charts
 from genmask_jax.training.sessions import add_session
+
+PLAN = "parameters.txt"
+"""In a run's directory: the plan of its parameters, as it was when the run began."""
+
+
+def report_plan(plan: ParameterPlan, workdir: epath.Path) -> None:
+    """Logs the plan of a run's parameters, and writes it to the directory of a new run."""
+    table = format_plan(plan)
+    logging.info("parameters:\n%s", table)
+    if is_first() and not (workdir / PLAN).exists():
+        write_text(workdir / PLAN, f"{table}\n")
 
 
 def need_finite(step: int, metrics: dict[str, float]) -> None:

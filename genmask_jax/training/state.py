@@ -7,9 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
-from genmask_jax.sharding import state_shardings
+from genmask_jax.parameters.plan import ParameterPlan
 
 Params = Any
 Leaf = Any
@@ -73,13 +72,15 @@ def make_init(
     return init
 
 
-def init_state(init: Callable[[jax.Array], TrainState], seed: int, mesh: Mesh) -> tuple[TrainState, Any]:
+def init_state(
+    init: Callable[[jax.Array], TrainState], seed: int, plan: ParameterPlan
+) -> tuple[TrainState, Any]:
     """Creates a new state, sharded over the mesh from the start. Returns it with its shardings.
 
     Args:
         init: from `make_init`; only traced, never run on a single device.
         seed: of parameters and training.
-        mesh: devices that hold the state.
+        plan: of the parameters; what belongs to one of them lies where it does.
     """
-    shardings = state_shardings(jax.eval_shape(init, jax.random.key(seed)), mesh)
+    shardings = plan.shardings(jax.eval_shape(init, jax.random.key(seed)))
     return jax.jit(lambda: init(jax.random.key(seed)), out_shardings=shardings)(), shardings

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from genmask_jax.config import LoopConfig
+from genmask_jax.parameters.plan import ParameterPlan
 from genmask_jax.sharding import batch_sharding, constrain_parameters, tracing_on
 from genmask_jax.training.state import TrainState
 
@@ -19,13 +19,17 @@ Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array
 
 
 def make_train_step(
-    loss: Loss, tx: optax.GradientTransformation, loop: LoopConfig, mesh: Mesh, shardings: TrainState
+    loss: Loss,
+    tx: optax.GradientTransformation,
+    loop: LoopConfig,
+    plan: ParameterPlan,
+    shardings: TrainState,
 ) -> Callable[[TrainState, Any, Any], TrainState]:
     """The jitted step (state, frozen, batch) -> state. The old state is donated."""
 
     def train_step(state: TrainState, frozen: Any, batch: Any) -> TrainState:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        with tracing_on(mesh):
+        with tracing_on(plan):
             grads, metrics = accumulate_gradients(
                 loss, state.params, frozen, batch, key, loop.grad_accumulation_steps
             )
@@ -44,7 +48,7 @@ def make_train_step(
     return jax.jit(
         train_step,
         donate_argnums=0,
-        in_shardings=(shardings, None, batch_sharding(mesh)),
+        in_shardings=(shardings, None, batch_sharding(plan.mesh)),
         out_shardings=shardings,
     )
 

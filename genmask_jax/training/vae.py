@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from flax import nnx
+from jax.sharding import Mesh
 
 from genmask_jax.config import VAETrainConfig
 from genmask_jax.data.pipeline import draw, image_batches
@@ -19,15 +20,19 @@ from genmask_jax.hardware.flops import ModelFlops, count_flops
 from genmask_jax.hosts import gather_rows, is_first, on_every_host
 from genmask_jax.inference.batching import fixed_batches
 from genmask_jax.models.vae import VAE, sample_posterior
+from genmask_jax.parameters.names import flat_paths
+from genmask_jax.parameters.rules import Sources, Weights, compute_dtypes, is_within, make_plan
 from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.pretrained import directory_of
-from genmask_jax.runs import load_vae
-from genmask_jax.sharding import counting
+from genmask_jax.runs import load_vae, vae_source
+from genmask_jax.sharding import counting, one_device
 from genmask_jax.sheets import generation_sheet
 from genmask_jax.training.step import NORMS
 
 HALF = 32
 """Images, and masks, of a batch that is scored."""
+MODULES = ("encoder", "quant_conv", "post_quant_conv", "decoder")
+"""What is trained: all but the statistics of the latents."""
 METRICS = ("loss", "loss_image", "loss_mask", "kl", *NORMS)
 
 
@@ -37,13 +42,35 @@ class VAETask:
     metric_names: tuple[str, ...] = METRICS
     frozen: Any = None
 
-    def __init__(self, config: VAETrainConfig):
+    def __init__(self, config: VAETrainConfig, mesh: Mesh | None = None, *, restored: bool = False):
+        """`mesh`: this process's first device if None; `restored`: whether a checkpoint is gone on from."""
         self.config = config
-        dtype = jnp.dtype(config.compute_dtype)
-        self._split = lambda key: nnx.split(VAE(config.vae, dtype=dtype, rngs=nnx.Rngs(key)), nnx.Param, ...)
-        self.graph, _, _ = nnx.eval_shape(lambda: self._split(jax.random.key(0)))
+        model = nnx.eval_shape(lambda: self._make(jax.random.key(0)))
+        shapes = dict(flat_paths(nnx.state(model)))
+        self.plan = make_plan(
+            shapes,
+            mesh or one_device(),
+            trained=MODULES,
+            sources=Sources(init=self._init(shapes), restored=restored),
+            compute_dtypes=compute_dtypes(model),
+        )
+        self.graph, _, _ = nnx.split(model, self.plan.is_trained, ...)
         self.statistics = jax.jit(lambda: self._split(jax.random.key(0))[2])()
         self._reconstruct = jax.jit(self._trace_reconstruct)
+
+    def _make(self, key: jax.Array) -> VAE:
+        return VAE(self.config.vae, dtype=jnp.dtype(self.config.compute_dtype), rngs=nnx.Rngs(key))
+
+    def _init(self, shapes: dict[str, Any]) -> Weights | None:
+        """The weights of `config.init`, which has a VAE of the same shape (or `start` complains)."""
+        if not self.config.init:
+            return None
+        path = directory_of(self.config.init, "config.init")
+        held = {name: tuple(x.shape) for name, x in shapes.items() if is_within(name, MODULES)}
+        return Weights(path=path, source=vae_source(path), shapes=held)
+
+    def _split(self, key: jax.Array) -> Any:
+        return nnx.split(self._make(key), self.plan.is_trained, ...)
 
     def init_params(self, key: jax.Array) -> Any:
         """Fresh parameters."""
@@ -59,7 +86,7 @@ class VAETask:
                 f"config.init={self.config.init}: its VAE has another shape; set config.vae as in its "
                 "config.json"
             )
-        _, loaded, _ = nnx.split(nnx.merge(self.graph, state), nnx.Param, ...)
+        _, loaded, _ = nnx.split(nnx.merge(self.graph, state), self.plan.is_trained, ...)
         return jax.tree.map(lambda old, new: jax.device_put(new, old.sharding), params, loaded)
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:

@@ -12,7 +12,7 @@ from genmask_jax import hosts
 from genmask_jax.errors import UserError
 from genmask_jax.fields import differences
 from genmask_jax.paths import listed, make_directory, need_storable, write_text
-from genmask_jax.runs import find_step, read_config, read_history
+from genmask_jax.runs import find_step, has_checkpoint, read_config, read_history
 
 FREE = (
     "vae",
@@ -67,6 +67,11 @@ class Workdir:
     resumed: bool = False
     overwrite: bool = False
     changes: tuple[tuple[str, Any, Any], ...] = ()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the run goes on from a checkpoint."""
+        return self.resumed and has_checkpoint(self.path)
 
 
 def check_workdir(

@@ -10,11 +10,12 @@ from etils import epath
 from genmask_jax.config import TrainConfig
 from genmask_jax.errors import UserError
 from genmask_jax.fields import to_json
-from genmask_jax.initial_weights import PROJECTION, is_adapter, open_base, read_base_names
+from genmask_jax.initial_weights import open_base
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.parameters.layout import LINEAR, Entry, make_entry, public_name
-from genmask_jax.parameters.names import flat_paths, nested
+from genmask_jax.parameters.names import adapters_of, flat_paths, is_dit_adapter, nested
 from genmask_jax.parameters.reader import ParameterReader
+from genmask_jax.parameters.rules import PROJECTION
 from genmask_jax.parameters.streaming import Streamed, save_streamed
 from genmask_jax.paths import replacing, write_text
 from genmask_jax.runs import find_step, open_ema, read_config
@@ -47,8 +48,8 @@ class MergedReader:
         assert base is not None  # the caller has seen that it has adapters
         self.path = (workdir / "checkpoints" / str(step) / "ema_params").resolve()
         self._base, self._own, self._prefix = base, ParameterReader(self.path), prefix
-        shapes = {name: base.shapes[name] for name in read_base_names(workdir)}
-        shapes |= {name: x for name, x in self._own.shapes.items() if not is_adapter(name)}
+        shapes = dict(base.shapes)
+        shapes |= {name: x for name, x in self._own.shapes.items() if not is_dit_adapter(name)}
         self.shapes = {name[len(prefix) :]: x for name, x in shapes.items() if name.startswith(prefix)}
         self.dtypes = {name: np.dtype(np.float32) for name in self.shapes}
 
@@ -58,10 +59,9 @@ class MergedReader:
         if name in self._own.shapes:
             return self._own.read(name)
         weight = np.asarray(self._base.read(name), np.float32)
-        adapter = name.removesuffix(".kernel") + ".lora.lora_"
-        if f"{adapter}a" not in self._own.shapes:
+        if not self._own.shapes.keys() >= set(adapters_of(name)):
             return weight
-        a, b = (np.asarray(self._own.read(adapter + which), np.float32) for which in "ab")
+        a, b = (np.asarray(self._own.read(adapter), np.float32) for adapter in adapters_of(name))
         return weight + a @ b
 
 

@@ -27,7 +27,7 @@ from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.runs import load_vae
-from genmask_jax.sharding import MeshConfig, make_mesh, state_shardings
+from genmask_jax.sharding import MeshConfig, make_mesh
 from genmask_jax.training.vae import VAETask
 
 SIZES = (1, 9, 17)
@@ -98,9 +98,9 @@ def benchmark(segmenter: MaskSampler, root: str, name: str, count: int) -> list[
 def vae(directory: str, data: Any, mesh: Any, count: int) -> dict[str, float]:
     """The validation scores of a VAE whose parameters are sharded over the mesh."""
     config = VAETrainConfig("vae", load_vae(directory)[0], init=directory, data=data)
-    task = VAETask(dataclasses.replace(config, loop=LoopConfig(num_eval_examples=count)))
+    task = VAETask(dataclasses.replace(config, loop=LoopConfig(num_eval_examples=count)), mesh)
     params = jax.device_get(task.start(jax.jit(task.init_params)(jax.random.key(0))))
-    params = jax.device_put(params, state_shardings(params, mesh))
+    params = jax.device_put(params, task.plan.shardings(params))
     return task.evaluate(params, count, epath.Path(evaluate.WORKDIR.value), lambda: None)
 
 

@@ -15,6 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 jax.config.update("jax_platforms", "cpu")
 from genmask_jax.scale.hlo import read_work
 from genmask_jax.scale.topology import describe_devices
+from genmask_jax.parameters.rules import make_plan
 from genmask_jax.sharding import MeshConfig, gather_layer, make_mesh, tracing_on
 found = {}
 def read(name, function, *arguments, options=None, **jit):
@@ -60,9 +61,9 @@ print(json.dumps(found))
 MESHES = """
 def loss(w, x):
     def layer(x, one):
-        one = gather_layer(one, w, jnp.bfloat16)
+        one = gather_layer(one, w)
         return jnp.tanh(x @ one["up"]["kernel"]) @ one["down"]["kernel"], None
-    with tracing_on(mesh):
+    with tracing_on(plan):
         return jax.lax.scan(jax.checkpoint(layer, prevent_cse=False), x, w)[0].astype(jnp.float32).sum()
 for topology, data, fsdp in (("1x4", 1, 4), ("2x4", 2, 4), ("2x4", 1, 8)):
     mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp), describe_devices("h100", topology, 1))
@@ -72,6 +73,9 @@ for topology, data, fsdp in (("1x4", 1, 4), ("2x4", 2, 4), ("2x4", 1, 8)):
     for depth in (6, 12):
         up, down = (shape(P(None, None, "fsdp"), depth, 512, 2048), shape(P(None, "fsdp"), depth, 2048, 512))
         w = {"up": {"kernel": up}, "down": {"kernel": down}}
+        shapes = {f"blocks.{name}.kernel": w[name]["kernel"] for name in w}
+        dtypes = dict.fromkeys(shapes, jnp.bfloat16)
+        plan = make_plan(shapes, mesh, trained=("blocks",), compute_dtypes=dtypes)
         rows, shardings = shape(batch, 512, 512, dtype=jnp.bfloat16), jax.tree.map(lambda x: x.sharding, w)
         read(f"{topology} {fsdp} {depth}", jax.grad(loss), w, rows, out_shardings=shardings)
     x, whole = shape(batch, 8, 4096, 1024), NamedSharding(mesh, P())

@@ -14,7 +14,7 @@ import pytest
 from genmask_jax.errors import UserError
 from genmask_jax.hardware.chips import CHIPS, find_chip, parse_topology
 from genmask_jax.hardware.flops import ModelFlops, count_flops
-from genmask_jax.initial_weights import is_adapter, shapes_of
+from genmask_jax.parameters.names import is_adapter, shapes_of
 from genmask_jax.scale import hlo, programs
 from genmask_jax.scale.estimate import (
     communication_seconds,
@@ -281,6 +281,7 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec as P
 jax.config.update("jax_platforms", "cpu")
 from genmask_jax.models.attention import attend
+from genmask_jax.parameters.plan import ParameterPlan
 from genmask_jax.scale.hlo import read_work
 from genmask_jax.scale.topology import describe_devices
 from genmask_jax.sharding import MeshConfig, make_mesh, tracing_on
@@ -292,7 +293,7 @@ for card in ("h100", "a100-40", "rtx3090"):
         return jax.ShapeDtypeStruct(dims, dtype, sharding=batch)
     for name, keys, heads, causal in (("texts", 392, 12, False), ("qwen", 1024, 4, True)):
         def loss(q, k, v, mask):
-            with tracing_on(mesh):
+            with tracing_on(ParameterPlan((), mesh)):
                 return attend(q, k, v, mask, causal=causal).astype(jnp.float32).sum()
         arguments = (shape(8, 1024, 12, 128), *[shape(8, keys, heads, 128)] * 2, shape(8, keys, dtype=bool))
         text = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*arguments).compile().as_text()

@@ -20,6 +20,7 @@ from genmask_jax.config import OptimizerConfig
 from genmask_jax.data.sources import texts
 from genmask_jax.instruction import factory
 from genmask_jax.models.dit import DiTConfig
+from genmask_jax.parameters import rules
 from genmask_jax.runs import load_vae
 from genmask_jax.scale.hlo import read_work
 from genmask_jax.system import make_networks
@@ -31,7 +32,7 @@ from genmask_jax.training.step import make_train_step
 from tests.conftest import micro_config
 
 MESHES = {"1": (1, 1, 1), "8": (8, 1, 1), "1x8": (1, 8, 1), "1x2x4": (1, 2, 4), "2x2x2": (2, 2, 2)}
-sharding.FSDP_MIN_SIZE = 64
+rules.FSDP_MIN_SIZE = 64
 
 
 class Run:
@@ -41,10 +42,10 @@ class Run:
         self.mesh = sharding.make_mesh(sharding.MeshConfig(*axes), jax.devices()[: int(np.prod(axes))])
         encoder = factory.build(config.instruction, "", texts(config.data, 400))
         task = GenMaskTask(make_networks(config, *load_vae(config.vae), encoder, self.mesh), config)
-        tx = make_optimizer(config.optimizer, config.loop)
-        self.state, shardings = init_state(make_init(task.init_params, tx, task.metric_names), 0, self.mesh)
+        tx = make_optimizer(config.optimizer, config.loop, task.plan)
+        self.state, shardings = init_state(make_init(task.init_params, tx, task.metric_names), 0, task.plan)
         self.frozen, self.data = task.frozen, task.batches(config.loop.global_batch_size, (0, 1))
-        self.train_step = make_train_step(task.loss, tx, config.loop, self.mesh, shardings)
+        self.train_step = make_train_step(task.loss, tx, config.loop, task.plan, shardings)
 
     def step(self):
         self.batch = sharding.to_devices(next(self.data), self.mesh)

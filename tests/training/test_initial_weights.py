@@ -11,9 +11,11 @@ import pytest
 from etils import epath
 from flax import nnx
 
-from genmask_jax import initial_weights
 from genmask_jax.errors import UserError
+from genmask_jax.fields import to_json
 from genmask_jax.parameters.names import flat_paths
+from genmask_jax.parameters.plan import Source
+from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.weights import wan
 from genmask_jax.weights.parts import write_part
 from tests.conftest import micro_config, start
@@ -38,17 +40,18 @@ def config_of(micro_vae, imported):
 
 def test_a_run_starts_from_imported_weights(micro_vae, imported, tmp_path, monkeypatch):
     seen = {}
-    real = initial_weights.replace
+    real = GenMaskTask.start
 
-    def spy(params, weights):
-        state, fresh = real(params, weights)
-        seen.update(state=jax.device_get(nnx.to_pure_dict(state["dit"])), fresh=fresh)
-        return state, fresh
+    def spy(task, params):
+        state = real(task, params)
+        seen.update(state=jax.device_get(nnx.to_pure_dict(state["dit"])), plan=task.plan)
+        return state
 
-    monkeypatch.setattr("genmask_jax.training.genmask.replace", spy)
+    monkeypatch.setattr(GenMaskTask, "start", spy)
     config = config_of(micro_vae, imported)
     state, _ = start(config, tmp_path / "run")
-    fresh = [name.removeprefix("dit.") for name in seen["fresh"] if name.startswith("dit.")]
+    of_dit = {one.name.removeprefix("dit."): one.source for one in seen["plan"] if "dit." in one.name}
+    fresh = [name for name, source in of_dit.items() if source is not Source.IMPORT]
     assert sorted(fresh) == ["text_embedder.linear_1.bias", "text_embedder.linear_1.kernel"]
     started = dict(flat_paths(nnx.State(seen["state"])))
     for path, value in flat_paths(imported[1]):
@@ -75,35 +78,41 @@ def test_weights_of_another_model_are_refused(micro_vae, imported, tmp_path):
 
 
 @pytest.mark.multidevice
-def test_imported_weights_are_restored_on_a_mesh(imported):
+def test_imported_weights_are_restored_on_a_mesh(micro_vae, imported, tmp_path):
     """On 8 pretend devices, in a process of its own: fsdp 2 x tensor 4, without a whole copy on any."""
     program = """
         import os, sys
         os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
         import jax, numpy as np
-        from flax import nnx
-        from genmask_jax import sharding
-        from genmask_jax.models.dit import DiT, DiTConfig
-        from genmask_jax.parameters.reader import ParameterReader
-        from genmask_jax.runs import read_config
-        from genmask_jax.initial_weights import Pretrained, replace
         from etils import epath
-        sharding.FSDP_MIN_SIZE = 64
-        directory = epath.Path(sys.argv[1])
-        config = read_config(DiTConfig, directory / "dit")
-        init = lambda: nnx.State({"dit": nnx.state(DiT(config, rngs=nnx.Rngs(0)))})
+        from genmask_jax import sharding
+        from genmask_jax.config import TrainConfig
+        from genmask_jax.initial_weights import open_weights
+        from genmask_jax.instruction import factory
+        from genmask_jax.models.vae import VAEConfig
+        from genmask_jax.parameters import rules
+        from genmask_jax.parameters.names import named_leaves
+        from genmask_jax.runs import read_config
+        from genmask_jax.system import abstract_networks
+        rules.FSDP_MIN_SIZE = 64
+        config, init = read_config(TrainConfig, sys.argv[1]), open_weights(sys.argv[2])
         mesh = sharding.make_mesh(sharding.MeshConfig(data=1, fsdp=2, tensor=4))
-        shardings = sharding.state_shardings(jax.eval_shape(init), mesh)
-        params, fresh = replace(jax.jit(init, out_shardings=shardings)(), Pretrained(directory))
-        assert not fresh, fresh
-        reader = ParameterReader(directory / "dit" / "params")
-        flat = {".".join(map(str, path)): leaf[...] for path, leaf in nnx.to_flat_state(params["dit"])}
+        encoder, vae = factory.build(config.instruction, "", ["a star"]), VAEConfig(8, 8, 4, (1,), 1, 4)
+        networks = abstract_networks(config, vae, encoder, mesh, rules.Sources(init=init))
+        shardings = networks.plan.shardings(networks.shapes)
+        fresh = jax.jit(networks.init_params, out_shardings=shardings)(jax.random.key(0))
+        before = {name: jax.device_get(x) for name, x in named_leaves(fresh).items()}
+        flat = named_leaves(networks.load(fresh))
         for name, value in flat.items():
-            np.testing.assert_array_equal(jax.device_get(value), reader.read(name))
-        kernel = flat["blocks.ffn.linear_1.kernel"]
+            imported = networks.plan[name].source == "import"
+            assert imported == (name.startswith("dit.") and not name.startswith(rules.PROJECTION))
+            expected = init.read(name) if imported else before[name]
+            np.testing.assert_array_equal(jax.device_get(value), expected, err_msg=name)
+        kernel = flat["dit.blocks.ffn.linear_1.kernel"]
         assert 8 * np.prod(kernel.sharding.shard_shape(kernel.shape)) == kernel.size
         print("equal")
     """
-    command = [sys.executable, "-c", textwrap.dedent(program), str(imported[0])]
+    (tmp_path / "config.json").write_text(to_json(config_of(micro_vae, imported)))
+    command = [sys.executable, "-c", textwrap.dedent(program), str(tmp_path), str(imported[0])]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]

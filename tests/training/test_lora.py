@@ -1,6 +1,7 @@
 """Runs that train adapters: what they compute, keep and write."""
 
 import dataclasses
+import inspect
 import json
 
 import jax
@@ -16,9 +17,13 @@ from genmask_jax.config import validate
 from genmask_jax.errors import UserError
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
-from genmask_jax.initial_weights import Pretrained, is_adapter, shapes_of
+from genmask_jax.initial_weights import open_weights
+from genmask_jax.parameters.names import is_dit_adapter, shapes_of
+from genmask_jax.parameters.plan import Role, Source
 from genmask_jax.parameters.reader import ParameterReader
+from genmask_jax.parameters.rules import held_by
 from genmask_jax.system import GenMask
+from genmask_jax.training import start as training_start
 from genmask_jax.weights import lora, wan
 from genmask_jax.weights.parts import write_part
 from tests.conftest import micro_config, start
@@ -50,9 +55,9 @@ def probabilities(networks):
 def test_only_adapters_are_trained_and_kept(micro_run, lora_run):
     workdir, _, state = lora_run
     for params in (state.params, state.ema_params):
-        assert all(is_adapter(name) for name in shapes_of(params))
+        assert all(is_dit_adapter(name) for name in shapes_of(params))
     step = workdir / "checkpoints" / str(int(state.step))
-    assert all(is_adapter(name) for name in ParameterReader(epath.Path(step / "ema_params")).shapes)
+    assert all(is_dit_adapter(name) for name in ParameterReader(epath.Path(step / "ema_params")).shapes)
     # Attention's four matrices twice, and both of the feed-forward: two adapters each.
     assert len(jax.tree.leaves(state.params)) == 20
     networks, _, _ = load(workdir)
@@ -62,7 +67,7 @@ def test_only_adapters_are_trained_and_kept(micro_run, lora_run):
     assert all(jax.tree.leaves(same))
     name = "dit.blocks.ffn.linear_1.kernel"
     np.testing.assert_array_equal(
-        frozen["dit"]["blocks"]["ffn"]["linear_1"]["kernel"][...], Pretrained(micro_run[0]).read(name)
+        frozen["dit"]["blocks"]["ffn"]["linear_1"]["kernel"][...], open_weights(micro_run[0]).read(name)
     )
 
 
@@ -92,7 +97,7 @@ def test_merged_weights_give_the_adapters_output(lora_run, tmp_path):
     assert (config.model.lora_rank, config.init) == (0, "")
     np.testing.assert_allclose(probabilities(merged), probabilities(load(workdir)[0]), atol=1e-6)
     # Another run can start from it, with or without adapters.
-    assert Pretrained(out).covered(shapes_of(merged.params)) == set(shapes_of(merged.params))
+    assert held_by(open_weights(out), shapes_of(merged.params)) == set(shapes_of(merged.params))
 
 
 def test_what_adapters_cannot_start_from(micro_run, lora_run, tmp_path):
@@ -105,6 +110,21 @@ def test_what_adapters_cannot_start_from(micro_run, lora_run, tmp_path):
         lora.export_lora(epath.Path(micro_run[0]), epath.Path(tmp_path / "out"), "last")
     with pytest.raises(UserError, match="diffusers' class cannot represent this model"):
         lora.export_lora(epath.Path(workdir), epath.Path(tmp_path / "out"), "last")
+
+
+def test_a_base_that_does_not_know_the_words_gives_the_dit_alone(lora_run, tmp_path, monkeypatch):
+    """The text encoder is trained anew, beside the adapters, in the resumed run too."""
+    _, config, _ = lora_run
+    monkeypatch.setattr(training_start, "texts", lambda data: ["красная звезда", "синий круг слева"])
+    monkeypatch.setattr(training_start, "train", lambda task, *_: (task, {}))  # the base is kept before
+    for resume in (False, True):
+        train = inspect.unwrap(training_start.train_genmask)  # without a check of what it returns
+        task, _ = train(config, str(tmp_path / "run"), resume=resume)
+        encoder = [one for one in task.plan if one.name.startswith("instruction.")]
+        assert {(one.role, one.source) for one in encoder} == {(Role.TRAINED, Source.FRESH)}
+        names = json.loads((tmp_path / "run" / "base.json").read_text())["names"]
+        assert names == sorted(one.name for one in task.plan if one.source is Source.BASE)
+        assert all(name.startswith("dit.") for name in names)
 
 
 def test_adapters_of_other_weights_are_not_loaded(lora_run, tmp_path):

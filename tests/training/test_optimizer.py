@@ -1,6 +1,7 @@
 """Which parameters weight decay moves, and where everything that belongs to a parameter lies."""
 
 import json
+import pathlib
 import subprocess
 import sys
 import textwrap
@@ -20,7 +21,9 @@ from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.parameters.names import flat_paths
 from genmask_jax.training.optimizer import make_optimizer
 from tests.instruction.qwen.test_in_the_system import SHAPE
+from tests.training.plans import plan_of
 
+ROOT = pathlib.Path(__file__).parents[2]
 DIT = DiTConfig(hidden_size=24, depth=2, num_heads=2, ffn_size=32, patch_size=4, lora_rank=2)
 MODELS = {
     "dit": lambda rngs: DiT(DIT, rngs=rngs),
@@ -42,8 +45,8 @@ def test_without_gradients_weight_decay_moves_the_matrices_and_nothing_else(opti
         # As many axes as there are, and as little work as can be.
         params[name] = {path: jnp.ones((2,) * len(leaf.shape)) for path, leaf in leaves}
     config = OptimizerConfig(optimizer, learning_rate=0.1, warmup_steps=0, weight_decay=0.5)
-    tx = make_optimizer(config, LoopConfig())
     state = {"dit": nested(params)}
+    tx = make_optimizer(config, LoopConfig(), plan_of(state, config))
     zeros = jax.tree.map(jnp.zeros_like, state)
     updates, _ = jax.jit(lambda: tx.update(zeros, tx.init(state), state))()
     seen = set()
@@ -76,6 +79,7 @@ LAYOUT = """
     from genmask_jax.training.optimizer import make_optimizer
     from genmask_jax.training.state import make_init
     from genmask_jax.training.step import accumulate_gradients
+    from tests.training.plans import plan_of
     mesh, found = sharding.make_mesh(sharding.MeshConfig(data=1, fsdp=4, tensor=2)), []
     # The smallest that are sharded over fsdp, by tensor as well, and the largest that are not.
     shapes = {"to_q": {"kernel": (2, 512, 1024)}, "norm": {"scale": (2, 2**19)}}
@@ -88,20 +92,22 @@ LAYOUT = """
             if "blocks" in parameter_name(path):
                 found.append((f"{what}: {parameter_name(path)} {x.dtype}", list(where.spec)))
     for name in ("adamw", "muon"):
-        tx = make_optimizer(OptimizerConfig(name, moments_dtype="bfloat16"), LoopConfig())
+        config = OptimizerConfig(name, moments_dtype="bfloat16")
+        plan = plan_of(jax.eval_shape(init_params, None), config, mesh)
+        tx = make_optimizer(config, LoopConfig(), plan)
         state = jax.eval_shape(make_init(init_params, tx, ()), jax.random.key(0))
-        note(name, state, sharding.state_shardings(state, mesh))
+        note(name, state, plan.shardings(state))
     base = jax.eval_shape(lambda: init_params(None, jnp.bfloat16))
-    note("base", base, sharding.state_shardings(base, mesh))
+    note("base", base, plan.shardings(base))
     def loss(params, frozen, batch, key):
         total = sum(jnp.square(x).sum() for x in jax.tree.leaves(params)) * batch.sum()
         return total, {"loss": total}
     shapes = jax.eval_shape(init_params, None)
-    params = jax.tree.map(sharding.placed, shapes, sharding.state_shardings(shapes, mesh))
+    params = jax.tree.map(sharding.placed, shapes, plan.shardings(shapes))
     batch = jax.ShapeDtypeStruct((16,), jnp.float32, sharding=sharding.batch_sharding(mesh))
     for steps in (1, 2):
         def gradients(params, batch):
-            with sharding.tracing_on(mesh):
+            with sharding.tracing_on(plan):
                 return accumulate_gradients(loss, params, None, batch, jax.random.key(0), steps)
         program = jax.jit(gradients).lower(params, batch).compile()
         note(f"gradients of {steps}", params, program.output_shardings[0])
@@ -114,7 +120,9 @@ LAYOUT = """
 @pytest.mark.multidevice
 def test_what_belongs_to_a_parameter_lies_where_the_parameter_lies():
     """Gradients, their sum, EMA, moments in bfloat16, a base in bfloat16: on 8 pretend devices."""
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(LAYOUT)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LAYOUT)], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     expected = {

@@ -14,6 +14,7 @@ import pytest
 from genmask_jax.config import LoopConfig, OptimizerConfig
 from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.step import accumulate_gradients, update_ema, update_window
+from tests.training.plans import plan_of
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -49,7 +50,7 @@ def test_moments_in_bfloat16_take_half_the_memory_and_nearly_the_same_steps(name
     moved = {}
     for dtype in ("float32", "bfloat16"):
         config = OptimizerConfig(name, learning_rate=1e-2, warmup_steps=0, moments_dtype=dtype)
-        tx = make_optimizer(config, LoopConfig(num_steps=10_000))
+        tx = make_optimizer(config, LoopConfig(num_steps=10_000), plan_of(params, config))
         state = tx.init(params)
         moments = [x for x in jax.tree.leaves(state) if x.ndim > 1]
         assert {x.dtype for x in moments} == {jnp.dtype(dtype)}
@@ -76,8 +77,8 @@ def test_window_means_restart():
 
 def test_the_instruction_encoder_learns_at_its_own_rate():
     config = OptimizerConfig(learning_rate=1e-3, instruction_lr_scale=0.1, warmup_steps=0)
-    tx = make_optimizer(config, LoopConfig())
     params = {"dit": {"kernel": jnp.ones((2, 2))}, "instruction": {"kernel": jnp.ones((2, 2))}}
+    tx = make_optimizer(config, LoopConfig(), plan_of(params, config))
     updates, _ = tx.update(params, tx.init(params), params)
     ratio = updates["instruction"]["kernel"] / updates["dit"]["kernel"]
     np.testing.assert_allclose(ratio, 0.1, rtol=1e-5)
@@ -89,7 +90,7 @@ def test_muon_makes_updates_of_block_matrices_orthogonal_and_leaves_the_rest_to_
 
     config = OptimizerConfig(name="muon", learning_rate=1e-2, warmup_steps=0, max_grad_norm=1e9)
     tx, adam = (
-        make_optimizer(config, LoopConfig()),
+        make_optimizer(config, LoopConfig(), plan_of(params, config)),
         optax.nadamw(1e-2, b1=config.b1, b2=config.b2, weight_decay=0),
     )
     muon, adam = (t.update(params, t.init(params), params)[0]["dit"] for t in (tx, adam))

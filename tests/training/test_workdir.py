@@ -67,6 +67,16 @@ def test_what_changes_no_number_may_change_and_is_recorded(copied, name, value):
     assert read_history(workdir) == [{"step": 4, "changes": {name: [before, value]}}]
 
 
+def test_a_run_goes_on_from_whole_checkpoints_alone(copied):
+    """One that was killed as it wrote its first starts from `config.init` again."""
+    workdir, config = copied
+    assert check_workdir(str(workdir), config, resume=True).begun
+    assert not check_workdir(str(workdir), config, overwrite=True).begun
+    for step in (workdir / "checkpoints").iterdir():
+        step.rename(step.with_name(f"{step.name}.orbax-checkpoint-tmp"))
+    assert not check_workdir(str(workdir), config, resume=True).begun
+
+
 @pytest.mark.parametrize(
     ("name", "value", "group"),
     [

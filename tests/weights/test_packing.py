@@ -11,8 +11,10 @@ from etils import epath
 from genmask_jax.errors import UserError
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
-from genmask_jax.initial_weights import Pretrained, shapes_of
+from genmask_jax.initial_weights import open_weights
 from genmask_jax.packed import WEIGHTS
+from genmask_jax.parameters.names import shapes_of
+from genmask_jax.parameters.rules import held_by
 from genmask_jax.runs import find_step, load_vae
 from genmask_jax.weights.packing import pack_run
 
@@ -60,9 +62,9 @@ def test_the_card_says_what_the_model_is(packed):
 
 
 def test_a_run_starts_from_a_packed_model(packed):
-    start, (networks, _, _) = Pretrained(packed), load(packed)
+    start, (networks, _, _) = open_weights(packed), load(packed)
     shapes = shapes_of(networks.params)
-    assert start.covered(shapes) == set(shapes)
+    assert held_by(start, shapes) == set(shapes)
     assert start.instruction("tiny") == epath.Path(packed) / "instruction"
     assert start.identity["step"] == 4
 

@@ -246,12 +246,7 @@ def test_an_encoder_takes_the_layers_that_it_has(hub, tmp_path, monkeypatch):
             f"text.{name}.q_proj.kernel": jax.ShapeDtypeStruct(shape, dtypes[name], sharding=device)
             for name, shape in shapes.items()
         }
-        adapter = jax.ShapeDtypeStruct((3, 32, 2), np.float32, sharding=device)
-        found = restore_layers(
-            reader, targets | {"text.blocks.q_proj.lora.lora_a": adapter}, layer, train_layers
-        )
-        assert found.keys() == targets.keys()  # adapters start fresh
-        return list(found.values())
+        return list(restore_layers(reader, targets, layer, train_layers).values())
 
     below, above = restore(3, 1, blocks=(2, 32, 32), top_blocks=(1, 32, 32))
     np.testing.assert_array_equal(below, whole[:2].astype(ml_dtypes.bfloat16))

@@ -86,7 +86,8 @@ def given_embeddings(encoder: Instruction) -> Instruction:
     return dataclasses.replace(
         encoder,
         make=lambda rngs, dtype: GivenEmbeddings(encoder.text_dim),
-        trained=lambda name: False,
+        trained=(),
+        source=None,
         load=None,
     )
 

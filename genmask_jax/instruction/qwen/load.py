@@ -14,15 +14,17 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from genmask_jax.errors import UserError
 from genmask_jax.fields import to_json
-from genmask_jax.instruction.base import Instruction, Targets
+from genmask_jax.instruction.base import Instruction
 from genmask_jax.instruction.qwen.config import QwenConfig, QwenInstructionConfig, WriteConfig, need_layer
 from genmask_jax.instruction.qwen.encoder import Qwen, QwenEncoder
 from genmask_jax.instruction.qwen.files import TOKENIZER, learn_tokenizer, load_chat_template, load_tokenizer
 from genmask_jax.instruction.qwen.imported import HUB, NAME, digest, find_qwen, open_parameters
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, PromptMaker, QwenPreparer
 from genmask_jax.parameters.files import read_json
-from genmask_jax.parameters.names import flat_paths, parameter_name
+from genmask_jax.parameters.names import flat_paths, with_leaves
+from genmask_jax.parameters.plan import Source
 from genmask_jax.parameters.reader import ParameterReader
+from genmask_jax.parameters.rules import Targets
 from genmask_jax.paths import write_text
 from genmask_jax.sharding import placed
 
@@ -74,16 +76,13 @@ def build(config: QwenInstructionConfig, directory: epath.PathLike, texts: Itera
         preparer=QwenPreparer(maker),
         make=make,
         text_dim=shape.text.hidden_size,
-        trained=_is_trained,
+        trained=("instruction.text.top_blocks",),
+        source=Source.IMPORT if config.weights else Source.FRESH,
         load=load,
         fingerprint=None if config.train_layers or config.lora_rank else lambda: fingerprint(config, maker),
         save=save,
         needs_image=True,
     )
-
-
-def _is_trained(name: str) -> bool:
-    return name.startswith("text.top_blocks.") or ".lora." in name
 
 
 def open_model(
@@ -132,13 +131,13 @@ def load_whole(make: Callable[[nnx.Rngs], Qwen], config: QwenInstructionConfig) 
         loaded = open_parameters(shape, folder).restore(targets)
     else:
         loaded = random_parameters(make, targets)
-    return graph, jax.tree.map_with_path(lambda keys, _: loaded[parameter_name(keys)], state)
+    return graph, with_leaves(state, loaded)
 
 
 def restore_layers(
     reader: ParameterReader, targets: Targets, layer: int, train_layers: int
 ) -> dict[str, jax.Array]:
-    """The parameters of a `QwenEncoder` from imported weights, without adapters.
+    """The parameters of a `QwenEncoder` from imported weights, which have no adapters.
 
     Args:
         reader: of the whole model.
@@ -150,8 +149,7 @@ def restore_layers(
         source, first = name, 0
         if name.startswith("text.top_blocks."):
             source, first = name.replace("top_blocks", "blocks"), layer - train_layers
-        if source in reader.shapes:
-            restored[name] = _restore_part(reader, source, first, target)
+        restored[name] = _restore_part(reader, source, first, target)
     return restored
 
 

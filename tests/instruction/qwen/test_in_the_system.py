@@ -436,8 +436,9 @@ def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
         from genmask_jax.system import make_networks
         from genmask_jax.runs import load_vae
         from genmask_jax.training.genmask import GenMaskTask
+        from genmask_jax.parameters import rules
         from genmask_jax.parameters.names import flat_paths
-        sharding.FSDP_MIN_SIZE = 64
+        rules.FSDP_MIN_SIZE = 64
         config = from_config_dict(TrainConfig, json.loads(open("config.json").read()))
         encoder = factory.build(config.instruction, ".")
         options = {"batch_size": 8, "part": (0, 1), "condition_dropout": 0.1, "seed": 0}
@@ -446,7 +447,7 @@ def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
         for mesh in (None, mesh):
             networks = make_networks(config, *load_vae(config.vae), encoder, mesh)
             shapes = networks.abstract_params()
-            shardings = sharding.state_shardings(shapes, mesh) if mesh else None
+            shardings = networks.plan.shardings(shapes) if mesh else None
             params = jax.jit(networks.init_params, out_shardings=shardings)(jax.random.key(0))
             task = GenMaskTask(networks, config)
             params = task.start(params)
