@@ -77,8 +77,10 @@ def project(x: Float[Array, "... I"], *layers: Linear) -> list[Float[Array, "...
     if any(hasattr(layer, "lora") for layer in layers):
         return [layer(x) for layer in layers]
     dtype = layers[0].dtype
-    kernel = jnp.concatenate([layer.kernel[...].astype(dtype) for layer in layers], axis=1)
-    bias = jnp.concatenate([layer.bias[...].astype(dtype) for layer in layers])
+    kernel, bias = (
+        jnp.concatenate([getattr(layer, name)[...].astype(dtype) for layer in layers], axis=-1)
+        for name in ("kernel", "bias")
+    )
     y = x.reshape(-1, x.shape[-1]).astype(dtype) @ kernel + bias
     ends = np.cumsum([layer.kernel.shape[1] for layer in layers])
     return jnp.split(y.reshape(*x.shape[:-1], -1), ends[:-1].tolist(), axis=-1)
