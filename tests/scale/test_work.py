@@ -124,8 +124,8 @@ def test_adapters_on_cached_encodings_that_are_not_here(micro_vae):
     data = dataclasses.replace(whole.data, latents="/nowhere/latents")
     config = dataclasses.replace(whole, model=model, init="/nowhere/wan", data=data)
     run, full = (programs.describe(c, make_mesh(MeshConfig())) for c in (config, whole))
-    assert run.assumed[0] == "/nowhere/wan does not exist; using the shape of Wan 2.1's DiT"
-    assert "the instruction encoder is not on the devices" in run.assumed[1]
+    assert "/nowhere/wan does not exist; using the shape of Wan 2.1's DiT" in run.assumed
+    assert any("the instruction encoder is not on the devices" in line for line in run.assumed)
     assert "instruction" in full.networks.frozen
     assert "instruction" not in run.networks.frozen
     trained = shapes_of(run.networks.abstract_params())

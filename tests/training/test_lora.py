@@ -104,7 +104,7 @@ def test_what_adapters_cannot_start_from(micro_run, lora_run, tmp_path):
     workdir, config, _ = lora_run
     with pytest.raises(UserError, match="only adapters; merge them"):
         start(adapted(config, workdir), tmp_path / "run")
-    with pytest.raises(UserError, match=r"model\.lora_rank 3 adapts weights; name them with config\.init"):
+    with pytest.raises(UserError, match=r"model\.lora_rank 3 needs weights to adapt; set config\.init"):
         validate(adapted(config, ""))
     with pytest.raises(UserError, match="has no adapters"):
         lora.export_lora(epath.Path(micro_run[0]), epath.Path(tmp_path / "out"), "last")

@@ -59,7 +59,9 @@ def trained_by_formula(config, text_tokens=16) -> float:
 
     for frames in (2, 1):
         n, length = frames * side**2, text_tokens
-        total += linear(n, patch, wide, first=True) + linear(n, wide, patch)
+        total += linear(n, patch, wide, first=True) + linear(
+            side**2, wide, patch
+        )  # out: the noisy frame alone
         total += linear(frames, m.frequency_dim, wide, first=True) + linear(frames, wide, wide)
         total += linear(frames, wide, 6 * wide)
         total += linear(length, text.hidden_size, wide) + linear(length, wide, wide)
