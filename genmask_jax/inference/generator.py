@@ -1,4 +1,4 @@
-"""From prompts to images: what a user of the library calls."""
+"""`Generator`: images of prompts."""
 
 from collections.abc import Sequence
 from typing import Any, overload
@@ -25,22 +25,36 @@ CANDIDATES = 4
 class Generator:
     """Generates images.
 
-    generator = Generator.from_pretrained("refershapes")
-    generator("a large red circle", seed=1).save("circle.png")
-    generator.candidates("a large red circle", 4)    # four images, of seeds 0 to 3
+        generator = Generator.from_pretrained("refershapes")
+        generator("a large red circle", seed=1).save("circle.png")
+        generator.candidates("a large red circle", 4)    # four images, with seeds 0 to 3
 
-    All generators of models of one shape share their compiled programs, which are kept on disk
-    (`inference/programs.py`).
+    Generators of models of the same shape share their compiled programs, which are also kept on disk.
     """
 
     def __init__(self, networks: Networks, sampler: SamplerConfig):
-        """`networks` and `sampler` as from `load`."""
+        """Makes a generator from loaded networks; most users call `from_pretrained`.
+
+        Args:
+            networks: the networks of a model, such as `Segmenter.networks`.
+            sampler: how images are sampled, such as `Segmenter.sampler`.
+        """
         self.networks, self.sampler = networks, sampler
         self._samplers: dict[tuple[int, int], ImageSampler] = {}
 
     @classmethod
     def from_pretrained(cls, name: str, *, step: str | int = "last", mesh: Mesh | None = None) -> "Generator":
-        """Loads a model; for the arguments see `Segmenter.from_pretrained`. Raises UserError."""
+        """Loads a model.
+
+        Args:
+            name: the name of a model in the package ("refershapes"), or the directory of a run or of an
+                exported model.
+            step: checkpoint of a run: "last", "best" or a number.
+            mesh: devices to load the model on; JAX's default device if None.
+
+        Raises:
+            UserError: the model does not exist.
+        """
         networks, config, _ = load(name, str(step), mesh)
         return cls(networks, config.sampler)
 
@@ -60,18 +74,21 @@ class Generator:
     ) -> list[Image.Image]: ...
 
     def __call__(self, prompts, *, seed=0, steps=None, guidance_scale=None):
-        """One image, or one for each prompt of a list.
+        """Generates one image, or one for each prompt of a list.
 
-        A prompt with words that the model cannot know causes an `UnknownWordWarning`.
+        Prompts with words that the model was not trained on cause an `UnknownWordWarning`.
 
         Args:
-            prompts: what to draw.
-            seed: of the noise, 0 to 2^32 - 1; the n-th image of a list depends on the seed and n alone.
-            steps: of the sampler; the model's own if None.
-            guidance_scale: of classifier-free guidance; 1 is none; the model's own if None.
+            prompts: one text, or a list of texts.
+            seed: seed of the noise, 0 to 2^32 - 1; the n-th image of a list depends only on the seed and n.
+            steps: sampling steps; the model's own if None.
+            guidance_scale: scale of classifier-free guidance; 1 is no guidance; the model's own if None.
+
+        Returns:
+            A square RGB image at the model's size, or a list of them for a list of prompts.
 
         Raises:
-            UserError: a value is out of range, or there is no prompt.
+            UserError: a value is out of range, or a prompt is empty.
         """
         texts, sampler = self._prepare(prompts, seed, steps, guidance_scale)
         warn_of_unknown_words(self.networks.preparer, texts)
@@ -88,14 +105,19 @@ class Generator:
         steps: int | None = None,
         guidance_scale: float | None = None,
     ) -> list[Image.Image]:
-        """Several images of one prompt, to choose from: those of `seed`, `seed + 1` and so on.
+        """Generates several images of one prompt, with the seeds `seed`, `seed + 1`, ...
 
-        Each is the image that a call with its seed alone gives, up to rounding in another batch size.
+        A call with one of these seeds generates the same image, up to rounding.
 
         Args:
-            prompt: what to draw.
-            count: how many images.
-            seed: of the first image; for the other arguments and errors see `__call__`.
+            prompt: a text.
+            count: number of images.
+            seed: seed of the first image.
+            steps: see `__call__`.
+            guidance_scale: see `__call__`.
+
+        Raises:
+            UserError: a value is out of range, or the prompt is empty.
         """
         _need_text(prompt)
         count = read_integer("count", count, 1)
@@ -109,7 +131,7 @@ class Generator:
     def steps(
         self, prompt: str, *, seed: int = 0, steps: int | None = None, guidance_scale: float | None = None
     ) -> list[Image.Image]:
-        """What the model takes the image to be after each step, the last being the image itself.
+        """Generates one image, and returns the predicted image after each step; the last is the result.
 
         For the arguments and errors see `__call__`.
         """
@@ -120,13 +142,13 @@ class Generator:
         return [Image.fromarray(image) for image in found]
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
-        """The words of a prompt that the model cannot know; see `Segmentation.unknown_words`."""
+        """The words of a prompt that the model was not trained on; see `Segmentation.unknown_words`."""
         return unknown_words(self.networks.preparer, prompt)
 
     def _prepare(
         self, prompts: Any, seed: Any, steps: Any, guidance_scale: Any
     ) -> tuple[list[str], ImageSampler]:
-        """The prompts as a list, and the sampler for them, after all arguments were checked."""
+        """Checks all arguments; returns the prompts as a list, and their sampler."""
         texts = read_texts("prompts", prompts, PROMPT)
         read_seed(seed)
         if steps is not None:

@@ -1,4 +1,4 @@
-"""The masks of an image's phrases: what `Segmenter` returns."""
+"""`Segmentation`: the masks of an image's phrases, which `Segmenter` returns."""
 
 import dataclasses
 import functools
@@ -22,23 +22,26 @@ from genmask_jax.paths import make_directory, replacing, to_path
 from genmask_jax.sheets import label_image, legend, outlined, overlay
 
 VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
-"""What `Segmentation.save` can write."""
+"""Views that `Segmentation.save` can write."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Segmentation:
-    """Masks of K phrases at the image's own size: a sequence of K results of one phrase each.
+    """Masks of K phrases at the image's own size. It is a sequence of K results with one phrase each.
 
-    image: uint8 [H, W, 3].
-    phrases: K texts.
-    masks: bool [K, H, W].
-    probabilities: float32 [K, H, W] in [0, 1].
-    scores: float32 [K], the mean probability of each mask's pixels before a rule empties it; 0 without any.
-    uncertainty: float32 [K, H, W], the standard deviation over several noises; None if not asked for.
-    threshold: the probability above which a pixel is in a mask.
-    unknown_words: of each of the K phrases, the words that the texts lack from which the model learned its
-        vocabulary; its mask means little. Empty if all are known, or the model's vocabulary is open.
-    no_target_area, no_target_score: the rule that empties masks; see `SamplerConfig`.
+    Attributes:
+        image: uint8 `[H, W, 3]`, RGB.
+        phrases: K texts.
+        masks: bool `[K, H, W]`.
+        probabilities: float32 `[K, H, W]` in [0, 1].
+        scores: float32 `[K]`, the mean probability of the pixels above the threshold; 0 without such pixels.
+        uncertainty: float32 `[K, H, W]` in [0, 0.5], the standard deviation over several noises; None without
+            `noises`.
+        threshold: the probability above which a pixel is in a mask.
+        unknown_words: for each phrase, the words that the model was not trained on; the mask of such a phrase
+            means little. Empty if the model's vocabulary is open.
+        no_target_area: masks that cover at most this share of the image are empty.
+        no_target_score: masks with a lower score are empty.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -66,7 +69,7 @@ class Segmentation:
         return len(self.phrases)
 
     def __getitem__(self, number: SupportsIndex | slice) -> "Segmentation":
-        """The result of one phrase alone, or of those of a slice.
+        """The result of one phrase, or of a slice of phrases.
 
         Raises:
             IndexError: there is no phrase of this number, from 0 on.
@@ -94,17 +97,20 @@ class Segmentation:
 
     @functools.cached_property
     def found(self) -> Bool[np.ndarray, " K"]:
-        """Whether anything was found of each phrase: False for an empty mask."""
+        """Bool `[K]`: False for an empty mask."""
         return self.areas > 0
 
     @functools.cached_property
     def areas(self) -> Int[np.ndarray, " K"]:
-        """The number of pixels of each mask."""
+        """Int `[K]`: the number of pixels of each mask."""
         return self.masks.sum((1, 2))
 
     @functools.cached_property
     def boxes(self) -> Int[np.ndarray, "K 4"]:
-        """Left, top, right, bottom of each mask, in pixels; right and bottom lie outside. 0 if empty."""
+        """Int `[K, 4]`: left, top, right and bottom of each mask in pixels; right and bottom are exclusive.
+
+        All four are 0 for an empty mask.
+        """
         found = np.zeros((len(self.masks), 4), int)
         for i, mask in enumerate(self.masks):
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -113,7 +119,7 @@ class Segmentation:
         return found
 
     def at_threshold(self, threshold: float) -> "Segmentation":
-        """The masks of the same probabilities at another threshold, to which the no-target rule is applied.
+        """The masks of the same probabilities at another threshold, after the no-target rule.
 
         Raises:
             UserError: `threshold` is not between 0 and 1.
@@ -132,16 +138,16 @@ class Segmentation:
         )
 
     def label_map(self) -> Int[np.ndarray, "H W"]:
-        """The number of the most probable phrase at each pixel; -1 where none is above the threshold.
+        """Int `[H, W]`: the number of the most probable phrase at each pixel, or -1.
 
-        Phrases whose mask is empty have no pixels.
+        It is -1 where no phrase is above the threshold. Phrases with an empty mask have no pixels.
         """
         return most_probable(self.probabilities * self.found[:, None, None], self.threshold)
 
     def overlay(self) -> Image.Image:
-        """The image at its own size, grey outside the masks and with a border around each.
+        """The image at its own size, dark grey outside the masks, with a border around each mask.
 
-        Of several phrases, a pixel belongs to the most probable one, as in `label_map`, and borders have
+        With several phrases, a pixel belongs to the most probable phrase, as in `label_map`, and borders have
         the colours of `legend`.
         """
         if len(self.phrases) == 1:
@@ -149,23 +155,23 @@ class Segmentation:
         return Image.fromarray(outlined(self.image, self.label_map()))
 
     def legend(self) -> Image.Image:
-        """The phrases beside their colours in `overlay`, about as wide as the image, in letters to fit."""
+        """The phrases with their colours in `overlay`, about as wide as the image."""
         return Image.fromarray(legend(self.phrases, self.image.shape[1]))
 
     def to_rle(self) -> list[dict[str, Any]]:
-        """Each mask as COCO's RLE: {"size": [H, W], "counts": text}."""
+        """Each mask as a COCO RLE: `{"size": [H, W], "counts": text}`."""
         size = list(self.masks.shape[1:])
         return [{"size": size, "counts": rle.encode(mask)} for mask in self.masks]
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: `width` and `height` of the image in pixels, and of each phrase in `phrases`:
+        """Numbers for JSON: `width` and `height` of the image in pixels, and `phrases`, a list with
 
-        phrase: the text.
-        found: whether its mask holds any pixel.
-        unknown_words: see the class.
-        area, share: pixels of the mask, and their share of the image.
-        box: [left, top, right, bottom] in pixels, x before y as width is before height; see `boxes`.
-        score: see the class.
+        - `phrase`: the text;
+        - `found`: whether the mask has any pixel;
+        - `unknown_words`: see the class;
+        - `area`, `share`: pixels of the mask, and their share of the image;
+        - `box`: `[left, top, right, bottom]` in pixels, see `boxes`;
+        - `score`: see the class.
         """
         height, width = self.image.shape[:2]
         columns = (self.phrases, self.found, self.unknown_words, self.areas, self.boxes, self.scores)
@@ -191,17 +197,18 @@ class Segmentation:
     ) -> list[epath.Path]:
         """Writes views as PNG and JSON files to a directory and returns their paths.
 
-        Files are VIEW.png, or NAME_VIEW.png; those of a phrase among several have its number, from 1 on. The
-        overlay of several phrases comes with its legend, overlay_legend.png. label_map.png is paletted: its
-        values are the phrases' numbers, 0 for none. Of more than 255 phrases, it is grey, of 16 bits.
+        Files are VIEW.png, or NAME_VIEW.png. With several phrases, files of a phrase have its number, from 1,
+        and overlay.png comes with overlay_legend.png. label_map.png is paletted: its values are the numbers
+        of the phrases from 1 on, and 0 for none. It has 16 bits for more than 255 phrases.
 
         Args:
-            directory: made if it is missing, with the folders above it.
-            views: one or several of VIEWS.
-            name: what the files' names begin with.
+            directory: directory to write to; it is created if it is missing.
+            views: one or several of "mask", "overlay", "probability", "uncertainty", "label_map", "rle" and
+                "boxes".
+            name: prefix of the file names.
 
         Raises:
-            UserError: a view does not exist or was not computed, or the directory cannot be made.
+            UserError: a view does not exist or was not computed, or the directory cannot be created.
         """
         views = (views,) if isinstance(views, str) else views
         for view in views:
@@ -245,7 +252,7 @@ class Segmentation:
 
 
 def file_ends(view: str, count: int) -> list[str]:
-    """What the names of a view's files end with, for `count` phrases; see `Segmentation.save`."""
+    """The ends of the names of a view's files, for `count` phrases; see `Segmentation.save`."""
     if view in ("rle", "boxes"):
         return [f"{view}.json"]
     if view in ("overlay", "label_map") or count == 1:

@@ -1,4 +1,4 @@
-"""From images and phrases to masks at the images' own size: what a user of the library calls."""
+"""`Segmenter`: masks of phrases at the images' own size."""
 
 from collections.abc import Sequence
 from typing import Any, overload
@@ -24,16 +24,21 @@ BATCH_SIZE = 8
 class Segmenter:
     """Finds what phrases name in images.
 
-    segmenter = Segmenter.from_pretrained("refershapes")
-    result = segmenter("scene.png", ["the red star", "the large circle"])
-    result.masks        # bool [2, H, W]
+        segmenter = Segmenter.from_pretrained("refershapes")
+        result = segmenter("scene.png", ["the red star", "the large circle"])
+        result.masks        # bool [2, H, W]
 
-    All segmenters of models of one shape share their compiled programs, which are kept on disk
-    (`inference/programs.py`).
+    Segmenters of models of the same shape share their compiled programs, which are also kept on disk.
     """
 
     def __init__(self, networks: Networks, sampler: SamplerConfig, *, seed: int = 0):
-        """`networks` and `sampler` as from `load`; `seed`: of the noise that masks start from."""
+        """Makes a segmenter from loaded networks; most users call `from_pretrained`.
+
+        Args:
+            networks: the networks of a model, such as `Generator.networks`.
+            sampler: how masks are sampled, such as `Generator.sampler`.
+            seed: seed of the noise that masks start from, 0 to 2^32 - 1.
+        """
         self.networks, self.sampler, self.seed = networks, sampler, read_seed(seed)
         self._samplers: dict[int, MaskSampler] = {}
 
@@ -54,15 +59,21 @@ class Segmenter:
         """Loads a model.
 
         Args:
-            name: of a model in the package ("refershapes"), or the directory of a run or a packed model.
-            step: of a run: "last", "best" or a number.
-            seed: of the noise that masks start from, 0 to 2^32 - 1.
-            mesh: devices; JAX's default device if None (the first, or `jax_default_device`).
-            mask_threshold, mask_steps, mask_samples, no_target_area, no_target_score: see `SamplerConfig`;
-                the run's own if None.
+            name: the name of a model in the package ("refershapes"), or the directory of a run or of an
+                exported model.
+            step: checkpoint of a run: "last", "best" or a number.
+            seed: seed of the noise that masks start from, 0 to 2^32 - 1.
+            mesh: devices to load the model on; JAX's default device if None.
+            mask_threshold: probability above which a pixel is in the mask, in (0, 1); the model's own if
+                None.
+            mask_steps: passes per mask; the model's own if None.
+            mask_samples: number of noises whose masks are averaged, 1 to 64; the model's own if None.
+            no_target_area: masks that cover at most this share of the image become empty; the model's own if
+                None.
+            no_target_score: masks with a lower score become empty; the model's own if None.
 
         Raises:
-            UserError: there is no such model, or a value is out of range.
+            UserError: the model does not exist, or a value is out of range.
         """
         networks, config, _ = load(name, str(step), mesh)
         sampler = with_given(
@@ -93,13 +104,13 @@ class Segmenter:
     def __call__(self, images, phrases, *, noises=None, indices=None):
         """Segments one image, or a list of images, by one or several phrases.
 
-        A phrase with words that the model cannot know causes an `UnknownWordWarning`.
+        Phrases with words that the model was not trained on cause an `UnknownWordWarning`.
 
         Args:
-            images: a path, bytes, an open file, an image of Pillow, an array or a tensor (see
-                `images.to_rgb`); or a list of these, of any sizes.
-            phrases: what to find; an image is encoded once for all of them.
-            noises: start from so many noises, 1 to 64, average their masks, and give their spread as
+            images: a path, bytes, an open file, a Pillow image, an array or a tensor `[H, W]` or `[H, W, 1 to
+                4]` (uint8, uint16, bool, or floats in [0, 1]); or a list of these, of any sizes.
+            phrases: what to find: one text, or a list of texts. An image is encoded once for all of them.
+            noises: number of noises whose masks are averaged, 1 to 64; their standard deviation becomes
                 `uncertainty`.
             indices: for a list, the number of the noise that each image starts from; 0 for all if None, so
                 that a mask does not depend on the list. `launch/evaluate.py` starts example n from noise n.
@@ -108,7 +119,7 @@ class Segmenter:
             A `Segmentation`, or a list of them for a list of images.
 
         Raises:
-            UserError: an image cannot be read, or a phrase is empty.
+            UserError: an image cannot be read, a phrase is empty, or a value is out of range.
         """
         several = isinstance(images, list | tuple)
         texts = read_texts("phrases", phrases, "the red star")
