@@ -34,7 +34,7 @@ class Run:
     changed: (field, default, value) of every field that differs from its default.
     history: changes of the config on resumes.
     curves: points (step, value) of each logged metric, ordered by step.
-    parameters: the plan of its parameters, as text; older runs have none.
+    parameters: the plan of its parameters as text; "" for older runs.
     sheets: paths of the last validation's contact sheets.
     evaluations: results of launch/evaluate.py.
     sessions: command, machine and versions of each start; [] for older runs.
