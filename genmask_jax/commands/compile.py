@@ -6,9 +6,9 @@
 
 Compiles the real training step (or a sampler, with --program=mask_sampler or image_sampler) with the compiler
 of the device. Weights are not needed; published shapes replace missing ones. Times are estimates: a roofline
-over the compiled program, without the network between slices. Prints the plan of the
-parameters (what is trained, and its sharding), a table and a last line of JSON.
---search tries meshes and gradient checkpointing policies, and ranks them.
+over the compiled program, without the network between slices. Prints the plan of the parameters (what is
+trained, and its sharding), a table and a last line of JSON. --search tries meshes and gradient checkpointing
+policies, and ranks them.
 """
 
 import dataclasses
