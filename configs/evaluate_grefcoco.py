@@ -8,7 +8,7 @@ The first finds the no-target thresholds with the best gIoU on val; the second s
 """
 
 from genmask_jax.config import EvaluationConfig
-from genmask_jax.fields import to_config_dict
+from genmask_jax.utils.fields import to_config_dict
 
 
 def get_config():

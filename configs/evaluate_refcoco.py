@@ -6,7 +6,7 @@
 """
 
 from genmask_jax.config import EvaluationConfig
-from genmask_jax.fields import to_config_dict
+from genmask_jax.utils.fields import to_config_dict
 
 
 def get_config():

@@ -23,12 +23,12 @@ which genmask_l_8xh100.py sets for one host of eight H100s.
 """
 
 from genmask_jax.config import DIT_SIZES, DataConfig, LoopConfig, OptimizerConfig, TrainConfig
-from genmask_jax.errors import UserError
-from genmask_jax.fields import to_config_dict
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import QwenInstructionConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.sharding import MeshConfig
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.fields import to_config_dict
 
 
 def get_config(variant: str = ""):

@@ -13,10 +13,10 @@ from genmask_jax.config import (
     TimestepsConfig,
     TrainConfig,
 )
-from genmask_jax.fields import to_config_dict
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.timesteps import Law
+from genmask_jax.utils.fields import to_config_dict
 
 
 def get_config():

@@ -9,8 +9,8 @@ Latents of 8 x 8 x 24 hold as many numbers, but blur outlines (0.915 and 25.1 dB
 """
 
 from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, VAETrainConfig
-from genmask_jax.fields import to_config_dict
 from genmask_jax.models.vae import VAEConfig
+from genmask_jax.utils.fields import to_config_dict
 
 
 def get_config():

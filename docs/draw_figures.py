@@ -10,12 +10,12 @@ from PIL import Image, ImageDraw
 
 from genmask_jax import Generator, Segmenter
 from genmask_jax.config import TimestepsConfig
-from genmask_jax.curves import plot
 from genmask_jax.data.refershapes.source import ReferShapesSegment
-from genmask_jax.demo.noise import BINS, NAMES, Noise, densities
 from genmask_jax.inference.load import load
-from genmask_jax.sheets import font
 from genmask_jax.timesteps import Law
+from genmask_jax.tools.demo.noise import BINS, NAMES, Noise, densities
+from genmask_jax.utils.curves import plot
+from genmask_jax.utils.sheets import font
 
 FIGURES = pathlib.Path(__file__).parent / "figures"
 LEVELS = (0.2, 0.5, 0.7, 0.9, 1.0)

@@ -10,10 +10,10 @@ import socket
 from playwright.sync_api import Page, sync_playwright
 
 from genmask_jax import cli
-from genmask_jax.demo import page
-from genmask_jax.demo.handlers import Handlers
 from genmask_jax.inference.load import load
 from genmask_jax.pretrained import PROMPT
+from genmask_jax.tools.demo import page
+from genmask_jax.tools.demo.handlers import Handlers
 
 DOCS = pathlib.Path(__file__).parent
 SIZES = {"wide": (1280, 900), "phone": (390, 844)}

@@ -15,11 +15,11 @@ from typing import Any
 
 from etils import epath
 
+from genmask_jax.checkpoints.runs import read_config
 from genmask_jax.config import TrainConfig
 from genmask_jax.evaluation.on_scenes import score_scenes
 from genmask_jax.evaluation.scoring import Scoring
 from genmask_jax.pretrained import BOX
-from genmask_jax.runs import read_config
 
 MODEL = "refershapes"
 SETS = {

@@ -20,7 +20,7 @@ from typing import Any
 
 from genmask_jax import __all__ as public
 from genmask_jax.config import EvaluationConfig, TrainConfig, VAETrainConfig
-from genmask_jax.ranges import rule_of
+from genmask_jax.config.ranges import rule_of
 
 DOCS = pathlib.Path(__file__).parent
 REFERENCE = DOCS / "reference"

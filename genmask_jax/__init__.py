@@ -14,15 +14,15 @@ _HOMES = {
     "Generator": "genmask_jax.inference.generator",
     "Segmentation": "genmask_jax.inference.segmentation",
     "Segmenter": "genmask_jax.inference.segmenter",
-    "UnknownWordWarning": "genmask_jax.errors",
-    "UserError": "genmask_jax.errors",
+    "UnknownWordWarning": "genmask_jax.utils.errors",
+    "UserError": "genmask_jax.utils.errors",
 }
 
 if TYPE_CHECKING:
-    from genmask_jax.errors import UnknownWordWarning, UserError
     from genmask_jax.inference.generator import Generator
     from genmask_jax.inference.segmentation import Segmentation
     from genmask_jax.inference.segmenter import Segmenter
+    from genmask_jax.utils.errors import UnknownWordWarning, UserError
 
 
 def __getattr__(name: str) -> Any:

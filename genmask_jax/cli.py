@@ -19,9 +19,9 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from genmask_jax import config_files
-from genmask_jax.errors import ArgumentError, Stopped, UserError
-from genmask_jax.paths import DOWNLOAD, IMPORT, expand_flags, need_no_url
+from genmask_jax.config import files as config_files
+from genmask_jax.utils.errors import ArgumentError, Stopped, UserError
+from genmask_jax.utils.paths import DOWNLOAD, IMPORT, expand_flags, need_no_url
 
 flags.disclaim_key_flags()  # flags defined here belong to the command that calls the function
 
@@ -56,7 +56,7 @@ def run(main: Callable[[], None]) -> None:
         suit_cpu()
         use_compilation_cache()
         if "coordinator" in flags.FLAGS:
-            from genmask_jax import hosts
+            from genmask_jax.utils import hosts
 
             hosts.connect()
         guard(main)

@@ -20,9 +20,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array
 
-from genmask_jax.errors import UserError
 from genmask_jax.parameters.names import parameter_name
 from genmask_jax.parameters.plan import ParameterPlan
+from genmask_jax.utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from genmask_jax.config import TrainConfig
-from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Embedded, Instruction, InstructionEncoder, Preparer
 from genmask_jax.models.dit import DiT
 from genmask_jax.models.vae import VAE, VAEConfig
@@ -18,6 +17,7 @@ from genmask_jax.parameters.names import flat_paths, named_leaves, with_leaves
 from genmask_jax.parameters.plan import ParameterPlan
 from genmask_jax.parameters.rules import Sources, Targets, Weights, compute_dtypes, make_plan
 from genmask_jax.sharding import one_device, placed
+from genmask_jax.utils.errors import UserError
 
 
 class GenMask(nnx.Module):

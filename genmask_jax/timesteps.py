@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 SEGMENT, GENERATE = 0, 1
 """Values of the per-example `task` array."""

@@ -19,6 +19,7 @@ import tests.typechecker
 tests.typechecker.install()
 
 from genmask_jax import cli
+from genmask_jax.checkpoints.runs import save_vae
 from genmask_jax.config import DataConfig, LoopConfig, OptimizerConfig, SamplerConfig, TrainConfig
 from genmask_jax.data.prepared.builders import BUILDERS
 from genmask_jax.data.prepared.prepare import prepare
@@ -26,7 +27,6 @@ from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.tiny import TinyTextConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.runs import save_vae
 from genmask_jax.training import start as training_start
 from genmask_jax.training.genmask import GenMaskTask
 
@@ -183,8 +183,8 @@ def benchmark_data(tmp_path_factory) -> BenchmarkData:
 @pytest.fixture(scope="session")
 def handlers(micro_run):
     """What the web page does, on the micro model."""
-    from genmask_jax.demo.handlers import Handlers
     from genmask_jax.inference.load import load
+    from genmask_jax.tools.demo.handlers import Handlers
 
     networks, config, _ = load(str(micro_run[0]))
     return Handlers(networks, config)
@@ -194,7 +194,7 @@ def handlers(micro_run):
 def address(handlers):
     """The web page, served on this machine."""
     pytest.importorskip("gradio", reason="needs the extra demo")
-    from genmask_jax.demo import limits, page
+    from genmask_jax.tools.demo import limits, page
 
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

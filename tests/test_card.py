@@ -4,10 +4,10 @@ import json
 import pathlib
 import runpy
 
+from genmask_jax.checkpoints.runs import read_config
 from genmask_jax.config import TrainConfig
-from genmask_jax.fields import to_json
 from genmask_jax.pretrained import BOX
-from genmask_jax.runs import read_config
+from genmask_jax.utils.fields import to_json
 
 CARD = runpy.run_path(str(pathlib.Path(__file__).parents[1] / "docs/write_card.py"))
 CONFIG = read_config(TrainConfig, BOX / "refershapes")

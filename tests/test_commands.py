@@ -6,11 +6,11 @@ import pytest
 from etils import epath
 
 from genmask_jax.commands import export_weights, finetune, sample
-from genmask_jax.errors import UserError
 from genmask_jax.evaluation.report import _label_maps
 from genmask_jax.inference.segmentation import VIEWS, file_ends
-from genmask_jax.paths import need_makeable
 from genmask_jax.pretrained import directory_of
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import need_makeable
 
 
 def test_only_what_would_be_overwritten_is_refused(tmp_path):

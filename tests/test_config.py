@@ -9,10 +9,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from genmask_jax import cli
-from genmask_jax.config import EvaluationConfig, TrainConfig, VAETrainConfig, from_config_dict
-from genmask_jax.errors import UserError
-from genmask_jax.fields import to_json
-from genmask_jax.ranges import numbers, rule_of
+from genmask_jax.config import EvaluationConfig, TrainConfig, VAETrainConfig
+from genmask_jax.config.checks import from_config_dict
+from genmask_jax.config.ranges import numbers, rule_of
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.fields import to_json
 
 CONFIGS = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 

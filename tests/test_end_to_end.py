@@ -17,9 +17,9 @@ from absl import flags
 from conftest import micro_config, start
 from PIL import Image
 
-from genmask_jax.errors import UserError
-from genmask_jax.runs import find_step
+from genmask_jax.checkpoints.runs import find_step
 from genmask_jax.training import loop
+from genmask_jax.utils.errors import UserError
 
 LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
 

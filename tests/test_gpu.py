@@ -14,7 +14,7 @@ import pytest
 from conftest import micro_config
 from test_hosts import by_flags, same_losses, train_and_stop, training
 
-from genmask_jax.benchmarks.random_weights import random_weights
+from genmask_jax.checkpoints.runs import load_vae
 from genmask_jax.config import OptimizerConfig, SamplerConfig
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.data.sources import texts
@@ -22,9 +22,9 @@ from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.instruction import factory
 from genmask_jax.models.dit import DiTConfig
-from genmask_jax.runs import load_vae
 from genmask_jax.sharding import MeshConfig, make_mesh, to_devices
 from genmask_jax.system import make_networks
+from genmask_jax.tools.benchmarks.random_weights import random_weights
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.state import init_state, make_init

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from genmask_jax.errors import UserError
-from genmask_jax.images import UNREADABLE, decode, read_image, to_rgb, why_unreadable
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.images import UNREADABLE, decode, read_image, to_rgb, why_unreadable
 
 GREY = np.arange(0, 240, 5, np.uint8).reshape(6, 8)
 COLOURS = np.random.default_rng(0).integers(0, 256, (24, 36, 3), np.uint8)

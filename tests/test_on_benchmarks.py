@@ -10,12 +10,12 @@ from test_end_to_end import one_line_error, run_script
 
 from genmask_jax.config import DataConfig
 from genmask_jax.data.sources import learned_from
-from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import evaluate_benchmark, parse_benchmarks, summarize_rows
 from genmask_jax.evaluation.no_target import choose_no_target, found_in_rows
 from genmask_jax.evaluation.predictions import score_predictions
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
+from genmask_jax.utils.errors import UserError
 
 CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
 SPLITS = {

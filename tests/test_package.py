@@ -15,9 +15,9 @@ from PIL import Image
 
 from genmask_jax.inference.segmentation import VIEWS
 from genmask_jax.models.layers import REMAT
-from genmask_jax.scale.programs import PROGRAMS
-from genmask_jax.weights.packing import DTYPES
-from genmask_jax.weights.wan import PARTS
+from genmask_jax.public_weights.packing import DTYPES
+from genmask_jax.public_weights.wan import PARTS
+from genmask_jax.tools.estimates.programs import PROGRAMS
 
 ROOT = pathlib.Path(__file__).parent.parent
 COMMANDS = sorted(path for path in (ROOT / "genmask_jax/commands").glob("*.py") if path.stem != "__init__")
@@ -98,7 +98,7 @@ def test_configs_are_found_by_name_where_no_file_has_it(installed, tmp_path):
 
 def test_a_config_of_ones_own_builds_on_ours(installed, tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from genmask_jax.config_files import base_config\n\n\n"
+        "from genmask_jax.config.files import base_config\n\n\n"
         "def get_config(variant=''):\n"
         "    config = base_config(f'genmask_l_8xh100:{variant}', __file__)\n"
         "    config.vae = f'vae of {config.name}'\n"

@@ -11,16 +11,18 @@ from etils import epath
 from PIL import Image
 from rich.table import Table
 
-from genmask_jax import cli, config_files, console, paths
+from genmask_jax import cli
 from genmask_jax.config import DataConfig
-from genmask_jax.data.prepared.raw.layout import images_by_stem
-from genmask_jax.data.prepared.raw.problems import Problems
-from genmask_jax.errors import UserError
+from genmask_jax.config import files as config_files
+from genmask_jax.data.raw_formats.layout import images_by_stem
+from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.evaluation.predictions import read_predictions
-from genmask_jax.fields import from_dict, to_config_dict
 from genmask_jax.training.reporting import Reporter
 from genmask_jax.training.sessions import add_session
 from genmask_jax.training.workdir import check_workdir, make_workdir
+from genmask_jax.utils import console, paths
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.fields import from_dict, to_config_dict
 from tests.conftest import micro_config
 
 
@@ -159,7 +161,7 @@ def test_a_file_is_replaced_whatever_wrote_it_and_one_in_a_bucket_is_written_dir
 
 def test_everything_is_written_by_the_helpers():
     """But lines that are appended, and what is made in a temporary directory."""
-    root = pathlib.Path(paths.__file__).parent
+    root = pathlib.Path(paths.__file__).parents[1]
     temporary = {"paths.py", "stamps/prepare.py", "benchmarks/input_pipeline.py"}
     found = []
     for path in root.rglob("*.py"):

@@ -10,16 +10,16 @@ import pytest
 from etils import epath
 
 from genmask_jax import Generator, pretrained
+from genmask_jax.checkpoints.initial_weights import open_weights
+from genmask_jax.checkpoints.runs import find_step, load_vae, read_config
 from genmask_jax.config import DataConfig, TrainConfig
 from genmask_jax.data.refershapes.styles import STYLES
 from genmask_jax.data.sources import texts
-from genmask_jax.errors import UserError
 from genmask_jax.evaluation.scene_rule import shows
 from genmask_jax.inference.load import load
-from genmask_jax.initial_weights import open_weights
 from genmask_jax.instruction import tiny
-from genmask_jax.runs import find_step, load_vae, read_config
 from genmask_jax.training import start
+from genmask_jax.utils.errors import UserError
 from tests.test_end_to_end import run_script
 
 

@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 
-from genmask_jax.curves import plot
-from genmask_jax.errors import UserError
-from genmask_jax.report import report_on, write_report
-from genmask_jax.report.run import read_run
+from genmask_jax.tools.report import report_on, write_report
+from genmask_jax.tools.report.run import read_run
+from genmask_jax.utils.curves import plot
+from genmask_jax.utils.errors import UserError
 
 HOSTILE = "<script>alert(1)</script>\"'&"
 

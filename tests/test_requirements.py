@@ -15,13 +15,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from PIL import Image
 
-from genmask_jax import extras
 from genmask_jax.commands import demo
-from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.config import QwenInstructionConfig, QwenVisionConfig
 from genmask_jax.instruction.qwen.prompts import PromptMaker
+from genmask_jax.public_weights import qwen_names
 from genmask_jax.training import charts
-from genmask_jax.weights import qwen_names
+from genmask_jax.utils import extras
+from genmask_jax.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genmask_jax.sheets import (
+from genmask_jax.utils.sheets import (
     generation_sheet,
     heat,
     label_colour,

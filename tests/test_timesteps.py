@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genmask_jax.errors import UserError
 from genmask_jax.timesteps import (
     GENERATE,
     LAWS,
@@ -17,6 +16,7 @@ from genmask_jax.timesteps import (
     long_tail,
     uniform,
 )
+from genmask_jax.utils.errors import UserError
 
 KEY, N = jax.random.key(1), (200_000,)
 

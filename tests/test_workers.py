@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from genmask_jax.workers import run_command
+from genmask_jax.utils.workers import run_command
 
 SAVES = """
     import os, signal, sys, time

@@ -19,7 +19,8 @@ Each benchmark prints a table and a last line of JSON.
 import argparse
 import dataclasses
 
-from genmask_jax import cli, config_files
+from genmask_jax import cli
+from genmask_jax.config import files as config_files
 from genmask_jax.instruction.qwen.config import SIZES
 
 
@@ -90,10 +91,11 @@ def positive(text: str) -> int:
 
 def measure(arguments: argparse.Namespace) -> None:
     """Runs the chosen benchmark. Raises UserError."""
-    from genmask_jax.benchmarks import input_pipeline, instruction, sampler, train_step, vae
-    from genmask_jax.benchmarks.instruction import EncoderWorkload
-    from genmask_jax.benchmarks.workload import Workload, parse_size
-    from genmask_jax.config import TrainConfig, from_config_dict
+    from genmask_jax.config import TrainConfig
+    from genmask_jax.config.checks import from_config_dict
+    from genmask_jax.tools.benchmarks import input_pipeline, instruction, sampler, train_step, vae
+    from genmask_jax.tools.benchmarks.instruction import EncoderWorkload
+    from genmask_jax.tools.benchmarks.workload import Workload, parse_size
 
     if arguments.command == "sampler":
         sampler.measure(arguments.size, arguments.image_size, arguments.batch_size, arguments.repeats)

@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from genmask_jax import cli
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A training config: a file, or a name such as genmask_tiny."
@@ -37,15 +37,16 @@ SEARCH = flags.DEFINE_bool("search", False, "Rank meshes and gradient checkpoint
 def main() -> None:
     import jax
 
-    from genmask_jax.config import TrainConfig, from_config_dict
+    from genmask_jax.config import TrainConfig
+    from genmask_jax.config.checks import from_config_dict
     from genmask_jax.hardware.chips import find_chip, parse_topology
     from genmask_jax.parameters.table import format_plan
-    from genmask_jax.scale import programs
-    from genmask_jax.scale.estimate import Estimate, estimate
-    from genmask_jax.scale.report import print_estimate, print_search, verdict
-    from genmask_jax.scale.search import ranked, search
-    from genmask_jax.scale.topology import describe_devices
     from genmask_jax.sharding import make_mesh
+    from genmask_jax.tools.estimates import programs
+    from genmask_jax.tools.estimates.estimate import Estimate, estimate
+    from genmask_jax.tools.estimates.report import print_estimate, print_search, verdict
+    from genmask_jax.tools.estimates.search import ranked, search
+    from genmask_jax.tools.estimates.topology import describe_devices
 
     config = from_config_dict(TrainConfig, CONFIG.value, file=cli.config_flag())
     generation, shape, _ = parse_topology(TOPOLOGY.value)

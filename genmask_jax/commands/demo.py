@@ -14,10 +14,10 @@ import pathlib
 import warnings
 
 from genmask_jax import cli
-from genmask_jax.demo import limits
-from genmask_jax.errors import UnknownWordWarning, UserError
-from genmask_jax.extras import need
 from genmask_jax.pretrained import DEFAULT
+from genmask_jax.tools.demo import limits
+from genmask_jax.utils.errors import UnknownWordWarning, UserError
+from genmask_jax.utils.extras import need
 
 LOOPBACK = "127.0.0.1"
 
@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.per_minute < 1:
         raise UserError(f"--per_minute={arguments.per_minute} must be positive")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    from genmask_jax.demo import page
-    from genmask_jax.demo.handlers import Handlers
+    from genmask_jax.tools.demo import page
+    from genmask_jax.tools.demo.handlers import Handlers
 
     warnings.simplefilter("ignore", UnknownWordWarning)  # the page shows it to the visitor
     networks, config, step = load(arguments.checkpoint, arguments.step)

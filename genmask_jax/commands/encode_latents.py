@@ -17,8 +17,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from genmask_jax import cli
-from genmask_jax.errors import UserError
 from genmask_jax.parameters.files import DTYPES
+from genmask_jax.utils.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A training config: a file, or a name such as genmask_tiny."
@@ -41,11 +41,12 @@ def main() -> None:
     import jax
     from etils import epath
 
-    from genmask_jax.config import TrainConfig, from_config_dict
+    from genmask_jax.checkpoints.runs import load_vae
+    from genmask_jax.config import TrainConfig
+    from genmask_jax.config.checks import from_config_dict
     from genmask_jax.data.latents.encode import encode_shard
     from genmask_jax.data.sources import texts
     from genmask_jax.instruction import factory
-    from genmask_jax.runs import load_vae
 
     config = from_config_dict(TrainConfig, CONFIG.value, file=cli.config_flag())
     shard, num_shards = SHARD.value, NUM_SHARDS.value

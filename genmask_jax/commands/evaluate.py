@@ -18,8 +18,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from genmask_jax import cli
-from genmask_jax.errors import UserError
 from genmask_jax.pretrained import directory_of
+from genmask_jax.utils.errors import UserError
 
 CHECKPOINT = flags.DEFINE_string(
     "checkpoint", None, "Directory of a trained model, or a name such as refershapes.", required=True
@@ -61,12 +61,13 @@ NO_TARGET_SCORE = flags.DEFINE_float("no_target_score", None, "A mask of a lower
 
 
 def main() -> None:
-    from genmask_jax.config import EvaluationConfig, TrainConfig, from_config_dict, with_given
+    from genmask_jax.checkpoints.runs import read_config
+    from genmask_jax.config import EvaluationConfig, TrainConfig
+    from genmask_jax.config.checks import from_config_dict, with_given
     from genmask_jax.evaluation.on_benchmarks import score_benchmarks
     from genmask_jax.evaluation.on_scenes import score_scenes
     from genmask_jax.evaluation.scoring import Scoring
-    from genmask_jax.report import report_on
-    from genmask_jax.runs import read_config
+    from genmask_jax.tools.report import report_on
 
     config = read_config(TrainConfig, directory_of(CHECKPOINT.value))
     asked: Any = config

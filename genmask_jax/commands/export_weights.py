@@ -23,9 +23,9 @@ from etils import epath
 from tqdm import tqdm
 
 from genmask_jax import cli
-from genmask_jax.errors import UserError
-from genmask_jax.paths import listed, need_makeable
 from genmask_jax.pretrained import directory_of
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import listed, need_makeable
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def export_wan(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
-    from genmask_jax.weights import wan
+    from genmask_jax.public_weights import wan
 
     if arguments.only != "vae":
         yield wan.export_dit(arguments.source, arguments.out, arguments.step, progress)
@@ -70,26 +70,26 @@ def export_wan(arguments: argparse.Namespace, progress: Callable[[int], object])
 
 
 def export_qwen(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
-    from genmask_jax.weights import qwen
+    from genmask_jax.public_weights import qwen
 
     yield qwen.export_qwen(arguments.source, arguments.out, progress)
 
 
 def export_genmask(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
-    from genmask_jax.weights import packing
+    from genmask_jax.public_weights import packing
 
     dtype = arguments.dtype or "float16"
     yield packing.pack_run(arguments.source, arguments.out, arguments.step, dtype, progress)
 
 
 def export_run(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
-    from genmask_jax.weights import lora
+    from genmask_jax.public_weights import lora
 
     yield lora.merge_run(arguments.source, arguments.out, arguments.step, progress)
 
 
 def export_lora(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:
-    from genmask_jax.weights import lora
+    from genmask_jax.public_weights import lora
 
     yield lora.export_lora(arguments.source, arguments.out, arguments.step)
 

@@ -26,12 +26,13 @@ from typing import Any
 
 from etils import epath
 
-from genmask_jax import cli, config_files
-from genmask_jax.data.prepared.raw.folder import FORMATS
-from genmask_jax.errors import UserError
-from genmask_jax.paths import need_makeable
+from genmask_jax import cli
+from genmask_jax.config import files as config_files
+from genmask_jax.data.raw_formats.folder import FORMATS
 from genmask_jax.pretrained import DEFAULT, directory_of
-from genmask_jax.workers import run_command
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import need_makeable
+from genmask_jax.utils.workers import run_command
 
 NOTHING = "nothing"
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -109,8 +110,9 @@ class Run:
 
 def plan_run(arguments: argparse.Namespace, fields: list[str]) -> Run:
     """Checks everything that can be checked before the images are read. Raises UserError."""
-    from genmask_jax.config import TrainConfig, VAETrainConfig, from_config_dict
-    from genmask_jax.runs import read_vae_config
+    from genmask_jax.checkpoints.runs import read_vae_config
+    from genmask_jax.config import TrainConfig, VAETrainConfig
+    from genmask_jax.config.checks import from_config_dict
     from genmask_jax.training import finetuning
 
     unknown = [field for field in fields if not field.startswith(("--config.", "--vae."))]

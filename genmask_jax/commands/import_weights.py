@@ -23,9 +23,9 @@ from etils import epath
 from tqdm import tqdm
 
 from genmask_jax import cli
-from genmask_jax.errors import UserError
 from genmask_jax.parameters.files import DTYPES
-from genmask_jax.paths import make_directory, need_storable
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import make_directory, need_storable
 
 PARTS = ("dit", "vae")
 """Parts of Wan that can be imported."""
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def import_wan(arguments: argparse.Namespace) -> None:
-    from genmask_jax.weights import hub, wan
+    from genmask_jax.public_weights import hub, wan
 
     parts = (arguments.only,) if arguments.only else PARTS
     need_room(arguments, parts)
@@ -67,7 +67,7 @@ def import_wan(arguments: argparse.Namespace) -> None:
 
 
 def import_qwen(arguments: argparse.Namespace) -> None:
-    from genmask_jax.weights import hub, qwen
+    from genmask_jax.public_weights import hub, qwen
 
     for flag in ("only", "text_dim"):
         if getattr(arguments, flag) is not None:
@@ -101,7 +101,7 @@ def clear(name: str, arguments: argparse.Namespace) -> None:
 
 def write(part: Any, arguments: argparse.Namespace) -> None:
     """Writes a `weights.parts.Part`."""
-    from genmask_jax.weights.parts import write_part
+    from genmask_jax.public_weights.parts import write_part
 
     part.stored = DTYPES[arguments.dtype] if arguments.dtype else None
     with tqdm(total=part.nbytes, desc=part.name, unit="B", unit_scale=True) as bar:

@@ -25,10 +25,10 @@ from genmask_jax import cli
 from genmask_jax.data.prepared.builders import BUILDERS
 from genmask_jax.data.prepared.inspect import inspect
 from genmask_jax.data.prepared.prepare import prepare
-from genmask_jax.data.prepared.raw.folder import FORMATS
+from genmask_jax.data.raw_formats.folder import FORMATS
 from genmask_jax.data.stamps.prepare import prepare as prepare_stamps
-from genmask_jax.errors import UserError
-from genmask_jax.paths import make_directory
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import make_directory
 
 
 def main() -> None:

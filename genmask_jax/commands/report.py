@@ -10,7 +10,7 @@ the run's directory as report.html.
 import argparse
 
 from genmask_jax import cli
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the report. Raises UserError."""
-    from genmask_jax.report import write_report
+    from genmask_jax.tools.report import write_report
 
     folder = f"{arguments.runs[0]}/" if len(arguments.runs) == 1 else ""
     out = arguments.out or f"{folder}report.html"

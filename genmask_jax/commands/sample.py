@@ -32,10 +32,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from genmask_jax import cli
-from genmask_jax.errors import UnknownWordWarning, UserError
-from genmask_jax.images import SUFFIXES, read_image
-from genmask_jax.paths import listed, make_directory, need_makeable, read_text, write_bytes
 from genmask_jax.pretrained import DEFAULT, directory_of
+from genmask_jax.utils.errors import UnknownWordWarning, UserError
+from genmask_jax.utils.images import SUFFIXES, read_image
+from genmask_jax.utils.paths import listed, make_directory, need_makeable, read_text, write_bytes
 
 VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
 IMAGE_VIEWS = ("mask", "overlay", "probability")
@@ -257,7 +257,7 @@ def need_new(out: epath.Path, names: list[str], overwrite: bool) -> None:
 def generate(arguments: argparse.Namespace, texts: list[str]) -> None:
     """Generates `--count` images of each prompt; several images are numbered, and shown in grid.png."""
     from genmask_jax.inference.generator import Generator
-    from genmask_jax.sheets import generation_sheet
+    from genmask_jax.utils.sheets import generation_sheet
 
     out, number = need_makeable(arguments.out, "--out"), len(texts) * arguments.count
     names = ["image.png"] if number == 1 else [*(f"image_{i}.png" for i in range(1, number + 1)), "grid.png"]
@@ -296,9 +296,9 @@ def describe(arguments: argparse.Namespace, image: np.ndarray, text: str) -> str
     The language model is loaded before the run's own encoder, and freed again, so that only one of them is in
     memory at a time.
     """
+    from genmask_jax.checkpoints.runs import read_config
     from genmask_jax.config import TrainConfig
     from genmask_jax.inference.reasoner import Reasoner
-    from genmask_jax.runs import read_config
 
     directory = directory_of(arguments.checkpoint)
     config = read_config(TrainConfig, directory)

@@ -14,7 +14,7 @@ import json
 from absl import flags
 
 from genmask_jax import cli
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 BENCHMARK = flags.DEFINE_string("benchmark", None, "DIR:SPLIT; DIR is a prepared dataset.", required=True)
 PREDICTIONS = flags.DEFINE_string("predictions", None, "JSON lines or a folder of PNGs.", required=True)

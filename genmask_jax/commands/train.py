@@ -13,7 +13,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from genmask_jax import cli
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A training config: a file, or a name such as genmask_tiny."
@@ -35,8 +35,9 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir a
 
 
 def main() -> None:
-    from genmask_jax.config import TrainConfig, from_config_dict
-    from genmask_jax.report import report_on
+    from genmask_jax.config import TrainConfig
+    from genmask_jax.config.checks import from_config_dict
+    from genmask_jax.tools.report import report_on
     from genmask_jax.training.start import train_genmask
 
     config = from_config_dict(TrainConfig, CONFIG.value, file=cli.config_flag())

@@ -25,8 +25,9 @@ OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir a
 
 
 def main() -> None:
-    from genmask_jax.config import VAETrainConfig, from_config_dict
-    from genmask_jax.report import report_on
+    from genmask_jax.config import VAETrainConfig
+    from genmask_jax.config.checks import from_config_dict
+    from genmask_jax.tools.report import report_on
     from genmask_jax.training.start import train_vae
 
     workdir, scores = train_vae(

@@ -24,7 +24,7 @@ from genmask_jax.config import AugmentConfig, DataConfig
 from genmask_jax.data.english import word_set
 from genmask_jax.data.masks import to_model_mask
 from genmask_jax.data.mirror import SWAPS, mirror, unknown, unsure, words
-from genmask_jax.images import to_model_size
+from genmask_jax.utils.images import to_model_size
 
 TRIES = 10
 KEPT = 0.5

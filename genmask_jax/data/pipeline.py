@@ -29,9 +29,9 @@ from genmask_jax.data.augment import VaryGenerate, VarySegment
 from genmask_jax.data.examples import FullSize, Mixture, Source
 from genmask_jax.data.latents.store import CachedLatents, cached_segments
 from genmask_jax.data.sources import generate_source, generates, segment_source
-from genmask_jax.errors import UserError, first_line
 from genmask_jax.instruction.base import Preparer
-from genmask_jax.workers import end_with_parent
+from genmask_jax.utils.errors import UserError, first_line
+from genmask_jax.utils.workers import end_with_parent
 
 
 @dataclasses.dataclass(frozen=True)

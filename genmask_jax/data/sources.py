@@ -20,7 +20,7 @@ from genmask_jax.data.refershapes.hand_drawn import HandDrawn
 from genmask_jax.data.refershapes.source import ReferShapesGenerate, ReferShapesSegment
 from genmask_jax.data.refershapes.styles import STYLES, Style
 from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 FAMILY = ("refcoco:unc", "refcocoplus:unc", "refcocog:umd")
 """The RefCOCO family: some training images of one dataset are in the val and test splits of another."""

@@ -18,15 +18,15 @@ from genmask_jax.data import masks
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.builders import BUILDERS, ImagesBuilder, image_name
 from genmask_jax.data.prepared.source import PreparedBenchmark
-from genmask_jax.errors import UserError
 from genmask_jax.evaluation.metrics import PROTOCOLS, Counts, count_pixels
 from genmask_jax.evaluation.segmentation import read_batches, sheet_row
-from genmask_jax.hosts import gather_arrays, gather_rows, is_first
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import to_mask
-from genmask_jax.paths import write_text
 from genmask_jax.sharding import part_of_batch
-from genmask_jax.sheets import segmentation_sheet
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.hosts import gather_arrays, gather_rows, is_first
+from genmask_jax.utils.paths import write_text
+from genmask_jax.utils.sheets import segmentation_sheet
 
 Row = dict[str, Any]
 """One expression: id, expression, I, U, prediction (its area), no_target, rle; and a model's score."""

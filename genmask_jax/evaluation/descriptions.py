@@ -3,8 +3,8 @@
 import jax
 
 from genmask_jax.data.prepared.source import PreparedBenchmark
-from genmask_jax.hosts import gather_rows
 from genmask_jax.inference.reasoner import Reasoner
+from genmask_jax.utils.hosts import gather_rows
 
 
 def describe_all(reasoner: Reasoner, source: PreparedBenchmark) -> list[str]:

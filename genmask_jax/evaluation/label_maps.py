@@ -13,10 +13,10 @@ from jaxtyping import Int
 from genmask_jax.data.examples import IGNORED_PIXEL, NO_CLASS
 from genmask_jax.data.prepared.source import PreparedLabelMaps
 from genmask_jax.evaluation.segmentation import read_batches
-from genmask_jax.hosts import gather_rows
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import label_map
 from genmask_jax.sharding import part_of_batch
+from genmask_jax.utils.hosts import gather_rows
 
 LOOKED_AT = 20
 """Training images that tell whether every pixel has a class."""

@@ -7,11 +7,11 @@ from rich import box
 from rich.table import Table
 
 from genmask_jax.config import SamplerConfig
-from genmask_jax.console import console
-from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import Benchmark, Row, row_counts
 from genmask_jax.evaluation.metrics import Counts, summarize_grefcoco
 from genmask_jax.inference.masks import is_no_target
+from genmask_jax.utils.console import console
+from genmask_jax.utils.errors import UserError
 
 AREAS = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 """Shares of the image."""

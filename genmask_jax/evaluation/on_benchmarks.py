@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from absl import logging
 
-from genmask_jax import hosts
 from genmask_jax.config import TrainConfig
 from genmask_jax.data.sources import learned_from
 from genmask_jax.evaluation import no_target
@@ -21,6 +20,7 @@ from genmask_jax.evaluation.scoring import Scoring
 from genmask_jax.evaluation.tables import make_grids, print_grids
 from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.pretrained import directory_of
+from genmask_jax.utils import hosts
 
 
 def score_benchmarks(

@@ -5,7 +5,6 @@ from typing import Any, cast
 
 from etils import epath
 
-from genmask_jax import hosts
 from genmask_jax.config import DataConfig
 from genmask_jax.data.prepared.source import PreparedLabelMaps
 from genmask_jax.data.refershapes.source import ReferShapesGenerate
@@ -17,8 +16,9 @@ from genmask_jax.evaluation.report import print_tables
 from genmask_jax.evaluation.scoring import Scoring
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
 from genmask_jax.inference.image_sampler import ImageSampler
-from genmask_jax.paths import write_text
-from genmask_jax.sheets import generation_sheet, label_sheet, segmentation_sheet
+from genmask_jax.utils import hosts
+from genmask_jax.utils.paths import write_text
+from genmask_jax.utils.sheets import generation_sheet, label_sheet, segmentation_sheet
 
 ON_SHEET = 24
 """Number of examples on a contact sheet."""

@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared import records
-from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import Benchmark, Row, make_row
-from genmask_jax.images import UNREADABLE, decode, why_unreadable
-from genmask_jax.paths import listed, read_text
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.images import UNREADABLE, decode, why_unreadable
+from genmask_jax.utils.paths import listed, read_text
 
 Predict = Callable[[masks.Size], np.ndarray]
 """From the size that a mask should have to the mask, bool [H, W]. Raises UserError."""

@@ -5,7 +5,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from genmask_jax.console import console
+from genmask_jax.utils.console import console
 
 PRECISIONS = ("P@0.5", "P@0.7", "P@0.9")
 

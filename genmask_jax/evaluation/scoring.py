@@ -7,16 +7,16 @@ from typing import Any
 from etils import epath
 
 import genmask_jax
-from genmask_jax import hosts
 from genmask_jax.config import SamplerConfig
-from genmask_jax.errors import UserError
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import RESIZE
-from genmask_jax.paths import make_directory
 from genmask_jax.pretrained import in_box
 from genmask_jax.sharding import MeshConfig, make_mesh
 from genmask_jax.system import Networks
+from genmask_jax.utils import hosts
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import make_directory
 
 
 @dataclasses.dataclass(frozen=True)

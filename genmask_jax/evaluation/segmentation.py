@@ -12,11 +12,11 @@ import numpy as np
 from genmask_jax.config import SamplerConfig
 from genmask_jax.data.examples import OwnImages, ScoredExample, Source
 from genmask_jax.evaluation.metrics import count_pixels, intersection_union, summarize
-from genmask_jax.hosts import gather_arrays, gather_rows
 from genmask_jax.inference.batching import fixed_batches
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import to_image_size, to_mask
 from genmask_jax.sharding import part_of_batch
+from genmask_jax.utils.hosts import gather_arrays, gather_rows
 
 
 @dataclasses.dataclass(frozen=True)

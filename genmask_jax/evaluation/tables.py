@@ -7,8 +7,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from genmask_jax.console import console
-from genmask_jax.published import RESULTS
+from genmask_jax.data.published import RESULTS
+from genmask_jax.utils.console import console
 
 OURS, NOTHING = "this", "-"
 NAMES = {"refcoco": "RefCOCO", "refcocoplus": "RefCOCO+", "refcocog": "RefCOCOg", "grefcoco": "gRefCOCO",

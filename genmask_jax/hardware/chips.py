@@ -4,8 +4,8 @@ import dataclasses
 import math
 import re
 
-from genmask_jax.errors import UserError
 from genmask_jax.hardware.cards import CARDS, Card
+from genmask_jax.utils.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from genmask_jax.errors import ArgumentError, UnknownWordWarning, shown
+from genmask_jax.config.ranges import MAX_NOISES
 from genmask_jax.instruction.base import Reads, unknown_words
-from genmask_jax.ranges import MAX_NOISES
+from genmask_jax.utils.errors import ArgumentError, UnknownWordWarning, shown
 
 MAX_SEED = 2**32 - 1
 

@@ -6,8 +6,8 @@ from typing import Any, overload
 from jax.sharding import Mesh
 from PIL import Image
 
-from genmask_jax.config import SamplerConfig, with_given
-from genmask_jax.errors import ArgumentError, shown
+from genmask_jax.config import SamplerConfig
+from genmask_jax.config.checks import with_given
 from genmask_jax.inference.arguments import read_integer, read_seed, read_texts, warn_of_unknown_words
 from genmask_jax.inference.batching import bucket_size
 from genmask_jax.inference.image_sampler import ImageSampler
@@ -15,6 +15,7 @@ from genmask_jax.inference.load import load
 from genmask_jax.instruction.base import unknown_words
 from genmask_jax.pretrained import PROMPT
 from genmask_jax.system import Networks
+from genmask_jax.utils.errors import ArgumentError, shown
 
 BATCH_SIZE = 8
 """Images per batch; at most half as many are generated one by one."""

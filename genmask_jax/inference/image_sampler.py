@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, UInt8, UInt32
 
 from genmask_jax import flow
 from genmask_jax.config import SamplerConfig
-from genmask_jax.hosts import gather_arrays
 from genmask_jax.inference.batching import (
     example_keys,
     example_noise,
@@ -23,6 +22,7 @@ from genmask_jax.inference.programs import Program, shared_program
 from genmask_jax.instruction.base import stack_inputs, warn_of_cut_texts
 from genmask_jax.sharding import constrain_batch, part_of_batch, to_devices, tracing_on
 from genmask_jax.system import GenMask, Networks
+from genmask_jax.utils.hosts import gather_arrays
 
 
 class ImageSampler:

@@ -7,14 +7,14 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
+from genmask_jax.checkpoints.initial_weights import open_base
+from genmask_jax.checkpoints.runs import find_steps, load_vae, read_config, restore_ema
 from genmask_jax.config import TrainConfig
-from genmask_jax.errors import ArgumentError, DamagedError
-from genmask_jax.initial_weights import open_base
 from genmask_jax.instruction import factory
 from genmask_jax.parameters.rules import Sources
 from genmask_jax.pretrained import directory_of, known_models
-from genmask_jax.runs import find_steps, load_vae, read_config, restore_ema
 from genmask_jax.system import Networks, make_networks
+from genmask_jax.utils.errors import ArgumentError, DamagedError
 
 
 def load(

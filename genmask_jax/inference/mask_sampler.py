@@ -9,8 +9,8 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from genmask_jax import flow
-from genmask_jax.config import SamplerConfig, with_refinement
-from genmask_jax.errors import UserError
+from genmask_jax.config import SamplerConfig
+from genmask_jax.config.checks import with_refinement
 from genmask_jax.inference.batching import (
     example_keys,
     example_noise,
@@ -20,9 +20,10 @@ from genmask_jax.inference.batching import (
 )
 from genmask_jax.inference.programs import Program, shared_program
 from genmask_jax.instruction.base import Embedded, stack_inputs, warn_of_cut_texts
-from genmask_jax.pixels import rgb_to_probability, to_signed
 from genmask_jax.sharding import constrain_batch, to_devices, tracing_on
 from genmask_jax.system import GenMask, Networks
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.pixels import rgb_to_probability, to_signed
 
 
 class MaskSampler:

@@ -12,7 +12,7 @@ import jax
 from etils import epath
 from jax.experimental.compilation_cache import compilation_cache
 
-from genmask_jax import hosts
+from genmask_jax.utils import hosts
 
 PATIENCE = 3.0
 """Seconds of compilation before the user is told of it."""

@@ -10,7 +10,6 @@ from etils import epath
 from flax import nnx
 from jaxtyping import Array, Int, UInt8, UInt32
 
-from genmask_jax.errors import UserError
 from genmask_jax.inference.batching import example_keys, fixed_batches
 from genmask_jax.instruction.base import stack_inputs, warn_of_cut_texts
 from genmask_jax.instruction.config import InstructionConfig
@@ -18,6 +17,7 @@ from genmask_jax.instruction.qwen.decoding import write
 from genmask_jax.instruction.qwen.encoder import Qwen
 from genmask_jax.instruction.qwen.files import stop_ids
 from genmask_jax.instruction.qwen.load import load_whole, open_model
+from genmask_jax.utils.errors import UserError
 
 
 class Reasoner:

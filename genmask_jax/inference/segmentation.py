@@ -15,11 +15,11 @@ from PIL import Image
 
 from genmask_jax.config import SamplerConfig
 from genmask_jax.data import masks as rle
-from genmask_jax.errors import ArgumentError, UserError
-from genmask_jax.images import SUFFIXES
 from genmask_jax.inference.masks import most_probable, to_mask
-from genmask_jax.paths import make_directory, replacing, to_path
-from genmask_jax.sheets import label_image, legend, outlined, overlay
+from genmask_jax.utils.errors import ArgumentError, UserError
+from genmask_jax.utils.images import SUFFIXES
+from genmask_jax.utils.paths import make_directory, replacing, to_path
+from genmask_jax.utils.sheets import label_image, legend, outlined, overlay
 
 VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
 """Views that `Segmentation.save` can write."""

@@ -6,9 +6,8 @@ from typing import Any, overload
 import numpy as np
 from jax.sharding import Mesh
 
-from genmask_jax.config import SamplerConfig, with_given
-from genmask_jax.errors import ArgumentError
-from genmask_jax.images import to_model_size, to_rgb
+from genmask_jax.config import SamplerConfig
+from genmask_jax.config.checks import with_given
 from genmask_jax.inference.arguments import read_noises, read_seed, read_texts, warn_of_unknown_words
 from genmask_jax.inference.batching import bucket_size
 from genmask_jax.inference.load import load
@@ -16,6 +15,8 @@ from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import to_image_size, to_mask
 from genmask_jax.inference.segmentation import Segmentation
 from genmask_jax.system import Networks
+from genmask_jax.utils.errors import ArgumentError
+from genmask_jax.utils.images import to_model_size, to_rgb
 
 BATCH_SIZE = 8
 """Images or masks per batch; at most half as many are computed one by one."""

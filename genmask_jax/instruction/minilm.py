@@ -18,7 +18,6 @@ import tokenizers
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Instruction, InstructionEncoder
 from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import MLP, exact_gelu, layer_norm, linear_factory, scan_blocks, stack
@@ -26,6 +25,7 @@ from genmask_jax.parameters.layout import LINEAR, SAME, Entry, complaints, make_
 from genmask_jax.parameters.names import flat_paths
 from genmask_jax.parameters.plan import Source
 from genmask_jax.parameters.rules import Targets
+from genmask_jax.utils.errors import UserError
 
 WIDTH, DEPTH, NUM_HEADS, MLP_WIDTH = 384, 6, 12, 1536
 VOCAB_SIZE, MAX_POSITIONS, NUM_TOKEN_TYPES = 30522, 512, 2

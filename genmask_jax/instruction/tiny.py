@@ -17,11 +17,11 @@ from etils import epath
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Instruction, InstructionEncoder
 from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import MLP, gelu, layer_norm, linear_factory, scan_blocks, stack
-from genmask_jax.paths import read_text, write_text
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import read_text, write_text
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
 TOKENIZER, WORDS = "tokenizer.json", "words.txt"

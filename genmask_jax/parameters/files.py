@@ -12,8 +12,8 @@ import safetensors.numpy
 from etils import epath
 from safetensors import SafetensorError, safe_open
 
-from genmask_jax.errors import UserError
-from genmask_jax.paths import listed, read_text, replacing, write_text
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import listed, read_text, replacing, write_text
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}

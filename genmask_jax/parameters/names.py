@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 Shape = tuple[int, ...]
 

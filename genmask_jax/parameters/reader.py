@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from etils import epath, epy
 
-from genmask_jax.errors import DamagedError, reading
 from genmask_jax.parameters.names import nested
-from genmask_jax.paths import need_storable
+from genmask_jax.utils.errors import DamagedError, reading
+from genmask_jax.utils.paths import need_storable
 
 with epy.lazy_imports():  # half a second, which a packed model does not need
     import orbax.checkpoint as ocp

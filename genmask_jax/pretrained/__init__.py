@@ -5,8 +5,8 @@ A name is taken wherever the directory of a trained model is; each model card sa
 
 from etils import epath
 
-from genmask_jax.errors import ArgumentError
-from genmask_jax.paths import IMPORT, to_path
+from genmask_jax.utils.errors import ArgumentError
+from genmask_jax.utils.paths import IMPORT, to_path
 
 BOX = epath.Path(__file__).parent
 DEFAULT = "refershapes"

@@ -9,7 +9,7 @@ from absl import logging
 from etils import epath
 from PIL import Image
 
-from genmask_jax.extras import installed
+from genmask_jax.utils.extras import installed
 
 
 class Charts:

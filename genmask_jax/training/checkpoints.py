@@ -14,10 +14,10 @@ from absl import logging
 from etils import epath
 from orbax.checkpoint import checkpoint_managers as managers
 
-from genmask_jax import hosts
-from genmask_jax.errors import UserError, first_line
-from genmask_jax.paths import write_text
 from genmask_jax.training.state import TrainState
+from genmask_jax.utils import hosts
+from genmask_jax.utils.errors import UserError, first_line
+from genmask_jax.utils.paths import write_text
 
 RENAMED_METRICS = {"loss_image": "loss_picture"}
 """Metrics whose name in older checkpoints is another."""

@@ -4,18 +4,18 @@ import dataclasses
 
 from etils import epath
 
+from genmask_jax.checkpoints.initial_weights import open_weights
+from genmask_jax.checkpoints.runs import load_vae
 from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
 from genmask_jax.data.prepared import records
-from genmask_jax.errors import UserError
-from genmask_jax.initial_weights import open_weights
 from genmask_jax.instruction import factory
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.rules import Sources
-from genmask_jax.runs import load_vae
 from genmask_jax.sharding import make_mesh
 from genmask_jax.system import abstract_networks
 from genmask_jax.training.loop import check_batch
 from genmask_jax.training.vae import VAETask
+from genmask_jax.utils.errors import UserError
 
 ENOUGH = {"mask_mIoU": 0.92, "image_psnr": 26.0}
 """What a VAE must reach on the val images to be used as it is."""

@@ -15,17 +15,17 @@ from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generates, scored_source, validation_prompts
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
 from genmask_jax.hardware.flops import ModelFlops, count_flops
-from genmask_jax.hosts import is_first
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.parameters.plan import ParameterPlan
-from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.sharding import counting
-from genmask_jax.sheets import generation_sheet, segmentation_sheet
 from genmask_jax.system import GenMask, Networks
 from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
 from genmask_jax.training import noise_levels
 from genmask_jax.training.step import NORMS
+from genmask_jax.utils.hosts import is_first
+from genmask_jax.utils.pixels import mask_to_rgb, to_signed
+from genmask_jax.utils.sheets import generation_sheet, segmentation_sheet
 
 ENOUGH = 0.1
 """Share of an image from which on an object needs no extra weight."""

@@ -17,10 +17,8 @@ from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
-from genmask_jax import hosts
 from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
 from genmask_jax.data.pipeline import draw
-from genmask_jax.errors import UserError, first_line
 from genmask_jax.hardware.chips import peak_flops
 from genmask_jax.hardware.flops import ModelFlops
 from genmask_jax.parameters.plan import ParameterPlan
@@ -31,6 +29,8 @@ from genmask_jax.training.reporting import Reporter, need_finite, report_plan
 from genmask_jax.training.state import TrainState, init_state, make_init
 from genmask_jax.training.step import make_train_step
 from genmask_jax.training.stopping import StopRequests
+from genmask_jax.utils import hosts
+from genmask_jax.utils.errors import UserError, first_line
 
 AHEAD = 2
 """Steps that are dispatched before the device has finished the last; a stop waits for them."""

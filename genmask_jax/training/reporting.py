@@ -12,15 +12,15 @@ from etils import epath
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from genmask_jax.config import LoopConfig
-from genmask_jax.errors import UserError
 from genmask_jax.hardware.flops import ModelFlops
-from genmask_jax.hosts import is_first
 from genmask_jax.parameters.plan import ParameterPlan
 from genmask_jax.parameters.table import format_plan
-from genmask_jax.paths import listed, write_text
 from genmask_jax.training import noise_levels
 from genmask_jax.training.charts import Charts
 from genmask_jax.training.sessions import add_session
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.hosts import is_first
+from genmask_jax.utils.paths import listed, write_text
 
 PLAN = "parameters.txt"
 """In a run's directory: the plan of its parameters, as it was when the run began."""

@@ -13,7 +13,7 @@ import jax
 from etils import epath
 
 from genmask_jax.evaluation.scoring import describe_version
-from genmask_jax.paths import write_text
+from genmask_jax.utils.paths import write_text
 
 FILE = "sessions.jsonl"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")

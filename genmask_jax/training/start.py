@@ -6,20 +6,18 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from genmask_jax import hosts
+from genmask_jax.checkpoints.initial_weights import InitialWeights, keep_base, open_base, open_weights
+from genmask_jax.checkpoints.runs import load_vae, save_vae, vae_source
 from genmask_jax.config import TrainConfig, VAETrainConfig
 from genmask_jax.data.latents.cached_instruction import cached_instruction
 from genmask_jax.data.latents.store import fingerprint, need_same, need_same_instruction, read_identity
 from genmask_jax.data.mirror import report
 from genmask_jax.data.sources import check as check_data
 from genmask_jax.data.sources import segment_source, texts, texts_of_split
-from genmask_jax.errors import UserError
-from genmask_jax.initial_weights import InitialWeights, keep_base, open_base, open_weights
 from genmask_jax.instruction import factory, tiny
 from genmask_jax.instruction.base import ClosedVocabulary, Instruction, warn_of_cut_texts
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.rules import Sources
-from genmask_jax.runs import load_vae, save_vae, vae_source
 from genmask_jax.sharding import make_mesh
 from genmask_jax.system import Networks, make_networks
 from genmask_jax.training.genmask import GenMaskTask
@@ -28,6 +26,8 @@ from genmask_jax.training.state import TrainState
 from genmask_jax.training.stopping import StopRequests
 from genmask_jax.training.vae import VAETask
 from genmask_jax.training.workdir import Workdir, check_workdir, make_workdir
+from genmask_jax.utils import hosts
+from genmask_jax.utils.errors import UserError
 
 UNTRAINED = "stopped before a step was made; nothing is lost, and the same command with --resume goes on"
 INSTRUCTION = "instruction"

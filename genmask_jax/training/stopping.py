@@ -13,8 +13,8 @@ from typing import Any
 import jax
 from absl import logging
 
-from genmask_jax import hosts
-from genmask_jax.errors import Stopped
+from genmask_jax.utils import hosts
+from genmask_jax.utils.errors import Stopped
 
 SIGNALS: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 TOGETHER = 1.0

@@ -11,23 +11,23 @@ from etils import epath
 from flax import nnx
 from jax.sharding import Mesh
 
+from genmask_jax.checkpoints.runs import load_vae, vae_source
 from genmask_jax.config import VAETrainConfig
 from genmask_jax.data.pipeline import draw, image_batches
 from genmask_jax.data.sources import segment_source
-from genmask_jax.errors import UserError
 from genmask_jax.evaluation.metrics import intersection_union, summarize
 from genmask_jax.hardware.flops import ModelFlops, count_flops
-from genmask_jax.hosts import gather_rows, is_first, on_every_host
 from genmask_jax.inference.batching import fixed_batches
 from genmask_jax.models.vae import VAE, sample_posterior
 from genmask_jax.parameters.names import flat_paths
 from genmask_jax.parameters.rules import Sources, Weights, compute_dtypes, is_within, make_plan
-from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.pretrained import directory_of
-from genmask_jax.runs import load_vae, vae_source
 from genmask_jax.sharding import counting, one_device
-from genmask_jax.sheets import generation_sheet
 from genmask_jax.training.step import NORMS
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.hosts import gather_rows, is_first, on_every_host
+from genmask_jax.utils.pixels import mask_to_rgb, to_signed
+from genmask_jax.utils.sheets import generation_sheet
 
 HALF = 32
 """Images, and masks, of a batch that is scored."""

@@ -8,11 +8,11 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from genmask_jax import hosts
-from genmask_jax.errors import UserError
-from genmask_jax.fields import differences
-from genmask_jax.paths import listed, make_directory, need_storable, write_text
-from genmask_jax.runs import find_step, has_checkpoint, read_config, read_history
+from genmask_jax.checkpoints.runs import find_step, has_checkpoint, read_config, read_history
+from genmask_jax.utils import hosts
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.fields import differences
+from genmask_jax.utils.paths import listed, make_directory, need_storable, write_text
 
 FREE = (
     "vae",

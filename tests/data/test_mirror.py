@@ -8,8 +8,8 @@ from genmask_jax.config import AugmentConfig, DataConfig
 from genmask_jax.data import english
 from genmask_jax.data.mirror import SWAPS, mirror, report, unsure
 from genmask_jax.data.sources import texts
-from genmask_jax.errors import UserError
 from genmask_jax.sharding import MeshConfig
+from genmask_jax.utils.errors import UserError
 from tests.conftest import micro_config, start
 
 MIRRORED = {

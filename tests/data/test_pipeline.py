@@ -12,7 +12,7 @@ from absl import flags
 
 from genmask_jax.config import DataConfig
 from genmask_jax.data import pipeline, sources
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 
 class Characters:

@@ -10,7 +10,7 @@ import raw_trees
 from genmask_jax.config import DataConfig, JointConfig
 from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import check, generate_source, held_out, scored_source, segment_source
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 
 @pytest.fixture

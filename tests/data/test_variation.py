@@ -10,11 +10,12 @@ from etils import epath
 from PIL import Image
 from test_pipeline import CHARACTERS
 
-from genmask_jax.config import AugmentConfig, DataConfig, TrainConfig, from_config_dict
+from genmask_jax.config import AugmentConfig, DataConfig, TrainConfig
+from genmask_jax.config.checks import from_config_dict
 from genmask_jax.data import pipeline, sources
 from genmask_jax.data.prepared.prepare import prepare
-from genmask_jax.errors import UserError
-from genmask_jax.fields import to_config_dict
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.fields import to_config_dict
 
 AUGMENT = AugmentConfig(crop=0.3, flip=0.5, jitter=0.2)
 

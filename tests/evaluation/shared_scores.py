@@ -15,8 +15,10 @@ from absl import flags
 from etils import epath
 
 from genmask_jax import cli
+from genmask_jax.checkpoints.runs import load_vae
 from genmask_jax.commands import evaluate
-from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig, from_config_dict
+from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
+from genmask_jax.config.checks import from_config_dict
 from genmask_jax.data.prepared import records
 from genmask_jax.data.sources import generate_source, label_maps, scored_source
 from genmask_jax.evaluation.benchmarks import Benchmark, evaluate_benchmark, open_benchmark
@@ -26,7 +28,6 @@ from genmask_jax.evaluation.segmentation import evaluate_segmentation
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
-from genmask_jax.runs import load_vae
 from genmask_jax.sharding import MeshConfig, make_mesh
 from genmask_jax.training.vae import VAETask
 

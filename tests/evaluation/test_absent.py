@@ -7,12 +7,12 @@ import pytest
 
 from genmask_jax.config import SamplerConfig
 from genmask_jax.data.refershapes.source import ReferShapesSegment
-from genmask_jax.errors import UserError
 from genmask_jax.evaluation.no_target import choose_no_target, found_in_examples, need_val_scenes
 from genmask_jax.evaluation.report import _absent
 from genmask_jax.evaluation.segmentation import evaluate_segmentation
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.sharding import one_device
+from genmask_jax.utils.errors import UserError
 
 SIZE, COUNT = 32, 7
 

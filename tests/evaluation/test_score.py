@@ -12,9 +12,9 @@ from pycocotools import mask as coco
 from test_metrics import reference
 
 from genmask_jax.data.prepared import records
-from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import open_benchmark, summarize_rows
 from genmask_jax.evaluation.predictions import score_predictions
+from genmask_jax.utils.errors import UserError
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "launch" / "score.py"
 

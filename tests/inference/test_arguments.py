@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from genmask_jax import Generator, Segmentation, Segmenter, UnknownWordWarning, UserError, cli
-from genmask_jax.errors import ArgumentError
-from genmask_jax.images import to_rgb
+from genmask_jax.checkpoints.runs import load_vae
 from genmask_jax.inference.arguments import describe_unknown, read_texts
 from genmask_jax.inference.load import load
-from genmask_jax.paths import make_directory
-from genmask_jax.runs import load_vae
+from genmask_jax.utils.errors import ArgumentError
+from genmask_jax.utils.images import to_rgb
+from genmask_jax.utils.paths import make_directory
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 

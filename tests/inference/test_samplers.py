@@ -10,11 +10,11 @@ import pytest
 
 from genmask_jax.config import DataConfig, SamplerConfig, TimestepsConfig
 from genmask_jax.data.refershapes.source import ReferShapesSegment
-from genmask_jax.errors import UserError
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.timesteps import Law
+from genmask_jax.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,10 @@ from genmask_jax.data import masks as rle
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.evaluation.metrics import intersection_union
 from genmask_jax.evaluation.segmentation import evaluate_segmentation
-from genmask_jax.images import to_model_size, to_rgb
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import to_mask
+from genmask_jax.utils.images import to_model_size, to_rgb
 
 LAUNCH = pathlib.Path(__file__).parents[2] / "launch"
 PHRASES = ["the red star", "a large circle"]

@@ -11,8 +11,8 @@ import safetensors.numpy
 from flax import nnx
 from transformers import PreTrainedTokenizerFast
 
-from genmask_jax.errors import UserError
 from genmask_jax.instruction import minilm
+from genmask_jax.utils.errors import UserError
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec(minilm.PACKAGE) is None, reason=f"needs {minilm.INSTALL}"

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import unknown_words
 from genmask_jax.instruction.tiny import (
     TinyTextConfig,
@@ -16,6 +15,7 @@ from genmask_jax.instruction.tiny import (
     load_tokenizer,
     save_tokenizer,
 )
+from genmask_jax.utils.errors import UserError
 
 TEXTS = ["the red star", "the small blue circle on the left", "a yellow square and a red cross"] * 4
 

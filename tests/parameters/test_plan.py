@@ -9,7 +9,6 @@ from etils import epath
 from jax.sharding import PartitionSpec
 
 from genmask_jax.config import LoopConfig
-from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.names import is_adapter, shapes_of
@@ -20,6 +19,7 @@ from genmask_jax.sharding import one_device
 from genmask_jax.system import abstract_networks
 from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.state import make_init
+from genmask_jax.utils.errors import UserError
 from tests.conftest import micro_config
 from tests.instruction.qwen.test_in_the_system import qwen_config
 

@@ -16,14 +16,14 @@ import jax
 import numpy as np
 
 from genmask_jax import sharding
+from genmask_jax.checkpoints.runs import load_vae
 from genmask_jax.config import OptimizerConfig
 from genmask_jax.data.sources import texts
 from genmask_jax.instruction import factory
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.parameters import rules
-from genmask_jax.runs import load_vae
-from genmask_jax.scale.hlo import read_work
 from genmask_jax.system import make_networks
+from genmask_jax.tools.estimates.hlo import read_work
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.optimizer import make_optimizer

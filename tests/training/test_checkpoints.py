@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from genmask_jax.errors import UserError
+from genmask_jax.checkpoints.runs import find_step
 from genmask_jax.parameters.reader import ParameterReader
-from genmask_jax.runs import find_step
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.state import TrainState
+from genmask_jax.utils.errors import UserError
 
 
 class Position:
@@ -143,7 +143,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path):
     program = """
         import dataclasses, resource, signal, sys
         import jax.numpy as jnp
-        from genmask_jax.errors import UserError
+        from genmask_jax.utils.errors import UserError
         from genmask_jax.training.checkpoints import Checkpoints
         from tests.training.test_checkpoints import Position, state
         checkpoints = Checkpoints(sys.argv[1])

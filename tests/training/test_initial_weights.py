@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from etils import epath
 from flax import nnx
+from tests.weights.reference import in_memory, reference_dit, save
 
-from genmask_jax.errors import UserError
-from genmask_jax.fields import to_json
 from genmask_jax.parameters.names import flat_paths
 from genmask_jax.parameters.plan import Source
+from genmask_jax.public_weights import wan
+from genmask_jax.public_weights.parts import write_part
 from genmask_jax.training.genmask import GenMaskTask
-from genmask_jax.weights import wan
-from genmask_jax.weights.parts import write_part
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.fields import to_json
 from tests.conftest import micro_config, start
-from tests.weights.reference import in_memory, reference_dit, save
 
 
 @pytest.fixture(scope="module")
@@ -87,12 +87,12 @@ def test_imported_weights_are_restored_on_a_mesh(micro_vae, imported, tmp_path):
         from etils import epath
         from genmask_jax import sharding
         from genmask_jax.config import TrainConfig
-        from genmask_jax.initial_weights import open_weights
+        from genmask_jax.checkpoints.initial_weights import open_weights
         from genmask_jax.instruction import factory
         from genmask_jax.models.vae import VAEConfig
         from genmask_jax.parameters import rules
         from genmask_jax.parameters.names import named_leaves
-        from genmask_jax.runs import read_config
+        from genmask_jax.checkpoints.runs import read_config
         from genmask_jax.system import abstract_networks
         rules.FSDP_MIN_SIZE = 64
         config, init = read_config(TrainConfig, sys.argv[1]), open_weights(sys.argv[2])

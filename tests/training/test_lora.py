@@ -12,23 +12,23 @@ import torch
 from diffusers import WanTransformer3DModel
 from etils import epath
 from safetensors.torch import load_file
+from tests.weights.reference import normal, reference_dit, save, to_numpy, to_torch
 
-from genmask_jax.config import validate
-from genmask_jax.errors import UserError
+from genmask_jax.checkpoints.initial_weights import open_weights
+from genmask_jax.config.checks import validate
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
-from genmask_jax.initial_weights import open_weights
 from genmask_jax.parameters.names import is_dit_adapter, shapes_of
 from genmask_jax.parameters.plan import Role, Source
 from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.parameters.rules import held_by
+from genmask_jax.public_weights import lora, wan
+from genmask_jax.public_weights.parts import write_part
 from genmask_jax.system import GenMask
 from genmask_jax.training import start as training_start
-from genmask_jax.weights import lora, wan
-from genmask_jax.weights.parts import write_part
+from genmask_jax.utils.errors import UserError
 from tests.conftest import micro_config, start
 from tests.test_end_to_end import Interrupted, at_batch, crash
-from tests.weights.reference import normal, reference_dit, save, to_numpy, to_torch
 
 
 def adapted(config, init, rank=3, **changes):

@@ -7,9 +7,9 @@ import pytest
 from genmask_jax.config import DataConfig, LoopConfig, VAETrainConfig
 from genmask_jax.data.sources import segment_source
 from genmask_jax.evaluation.metrics import intersection_union
-from genmask_jax.hosts import gather_rows
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.training import vae
+from genmask_jax.utils.hosts import gather_rows
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from conftest import micro_config, start
 from flax import nnx
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from genmask_jax.checkpoints.runs import load_vae
 from genmask_jax.config import VAETrainConfig
 from genmask_jax.hardware.cards import CARDS
 from genmask_jax.hardware.chips import peak_flops
@@ -17,9 +18,8 @@ from genmask_jax.hardware.flops import ModelFlops, count_flops
 from genmask_jax.instruction.qwen.config import QwenVisionConfig
 from genmask_jax.instruction.qwen.vision import QwenVision
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.runs import load_vae
-from genmask_jax.scale import programs
 from genmask_jax.sharding import MeshConfig, counting, make_mesh
+from genmask_jax.tools.estimates import programs
 from genmask_jax.training import loop
 from genmask_jax.training.vae import VAETask
 from tests.instruction.qwen.test_in_the_system import qwen_config

@@ -10,13 +10,13 @@ import pytest
 from etils import epath
 from flax import nnx
 
+from genmask_jax.checkpoints.runs import find_step, load_vae, read_config, read_history, save_vae
 from genmask_jax.config import OptimizerConfig, TrainConfig
-from genmask_jax.errors import UserError
-from genmask_jax.fields import to_json
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.parameters.reader import ParameterReader
-from genmask_jax.runs import find_step, load_vae, read_config, read_history, save_vae
 from genmask_jax.training.workdir import check_workdir, make_workdir
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.fields import to_json
 from tests.conftest import micro_config, start
 
 

@@ -16,9 +16,9 @@ from jaxtyping import Array
 from genmask_jax.config import DataConfig
 from genmask_jax.data.latents.store import CachedLatents, shard_name
 from genmask_jax.data.sources import scored_source, validation_prompts
-from genmask_jax.errors import UserError
 from genmask_jax.instruction.base import Embedded, Instruction, InstructionEncoder, Preparer
 from genmask_jax.parameters.files import read_json
+from genmask_jax.utils.errors import UserError
 
 
 def key_of(text: str, image: np.ndarray | None = None) -> str:

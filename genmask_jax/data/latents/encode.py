@@ -28,13 +28,13 @@ from genmask_jax.data.latents.store import (
     shards_of,
 )
 from genmask_jax.data.sources import generate_source, joint_weights, mask_rule, segment_source
-from genmask_jax.errors import UserError
-from genmask_jax.fields import difference, to_json
 from genmask_jax.instruction.base import Instruction, stack_inputs, with_loaded
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.paths import write_text
-from genmask_jax.pixels import mask_to_rgb, to_signed
 from genmask_jax.sharding import local_batch_sharding, placed
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.fields import difference, to_json
+from genmask_jax.utils.paths import write_text
+from genmask_jax.utils.pixels import mask_to_rgb, to_signed
 
 
 class Encoder:

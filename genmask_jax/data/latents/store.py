@@ -29,12 +29,12 @@ from etils import epath
 from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import Mixture, Part, Source
 from genmask_jax.data.sources import joint_weights, mask_rule
-from genmask_jax.errors import UserError, reading
-from genmask_jax.fields import difference, read_dataclass
 from genmask_jax.instruction.base import Instruction
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.files import DTYPES
-from genmask_jax.paths import listed
+from genmask_jax.utils.errors import UserError, reading
+from genmask_jax.utils.fields import difference, read_dataclass
+from genmask_jax.utils.paths import listed
 
 TASKS = ("segment", "generate")
 

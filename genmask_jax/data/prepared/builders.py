@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
 
-from genmask_jax.data.prepared.raw import captions, folder, reasonseg, refer
-from genmask_jax.data.prepared.raw.plan import Plan, PlannedImage
-from genmask_jax.errors import UserError
+from genmask_jax.data.raw_formats import captions, folder, reasonseg, refer
+from genmask_jax.data.raw_formats.plan import Plan, PlannedImage
+from genmask_jax.utils.errors import UserError
 
 FEATURES = {
     "image": tfds.features.Image(doc="The publisher's own file."),

@@ -10,15 +10,15 @@ from rich import box
 from rich.table import Table
 from tqdm import tqdm
 
-from genmask_jax.console import console
 from genmask_jax.data import masks
 from genmask_jax.data.prepared.builders import open_builders
 from genmask_jax.data.prepared.prepare import SHOWN, spread
-from genmask_jax.data.prepared.raw.plan import Plan
-from genmask_jax.errors import UserError
-from genmask_jax.images import decode
-from genmask_jax.paths import make_directory
-from genmask_jax.sheets import generation_sheet, overlay
+from genmask_jax.data.raw_formats.plan import Plan
+from genmask_jax.utils.console import console
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.images import decode
+from genmask_jax.utils.paths import make_directory
+from genmask_jax.utils.sheets import generation_sheet, overlay
 
 
 def inspect(name: str, raw: epath.Path, sheet: epath.Path, format: str = "") -> None:

@@ -24,9 +24,7 @@ from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.core.splits import SplitDict
 from tqdm import tqdm
 
-from genmask_jax.console import console
 from genmask_jax.data.prepared.builders import FEATURES, ImagesBuilder, open_builders
-from genmask_jax.data.prepared.raw.plan import Plan, PlannedImage
 from genmask_jax.data.prepared.records import (
     COUNTS,
     Index,
@@ -38,11 +36,13 @@ from genmask_jax.data.prepared.records import (
     write_classes,
     write_index,
 )
-from genmask_jax.errors import UserError
-from genmask_jax.paths import listed, replacing, write_text
-from genmask_jax.published import IN_PAPERS, PUBLISHED
-from genmask_jax.sheets import generation_sheet, overlay
-from genmask_jax.workers import end_with_parent
+from genmask_jax.data.published import IN_PAPERS, PUBLISHED
+from genmask_jax.data.raw_formats.plan import Plan, PlannedImage
+from genmask_jax.utils.console import console
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import listed, replacing, write_text
+from genmask_jax.utils.sheets import generation_sheet, overlay
+from genmask_jax.utils.workers import end_with_parent
 
 IMAGES_PER_SHARD = 256
 PROBLEMS, NOTES = "problems.txt", "notes.txt"

@@ -17,9 +17,9 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from genmask_jax.data import masks
-from genmask_jax.errors import UserError, reading
-from genmask_jax.images import decode
-from genmask_jax.paths import listed, write_text
+from genmask_jax.utils.errors import UserError, reading
+from genmask_jax.utils.images import decode
+from genmask_jax.utils.paths import listed, write_text
 
 COUNTS = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
 KINDS = ("expressions", "captions", "targets")

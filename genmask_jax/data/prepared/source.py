@@ -20,7 +20,7 @@ from genmask_jax.data.examples import (
 )
 from genmask_jax.data.masks import IGNORE, to_model_mask
 from genmask_jax.data.prepared import records
-from genmask_jax.images import to_model_size
+from genmask_jax.utils.images import to_model_size
 
 
 class BenchmarkExample(SegmentExample):

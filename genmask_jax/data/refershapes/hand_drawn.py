@@ -13,7 +13,7 @@ from PIL import Image, ImageColor, ImageDraw
 from genmask_jax.data.examples import AbsentExample
 from genmask_jax.data.refershapes.styles import MUTED
 from genmask_jax.data.refershapes.words import absent_from
-from genmask_jax.images import to_model_size
+from genmask_jax.utils.images import to_model_size
 
 BACKGROUNDS = {
     **{"black": (0, 0, 0), "dark": (40, 42, 54), "grey": (128, 128, 128), "light grey": (220, 220, 220)},

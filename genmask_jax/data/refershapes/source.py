@@ -14,7 +14,7 @@ from genmask_jax.data.examples import AbsentExample, FullSizeExample, GenerateEx
 from genmask_jax.data.refershapes.scene import Scene, draw_scene
 from genmask_jax.data.refershapes.styles import MUTED, Style
 from genmask_jax.data.refershapes.words import Expression, absent_from, say
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 MIN_VISIBLE = 0.85
 WITHOUT_COLOUR = {"train": 0.5}

@@ -6,7 +6,7 @@ import subprocess
 
 from tqdm import tqdm
 
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 STAMPS = "tuxpaint-stamps-default"
 

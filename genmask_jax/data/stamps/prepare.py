@@ -19,8 +19,8 @@ from tqdm import tqdm
 from genmask_jax.data.stamps.choices import DRAWINGS, NAMES, NO_BACKGROUNDS
 from genmask_jax.data.stamps.names import colours, from_file_name, is_seen, noun_phrase, read_descriptions
 from genmask_jax.data.stamps.packages import PACKAGES, STAMPS, find_packages
-from genmask_jax.errors import UserError
-from genmask_jax.images import UNREADABLE
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.images import UNREADABLE
 
 MIN_SIDE, OBJECT_SIDE, BACKGROUND_SIDE = 128, 256, 640
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}

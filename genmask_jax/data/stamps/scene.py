@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 SPLITS = {"train": 1_000_000, "val": 2048, "test": 4096}
 STAMP_SIDES, BACKGROUND_SIDES = (192, 80), (640, 280)

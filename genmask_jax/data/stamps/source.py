@@ -14,7 +14,7 @@ import numpy as np
 from genmask_jax.data.examples import GenerateExample, ScoredExample
 from genmask_jax.data.stamps.scene import SPLITS, Scene, Stamp, lay_out, load, paint
 from genmask_jax.data.stamps.words import KINDS, Expression, ambiguous, expressions_for
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 MIN_VISIBLE, MIN_AREA = 0.6, 0.015
 """Smallest visible share of the target, and smallest share of the image that it covers."""

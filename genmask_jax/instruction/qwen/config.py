@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 MIN_VOCABULARY = 262
 """Minimum for a learned tokenizer: all bytes and the special tokens of a prompt."""

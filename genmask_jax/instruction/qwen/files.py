@@ -5,10 +5,10 @@ from collections.abc import Iterable
 import tokenizers
 from etils import epath
 
-from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, IMAGE, VISION_END, VISION_START
 from genmask_jax.parameters.files import read_json
-from genmask_jax.paths import read_text
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import read_text
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 SPECIAL = (PAD, START, END, VISION_START, VISION_END, IMAGE)

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.config import QwenVisionConfig
+from genmask_jax.utils.errors import UserError
 
 MAX_ASPECT = 200
 

@@ -2,13 +2,13 @@
 
 from etils import epath
 
-from genmask_jax.errors import UserError
-from genmask_jax.fields import read_dataclass
 from genmask_jax.instruction.qwen.config import QwenConfig, need_shape
 from genmask_jax.instruction.qwen.encoder import abstract_state
 from genmask_jax.parameters.files import read_json
 from genmask_jax.parameters.names import flat_paths
 from genmask_jax.parameters.reader import ParameterReader
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.fields import read_dataclass
 
 NAME, HUB = "qwen", "hub"
 """Folder of imported weights, and the folder in it with the hub's files beside them."""

@@ -12,8 +12,6 @@ from etils import epath
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from genmask_jax.errors import UserError
-from genmask_jax.fields import to_json
 from genmask_jax.instruction.base import Instruction
 from genmask_jax.instruction.qwen.config import QwenConfig, QwenInstructionConfig, WriteConfig, need_layer
 from genmask_jax.instruction.qwen.encoder import Qwen, QwenEncoder
@@ -25,8 +23,10 @@ from genmask_jax.parameters.names import flat_paths, with_leaves
 from genmask_jax.parameters.plan import Source
 from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.parameters.rules import Targets
-from genmask_jax.paths import write_text
 from genmask_jax.sharding import placed
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.fields import to_json
+from genmask_jax.utils.paths import write_text
 
 KEPT = "weights.json"
 """In a run's directory: identifies its weights."""

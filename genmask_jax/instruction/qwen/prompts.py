@@ -11,10 +11,10 @@ import numpy as np
 import tokenizers
 from jaxtyping import Bool, Int, UInt8
 
-from genmask_jax.errors import UserError
-from genmask_jax.extras import need
 from genmask_jax.instruction.qwen.config import QwenInstructionConfig, QwenVisionConfig
 from genmask_jax.instruction.qwen.images import fit, prepare_image
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.extras import need
 
 VISION_START, IMAGE, VISION_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
 TEXT_MARK = "\x00text\x00"

@@ -12,19 +12,19 @@ import pytest
 from etils import epath
 from flax import nnx
 
+from genmask_jax.checkpoints.runs import load_vae
 from genmask_jax.config import DataConfig, JointConfig
 from genmask_jax.data.latents import store
 from genmask_jax.data.latents.encode import encode_shard
 from genmask_jax.data.masks import RULE
 from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generate_source, segment_source, texts
-from genmask_jax.errors import UserError
 from genmask_jax.instruction import factory
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.pixels import mask_to_rgb, to_signed
-from genmask_jax.runs import load_vae
 from genmask_jax.system import make_networks
 from genmask_jax.training.genmask import GenMaskTask
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.pixels import mask_to_rgb, to_signed
 from tests.conftest import micro_config, start
 
 DATA = DataConfig(size=32)

@@ -5,9 +5,9 @@ import json
 import pytest
 from etils import epath
 
-from genmask_jax.data.prepared.raw.class_list import read_class_list
-from genmask_jax.data.prepared.raw.names import is_asked, is_background, is_ignored, phrase
-from genmask_jax.errors import UserError
+from genmask_jax.data.raw_formats.class_list import read_class_list
+from genmask_jax.data.raw_formats.names import is_asked, is_background, is_ignored, phrase
+from genmask_jax.utils.errors import UserError
 
 
 def classes(folder, **files):

@@ -19,7 +19,7 @@ from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.inspect import inspect
 from genmask_jax.data.prepared.prepare import NOTES, PROBLEMS, prepare
 from genmask_jax.data.sources import label_maps, segment_source
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 H, W = 40, 56
 

@@ -13,11 +13,11 @@ from PIL import Image
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared.inspect import inspect
-from genmask_jax.data.prepared.raw import folder, places
-from genmask_jax.data.prepared.raw.pairs import find_pairs
-from genmask_jax.data.prepared.raw.places import meaning
-from genmask_jax.data.prepared.raw.problems import Problems
-from genmask_jax.errors import UserError
+from genmask_jax.data.raw_formats import folder, places
+from genmask_jax.data.raw_formats.pairs import find_pairs
+from genmask_jax.data.raw_formats.places import meaning
+from genmask_jax.data.raw_formats.problems import Problems
+from genmask_jax.utils.errors import UserError
 
 ROOT = pathlib.Path(__file__).parents[3]
 spec = importlib.util.spec_from_file_location("draw_layouts", ROOT / "docs" / "draw_layouts.py")

@@ -10,15 +10,15 @@ from test_layouts import read
 
 from genmask_jax.data.masks import decode
 from genmask_jax.data.prepared.prepare import prepare
-from genmask_jax.data.prepared.raw.black_and_white import values_of
-from genmask_jax.data.prepared.raw.palettes import (
+from genmask_jax.data.raw_formats.black_and_white import values_of
+from genmask_jax.data.raw_formats.palettes import (
     ADE20K,
     CITYSCAPES_ALL,
     cityscapes_names,
     standard_tables,
     voc_colour,
 )
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 H, W = 40, 48
 CAMVID = "64 128 64\tAnimal\n0 128 192\tBicyclist\n128 128 128\t\tSky\n128 64 128\t\tRoad\n0 0 0\t\tVoid\n"

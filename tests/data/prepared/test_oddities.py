@@ -14,8 +14,8 @@ from test_prepare import everything, problems
 
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.prepare import prepare
-from genmask_jax.errors import UserError
 from genmask_jax.evaluation.benchmarks import make_row, summarize_rows
+from genmask_jax.utils.errors import UserError
 
 SQUARE = [[4.0, 4.0, 20.0, 4.0, 20.0, 16.0, 4.0, 16.0]]
 HEIGHT, WIDTH = 40, 60

@@ -4,8 +4,8 @@ import pickle
 
 import pytest
 
-from genmask_jax.data.prepared.raw.pickles import load_plain
-from genmask_jax.errors import UserError
+from genmask_jax.data.raw_formats.pickles import load_plain
+from genmask_jax.utils.errors import UserError
 
 PLAIN = [{"ref_id": 1, "sentences": [{"sent": "the café", "x": 1.5, "y": None, "z": (True, [2**70])}]}]
 # Older protocols write these as calls.

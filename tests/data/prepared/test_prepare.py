@@ -23,8 +23,8 @@ from genmask_jax.data import masks
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.builders import open_builders
 from genmask_jax.data.prepared.prepare import prepare
-from genmask_jax.errors import UserError
-from genmask_jax.images import read_image
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.images import read_image
 
 SCRIPT = pathlib.Path(__file__).parents[3] / "launch" / "prepare_data.py"
 FAMILY = {

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from genmask_jax.data.prepared.raw import shapes
+from genmask_jax.data.raw_formats import shapes
 
 
 def reference(annotation, size):

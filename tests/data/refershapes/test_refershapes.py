@@ -14,7 +14,7 @@ from genmask_jax.data.refershapes.kinds import KINDS, coverage
 from genmask_jax.data.refershapes.scene import RADII, Scene
 from genmask_jax.data.refershapes.source import MIN_VISIBLE, SPLITS, ReferShapesGenerate, ReferShapesSegment
 from genmask_jax.data.refershapes.styles import COLOURS, MUTED, STYLES, VARIED, Style
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 SIZE = 64
 EXPRESSION = re.compile(

@@ -16,7 +16,7 @@ from genmask_jax.data.stamps import prepare
 from genmask_jax.data.stamps.scene import load
 from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
 from genmask_jax.data.stamps.words import ambiguous
-from genmask_jax.errors import UserError
+from genmask_jax.utils.errors import UserError
 
 SIZE = 64
 RGB = {"red": (210, 20, 20), "blue": (30, 70, 210), "green": (30, 160, 40), "white": (240, 240, 240)}

@@ -19,14 +19,14 @@ from etils import epath
 from flax import nnx
 from PIL import Image
 
-from genmask_jax.config import TrainConfig, from_config_dict, validate
+from genmask_jax.checkpoints.runs import load_vae
+from genmask_jax.config import TrainConfig
+from genmask_jax.config.checks import from_config_dict, validate
 from genmask_jax.data.latents import store
 from genmask_jax.data.latents.cached_instruction import cached_instruction
 from genmask_jax.data.latents.encode import encode_shard
 from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generate_source, segment_source, texts
-from genmask_jax.errors import UserError
-from genmask_jax.fields import to_json
 from genmask_jax.inference.load import load
 from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.instruction import factory
@@ -42,11 +42,12 @@ from genmask_jax.instruction.qwen.config import (
 )
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.names import flat_paths
-from genmask_jax.runs import load_vae
+from genmask_jax.public_weights import qwen
+from genmask_jax.public_weights.parts import write_part
 from genmask_jax.system import abstract_networks, make_networks
 from genmask_jax.training.genmask import GenMaskTask
-from genmask_jax.weights import qwen
-from genmask_jax.weights.parts import write_part
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.fields import to_json
 from tests.conftest import micro_config, start
 from tests.instruction.qwen import reference
 from tests.test_end_to_end import LAUNCH, Interrupted, at_batch, crash, one_line_error, run_script
@@ -430,11 +431,12 @@ def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
         os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
         import jax, numpy as np
         from genmask_jax import sharding
-        from genmask_jax.config import TrainConfig, from_config_dict
+        from genmask_jax.config import TrainConfig
+        from genmask_jax.config.checks import from_config_dict
         from genmask_jax.data.pipeline import training_batches
         from genmask_jax.instruction import factory
         from genmask_jax.system import make_networks
-        from genmask_jax.runs import load_vae
+        from genmask_jax.checkpoints.runs import load_vae
         from genmask_jax.training.genmask import GenMaskTask
         from genmask_jax.parameters import rules
         from genmask_jax.parameters.names import flat_paths

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genmask_jax.errors import UserError
 from genmask_jax.instruction.qwen.config import Prompts, QwenConfig, QwenTextConfig, QwenVisionConfig
 from genmask_jax.instruction.qwen.files import load_chat_template
 from genmask_jax.instruction.qwen.images import fit, prepare_image, resized_shape
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, IMAGE, PromptMaker, QwenPreparer
 from genmask_jax.instruction.qwen.vision import normalise
+from genmask_jax.utils.errors import UserError
 from tests.instruction.qwen import reference
 from tests.instruction.qwen.reference import TEXTS, photograph, tokenizer
 

@@ -1,0 +1,76 @@
+"""A trained model in one small directory, to hand on: what inference needs of a run, and nothing else.
+
+    config.json            the training config
+    model.safetensors      the trained parameters (EMA), by their names in `GenMask`
+    instruction/           as in a run
+    vae/                   config.json and model.safetensors
+    README.md              the model card
+
+`launch/export_weights.py genmask` writes it. `runs.py` reads it wherever a run's directory is taken.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+import safetensors
+import safetensors.numpy
+from etils import epath
+
+from genmask_jax.parameters.files import TensorFiles
+from genmask_jax.utils.errors import reading
+from genmask_jax.utils.paths import replacing
+
+WEIGHTS = "model.safetensors"
+
+
+def is_packed(directory: epath.PathLike) -> bool:
+    """Whether a directory holds a packed model."""
+    return (epath.Path(directory) / WEIGHTS).exists()
+
+
+def read_step(directory: epath.PathLike) -> int:
+    """The training step that the weights are of. Raises DamagedError if the file is damaged."""
+    path = epath.Path(directory) / WEIGHTS
+    opened = reading(f"{path}", "download or export it again")
+    with opened, safetensors.safe_open(path, framework="np") as file:
+        return int((file.metadata() or {}).get("step", 0))
+
+
+class PackedReader:
+    """The weights in a directory, each read on its own; the interface of `ParameterReader`.
+
+    Args:
+        directory: of a packed model, or of its VAE.
+        prefix: of the parameters to read, such as "dit."; it is stripped from their names.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+
+    def __init__(self, directory: epath.PathLike, prefix: str = ""):
+        self.path, self._prefix = epath.Path(directory) / WEIGHTS, prefix
+        self._files = TensorFiles([self.path])
+        names = [name for name in self._files.shapes if name.startswith(prefix)]
+        self.shapes = {name[len(prefix) :]: self._files.shapes[name] for name in names}
+        self.dtypes = {name[len(prefix) :]: self._files.dtypes[name] for name in names}
+
+    def read(self, name: str) -> np.ndarray:
+        """One parameter, on the host and as stored."""
+        return self._files.read(self._prefix + name)
+
+    def restore(self, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+        """Parameters by name, in the dtypes and shardings of `targets`."""
+        return {
+            name: jax.device_put(self.read(name).astype(target.dtype), target.sharding)
+            for name, target in targets.items()
+        }
+
+
+def write_weights(directory: epath.Path, tensors: Mapping[str, np.ndarray], step: int = 0) -> None:
+    """Writes the file that `PackedReader` reads."""
+    directory.mkdir(parents=True, exist_ok=True)
+    contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+    metadata = {"format": "pt", "step": str(step)}
+    with replacing(directory / WEIGHTS) as beside:
+        safetensors.numpy.save_file(contiguous, beside, metadata=metadata)

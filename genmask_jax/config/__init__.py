@@ -1,0 +1,263 @@
+"""The configuration: typed, frozen dataclasses. `checks.py` validates them, `files.py` loads config files.
+
+A file in `configs/` builds a `TrainConfig`, `VAETrainConfig` or `EvaluationConfig` and returns it as a
+ConfigDict, which the command line may override. `checks.from_config_dict` converts it back to the dataclass
+and checks it. All code below the commands uses the dataclass.
+"""
+
+import dataclasses
+from typing import Any
+
+from genmask_jax.instruction.config import InstructionConfig
+from genmask_jax.models.dit import DiTConfig
+from genmask_jax.models.vae import VAEConfig
+from genmask_jax.sharding import MeshConfig
+from genmask_jax.timesteps import Law
+
+DIT_SIZES: dict[str, dict[str, Any]] = {
+    "tiny": {"hidden_size": 192, "depth": 5, "num_heads": 4, "ffn_size": 768},
+    "s": {"hidden_size": 384, "depth": 12, "num_heads": 6, "ffn_size": 1536},
+    "b": {"hidden_size": 768, "depth": 12, "num_heads": 12, "ffn_size": 3072},
+    "l": {"hidden_size": 1536, "depth": 30, "num_heads": 12, "ffn_size": 8960},  # Wan 2.1 1.3B
+    "xl": {"hidden_size": 5120, "depth": 40, "num_heads": 40, "ffn_size": 13824},  # Wan 2.1 14B
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class JointConfig:
+    """Relative weights of the train splits in the mixture "refcoco_joint".
+
+    A weight of 0 excludes the dataset. Images in a val or test split of RefCOCO, RefCOCO+ (unc) or RefCOCOg
+    (umd), or of another COCO dataset in the mixture, are excluded from all of them.
+    """
+
+    refcoco_unc: float = 1.0
+    refcoco_google: float = 0.0
+    refcocoplus_unc: float = 1.0
+    refcocog_umd: float = 1.0
+    refcocog_google: float = 0.0
+    grefcoco_unc: float = 0.0
+    reasonseg: float = 0.0
+    image_folder: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Random augmentation of training examples (`data/augment.py`); none by default.
+
+    crop: smallest share of an image's area that a random crop keeps; 1 for no crop.
+    flip: probability of mirroring an image and its words, if the words allow it.
+    flip_words: words of the texts that stay true in a mirror image, in addition to common English ones.
+    jitter: largest relative change of brightness, contrast and saturation.
+    """
+
+    crop: float = 1.0
+    flip: float = 0.0
+    flip_words: tuple[str, ...] = ()
+    jitter: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Training data.
+
+    name: dataset of images with masks: "refershapes" (built in), or a dataset made by launch/prepare_data.py:
+        "stamps", "refcoco:unc", "reasonseg", "image_folder", ..., or "refcoco_joint", a mixture with the
+        weights of `joint`.
+    generate: dataset of images with prompts: "coco_captions", "image_folder" or "refershapes"; empty if
+        `name` has prompts itself; "classes" for the images of `name` with their classes as prompts; "none" to
+        train on masks alone, with the whole batch.
+    scenes: style of ReferShapes' scenes: "muted", or "varied", which also has plain and light backgrounds,
+        shapes of any size and angle, hearts and rings, outlines and shadows.
+    path: --out of launch/prepare_data.py; empty for a built-in dataset.
+    latents: directory of cached latents (launch/encode_latents.py) to train on instead of images; empty to
+        encode images in every step.
+    size: side of the square images, pixels.
+    seed: seed of generated scenes.
+    num_workers: processes that prepare batches; 0 uses threads of the main process.
+    augment: random augmentation of training examples.
+    templates: texts that ask for a class, with {} for its name; training draws one, scoring uses the first.
+    absent_share: share of training examples that ask for a class that the image does not show (an empty
+        mask). Images without any class are only trained on in this way.
+    """
+
+    name: str = "refershapes"
+    generate: str = ""
+    joint: JointConfig = JointConfig()
+    scenes: str = "muted"
+    path: str = ""
+    latents: str = ""
+    size: int = 64
+    seed: int = 0
+    num_workers: int = 0
+    augment: AugmentConfig = AugmentConfig()
+    templates: tuple[str, ...] = ("{}",)
+    absent_share: float = 0.0
+
+    @property
+    def varies(self) -> bool:
+        """Whether training examples are augmented at random."""
+        return self.augment != AugmentConfig() or len(self.templates) > 1 or self.absent_share > 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TimestepsConfig:
+    """Distributions of the timesteps in training (see `genmask_jax/timesteps.py`)."""
+
+    segment: Law = Law("bimodal")
+    generate: Law = Law("logit_normal")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser, with linear warm-up, cosine decay to zero and clipping by the gradient's global norm.
+
+    name: "adamw", or "muon": Muon for the matrices of transformer blocks and Adam for the rest.
+    warmup_steps: steps of linear warm-up; at most a quarter of the run.
+    weight_decay: for matrices (also those of adapters); biases, norms, tables and embeddings have none.
+    instruction_lr_scale: factor on the learning rate for an instruction encoder that is trained with the DiT.
+    moments_dtype: dtype of the moments between steps; "bfloat16" halves their memory. They are updated in
+        float32 and rounded, which loses changes below about 0.3 %, so b2 must not exceed 0.99.
+    """
+
+    name: str = "adamw"
+    learning_rate: float = 1e-3
+    instruction_lr_scale: float = 0.1
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    b1: float = 0.9
+    b2: float = 0.99
+    max_grad_norm: float = 1.0
+    moments_dtype: str = "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerConfig:
+    """Sampling, in validation and in the commands.
+
+    mask_steps: passes per mask: 1 is one pass from pure noise; further passes refine the mask at low noise.
+    refine_t: timestep at which a mask is refined; 0 for the median of the low mode of `timesteps.segment`.
+        Refining at a level that training seldom draws makes masks worse.
+    mask_samples: number of noises whose masks are averaged.
+    mask_threshold: probability above which a pixel is in the mask. A threshold chosen on val is better than
+        0.5, because a model that doubts between two objects gives both a lower probability.
+    no_target_area: masks that cover at most this fraction of the image become empty (no target); 0 for none.
+    no_target_score: masks whose pixels have a mean probability below this become empty; 0 for none.
+    image_steps: sampling steps per generated image.
+    method: integrator for images, "euler" or "heun".
+    guidance_scale: scale of classifier-free guidance for images; 1 is no guidance.
+    shift: shift of the timesteps for images towards noise; 1 is no shift.
+    """
+
+    mask_steps: int = 1
+    refine_t: float = 0.0
+    mask_samples: int = 1
+    mask_threshold: float = 0.5
+    no_target_area: float = 0.0
+    no_target_score: float = 0.0
+    image_steps: int = 20
+    method: str = "euler"
+    guidance_scale: float = 3.0
+    shift: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """Settings of the training loop.
+
+    num_steps: optimizer steps of the run.
+    global_batch_size: examples per step, over all devices and hosts.
+    grad_accumulation_steps: parts of a batch whose gradients are accumulated, to save memory.
+    ema_decay: decay of the average of the parameters that validation and sampling use; 0 for no average.
+    log_every_steps: interval of logged losses.
+    eval_every_steps: interval of validation, which also writes sample images and a checkpoint.
+    checkpoint_every_steps: interval of checkpoints without validation.
+    num_eval_examples: examples of the val split in a validation.
+    """
+
+    num_steps: int = 2000
+    global_batch_size: int = 32
+    grad_accumulation_steps: int = 1
+    ema_decay: float = 0.999
+    log_every_steps: int = 50
+    eval_every_steps: int = 500
+    checkpoint_every_steps: int = 500
+    num_eval_examples: int = 128
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """Training of GenMask itself.
+
+    name: name of the run in logs and reports.
+    vae: directory of a VAE: trained (launch/train_vae.py), imported (launch/import_weights.py) or of a run;
+        or the name of a model in the package.
+    init: directory of weights to start from: imported (launch/import_weights.py) or of a training run, or the
+        name of a model in the package; empty for random initialisation. With `model.lora_rank`, these weights
+        are frozen. Adapters are trained, and parts that the weights do not have (a text projection of another
+        width, a trained instruction encoder).
+    seed: seed of initialisation, noise and data order.
+    model: the DiT; `channels` and `text_dim` are set from the VAE and the instruction encoder.
+    segment_weight: weight of the masks' loss relative to the images'; 1 is the paper's objective.
+    small_mask_weight: largest extra weight in the loss for the inside of a small object's mask
+        (`training/genmask.py`); 0 is the paper's objective.
+    condition_dropout: fraction of generation prompts that are replaced by the null instruction.
+    compute_dtype: dtype of matrix products; parameters, norms, softmax and loss are float32.
+    """
+
+    name: str
+    vae: str
+    model: DiTConfig
+    init: str = ""
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    instruction: InstructionConfig = InstructionConfig()
+    timesteps: TimestepsConfig = TimestepsConfig()
+    segment_weight: float = 1.0
+    small_mask_weight: float = 0.0
+    condition_dropout: float = 0.1
+    compute_dtype: str = "float32"
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loop: LoopConfig = LoopConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    mesh: MeshConfig = MeshConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """Benchmarks for launch/evaluate.py.
+
+    benchmarks: each as DATASET:SPLIT_BY:SPLIT or DATASET:SPLIT, such as "refcoco:unc:testA", "reasonseg:val".
+    path: --out of launch/prepare_data.py; the run's own `data.path` if empty.
+    reason: let the run's Qwen describe the target of each question, and segment the description.
+    """
+
+    benchmarks: tuple[str, ...]
+    path: str = ""
+    reason: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class VAETrainConfig:
+    """Training of a VAE on images and on masks as RGB, half of the batch each.
+
+    name: name of the run in logs and reports.
+    init: directory of a VAE of the same shape to start from, or the name of a model in the package; empty for
+        random initialisation.
+    seed: seed of initialisation, noise and data order.
+    mask_weight: weight of the masks' reconstruction error relative to the images'.
+    kl_weight: weight of the KL divergence (nats per latent value).
+    compute_dtype: dtype of convolutions; parameters and loss are float32.
+    """
+
+    name: str
+    vae: VAEConfig
+    init: str = ""
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    mask_weight: float = 1.0
+    kl_weight: float = 1e-6
+    compute_dtype: str = "float32"
+    optimizer: OptimizerConfig = OptimizerConfig()
+    loop: LoopConfig = LoopConfig()
+    mesh: MeshConfig = MeshConfig()

@@ -1,0 +1,198 @@
+"""Checks of configs: everything that can be checked without data or weights."""
+
+import dataclasses
+import math
+import numbers
+from typing import TypeVar
+
+from ml_collections import ConfigDict
+
+from genmask_jax.config import (
+    DataConfig,
+    EvaluationConfig,
+    OptimizerConfig,
+    SamplerConfig,
+    TrainConfig,
+    VAETrainConfig,
+)
+from genmask_jax.config.ranges import check_ranges, rule_of
+from genmask_jax.instruction.factory import ENCODERS
+from genmask_jax.instruction.qwen.config import need_valid
+from genmask_jax.models.layers import REMAT
+from genmask_jax.timesteps import Law
+from genmask_jax.utils.errors import ArgumentError, UserError
+from genmask_jax.utils.fields import from_dict
+
+C = TypeVar("C")
+
+
+def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "config", file: str = "") -> C:
+    """Converts a ConfigDict, or a dictionary read from JSON, to the dataclass `kind`, and validates it.
+
+    Args:
+        kind: dataclass of the config.
+        values: its fields.
+        where: prefix of field names in errors.
+        file: name of the file in the error about another kind of config; `where` if empty.
+
+    Raises:
+        UserError: a field is unknown, missing, of the wrong type, or inconsistent with the others.
+    """
+    _need_kind(kind, values, file or where)
+    config = from_dict(kind, values, where)
+    if isinstance(config, (TrainConfig, VAETrainConfig)):
+        validate(config)
+    elif isinstance(config, EvaluationConfig) and not config.benchmarks:
+        raise UserError("config.benchmarks is empty; give at least one, such as reasonseg:val")
+    return config
+
+
+def _need_kind(kind: type, values: ConfigDict | dict, file: str) -> None:
+    """Raises UserError if the values are the fields of another kind of config."""
+    users = {TrainConfig: "train", VAETrainConfig: "train_vae", EvaluationConfig: "evaluate"}
+    for other, user in users.items():
+        names = {field.name for field in dataclasses.fields(other)}
+        if other is not kind and kind in users and set(values) == names:
+            raise UserError(f"{file} is a config for launch/{user}.py, not for launch/{users[kind]}.py")
+
+
+def validate(config: TrainConfig | VAETrainConfig) -> None:
+    """Checks everything that can be checked without data or weights. Raises UserError."""
+    check_ranges(config)
+    loop = config.loop
+    _need(
+        loop.global_batch_size % (2 * loop.grad_accumulation_steps) == 0,
+        "loop.global_batch_size must be a multiple of 2 x loop.grad_accumulation_steps",
+    )
+    _need(
+        config.compute_dtype in ("float32", "bfloat16"),
+        f"compute_dtype: {config.compute_dtype!r} is not float32 or bfloat16",
+    )
+    _validate_data(config.data)
+    _validate_optimizer(config.optimizer)
+    if isinstance(config, VAETrainConfig):
+        _validate_vae(config)
+    else:
+        _validate_model(config)
+        validate_sampler(config.sampler)
+
+
+def _need(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise UserError(f"config.{complaint}")
+
+
+def _validate_data(data: DataConfig) -> None:
+    if data.name == "refcoco_joint":
+        _need(any(dataclasses.asdict(data.joint).values()), "data.joint: all weights are 0")
+    _need(
+        bool(data.templates) and all(template.count("{}") == 1 for template in data.templates),
+        f"data.templates: each of {data.templates} must contain one {{}}, for the name of a class",
+    )
+    _need(
+        not (data.latents and data.varies),
+        "data.latents: they cannot be augmented; leave out data.augment, templates and absent_share",
+    )
+    _need(
+        not (data.latents and data.generate == "none"),
+        "data.latents: a cache has masks and images; data.generate=none does not work with it",
+    )
+
+
+def _validate_optimizer(optimizer: OptimizerConfig) -> None:
+    _need(optimizer.name in ("adamw", "muon"), f"optimizer.name: {optimizer.name!r} is not adamw or muon")
+    _need(
+        optimizer.moments_dtype in ("float32", "bfloat16"),
+        f"optimizer.moments_dtype: {optimizer.moments_dtype!r} is not float32 or bfloat16",
+    )
+    _need(
+        optimizer.moments_dtype == "float32" or optimizer.b2 <= 0.99,
+        f"optimizer.b2 {optimizer.b2} must be at most 0.99 with moments in bfloat16",
+    )
+
+
+def _validate_vae(config: VAETrainConfig) -> None:
+    size, stride = config.data.size, config.vae.stride
+    _need(bool(config.vae.multipliers), "vae.multipliers must not be empty")
+    _need(config.optimizer.name == "adamw", "optimizer.name: a VAE has no transformer blocks; use adamw")
+    _need(size % stride == 0, f"data.size {size} is not a multiple of the VAE's stride {stride}")
+
+
+def _validate_model(config: TrainConfig) -> None:
+    model, instruction = config.model, config.instruction
+    _need(
+        not (config.data.latents and config.small_mask_weight > 0),
+        "small_mask_weight needs masks, which a cache of latents does not have; leave out data.latents",
+    )
+    _need(
+        model.hidden_size % (2 * model.num_heads) == 0,
+        f"model.hidden_size {model.hidden_size} must be a multiple of 2 x num_heads {model.num_heads}",
+    )
+    _need(
+        bool(config.init) or not model.lora_rank,
+        f"model.lora_rank {model.lora_rank} needs weights to adapt; set config.init",
+    )
+    _need(model.remat in REMAT, f"model.remat: {model.remat!r} is not {', '.join(REMAT)}")
+    _need(model.frequency_dim % 2 == 0, f"model.frequency_dim {model.frequency_dim} must be even")
+    _need(
+        instruction.name in ENCODERS,
+        f"instruction.name: {instruction.name!r} is not {', '.join(ENCODERS)}",
+    )
+    tiny = instruction.tiny
+    _need(
+        tiny.hidden_size % tiny.num_heads == 0,
+        f"instruction.tiny.hidden_size {tiny.hidden_size} must be a multiple of num_heads {tiny.num_heads}",
+    )
+    if instruction.name == "qwen":
+        need_valid(instruction.qwen, "config.instruction.qwen")
+
+
+def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
+    """The sampler with the given fields replaced; None keeps a field.
+
+    Raises:
+        ArgumentError: a value is not a number, not a whole number for an integer field, or out of range.
+    """
+    fields = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        kind, rule = type(getattr(sampler, name)), rule_of(f"sampler.{name}")
+        right = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+        if not right or isinstance(value, bool):
+            raise ArgumentError(name, f"={value!r} must be a {'whole ' if kind is int else ''}number")
+        if rule is not None and not (math.isfinite(value) and rule[0](value)):
+            raise ArgumentError(name, f"={value} {rule[1]}")
+        fields[name] = kind(value)
+    sampler = dataclasses.replace(sampler, **fields)
+    validate_sampler(sampler)
+    return sampler
+
+
+def with_refinement(sampler: SamplerConfig, law: Law) -> SamplerConfig:
+    """The sampler with `refine_t` set from the law, if masks are refined and `refine_t` is 0.
+
+    Args:
+        sampler: sampling of masks.
+        law: law of the noise levels that masks were trained at.
+
+    Raises:
+        UserError: the law has no low mode.
+    """
+    if sampler.mask_steps == 1 or sampler.refine_t:
+        return sampler
+    if law.low_level is None:
+        raise ArgumentError(
+            "mask_steps",
+            f"={sampler.mask_steps}: masks were trained by the law {law.name!r}, which has no levels for "
+            "refining; use mask_steps=1, or set refine_t",
+        )
+    return dataclasses.replace(sampler, refine_t=law.low_level)
+
+
+def validate_sampler(sampler: SamplerConfig) -> None:
+    """Raises UserError if a field of `config.sampler` is out of range."""
+
+    check_ranges(sampler, "sampler.")
+    if sampler.method not in ("euler", "heun"):
+        raise UserError(f"config.sampler.method: {sampler.method!r} is not euler or heun")

@@ -1,0 +1,72 @@
+"""A user's own images, in the layouts of common tools. Each layout has a module."""
+
+import dataclasses
+from collections.abc import Callable
+
+from etils import epath
+
+from genmask_jax.data.raw_formats import (
+    beside,
+    binary_masks,
+    class_maps,
+    coco_tree,
+    label_studio,
+    metadata,
+    yolo,
+)
+from genmask_jax.data.raw_formats.places import meaning, walked_once
+from genmask_jax.data.raw_formats.plan import Plan
+from genmask_jax.data.raw_formats.seen import LayoutCheck, need_folder, nothing_fits
+from genmask_jax.utils.paths import listed
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The functions of a layout: one recognises it in a folder, one reads it."""
+
+    recognise: Callable[[epath.Path], LayoutCheck]
+    read: Callable[[epath.Path], Plan]
+
+
+FORMATS = {
+    "metadata": Layout(metadata.recognise, metadata.read),
+    "label_studio": Layout(label_studio.recognise, label_studio.read),
+    "yolo": Layout(yolo.recognise, yolo.read),
+    "class_maps": Layout(class_maps.recognise, class_maps.read),
+    "masks": Layout(binary_masks.recognise, binary_masks.read),
+    "coco": Layout(coco_tree.recognise, coco_tree.read),
+    "beside": Layout(beside.recognise, beside.read),
+    "shapes": Layout(beside.recognise_away, beside.read_away),
+    "captions": Layout(metadata.recognise_captions, metadata.read),
+}
+"""Layouts by the value of --format, in the order in which they are tried."""
+
+
+def read(raw: epath.Path, format: str = "") -> Plan:
+    """Reads a folder in the given format, or in the first that fits, and prints the format.
+
+    Raises:
+        UserError: the folder does not exist, no format fits, or the folder has no usable image.
+    """
+    with walked_once():
+        need_folder(raw)
+        given, raw = raw, _inner(raw)
+        checks = {name: layout.recognise(raw) for name, layout in FORMATS.items()}
+        found = {name: check.found for name, check in checks.items() if check.found}
+        if not format and not found:
+            raise nothing_fits(given, raw, list(checks.values()))
+        name = format or next(iter(found))
+        others = ", ".join(f"{other} ({said})" for other, said in found.items() if other != name)
+        more = f"; it also looks like {others}; --format sets another" if others and not format else ""
+        print(f"{raw}: read as {name}{f': {found[name]}' if name in found else ' (--format)'}{more}")
+        return FORMATS[name].read(raw)
+
+
+def _inner(raw: epath.Path) -> epath.Path:
+    """The folder inside, if it is the only content, as in unpacked archives: photos/photos/images."""
+    while True:
+        entries = [path for path in listed(raw) if not path.name.lower().startswith(("readme", "license"))]
+        said = meaning(entries[0].name) if len(entries) == 1 and entries[0].is_dir() else None
+        if said is None or said.annotations or said.split:
+            return raw
+        raw = entries[0]

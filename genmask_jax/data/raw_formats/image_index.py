@@ -1,0 +1,76 @@
+"""Finds images by the names in annotations: a file name, with or without some of its folders."""
+
+import re
+import unicodedata
+
+from etils import epath
+
+from genmask_jax.data.raw_formats.places import files_below, is_annotation, parts_below, split_and_key
+from genmask_jax.utils.images import SUFFIXES
+
+UPLOAD = re.compile(r"^[0-9a-f]{8}-")
+"""Prefix of uploaded files in Label Studio."""
+
+
+class ImageIndex:
+    """All images below a folder that are not annotations."""
+
+    def __init__(self, raw: epath.Path):
+        self.raw = raw
+        self._by_name: dict[str, list[epath.Path]] = {}
+        for path in files_below(raw):
+            parts = parts_below(path, raw)
+            if path.name.lower().endswith(SUFFIXES) and not is_annotation(parts, path.stem, apart=True):
+                self._by_name.setdefault(normalised(path.name), []).append(path)
+        self._by_lower: dict[str, list[epath.Path]] = {}
+        for name, paths in self._by_name.items():
+            self._by_lower.setdefault(name.lower(), []).extend(paths)
+
+    @property
+    def paths(self) -> list[epath.Path]:
+        """The images, ordered by name."""
+        return [path for name in sorted(self._by_name) for path in self._by_name[name]]
+
+    def find(self, name: str, split: str = "") -> epath.Path | None:
+        """The image whose folders match most of the last folders of `name`; None if there is none.
+
+        Names that differ in case are used if no name is equal.
+
+        Args:
+            name: a file name, a path or a URL, with slashes of any kind.
+            split: preferred split, if several images match equally.
+
+        Raises:
+            ValueError: several images match.
+        """
+        wanted = normalised(name).replace("\\", "/").split("?d=")[-1].split("/")
+        names = (wanted[-1], UPLOAD.sub("", wanted[-1]))
+        found = next((self._by_name[name] for name in names if name in self._by_name), None)
+        found = found or next((self._by_lower[n.lower()] for n in names if n.lower() in self._by_lower), [])
+        for agree in (
+            lambda path: _common(path.parts[:-1], wanted[:-1]),
+            lambda path: self.place(path)[0] == split,
+        ):
+            best = max(map(agree, found), default=0)
+            found = [path for path in found if agree(path) == best]
+        if len(found) > 1:
+            raise ValueError(f"may be {found[0].relative_to(self.raw)} or {found[1].relative_to(self.raw)}")
+        return found[0] if found else None
+
+    def place(self, path: epath.Path) -> tuple[str, str]:
+        """(split or "", key) of an image; see `places.split_and_key`."""
+        return split_and_key(parts_below(path, self.raw), path.stem, whole=True)
+
+
+def normalised(name: str) -> str:
+    """A file name in Unicode's NFC form, because file systems and annotations may use different forms."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _common(parts: tuple[str, ...], wanted: list[str]) -> int:
+    """Number of equal folders, counted from the last."""
+    pairs = zip(reversed(parts), reversed(wanted), strict=False)
+    return next(
+        (i for i, (part, other) in enumerate(pairs) if normalised(part) != other),
+        min(len(parts), len(wanted)),
+    )

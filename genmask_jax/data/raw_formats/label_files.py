@@ -1,0 +1,128 @@
+"""Reads files with a class for every pixel: as numbers (grey, or with a palette), or as colours.
+
+Numbers have 8, 16 or 32 bits in PNG, TIFF and other formats, or any integer type in .npy. Colours are those
+of RGB images and palettes. In lossless files, a colour must be exactly that of a class. In JPEG and other
+lossy files, and in files with more than MANY colours, a pixel gets the nearest class within a distance of
+NEAR.
+"""
+
+import dataclasses
+import io
+
+import numpy as np
+from etils import epath
+from PIL import Image
+
+from genmask_jax.utils.images import SUFFIXES, UNREADABLE, decode, why_unreadable
+
+LABEL_SUFFIXES = (*SUFFIXES, ".npy")
+LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000"}
+"""Pillow's names of formats that change colours."""
+MANY = 256
+NEAR = 32.0
+"""Euclidean distance in RGB, levels from 0 to 255."""
+NOTHING = -1
+"""Number of a pixel whose colour has no class."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelFile:
+    """A file with a class for every pixel.
+
+    path: path of the file.
+    colours: colours of the classes (0xRRGGBB), if the file has colours. A pixel's number is then the index of
+        its colour.
+    ignored: numbers of ignored pixels.
+    """
+
+    path: str
+    colours: tuple[int, ...] = ()
+    ignored: tuple[int, ...] = ()
+
+    def read(self) -> np.ndarray:
+        """The numbers, int32 [H, W].
+
+        Raises:
+            ValueError: the file cannot be read, or has colours instead of numbers.
+        """
+        if not self.colours:
+            return read_numbers(epath.Path(self.path))
+        colours, lossy = read_colours(epath.Path(self.path))
+        found, places = np.unique(colours, return_inverse=True)
+        return nearest(found, self.colours, lossy or len(found) > MANY)[places].reshape(colours.shape)
+
+
+def read_numbers(path: epath.Path) -> np.ndarray:
+    """The numbers of a file, int32 [H, W]; indices for a file with a palette.
+
+    Raises:
+        ValueError: the file cannot be read, has colours or fractions, or has a lossy format.
+    """
+    content = b""
+    try:
+        content = path.read_bytes()
+        if path.name.lower().endswith(".npy"):
+            numbers, lossy = np.load(io.BytesIO(content), allow_pickle=False), False
+        else:
+            image = Image.open(io.BytesIO(content))
+            image.load()
+            numbers, lossy = np.asarray(image), image.format in LOSSY
+    except UNREADABLE as error:
+        raise ValueError(f"{path}: this mask cannot be read ({why_unreadable(error, content)})") from error
+    if (numbers.ndim == 3 and numbers.shape[-1] == 2) or (
+        numbers.ndim == 3 and (numbers[..., :1] == numbers[..., :3]).all()
+    ):  # grey and alpha
+        numbers = numbers[..., 0]
+    if numbers.ndim != 2:
+        raise ValueError(
+            f"{path} has colours without names; write label_colors.txt with a line such as `128 64 128 road` "
+            "for each colour"
+        )
+    if lossy:
+        raise ValueError(f"{path} has a lossy format, which changes class numbers; save it as PNG")
+    whole = numbers.astype(np.int32)
+    if not (whole == numbers).all():
+        raise ValueError(f"{path} has numbers that are not 32-bit integers")
+    return whole
+
+
+def read_colours(path: epath.Path) -> tuple[np.ndarray, bool]:
+    """The colours of a file (0xRRGGBB, int32 [H, W]), composed on black, and whether its format is lossy.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    content = b""
+    try:
+        content = path.read_bytes()
+        lossy = Image.open(io.BytesIO(content)).format in LOSSY
+        rgb = np.asarray(decode(content, upright=False, background="black")).astype(np.int32)
+    except UNREADABLE as error:
+        raise ValueError(f"{path}: this mask cannot be read ({why_unreadable(error, content)})") from error
+    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2], lossy
+
+
+def palette_of(path: epath.Path) -> dict[int, int]:
+    """The colours (0xRRGGBB) of the used palette indices of an image; {} without a palette."""
+    try:
+        with path.open("rb") as file:
+            if Image.open(file).mode != "P":
+                return {}
+        numbers, (colours, _) = read_numbers(path), read_colours(path)
+    except (*UNREADABLE, ValueError):
+        return {}
+    found, first = np.unique(numbers, return_index=True)
+    return dict(zip(found.tolist(), colours.ravel()[first].tolist(), strict=True))
+
+
+def nearest(found: np.ndarray, colours: tuple[int, ...], lossy: bool) -> np.ndarray:
+    """For each colour in `found` [N], the index in `colours` or NOTHING; int32 [N]."""
+    best = np.full(len(found), NOTHING, np.int32)
+    least = np.full(len(found), NEAR if lossy else 0.0)
+    levels = [(found >> shift & 255).astype(np.float64) for shift in (16, 8, 0)]
+    for place in reversed(range(len(colours))):
+        its = [colours[place] >> shift & 255 for shift in (16, 8, 0)]
+        distance = np.sqrt(sum((a - b) ** 2 for a, b in zip(levels, its, strict=True)))
+        closer = distance <= least
+        best[closer], least[closer] = place, distance[closer]
+    return best

@@ -1,0 +1,183 @@
+"""YOLO's segmentation layout: labels/X.txt for images/X.jpg, and data.yaml with the names.
+
+A line is a class number and a polygon: x and y in turn, as fractions of the upright image's width and height.
+A class refers to all of its polygons in the image.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+
+from etils import epath
+
+from genmask_jax.data import masks
+from genmask_jax.data.raw_formats.class_list import read_class_list, report_unseen
+from genmask_jax.data.raw_formats.layout import captions_of
+from genmask_jax.data.raw_formats.names import is_asked, is_background, is_ignored, phrase
+from genmask_jax.data.raw_formats.pairs import Pair, find_pairs, in_splits
+from genmask_jax.data.raw_formats.plan import (
+    NOTHING,
+    NOTHING_NOTE,
+    Expression,
+    Plan,
+    PlannedImage,
+    Target,
+)
+from genmask_jax.data.raw_formats.problems import Problems
+from genmask_jax.data.raw_formats.seen import LayoutCheck, count, folders
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.images import read_frame
+from genmask_jax.utils.paths import read_text
+
+SUFFIXES = (".txt",)
+LOOKED_AT = 20
+"""Number of lines that are read to recognise a file."""
+
+
+def recognise(raw: epath.Path) -> LayoutCheck:
+    """Checks for this layout."""
+    tree = find_pairs(raw, SUFFIXES, Problems())
+    paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
+    kinds = {path: _kind(path) for path in (*paired, *tree.unpaired)}
+    right = [path for path in paired if kinds[path]]
+    if any(kinds[path] == "polygons" for path in paired):
+        return LayoutCheck(f"{count(right, 'image')} with a file of polygons{folders(right, raw)}")
+    if right:
+        return LayoutCheck(
+            seen=f"{count(right, 'YOLO file')} of boxes{folders(right, raw)}, without a polygon",
+            fix="export segmentation polygons instead of boxes",
+        )
+    lost = [path for path in tree.unpaired if kinds[path]]
+    if lost:
+        return LayoutCheck(
+            seen=f"{count(lost, 'YOLO file')}{folders(lost, raw)} without an image of that name, such as "
+            f"{lost[0].relative_to(raw)}",
+            fix="put the images into images/, with the same names as the files in labels/",
+        )
+    return LayoutCheck()
+
+
+def _kind(path: epath.Path) -> str:
+    """The content of a file's first lines, "polygons" or "boxes"; "" if it is neither."""
+    kind = ""
+    try:
+        for line in read_text(path).splitlines()[:LOOKED_AT]:
+            words = line.split()
+            if len(words) < 5 or not words[0].isdigit() or any(float(word) > 1.5 for word in words[1:]):
+                break
+            kind = "boxes" if len(words) == 5 and kind != "polygons" else "polygons"
+    except (OSError, ValueError):
+        pass
+    return kind
+
+
+def read(raw: epath.Path) -> Plan:
+    """Images with their classes; an empty file means no class.
+
+    Raises:
+        UserError: the classes have no names.
+    """
+    classes = read_class_list(raw)
+    if classes is None or not classes.names:
+        raise UserError(
+            f"--raw={raw}: the classes have no names; write data.yaml, or one name per line to classes.txt"
+        )
+    problems = Problems()
+    tree = find_pairs(raw, SUFFIXES, problems)
+    for path in tree.unpaired:
+        if _kind(path):
+            problems.add(f"{path} has polygons but no image")
+    reading = _Reading(classes.names, problems)
+    found = [(pair, image) for pair in tree.pairs if (image := _plan(pair, reading)) is not None]
+    report_unseen(classes.names, reading.seen, classes.source, problems)
+    splits = in_splits(raw, found, problems)
+    asked = [phrase(name) for name in classes.names.values() if is_asked(name)]
+    return Plan(splits, problems, tuple(dict.fromkeys(asked)))
+
+
+@dataclasses.dataclass
+class _Reading:
+    """Collected over all files: problems, ids of polygons, class numbers that occur."""
+
+    names: dict[int, str]
+    problems: Problems
+    ids: Iterator[int] = dataclasses.field(default_factory=itertools.count)
+    seen: set[int] = dataclasses.field(default_factory=set)
+
+
+def _plan(pair: Pair, reading: _Reading) -> PlannedImage | None:
+    problems, ids = reading.problems, reading.ids
+    captions = captions_of(pair.image, problems)
+    frame = read_frame(pair.image)
+    if pair.annotation is None:
+        problems.add(f"{pair.image} has no file of polygons")
+        return None
+    if frame is None:
+        problems.add(f"{pair.image}: this image cannot be read")
+        return None
+    try:
+        found, void = _polygons(pair.annotation, frame.upright, reading)
+        nothing = not read_text(pair.annotation).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        problems.add(f"{pair.annotation} is not text in UTF-8 ({error})")
+        return None
+    for other in pair.annotations[1:]:
+        problems.add(f"{other} is not read, because {pair.annotation} has the polygons of the image")
+    if nothing:
+        problems.note(NOTHING_NOTE)
+    elif not found and not captions:
+        problems.add(f"{pair.annotation} has no usable polygon")
+        return None
+    return PlannedImage(
+        path=str(pair.image),
+        image_id=pair.key,
+        size=frame.upright,
+        captions=captions,
+        turned=True,
+        void=tuple(void),
+        targets=tuple(
+            Target(i, tuple(itertools.islice(ids, len(one))), tuple(one))
+            for i, one in enumerate(found.values())
+        )
+        or (NOTHING if nothing else ()),
+        expressions=tuple(
+            Expression(pair.key if i == 0 else f"{pair.key}#{i}", text, i) for i, text in enumerate(found)
+        ),
+    )
+
+
+def _polygons(path: epath.Path, size: masks.Size, reading: _Reading) -> tuple[dict[str, list], list]:
+    """Segmentations (`masks.usable`) by phrase, in the order of class numbers, and of ignored pixels."""
+    names, problems = reading.names, reading.problems
+    found: dict[int, list] = {}
+    for i, line in enumerate(read_text(path).splitlines(), 1):
+        where, words = f"{path}: line {i}", line.split()
+        if not words:
+            continue
+        try:
+            number, shares = int(words[0]), [float(word) for word in words[1:]]
+        except ValueError:
+            problems.add(f"{where} is not a class number and a polygon")
+            continue
+        if number not in names:
+            problems.add(f"the class number {number} has no name; its polygons are left out")
+            continue
+        if len(shares) == 4:
+            problems.add(f"{where} is a box, not a polygon")
+            continue
+        scaled = [share * (size[1] if k % 2 == 0 else size[0]) for k, share in enumerate(shares)]
+        try:
+            segmentation, _ = masks.usable([scaled], size)
+        except ValueError as error:
+            problems.add(f"{where}: {error}")
+        else:
+            found.setdefault(number, []).append(segmentation)
+    reading.seen.update(found)
+    by_phrase: dict[str, list] = {}
+    void: list = []
+    for number in sorted(found):
+        if is_ignored(names[number]):
+            void.extend(found[number])
+        elif not is_background(names[number]):
+            by_phrase.setdefault(phrase(names[number]), []).extend(found[number])
+    return by_phrase, void

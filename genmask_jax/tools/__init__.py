@@ -1,0 +1,1 @@
+"""What surrounds training: the demo page, reports, benchmarks, and estimates for absent devices."""

@@ -1,0 +1,83 @@
+"""Limits of the page: sizes, counts and rates."""
+
+import collections
+import time
+
+import numpy as np
+from PIL import Image
+
+from genmask_jax.pretrained import PROMPT
+from genmask_jax.utils.errors import UserError
+
+MAX_SIDE = 1024
+"""Largest side of an image, pixels; larger images are reduced."""
+MAX_PHRASES = 6
+MAX_LETTERS = 200
+MAX_FILE = "25mb"
+MAX_CANDIDATES = 8
+"""Largest number of images per request."""
+IMAGE_STEPS = (5, 10, 20, 50)
+MAX_GUIDANCE = 10.0
+MAX_SEED = 2**31 - 1
+MAX_WAITING = 64
+"""Largest number of requests in the queue; further ones are refused."""
+MAX_SESSIONS = 32
+"""Number of visitors whose last result is kept; the oldest is dropped."""
+PER_MINUTE = 60
+"""Requests per visitor and minute."""
+
+
+def reduced(image: np.ndarray) -> np.ndarray:
+    """The image with sides of at most MAX_SIDE: uint8 [H, W, 3]."""
+    height, width = image.shape[:2]
+    scale = MAX_SIDE / max(height, width)
+    if scale >= 1:
+        return image
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def read_phrases(text: str) -> list[str]:
+    """The phrases of a text, separated by lines or semicolons. Raises UserError."""
+    parts = [" ".join(part.split()) for line in text.splitlines() for part in line.split(";")]
+    phrases = list(dict.fromkeys(part for part in parts if part))
+    if not phrases:
+        raise UserError("Type what to find, such as: the red star.")
+    if len(phrases) > MAX_PHRASES:
+        raise UserError(f"These are {len(phrases)} phrases; give at most {MAX_PHRASES}.")
+    for phrase in phrases:
+        need_short(phrase)
+    return phrases
+
+
+def need_short(text: str) -> str:
+    """The text with single spaces. Raises UserError if it is empty or too long."""
+    text = " ".join(text.split())
+    if not text:
+        raise UserError(f"Type what to draw, such as: {PROMPT}.")
+    if len(text) > MAX_LETTERS:
+        raise UserError(f"A phrase of {len(text)} characters is too long; give at most {MAX_LETTERS}.")
+    return text
+
+
+class Rate:
+    """Counts the requests of each visitor in the last minute."""
+
+    def __init__(self, per_minute: int, visitors: int = 1000):
+        """`visitors`: number of visitors that are remembered."""
+        self.per_minute, self.visitors = per_minute, visitors
+        self._times: collections.OrderedDict[str, collections.deque[float]] = collections.OrderedDict()
+
+    def count(self, visitor: str) -> None:
+        """Counts a request. Raises UserError if there are too many."""
+        now = time.monotonic()
+        times = self._times.setdefault(visitor, collections.deque())
+        self._times.move_to_end(visitor)
+        if len(self._times) > self.visitors:
+            self._times.popitem(last=False)
+        while times and now - times[0] > 60:
+            times.popleft()
+        if len(times) >= self.per_minute:
+            wait = int(60 - (now - times[0])) + 1
+            raise UserError(f"That was {self.per_minute} requests within a minute; wait {wait} seconds.")
+        times.append(now)

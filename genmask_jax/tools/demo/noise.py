@@ -1,0 +1,85 @@
+"""A mask and an image with noise, and the model's predictions from them in one pass."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, UInt8
+
+from genmask_jax import flow
+from genmask_jax.config import TimestepsConfig
+from genmask_jax.inference.batching import example_keys, example_noise
+from genmask_jax.instruction.base import stack_inputs
+from genmask_jax.sharding import to_devices, tracing_on
+from genmask_jax.system import Networks
+from genmask_jax.timesteps import Law
+from genmask_jax.utils.images import to_model_size
+from genmask_jax.utils.pixels import mask_to_rgb, to_signed
+
+DRAWS, BINS = 40_000, 50
+NAMES = ("mask, with noise", "mask, from one pass", "image, with noise", "image, from one pass")
+"""Names of the pictures of `Noise`, in order."""
+
+
+class Noise:
+    """Decodes an image and a mask at any noise level, and the model's predictions."""
+
+    def __init__(self, networks: Networks):
+        self.networks = networks
+        self._show = jax.jit(self._trace)
+
+    def __call__(
+        self, image: UInt8[np.ndarray, "H W 3"], mask: Bool[np.ndarray, "H W"], phrase: str, t: float
+    ) -> UInt8[np.ndarray, "4 size size 3"]:
+        """The four pictures of NAMES at noise level `t` (0 is clean, 1 is noise), at the model's size.
+
+        The mask is predicted from the image and the phrase, the image only from the phrase.
+        """
+        networks, size = self.networks, self.networks.size
+        levels = to_model_size(np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=-1), size)
+        small = to_model_size(image, size)
+        texts = [stack_inputs([networks.preparer(phrase, seen)]) for seen in (small, None)]
+        binary = (levels[..., 0] > 127).astype(np.uint8)
+        rows = (
+            small[None],
+            binary[None],
+            *texts,
+            example_keys(0, np.zeros(1, int)),
+            np.full(1, t, np.float32),
+        )
+        found = self._show(networks.params, networks.frozen, *to_devices(rows, networks.mesh))
+        return np.round(np.clip(jax.device_get(found) * 127.5 + 127.5, 0, 255)).astype(np.uint8)
+
+    def _trace(self, params: Any, frozen: Any, image, mask, of_mask, of_image, seeds, t):
+        with tracing_on(self.networks.plan):
+            model = self.networks.merge(params, frozen)
+            latents = model.vae.encode(to_signed(image))
+            noise = example_noise(seeds, 0, latents.shape[1:])
+            shown = []
+            for x0, text, seen in (
+                (model.vae.encode(mask_to_rgb(mask)), of_mask, latents),
+                (latents, of_image, None),
+            ):
+                x_t = flow.add_noise(x0, noise, t)
+                velocity = model.velocity(x_t, t, model.instruction(text), seen)
+                shown += [x_t, flow.predict_x0(x_t, velocity, t)]
+            return model.vae.decode(jnp.concatenate(shown))
+
+
+def densities(timesteps: TimestepsConfig) -> dict[str, np.ndarray]:
+    """Density of the noise levels in training, in BINS bins of [0, 1], by name of task and law."""
+    found = {}
+    for task, law in (("masks", timesteps.segment), ("images", timesteps.generate)):
+        found[f"{task} ({law.name})"] = np.histogram(_draw(law), BINS, (0.0, 1.0), density=True)[0]
+    return found
+
+
+def spread(law: Law) -> tuple[float, float]:
+    """The quartiles of a law: half of its draws are between them."""
+    low, high = np.quantile(_draw(law), (0.25, 0.75))
+    return float(low), float(high)
+
+
+def _draw(law: Law) -> np.ndarray:
+    return np.asarray(law.draw(jax.random.key(0), (DRAWS,)))

@@ -1,0 +1,1 @@
+"""Shared by everything: errors, paths, images, hosts, printing."""

@@ -1,0 +1,100 @@
+"""Dataclasses to and from ConfigDicts and JSON; every error names the field."""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import expand, read_text
+
+C = TypeVar("C")
+
+
+def to_config_dict(config: Any) -> ConfigDict:
+    """A dataclass as a ConfigDict, for `get_config()` in configs/*.py."""
+    return ConfigDict(dataclasses.asdict(config))
+
+
+def from_dict(kind: type[C], values: ConfigDict | dict, where: str = "config") -> C:
+    """A ConfigDict, or a dictionary read from JSON, as the dataclass `kind`.
+
+    Raises:
+        UserError: a field is unknown, missing or of the wrong type.
+    """
+    return _build(kind, values.to_dict() if isinstance(values, ConfigDict) else values, where)
+
+
+def read_dataclass(kind: type[C], path: epath.Path, parse: Callable[..., C] = from_dict) -> C:
+    """A JSON file as the dataclass `kind`; `parse` takes the arguments of `from_dict`.
+
+    Raises:
+        UserError: the file is not JSON, or as in `from_dict`.
+    """
+    try:
+        values = json.loads(read_text(path))
+    except ValueError as error:  # not JSON, or not text
+        raise UserError(f"{path}: this is not valid JSON ({error})") from error
+    return parse(kind, values, str(path))
+
+
+def _build(kind: Any, values: Any, where: str) -> Any:
+    if not dataclasses.is_dataclass(kind):
+        return _coerce(kind, values, where)
+    if not isinstance(values, dict):
+        raise UserError(f"{where} must be a group of fields, not {values!r}")
+    make: Any = kind
+    fields, hints = {f.name: f for f in dataclasses.fields(kind)}, typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise UserError(f"{where}.{unknown[0]}: no such field; there are {', '.join(sorted(fields))}")
+    missing = [n for n, f in fields.items() if n not in values and not _has_default(f)]
+    if missing:
+        raise UserError(f"{where}.{missing[0]} is missing")
+    return make(**{n: _build(hints[n], v, f"{where}.{n}") for n, v in values.items()})
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+    return (field.default, field.default_factory) != (dataclasses.MISSING, dataclasses.MISSING)
+
+
+def _coerce(kind: Any, value: Any, where: str) -> Any:
+    origin = typing.get_origin(kind) or kind
+    if origin is tuple and isinstance(value, (list, tuple)):
+        one = (typing.get_args(kind) or (object,))[0]
+        return tuple(_coerce(one, item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin is str and isinstance(value, str):
+        return expand(value)  # it may be a path
+    if isinstance(origin, types.UnionType) or not isinstance(value, origin):
+        raise UserError(f"{where} must be {getattr(kind, '__name__', kind)}, not {value!r}")
+    return value
+
+
+def to_json(config: Any) -> str:
+    """A dataclass as indented JSON, as stored beside checkpoints."""
+    return json.dumps(dataclasses.asdict(config), indent=2)
+
+
+def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted name, old value, new value) of every field in which two dataclasses of one kind differ."""
+    for field in dataclasses.fields(old):
+        name = f"{where}.{field.name}".lstrip(".")
+        before, after = getattr(old, field.name), getattr(new, field.name)
+        if dataclasses.is_dataclass(before) and not isinstance(before, type):
+            yield from differences(before, after, name)
+        elif before != after:
+            yield name, before, after
+
+
+def difference(old: Any, new: Any, where: str = "config") -> str:
+    """The first of `differences`, such as "config.seed 0 -> 1"; "" if there is none."""
+    return next(
+        (f"{where}.{name} {before!r} -> {after!r}" for name, before, after in differences(old, new)), ""
+    )
