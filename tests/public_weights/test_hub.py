@@ -9,10 +9,10 @@ import threading
 import huggingface_hub
 import pytest
 from etils import epath
-from tests.weights.reference import reference_dit, reference_vae, save
 
 from genmask_jax.public_weights import hub, wan
 from genmask_jax.utils.errors import UserError
+from tests.public_weights.reference import reference_dit, reference_vae, save
 
 REVISION = "c0ffee" + "0" * 34
 SOURCE = "hf:someone/wan"

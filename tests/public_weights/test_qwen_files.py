@@ -11,7 +11,6 @@ import pytest
 import safetensors.numpy
 import torch
 from etils import epath
-from tests.weights.reference import leaves, tensors
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Config, Qwen2ForCausalLM
 
 from genmask_jax.commands import export_weights, import_weights
@@ -23,6 +22,7 @@ from genmask_jax.public_weights import qwen, qwen_names
 from genmask_jax.utils.errors import UserError
 from tests.instruction.qwen import reference
 from tests.instruction.qwen.published import SEVEN, TEXT_SEVEN, THREE
+from tests.public_weights.reference import leaves, tensors
 
 
 def run(script, monkeypatch, *flags):

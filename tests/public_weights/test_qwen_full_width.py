@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from flax import nnx
-from tests.weights.reference import randomise
 from transformers import AutoModel
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -19,6 +18,7 @@ from genmask_jax.instruction.qwen.images import fit, prepare_image
 from genmask_jax.public_weights import qwen_names
 from genmask_jax.tools.benchmarks.transformers_peer import peer_configs
 from tests.instruction.qwen.reference import photograph
+from tests.public_weights.reference import randomise
 
 
 @pytest.mark.slow

@@ -9,13 +9,13 @@ import pytest
 import torch
 from diffusers import WanTransformer3DModel
 from flax import nnx
-from tests.weights.reference import import_dit, normal, record, reference_dit, to_numpy, to_torch
 
 from genmask_jax.config import DIT_SIZES
 from genmask_jax.models.dit import DiTConfig, patchify
 from genmask_jax.models.layers import rotary_table, sinusoid
 from genmask_jax.parameters.names import flat_paths
 from genmask_jax.public_weights import wan_dit
+from tests.public_weights.reference import import_dit, normal, record, reference_dit, to_numpy, to_torch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,13 @@ from diffusers.loaders.single_file_utils import (
 )
 from etils import epath
 from flax import nnx
-from tests.weights.reference import (
+
+from genmask_jax.checkpoints.runs import load_vae
+from genmask_jax.commands import export_weights, import_weights
+from genmask_jax.parameters import files, streaming
+from genmask_jax.public_weights import wan, wan_dit, wan_vae
+from genmask_jax.utils.errors import UserError
+from tests.public_weights.reference import (
     import_dit,
     in_memory,
     leaves,
@@ -30,12 +36,6 @@ from tests.weights.reference import (
     to_numpy,
     to_torch,
 )
-
-from genmask_jax.checkpoints.runs import load_vae
-from genmask_jax.commands import export_weights, import_weights
-from genmask_jax.parameters import files, streaming
-from genmask_jax.public_weights import wan, wan_dit, wan_vae
-from genmask_jax.utils.errors import UserError
 
 VAE_SHAPE = {"base_dim": 4, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 from flax import nnx
-from tests.weights.reference import import_vae, normal, record, reference_vae, to_numpy, to_torch
 
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.public_weights import wan_vae
+from tests.public_weights.reference import import_vae, normal, record, reference_vae, to_numpy, to_torch
 
 CASES = {
     "as published, but narrow": ({}, (2, 32, 48)),

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from etils import epath
 from flax import nnx
-from tests.weights.reference import in_memory, reference_dit, save
 
 from genmask_jax.parameters.names import flat_paths
 from genmask_jax.parameters.plan import Source
@@ -20,6 +19,7 @@ from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import to_json
 from tests.conftest import micro_config, start
+from tests.public_weights.reference import in_memory, reference_dit, save
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import torch
 from diffusers import WanTransformer3DModel
 from etils import epath
 from safetensors.torch import load_file
-from tests.weights.reference import normal, reference_dit, save, to_numpy, to_torch
 
 from genmask_jax.checkpoints.initial_weights import open_weights
 from genmask_jax.config.checks import validate
@@ -28,6 +27,7 @@ from genmask_jax.system import GenMask
 from genmask_jax.training import start as training_start
 from genmask_jax.utils.errors import UserError
 from tests.conftest import micro_config, start
+from tests.public_weights.reference import normal, reference_dit, save, to_numpy, to_torch
 from tests.test_end_to_end import Interrupted, at_batch, crash
 
 

@@ -24,7 +24,7 @@ from genmask_jax.instruction.qwen.encoder import Qwen
 from genmask_jax.instruction.qwen.files import END, PAD, learn_tokenizer
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, IMAGE, VISION_END, VISION_START, PromptMaker
 from genmask_jax.public_weights import qwen
-from tests.weights.reference import randomise
+from tests.public_weights.reference import randomise
 
 TEXTS = [
     "the red star on the left",
