@@ -15,7 +15,7 @@ from genmask_jax.config import (
 )
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.models.dit import DiTConfig
-from genmask_jax.timesteps import Law
+from genmask_jax.timesteps import TimestepDistribution
 from genmask_jax.utils.fields import to_config_dict
 
 
@@ -34,7 +34,7 @@ def get_config():
                 unroll=True,
             ),
             data=DataConfig(name="refershapes", size=64),
-            timesteps=TimestepsConfig(segment=Law("bimodal", a=0.01)),
+            timesteps=TimestepsConfig(segment=TimestepDistribution("bimodal", a=0.01)),
             segment_weight=2.0,
             instruction=InstructionConfig(name="tiny"),
             optimizer=OptimizerConfig(name="muon", learning_rate=3e-3, warmup_steps=100),

@@ -12,7 +12,7 @@ from genmask_jax import Generator, Segmenter
 from genmask_jax.config import TimestepsConfig
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.inference.load import load
-from genmask_jax.timesteps import Law
+from genmask_jax.timesteps import TimestepDistribution
 from genmask_jax.tools.demo.noise import BINS, NAMES, Noise, densities
 from genmask_jax.utils.curves import plot
 from genmask_jax.utils.sheets import font
@@ -24,7 +24,7 @@ COLOURS = ("#3b53c4", "#c2410c", "#3b53c4", "#c2410c")
 DASHES = ("2 3", "2 3", "none", "none")
 """Colours and dashes of the lines in `draw_laws`; the paper's are dotted."""
 HIGHEST = 6.0
-"""Density at which the plot is cut off; the law of masks has a higher peak."""
+"""Density at which the plot is cut off; the distribution of masks has a higher peak."""
 PROMPT, SEED = "a large green circle", 2
 """Of the generated image in `draw_method`."""
 PLACES, BOX = (20, 180, 610), (375, 535)
@@ -92,12 +92,14 @@ def draw_noise() -> None:
 def draw_laws() -> None:
     """Densities of the noise levels that the paper and the package's model draw in training."""
     ours = load("refershapes")[1].timesteps
-    paper = TimestepsConfig(segment=Law("long_tail"), generate=Law("logit_normal"))
+    paper = TimestepsConfig(
+        segment=TimestepDistribution("long_tail"), generate=TimestepDistribution("logit_normal")
+    )
     both = {"in the paper": densities(paper), "of the model in the package": densities(ours)}
     lines = {
         f"{name}, {whose}": [((i + 0.5) / BINS, min(float(value), HIGHEST)) for i, value in enumerate(values)]
-        for whose, laws in both.items()
-        for name, values in laws.items()
+        for whose, distributions in both.items()
+        for name, values in distributions.items()
     }
     rules = "".join(
         f".line{i}{{color:{colour};stroke-dasharray:{dash}}}"
@@ -115,7 +117,7 @@ def draw_laws() -> None:
         for i, name in enumerate(lines)
     )
     svg = plot(lines, x_range=(0, 1)).replace(">", f">{style}", 1).replace("</svg>", f"{keys}</svg>")
-    (FIGURES / "laws.svg").write_text(svg)
+    (FIGURES / "timesteps.svg").write_text(svg)
 
 
 if __name__ == "__main__":

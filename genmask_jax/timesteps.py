@@ -1,9 +1,10 @@
-"""Timestep sampling: one distribution for images, one for masks (t = 1 is pure noise, see `flow.py`).
+"""Timestep sampling: one distribution for masks, one for images (t = 0 is clean data, t = 1 is pure noise).
 
 Masks survive noise that destroys an image, so moderate noise teaches little about *which* pixels belong to
-an object. Masks are therefore trained at the extremes (GenMask, section on timestep sampling). Every
-distribution ("law") has the form `(key, shape, **parameters) -> t`, float32 in [0, 1]. The parameters are
-fields of `Law`, which has their defaults.
+an object. Masks are therefore trained at the extremes (GenMask, section on timestep sampling).
+
+Each distribution is a function `(key, shape, **parameters) -> t`, float32 in [0, 1]. Its parameters are
+fields of `TimestepDistribution`, which has their defaults.
 """
 
 import dataclasses
@@ -42,20 +43,26 @@ def long_tail(key: PRNGKeyArray, shape: tuple[int, ...], a: float) -> Float[Arra
 def bimodal(key: PRNGKeyArray, shape: tuple[int, ...], a: float, low_share: float) -> Float[Array, "..."]:
     """Both extremes: `long_tail`, mirrored to t = s with probability `low_share`.
 
-    0 gives the paper's distribution. The mirrored share trains the levels near clean data at which a mask can
-    be refined; neither a gain nor a loss of one-pass masks was measured from it (docs/measurements.md).
+    With `low_share` 0, this is the paper's distribution. The mirrored share trains timesteps near clean data,
+    at which a mask can be refined. It neither improves nor harms one-pass masks (docs/measurements.md).
     """
     t_key, side_key = jax.random.split(key)
     t = long_tail(t_key, shape, a)
     return jnp.where(jax.random.uniform(side_key, shape) < low_share, 1 - t, t)
 
 
-LAWS = {law.__name__: law for law in (uniform, logit_normal, long_tail, bimodal)}
+DISTRIBUTIONS = {function.__name__: function for function in (uniform, logit_normal, long_tail, bimodal)}
 
 
 @dataclasses.dataclass(frozen=True)
-class Law:
-    """A distribution by name; parameters that it does not have are ignored."""
+class TimestepDistribution:
+    """A distribution by name, with its parameters; those that it does not have are ignored.
+
+    name: a function of this module: "uniform", "logit_normal", "long_tail" or "bimodal".
+    mean, std: of the logit of t, for "logit_normal".
+    a: median distance from pure noise, for "long_tail" and "bimodal".
+    low_share: share of timesteps near clean data, for "bimodal".
+    """
 
     name: str
     mean: float = 0.0
@@ -64,9 +71,9 @@ class Law:
     low_share: float = 0.1
 
     def __post_init__(self):
-        if self.name not in LAWS:
+        if self.name not in DISTRIBUTIONS:
             raise UserError(
-                f"timesteps: unknown distribution {self.name!r}; use one of {', '.join(sorted(LAWS))}"
+                f"timesteps: unknown distribution {self.name!r}; use one of {', '.join(sorted(DISTRIBUTIONS))}"
             )
         if self.a <= 0 or self.std <= 0:
             raise UserError(f"timesteps: a={self.a} and std={self.std} must be positive")
@@ -75,21 +82,24 @@ class Law:
 
     @property
     def low_level(self) -> float | None:
-        """The median of the low mode, near clean data; None for a law that does not have one."""
+        """The median of the mode near clean data; None for a distribution without such a mode."""
         return self.a if self.name == "bimodal" and self.low_share else None
 
-    def draw(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
-        """Draws timesteps of this shape."""
-        law = LAWS[self.name]
-        names = list(inspect.signature(law).parameters)[2:]
-        return law(key, shape, **{name: getattr(self, name) for name in names})
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+        """Samples timesteps of this shape."""
+        function = DISTRIBUTIONS[self.name]
+        names = list(inspect.signature(function).parameters)[2:]
+        return function(key, shape, **{name: getattr(self, name) for name in names})
 
 
-def draw_timesteps(
-    key: PRNGKeyArray, task: Int[Array, "..."], segment: Law, generate: Law
+def sample_timesteps(
+    key: PRNGKeyArray,
+    task: Int[Array, "..."],
+    segment: TimestepDistribution,
+    generate: TimestepDistribution,
 ) -> Float[Array, "..."]:
     """Timesteps of a batch, each from the distribution of its example's task (SEGMENT or GENERATE)."""
     segment_key, generate_key = jax.random.split(key)
     return jnp.where(
-        task == SEGMENT, segment.draw(segment_key, task.shape), generate.draw(generate_key, task.shape)
+        task == SEGMENT, segment.sample(segment_key, task.shape), generate.sample(generate_key, task.shape)
     )

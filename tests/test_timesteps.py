@@ -1,4 +1,4 @@
-"""Laws of the noise level: quantiles and densities that the paper's formulas give."""
+"""Timestep distributions: quantiles and densities that the paper's formulas give."""
 
 import jax
 import jax.numpy as jnp
@@ -7,11 +7,11 @@ import pytest
 
 from genmask_jax.timesteps import (
     GENERATE,
-    LAWS,
+    DISTRIBUTIONS,
     SEGMENT,
-    Law,
+    TimestepDistribution,
     bimodal,
-    draw_timesteps,
+    sample_timesteps,
     logit_normal,
     long_tail,
     uniform,
@@ -21,9 +21,9 @@ from genmask_jax.utils.errors import UserError
 KEY, N = jax.random.key(1), (200_000,)
 
 
-@pytest.mark.parametrize("name", sorted(LAWS))
+@pytest.mark.parametrize("name", sorted(DISTRIBUTIONS))
 def test_every_law_stays_in_range(name):
-    t = Law(name, a=0.5, low_share=0.3).draw(KEY, N)
+    t = TimestepDistribution(name, a=0.5, low_share=0.3).sample(KEY, N)
     assert t.shape == N
     assert t.dtype == jnp.float32
     assert float(t.min()) >= 0
@@ -62,12 +62,17 @@ def test_bimodal_is_long_tail_with_a_mirrored_share():
 
 @pytest.mark.parametrize("a", [0.01, 0.05])
 def test_the_low_level_is_in_the_middle_of_what_is_trained_near_clean_data(a):
-    law = Law("bimodal", a=a, low_share=0.2)
-    t = np.asarray(law.draw(KEY, N))
-    assert np.median(t[t < 0.5]) == pytest.approx(law.low_level, rel=0.05)
+    distribution = TimestepDistribution("bimodal", a=a, low_share=0.2)
+    t = np.asarray(distribution.sample(KEY, N))
+    assert np.median(t[t < 0.5]) == pytest.approx(distribution.low_level, rel=0.05)
     # A mask refined at 0.3 is one that next to no draw has shown.
     assert np.mean((t > 0.2) & (t < 0.4)) < 0.02 < np.mean((t > a / 2) & (t < 2 * a))
-    for one_sided in (Law("bimodal", low_share=0.0), Law("long_tail"), Law("uniform"), Law("logit_normal")):
+    for one_sided in (
+        TimestepDistribution("bimodal", low_share=0.0),
+        TimestepDistribution("long_tail"),
+        TimestepDistribution("uniform"),
+        TimestepDistribution("logit_normal"),
+    ):
         assert one_sided.low_level is None
 
 
@@ -81,7 +86,11 @@ def test_logit_normal_and_uniform_quantiles():
 
 def test_a_batch_draws_by_task_inside_jit():
     task = jnp.tile(jnp.array([SEGMENT, GENERATE]), 50_000)
-    draw = jax.jit(lambda key, task: draw_timesteps(key, task, Law("long_tail"), Law("logit_normal")))
+    draw = jax.jit(
+        lambda key, task: sample_timesteps(
+            key, task, TimestepDistribution("long_tail"), TimestepDistribution("logit_normal")
+        )
+    )
     t = np.asarray(draw(KEY, task))
     assert np.median(t[0::2]) == pytest.approx(0.95, abs=0.005)
     assert np.median(t[1::2]) == pytest.approx(0.5, abs=0.01)
@@ -90,4 +99,4 @@ def test_a_batch_draws_by_task_inside_jit():
 
 def test_an_unknown_law_is_named():
     with pytest.raises(UserError, match=r"gaussian.*bimodal"):
-        Law("gaussian")
+        TimestepDistribution("gaussian")

@@ -191,7 +191,7 @@ def _without_history(kind: Any, values: Any, where: str) -> Any:
 
 
 def _without_old_default(config: Any) -> Any:
-    """Leaves the level of refinement to the law where the run has it from the former default."""
+    """Leaves the level of refinement to the distribution where the run has it from the former default."""
     if not isinstance(config, TrainConfig):
         return config
     extremes = config.timesteps.segment.name in ("bimodal", "long_tail")

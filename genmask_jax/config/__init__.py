@@ -12,7 +12,7 @@ from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.sharding import MeshConfig
-from genmask_jax.timesteps import Law
+from genmask_jax.timesteps import TimestepDistribution
 
 DIT_SIZES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 192, "depth": 5, "num_heads": 4, "ffn_size": 768},
@@ -104,8 +104,8 @@ class DataConfig:
 class TimestepsConfig:
     """Distributions of the timesteps in training (see `genmask_jax/timesteps.py`)."""
 
-    segment: Law = Law("bimodal")
-    generate: Law = Law("logit_normal")
+    segment: TimestepDistribution = TimestepDistribution("bimodal")
+    generate: TimestepDistribution = TimestepDistribution("logit_normal")
 
 
 @dataclasses.dataclass(frozen=True)

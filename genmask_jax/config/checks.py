@@ -19,7 +19,7 @@ from genmask_jax.config.ranges import check_ranges, rule_of
 from genmask_jax.instruction.factory import ENCODERS
 from genmask_jax.instruction.qwen.config import need_valid
 from genmask_jax.models.layers import REMAT
-from genmask_jax.timesteps import Law
+from genmask_jax.timesteps import TimestepDistribution
 from genmask_jax.utils.errors import ArgumentError, UserError
 from genmask_jax.utils.fields import from_dict
 
@@ -169,25 +169,25 @@ def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
     return sampler
 
 
-def with_refinement(sampler: SamplerConfig, law: Law) -> SamplerConfig:
-    """The sampler with `refine_t` set from the law, if masks are refined and `refine_t` is 0.
+def with_refinement(sampler: SamplerConfig, distribution: TimestepDistribution) -> SamplerConfig:
+    """The sampler with `refine_t` set from the distribution, if masks are refined and `refine_t` is 0.
 
     Args:
         sampler: sampling of masks.
-        law: law of the noise levels that masks were trained at.
+        distribution: distribution of the noise levels that masks were trained at.
 
     Raises:
-        UserError: the law has no low mode.
+        UserError: the distribution has no low mode.
     """
     if sampler.mask_steps == 1 or sampler.refine_t:
         return sampler
-    if law.low_level is None:
+    if distribution.low_level is None:
         raise ArgumentError(
             "mask_steps",
-            f"={sampler.mask_steps}: masks were trained by the law {law.name!r}, which has no levels for "
+            f"={sampler.mask_steps}: masks were trained by the distribution {distribution.name!r}, which has no levels for "
             "refining; use mask_steps=1, or set refine_t",
         )
-    return dataclasses.replace(sampler, refine_t=law.low_level)
+    return dataclasses.replace(sampler, refine_t=distribution.low_level)
 
 
 def validate_sampler(sampler: SamplerConfig) -> None:

@@ -20,7 +20,7 @@ from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.parameters.plan import ParameterPlan
 from genmask_jax.sharding import counting
 from genmask_jax.system import GenMask, Networks
-from genmask_jax.timesteps import GENERATE, SEGMENT, draw_timesteps
+from genmask_jax.timesteps import GENERATE, SEGMENT, sample_timesteps
 from genmask_jax.training import noise_levels
 from genmask_jax.training.step import NORMS
 from genmask_jax.utils.hosts import is_first
@@ -68,16 +68,16 @@ class GenMaskTask:
         """Mean squared error of the velocity over both halves; masks are weighted by `segment_weight`.
 
         `data/pipeline.py` describes the batch. Images and masks go through the same VAE. Timesteps are drawn
-        per example, by the law of its task. A mask's clean image is the second frame of its input.
+        per example, by the distribution of its task. A mask's clean image is the second frame of its input.
         """
         model = self.networks.merge(params, frozen)
         image_latents, x0 = _encode(model, batch)
         t_key, noise_key = jax.random.split(key)
-        laws = self.config.timesteps
+        distributions = self.config.timesteps
         # Each half is sharded over its examples, so that no example moves between devices.
         task = jnp.array([[TASKS[name]] for name in x0])
         task = jnp.broadcast_to(task, (len(x0), len(image_latents)))
-        t = draw_timesteps(t_key, task, laws.segment, laws.generate)
+        t = sample_timesteps(t_key, task, distributions.segment, distributions.generate)
         noise = jax.random.normal(noise_key, (len(x0), *image_latents.shape))
         x_t = [flow.add_noise(*one) for one in zip(x0.values(), noise, t, strict=True)]
         texts = model.instruction.together(*(batch[name]["instruction"] for name in x0))

@@ -13,7 +13,7 @@ from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
-from genmask_jax.timesteps import Law
+from genmask_jax.timesteps import TimestepDistribution
 from genmask_jax.utils.errors import UserError
 
 
@@ -67,14 +67,18 @@ def test_averaging_and_refining_change_the_mask(networks, scenes):
 
 
 def test_masks_are_refined_at_the_level_that_their_law_trains(networks):
-    def level(law, mask_steps=2, **fields):
-        config = dataclasses.replace(networks.config, timesteps=TimestepsConfig(segment=law))
+    def level(distribution, mask_steps=2, **fields):
+        config = dataclasses.replace(networks.config, timesteps=TimestepsConfig(segment=distribution))
         sampler = SamplerConfig(mask_steps=mask_steps, **fields)
         trained = dataclasses.replace(networks, config=config)
         return MaskSampler(trained, sampler, batch_size=5).sampler.refine_t
 
-    assert level(Law("bimodal", a=0.02)) == level(Law("bimodal", a=0.05), refine_t=0.02) == 0.02
-    for one_sided in (Law("long_tail"), Law("bimodal", low_share=0.0)):
+    assert (
+        level(TimestepDistribution("bimodal", a=0.02))
+        == level(TimestepDistribution("bimodal", a=0.05), refine_t=0.02)
+        == 0.02
+    )
+    for one_sided in (TimestepDistribution("long_tail"), TimestepDistribution("bimodal", low_share=0.0)):
         with pytest.raises(UserError, match=r"mask_steps=2: .* has no levels for refining; use mask_steps=1"):
             level(one_sided)
         assert level(one_sided, refine_t=0.02) == 0.02

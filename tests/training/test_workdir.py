@@ -35,9 +35,11 @@ def changed(config, name, value):
     return dataclasses.replace(config, **{group: value})
 
 
-@pytest.mark.parametrize(("law", "read"), [("bimodal", 0.0), ("long_tail", 0.0), ("uniform", 0.3)])
-def test_a_run_that_stored_the_former_level_of_refinement_leaves_it_to_its_law(tmp_path, law, read):
-    config = changed(changed(micro_config("vae"), "timesteps.segment.name", law), "sampler.refine_t", 0.3)
+@pytest.mark.parametrize(("distribution", "read"), [("bimodal", 0.0), ("long_tail", 0.0), ("uniform", 0.3)])
+def test_a_run_that_stored_the_former_level_of_refinement_leaves_it_to_its_law(tmp_path, distribution, read):
+    config = changed(
+        changed(micro_config("vae"), "timesteps.segment.name", distribution), "sampler.refine_t", 0.3
+    )
     (tmp_path / "config.json").write_text(to_json(config))
     assert read_config(TrainConfig, tmp_path).sampler.refine_t == read
 

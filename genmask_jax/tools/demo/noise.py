@@ -13,7 +13,7 @@ from genmask_jax.inference.batching import example_keys, example_noise
 from genmask_jax.instruction.base import stack_inputs
 from genmask_jax.sharding import to_devices, tracing_on
 from genmask_jax.system import Networks
-from genmask_jax.timesteps import Law
+from genmask_jax.timesteps import TimestepDistribution
 from genmask_jax.utils.images import to_model_size
 from genmask_jax.utils.pixels import mask_to_rgb, to_signed
 
@@ -68,18 +68,20 @@ class Noise:
 
 
 def densities(timesteps: TimestepsConfig) -> dict[str, np.ndarray]:
-    """Density of the noise levels in training, in BINS bins of [0, 1], by name of task and law."""
+    """Density of the noise levels in training, in BINS bins of [0, 1], by name of task and distribution."""
     found = {}
-    for task, law in (("masks", timesteps.segment), ("images", timesteps.generate)):
-        found[f"{task} ({law.name})"] = np.histogram(_draw(law), BINS, (0.0, 1.0), density=True)[0]
+    for task, distribution in (("masks", timesteps.segment), ("images", timesteps.generate)):
+        found[f"{task} ({distribution.name})"] = np.histogram(
+            _draw(distribution), BINS, (0.0, 1.0), density=True
+        )[0]
     return found
 
 
-def spread(law: Law) -> tuple[float, float]:
-    """The quartiles of a law: half of its draws are between them."""
-    low, high = np.quantile(_draw(law), (0.25, 0.75))
+def spread(distribution: TimestepDistribution) -> tuple[float, float]:
+    """The quartiles of a distribution: half of its draws are between them."""
+    low, high = np.quantile(_draw(distribution), (0.25, 0.75))
     return float(low), float(high)
 
 
-def _draw(law: Law) -> np.ndarray:
-    return np.asarray(law.draw(jax.random.key(0), (DRAWS,)))
+def _draw(distribution: TimestepDistribution) -> np.ndarray:
+    return np.asarray(distribution.sample(jax.random.key(0), (DRAWS,)))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.data.refershapes.styles import VARIED
-from genmask_jax.timesteps import Law
+from genmask_jax.timesteps import TimestepDistribution
 from genmask_jax.tools.demo import limits
 from genmask_jax.tools.demo.handlers import EXAMPLE_SIDE, Handlers
 from genmask_jax.tools.demo.noise import spread
@@ -151,18 +151,20 @@ def test_no_noise_is_the_vae_and_pure_noise_is_the_mask_of_one_pass(handlers, fo
 
 
 def test_densities_are_those_of_the_laws(handlers):
-    laws = handlers.densities()
+    distributions = handlers.densities()
     t = (np.arange(50) + 0.5) / 50
-    for law, values in laws.items():
+    for distribution, values in distributions.items():
         assert np.mean(values) == pytest.approx(1.0)
         extremes = np.mean(values * ((t < 0.1) | (t > 0.8)))
-        assert (extremes > 0.9) if law.startswith("masks") else (extremes < 0.5)
+        assert (extremes > 0.9) if distribution.startswith("masks") else (extremes < 0.5)
 
 
 def test_half_of_a_laws_draws_lie_in_its_spread():
     for mean, std in ((0.0, 1.0), (1.6, 0.8)):  # the default, and the package's model
         quartiles = 1 / (1 + np.exp(-(mean + std * np.array([-0.67449, 0.67449]))))
-        assert spread(Law("logit_normal", mean=mean, std=std)) == pytest.approx(quartiles, abs=0.01)
+        assert spread(TimestepDistribution("logit_normal", mean=mean, std=std)) == pytest.approx(
+            quartiles, abs=0.01
+        )
 
 
 def test_a_large_image_is_shown_as_it_is(handlers):
