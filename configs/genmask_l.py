@@ -13,8 +13,8 @@ captions, 1 : 1. Neither half contains images that any of the three holds out fo
 The paper's are the networks, the number of steps, the batch size, one loss for masks and images at 1 : 1, and
 the noise levels of images. The paper's data, image size, optimizer, learning rate, EMA, share of dropped
 prompts and use of Qwen (here frozen, its last layer) are not known to us; these are our choices. One choice
-differs from the paper: a tenth of the masks are trained near clean data (`bimodal`), where the paper's distribution is
-one-sided. --config=configs/genmask_l.py:paper trains by the paper's distribution (docs/method.md).
+differs from the paper: a tenth of the masks are trained near clean data (`bimodal`). In the paper, all are
+trained near pure noise; --config=configs/genmask_l.py:paper does the same (docs/method.md).
 
 1.419 B parameters are trained: with AdamW and EMA, the float32 state takes 23 GB. Qwen is frozen and takes
 15.5 GB in bfloat16. The mesh shards both over 8 devices (N with --config.mesh.fsdp=N). docs/scale.md

@@ -72,9 +72,8 @@ class TimestepDistribution:
 
     def __post_init__(self):
         if self.name not in DISTRIBUTIONS:
-            raise UserError(
-                f"timesteps: unknown distribution {self.name!r}; use one of {', '.join(sorted(DISTRIBUTIONS))}"
-            )
+            names = ", ".join(sorted(DISTRIBUTIONS))
+            raise UserError(f"timesteps: unknown distribution {self.name!r}; use one of {names}")
         if self.a <= 0 or self.std <= 0:
             raise UserError(f"timesteps: a={self.a} and std={self.std} must be positive")
         if not 0 <= self.low_share <= 1:

@@ -86,7 +86,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit_with_any_workers(mic
     with pytest.raises(Interrupted):
         start(config, run, batches=at_batch(1, crash))  # dies at step 2; step 1 was saved
     stop = at_batch(1, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(SystemExit, match=r"stopped at step 3; .* --resume"):
+    with pytest.raises(SystemExit, match=r"stopped at step 3, .* --resume"):
         start(workers(2), run, batches=stop, resume=True)
     assert "SIGTERM: stopping after this step, with a checkpoint" in caplog.text
     assert find_step(run, "last") == 3
@@ -116,7 +116,7 @@ def test_a_validation_that_was_stopped_is_made_up(micro_run, tmp_path, caplog):
         return wrap
 
     for step, batch in ((2, 0), (4, 1)):
-        with pytest.raises(SystemExit, match=f"stopped at step {step}, in its validation; .* --resume"):
+        with pytest.raises(SystemExit, match=f"stopped in the validation of step {step}, .* --resume"):
             start(config, run, evaluate=interrupted_at(step, batch), resume=True)
         assert f"Ctrl-C: stopping the validation of step {step}, after its checkpoint" in caplog.text
         assert find_step(run, "last") == step

@@ -139,7 +139,7 @@ def test_a_kill_at_the_start_of_a_resume_leaves_a_run_that_resumes(tmp_path, kil
     run = epath.Path(tmp_path)
     for begin in (
         lambda: make_workdir(check_workdir(str(tmp_path), resumed, resume=True), resumed),
-        lambda: Reporter(run, config.loop, 2, validated=False),
+        lambda: Reporter(run, config, 2, validated=False),
         lambda: add_session(run, 2),
     ):
         with pytest.raises(Killed):

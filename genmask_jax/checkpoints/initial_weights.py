@@ -1,7 +1,7 @@
 """Weights that a run starts from (`config.init`): imported ones, or those of another run or a packed model.
 
-With `config.model.lora_rank`, these weights are the run's base: they stay where they are and as they are, and
-the run's directory keeps what identifies them, and which of them the run uses.
+With `config.model.lora_rank`, these weights are the run's base: they are neither changed nor copied, and
+the run's directory keeps their digest and the names of those that it uses.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ from genmask_jax.pretrained import directory_of
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.paths import write_text
 
-KEPT = "base.json"
-"""In a run's directory: the weights to which its adapters belong: what identifies them, and their names."""
+BASE_FILE = "base.json"
+"""File of a run with adapters that identifies its base weights and lists the names of those that it uses."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InitialWeights(Weights):
     """Weights of a DiT, and of an instruction encoder that was trained with it.
 
-    directory: that was given.
-    reader, prefix: of the weights; `prefix` goes before the reader's names.
-    step, encoder: of a run, and the name of its instruction encoder; None for imported weights.
+    directory: directory of the weights, as the user gave it.
+    reader, prefix: reader of the weights, and the prefix of its names in the model.
+    step, encoder: step of a run, and the name of its instruction encoder; None for imported weights.
     """
 
     directory: epath.Path
@@ -54,26 +54,26 @@ class InitialWeights(Weights):
         return self.reader.read(name.removeprefix(self.prefix))
 
     def only(self, names: Container[str]) -> "InitialWeights":
-        """Those of these names."""
+        """The weights with these names alone."""
         return dataclasses.replace(self, shapes={n: s for n, s in self.shapes.items() if n in names})
 
     def without_encoder(self) -> "InitialWeights":
-        """The DiT's alone."""
+        """The weights of the DiT alone."""
         dit = self.only([name for name in self.shapes if name.startswith("dit.")])
         return dataclasses.replace(dit, encoder=None)
 
     def instruction(self, encoder: str) -> epath.Path | None:
-        """Where a run with this instruction encoder keeps what belongs to it; None if these are no such."""
+        """The folder of the instruction encoder's files; None if they have another, or none."""
         return self.directory / "instruction" if encoder == self.encoder else None
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What tells these weights from others, for `KEPT`."""
+        """Identifies these weights, for `BASE_FILE`."""
         if self.source is Source.IMPORT:
             report = read_json(self.directory / "dit" / "import.json")
             return {"sha256": report["sha256"]}
         digest = hashlib.sha256()
-        # A checkpoint's manifest names all its data files, at random.
+        # A checkpoint's manifest lists the random names of all its data files.
         packed = self.path.is_file()
         for file in (self.path,) if packed else (self.path / "_METADATA", self.path / "manifest.ocdbt"):
             digest.update(file.read_bytes() if file.exists() else b"")
@@ -86,7 +86,7 @@ def open_weights(directory: epath.PathLike, step: int | None = None) -> InitialW
     Args:
         directory: made by launch/import_weights.py, the --workdir of a run, or a packed model or its
             name in the package.
-        step: of a run; the last one if None.
+        step: step of a run's checkpoint; the last one if None.
 
     Raises:
         UserError: there are no weights, or only adapters.
@@ -132,26 +132,26 @@ def open_base(config: TrainConfig, workdir: epath.PathLike | None) -> InitialWei
     """The weights to which a run's adapters belong; None for a run without adapters.
 
     Args:
-        config: of the run.
-        workdir: its directory, which says which of the weights it uses; None for a new run.
+        config: config of the run.
+        workdir: directory of a resumed run, which lists the weights that it uses; None for a new run.
 
     Raises:
-        UserError: `config.init` holds no weights, or not those that the run began with.
+        UserError: `config.init` holds no weights, or other weights than those that the run started with.
     """
     if not config.model.lora_rank:
         return None
-    if workdir is None or not (epath.Path(workdir) / KEPT).exists():
+    if workdir is None or not (epath.Path(workdir) / BASE_FILE).exists():
         return open_weights(config.init)
-    kept = read_json(epath.Path(workdir) / KEPT)
-    base = open_weights(config.init, kept.get("step"))
-    if base.identity["sha256"] != kept["sha256"]:
+    saved = read_json(epath.Path(workdir) / BASE_FILE)
+    base = open_weights(config.init, saved.get("step"))
+    if base.identity["sha256"] != saved["sha256"]:
         raise UserError(
             f"config.init={config.init}: these are not the weights that the adapters in {workdir} belong to"
         )
-    return base.only(kept.get("names", base.shapes))
+    return base.only(saved.get("names", base.shapes))
 
 
-def keep_base(base: InitialWeights, plan: ParameterPlan, workdir: epath.PathLike) -> None:
-    """Writes what `open_base` compares, and the names of the weights that the run takes from its base."""
+def save_base(base: InitialWeights, plan: ParameterPlan, workdir: epath.PathLike) -> None:
+    """Writes the identity that `open_base` checks, and the names of the weights that the run uses."""
     names = sorted(one.name for one in plan if one.source is Source.BASE)
-    write_text(epath.Path(workdir) / KEPT, json.dumps(base.identity | {"names": names}, indent=1))
+    write_text(epath.Path(workdir) / BASE_FILE, json.dumps(base.identity | {"names": names}, indent=1))

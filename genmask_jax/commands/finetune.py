@@ -61,7 +61,7 @@ def main() -> None:
 def run(arguments: argparse.Namespace, fields: list[str]) -> None:
     """Runs the unfinished steps. Raises UserError; exits with the status of a step that fails."""
     from genmask_jax.data.prepared import records
-    from genmask_jax.training.finetuning import VISITS, make_plan
+    from genmask_jax.training.finetuning import MAX_EPOCHS, make_plan
 
     began = time.monotonic()
     run = plan_run(arguments, fields)
@@ -74,9 +74,7 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> None:
     generate = "" if plan.captioned else "none"
     given = [f"--config.vae={vae}", f"--config.data.generate={generate}"]
     if plan.num_steps < run.config.loop.num_steps and not names_field(fields, "loop.num_steps"):
-        print(
-            f"\n{plan.masks} masks for training: {plan.num_steps} steps, which show each mask {VISITS} times"
-        )
+        print(f"\n{plan.masks} masks for training: {plan.num_steps} steps, {MAX_EPOCHS} for each mask")
         given.append(f"--config.loop.num_steps={plan.num_steps}")
     model = run.workdir / "model"
     call("train", *run.train, *given, *of_model(fields), *in_directory(model))
@@ -161,7 +159,7 @@ def choose_vae(run: Run) -> str:
     directory = run.workdir / "vae"
     if run.start and not (directory / "config.json").exists():
         scores = apart(finetuning.score_vae, run.start, run.vae_config)
-        needed = finetuning.ENOUGH
+        needed = finetuning.MIN_VAE_SCORES
         said = ", ".join(f"{name} {scores[name]:.3g} (needed {least:g})" for name, least in needed.items())
         print(f"the VAE of {run.start} on val images: {said}")
         if all(scores[name] >= least for name, least in needed.items()):

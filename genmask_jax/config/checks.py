@@ -174,18 +174,18 @@ def with_refinement(sampler: SamplerConfig, distribution: TimestepDistribution) 
 
     Args:
         sampler: sampling of masks.
-        distribution: distribution of the noise levels that masks were trained at.
+        distribution: timestep distribution of the masks in training.
 
     Raises:
-        UserError: the distribution has no low mode.
+        UserError: the distribution has no mode near clean data.
     """
     if sampler.mask_steps == 1 or sampler.refine_t:
         return sampler
     if distribution.low_level is None:
         raise ArgumentError(
             "mask_steps",
-            f"={sampler.mask_steps}: masks were trained by the distribution {distribution.name!r}, which has no levels for "
-            "refining; use mask_steps=1, or set refine_t",
+            f"={sampler.mask_steps}: masks were trained with {distribution.name!r} timesteps, none of which "
+            "are near clean data; use mask_steps=1, or set refine_t",
         )
     return dataclasses.replace(sampler, refine_t=distribution.low_level)
 

@@ -17,20 +17,20 @@ from genmask_jax.utils.paths import listed, read_text, replacing, write_text
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
-"""Dtypes in which weights and latents can be written."""
+"""Dtypes for writing weights and latents."""
 MAX_SHARD_BYTES = 2 * 10**9
-MAIN = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-"""Names of whole models on the hubs. Beside them may be variants (model.fp16.safetensors) and adapters."""
+MAIN_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+"""Names of complete models on hubs, which may also have variants (model.fp16.safetensors) and adapters."""
 LFS_POINTER = b"version https://git-lfs"
-STORED = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
+DTYPE_CODES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 
 
 class TensorFiles:
-    """The tensors of some files, by key; only headers are read until `read` is called.
+    """The tensors of some files, by key. Only the headers are read before `read` is called.
 
-    files: the file of each key.
-    shapes, dtypes: of each key, from the files' headers.
-    ignored: names of safetensors in the same directory that are not used.
+    files: file of each key.
+    shapes, dtypes: shape and dtype of each key, from the headers.
+    ignored: names of unused safetensors files in the same directory.
     """
 
     def __init__(self, paths: Iterable[epath.Path], ignored: Iterable[str] = ()):
@@ -47,23 +47,25 @@ class TensorFiles:
             with safe_open(path, framework="np") as file:
                 for key in file.keys():  # noqa: SIM118 (not a mapping)
                     tensor = file.get_slice(key)
-                    if tensor.get_dtype() not in STORED:
-                        raise UserError(f"{path}: {key} is {tensor.get_dtype()}; expected {list(STORED)}")
+                    if tensor.get_dtype() not in DTYPE_CODES:
+                        raise UserError(
+                            f"{path}: {key} is {tensor.get_dtype()}; expected {list(DTYPE_CODES)}"
+                        )
                     if key in self.files:
                         raise UserError(f"{path}: {key} is in {self.files[key].name} too")
                     self.files[key] = path
                     self.shapes[key] = tuple(tensor.get_shape())
-                    self.dtypes[key] = np.dtype(STORED[tensor.get_dtype()])
+                    self.dtypes[key] = np.dtype(DTYPE_CODES[tensor.get_dtype()])
         except (SafetensorError, OSError) as error:
             raise UserError(f"{path}: {_why_damaged(path, error)}") from error
 
     def rename(self, name: Callable[[str], str], wanted: set[str]) -> dict[str, str]:
-        """Applies a renaming to all keys; returns those that changed, as {old: new}.
+        """Renames all keys; returns the changed ones, as {old: new}.
 
         Args:
             name: key -> new key.
-            wanted: the new keys that the model needs. If all that are there have a prefix, such as the
-                "model.diffusion_model." of other programs' files, it is removed.
+            wanted: the new keys that the model needs. A common prefix of these keys in the files, such as
+                "model.diffusion_model.", is removed.
         """
         prefix = _common_prefix(self.files, name, wanted)
         names = {key: name(key.removeprefix(prefix)) for key in self.files}
@@ -76,29 +78,29 @@ class TensorFiles:
         return changed
 
     def read(self, key: str) -> np.ndarray:
-        """One tensor. The file is closed again, so that memory-mapped files do not add up."""
+        """One tensor. The file is closed afterwards, so that memory-mapped files do not accumulate."""
         with safe_open(self.files[key], framework="np") as file:
             return file.get_tensor(self._in_file.get(key, key))
 
 
 def find_tensors(directory: epath.Path, accept: Callable[[str], bool] = bool) -> TensorFiles | None:
-    """The safetensors in a directory: the shards in its index, else all files; None if there are none.
+    """The safetensors in a directory: the shards of its index, or else all files; None if there are none.
 
-    safetensors has no reader of indexes, and that of huggingface_hub knows only model.safetensors.index.json.
+    (safetensors cannot read indexes, and huggingface_hub only reads model.safetensors.index.json.)
 
     Args:
-        directory: to search.
+        directory: directory to search.
         accept: file name -> whether to use the file.
 
     Raises:
         UserError: a shard is missing or damaged, or the index is damaged.
     """
-    there = [path for path in listed(directory, ".safetensors") if accept(path.name)]
+    files = [path for path in listed(directory, ".safetensors") if accept(path.name)]
     indices = [path for path in listed(directory, ".safetensors.index.json") if accept(path.name)]
     if not indices:
-        main = [path for path in there if path.name in MAIN]
-        _need_all_shards(main or there)
-        return TensorFiles(main or there, _names(there, but=main or there)) if there else None
+        main = [path for path in files if path.name in MAIN_FILES]
+        _need_all_shards(main or files)
+        return TensorFiles(main or files, _names(files, but=main or files)) if files else None
     weight_map = read_json(indices[0]).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise UserError(f"{indices[0]}: not an index of shards: it has no weight_map; download it again")
@@ -106,11 +108,11 @@ def find_tensors(directory: epath.Path, accept: Callable[[str], bool] = bool) ->
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: {indices[0].name} lists this shard, but it is missing; download it")
-    found = TensorFiles(paths, _names(there, but=paths))
+    tensors = TensorFiles(paths, _names(files, but=paths))
     for key, name in weight_map.items():
-        if key not in found.files:
+        if key not in tensors.files:
             raise UserError(f"{directory / name}: {key}, which {indices[0].name} puts here, is not in it")
-    return found
+    return tensors
 
 
 def _names(paths: list[epath.Path], but: list[epath.Path]) -> list[str]:
@@ -118,14 +120,14 @@ def _names(paths: list[epath.Path], but: list[epath.Path]) -> list[str]:
 
 
 def _need_all_shards(paths: list[epath.Path]) -> None:
-    """Raises UserError if one of model-00001-of-00005.safetensors, ... is missing, where no index tells."""
-    there = {path.name for path in paths}
+    """Raises UserError if a shard such as model-00001-of-00005.safetensors is missing, without an index."""
+    names = {path.name for path in paths}
     for path in paths:
         match = re.fullmatch(r"(.*-)(\d+)-of-(\d+)(\.safetensors)", path.name)
         for i in range(1, int(match[3]) + 1) if match else ():
             assert match
             name = f"{match[1]}{i:0{len(match[2])}}-of-{match[3]}{match[4]}"
-            if name not in there:
+            if name not in names:
                 raise UserError(f"{path.parent / name}: this shard is missing; download it")
 
 
@@ -141,23 +143,23 @@ def _why_damaged(path: epath.Path, error: Exception) -> str:
 
 
 def _common_prefix(keys: Iterable[str], name: Callable[[str], str], wanted: set[str]) -> str:
-    """What stands before the wanted keys; "" if any is there without a prefix."""
-    found: collections.Counter[str] = collections.Counter()
+    """The most common prefix of the wanted keys; "" if any of them has no prefix."""
+    prefixes: collections.Counter[str] = collections.Counter()
     for key in keys:
         starts = (0, *(match.end() for match in re.finditer(r"\.", key)))
         start = next((i for i in starts if name(key[i:]) in wanted), None)
         if start is not None:
-            found[key[:start]] += 1
-    return "" if "" in found or not found else found.most_common(1)[0][0]
+            prefixes[key[:start]] += 1
+    return "" if "" in prefixes or not prefixes else prefixes.most_common(1)[0][0]
 
 
 def find_pickles(directory: epath.Path) -> list[epath.Path]:
-    """The files in a directory that are most likely pickled weights (by their suffix)."""
+    """The files in a directory with the suffixes of pickled weights."""
     return listed(directory, *PICKLES)
 
 
 def refuse_pickle(path: epath.Path) -> UserError:
-    """The error for a pickled file: why it is refused, and how to convert it to safetensors."""
+    """The error for a pickled file, which explains how to convert it to safetensors."""
     target = path.with_suffix(".safetensors")
     return UserError(
         f"{path}: pickled weights can run code when loaded, so they are refused; if you trust the file, "
@@ -171,14 +173,14 @@ def write_tensors(
 ) -> list[str]:
     """Writes tensors in shards of at most MAX_SHARD_BYTES, with an index if there are several.
 
-    huggingface_hub's `split_state_dict_into_shards_factory` does not keep large tensors in their order, in
-    which they are consumed here.
+    (huggingface_hub's `split_state_dict_into_shards_factory` reorders large tensors; `tensors` cannot be
+    reordered.)
 
     Args:
-        directory: to write to.
+        directory: directory to write to.
         stem: prefix of the file names.
-        sizes: bytes of every tensor, by key, in the order in which `tensors` yields them.
-        tensors: keys and arrays; consumed one by one.
+        sizes: bytes of each tensor by key, in the order of `tensors`.
+        tensors: pairs of key and array, consumed one by one.
 
     Returns:
         The names of the files.
@@ -211,11 +213,11 @@ def write_tensors(
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
-    """A JSON object of a model hub's folder. Raises UserError if it is missing or not one."""
+    """Reads a file with a JSON object. Raises UserError if it is missing or invalid."""
     try:
         values = json.loads(read_text(path))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: not there; it is needed beside the weights") from error
+        raise UserError(f"{path}: this file is missing; it is needed next to the weights") from error
     except ValueError as error:  # not JSON, or not text
         if path.read_bytes().startswith(LFS_POINTER):
             raise UserError(f"{path}: {_why_damaged(path, error)}") from error

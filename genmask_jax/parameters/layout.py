@@ -1,4 +1,4 @@
-"""Layouts of our parameters in public (PyTorch) weights, tensor by tensor, in both directions."""
+"""Layouts of parameters in public (PyTorch) weights, tensor by tensor, in both directions."""
 
 import dataclasses
 import re
@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A bijection between one public tensor and (one layer of) a parameter of ours; nothing is rounded."""
+    """A bijection between one public tensor and (one layer of) one of our parameters, without rounding."""
 
     to_ours: Callable[[Any], Any]
     to_public: Callable[[Any], Any]
@@ -31,16 +31,16 @@ CHANNELS_3D = Layout(lambda x: x[:, 0, 0, 0], lambda x: x[:, None, None, None])
 
 
 def patch_projection(patch: int) -> Layout:
-    """`[D, C, 1, p, p]`, a convolution over patches, -> `[C * p * p, D]`, a projection of them."""
+    """A convolution over patches, `[D, C, 1, p, p]`, -> a projection of them, `[C * p * p, D]`."""
     return Layout(
         lambda x: x.reshape(x.shape[0], -1).T, lambda x: x.T.reshape(x.shape[1], -1, 1, patch, patch)
     )
 
 
 def causal_conv(taps: int) -> Layout:
-    """`[O, I, t, kh, kw]` -> `[kh, kw, I, O]`: for a single frame, only the last of t temporal taps matters.
+    """`[O, I, t, kh, kw]` -> `[kh, kw, I, O]`: a single frame only uses the last of t temporal taps.
 
-    On the way back, the other taps are zeros: the export is exact for single frames only.
+    In the other direction, the other taps become zero, so the export is exact for single frames only.
     """
 
     def to_public(x: Any) -> Any:
@@ -52,12 +52,12 @@ def causal_conv(taps: int) -> Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One parameter of ours and its tensors in public weights.
+    """One of our parameters and its tensors in public weights.
 
-    path: in our state, such as "blocks.attn1.to_q.kernel".
-    shape: of our parameter; the first axis counts layers if `stacked`.
-    keys: of the public tensors: one per layer if `stacked`, else one.
-    public_shape: of each of them.
+    path: path in our state, such as "blocks.attn1.to_q.kernel".
+    shape: shape of our parameter; the first axis counts layers if `stacked`.
+    keys: keys of the public tensors: one per layer if `stacked`, else one.
+    public_shape: shape of each public tensor.
     """
 
     path: str
@@ -74,7 +74,7 @@ class Entry:
 
 
 def public_name(path: str, names: Mapping[str, str]) -> tuple[str, str]:
-    """The longest module in `names` that a path of ours begins with, and the path's public key."""
+    """The longest module in `names` that one of our paths starts with, and the public key of the path."""
     module = max((name for name in names if f"{path}.".startswith(f"{name}.")), key=len)
     return module, re.sub(r"\.(kernel|scale)$", ".weight", names[module] + path[len(module) :])
 
@@ -88,12 +88,12 @@ def make_entry(path: str, shape: tuple[int, ...], key: str, layout: Layout) -> E
 
 
 def complaints(entries: Iterable[Entry], shapes: dict[str, tuple[int, ...]], unused: Iterable[str]) -> list:
-    """Mismatches of public tensors and model: one line per missing, left-over or wrongly shaped key.
+    """Mismatches of public tensors and model: a line for each missing, extra or wrongly shaped tensor.
 
     Args:
-        entries: what the model needs.
-        shapes: of the available public tensors, by key.
-        unused: keys of tensors that are ignored on purpose.
+        entries: entries of the model.
+        shapes: shapes of the available public tensors, by key.
+        unused: keys of tensors that are deliberately ignored.
     """
     wanted = {key: entry.public_shape for entry in entries for key in entry.keys}
     lines = [f"{key} is missing" for key in wanted if key not in shapes]

@@ -1,4 +1,4 @@
-"""The names of parameters in an NNX state, and what they say of a parameter."""
+"""Names of parameters in an NNX state, and the properties that follow from a name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,16 +11,16 @@ from genmask_jax.utils.errors import UserError
 Shape = tuple[int, ...]
 
 KERNEL, ADAPTERS = "kernel", ("lora_a", "lora_b")
-"""Last parts of the names of matrices: a layer's own (a convolution's too), and those of its adapter."""
+"""Last parts of the names of matrices: those of layers (and convolutions), and those of adapters."""
 STACKS = frozenset({"blocks", "top_blocks"})
-"""Modules that are stacked transformer blocks: their parameters have a first axis more, `[depth, ...]`."""
+"""Modules of stacked transformer blocks, whose parameters have a leading axis `[depth, ...]`."""
 
 
 def is_matrix(name: str) -> bool:
     """Whether the parameter of this name is a factor of matrix products or convolutions.
 
     Everything else is a bias, a norm's scale, a table of modulations or gates, or an embedding. The number of
-    axes does not tell: the biases of stacked blocks have two.
+    axes does not decide: the biases of stacked blocks have two.
     """
     return name.rpartition(".")[2] in (KERNEL, *ADAPTERS)
 
@@ -31,25 +31,25 @@ def is_adapter(name: str) -> bool:
 
 
 def is_dit_adapter(name: str) -> bool:
-    """Whether it is one of the DiT's adapters (`config.model.lora_rank`), not of the encoder's."""
+    """Whether the parameter of this name belongs to an adapter of the DiT (`config.model.lora_rank`)."""
     return name.startswith("dit.") and is_adapter(name)
 
 
 def adapters_of(name: str) -> tuple[str, str]:
-    """The names that the two factors of a matrix's adapter have, if it has one."""
+    """The names of the two factors of a matrix's adapter (which it may not have)."""
     layer = name.removesuffix(f".{KERNEL}")
     return f"{layer}.lora.{ADAPTERS[0]}", f"{layer}.lora.{ADAPTERS[1]}"
 
 
 def name_in_layer(name: str) -> str | None:
-    """The name that a parameter of stacked blocks has in one of the blocks; None for all others."""
+    """The name of a parameter of stacked blocks inside one block; None for other parameters."""
     modules = name.split(".")
     stack = next((i for i, module in enumerate(modules) if module in STACKS), None)
     return None if stack is None else ".".join(modules[stack + 1 :])
 
 
 def is_block_kernel(name: str) -> bool:
-    """Whether the parameter of this name is the kernels of stacked blocks, `[depth, input, output]`."""
+    """Whether the parameter of this name holds kernels of stacked blocks, `[depth, input, output]`."""
     return name_in_layer(name) is not None and name.rpartition(".")[2] == KERNEL
 
 
@@ -74,14 +74,14 @@ def with_leaves(tree: Any, leaves: Mapping[str, Any]) -> Any:
 
 
 def shapes_of(tree: Any) -> dict[str, Shape]:
-    """Shapes of parameters (or of what has their shapes), by name."""
+    """Shapes of the leaves of a state, by name."""
     return {name: tuple(leaf.shape) for name, leaf in named_leaves(tree).items()}
 
 
-def need_same_shapes(path: Any, there: Mapping[str, Shape], here: Mapping[str, Shape]) -> None:
-    """Compares a checkpoint, whose path the error names, with the model. Raises UserError if they differ."""
-    for name in sorted(here.keys() | there.keys()):
-        old, new = there.get(name, "absent"), here.get(name, "absent")
+def need_same_shapes(path: Any, saved: Mapping[str, Shape], model: Mapping[str, Shape]) -> None:
+    """Raises UserError, which names `path`, if the shapes of a checkpoint (`saved`) and the model differ."""
+    for name in sorted(model.keys() | saved.keys()):
+        old, new = saved.get(name, "absent"), model.get(name, "absent")
         if old != new:
             raise UserError(f"{path}: this checkpoint is of another model: {name} is {old}, not {new}")
 

@@ -1,7 +1,8 @@
-"""The plan of a model's parameters: one row for each, made once (`rules.make_plan`).
+"""The plan of a model's parameters: a table with a row for each parameter, made once (`rules.make_plan`).
 
-Whatever treats parameters differently reads it here: the split into trained and frozen ones, the weights that
-are loaded, the optimiser's masks, the layout over the mesh of parameters, gradients, averages and moments.
+Everything that treats parameters differently reads this table: the split into trained and frozen parameters,
+the loading of weights, the masks of the optimizer, and the sharding of parameters, gradients, averages and
+moments.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 class Role(enum.StrEnum):
-    """What training does to a parameter. ADAPTED: it is frozen, and an adapter beside it is trained."""
+    """What training does to a parameter. ADAPTED: the parameter is frozen, and its adapter is trained."""
 
     TRAINED = "trained"
     ADAPTED = "adapted"
@@ -28,12 +29,12 @@ class Role(enum.StrEnum):
 
 
 class Source(enum.StrEnum):
-    """Where the first values of a parameter in this process come from.
+    """Where the initial values of a parameter in this process come from.
 
-    FRESH: a random initialisation.
-    RUN: a checkpoint of a training run, of this one or of another, or a packed model.
+    FRESH: random initialisation.
+    RUN: a checkpoint of this run or another, or a packed model.
     IMPORT: public weights.
-    BASE: the weights beside which adapters are trained, of a run or imported.
+    BASE: the base weights of adapters, from a run or imported.
     """
 
     FRESH = "fresh"
@@ -46,17 +47,17 @@ class Source(enum.StrEnum):
 class Parameter:
     """One parameter.
 
-    name: in the model, such as "dit.blocks.attn1.to_q.kernel".
-    dtype: that it is stored in.
-    compute_dtype: of the products that a matrix is a factor of; of all others, `dtype`.
-    spec: its layout over the mesh.
-    source: where its first values come from.
-    origin: the field of the config that gives them: "vae", "instruction" or "init"; "" for none.
-    optimizer: "muon" or "adam"; "" unless it is trained.
-    decayed: whether it has weight decay.
-    lr_scale: factor on its learning rate.
+    name: name in the model, such as "dit.blocks.attn1.to_q.kernel".
+    dtype: dtype in memory.
+    compute_dtype: dtype of a matrix in products; `dtype` for other parameters.
+    spec: sharding over the mesh.
+    source: where the initial values come from.
+    origin: field of the config that names them: "vae", "instruction" or "init"; "" for none.
+    optimizer: "muon" or "adam"; "" if the parameter is not trained.
+    decayed: whether the parameter has weight decay.
+    lr_scale: factor on the learning rate.
 
-    Plans compare, as the programs that are compiled for them do, without regard to sources and optimisers.
+    Comparisons ignore sources and optimizers, which compiled programs do not depend on.
     """
 
     name: str
@@ -74,19 +75,19 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class ParameterPlan:
-    """The parameters of a model on a mesh. Iterates over them; `plan[name]` is one."""
+    """The parameters of a model on a mesh. Iterates over parameters; `plan[name]` returns one."""
 
     parameters: tuple[Parameter, ...]
     mesh: Mesh
 
     @functools.cached_property
     def _by_name(self) -> Mapping[str, Parameter]:
-        return {one.name: one for one in self.parameters}
+        return {parameter.name: parameter for parameter in self.parameters}
 
     @functools.cached_property
     def _by_name_in_layer(self) -> Mapping[tuple[str | None, tuple[int, ...]], Parameter]:
-        """By the name in a block, and the shape. Parameters that share both share their layout."""
-        return {(name_in_layer(one.name), one.shape): one for one in self.parameters}
+        """By the name in a block, and the shape. Parameters that share both are sharded alike."""
+        return {(name_in_layer(x.name), x.shape): x for x in self.parameters}
 
     def __getitem__(self, name: str) -> Parameter:
         return self._by_name[name]
@@ -99,14 +100,14 @@ class ParameterPlan:
         return self[".".join(map(str, path))].role is Role.TRAINED
 
     def map(self, function: Callable[[Parameter], T], tree: Any) -> Any:
-        """`function` of every parameter, as a tree like `tree`, whose leaves have the parameters' names."""
+        """Applies `function` to the parameter of each leaf of `tree`; returns a tree of the results."""
         return jax.tree.map_with_path(lambda keys, _: function(self[parameter_name(keys)]), tree)
 
     def shardings(self, tree: Any) -> Any:
         """NamedShardings for a state of the model, for gradients, or for a whole train state.
 
-        A leaf lies where the parameter lies whose name its own ends in ("opt_state.1.mu.dit.proj_out.kernel")
-        if it has the same shape. Everything else is replicated.
+        A leaf is sharded like the parameter whose name its own name ends with (for example
+        "opt_state.1.mu.dit.proj_out.kernel"), if they have the same shape. Other leaves are replicated.
         """
 
         def sharding(keys: Any, leaf: Any) -> NamedSharding:
@@ -122,5 +123,5 @@ class ParameterPlan:
         return self._by_name.get(name)
 
     def of_layers(self, name: str, shape: tuple[int, ...]) -> Parameter:
-        """A parameter of stacked blocks, by its name in one of them, and its shape `[depth, ...]`."""
+        """A parameter of stacked blocks, by its name inside one block and its shape `[depth, ...]`."""
         return self._by_name_in_layer[name, tuple(shape)]

@@ -1,4 +1,4 @@
-"""Orbax checkpoints that are read parameter by parameter, whole or in part, to any mesh."""
+"""Reads Orbax checkpoints parameter by parameter, completely or in part, to any mesh."""
 
 import contextlib
 from typing import Any
@@ -16,17 +16,17 @@ with epy.lazy_imports():  # half a second, which a packed model does not need
 
 
 def restoring(path: epath.PathLike) -> contextlib.AbstractContextManager[None]:
-    """Raises DamagedError for whatever Orbax raises; UserError if it cannot read anything at that path."""
+    """A context that converts Orbax's errors to DamagedError; UserError if Orbax cannot use the path."""
     need_storable(path)
     return reading(f"{path}", "restore it from a copy, or use another")
 
 
 class ParameterReader:
-    """The parameters in an Orbax checkpoint of an NNX state, each read or restored on its own.
+    """The parameters in an Orbax checkpoint of an NNX state, read or restored one by one.
 
     Args:
-        path: of the checkpoint.
-        prefix: of the parameters to read, such as "dit."; it is stripped from their names.
+        path: path of the checkpoint.
+        prefix: prefix of the parameters to read, such as "dit."; it is removed from their names.
 
     Raises:
         DamagedError: the checkpoint is missing or incomplete.
@@ -47,7 +47,7 @@ class ParameterReader:
         self.dtypes = {name: np.dtype(leaf.dtype) for name, leaf in found.items()}
 
     def read(self, name: str) -> np.ndarray:
-        """One parameter, on the host and as stored."""
+        """One parameter, as a NumPy array in the stored dtype."""
         item = nested({self.prefix + name: 0})
         kind = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
         return jax.tree.leaves(self._restore(item, kind))[0]

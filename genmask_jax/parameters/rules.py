@@ -1,4 +1,4 @@
-"""The rules that make the plan of a model's parameters: one for each of its columns."""
+"""The rules that make the plan of a model's parameters, one for each column."""
 
 import dataclasses
 import math
@@ -25,27 +25,27 @@ from genmask_jax.parameters.names import (
 from genmask_jax.parameters.plan import Parameter, ParameterPlan, Role, Source
 
 FSDP_MIN_SIZE = 2**20
-"""Parameters of fewer numbers are replicated: gathering them costs more than storing them."""
+"""Smaller parameters (number of elements) are replicated: gathering them costs more than storing them."""
 COLUMN_PARALLEL = re.compile(
     r"\.(to_q|to_k|to_v|ffn\.linear_1|q_proj|k_proj|v_proj|gate_proj|up_proj)\.kernel$"
 )
 ROW_PARALLEL = re.compile(r"\.(to_out|ffn\.linear_2|o_proj|down_proj)\.kernel$")
-PROJECTION = "dit.text_embedder.linear_1."
-"""Not taken from weights whose instruction encoder has another width."""
+TEXT_PROJECTION = "dit.text_embedder.linear_1."
+"""Not loaded from weights whose instruction encoder has another width."""
 
 Targets = dict[str, jax.ShapeDtypeStruct]
-"""Parameters by name, with the dtypes and shardings in which to load them."""
+"""Shapes, dtypes and shardings of the parameters to load, by name."""
 Load = Callable[[Targets], dict[str, jax.Array]]
-"""Reads parameters by name."""
+"""Loads parameters by name."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weights:
-    """Weights that parameters can be taken from, by their shapes alone.
+    """Weights to load parameters from. The plan needs only their shapes.
 
-    path: named in errors.
+    path: path for errors.
     source: RUN or IMPORT.
-    shapes: of the parameters, by their names in the model.
+    shapes: shapes of the parameters, by their names in the model.
     """
 
     path: epath.Path
@@ -61,9 +61,9 @@ class Weights:
 class Sources:
     """Where the parameters of a model come from.
 
-    vae: kind of the weights in `config.vae`.
-    init: the weights that `config.init` names. If the DiT has adapters, these weights are their base.
-    restored: whether what is trained comes from a checkpoint of the run itself.
+    vae: source of the weights of `config.vae`.
+    init: weights of `config.init`. If the DiT has adapters, these weights are their base.
+    restored: whether trained parameters come from a checkpoint of the run itself.
     """
 
     vae: Source = Source.RUN
@@ -85,28 +85,28 @@ def make_plan(
     """The plan of a model.
 
     Args:
-        shapes: all parameters by name: arrays, or their shapes and dtypes.
-        mesh: devices that hold them.
-        trained: modules that are trained, such as "dit"; so are all adapters, in any module. If the DiT has
-            adapters, what `sources.init` holds is not.
-        sources: where values come from; all defaults if None.
-        instruction: kind of the weights that the instruction encoder loads; None if it has none of its own.
-        compute_dtypes: from `compute_dtypes`; the parameters' own dtypes if None.
-        optimizer, instruction_lr_scale: of `OptimizerConfig`.
+        shapes: all parameters by name, as arrays or as their shapes and dtypes.
+        mesh: devices of the parameters.
+        trained: trained modules, such as "dit". Adapters are trained in any module. If the DiT has adapters,
+            the parameters in `sources.init` are frozen.
+        sources: sources of the initial values; the defaults of `Sources` if None.
+        instruction: source of the weights that the instruction encoder loads; None if it loads none.
+        compute_dtypes: from `compute_dtypes`; the dtypes of the parameters if None.
+        optimizer, instruction_lr_scale: see `OptimizerConfig`.
 
     Raises:
-        UserError: `sources.init` is of another model.
+        UserError: `sources.init` belongs to another model.
     """
     sources, computed = sources or Sources(), compute_dtypes or {}
     trainable = {n: tuple(x.shape) for n, x in shapes.items() if is_adapter(n) or is_within(n, trained)}
-    held = held_by(sources.init, trainable) if sources.init else frozenset()
-    base = held if any(map(is_dit_adapter, shapes)) else frozenset()
+    available = available_in(sources.init, trainable) if sources.init else frozenset()
+    base = available if any(map(is_dit_adapter, shapes)) else frozenset()
     training = trainable.keys() - base
 
     def parameter(name: str, x: Any) -> Parameter:
         role = role_of(name, training)
-        source, origin = source_of(name, role, sources, held, instruction)
-        one = Parameter(
+        source, origin = source_of(name, role, sources, available, instruction)
+        result = Parameter(
             name=name,
             shape=tuple(x.shape),
             dtype=np.dtype(x.dtype),
@@ -117,9 +117,9 @@ def make_plan(
             origin=origin,
         )
         if role is not Role.TRAINED:
-            return one
+            return result
         return dataclasses.replace(
-            one,
+            result,
             optimizer="muon" if optimizer == "muon" and is_block_kernel(name) else "adam",
             decayed=is_matrix(name),
             lr_scale=instruction_lr_scale if is_within(name, ("instruction",)) else 1.0,
@@ -129,12 +129,12 @@ def make_plan(
 
 
 def is_within(name: str, modules: tuple[str, ...]) -> bool:
-    """Whether a parameter is part of one of the modules."""
+    """Whether a parameter belongs to one of the modules."""
     return any(name.startswith(f"{module}.") for module in modules)
 
 
 def role_of(name: str, training: Set[str]) -> Role:
-    """What training does to a parameter, given the names of all that are trained."""
+    """The role of a parameter, given the names of all trained parameters (`training`)."""
     if name in training:
         return Role.TRAINED
     adapted = is_matrix(name) and training >= set(adapters_of(name))
@@ -142,49 +142,51 @@ def role_of(name: str, training: Set[str]) -> Role:
 
 
 def source_of(
-    name: str, role: Role, sources: Sources, held: frozenset[str], instruction: Source | None
+    name: str, role: Role, sources: Sources, available: frozenset[str], instruction: Source | None
 ) -> tuple[Source, str]:
-    """Where a parameter's first values come from, and the field of the config that gives them ("" for none).
+    """The source of a parameter's initial values, and the field of the config that names it ("" for none).
 
     Args:
-        name, role: of a parameter.
-        sources: of the model.
-        held: names of the parameters that `sources.init` has.
-        instruction: kind of the weights that the instruction encoder loads, if it does.
+        name, role: name and role of the parameter.
+        sources: sources of the model.
+        available: names of the parameters in `sources.init`.
+        instruction: source of the weights that the instruction encoder loads; None if it loads none.
     """
     if role is Role.TRAINED and sources.restored:
         return Source.RUN, ""
-    if sources.init and name in held:
+    if sources.init and name in available:
         return sources.init.source if role is Role.TRAINED else Source.BASE, "init"
     if is_within(name, ("vae",)):
         return sources.vae, "vae"
-    # Imported weights have no adapters; an encoder that is drawn at random is drawn with them.
-    lacked = instruction is Source.IMPORT and is_adapter(name)
-    if is_within(name, ("instruction",)) and instruction and not lacked:
+    # Imported weights have no adapters; a randomly initialised encoder includes them.
+    missing = instruction is Source.IMPORT and is_adapter(name)
+    if is_within(name, ("instruction",)) and instruction and not missing:
         return instruction, "instruction"
     return Source.FRESH, ""
 
 
-def held_by(weights: Weights, model: Mapping[str, Shape]) -> frozenset[str]:
-    """The names of the model's parameters that weights have.
+def available_in(weights: Weights, model: Mapping[str, Shape]) -> frozenset[str]:
+    """The names of the model's parameters to load from weights.
 
     Args:
-        weights: of a model of the same shape.
-        model: all parameters that can be trained. The DiT's adapters are never among the weights, nor is the
-            text projection of an encoder of another width, nor an encoder that was not trained with them.
+        weights: weights of a model of the same shape.
+        model: shapes of all trainable parameters. The DiT's adapters are never loaded, nor the text
+            projection of an encoder of another width, nor an encoder that the weights do not have.
 
     Raises:
-        UserError: the weights are of another model.
+        UserError: the weights belong to another model.
     """
-    there, here = weights.shapes, {n: shape for n, shape in model.items() if not is_dit_adapter(n)}
-    other = []
-    if _part(there, "instruction.").keys() != _part(here, "instruction.").keys():
-        other.append("instruction.")
-    if _part(there, PROJECTION) != _part(here, PROJECTION):
-        other.append(PROJECTION)
-    there, here = ({n: s for n, s in x.items() if not n.startswith(tuple(other))} for x in (there, here))
-    need_same_shapes(weights.path, there, here)
-    return frozenset(here)
+    saved, wanted = weights.shapes, {n: shape for n, shape in model.items() if not is_dit_adapter(n)}
+    excluded = []
+    if _part(saved, "instruction.").keys() != _part(wanted, "instruction.").keys():
+        excluded.append("instruction.")
+    if _part(saved, TEXT_PROJECTION) != _part(wanted, TEXT_PROJECTION):
+        excluded.append(TEXT_PROJECTION)
+    saved, wanted = (
+        {n: s for n, s in x.items() if not n.startswith(tuple(excluded))} for x in (saved, wanted)
+    )
+    need_same_shapes(weights.path, saved, wanted)
+    return frozenset(wanted)
 
 
 def _part(shapes: Mapping[str, Shape], prefix: str) -> dict[str, Shape]:
@@ -192,7 +194,7 @@ def _part(shapes: Mapping[str, Shape], prefix: str) -> dict[str, Shape]:
 
 
 def partition_spec(name: str, shape: Shape, mesh: Mesh) -> PartitionSpec:
-    """How a parameter is sharded: tensor by name, then fsdp over the largest dimension that it divides."""
+    """The sharding of a parameter: `tensor` by name, then `fsdp` over the largest dimension it divides."""
     axes: list[str | None] = [None] * len(shape)
     tensor, fsdp = mesh.shape["tensor"], mesh.shape["fsdp"]
     if tensor > 1:
@@ -209,10 +211,10 @@ def partition_spec(name: str, shape: Shape, mesh: Mesh) -> PartitionSpec:
 
 
 def compute_dtypes(model: nnx.Module) -> dict[str, np.dtype]:
-    """The dtypes of the products that a model's matrices are factors of; of all others, their own."""
+    """The dtypes of matrices in products, by name; for other parameters, the dtype in memory."""
     layers = {".".join(map(str, path)): layer for path, layer in nnx.iter_modules(model)}
-    found = {}
+    dtypes = {}
     for name, leaf in flat_paths(nnx.state(model)):
         product = getattr(layers.get(name.rpartition(".")[0]), "dtype", None) if is_matrix(name) else None
-        found[name] = np.dtype(product or leaf.dtype)
-    return found
+        dtypes[name] = np.dtype(product or leaf.dtype)
+    return dtypes

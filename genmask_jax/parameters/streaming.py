@@ -1,8 +1,8 @@
-"""Orbax checkpoints that are written layer by layer.
+"""Writes Orbax checkpoints layer by layer.
 
 A stacked parameter of a large model (40 layers' matrices) may be larger than the memory of the machine that
-imports it. `Streamed` takes its place in the tree to save: Orbax lays out the array on disk, and it is filled
-layer by layer. The result is an ordinary Orbax checkpoint, which can be restored to any mesh.
+imports it. `Streamed` replaces it in the tree to save: Orbax creates the array on disk, and its layers are
+written one by one. The result is an ordinary Orbax checkpoint, which can be restored to any mesh.
 """
 
 import math
@@ -17,14 +17,14 @@ from etils import epath
 from orbax.checkpoint import future
 
 CHUNK_BYTES = 32 * 2**20
-"""Largest chunk on disk, which is the least that a reader fetches: small enough for the shards of a mesh."""
+"""Largest chunk on disk. A reader fetches whole chunks, so they are small enough for the shards of a mesh."""
 
 
 class Streamed:
     """An array given by its slices.
 
     Args:
-        shape, dtype: of the whole array.
+        shape, dtype: shape and dtype of the whole array.
         read: i -> slice i along the first axis if `stacked`, else (with i = 0) the whole array.
         stacked: whether the array is read slice by slice.
     """
@@ -41,7 +41,7 @@ class Streamed:
 
     @property
     def save_args(self) -> ocp.SaveArgs:
-        """If layers are written one by one: chunks on disk that no two layers share."""
+        """Chunks that do not span layers, if layers are written one by one."""
         if not self.by_layer:
             return ocp.SaveArgs()
         return ocp.SaveArgs(chunk_byte_size=min(self.nbytes // self.shape[0], CHUNK_BYTES), shard_axes=(0,))
@@ -52,7 +52,7 @@ class Streamed:
 
 
 class _StreamedHandler(ocp.type_handlers.NumpyHandler):
-    """Writes one slice at a time, across all arrays; the handler that it extends takes whole arrays."""
+    """Writes one slice at a time, across all arrays; the handler that it extends writes whole arrays."""
 
     def __init__(self, progress: Callable[[int], object]):
         super().__init__()

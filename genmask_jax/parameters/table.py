@@ -1,4 +1,4 @@
-"""The plan as a table for people: a line for each group of parameters that are treated alike."""
+"""The plan as a printed table, with a line for each group of parameters that are treated alike."""
 
 import itertools
 import math
@@ -15,11 +15,11 @@ MIB = 2**20
 
 
 def format_plan(plan: ParameterPlan) -> str:
-    """The plan in columns, what is trained first, and its totals.
+    """The plan as a table, trained parameters first, and its totals.
 
-    Matrices of one shape that are treated alike share a line: "8 x [30, 1536/fsdp, 1536]" are eight, whose
-    second axis is sharded over `fsdp`. Biases (scales, ...) of one part of the model do, whatever their
-    shapes, and so do all its frozen parameters.
+    Matrices of one shape that are treated alike share a line: "8 x [30, 1536/fsdp, 1536]" are eight matrices
+    whose second axis is sharded over `fsdp`. The biases (scales, ...) of one part of the model share a line
+    whatever their shapes, and so do its frozen parameters.
     """
     groups: dict[tuple, list[Parameter]] = {}
     for one in plan:
@@ -32,7 +32,7 @@ def format_plan(plan: ParameterPlan) -> str:
 
 
 def _key(one: Parameter) -> tuple:
-    """What parameters on one line share."""
+    """The properties that parameters on one line share."""
     modules = one.name.split(".")
     alike = modules[0], one.role, one.source, one.origin, one.dtype, one.compute_dtype
     if one.role is Role.FROZEN:
@@ -55,21 +55,21 @@ def _row(group: list[Parameter]) -> tuple[str, ...]:
 
 
 def _common(names: list[str]) -> str:
-    """The modules that all are in, and a star."""
+    """The modules that all parameters share, and a star."""
     parts = zip(*(name.split(".")[:-1] for name in names), strict=False)
     shared = itertools.takewhile(lambda part: len(set(part)) == 1, parts)
     return ".".join([*(part[0] for part in shared), "*"])
 
 
 def _pattern(names: list[str]) -> str:
-    """Several names as one: "dit.blocks.{attn1,attn2}.{to_k,to_v}.kernel"; stars where not all are there."""
+    """Several names as one: "dit.blocks.{attn1,attn2}.{to_k,to_v}.kernel"; a star if that is inexact."""
     split = [name.split(".") for name in names]
     if len(set(map(len, split))) > 1:
         return f"{_common(names)}.{split[0][-1]}"
     parts = [list(dict.fromkeys(part)) for part in zip(*split, strict=True)]
-    every = math.prod(map(len, parts)) == len(names)
+    is_exact = math.prod(map(len, parts)) == len(names)
     return ".".join(
-        part[0] if len(part) == 1 else f"{{{','.join(part)}}}" if every else "*" for part in parts
+        part[0] if len(part) == 1 else f"{{{','.join(part)}}}" if is_exact else "*" for part in parts
     )
 
 
@@ -91,19 +91,19 @@ def _line(row: Sequence[str], widths: list[int]) -> str:
 
 
 def _totals(plan: ParameterPlan) -> list[str]:
-    """A line for each role: how many numbers, and how much memory, of all devices and of one."""
+    """A line for each role: the number of elements, and memory in total and per device."""
     lines = []
     for role in Role:
-        found = [one for one in plan if one.role is role]
-        count = sum(math.prod(one.shape) for one in found)
-        whole = sum(math.prod(one.shape) * one.dtype.itemsize for one in found) / MIB
-        own = sum(_own_size(one, plan) * one.dtype.itemsize for one in found) / MIB
+        group = [parameter for parameter in plan if parameter.role is role]
+        count = sum(math.prod(one.shape) for one in group)
+        total = sum(math.prod(one.shape) * one.dtype.itemsize for one in group) / MIB
+        own = sum(_own_size(one, plan) * one.dtype.itemsize for one in group) / MIB
         each = f", {own:,.1f} MiB on each of {plan.mesh.size} devices" * (plan.mesh.size > 1)
-        if found:
-            lines.append(f"{role}: {count / 1e6:,.3f} million in {len(found)} arrays, {whole:,.1f} MiB{each}")
+        if group:
+            lines.append(f"{role}: {count / 1e6:,.3f} million in {len(group)} arrays, {total:,.1f} MiB{each}")
     return lines
 
 
 def _own_size(one: Parameter, plan: ParameterPlan) -> int:
-    """How many numbers of a parameter one device holds."""
+    """Number of a parameter's elements on one device."""
     return math.prod(NamedSharding(plan.mesh, one.spec).shard_shape(one.shape))

@@ -14,7 +14,7 @@ from genmask_jax.models.dit import DiTConfig
 from genmask_jax.parameters.layout import LINEAR, Entry, make_entry, public_name
 from genmask_jax.parameters.names import adapters_of, flat_paths, is_dit_adapter, nested
 from genmask_jax.parameters.reader import ParameterReader
-from genmask_jax.parameters.rules import PROJECTION
+from genmask_jax.parameters.rules import TEXT_PROJECTION
 from genmask_jax.parameters.streaming import Streamed, save_streamed
 from genmask_jax.public_weights import wan_dit
 from genmask_jax.public_weights.parts import Reader
@@ -149,7 +149,7 @@ def export_lora(source: epath.Path, out: epath.Path, which: str) -> str:
     out.mkdir(parents=True, exist_ok=True)
     _save(tensors, out / ADAPTERS)
     said = f"{out / ADAPTERS}: {len(tensors)} tensors, {sum(x.nbytes for x in tensors.values()) / 1e6:.2f} MB"
-    projection = PROJECTION.removeprefix("dit.")
+    projection = TEXT_PROJECTION.removeprefix("dit.")
     trained = [e for e in wan_dit.entries(shape) if e.path.startswith(projection)]
     trained = [entry for entry in trained if entry.path in reader.shapes]
     if trained:
@@ -166,7 +166,7 @@ def _save(tensors: dict[str, np.ndarray], path: epath.Path) -> None:
 
 def _shape(config: TrainConfig, reader: ParameterReader) -> DiTConfig:
     """The DiT without adapters, for texts of the width that the run projects."""
-    kernel = reader.shapes.get(f"{PROJECTION.removeprefix('dit.')}kernel")
+    kernel = reader.shapes.get(f"{TEXT_PROJECTION.removeprefix('dit.')}kernel")
     text_dim = kernel[0] if kernel else config.model.text_dim
     return dataclasses.replace(config.model, text_dim=text_dim, lora_rank=0)
 

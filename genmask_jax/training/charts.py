@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written with its own writer; where it is not installed, nothing is written."""
+"""Event files for TensorBoard, if it is installed."""
 
 import io
 import os
@@ -13,7 +13,7 @@ from genmask_jax.utils.extras import installed
 
 
 class Charts:
-    """Scalars and images of a run, for `tensorboard --logdir`; without a directory, nothing is written."""
+    """Writes scalars and images for `tensorboard --logdir`; without a directory, it writes nothing."""
 
     def __init__(self, workdir: epath.Path | None):
         self._writer = None
@@ -22,7 +22,7 @@ class Charts:
         if not installed("tensorboard"):
             logging.info('no TensorBoard events: pip install "genmask-jax[tensorboard]" to have them')
             return
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # of TensorFlow, where there is one
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # for TensorFlow, if it is installed
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._writer = EventFileWriter(str(workdir))
@@ -31,7 +31,7 @@ class Charts:
         self._add(step, [{"tag": name, "simple_value": value} for name, value in values.items()])
 
     def image(self, step: int, name: str, content: bytes) -> None:
-        """`content`: of an image file, such as a PNG."""
+        """`content`: bytes of an image file, such as a PNG."""
         width, height = Image.open(io.BytesIO(content)).size
         image = {"width": width, "height": height, "colorspace": 3, "encoded_image_string": content}
         self._add(step, [{"tag": name, "image": image}])

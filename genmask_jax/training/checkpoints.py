@@ -19,12 +19,12 @@ from genmask_jax.utils import hosts
 from genmask_jax.utils.errors import UserError, first_line
 from genmask_jax.utils.paths import write_text
 
-RENAMED_METRICS = {"loss_image": "loss_picture"}
-"""Metrics whose name in older checkpoints is another."""
+OLD_METRIC_NAMES = {"loss_image": "loss_picture"}
+"""Current metric names -> names in older checkpoints."""
 
 
 class Checkpoints:
-    """Saves asynchronously; keeps the last checkpoint and the one with the best validation score."""
+    """Saves asynchronously, and keeps the last checkpoint and the one with the best validation score."""
 
     def __init__(self, workdir: epath.PathLike):
         policies = [
@@ -41,7 +41,7 @@ class Checkpoints:
         )
 
     def save(self, state: TrainState, data: Any) -> None:
-        """Saves state and data position; returns once they are copied, and writes in the background."""
+        """Copies the state and the position of the data, returns, and writes them in the background."""
         step = int(jax.device_get(state.step))
         items = ocp.args.Composite(
             train=ocp.args.StandardSave(_without(state, _item_of_eval_params(state))),
@@ -52,7 +52,7 @@ class Checkpoints:
             self.manager.save(step, args=items, force=True)
 
     def score(self, step: int, scores: dict[str, float]) -> None:
-        """Adds the scores of the last checkpoint to it; `score` may make it the best, instead of another."""
+        """Adds validation scores to the last checkpoint; by its `score`, it may become the best one."""
         with _written(self.manager):
             self.manager.wait_until_finished()
             if hosts.is_first():
@@ -67,43 +67,47 @@ class Checkpoints:
                 self.manager.delete(saved)
 
     def scores(self, step: int) -> dict[str, float]:
-        """The scores of a checkpoint; none if it was not validated, or not to the end."""
+        """The scores of a checkpoint; empty if its validation was not completed."""
         path = self._scores_of(step)
         return json.loads(path.read_text()) if path.exists() else {}
 
     def _scores_of(self, step: int) -> epath.Path:
-        """The file in which Orbax keeps metrics, if there are any when it saves."""
+        """The file in which Orbax stores metrics."""
         return self.manager.directory / str(step) / "metrics" / "metrics"
 
     def restore(self, state: TrainState, data: Any) -> TrainState:
-        """Restores the newest whole checkpoint in the shardings of `state`, and moves `data` to its position.
+        """Restores the newest complete checkpoint, in the shardings of `state`, and the position of `data`.
+
+        Damaged checkpoints are renamed to damaged_checkpoint_STEP.
 
         Raises:
-            UserError: none can be read.
+            UserError: no checkpoint can be read.
         """
         problems, damaged = [], []
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
                 restored = self._restore(step, state)
-            except (OSError, ValueError, KeyError, TypeError) as error:  # what Orbax raises of damaged files
+            except (OSError, ValueError, KeyError, TypeError) as error:  # Orbax's errors for damaged files
                 problems.append(f"{self.manager.directory / str(step)}: {first_line(error)}")
                 logging.warning(
-                    "checkpoint %d is incomplete or damaged, put aside: %s", step, first_line(error)
+                    "checkpoint %d is incomplete or damaged, set aside: %s", step, first_line(error)
                 )
                 damaged.append(step)
             else:
-                self._put_aside(damaged)
+                self._set_aside(damaged)
                 data.set_state(restored["data"])
                 return restored["train"]
         raise UserError(f"no checkpoint can be read: {problems[0] if problems else self.manager.directory}")
 
     def _restore(self, step: int, state: TrainState) -> dict[str, Any]:
-        """The state ("train") and the position of the data ("data") of a step."""
+        """The train state ("train") and the position of the data ("data") at a step."""
         saved = self._saved(step)
         metrics = saved["metrics"]
-        names = {n if n in metrics else RENAMED_METRICS.get(n, n): n for n in state.metrics}
-        names = {old: name for old, name in names.items() if old in metrics}  # newer ones begin at 0
-        # A run may go on with an average, or without one, unlike before.
+        names = {n if n in metrics else OLD_METRIC_NAMES.get(n, n): n for n in state.metrics}
+        names = {
+            old: name for old, name in names.items() if old in metrics
+        }  # metrics that the checkpoint lacks start at 0
+        # The EMA may be switched on or off when a run is resumed.
         item = "ema_params" if saved["params"] else "params"
         wanted = dataclasses.replace(state, metrics={old: state.metrics[name] for old, name in names.items()})
         restored = self.manager.restore(
@@ -125,18 +129,18 @@ class Checkpoints:
             train = dataclasses.replace(train, ema_params=None)
         return {"train": train, "data": restored["data"]}
 
-    def _put_aside(self, steps: list[int]) -> None:
-        """Makes room for checkpoints of the same steps."""
+    def _set_aside(self, steps: list[int]) -> None:
+        """Renames damaged checkpoints, so that their steps can be saved again."""
         if steps and hosts.is_first():
             for step in steps:
                 path = self.manager.directory / str(step)
                 path.rename(self.manager.directory.parent / f"damaged_checkpoint_{step}")
-        hosts.wait("damaged checkpoints put aside")
+        hosts.wait("damaged checkpoints set aside")
         if steps:
             self.manager.reload()
 
     def _saved(self, step: int) -> Any:
-        """The tree of a saved state; its fields are empty where they were None."""
+        """The tree of a saved state, with empty fields where it had None."""
         path = self.manager.directory / str(step) / "train"
         with ocp.StandardCheckpointer() as checkpointer:
             found = checkpointer.metadata(path).item_metadata
@@ -149,14 +153,14 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def close(self) -> None:
-        """Waits until everything is written. Raises UserError if it cannot be."""
+        """Waits until everything is written. Raises UserError if that fails."""
         with _written(self.manager):
             self.manager.wait_until_finished()
         self.manager.close()
 
 
 def _item_of_eval_params(state: TrainState) -> str:
-    """The field that is saved as an item of its own, which inference reads."""
+    """The field that is saved as a separate item, which inference reads."""
     return "params" if state.ema_params is None else "ema_params"
 
 
@@ -166,11 +170,11 @@ def _without(state: TrainState, field: str) -> TrainState:
 
 @contextmanager
 def _written(manager: ocp.CheckpointManager) -> Iterator[None]:
-    """Turns what a full disk, or one that has gone, makes Orbax raise into a UserError."""
+    """Converts Orbax's errors about a full or missing disk into UserError."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{manager.directory}: a checkpoint cannot be written ({first_line(error)}); make room, then go "
-            "on from the last one with --resume"
+            f"{manager.directory}: a checkpoint cannot be written ({first_line(error)}); make room, then "
+            "continue from the last one with --resume"
         ) from error

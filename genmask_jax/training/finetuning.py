@@ -1,4 +1,4 @@
-"""Fine-tuning on a folder of images: what is checked before anything is trained, and how long to train."""
+"""Fine-tuning on a folder of images: checks before training, and the number of steps."""
 
 import dataclasses
 
@@ -17,21 +17,21 @@ from genmask_jax.training.loop import check_batch
 from genmask_jax.training.vae import VAETask
 from genmask_jax.utils.errors import UserError
 
-ENOUGH = {"mask_mIoU": 0.92, "image_psnr": 26.0}
-"""What a VAE must reach on the val images to be used as it is."""
-VISITS = 400
-"""How often a mask is trained on, at most: a few images need fewer steps than the config's."""
+MIN_VAE_SCORES = {"mask_mIoU": 0.92, "image_psnr": 26.0}
+"""Scores on the val images that a VAE needs to be used without further training."""
+MAX_EPOCHS = 400
+"""Small datasets train for fewer steps: each mask is seen at most this often."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What a prepared folder is trained on.
+    """How to train on a prepared folder.
 
-    masks: how many the train split has.
-    num_steps: of the training, of which each shows half a batch of masks, or a whole one without captions.
-    captioned: whether images of both splits have captions to learn to generate from.
-    split: the split to score.
-    phrase: something to ask for.
+    masks: number of masks in the train split.
+    num_steps: number of training steps.
+    captioned: whether the images of both splits have captions, to learn to generate images.
+    split: split to score.
+    phrase: example phrase to segment.
     """
 
     masks: int
@@ -45,7 +45,7 @@ def make_plan(prepared: epath.PathLike, loop: LoopConfig) -> Plan:
     """The plan for a dataset that launch/prepare_data.py made.
 
     Raises:
-        UserError: it has no images to train on, or none to validate on.
+        UserError: a split has no images.
     """
     splits = records.splits_of(prepared)
     for split in ("train", "val"):
@@ -56,10 +56,10 @@ def make_plan(prepared: epath.PathLike, loop: LoopConfig) -> Plan:
             )
     masks = records.read_index(prepared, "train").counts["expressions"]
     captioned = all(records.read_index(prepared, split).counts["captions"] for split in ("train", "val"))
-    shown = loop.global_batch_size // 2 if captioned else loop.global_batch_size
+    masks_per_step = loop.global_batch_size // 2 if captioned else loop.global_batch_size
     return Plan(
         masks=masks,
-        num_steps=min(loop.num_steps, max(1, -(-VISITS * masks // shown))),
+        num_steps=min(loop.num_steps, max(1, -(-MAX_EPOCHS * masks // masks_per_step))),
         captioned=captioned,
         split="test" if "test" in splits else "val",
         phrase=(*records.read_classes(prepared), "the object")[0],
@@ -67,12 +67,12 @@ def make_plan(prepared: epath.PathLike, loop: LoopConfig) -> Plan:
 
 
 def check(config: TrainConfig, vae: VAEConfig, vae_config: VAETrainConfig) -> None:
-    """Checks everything that can be wrong without data.
+    """Checks everything that can be checked without data.
 
     Args:
-        config: of the training.
-        vae: the shape of the VAE that it will use.
-        vae_config: of a VAE's training.
+        config: config of the training.
+        vae: shape of the VAE that it will use.
+        vae_config: config of the training of a VAE.
 
     Raises:
         UserError: a batch cannot be divided over the devices, or `config.init`, the encoder's weights, the
@@ -87,6 +87,6 @@ def check(config: TrainConfig, vae: VAEConfig, vae_config: VAETrainConfig) -> No
 
 
 def score_vae(directory: epath.PathLike, data: VAETrainConfig) -> dict[str, float]:
-    """How well a trained VAE gives the val images of `data` back: the scores in `ENOUGH`, and others."""
+    """Scores of a trained VAE's reconstructions of the val images of `data`, such as in `MIN_VAE_SCORES`."""
     shape, _ = load_vae(directory)
     return VAETask(dataclasses.replace(data, vae=shape, init=str(directory))).score_start()

@@ -1,4 +1,4 @@
-"""GenMask's training task: its data, its loss on a batch of two halves, its validation."""
+"""GenMask's training task: data, loss on a batch of two halves, validation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,8 +27,8 @@ from genmask_jax.utils.hosts import is_first
 from genmask_jax.utils.pixels import mask_to_rgb, to_signed
 from genmask_jax.utils.sheets import generation_sheet, segmentation_sheet
 
-ENOUGH = 0.1
-"""Share of an image from which on an object needs no extra weight."""
+FULL_WEIGHT_AREA = 0.1
+"""Objects that cover at least this share of the image get no extra weight."""
 TASKS = {"segment": SEGMENT, "generate": GENERATE}
 """Halves of a batch, in order."""
 
@@ -50,7 +50,7 @@ class GenMaskTask:
         self.generator = ImageSampler(networks, config.sampler, batch_size=16)
 
     def start(self, params: Any) -> Any:
-        """Replaces fresh parameters by those that the plan takes from weights."""
+        """Loads the parameters that the plan takes from weights; the others stay newly initialised."""
         return self.networks.load(params)
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
@@ -68,16 +68,16 @@ class GenMaskTask:
         """Mean squared error of the velocity over both halves; masks are weighted by `segment_weight`.
 
         `data/pipeline.py` describes the batch. Images and masks go through the same VAE. Timesteps are drawn
-        per example, by the distribution of its task. A mask's clean image is the second frame of its input.
+        per example, from the distribution of its task. The clean image of a mask is frame 1 of the input.
         """
         model = self.networks.merge(params, frozen)
         image_latents, x0 = _encode(model, batch)
         t_key, noise_key = jax.random.split(key)
-        distributions = self.config.timesteps
+        timesteps = self.config.timesteps
         # Each half is sharded over its examples, so that no example moves between devices.
         task = jnp.array([[TASKS[name]] for name in x0])
         task = jnp.broadcast_to(task, (len(x0), len(image_latents)))
-        t = sample_timesteps(t_key, task, distributions.segment, distributions.generate)
+        t = sample_timesteps(t_key, task, timesteps.segment, timesteps.generate)
         noise = jax.random.normal(noise_key, (len(x0), *image_latents.shape))
         x_t = [flow.add_noise(*one) for one in zip(x0.values(), noise, t, strict=True)]
         texts = model.instruction.together(*(batch[name]["instruction"] for name in x0))
@@ -112,19 +112,21 @@ class GenMaskTask:
 
         with counting():
             gradient = jax.grad(self.loss, has_aux=True)
-            every = count_flops(gradient, params, frozen, batch, jax.random.key(0))
-            return ModelFlops(every - count_flops(frozen_networks, params, frozen, batch), every)
+            total = count_flops(gradient, params, frozen, batch, jax.random.key(0))
+            return ModelFlops(total - count_flops(frozen_networks, params, frozen, batch), total)
 
     def evaluate(
-        self, ema_params: Any, step: int, directory: epath.Path, between: Callable[[], None]
+        self, ema_params: Any, step: int, directory: epath.Path, check_stop: Callable[[], None]
     ) -> dict[str, float]:
         """Returns validation scores; the first host writes contact sheets to `directory`."""
         self.networks.params = ema_params
         count = self.config.loop.num_eval_examples
         source = scored_source(self.config.data, "val")
-        result = evaluate_segmentation(self.segmenter, source, count, swapped=False, keep=16, between=between)
+        result = evaluate_segmentation(
+            self.segmenter, source, count, swapped=False, keep=16, between=check_stop
+        )
         prompts = validation_prompts(self.config.data)
-        between()
+        check_stop()
         images = self.generator(prompts) if prompts else []
         if is_first():
             segmentation_sheet(sheet_rows(result, source), directory / f"masks_{step:06d}.png")
@@ -141,27 +143,27 @@ def small_mask_weights(
 ) -> Float[Array, "B h w"]:
     """Weights of the latents of masks: 1 outside an object, more inside a small one.
 
-    A thin object is a hundredth of its mask, so that a black mask costs next to nothing and is learned first.
-    Inside an object, the weight is what a share of ENOUGH of the image would have together, at most
-    `1 + largest`. (Class balancing; not in the paper.)
+    A thin object covers about a hundredth of its mask, so a black mask has almost no loss, and the model
+    learns it first. Inside an object, the weights add up to those of an object that covers FULL_WEIGHT_AREA
+    of the image, but no weight exceeds `1 + largest`. (Class balancing; not in the paper.)
     """
     batch, height, width = masks.shape
     rows, columns = grid
     share = masks.astype(jnp.float32).reshape(batch, rows, height // rows, columns, width // columns)
     share = share.mean((2, 4))
-    whole = jnp.maximum(share.mean((1, 2), keepdims=True), 1e-6)
-    return 1 + share * jnp.clip(ENOUGH / whole - 1, 0.0, largest)
+    area = jnp.maximum(share.mean((1, 2), keepdims=True), 1e-6)
+    return 1 + share * jnp.clip(FULL_WEIGHT_AREA / area - 1, 0.0, largest)
 
 
 def _encode(model: GenMask, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Latents of the images that masks belong to; clean latents of each half: its masks, its images."""
+    """Latents of the images of the segment half; clean latents of each half (masks, images) by task."""
     segment, generate = batch["segment"], batch.get("generate")
     if "image_latents" in segment:  # cached
         x0 = {"segment": segment["mask_latents"], "generate": generate["image_latents"]}
         return segment["image_latents"], x0
     parts = [to_signed(segment["images"]), mask_to_rgb(segment["masks"])]
     parts += [to_signed(generate["images"])] if generate else []
-    rgb = jnp.stack(parts, axis=1)  # example by example: no device needs another's
+    rgb = jnp.stack(parts, axis=1)  # interleaved by example, so that each device encodes its own
     latents = jax.lax.stop_gradient(model.vae.encode(rgb.reshape(-1, *rgb.shape[2:])))
     latents = latents.reshape(*rgb.shape[:2], *latents.shape[1:])
     x0 = {name: latents[:, i + 1] for i, name in enumerate(TASKS) if name in batch}

@@ -13,28 +13,29 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import optax
 from absl import logging
 from etils import epath
 from jax.sharding import Mesh
 
 from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
 from genmask_jax.data.pipeline import draw
-from genmask_jax.hardware.chips import peak_flops
 from genmask_jax.hardware.flops import ModelFlops
 from genmask_jax.parameters.plan import ParameterPlan
 from genmask_jax.sharding import bytes_per_device, need_rows, part_of_batch, to_devices, tracing_on
 from genmask_jax.training.checkpoints import Checkpoints
-from genmask_jax.training.optimizer import learning_rate_schedule, make_optimizer
+from genmask_jax.training.optimizer import make_optimizer
+from genmask_jax.training.profiling import Profiler
 from genmask_jax.training.reporting import Reporter, need_finite, report_plan
 from genmask_jax.training.state import TrainState, init_state, make_init
 from genmask_jax.training.step import make_train_step
 from genmask_jax.training.stopping import StopRequests
-from genmask_jax.utils import hosts
 from genmask_jax.utils.errors import UserError, first_line
 
-AHEAD = 2
-"""Steps that are dispatched before the device has finished the last; a stop waits for them."""
+MAX_QUEUED_STEPS = 2
+"""Number of steps queued ahead of the device."""
 IN_TRAINING = "stopping after this step, with a checkpoint"
+RESUME = "the same command with --resume continues"
 
 
 @runtime_checkable
@@ -46,7 +47,7 @@ class Task(Protocol):
     frozen: Any
 
     def init_params(self, key: jax.Array) -> Any:
-        """Freshly initialised parameters; traced under jit."""
+        """Newly initialised parameters; traced under jit."""
         ...
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
@@ -54,7 +55,7 @@ class Task(Protocol):
         ...
 
     def start(self, params: Any) -> Any:
-        """Initial parameters of a new run, given fresh ones (whose arrays may be deleted)."""
+        """Initial parameters of a new run, given newly initialised ones (whose arrays may be deleted)."""
         ...
 
     def loss(self, params: Any, frozen: Any, batch: Any, key: jax.Array) -> tuple[jax.Array, dict]:
@@ -62,15 +63,15 @@ class Task(Protocol):
         ...
 
     def flops(self, batch: Any) -> ModelFlops:
-        """Model FLOPs of a training step on such a global batch, on all devices."""
+        """Model FLOPs of a training step on a global batch, summed over all devices."""
         ...
 
     def evaluate(
-        self, ema_params: Any, step: int, directory: epath.Path, between: Callable[[], None]
+        self, ema_params: Any, step: int, directory: epath.Path, check_stop: Callable[[], None]
     ) -> dict[str, float]:
         """Validation scores, including `score`, which selects the best checkpoint (higher is better).
 
-        Those of a part of the examples have a slash in their names: they are charted alone. `between` is
+        Scores of a group of examples have a slash in their names and appear only in charts. `check_stop` is
         called between batches, equally often on all hosts; it raises SystemExit to stop the validation.
         """
         ...
@@ -83,7 +84,7 @@ def check_batch(loop: LoopConfig, mesh: Mesh) -> None:
 
 
 def rehearse(task: Task, config: TrainConfig | VAETrainConfig) -> None:
-    """Draws a batch, and builds state and loss abstractly: what is wrong is found before it costs a run.
+    """Draws a batch and traces the initialisation and the loss, to find errors before a run is overwritten.
 
     Nothing is allocated on the devices.
 
@@ -113,103 +114,137 @@ def train(
 ) -> tuple[TrainState, dict[str, float]]:
     """Trains to `config.loop.num_steps`, from the last checkpoint in `workdir` if there is one.
 
-    A step is saved before it is validated. If it was stopped in between, the validation is made up first.
+    Each validation follows the checkpoint of its step. A resumed run repeats an interrupted one.
 
     Args:
-        task: what is trained.
-        config: of the run.
+        task: parameters, data, loss and validation.
+        config: config of the run.
         workdir: directory of the run.
-        stop: answers signals.
+        stop: requests to stop (SIGTERM, SIGINT).
         profile: steps that the first host traces to WORKDIR/profile.
 
     Returns:
         The final state, and the scores of the last validation.
 
     Raises:
-        UserError: a metric is not finite; no checkpoint of it is written. Or no checkpoint can be read.
+        UserError: a metric is not finite (its step is not saved), or no checkpoint can be read.
         SystemExit: with status 1, after a SIGTERM or SIGINT, once a checkpoint is written. With several
-            hosts, one of them is enough: all stop at the same step, or batch of the validation.
+            hosts, a signal to one stops all at the same step, or at the same batch of a validation.
     """
-    loop, plan, mesh = config.loop, task.plan, task.plan.mesh
-    report_plan(plan, workdir)
-    tx = make_optimizer(config.optimizer, loop, plan)
-    init = make_init(task.init_params, tx, task.metric_names, ema=loop.ema_decay > 0)
-    state, shardings = init_state(init, config.seed, plan)
-    data = task.batches(loop.global_batch_size, part_of_batch(mesh))
+    report_plan(task.plan, workdir)
+    tx = make_optimizer(config.optimizer, config.loop, task.plan)
+    data = task.batches(config.loop.global_batch_size, part_of_batch(task.plan.mesh))
     checkpoints = Checkpoints(workdir)
+    with closing(data), closing(checkpoints):
+        state, shardings, scores = _restore_or_start(task, config, tx, checkpoints, data)
+        step = int(jax.device_get(state.step))
+        with Reporter(workdir, config, step, validated=bool(scores)) as reporter:
+            loop = _Loop(
+                task=task,
+                config=config.loop,
+                workdir=workdir,
+                stop=stop,
+                data=data,
+                checkpoints=checkpoints,
+                reporter=reporter,
+                profiler=Profiler(workdir, profile, step),
+                train_step=make_train_step(task.loss, tx, config.loop, task.plan, shardings),
+            )
+            return loop.run(state, step, scores)
+
+
+def _restore_or_start(
+    task: Task,
+    config: TrainConfig | VAETrainConfig,
+    tx: optax.GradientTransformation,
+    checkpoints: Checkpoints,
+    data: Any,
+) -> tuple[TrainState, Any, dict[str, float]]:
+    """The state, its shardings, and the scores of its step if that was validated."""
+    init = make_init(task.init_params, tx, task.metric_names, ema=config.loop.ema_decay > 0)
+    state, shardings = init_state(init, config.seed, task.plan)
     restored = checkpoints.latest_step() is not None
     state = checkpoints.restore(state, data) if restored else _start(task, state)
-    step = int(jax.device_get(state.step))
-    scores = checkpoints.scores(step) if restored else {}
-    peak = peak_flops(mesh.devices.flat[0].device_kind)
-    dispatched: deque[jax.Array] = deque()
-    profile = range(max(profile.start, step), profile.stop if hosts.is_first() else 0)
-    held = bytes_per_device((state, task.frozen)) / 2**20
-    logging.info("train state and frozen parameters: %.1f MiB on each device", held)
-    train_step = make_train_step(task.loss, tx, loop, plan, shardings)
-    schedule = learning_rate_schedule(config.optimizer, loop)
-
-    def due() -> bool:
-        return step % loop.eval_every_steps == 0 or step == loop.num_steps
-
-    def between() -> None:
-        if stop.reached():
-            raise SystemExit(
-                f"stopped at step {step}, in its validation; checkpoint written, the same command with "
-                "--resume continues"
-            )
-
-    def validate() -> dict[str, float]:
-        began = time.monotonic()
-        found = task.evaluate(state.eval_params, step, workdir / "samples", between)
-        reporter.scores(step, found, time.monotonic() - began)
-        overall = {name: value for name, value in found.items() if "/" not in name}
-        checkpoints.score(step, overall)
-        between()
-        return overall
-
-    reporter = Reporter(workdir, loop, step, validated=bool(scores))
-    with closing(data), closing(checkpoints), reporter:
-        if restored and due() and not scores:
-            scores = validate()
-        while step < loop.num_steps:
-            if profile and step == profile.start:
-                jax.profiler.start_trace(workdir / "profile", create_perfetto_trace="://" not in str(workdir))
-            batch = to_devices(draw(data), mesh)
-            if peak and reporter.seconds_at_peak is None:
-                reporter.seconds_at_peak = task.flops(batch) / (peak * mesh.size)
-            with jax.transfer_guard("disallow"):
-                state = train_step(state, task.frozen, batch)
-            stop.expect(IN_TRAINING)
-            step += 1
-            dispatched.append(jnp.copy(state.step))  # the next step donates the state itself
-            if len(dispatched) > AHEAD:
-                jax.block_until_ready(dispatched.popleft())
-            if profile and step == profile.stop:
-                jax.block_until_ready(state)
-                jax.profiler.stop_trace()
-            reporter.step(step)
-            if step % loop.log_every_steps == 0 or step == loop.num_steps:
-                reporter.log(step, jax.device_get(state.metrics), float(jnp.asarray(schedule(step - 1))))
-            stopped = stop.reached()
-            if stopped or due() or step % loop.checkpoint_every_steps == 0:
-                need_finite(step, {name: float(x) for name, x in jax.device_get(state.metrics).items()})
-                # Before the next batch is drawn, so that the data's position belongs to the step.
-                checkpoints.save(state, data)
-            if stopped:
-                raise SystemExit(
-                    f"stopped at step {step}; checkpoint written, the same command with --resume continues"
-                )
-            if due():
-                stop.expect(f"stopping the validation of step {step}, after its checkpoint")
-                scores = validate()
-                stop.expect(IN_TRAINING)
-    return state, scores
+    memory = bytes_per_device((state, task.frozen)) / 2**20
+    logging.info("train state and frozen parameters: %.1f MiB on each device", memory)
+    return state, shardings, checkpoints.scores(int(jax.device_get(state.step))) if restored else {}
 
 
 def _start(task: Task, state: TrainState) -> TrainState:
-    """A fresh state with the task's initial parameters."""
+    """A new state with the initial parameters of the task."""
     params = task.start(state.params)
     if params is state.params or state.ema_params is None:
         return dataclasses.replace(state, params=params)
     return dataclasses.replace(state, params=params, ema_params=jax.tree.map(jnp.copy, params))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Loop:
+    """The loop of `train`, with what it uses."""
+
+    task: Task
+    config: LoopConfig
+    workdir: epath.Path
+    stop: StopRequests
+    data: Any
+    checkpoints: Checkpoints
+    reporter: Reporter
+    profiler: Profiler
+    train_step: Callable[[TrainState, Any, Any], TrainState]
+
+    def run(
+        self, state: TrainState, step: int, scores: dict[str, float]
+    ) -> tuple[TrainState, dict[str, float]]:
+        """Trains from `step`, whose scores are empty if it was not validated, to the last step."""
+        config, queue = self.config, deque()
+        if step and self._is_due(step) and not scores:
+            scores = self._validate(state, step)
+        while step < config.num_steps:
+            self.profiler.before(step)
+            state = self._train_step(state)
+            step += 1
+            queue.append(jnp.copy(state.step))  # a copy, because the next step donates the state
+            if len(queue) > MAX_QUEUED_STEPS:
+                jax.block_until_ready(queue.popleft())
+            self.profiler.after(step, state)
+            self.reporter.step(step, state.metrics)
+            stopped = self.stop.reached()
+            if stopped or self._is_due(step) or step % config.checkpoint_every_steps == 0:
+                need_finite(step, {name: float(x) for name, x in jax.device_get(state.metrics).items()})
+                # Before the next batch is drawn, so that the position of the data belongs to this step.
+                self.checkpoints.save(state, self.data)
+            if stopped:
+                raise SystemExit(f"stopped at step {step}, with a checkpoint; {RESUME}")
+            if self._is_due(step):
+                scores = self._validate(state, step)
+        return state, scores
+
+    def _train_step(self, state: TrainState) -> TrainState:
+        mesh = self.task.plan.mesh
+        batch = to_devices(draw(self.data), mesh)
+        self.reporter.count_flops(self.task.flops, batch, mesh)
+        with jax.transfer_guard("disallow"):
+            state = self.train_step(state, self.task.frozen, batch)
+        self.stop.expect(IN_TRAINING)
+        return state
+
+    def _is_due(self, step: int) -> bool:
+        """Whether this step is followed by a validation."""
+        return step % self.config.eval_every_steps == 0 or step == self.config.num_steps
+
+    def _validate(self, state: TrainState, step: int) -> dict[str, float]:
+        """Validates a step whose checkpoint was written; returns its overall scores."""
+
+        def check_stop() -> None:
+            if self.stop.reached():
+                raise SystemExit(f"stopped in the validation of step {step}, after its checkpoint; {RESUME}")
+
+        self.stop.expect(f"stopping the validation of step {step}, after its checkpoint")
+        start = time.monotonic()
+        scores = self.task.evaluate(state.eval_params, step, self.workdir / "samples", check_stop)
+        self.reporter.scores(step, scores, time.monotonic() - start)
+        overall = {name: value for name, value in scores.items() if "/" not in name}
+        self.checkpoints.score(step, overall)
+        check_stop()
+        self.stop.expect(IN_TRAINING)
+        return overall

@@ -1,4 +1,4 @@
-"""Optimisers: AdamW, or Muon for the blocks' matrices. Both share the schedule and gradient clipping."""
+"""Optimizers: AdamW, or Muon for the matrices of blocks. Both share the schedule and gradient clipping."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,27 +15,29 @@ from genmask_jax.parameters.plan import Parameter, ParameterPlan
 def make_optimizer(
     config: OptimizerConfig, loop: LoopConfig, plan: ParameterPlan
 ) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW or Muon, with a lower learning rate for the instruction encoder.
+    """Clipping by global norm, then AdamW or Muon.
 
-    The plan says what each parameter gets. Weight decay is for matrices alone, adapters' among them; biases,
-    norms, tables and embeddings have none. (A rare token's embedding would decay without gradients to restore
-    it.)
+    The plan has the optimizer, weight decay and learning rate of each parameter. Only matrices decay, with
+    those of adapters. Biases, norms, tables and embeddings do not: the embedding of a rare token would vanish, since
+    few gradients restore it.
 
-    At the DiT's learning rate, the instruction encoder's noisy first steps erase the differences between
+    The instruction encoder has a lower learning rate, because large first steps erase the differences between
     words.
     """
     make = {"adamw": _adam, "muon": _muon}[config.name]
     return optax.chain(
         optax.clip_by_global_norm(config.max_grad_norm),
         _moments_in(make(config, plan), jnp.dtype(config.moments_dtype)),
-        optax.add_decayed_weights(config.weight_decay, mask=_mask(plan, lambda one: one.decayed)),
+        optax.add_decayed_weights(config.weight_decay, mask=_mask(plan, lambda parameter: parameter.decayed)),
         optax.scale_by_learning_rate(learning_rate_schedule(config, loop)),
-        optax.masked(optax.scale(config.instruction_lr_scale), _mask(plan, lambda one: one.lr_scale != 1)),
+        optax.masked(
+            optax.scale(config.instruction_lr_scale), _mask(plan, lambda parameter: parameter.lr_scale != 1)
+        ),
     )
 
 
 def _moments_in(tx: optax.GradientTransformation, dtype: jnp.dtype) -> optax.GradientTransformation:
-    """Keeps the moments of an optimiser in `dtype` between steps; it computes in float32."""
+    """Stores the moments of an optimizer in `dtype` between steps; the update is computed in float32."""
     if dtype == jnp.float32:
         return tx
 
@@ -61,14 +63,14 @@ def _adam(config: OptimizerConfig, plan: ParameterPlan) -> optax.GradientTransfo
 
 
 def _muon(config: OptimizerConfig, plan: ParameterPlan) -> optax.GradientTransformation:
-    """Muon orthogonalises the updates of the blocks' matrices (Jordan et al. 2024); Adam updates the rest.
+    """Muon orthogonalises the updates of the matrices of blocks (Jordan et al. 2024); Adam updates the rest.
 
-    Their updates are scaled to Adam's usual RMS (0.2 per weight, Liu
-    et al. 2025), so that one learning rate suits both. The AOL preconditioner normalises better than division
-    by the norm (Boissin et al. 2025), which saves one of the usual five Newton-Schulz steps.
+    Muon's updates are scaled to Adam's usual RMS (0.2 per weight, Liu et al. 2025), so that both share one
+    learning rate. The AOL preconditioner normalises better than division by the norm (Boissin et al. 2025),
+    which saves one of the usual five Newton-Schulz steps.
     """
     return optax.contrib.muon(
-        -1.0,  # the direction itself: decay and learning rate follow
+        -1.0,  # the plain direction; weight decay and learning rate are applied later
         ns_steps=4,
         preconditioning="aol",
         consistent_rms=0.2,
@@ -78,11 +80,11 @@ def _muon(config: OptimizerConfig, plan: ParameterPlan) -> optax.GradientTransfo
     )
 
 
-def _matrix_axes(one: Parameter) -> optax.contrib.MuonDimensionNumbers | None:
+def _matrix_axes(parameter: Parameter) -> optax.contrib.MuonDimensionNumbers | None:
     """Input and output axes of Muon's matrices [depth, input, output]; None for all other parameters."""
-    return optax.contrib.MuonDimensionNumbers(1, 2) if one.optimizer == "muon" else None
+    return optax.contrib.MuonDimensionNumbers(1, 2) if parameter.optimizer == "muon" else None
 
 
-def _mask(plan: ParameterPlan, test: Callable[[Parameter], bool]) -> Callable[[Any], Any]:
-    """The mask of the parameters that pass a test, for optax."""
-    return lambda params: plan.map(test, params)
+def _mask(plan: ParameterPlan, predicate: Callable[[Parameter], bool]) -> Callable[[Any], Any]:
+    """A mask for optax: the parameters that satisfy a predicate."""
+    return lambda params: plan.map(predicate, params)

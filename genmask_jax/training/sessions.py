@@ -1,4 +1,4 @@
-"""What a run was started with: command, machine and versions, one line of sessions.jsonl for each start."""
+"""Sessions of a run: command, machine and versions, one line of sessions.jsonl for each start."""
 
 import datetime
 import importlib.metadata
@@ -20,14 +20,14 @@ LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tra
 
 
 def add_session(workdir: epath.Path, step: int) -> None:
-    """Adds a line on this process, which goes on from `step`."""
+    """Adds a line for this process, which continues from `step`."""
     path = workdir / FILE
     before = path.read_text().splitlines() if path.exists() else []
     write_text(path, "".join(f"{line}\n" for line in [*before, json.dumps(describe(step))]))
 
 
 def describe(step: int) -> dict[str, Any]:
-    """The line: names of things, and counts."""
+    """The fields of the line."""
     devices = jax.devices()
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

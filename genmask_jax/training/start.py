@@ -1,4 +1,4 @@
-"""Starts and resumes runs: everything that can be wrong is found before anything is deleted or written."""
+"""Starts and resumes runs. All checks come first: nothing is deleted or written before they pass."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from absl import logging
 from etils import epath
 
-from genmask_jax.checkpoints.initial_weights import InitialWeights, keep_base, open_base, open_weights
+from genmask_jax.checkpoints.initial_weights import InitialWeights, open_base, open_weights, save_base
 from genmask_jax.checkpoints.runs import load_vae, save_vae, vae_source
 from genmask_jax.config import TrainConfig, VAETrainConfig
 from genmask_jax.data.latents.cached_instruction import cached_instruction
@@ -29,9 +29,9 @@ from genmask_jax.training.workdir import Workdir, check_workdir, make_workdir
 from genmask_jax.utils import hosts
 from genmask_jax.utils.errors import UserError
 
-UNTRAINED = "stopped before a step was made; nothing is lost, and the same command with --resume goes on"
+BEFORE_TRAINING = "stopped before the first step; the same command with --resume continues"
 INSTRUCTION = "instruction"
-"""In a run's directory: what belongs to its instruction encoder."""
+"""Folder of a run for the files of its instruction encoder."""
 
 
 def train_genmask(
@@ -47,10 +47,10 @@ def train_genmask(
     """Trains GenMask in a directory.
 
     Args:
-        config: of the run.
+        config: config of the run.
         workdir, resume, overwrite, change: see `check_workdir`.
         profile: steps to trace.
-        make_task: (networks, config) -> the task; tests make it eventful.
+        make_task: (networks, config) -> the task; a parameter for tests.
 
     Returns:
         The last state, and the scores of the last validation.
@@ -59,105 +59,95 @@ def train_genmask(
         UserError: the directory, the config, the data or the weights cannot be used.
         SystemExit: see `loop.train`.
     """
-    with StopRequests(UNTRAINED) as stop:
-        place = check_workdir(workdir, config, resume=resume, overwrite=overwrite, change=change)
-        task = _make_run(place, config, make_task)
-        return train(task, config, place.path, stop, profile)
+    with StopRequests(BEFORE_TRAINING) as stop:
+        run = check_workdir(workdir, config, resume=resume, overwrite=overwrite, change=change)
+        vae_config, vae_state = _load_vae(run, config)
+        _check_data(config, vae_config, vae_state)
+        init = _open_init(run, config)
+        vocabulary = [] if _saved_encoder(run) else texts(config.data)
+        init = _drop_unfit_encoder(run, config, init, vocabulary)
+        encoder = _make_encoder(run, config, init, vocabulary)
+        mesh = make_mesh(config.mesh)
+        check_batch(config.loop, mesh)
+        vae = vae_source(run.path if _has_vae(run) else config.vae)
+        sources = Sources(vae=vae, init=init, restored=run.restored)
+        networks = make_networks(config, vae_config, vae_state, encoder, mesh, sources)
+        task = make_task(networks, config)
+        if run.overwrite:
+            rehearse(task, config)
+        make_workdir(run, config)
+        _save_frozen(run, networks, vae_state)
+        return train(task, config, run.path, stop, profile)
 
 
-def _make_run(place: Workdir, config: TrainConfig, make_task: Callable[..., GenMaskTask]) -> GenMaskTask:
-    """Checks everything, then makes the run's directory. Returns what is trained."""
-    vae_config, vae_state = _vae_of(place, config)
-    _need_data(config, vae_config, vae_state)
-    init = _open_init(place, config)
-    said = [] if _kept_encoder(place) else texts(config.data)
-    init = _without_foreign_encoder(place, config, init, said)
-    encoder = _make_encoder(place, config, init, said)
-    mesh = make_mesh(config.mesh)
-    check_batch(config.loop, mesh)
-    vae = vae_source(place.path if _has_vae(place) else config.vae)
-    sources = Sources(vae=vae, init=init, restored=place.begun)
-    networks = make_networks(config, vae_config, vae_state, encoder, mesh, sources)
-    task = make_task(networks, config)
-    if place.overwrite:
-        rehearse(task, config)
-    make_workdir(place, config)
-    if not _has_vae(place):
-        save_vae(place.path, vae_config, vae_state)
-    if hosts.is_first():
-        _keep(place, networks)
-    hosts.wait("instruction encoder saved")
-    return task
+def _has_vae(run: Workdir) -> bool:
+    return run.resumed and (run.path / "vae" / "config.json").exists()
 
 
-def _has_vae(place: Workdir) -> bool:
-    return place.resumed and (place.path / "vae" / "config.json").exists()
-
-
-def _vae_of(place: Workdir, config: TrainConfig) -> tuple[VAEConfig, Any]:
-    """A resumed run's own VAE, which the latents it has learned are of; the config's in a new run."""
-    if not _has_vae(place):
+def _load_vae(run: Workdir, config: TrainConfig) -> tuple[VAEConfig, Any]:
+    """The VAE to use: a resumed run's own copy, or the config's for a new run."""
+    if not _has_vae(run):
         return load_vae(config.vae)
-    own = load_vae(place.path)
+    own = load_vae(run.path)
     try:
-        named = load_vae(config.vae)
+        configured = load_vae(config.vae)
     except UserError:
-        return own  # it has gone, and is not needed
-    if fingerprint(*named) != fingerprint(*own):
+        return own  # config.vae was deleted, and is not needed
+    if fingerprint(*configured) != fingerprint(*own):
         logging.warning(
-            "config.vae=%s is not the VAE that the run began with; it goes on with its own, %s",
+            "config.vae=%s is not the VAE that this run started with; it continues with its own, %s",
             config.vae,
-            place.path / "vae",
+            run.path / "vae",
         )
     return own
 
 
-def _need_data(config: TrainConfig, vae_config: VAEConfig, vae_state: Any) -> None:
+def _check_data(config: TrainConfig, vae_config: VAEConfig, vae_state: Any) -> None:
     """Raises UserError if the data cannot be used; logs how many of its texts allow mirrored images."""
     check_data(config.data)
     if config.data.latents:
         need_same(config.data, vae_config, vae_state)
     if config.data.augment.flip > 0:
-        for what, some in texts_of_split(config.data).items():
-            told = report(some, config.data.augment.flip_words)
-            logging.info("%s from the start of the train split: %s", what, told)
+        for kind, examples in texts_of_split(config.data).items():
+            summary = report(examples, config.data.augment.flip_words)
+            logging.info("%s from the start of the train split: %s", kind, summary)
 
 
-def _open_init(place: Workdir, config: TrainConfig) -> InitialWeights | None:
-    """The weights of `config.init`, if the run needs them: to start from, or under its adapters."""
+def _open_init(run: Workdir, config: TrainConfig) -> InitialWeights | None:
+    """The weights of `config.init`, if this process needs them: to start from, or as the base of adapters."""
     if config.model.lora_rank:
-        return open_base(config, place.path if place.resumed else None)
-    return open_weights(config.init) if config.init and not place.begun else None
+        return open_base(config, run.path if run.resumed else None)
+    return open_weights(config.init) if config.init and not run.restored else None
 
 
-def _kept_encoder(place: Workdir) -> epath.Path | None:
-    """What a resumed run has of its instruction encoder: its tokenizer stays."""
-    kept = place.path / INSTRUCTION
-    return kept if place.resumed and kept.exists() else None
-
-
-def _without_foreign_encoder(
-    place: Workdir, config: TrainConfig, init: InitialWeights | None, said: list[str]
+def _drop_unfit_encoder(
+    run: Workdir, config: TrainConfig, init: InitialWeights | None, vocabulary: list[str]
 ) -> InitialWeights | None:
-    """Leaves out the text encoder of `config.init` if it does not know the words of the data, `said`."""
-    theirs = init.instruction(config.instruction.name) if init else None
-    if init is None or theirs is None or config.instruction.name != "tiny" or place.begun:
+    """Drops the text encoder of `config.init` if it does not know the words of the data (`vocabulary`)."""
+    encoder = init.instruction(config.instruction.name) if init else None
+    if init is None or encoder is None or config.instruction.name != "tiny" or run.restored:
         return init
-    if tiny.fits(theirs, _kept_encoder(place), said):
+    if tiny.fits(encoder, _saved_encoder(run), vocabulary):
         return init
-    logging.info("the words of the data are new to config.init: its text encoder is trained anew")
+    logging.info("the text encoder of config.init does not know the words of the data: a new one is trained")
     return init.without_encoder()
 
 
+def _saved_encoder(run: Workdir) -> epath.Path | None:
+    """The folder of a resumed run's instruction encoder, which keeps its tokenizer."""
+    folder = run.path / INSTRUCTION
+    return folder if run.resumed and folder.exists() else None
+
+
 def _make_encoder(
-    place: Workdir, config: TrainConfig, init: InitialWeights | None, said: list[str]
+    run: Workdir, config: TrainConfig, init: InitialWeights | None, vocabulary: list[str]
 ) -> Instruction:
-    """The encoder of a resumed run or of `config.init`; else one that learns its words from `said`."""
-    known = _kept_encoder(place) or (init.instruction(config.instruction.name) if init else None)
-    encoder = factory.build(config.instruction, known or place.path / INSTRUCTION, [] if known else said)
-    if known and isinstance(encoder.preparer, ClosedVocabulary):
-        encoder.preparer.add_texts(said)
-    warn_of_cut_texts(encoder.preparer, said)
+    """The encoder of a resumed run or of `config.init`, or a new one that knows the words of `vocabulary`."""
+    saved = _saved_encoder(run) or (init.instruction(config.instruction.name) if init else None)
+    encoder = factory.build(config.instruction, saved or run.path / INSTRUCTION, [] if saved else vocabulary)
+    if saved and isinstance(encoder.preparer, ClosedVocabulary):
+        encoder.preparer.add_texts(vocabulary)
+    warn_of_cut_texts(encoder.preparer, vocabulary)
     if config.data.latents:
         need_same_instruction(config.data.latents, encoder, config.loop.num_eval_examples)
         if read_identity(config.data.latents).instruction:
@@ -165,12 +155,16 @@ def _make_encoder(
     return encoder
 
 
-def _keep(place: Workdir, networks: Networks) -> None:
-    """Writes what belongs to the instruction encoder, of a new run, and what identifies the base."""
-    if networks.instruction.save is not None and not _kept_encoder(place):
-        networks.instruction.save(place.path / INSTRUCTION)
-    if isinstance(networks.init, InitialWeights) and networks.config.model.lora_rank:
-        keep_base(networks.init, networks.plan, place.path)
+def _save_frozen(run: Workdir, networks: Networks, vae_state: Any) -> None:
+    """Copies the VAE and the encoder's files into a new run, and records the base of its adapters."""
+    if not _has_vae(run):
+        save_vae(run.path, networks.vae_config, vae_state)
+    if hosts.is_first():
+        if networks.instruction.save is not None and not _saved_encoder(run):
+            networks.instruction.save(run.path / INSTRUCTION)
+        if isinstance(networks.init, InitialWeights) and networks.config.model.lora_rank:
+            save_base(networks.init, networks.plan, run.path)
+    hosts.wait("frozen networks saved")
 
 
 def train_vae(
@@ -190,19 +184,19 @@ def train_vae(
         UserError: the directory, the config or the data cannot be used.
         SystemExit: see `loop.train`.
     """
-    with StopRequests(UNTRAINED) as stop:
-        place = check_workdir(workdir, config, resume=resume, overwrite=overwrite, change=change)
+    with StopRequests(BEFORE_TRAINING) as stop:
+        run = check_workdir(workdir, config, resume=resume, overwrite=overwrite, change=change)
         for split in ("train", "val"):
             segment_source(config.data, split)
         if config.init:
             load_vae(config.init)
         mesh = make_mesh(config.mesh)
         check_batch(config.loop, mesh)
-        task = VAETask(config, mesh, restored=place.begun)
-        if place.overwrite:
+        task = VAETask(config, mesh, restored=run.restored)
+        if run.overwrite:
             rehearse(task, config)
-        make_workdir(place, config)
-        state, scores = train(task, config, place.path, stop)
+        make_workdir(run, config)
+        state, scores = train(task, config, run.path, stop)
         stop.expect("stopped before the VAE was written; --resume writes it", at_once=True)
-        save_vae(place.path, config.vae, task.finish(state.eval_params))
-    return place.path, scores
+        save_vae(run.path, config.vae, task.finish(state.eval_params))
+    return run.path, scores

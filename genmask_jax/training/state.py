@@ -12,20 +12,20 @@ from genmask_jax.parameters.plan import ParameterPlan
 
 Params = Any
 Leaf = Any
-"""An array, or what JAX puts in the place of one in a tree: shapes, shardings, None."""
+"""An array, or what replaces it in a tree of JAX: a shape, a sharding, None."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Everything that a step changes; with the data position, all that resuming needs.
+    """Everything that a training step changes. With the position of the data, it is all that resuming needs.
 
-    step: int32, number of steps done.
-    params, ema_params: the trained modules' parameters and their exponential moving average; None without one
-        (`loop.ema_decay` 0), when the parameters themselves are evaluated.
+    step: int32, number of finished steps.
+    params: trained parameters.
+    ema_params: their exponential moving average; None if `loop.ema_decay` is 0.
     opt_state: the optimiser's state (optax).
-    key: the run's PRNG key data; step n draws from fold_in(key, n).
-    metrics: means over the current logging window, so that a resumed run logs the same numbers.
+    key: PRNG key data of the run; step n uses fold_in(key, n).
+    metrics: means over the current logging window; a resumed run logs the same numbers.
     """
 
     step: Leaf
@@ -54,7 +54,7 @@ def make_init(
         init_params: PRNG key -> parameters.
         tx: the optimiser.
         metric_names: names of the logged scalars.
-        ema: whether to keep an average of the parameters.
+        ema: whether to average the parameters.
     """
 
     def init(key: jax.Array) -> TrainState:
@@ -78,9 +78,9 @@ def init_state(
     """Creates a new state, sharded over the mesh from the start. Returns it with its shardings.
 
     Args:
-        init: from `make_init`; only traced, never run on a single device.
-        seed: of parameters and training.
-        plan: of the parameters; what belongs to one of them lies where it does.
+        init: function from `make_init`. It is traced, and never runs on a single device.
+        seed: seed of initialisation and training.
+        plan: plan of the parameters; their averages and moments are sharded like them.
     """
     shardings = plan.shardings(jax.eval_shape(init, jax.random.key(seed)))
     return jax.jit(lambda: init(jax.random.key(seed)), out_shardings=shardings)(), shardings

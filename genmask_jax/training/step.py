@@ -13,7 +13,7 @@ from genmask_jax.sharding import batch_sharding, constrain_parameters, tracing_o
 from genmask_jax.training.state import TrainState
 
 NORMS = ("grad_norm", "update_norm")
-"""What the step itself measures: norms of the gradients and of the parameters' change."""
+"""Metrics of the step itself: norms of the gradients and of the parameter updates."""
 Loss = Callable[[Any, Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 """(params, frozen, batch, key) -> scalar loss, scalars to log (including the loss)."""
 
@@ -58,7 +58,7 @@ def accumulate_gradients(
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Mean gradient and metrics over `steps` microbatches of equal size, one after the other.
 
-    The gradients, and their sum so far, are sharded as the parameters are.
+    Gradients and their running sum are sharded like the parameters.
     """
 
     def gradient(*arguments: Any) -> tuple[Any, dict[str, jax.Array]]:
@@ -67,10 +67,10 @@ def accumulate_gradients(
 
     if steps == 1:
         return gradient(params, frozen, batch, key)
-    # Strided microbatches stay sharded over the devices as the batch is.
+    # Strided microbatches are sharded over the devices like the batch.
     parts = jax.tree.map(lambda x: x.reshape(-1, steps, *x.shape[1:]).swapaxes(0, 1), batch)
 
-    def one(total, inputs):
+    def add(total, inputs):
         part, index = inputs
         result = gradient(params, frozen, part, jax.random.fold_in(key, index))
         return jax.tree.map(lambda a, b: a + b / steps, total, result), None
@@ -78,11 +78,11 @@ def accumulate_gradients(
     shapes = jax.eval_shape(gradient, params, frozen, jax.tree.map(lambda x: x[0], parts), key)
     grads, metrics = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     zeros = constrain_parameters(grads), metrics
-    return jax.lax.scan(one, zeros, (parts, jnp.arange(steps)))[0]
+    return jax.lax.scan(add, zeros, (parts, jnp.arange(steps)))[0]
 
 
 def update_ema(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
-    """ema = d ema + (1 - d) params, d = min(decay, (1 + step) / (10 + step)) early on; None stays None."""
+    """ema = d ema + (1 - d) params with d = min(decay, (1 + step) / (10 + step)); None stays None."""
     if ema is None:
         return None
     rate = 1 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))

@@ -1,7 +1,7 @@
-"""Stopping a run: what SIGTERM (preemption) and SIGINT (Ctrl-C) do.
+"""Stopping a run on SIGTERM (preemption) or SIGINT (Ctrl-C).
 
-Python calls signal handlers between two of its own instructions, so not while code in C runs. A thread
-therefore answers signals, as soon as they arrive.
+Python runs signal handlers between two of its own instructions, and therefore not while C code runs. A thread
+answers signals as soon as they arrive.
 """
 
 import os
@@ -17,38 +17,40 @@ from genmask_jax.utils import hosts
 from genmask_jax.utils.errors import Stopped
 
 SIGNALS: dict[int, str] = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
-TOGETHER = 1.0
-"""Seconds within which signals are one request: a terminal and a launcher may both pass on a Ctrl-C."""
-GRACE = 2.0
-"""Seconds for Python to end the process by itself, where it is to end at once."""
+REPEAT_SECONDS = 1.0
+"""Signals within this time count as one: a terminal and a launcher may both forward a Ctrl-C."""
+EXIT_SECONDS = 2.0
+"""Time for Python to exit by itself after a request that ends the process at once."""
 
 
 class StopRequests:
-    """Answers SIGTERM and SIGINT with a line while it is entered, if that is in the main thread.
+    """A context that answers SIGTERM and SIGINT with a line, in the main thread.
 
-    The first one is a request. It ends the process at once where nothing can be lost; elsewhere, `reached` is
-    true from then on. A second one ends the process at once anywhere. With several hosts, a request to one of
-    them stops all, together.
+    The first signal is a request: it ends the process at once where nothing can be lost; elsewhere, `reached`
+    returns True from then on. A second signal always ends the process at once. With several hosts, a request
+    to one of them stops all of them at the same step.
     """
 
-    def __init__(self, meaning: str):
-        """A request ends the process at once, until `expect` is called; `meaning`: what the line says."""
-        self._meaning, self._at_once = meaning, True
+    def __init__(self, message: str):
+        """`message`: the line for a request. Until `expect` is called, a request ends the process at once."""
+        self._message, self._at_once = message, True
         self._requested, self._raised = False, False
         self._lock, self._left = threading.RLock(), threading.Event()
 
-    def expect(self, meaning: str, *, at_once: bool = False) -> None:
-        """Sets what the line says from now on, and whether a request ends the process at once."""
+    def expect(self, message: str, *, at_once: bool = False) -> None:
+        """Sets the line for later requests, and whether a request ends the process at once."""
         with self._lock:
             if not self._requested:
-                self._meaning, self._at_once = meaning, at_once
+                self._message, self._at_once = message, at_once
 
     def reached(self) -> bool:
-        """Whether to stop now. All hosts must ask equally often, and get the same answer."""
+        """Whether to stop now: the same answer on all hosts, which must call this equally often."""
         return self._requested if jax.process_count() == 1 else hosts.reached_stop()
 
     def __enter__(self) -> "StopRequests":
-        self._answers = threading.current_thread() is threading.main_thread()  # others get no signals
+        self._answers = (
+            threading.current_thread() is threading.main_thread()
+        )  # other threads receive no signals
         if self._answers:
             self._notify = hosts.preemption_notice() if jax.process_count() > 1 else None
             self._read, self._write = os.pipe()
@@ -70,42 +72,42 @@ class StopRequests:
             os.close(self._read)
 
     def _ends(self) -> bool:
-        """Notes a request; whether the process is to end at once, which the first call decides."""
+        """Records a request; returns whether the process ends at once."""
         with self._lock:
             self._requested = True
             return self._at_once and self._notify is None
 
     def _handle(self, *signal_and_frame: Any) -> None:
-        """In the main thread, when Python gets there."""
+        """Python's signal handler, in the main thread."""
         if self._ends() and not self._raised:
             self._raised = True
             raise Stopped(1)
 
     def _listen(self) -> None:
-        """In a thread: reads the number of every signal as it arrives, until the pipe is closed."""
-        began: float | None = None
+        """The thread: reads the number of each signal as it arrives, until the pipe is closed."""
+        first_signal: float | None = None
         while numbers := os.read(self._read, 64):
             number = next((number for number in numbers if number in SIGNALS), None)
-            if number is None:  # a signal that others handle
+            if number is None:  # a signal with another handler
                 continue
-            if began is None:
-                began = time.monotonic()
+            if first_signal is None:
+                first_signal = time.monotonic()
                 self._answer(SIGNALS[number])
-            elif time.monotonic() - began >= TOGETHER:
+            elif time.monotonic() - first_signal >= REPEAT_SECONDS:
                 name = SIGNALS[number]
                 logging.warning(
-                    "%s again: ended; the same command with --resume goes on from the last checkpoint", name
+                    "%s again: ended; the same command with --resume continues from the last checkpoint", name
                 )
                 os._exit(128 + number)
 
     def _answer(self, name: str) -> None:
         if self._ends():
-            logging.warning("%s: %s", name, self._meaning)
-            if not self._left.wait(GRACE):
+            logging.warning("%s: %s", name, self._message)
+            if not self._left.wait(EXIT_SECONDS):
                 os._exit(1)
         elif self._at_once:
-            logging.warning("%s: the hosts stop together, at their next step if there is one", name)
+            logging.warning("%s: all hosts stop at their next step", name)
         else:
-            logging.warning("%s: %s (once more: at once, without it)", name, self._meaning)
+            logging.warning("%s: %s (repeat to stop at once, without it)", name, self._message)
         if self._notify is not None:
             self._notify()

@@ -29,10 +29,10 @@ from genmask_jax.utils.hosts import gather_rows, is_first, on_every_host
 from genmask_jax.utils.pixels import mask_to_rgb, to_signed
 from genmask_jax.utils.sheets import generation_sheet
 
-HALF = 32
-"""Images, and masks, of a batch that is scored."""
+EVAL_BATCH_SIZE = 32
+"""Number of images, and of masks, in a batch of the validation."""
 MODULES = ("encoder", "quant_conv", "post_quant_conv", "decoder")
-"""What is trained: all but the statistics of the latents."""
+"""Trained modules: all but the statistics of the latents."""
 METRICS = ("loss", "loss_image", "loss_mask", "kl", *NORMS)
 
 
@@ -43,7 +43,7 @@ class VAETask:
     frozen: Any = None
 
     def __init__(self, config: VAETrainConfig, mesh: Mesh | None = None, *, restored: bool = False):
-        """`mesh`: this process's first device if None; `restored`: whether a checkpoint is gone on from."""
+        """`mesh`: this process's first device if None; `restored`: whether a checkpoint is restored."""
         self.config = config
         model = nnx.eval_shape(lambda: self._make(jax.random.key(0)))
         shapes = dict(flat_paths(nnx.state(model)))
@@ -62,22 +62,22 @@ class VAETask:
         return VAE(self.config.vae, dtype=jnp.dtype(self.config.compute_dtype), rngs=nnx.Rngs(key))
 
     def _init(self, shapes: dict[str, Any]) -> Weights | None:
-        """The weights of `config.init`, which has a VAE of the same shape (or `start` complains)."""
+        """The weights of `config.init`; `start` checks that its VAE has the same shape."""
         if not self.config.init:
             return None
         path = directory_of(self.config.init, "config.init")
-        held = {name: tuple(x.shape) for name, x in shapes.items() if is_within(name, MODULES)}
-        return Weights(path=path, source=vae_source(path), shapes=held)
+        trained = {name: tuple(x.shape) for name, x in shapes.items() if is_within(name, MODULES)}
+        return Weights(path=path, source=vae_source(path), shapes=trained)
 
     def _split(self, key: jax.Array) -> Any:
         return nnx.split(self._make(key), self.plan.is_trained, ...)
 
     def init_params(self, key: jax.Array) -> Any:
-        """Fresh parameters."""
+        """Newly initialised parameters."""
         return self._split(key)[1]
 
     def start(self, params: Any) -> Any:
-        """Returns the fresh parameters, or those of `config.init`. Raises UserError if they do not fit."""
+        """Returns `params`, or the parameters of `config.init`. Raises UserError if their shapes differ."""
         if not self.config.init:
             return params
         config, state = load_vae(directory_of(self.config.init, "config.init"))
@@ -114,8 +114,8 @@ class VAETask:
         """Model FLOPs of a training step, on all devices; the whole VAE is trained."""
         params = nnx.eval_shape(lambda: self.init_params(jax.random.key(0)))
         with counting():
-            every = count_flops(jax.grad(self.loss, has_aux=True), params, None, batch, jax.random.key(0))
-        return ModelFlops(every, every)
+            total = count_flops(jax.grad(self.loss, has_aux=True), params, None, batch, jax.random.key(0))
+        return ModelFlops(total, total)
 
     def _trace_reconstruct(self, params: Any, images: jax.Array, masks: jax.Array) -> tuple:
         model = nnx.merge(self.graph, params, self.statistics)
@@ -123,29 +123,35 @@ class VAETask:
         return rgb, model.decode(model.encode(rgb))
 
     def evaluate(
-        self, ema_params: Any, step: int, directory: epath.Path, between: Callable[[], None]
+        self, ema_params: Any, step: int, directory: epath.Path, check_stop: Callable[[], None]
     ) -> dict[str, float]:
         """Reconstruction of the val split: mIoU of masks, PSNR (dB) of images. The same on every host."""
-        return self._score(on_every_host(ema_params), directory / f"reconstructions_{step:06d}.png", between)
+        return self._score(
+            on_every_host(ema_params), directory / f"reconstructions_{step:06d}.png", check_stop
+        )
 
     def score_start(self) -> dict[str, float]:
-        """The same of the VAE that `config.init` names, as it is and on one device."""
+        """Scores of the VAE of `config.init`, without training, on one device."""
         return self._score(self.start(jax.jit(self.init_params)(jax.random.key(0))), None)
 
     def _score(
-        self, params: Any, sheet: epath.Path | None, between: Callable[[], None] = lambda: None
+        self, params: Any, sheet: epath.Path | None, check_stop: Callable[[], None] = lambda: None
     ) -> dict[str, float]:
-        """Scores of the first examples, each of which counts once; hosts share them."""
+        """Scores of the first examples; hosts share the work."""
         source = segment_source(self.config.data, "val")
         count = min(self.config.loop.num_eval_examples, len(source))
         rows: dict[int, list[float]] = {}
-        for indices, real in fixed_batches(count, HALF, (jax.process_index(), jax.process_count())):
-            between()
+        for indices, real in fixed_batches(
+            count, EVAL_BATCH_SIZE, (jax.process_index(), jax.process_count())
+        ):
+            check_stop()
             examples = [source[int(i)] for i in indices]
             inputs = (np.stack([e["image"] for e in examples]), np.stack([e["mask"] for e in examples]))
             truth, output = jax.device_get(self._reconstruct(params, *jax.device_put(inputs)))
             for row, i in enumerate(indices[:real].tolist()):
-                overlap = intersection_union(output[HALF + row].mean(-1) > 0, examples[row]["mask"])
+                overlap = intersection_union(
+                    output[EVAL_BATCH_SIZE + row].mean(-1) > 0, examples[row]["mask"]
+                )
                 squared = np.square(np.clip(output[row], -1, 1) - truth[row]).mean()
                 rows[i] = [*map(int, overlap), float(10 * np.log10(4 / squared))]
             if sheet is not None and indices[0] == 0 and is_first():
@@ -156,7 +162,7 @@ class VAETask:
 
     def _write_sheet(self, truth: np.ndarray, output: np.ndarray, count: int, path: epath.Path) -> None:
         """The first images, and then their masks."""
-        rows = [*range(count), *range(HALF, HALF + count)]
+        rows = [*range(count), *range(EVAL_BATCH_SIZE, EVAL_BATCH_SIZE + count)]
         pairs = np.stack([truth[rows], output[rows]], axis=1).reshape(-1, *truth.shape[1:])
         shown = np.clip(pairs * 127.5 + 127.5, 0, 255).astype(np.uint8)
         generation_sheet(list(shown), ["original", "reconstruction"] * len(rows), path)

@@ -1,4 +1,4 @@
-"""The directory of a run: new, overwritten or resumed, and what may change when it is resumed."""
+"""The directory of a run: new, overwritten or resumed, and which fields may change on a resume."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import differences
 from genmask_jax.utils.paths import listed, make_directory, need_storable, write_text
 
-FREE = (
+FREE_FIELDS = (
     "vae",
     "init",
     "data.path",
@@ -29,8 +29,8 @@ FREE = (
     "loop.checkpoint_every_steps",
     "loop.num_eval_examples",
 )
-"""Fields, and groups of fields, that may change on a resume: where things are, and how they are computed."""
-NAMED = (
+"""Fields, and groups of fields, that may change on a resume: they do not affect results."""
+CHANGEABLE_FIELDS = (
     "optimizer.learning_rate",
     "optimizer.instruction_lr_scale",
     "optimizer.warmup_steps",
@@ -50,17 +50,17 @@ NAMED = (
     "data.joint",
     "data.latents",
 )
-"""Those that change the numbers, and may change on a resume if --change names them."""
+"""Fields that affect results, and may change on a resume if they are listed in --change."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
     """A directory that may be used for a run.
 
-    path: absolute.
-    resumed: whether it holds a run that goes on.
-    overwrite: whether it holds a run that is to be deleted.
-    changes: what differs from the run's config so far: dotted name, old and new value.
+    path: absolute path.
+    resumed: whether it contains a run to continue.
+    overwrite: whether it contains a run to delete.
+    changes: fields that differ from the config of the run so far: dotted name, old and new value.
     """
 
     path: epath.Path
@@ -69,8 +69,8 @@ class Workdir:
     changes: tuple[tuple[str, Any, Any], ...] = ()
 
     @property
-    def begun(self) -> bool:
-        """Whether the run goes on from a checkpoint."""
+    def restored(self) -> bool:
+        """Whether the run continues from a checkpoint."""
         return self.resumed and has_checkpoint(self.path)
 
 
@@ -80,11 +80,11 @@ def check_workdir(
     """Checks a run's directory without changing it.
 
     Args:
-        workdir: the directory. If it holds a run, `resume` or `overwrite` is needed.
-        config: of the run that is to be trained there.
-        resume: continue the run that is there; start one if there is none.
-        overwrite: start again.
-        change: names of fields that may differ from those of the run that is resumed (see `NAMED`).
+        workdir: the directory. If it contains a run, `resume` or `overwrite` is required.
+        config: config of the run.
+        resume: continue the run in the directory; start one if there is none.
+        overwrite: delete the run in the directory, and start again.
+        change: names of fields that may differ from the resumed run's (see `CHANGEABLE_FIELDS`).
 
     Raises:
         UserError: the directory cannot be used, or its run cannot continue with this config.
@@ -94,9 +94,12 @@ def check_workdir(
     used = (path / "config.json").exists()
     if resume and overwrite:
         raise UserError("--resume and --overwrite exclude each other; give only one")
-    unknown = [name for name in change if not _in(name, NAMED)]
+    unknown = [name for name in change if not _in(name, CHANGEABLE_FIELDS)]
     if unknown:
-        raise UserError(f"--change={unknown[0]}: this cannot change in a run; what can: {', '.join(NAMED)}")
+        fields = ", ".join(CHANGEABLE_FIELDS)
+        raise UserError(
+            f"--change={unknown[0]}: this field cannot change in a run. Fields that can: {fields}"
+        )
     if path.is_file():
         raise UserError(f"--workdir={workdir} is a file; give a directory")
     if used and resume:
@@ -117,24 +120,24 @@ def _in(name: str, fields: Sequence[str]) -> bool:
 
 def _need_allowed(workdir: str, changes: Sequence[tuple[str, Any, Any]], change: Sequence[str]) -> None:
     for name, before, after in changes:
-        if _in(name, FREE) or _in(name, change):
+        if _in(name, FREE_FIELDS) or _in(name, change):
             continue
-        mend = (
-            f"add --change={name} to go on with the new value"
-            if _in(name, NAMED)
-            else "a run keeps it to its end; start a new one"
+        fix = (
+            f"add --change={name} to continue with the new value"
+            if _in(name, CHANGEABLE_FIELDS)
+            else "this field cannot change in a run; start a new run"
         )
-        raise UserError(f"{workdir}: --resume with config.{name} {before!r} -> {after!r}; {mend}")
+        raise UserError(f"{workdir}: --resume with config.{name} {before!r} -> {after!r}; {fix}")
 
 
 def make_workdir(workdir: Workdir, config: Any) -> None:
-    """Creates the directory, deletes the old run in it if that is to be overwritten, and writes config.json.
+    """Creates the directory, deletes an old run if it is overwritten, and writes config.json.
 
-    The first host does this once all hosts have done their checks. Changes of a resumed run are logged, and
-    kept in config.json as its "history".
+    The first host does this after all hosts have passed their checks. Changes of a resumed run are logged,
+    and stored in config.json as "history".
 
     Raises:
-        UserError: on every host, when it cannot be made.
+        UserError: on every host, if the directory cannot be created.
     """
     hosts.wait("work directory checked")
     failed = None
@@ -149,16 +152,16 @@ def make_workdir(workdir: Workdir, config: Any) -> None:
         except (UserError, OSError) as error:
             failed = error
     if hosts.any_host(failed is not None):
-        raise failed or UserError("--workdir: the first host cannot make it")
+        raise failed or UserError("--workdir: the first host cannot create it")
 
 
 def _entry(workdir: Workdir) -> list[dict[str, Any]]:
-    """What this resume adds to the history of a run."""
+    """The entry of this resume in the history of a run."""
     if not workdir.changes:
         return []
     try:
         step = find_step(workdir.path, "last")
-    except UserError:  # it was stopped before its first checkpoint
+    except UserError:  # the run stopped before its first checkpoint
         step = 0
     for name, before, after in workdir.changes:
         logging.info("from step %d on: config.%s %r -> %r", step, name, before, after)

@@ -13,7 +13,7 @@ from genmask_jax.instruction import factory
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.names import is_adapter, shapes_of
 from genmask_jax.parameters.plan import ParameterPlan, Role, Source
-from genmask_jax.parameters.rules import PROJECTION, Sources, Weights, make_plan
+from genmask_jax.parameters.rules import TEXT_PROJECTION, Sources, Weights, make_plan
 from genmask_jax.parameters.table import format_plan
 from genmask_jax.sharding import one_device
 from genmask_jax.system import abstract_networks
@@ -78,11 +78,11 @@ def test_imported_weights_give_the_dit_and_a_run_its_encoder_too():
 
 def test_beside_adapters_what_the_weights_hold_is_frozen():
     config = micro_config("")
-    base = weights_of(networks_of(config), Source.IMPORT, but=PROJECTION)
+    base = weights_of(networks_of(config), Source.IMPORT, but=TEXT_PROJECTION)
     plan = networks_of(with_adapters(config), init=base).plan
     assert said(plan, "dit.blocks.attn1.to_q.kernel") == {("adapted", "base", "init", "")}
     assert said(plan, "dit.blocks.attn1.to_q.bias", "dit.proj_out") == {("frozen", "base", "init", "")}
-    assert said(plan, ".lora.", PROJECTION) == {("trained", "fresh", "", "adam")}
+    assert said(plan, ".lora.", TEXT_PROJECTION) == {("trained", "fresh", "", "adam")}
     assert said(plan, "instruction.embedding") == {("trained", "fresh", "", "adam")}
 
 

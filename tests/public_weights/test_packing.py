@@ -14,7 +14,7 @@ from genmask_jax.checkpoints.runs import find_step, load_vae
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.parameters.names import shapes_of
-from genmask_jax.parameters.rules import held_by
+from genmask_jax.parameters.rules import available_in
 from genmask_jax.public_weights.packing import pack_run
 from genmask_jax.utils.errors import UserError
 
@@ -64,7 +64,7 @@ def test_the_card_says_what_the_model_is(packed):
 def test_a_run_starts_from_a_packed_model(packed):
     start, (networks, _, _) = open_weights(packed), load(packed)
     shapes = shapes_of(networks.params)
-    assert held_by(start, shapes) == set(shapes)
+    assert available_in(start, shapes) == set(shapes)
     assert start.instruction("tiny") == epath.Path(packed) / "instruction"
     assert start.identity["step"] == 4
 

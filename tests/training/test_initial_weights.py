@@ -105,7 +105,7 @@ def test_imported_weights_are_restored_on_a_mesh(micro_vae, imported, tmp_path):
         flat = named_leaves(networks.load(fresh))
         for name, value in flat.items():
             imported = networks.plan[name].source == "import"
-            assert imported == (name.startswith("dit.") and not name.startswith(rules.PROJECTION))
+            assert imported == (name.startswith("dit.") and not name.startswith(rules.TEXT_PROJECTION))
             expected = init.read(name) if imported else before[name]
             np.testing.assert_array_equal(jax.device_get(value), expected, err_msg=name)
         kernel = flat["dit.blocks.ffn.linear_1.kernel"]

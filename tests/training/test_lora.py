@@ -20,7 +20,7 @@ from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.parameters.names import is_dit_adapter, shapes_of
 from genmask_jax.parameters.plan import Role, Source
 from genmask_jax.parameters.reader import ParameterReader
-from genmask_jax.parameters.rules import held_by
+from genmask_jax.parameters.rules import available_in
 from genmask_jax.public_weights import lora, wan
 from genmask_jax.public_weights.parts import write_part
 from genmask_jax.system import GenMask
@@ -97,7 +97,7 @@ def test_merged_weights_give_the_adapters_output(lora_run, tmp_path):
     assert (config.model.lora_rank, config.init) == (0, "")
     np.testing.assert_allclose(probabilities(merged), probabilities(load(workdir)[0]), atol=1e-6)
     # Another run can start from it, with or without adapters.
-    assert held_by(open_weights(out), shapes_of(merged.params)) == set(shapes_of(merged.params))
+    assert available_in(open_weights(out), shapes_of(merged.params)) == set(shapes_of(merged.params))
 
 
 def test_what_adapters_cannot_start_from(micro_run, lora_run, tmp_path):

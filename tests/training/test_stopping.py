@@ -50,7 +50,7 @@ def test_a_signal_is_answered_within_a_second_and_the_next_one_ends_the_process(
     process.send_signal(signal.SIGTERM)
     line = process.stderr.readline()
     assert time.monotonic() - sent < 1
-    assert "SIGTERM: stopping after this step (once more: at once, without it)" in line
+    assert "SIGTERM: stopping after this step (repeat to stop at once, without it)" in line
     process.send_signal(signal.SIGTERM)  # a launcher's copy of the same request
     time.sleep(1.1)
     assert process.poll() is None

@@ -72,11 +72,11 @@ def test_what_changes_no_number_may_change_and_is_recorded(copied, name, value):
 def test_a_run_goes_on_from_whole_checkpoints_alone(copied):
     """One that was killed as it wrote its first starts from `config.init` again."""
     workdir, config = copied
-    assert check_workdir(str(workdir), config, resume=True).begun
-    assert not check_workdir(str(workdir), config, overwrite=True).begun
+    assert check_workdir(str(workdir), config, resume=True).restored
+    assert not check_workdir(str(workdir), config, overwrite=True).restored
     for step in (workdir / "checkpoints").iterdir():
         step.rename(step.with_name(f"{step.name}.orbax-checkpoint-tmp"))
-    assert not check_workdir(str(workdir), config, resume=True).begun
+    assert not check_workdir(str(workdir), config, resume=True).restored
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_run_goes_on_from_whole_checkpoints_alone(copied):
 def test_what_changes_numbers_must_be_named(copied, name, value, group):
     workdir, config = copied
     config = changed(config, name, value)
-    with pytest.raises(UserError, match=f"--change={name} to go on"):
+    with pytest.raises(UserError, match=f"--change={name} to continue"):
         check_workdir(str(workdir), config, resume=True)
     for _ in range(2):  # the same command goes on after the next preemption, too
         make_workdir(check_workdir(str(workdir), config, resume=True, change=[group]), config)
@@ -143,7 +143,7 @@ def test_a_resumed_run_keeps_its_vae(copied, tmp_path, caplog):
     other_vae(epath.Path(tmp_path / "vae"))
     with caplog.at_level("WARNING"):
         start(changed(config, "vae", str(tmp_path / "vae")), workdir, resume=True)
-    assert f"config.vae={tmp_path / 'vae'} is not the VAE that the run began with" in caplog.text
+    assert f"config.vae={tmp_path / 'vae'} is not the VAE that this run started with" in caplog.text
     shutil.rmtree(tmp_path / "vae")
     start(changed(config, "vae", str(tmp_path / "vae")), workdir, resume=True)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(load_vae(workdir)[1]), before)
@@ -166,7 +166,7 @@ def test_what_is_not_finite_is_never_saved(micro_vae, tmp_path):
     """A run that diverges between two logs, while checkpoints come more often."""
     config = micro_config(micro_vae, checkpoint_every_steps=1, log_every_steps=4, eval_every_steps=4)
     config = changed(config, "optimizer", OptimizerConfig(warmup_steps=1, learning_rate=1e30))
-    with pytest.raises(UserError, match=r"step \d: .* is not finite, so it was not saved.*--resume"):
+    with pytest.raises(UserError, match=r"step \d: .* is not finite, so this step was not saved.*--resume"):
         start(config, tmp_path / "run")
     step = find_step(tmp_path / "run", "last")
     saved = ParameterReader(epath.Path(tmp_path / "run/checkpoints") / str(step) / "train")

@@ -8,7 +8,7 @@ from etils import epath
 
 from genmask_jax.checkpoints.runs import read_config, read_history
 from genmask_jax.config import TrainConfig, VAETrainConfig
-from genmask_jax.training.reporting import PLAN
+from genmask_jax.training.reporting import PLAN_FILE
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import differences
 from genmask_jax.utils.paths import listed
@@ -74,7 +74,7 @@ def read_run(path: epath.PathLike) -> Run:
         changed=list(differences(_default(config), config)),
         history=read_history(path),
         curves={name: sorted(points.items()) for name, points in curves.items()},
-        parameters=(path / PLAN).read_text() if (path / PLAN).exists() else "",
+        parameters=(path / PLAN_FILE).read_text() if (path / PLAN_FILE).exists() else "",
         sheets=list(latest.values()),
         evaluations=[found for folder in sorted(listed(path)) if (found := _evaluation(folder))],
         sessions=_read_lines(path / "sessions.jsonl"),
