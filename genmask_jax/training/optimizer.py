@@ -18,8 +18,8 @@ def make_optimizer(
     """Clipping by global norm, then AdamW or Muon.
 
     The plan has the optimizer, weight decay and learning rate of each parameter. Only matrices decay, with
-    those of adapters. Biases, norms, tables and embeddings do not: the embedding of a rare token would vanish, since
-    few gradients restore it.
+    those of adapters. Biases, norms, tables and embeddings do not: the embedding of a rare token would
+    vanish, since few gradients restore it.
 
     The instruction encoder has a lower learning rate, because large first steps erase the differences between
     words.
