@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from genmask_jax.data.prepared.builders import FEATURES, ImagesBuilder, open_builders
 from genmask_jax.data.prepared.records import (
-    COUNTS,
+    COUNT_NAMES,
     Index,
     Items,
     decode_image,
@@ -36,7 +36,7 @@ from genmask_jax.data.prepared.records import (
     write_classes,
     write_index,
 )
-from genmask_jax.data.published import IN_PAPERS, PUBLISHED
+from genmask_jax.data.published import PAPER_COUNTS, PUBLISHED_COUNTS
 from genmask_jax.data.raw_formats.plan import Plan, PlannedImage
 from genmask_jax.utils.console import console
 from genmask_jax.utils.errors import UserError
@@ -289,15 +289,15 @@ def report(builder: ImagesBuilder, directory: epath.Path) -> None:
     """Prints a dataset's counts, the comparison with published counts, and the entries left out."""
     name = "/".join(filter(None, (builder.name, builder.builder_config and builder.builder_config.name)))
     indices = {split: read_index(directory, split) for split in splits_of(directory)}
-    published = PUBLISHED.get(name, {})
+    published = PUBLISHED_COUNTS.get(name, {})
     rows = {split: index.counts for split, index in indices.items()}
     for split in published:
-        rows.setdefault(split, dict.fromkeys(COUNTS, 0))
+        rows.setdefault(split, dict.fromkeys(COUNT_NAMES, 0))
     verdicts = {split: _compare(rows[split], counts) for split, counts in published.items()}
-    if name in IN_PAPERS:
-        rows |= {"all": _total(indices.values()), "all, in the paper": IN_PAPERS[name]}
+    if name in PAPER_COUNTS:
+        rows |= {"all": _total(indices.values()), "all, in the paper": PAPER_COUNTS[name]}
         verdicts |= {"all": "", "all, in the paper": "not all of the paper's data was released"}
-    columns = [column for column in COUNTS if any(counts.get(column) for counts in rows.values())]
+    columns = [column for column in COUNT_NAMES if any(counts.get(column) for counts in rows.values())]
     table = Table(title=f"{directory}", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("split", *columns, "published"):
         table.add_column(column, justify="left" if column in ("split", "published") else "right")
@@ -323,7 +323,7 @@ def _print_lines(path: epath.Path, each: str, all_of_them: str) -> int:
 def _total(indices: Iterable[Index]) -> dict[str, int]:
     """Totals over splits without common images."""
     indices = list(indices)
-    return {column: sum(index.counts[column] for index in indices) for column in COUNTS}
+    return {column: sum(index.counts[column] for index in indices) for column in COUNT_NAMES}
 
 
 def _compare(found: dict[str, int], published: dict[str, int]) -> str:

@@ -21,11 +21,11 @@ from genmask_jax.utils.errors import UserError, reading
 from genmask_jax.utils.images import decode
 from genmask_jax.utils.paths import listed, write_text
 
-COUNTS = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
-KINDS = ("expressions", "captions", "targets")
+COUNT_NAMES = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
+ITEM_KINDS = ("expressions", "captions", "targets")
 """Kinds of items that the index counts in each record."""
 
-CLASSES = "classes.json"
+CLASSES_FILE = "classes.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +90,8 @@ def _reading(directory: epath.PathLike) -> contextlib.AbstractContextManager[Non
 def write_index(directory: epath.PathLike, split: str) -> Index:
     """Reads all records of a split; writes and returns their index."""
     records = open_records(directory, split)
-    columns: dict[str, list] = {name: [] for name in ("image_ids", *KINDS)}
-    counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+    columns: dict[str, list] = {name: [] for name in ("image_ids", *ITEM_KINDS)}
+    counts: dict[str, int] = dict.fromkeys(COUNT_NAMES, 0)
     objects: set[int] = set()
     for i in range(len(records)):
         record = records[i]
@@ -132,12 +132,12 @@ def read_index(directory: epath.PathLike, split: str) -> Index:
 
 def write_classes(directory: epath.PathLike, classes: tuple[str, ...]) -> None:
     """Writes the expressions that refer to all pixels of a class."""
-    write_text(epath.Path(directory) / CLASSES, json.dumps(classes, ensure_ascii=False))
+    write_text(epath.Path(directory) / CLASSES_FILE, json.dumps(classes, ensure_ascii=False))
 
 
 def read_classes(directory: epath.PathLike) -> tuple[str, ...]:
     """Reads the classes; () for datasets without classes, and for older ones without this file."""
-    path = epath.Path(directory) / CLASSES
+    path = epath.Path(directory) / CLASSES_FILE
     with _reading(directory):
         return tuple(json.loads(path.read_text())) if path.exists() else ()
 
@@ -213,7 +213,7 @@ class Items:
         split: name of the split.
         kind: "expressions", "captions", "targets" (with `first_only`, all annotated images), or "classless"
             (the annotated images without any class).
-        without: ids of images that are excluded.
+        excluded: ids of images to leave out.
         first_only: only the first item of each image.
         shuffled: in a fixed random order, so that the first items come from many images; otherwise in the
             order of the records.
@@ -228,14 +228,14 @@ class Items:
         split: str,
         kind: str,
         *,
-        without: frozenset[str] = frozenset(),
+        excluded: frozenset[str] = frozenset(),
         first_only: bool = False,
         shuffled: bool = False,
     ):
         self.directory, self.split = str(directory), split
         index = open_split(self.directory, split).index
         counts = np.asarray(getattr(index, kind), int)
-        kept = np.asarray([image_id not in without for image_id in index.image_ids], bool)
+        kept = np.asarray([image_id not in excluded for image_id in index.image_ids], bool)
         counts = np.where(kept, np.minimum(counts, 1) if first_only else counts, 0)
         self._ends, self._starts = np.cumsum(counts), np.cumsum(counts) - counts
         self._order = np.random.default_rng(0).permutation(len(self)) if shuffled else None

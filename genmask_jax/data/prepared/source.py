@@ -65,7 +65,7 @@ class PreparedSegment(_Expressions):
         mask = to_model_mask(asked.mask, self.size)
         return {"image": self._image(record), "mask": mask, "text": self._asked(asked.text), "id": asked.id}
 
-    def whole(self, index: int) -> FullSizeExample:
+    def full_size(self, index: int) -> FullSizeExample:
         """The example at the image's own size, with the class as annotated."""
         record, number = self.items[index]
         asked = records.read_expression(record, number)
@@ -181,7 +181,7 @@ class PreparedLabelMaps:
             labels[drawn[name] == IGNORE] = IGNORED_PIXEL
         if not drawn:
             labels[records.read_mask(record, target) == IGNORE] = IGNORED_PIXEL
-        return {"image": to_model_size(image, self.size), "whole": image, "labels": labels}
+        return {"image": to_model_size(image, self.size), "full_image": image, "labels": labels}
 
 
 def _group(asked: records.ReferringExpression, meant: int) -> str:
@@ -199,10 +199,10 @@ class PreparedGenerate:
         return len(self.items)
 
     def __getitem__(self, index: int) -> GenerateExample:
-        example = self.whole(index)
+        example = self.full_size(index)
         return {**example, "image": to_model_size(example["image"], self.size)}
 
-    def whole(self, index: int) -> GenerateExample:
+    def full_size(self, index: int) -> GenerateExample:
         """The example at the image's own size."""
         record, number = self.items[index]
         return {

@@ -100,7 +100,9 @@ def _draw(shape: Any, size: masks.Size) -> np.ndarray:
         points = [(float(x), float(y)) for x, y in shape["points"]]
     except (KeyError, TypeError, ValueError):
         raise ValueError("has points that are not pairs of numbers") from None
-    if not all(math.isfinite(value) and abs(value) <= masks.LARGEST for point in points for value in point):
+    if not all(
+        math.isfinite(value) and abs(value) <= masks.MAX_COORDINATE for point in points for value in point
+    ):
         raise ValueError("has points far outside any image")
     if kind == "mask":
         mask = _paste(shape.get("mask"), points, size)

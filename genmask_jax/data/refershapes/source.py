@@ -75,7 +75,7 @@ class ReferShapesSegment(_Shapes):
             texts = (said[0].phrase(noun), said[1].phrase(noun))
             return Composition(scene, target, other, *texts, said[0].group)
 
-    def whole(self, index: int) -> FullSizeExample:
+    def full_size(self, index: int) -> FullSizeExample:
         """An example before augmentation; `absent` has an expression that refers to nothing in it."""
         made = self.compose(index)
         none = self._absent(made.scene, np.random.default_rng((index, self.seed)))

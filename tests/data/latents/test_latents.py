@@ -16,7 +16,7 @@ from genmask_jax.checkpoints.runs import load_vae
 from genmask_jax.config import DataConfig, JointConfig
 from genmask_jax.data.latents import store
 from genmask_jax.data.latents.encode import encode_shard
-from genmask_jax.data.masks import RULE
+from genmask_jax.data.masks import RESIZE_RULE
 from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generate_source, segment_source, texts
 from genmask_jax.instruction import factory
@@ -255,7 +255,7 @@ def test_a_cache_whose_masks_were_resized_by_another_rule_is_refused(benchmark_d
     cached = dataclasses.replace(data, latents=str(tmp_path))
     store.need_same(cached, *vae)
     (shard,) = tmp_path.glob("shard-*.json")
-    shard.write_text(shard.read_text().replace(RULE, ""))
+    shard.write_text(shard.read_text().replace(RESIZE_RULE, ""))
     with pytest.raises(UserError, match=r"masks that were resized by an older rule; encode again"):
         store.need_same(cached, *vae)
 

@@ -241,7 +241,7 @@ def test_absent_expressions_refer_to_nothing():
     for style in STYLES.values():
         source = ReferShapesSegment("train", SIZE, style=style)
         for i in range(300):
-            (text,) = source.whole(i)["absent"]
+            (text,) = source.full_size(i)["absent"]
             assert resolve(text, source.compose(i).scene, style) == [], text
 
 
