@@ -8,7 +8,7 @@ from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import GenerateExample, Mixture, ScoredExample, SegmentExample, Source
 from genmask_jax.data.masks import RESIZE_RULE
 from genmask_jax.data.prepared import records
-from genmask_jax.data.prepared.builders import BUILDERS, ImagesBuilder, image_name, of_coco
+from genmask_jax.data.prepared.builders import BUILDERS, ImagesBuilder, has_coco_images, image_name
 from genmask_jax.data.prepared.source import (
     PreparedClassPrompts,
     PreparedGenerate,
@@ -77,7 +77,7 @@ def _joint_segment(config: DataConfig, split: str) -> Source[SegmentExample]:
     weights, excluded = joint_weights(config), held_out(config)
     parts = [
         PreparedSegment(
-            _expressions(config, name, split, excluded if of_coco(name) else None),
+            _expressions(config, name, split, excluded if has_coco_images(name) else None),
             config.size,
             config.templates[0],
         )
@@ -255,7 +255,7 @@ def mask_rule(config: DataConfig) -> str:
 def joint_weights(config: DataConfig) -> dict[str, float]:
     """The nonzero sampling weights of refcoco_joint, by dataset name, such as "refcoco:unc"."""
     fields = dataclasses.asdict(config.joint)
-    names = {f: f.replace("_", ":") if of_coco(f.split("_")[0]) else f for f in fields}
+    names = {f: f.replace("_", ":") if has_coco_images(f.split("_")[0]) else f for f in fields}
     return {names[field]: weight for field, weight in fields.items() if weight}
 
 
@@ -266,9 +266,9 @@ def held_out(config: DataConfig) -> frozenset[str]:
         UserError: a dataset of the mixture is not prepared.
     """
     if config.name == "refcoco_joint":
-        names = {*REFCOCO_FAMILY, *filter(of_coco, joint_weights(config))}
+        names = {*REFCOCO_FAMILY, *filter(has_coco_images, joint_weights(config))}
     else:
-        names = {config.name} if of_coco(config.name) else set()
+        names = {config.name} if has_coco_images(config.name) else set()
     directories = [records.find(config.path, name) for name in sorted(names)]
     return frozenset(
         image_id

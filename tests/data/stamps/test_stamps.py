@@ -379,9 +379,9 @@ def test_one_name_twice_is_told_apart_by_place(prepared):
     twice = 0
     for i in range(200):
         asked = source.question(i)
-        name = asked.said.name
+        name = asked.expression.name
         if name and sum(stamp.name == name for stamp in asked.scene.stamps) > 1:
-            assert asked.said.place is not None
+            assert asked.expression.place is not None
             assert source[i]["group"] == "seen name"
             twice += 1
     assert twice > 5
