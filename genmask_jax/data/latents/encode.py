@@ -137,33 +137,15 @@ def encode_shard(
         UserError: the directory has another cache, its files cannot be written, or the instruction encoder is
             not frozen.
     """
-    config, state = vae
     examples = _select(data, count, num_eval_examples if instruction else None)
-    identity = Identity(
-        vae=fingerprint(config, state),
-        vae_config=config,
-        name=data.name,
-        generate_name=data.generate,
-        size=data.size,
-        seed=data.seed,
-        dtype=dtype,
-        num_shards=num_shards,
-        segment=len(examples.segments),
-        generate=len(examples.images),
-        instruction=_fingerprint(instruction),
-        parts=tuple(examples.part_counts),
-        part_counts=tuple(examples.part_counts.values()),
-        num_eval_examples=num_eval_examples if instruction else 0,
-        validation=len(examples.validation),
-        mask_rule=mask_rule(data),
-    )
+    identity = _identity(data, vae, instruction, examples, dtype, num_shards)
     _check(identity, out)
     name = shard_name(shard, num_shards)
     if (out / f"shard-{name}.json").exists():
         print(f"{out}: shard {name} is already complete; nothing done")
         return identity
     out.mkdir(parents=True, exist_ok=True)
-    encoder = Encoder(config, state, instruction, dtype=compute_dtype, batch_size=batch_size)
+    encoder = Encoder(*vae, instruction, dtype=compute_dtype, batch_size=batch_size)
     _write_shard(encoder, examples, out, shard, num_shards, dtype)
     write_text(out / f"shard-{name}.json", to_json(identity))
     return identity
@@ -175,12 +157,14 @@ class _Examples:
 
     segments, images: the examples of both tasks.
     part_counts: number of segments of each dataset of a mixture; {} for a single dataset.
-    validation: (text, image) of each cached validation embedding.
+    num_eval_examples: number of validation examples whose embeddings are cached.
+    validation: (text, image) of each of these embeddings, including prompts.
     """
 
     segments: Source[SegmentExample]
     images: Source[GenerateExample]
     part_counts: dict[str, int]
+    num_eval_examples: int
     validation: list[tuple[str, np.ndarray | None]]
 
 
@@ -190,7 +174,35 @@ def _select(data: DataConfig, count: int | None, num_eval_examples: int | None) 
     images = generate_source(data, "train")
     images = Part(images, 0, len(images) if count is None else min(count, len(images)))
     validation = [] if num_eval_examples is None else validation_inputs(data, num_eval_examples)
-    return _Examples(segments, images, part_counts, validation)
+    return _Examples(segments, images, part_counts, num_eval_examples or 0, validation)
+
+
+def _identity(
+    data: DataConfig,
+    vae: tuple[VAEConfig, Any],
+    instruction: Instruction | None,
+    examples: _Examples,
+    dtype: str,
+    num_shards: int,
+) -> Identity:
+    return Identity(
+        vae=fingerprint(*vae),
+        vae_config=vae[0],
+        name=data.name,
+        generate_name=data.generate,
+        size=data.size,
+        seed=data.seed,
+        dtype=dtype,
+        num_shards=num_shards,
+        segment=len(examples.segments),
+        generate=len(examples.images),
+        instruction=_fingerprint(instruction),
+        parts=tuple(examples.part_counts),
+        part_counts=tuple(examples.part_counts.values()),
+        num_eval_examples=examples.num_eval_examples,
+        validation=len(examples.validation),
+        mask_rule=mask_rule(data),
+    )
 
 
 def _check(identity: Identity, out: epath.Path) -> None:

@@ -24,7 +24,7 @@ from genmask_jax.utils.images import to_model_size
 
 
 class BenchmarkExample(SegmentExample):
-    """An expression with its mask at the image's own size, and the record's expression."""
+    """An expression with its mask at the image's own size, and its `ReferringExpression`."""
 
     expression: records.ReferringExpression
 

@@ -15,26 +15,32 @@ from collections.abc import Iterable, Iterator
 from etils import epath
 
 from genmask_jax.data.raw_formats.coco import CocoFile
-from genmask_jax.data.raw_formats.folder_objects import COCO, Objects, note_nothing, objects_of, united
+from genmask_jax.data.raw_formats.folder_names import files_below, split_of_file
+from genmask_jax.data.raw_formats.folder_objects import (
+    COCO,
+    Objects,
+    merge_objects,
+    note_without_class,
+    objects_of,
+)
 from genmask_jax.data.raw_formats.image_index import ImageIndex
 from genmask_jax.data.raw_formats.layout import captions_of, split_folders
-from genmask_jax.data.raw_formats.pairs import Pair, in_splits
-from genmask_jax.data.raw_formats.places import files_below, split_of_file
+from genmask_jax.data.raw_formats.layout_check import LayoutCheck
+from genmask_jax.data.raw_formats.pairs import Pair, group_by_split
 from genmask_jax.data.raw_formats.plan import Expression, Plan, PlannedImage
 from genmask_jax.data.raw_formats.problems import Problems
-from genmask_jax.data.raw_formats.seen import LayoutCheck
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import SUFFIXES
 from genmask_jax.utils.paths import listed
 
-MANY = 50
+MAX_FILES = 50
 """A folder with more JSON files than this has a file for each image."""
 
 
 def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for this layout. Files next to their images belong to `beside`."""
     problems, index = Problems(), ImageIndex(raw)
-    files = _files([path for path in _paths(raw) if not _is_beside(path, raw)], problems)
+    files = _files([path for path in _paths(raw) if not _is_next_to_images(path, raw)], problems)
     there = {coco.path: _images_found(coco, index) for coco in files}
     found = [coco.path.relative_to(raw) for coco in files if _has_masks(coco) and there[coco.path]]
     if found:
@@ -78,11 +84,11 @@ def read(raw: epath.Path) -> Plan:
         objects = objects_of(coco, lambda name, split=split: index.find(name, split), classes, problems)
         _add(objects, coco, found, problems)
     _report_images_without(index, found, files, problems)
-    note_nothing((objects for _, objects in found.values()), problems)
+    note_without_class((objects for _, objects in found.values()), problems)
     planned = [_plan(path, objects, coco, index, problems) for path, (coco, objects) in found.items()]
     said = {expression.text for _, image in planned for expression in image.expressions}
     kept = tuple(name for name in classes if name in said)
-    return Plan(in_splits(raw, planned, problems), problems, kept)
+    return Plan(group_by_split(raw, planned, problems), problems, kept)
 
 
 def _add(
@@ -101,7 +107,7 @@ def _add(
         same_split = split_of_file(first.path.stem) == split_of_file(coco.path.stem)
         shared[first.path, same_split] = shared.get((first.path, same_split), 0) + 1
         try:
-            found[path] = first, united(known, its) if same_split else known
+            found[path] = first, merge_objects(known, its) if same_split else known
         except ValueError as error:
             problems.add(
                 f"{coco.path.name}: {path.name} is also in {first.path.name}, with another size ({error}); "
@@ -123,7 +129,7 @@ def _paths(raw: epath.Path) -> Iterator[epath.Path]:
             by_folder.setdefault(path.parent, []).append(path)
     for folder, paths in by_folder.items():
         images = {path.stem for path in listed(folder, *SUFFIXES)}
-        for path in paths if len(paths) <= MANY else ():
+        for path in paths if len(paths) <= MAX_FILES else ():
             content = path.read_bytes() if path.stem not in images else b""
             if b'"images"' in content and b'"annotations"' in content:
                 yield path
@@ -140,7 +146,7 @@ def _files(paths: Iterable[epath.Path], problems: Problems) -> list[CocoFile]:
     return found
 
 
-def _is_beside(path: epath.Path, raw: epath.Path) -> bool:
+def _is_next_to_images(path: epath.Path, raw: epath.Path) -> bool:
     """Whether `beside` reads the file: it is next to images, in RAW or in the folder of a split."""
     folders = {raw, *split_folders(raw, Problems()).values()}
     return path.name in COCO and path.parent in folders and bool(listed(path.parent, *SUFFIXES))
@@ -166,7 +172,7 @@ def _images_found(coco: CocoFile, index: ImageIndex) -> set[str]:
 def _plan(
     path: epath.Path, objects: Objects, coco: CocoFile, index: ImageIndex, problems: Problems
 ) -> tuple[Pair, PlannedImage]:
-    split, (of_folder, key) = split_of_file(coco.path.stem), index.place(path)
+    split, (of_folder, key) = split_of_file(coco.path.stem), index.split_and_key(path)
     pair = Pair(key, path, (coco.path.relative_to(index.raw),), split or of_folder)
     image = PlannedImage(
         path=str(path),
@@ -177,7 +183,7 @@ def _plan(
         targets=objects.targets,
         void=objects.void,
         expressions=tuple(
-            Expression(key if i == 0 else f"{key}#{i}", *one) for i, one in enumerate(objects.said)
+            Expression(key if i == 0 else f"{key}#{i}", *one) for i, one in enumerate(objects.expressions)
         ),
     )
     return pair, image

@@ -23,17 +23,17 @@ def usable(shapes: list[Any], size: Size | None) -> tuple[tuple[tuple[str, Any],
         shapes: the shapes of an annotation.
         size: (height, width) of the image; None to accept shapes outside the image.
     """
-    kept, complaints = [], []
+    valid, complaints = [], []
     for i, shape in enumerate(shapes):
         label, points = (shape.get(key) if isinstance(shape, dict) else None for key in ("label", "points"))
         if not isinstance(label, str):
             complaints.append(f"shape {i} has no label")
         elif label.lower() != "flag":
             try:
-                kept.append((label, _corners(points, size)))
+                valid.append((label, _corners(points, size)))
             except ValueError as error:
                 complaints.append(f"shape {i} ({label}) {error}")
-    return tuple(kept), complaints
+    return tuple(valid), complaints
 
 
 def _corners(points: Any, size: Size | None) -> tuple[tuple[float, float], ...]:

@@ -117,7 +117,7 @@ def _shade(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
 
 
 def _draw_angle(rng: np.random.Generator, style: Style, kind: str) -> float:
-    return rng.uniform(-style.turns[kind], style.max_angles[kind])
+    return rng.uniform(-style.turns[kind], style.turns[kind])
 
 
 def _square(centre: tuple[float, float], radius: float, size: int) -> tuple[slice, slice]:

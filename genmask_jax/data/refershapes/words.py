@@ -100,7 +100,7 @@ def absent_expression(
 ) -> Expression:
     """An expression for an absent object: a kind or a colour (a quarter each), or both (half).
 
-    `there`: colour and kind of every object in the scene.
+    `present`: colour and kind of every object in the scene.
     """
     colours, kinds = ({names[i] for names in present} for i in (0, 1))
     by_kind = {
