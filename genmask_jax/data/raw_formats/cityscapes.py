@@ -77,6 +77,7 @@ def _need_ids(classes: ClassList) -> None:
     for number, name in classes.names.items():
         if ids.get(phrase(name), number) != number and is_class(name):
             raise UserError(
-                f"{classes.source}: {phrase(name)} has the number {number}, but in files called "
-                f"*_labelIds it is {ids[phrase(name)]}; write Cityscapes' ids, or all of its 19 names, or rename the files"
+                f"{classes.source}: {phrase(name)} has the number {number}, but in files called *_labelIds "
+                f"it is {ids[phrase(name)]}; write Cityscapes' ids, or all of its 19 names, or rename the "
+                "files"
             )
