@@ -184,8 +184,8 @@ def _raise_clash(classes: ClassList, palettes: dict[epath.Path, dict[int, int]])
                 raise UserError(
                     f"{first_path} and {path} have different palettes ({index} is "
                     f"{shown_colour(first_colour)} in the first, {shown_colour(colour)} in the second), so "
-                    f"the numbers of {classes.source} are ambiguous; write label_colors.txt with a line such as "
-                    "`128 64 128 road` for each colour"
+                    f"the numbers of {classes.source} are ambiguous; write label_colors.txt with a line such "
+                    "as `128 64 128 road` for each colour"
                 )
 
 
