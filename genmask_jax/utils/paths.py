@@ -147,21 +147,21 @@ def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
     if "://" in str(path):
         yield path
         return
-    beside = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        yield beside
-        with beside.open("rb") as file:
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
     """Writes a file atomically (see `replacing`)."""
-    with replacing(path) as beside:
-        beside.write_bytes(content)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: epath.PathLike, text: str) -> None:

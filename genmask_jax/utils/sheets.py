@@ -197,7 +197,7 @@ def with_legend(image: UInt8[np.ndarray, "H W 3"], names: Sequence[str]) -> UInt
 
 
 def legend(names: Sequence[str], width: int) -> UInt8[np.ndarray, "_ _ 3"]:
-    """The names of all labels, each beside its colour.
+    """The names of all labels, each next to its colour.
 
     Args:
         names: names of the labels, in order.
@@ -313,5 +313,5 @@ def _save_grid(cards: Sequence[Image.Image], columns: int, path: epath.PathLike)
         for i, card in enumerate(line):
             sheet.paste(card, (MARGIN + i * (width + MARGIN), top))
         top += height + MARGIN
-    with replacing(path) as beside, beside.open("wb") as file:
+    with replacing(path) as temporary, temporary.open("wb") as file:
         sheet.save(file, format="PNG")

@@ -226,8 +226,8 @@ def write_shard(path: str, images: list[PlannedImage], strict: bool) -> int:
     """
     features: Any = tfds.features.FeaturesDict(FEATURES)
     serializer = ExampleSerializer(features.get_serialized_info())
-    with replacing(path) as beside:
-        writer = ArrayRecordWriter(str(beside), "group_size:1")  # for random access
+    with replacing(path) as temporary:
+        writer = ArrayRecordWriter(str(temporary), "group_size:1")  # for random access
         for image in images:
             try:
                 example = image.example()
