@@ -40,7 +40,7 @@ class Stopped(SystemExit):
     """Exits after a stop request when there is nothing to save, even if a thread is still compiling."""
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value for an error message, in one line of at most 60 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

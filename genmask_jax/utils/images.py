@@ -24,7 +24,7 @@ from etils import epath
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from genmask_jax.utils.errors import UserError, shown
+from genmask_jax.utils.errors import UserError, short_repr
 from genmask_jax.utils.paths import DOWNLOAD, to_path
 
 if importlib.util.find_spec("pillow_heif"):  # optional: photographs of phones
@@ -240,7 +240,7 @@ def _to_array(image: Any, name: str) -> np.ndarray:
     except Exception as error:  # other libraries can raise anything
         raise UserError(f"{name}: this {type(image).__name__} is not an image; {hint}") from error
     if array.dtype.kind in "OSUMm" or not array.ndim:
-        raise UserError(f"{name}={shown(image)} is not an image; {hint}")
+        raise UserError(f"{name}={short_repr(image)} is not an image; {hint}")
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 

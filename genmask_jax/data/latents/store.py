@@ -175,7 +175,7 @@ def read_shard(path: epath.Path) -> Identity:
         raise UserError(f"{error}; delete it and encode the shard again") from error
 
 
-def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None:
+def need_matching_cache(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None:
     """Raises UserError if the cache (`config.latents`) belongs to other data or another VAE."""
     identity = read_identity(config.latents)
     fields = {"name": "name", "generate_name": "generate", "size": "size", "seed": "seed"}
@@ -209,7 +209,7 @@ def _mixture_weights(config: DataConfig) -> dict[str, float]:
     return joint_weights(config) if config.name == "refcoco_joint" else {}
 
 
-def need_same_instruction(directory: epath.PathLike, encoder: Instruction, examples: int = 0) -> None:
+def need_matching_instruction(directory: epath.PathLike, encoder: Instruction, examples: int = 0) -> None:
     """Checks that a cache fits the instruction encoder.
 
     Args:
