@@ -58,7 +58,7 @@ def recognise(raw: epath.Path) -> LayoutCheck:
             "captions in text files": any(p.suffix == ".txt" and p.stem in stems for p in files),
             "shapes in JSON files": any(p.stem in stems or image_bytes(p) for p in annotations),
         }
-        found = {what: exists or found.get(what, False) for what, exists in evidence.items()}
+        found = {name: exists or found.get(name, False) for name, exists in evidence.items()}
     return LayoutCheck(", ".join(what for what, exists in found.items() if exists))
 
 

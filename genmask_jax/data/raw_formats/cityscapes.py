@@ -38,25 +38,25 @@ def renumber(classes: ClassList | None, paths: Sequence[epath.Path]) -> ClassLis
     Raises:
         UserError: the list has only some of Cityscapes' names, with other numbers than the files of ids.
     """
-    found = {name for path in paths if (name := numbering(path))}
-    if classes is None and not found:
+    numberings = {name for path in paths if (name := numbering(path))}
+    if classes is None and not numberings:
         return None
     if classes is None:
-        chosen = TRAIN_IDS if TRAIN_IDS in found else IDS
+        chosen = TRAIN_IDS if TRAIN_IDS in numberings else IDS
         names = cityscapes_names(chosen == TRAIN_IDS)
         return ClassList(names, {}, f"Cityscapes' {DISPLAY_NAMES[chosen]}", standard=True, numbering=chosen)
     scored = set(cityscapes_names(train_ids=True).values())
     class_names = {phrase(name) for name in classes.names.values() if is_class(name)} - CITYSCAPES_BORDERS
     if scored <= class_names:
         classes = _without_borders(classes)
-    if not found:
+    if not numberings:
         return classes
     if not scored <= class_names <= {*CITYSCAPES_ALL.values()}:
-        if found == {IDS} and class_names <= {*CITYSCAPES_ALL.values()}:
+        if numberings == {IDS} and class_names <= {*CITYSCAPES_ALL.values()}:
             _need_ids(classes)
         return classes
     preferred = TRAIN_IDS if class_names == scored else IDS
-    chosen = preferred if preferred in found else found.pop()
+    chosen = preferred if preferred in numberings else numberings.pop()
     standard = CITYSCAPES_ALL if chosen == IDS else cityscapes_names(train_ids=True)
     names = {number: name if name in class_names else "void" for number, name in standard.items()}
     source = f"{classes.source}, by Cityscapes' {DISPLAY_NAMES[chosen]}"

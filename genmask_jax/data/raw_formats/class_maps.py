@@ -171,24 +171,24 @@ def _need_two_values(raw: epath.Path, scans: list[Scan]) -> None:
 
 
 def _plan(
-    pair: Pair, path: epath.Path, found: Scan, encoding: MaskEncoding, problems: Problems
+    pair: Pair, path: epath.Path, scanned: Scan, encoding: MaskEncoding, problems: Problems
 ) -> PlannedImage | None:
     try:
-        turned = is_upright(pair.image, found.size)
+        turned = is_upright(pair.image, scanned.size)
     except ValueError as error:
         problems.add(str(error))
         return None
     names = encoding.names
     ignored = tuple(
-        n for n in found.numbers if n not in names or is_ignored(names[n]) or n in found.edge_numbers
+        n for n in scanned.numbers if n not in names or is_ignored(names[n]) or n in scanned.edge_numbers
     )
     numbers_of: dict[str, list[int]] = {}
-    for number in found.numbers:
+    for number in scanned.numbers:
         if number not in ignored and not is_background(names[number]):
             numbers_of.setdefault(phrase(names[number]), []).append(number)
     texts = sorted(numbers_of, key=lambda text: numbers_of[text])
     captions = captions_of(pair.image, problems)
-    background = any(number in names and is_background(names[number]) for number in found.numbers)
+    background = any(number in names and is_background(names[number]) for number in scanned.numbers)
     if not texts and background:
         problems.note(NO_CLASS_NOTE)
     elif not texts and not captions:
@@ -197,7 +197,7 @@ def _plan(
     return PlannedImage(
         path=str(pair.image),
         image_id=pair.key,
-        size=found.size,
+        size=scanned.size,
         captions=captions,
         turned=turned,
         targets=tuple(Target(i, numbers=tuple(numbers_of[text])) for i, text in enumerate(texts))

@@ -50,15 +50,18 @@ def read(raw: epath.Path, format: str = "") -> Plan:
     """
     with cached_walks():
         need_folder(raw)
-        given, raw = raw, _inner(raw)
+        folder, raw = raw, _inner(raw)
         checks = {name: layout.recognise(raw) for name, layout in FORMATS.items()}
-        found = {name: check.found for name, check in checks.items() if check.found}
-        if not format and not found:
-            raise no_layout_error(given, raw, list(checks.values()))
-        name = format or next(iter(found))
-        others = ", ".join(f"{other} ({evidence})" for other, evidence in found.items() if other != name)
+        evidence_by_format = {name: check.found for name, check in checks.items() if check.found}
+        if not format and not evidence_by_format:
+            raise no_layout_error(folder, raw, list(checks.values()))
+        name = format or next(iter(evidence_by_format))
+        others = ", ".join(
+            f"{other} ({evidence})" for other, evidence in evidence_by_format.items() if other != name
+        )
         note = f"; it also looks like {others}; --format sets another" if others and not format else ""
-        print(f"{raw}: read as {name}{f': {found[name]}' if name in found else ' (--format)'}{note}")
+        reason = f": {evidence_by_format[name]}" if name in evidence_by_format else " (--format)"
+        print(f"{raw}: read as {name}{reason}{note}")
         return FORMATS[name].read(raw)
 
 

@@ -135,18 +135,18 @@ def split_and_key(parts: tuple[str, ...], stem: str, whole: bool = False) -> tup
         stem: its stem.
         whole: whether the ending of a mask is part of the name, as for images.
     """
-    split, kept = "", []
+    split, names = "", []
     for part in parts[:-1]:
         role = folder_role(part)
         is_second_split = role.split and split and not (role.images or role.annotations)
         if is_second_split or role == NO_ROLE:
-            kept.append(part)
+            names.append(part)
         split = split or role.split
     stem = IMAGE_ENDING.sub("", stem)
     if not whole:
         stem = MASK_ENDING.sub("", stem)
         stem = CAMVID_ENDING.sub("", stem) if among_annotations(parts) else stem
-    return split, "/".join([*kept, stem])
+    return split, "/".join([*names, stem])
 
 
 def parts_below(path: epath.Path, raw: epath.Path) -> tuple[str, ...]:

@@ -71,10 +71,10 @@ def normalised(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _count_common(parts: tuple[str, ...], wanted: list[str]) -> int:
+def _count_common(parts: tuple[str, ...], other_parts: list[str]) -> int:
     """Number of equal folders, counted from the last."""
-    pairs = zip(reversed(parts), reversed(wanted), strict=False)
+    pairs = zip(reversed(parts), reversed(other_parts), strict=False)
     return next(
         (i for i, (part, other) in enumerate(pairs) if normalised(part) != other),
-        min(len(parts), len(wanted)),
+        min(len(parts), len(other_parts)),
     )

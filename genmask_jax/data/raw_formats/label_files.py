@@ -117,11 +117,11 @@ def palette_of(path: epath.Path) -> dict[int, int]:
     return dict(zip(indices.tolist(), colours.ravel()[first].tolist(), strict=True))
 
 
-def nearest(found: np.ndarray, colours: tuple[int, ...], lossy: bool) -> np.ndarray:
-    """For each colour in `found` [N], the index in `colours` or NO_CLASS; int32 [N]."""
-    best = np.full(len(found), NO_CLASS, np.int32)
-    smallest = np.full(len(found), MAX_DISTANCE if lossy else 0.0)
-    levels = [(found >> shift & 255).astype(np.float64) for shift in (16, 8, 0)]
+def nearest(queries: np.ndarray, colours: tuple[int, ...], lossy: bool) -> np.ndarray:
+    """For each colour in `queries` [N], the index in `colours` or NO_CLASS; int32 [N]."""
+    best = np.full(len(queries), NO_CLASS, np.int32)
+    smallest = np.full(len(queries), MAX_DISTANCE if lossy else 0.0)
+    levels = [(queries >> shift & 255).astype(np.float64) for shift in (16, 8, 0)]
     for index in reversed(range(len(colours))):
         class_levels = [colours[index] >> shift & 255 for shift in (16, 8, 0)]
         distance = np.sqrt(sum((a - b) ** 2 for a, b in zip(levels, class_levels, strict=True)))

@@ -39,7 +39,7 @@ Regions = dict[int, dict[int, list[tuple[str, epath.Path]]]]
 def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for this layout."""
     regions, problems = _regions(raw), Problems()
-    files = [path for annotations in regions.values() for some in annotations.values() for _, path in some]
+    files = _paths(regions)
     if not files:
         return LayoutCheck()
     images = _images(raw, set(regions), problems)
@@ -65,8 +65,7 @@ def read(raw: epath.Path) -> Plan:
         raise UserError(f"--raw={raw}: there is no PNG such as task-1-annotation-1-by-1-tag-Road-0.png")
     images, index = _images(raw, set(regions), problems), ImageIndex(raw)
     planned, classes = [], {}
-    paths = [path for some in regions.values() for one in some.values() for _, path in one]
-    threshold = threshold_of(paths, f"--raw={raw}")
+    threshold = threshold_of(_paths(regions), f"--raw={raw}")
     for task in sorted(regions):
         last, *earlier = sorted(regions[task], reverse=True)
         if task not in images:
@@ -108,10 +107,14 @@ def _regions(raw: epath.Path) -> Regions:
     }
 
 
+def _paths(regions: Regions) -> list[epath.Path]:
+    return [path for task in regions.values() for files in task.values() for _, path in files]
+
+
 def _beginning(names: set[str]) -> str:
     """The common beginning of "user-tag-label" over an annotation's regions; "" if it has no tag."""
-    words = zip(*(name.split("-")[:-1] for name in names), strict=False)  # up to the shortest
-    same = [some[0] for some in itertools.takewhile(lambda some: len(set(some)) == 1, words)]
+    columns = zip(*(name.split("-")[:-1] for name in names), strict=False)  # up to the shortest
+    same = [column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns)]
     return "-".join([*same, ""]) if len(names) > 1 and len(same) > 1 else ""
 
 

@@ -92,34 +92,34 @@ def read(raw: epath.Path) -> Plan:
         else:
             problems.add(f"{row.where}: {row.image} is missing")
     if not by_image:
-        why = (
+        reason = (
             problems.left_out
             or ["there is no metadata.jsonl or metadata.csv with rows that have a file_name"]
         )[0]
-        raise UserError(f"--raw={raw}: {why}")
-    rows = [row for some in by_image.values() for row in some]
-    listed = read_class_list(raw)
+        raise UserError(f"--raw={raw}: {reason}")
+    rows = [row for image_rows in by_image.values() for row in image_rows]
+    class_list = read_class_list(raw)
     if any(row.masks for row in rows) and not any(row.phrases for row in rows):
-        pairs = [_pair(path, some, raw) for path, some in by_image.items()]
-        return (class_maps if listed else binary_masks).read_tree(raw, Tree(pairs, []), problems)
-    names, ids = listed.names if listed else {}, itertools.count()
+        pairs = [_pair(path, image_rows, raw) for path, image_rows in by_image.items()]
+        return (class_maps if class_list else binary_masks).read_tree(raw, Tree(pairs, []), problems)
+    names, ids = class_list.names if class_list else {}, itertools.count()
     threshold = (
         threshold_of([mask for row in rows for mask in row.masks], f"--raw={raw}")
         if any(row.masks for row in rows)
         else 0.0
     )
-    found, classes = [], {}
-    for path, some in by_image.items():
-        pair = _pair(path, some, raw)
-        named = [one for row in some for one in _named(row, names, problems)]
+    planned, classes = [], {}
+    for path, image_rows in by_image.items():
+        pair = _pair(path, image_rows, raw)
+        named = [one for row in image_rows for one in _named(row, names, problems)]
         files = [(phrase(name), mask) for name, mask in named if is_class(name)]
         void = [mask for name, mask in named if is_ignored(name)]
-        captions = lines_of(path, problems) + tuple(text for row in some for text in row.captions)
+        captions = lines_of(path, problems) + tuple(text for row in image_rows for text in row.captions)
         image = plan_masks(pair, files, captions, ids, threshold, problems, void)
         if image is not None:
-            found.append((pair, image))
+            planned.append((pair, image))
             classes |= dict.fromkeys(expression.text for expression in image.expressions)
-    return Plan(group_by_split(raw, found, problems), problems, tuple(classes))
+    return Plan(group_by_split(raw, planned, problems), problems, tuple(classes))
 
 
 def _pair(image: epath.Path, rows: list[_Row], raw: epath.Path) -> Pair:

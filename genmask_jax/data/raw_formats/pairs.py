@@ -172,8 +172,8 @@ def _pair_by_stem(
     moved = []
     for with_split in (True, False):
         free = [
-            _by_stem(some.keys() - others.keys(), with_split)
-            for some, others in ((images, annotations), (annotations, images))
+            _by_stem(files.keys() - others.keys(), with_split)
+            for files, others in ((images, annotations), (annotations, images))
         ]
         for stem in sorted(free[0].keys() & free[1].keys()):
             (place, *more), (other, *others) = free[0][stem], free[1][stem]
@@ -208,12 +208,12 @@ def group_by_split(raw: epath.Path, planned: list[tuple[Pair, T]], problems: Pro
     """
     splits: dict[str, list[T]] = {}
     in_folders, lists = any(pair.split for pair, _ in planned), _list_files(raw)
-    wanted = {split: set().union(*map(_listed_keys, paths)) for split, paths in lists.items()}
+    keys_by_split = {split: set().union(*map(_listed_keys, paths)) for split, paths in lists.items()}
     for pair, item in planned:
         named = [pair.split] if pair.split else []
         if not in_folders:
             names = {pair.key, epath.Path(pair.key).name, pair.image.stem}
-            named = [split for split, keys in wanted.items() if names & keys] if lists else ["train"]
+            named = [split for split, keys in keys_by_split.items() if names & keys] if lists else ["train"]
         if not named:
             which = "its folder is not a split" if in_folders else "it is in no list of a split"
             problems.add(f"{pair.image} is not read: {which}")
