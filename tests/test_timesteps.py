@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from genmask_jax.timesteps import (
-    GENERATE,
     DISTRIBUTIONS,
+    GENERATE,
     SEGMENT,
     TimestepDistribution,
     bimodal,
-    sample_timesteps,
     logit_normal,
     long_tail,
+    sample_timesteps,
     uniform,
 )
 from genmask_jax.utils.errors import UserError
