@@ -76,7 +76,7 @@ def test_a_folder_does_not_hide_a_shipped_config(tmp_path, monkeypatch):
     ("base", "line", "says"),
     [
         ("genmask_m", "", r"mine.py: there is no config genmask_m.py next to it. Shipped configs: "),
-        ("genmask_l", "config.loop.num_stpes = 7", r"config.loop.num_stpes: no such field; there are "),
+        ("genmask_l", "config.loop.num_stpes = 7", r"config.loop.num_stpes: no such field; fields: "),
         ("genmask_l", "config.loop.num_steps = 'many'", r"mine.py: line 6: TypeError"),
     ],
 )

@@ -149,7 +149,7 @@ def test_reasons(tmp_path):
     jpeg = save(Image.fromarray(COLOURS), "JPEG")
     assert "truncated" in reason(jpeg[: len(jpeg) // 2])
     assert reason(b"") == "the file is empty"
-    assert reason(bytes(200)) == "the file holds nothing but zeros"
+    assert reason(bytes(200)) == "the file has only zeros"
     assert reason(b"no image, but words") == "it is not an image"
     assert "pip install pillow-heif" in reason(b"\0\0\0\x18ftypheic" + bytes(80))
     assert "SVG" in reason(b"<svg xmlns='http://www.w3.org/2000/svg'/>")

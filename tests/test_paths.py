@@ -151,12 +151,12 @@ def test_a_kill_at_the_start_of_a_resume_leaves_a_run_that_resumes(tmp_path, kil
 def test_a_file_is_replaced_whatever_wrote_it_and_one_in_a_bucket_is_written_directly(tmp_path):
     (tmp_path / "a").write_text("a longer text")
     paths.write_text(tmp_path / "a", "é")
-    with paths.replacing(tmp_path / ("b" * 250)) as beside:
-        beside.write_bytes(b"b")
+    with paths.replacing(tmp_path / ("b" * 250)) as temporary:
+        temporary.write_bytes(b"b")
     assert (tmp_path / "a").read_bytes() == "é".encode()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b" * 250]
-    with paths.replacing("gs://bucket/file") as beside:
-        assert str(beside) == "gs://bucket/file"
+    with paths.replacing("gs://bucket/file") as temporary:
+        assert str(temporary) == "gs://bucket/file"
 
 
 def test_everything_is_written_by_the_helpers():
@@ -169,6 +169,6 @@ def test_everything_is_written_by_the_helpers():
             continue
         for line in path.read_text().splitlines():
             written = re.search(r"\.write_(text|bytes)\(|\bopen\([^)]*\"[wx]|numpy\.save_file\(", line)
-            if written and not re.search(r"\bbeside\b", line):
+            if written and not re.search(r"\btemporary\b", line):
                 found.append(f"{path.name}: {line.strip()}")
     assert not found

@@ -72,5 +72,5 @@ def write_weights(directory: epath.Path, tensors: Mapping[str, np.ndarray], step
     directory.mkdir(parents=True, exist_ok=True)
     contiguous = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
     metadata = {"format": "pt", "step": str(step)}
-    with replacing(directory / WEIGHTS) as beside:
-        safetensors.numpy.save_file(contiguous, beside, metadata=metadata)
+    with replacing(directory / WEIGHTS) as temporary:
+        safetensors.numpy.save_file(contiguous, temporary, metadata=metadata)

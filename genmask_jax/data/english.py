@@ -6,7 +6,7 @@ times, compass points, letters and numbers, port and starboard, organs, driver's
 other languages ("links", "gauche"), and names.
 """
 
-_THINGS = """
+_NOUNS = """
 person people man men woman women boy girl child children kid baby toddler adult guy gal lady gentleman dude
 fellow human player batter catcher umpire pitcher referee goalie goalkeeper skier surfer skater skateboarder
 snowboarder cyclist bicyclist biker rider jockey pedestrian worker chef cook waiter waitress server nurse
@@ -93,7 +93,7 @@ tip surface area region zone section pattern bunch stack pile row bouquet cluste
 string
 """
 
-_QUALITIES = """
+_ADJECTIVES = """
 red green blue yellow orange purple violet pink brown black white grey gray beige tan cream gold golden silver
 teal turquoise cyan magenta maroon navy crimson scarlet olive lime khaki ivory bronze copper brunette blond
 blonde ginger colored coloured colorful colourful dark light pale bright vivid dull shiny glossy matte
@@ -142,29 +142,29 @@ def word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-THINGS = word_set(_THINGS)
+NOUNS = word_set(_NOUNS)
 """Nouns, mostly in the singular."""
-QUALITIES = word_set(_QUALITIES)
+ADJECTIVES = word_set(_ADJECTIVES)
 """Adjectives."""
-WORDS = THINGS | QUALITIES | word_set(_OTHERS)
+WORDS = NOUNS | ADJECTIVES | word_set(_OTHERS)
 """All words."""
 
 
-def base_of(word: str, words: frozenset[str] = WORDS) -> str | None:
-    """The word of `words` whose form a lower-case word is; None if there is none."""
-    return next((base for base in _bases(word) if base in words), None)
+def base_form(word: str, words: frozenset[str] = WORDS) -> str | None:
+    """The base form of a lower-case word, if it is one of `words`; else None."""
+    return next((base for base in _base_forms(word) if base in words), None)
 
 
-def _bases(word: str) -> list[str]:
+def _base_forms(word: str) -> list[str]:
     """A word and its possible base forms: without plural, -ed, -ing, -n't and 's."""
     word = word.removesuffix("'s").removesuffix("n't").removesuffix("'")
-    found = [word]
+    forms = [word]
     if word.endswith("s"):
-        found += [word[:-1], word[:-2] if word.endswith("es") else word]
+        forms += [word[:-1], word[:-2] if word.endswith("es") else word]
     if word.endswith("ies"):
-        found.append(f"{word[:-3]}y")
+        forms.append(f"{word[:-3]}y")
     for ending in ("ed", "ing"):
         if word.endswith(ending):
             stem = word.removesuffix(ending)
-            found += [stem, f"{stem}e", stem[:-1] if stem[-2:-1] == stem[-1:] else stem]
-    return found
+            forms += [stem, f"{stem}e", stem[:-1] if stem[-2:-1] == stem[-1:] else stem]
+    return forms

@@ -80,19 +80,19 @@ class AbsentExample(ScoredExample):
 
 
 NO_CLASS, IGNORED_PIXEL = -1, -2
-"""Labels of pixels without a class, and of ignored pixels."""
+"""Labels of pixels without a class and of ignored pixels."""
 
 
 class LabelledExample(TypedDict):
     """An image and the class of each of its pixels.
 
     image: uint8 [H, W, 3], at the model's size.
-    whole: uint8 [H', W', 3], at its own size.
+    full_image: uint8 [H', W', 3], at its own size.
     labels: int32 [H', W'], the index of the class, NO_CLASS or IGNORED_PIXEL.
     """
 
     image: np.ndarray
-    whole: np.ndarray
+    full_image: np.ndarray
     labels: np.ndarray
 
 
@@ -124,12 +124,14 @@ class Source(Protocol[E_co]):
 
 @runtime_checkable
 class OwnImages(Protocol):
-    """A source that also gives images at their own resolution, uint8 [H, W, 3]."""
+    """A source that also has images at their own resolution."""
 
-    def image(self, index: int) -> np.ndarray: ...
+    def image(self, index: int) -> np.ndarray:
+        """The image of an example, uint8 [H, W, 3]."""
+        ...
 
 
-class FullSize(Generic[E]):
+class FullSizeSource(Generic[E]):
     """The examples of a source at the images' own size (`FullSizeExample`).
 
     Generated scenes have only the model's size.
@@ -142,9 +144,9 @@ class FullSize(Generic[E]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> Any:
-        whole = getattr(self.source, "whole", None)
-        if whole:
-            return whole(index)
+        full_size = getattr(self.source, "full_size", None)
+        if full_size:
+            return full_size(index)
         example: Any = self.source[index]
         return {"is_class": False, "absent": (), "classless": (), **example}
 
@@ -168,7 +170,7 @@ class Mixture(Generic[E]):
 
 
 class Part(Generic[E]):
-    """`count` consecutive examples of a source, from `start` on."""
+    """A slice of a source: `count` examples from `start` on."""
 
     def __init__(self, source: Source[E], start: int, count: int):
         self.source, self.start, self.count = source, start, count

@@ -17,11 +17,11 @@ Size = tuple[int, int]
 """Height and width, pixels."""
 IGNORE = 255
 """Mask value of ignored pixels."""
-RULE = "half of the most that it covers"
+RESIZE_RULE = "half of the most that it covers"
 """Name of the rule of `to_model_mask`, which a cache of latents records."""
-ROUNDING = 1e-6
+TOLERANCE = 1e-6
 """Rounding error of coverages in float32."""
-LARGEST = 2**15
+MAX_COORDINATE = 2**15
 """Largest coordinate that the drawing libraries accept."""
 
 
@@ -110,21 +110,21 @@ def usable(segmentation: Any, size: Size) -> tuple[Any, list[str]]:
         return counts, []
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError("no segmentation")
-    good, complaints = [], []
+    valid, complaints = [], []
     for i, polygon in enumerate(segmentation):
         # pycocotools would read four numbers as a box.
         points = len(polygon) // 2 if isinstance(polygon, list) else 0
         if points < 3 or len(polygon) % 2:
             complaints.append(f"polygon {i} has {points} points")
-        elif not all(isinstance(x, (int, float)) and abs(x) <= LARGEST for x in polygon):
+        elif not all(isinstance(x, (int, float)) and abs(x) <= MAX_COORDINATE for x in polygon):
             complaints.append(f"polygon {i} has points that are not numbers or far outside the image")
         elif not _covers_a_pixel(polygon, size):
             complaints.append(f"polygon {i} covers no pixel: it is outside the image or has no area")
         else:
-            good.append(tuple(polygon))
-    if not good:
+            valid.append(tuple(polygon))
+    if not valid:
         raise ValueError("; ".join(complaints))
-    return tuple(good), complaints
+    return tuple(valid), complaints
 
 
 def _covers_a_pixel(polygon: list[float], size: Size) -> bool:
@@ -199,5 +199,5 @@ def to_model_mask(mask: UInt8[np.ndarray, "H W"], size: int) -> UInt8[np.ndarray
         size: side of the square, pixels.
     """
     target = Image.fromarray((mask == 1).astype(np.float32))  # 8 bits would round small coverages to 0
-    covered = np.asarray(target.resize((size, size), Image.Resampling.BOX))
-    return ((covered > 0) & (covered >= covered.max() / 2 - ROUNDING)).astype(np.uint8)
+    coverage = np.asarray(target.resize((size, size), Image.Resampling.BOX))
+    return ((coverage > 0) & (coverage >= coverage.max() / 2 - TOLERANCE)).astype(np.uint8)

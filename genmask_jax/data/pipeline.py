@@ -11,9 +11,9 @@ K] replace the inputs of the encoder.
 
 Without images (`config.generate="none"`), "segment" is the whole batch of B rows.
 
-Each task is a `MapDataset` that is sharded over the hosts and batched; then the two are zipped. (Sharding
-after mixing could give a host only one of the tasks.) Everything is a function of index and seed, and global
-batches do not depend on the number of hosts, so the iterator's position is its only state.
+Each task is a `MapDataset` that is sharded over the hosts and batched; then the two are zipped. (If the
+tasks were mixed before sharding, a host could get only one of them.) Everything is a function of index and
+seed, and global batches do not depend on the number of hosts, so the iterator's position is its only state.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ import grain
 import numpy as np
 
 from genmask_jax.config import DataConfig
-from genmask_jax.data.augment import VaryGenerate, VarySegment
-from genmask_jax.data.examples import FullSize, Mixture, Source
+from genmask_jax.data.augment import AugmentGenerate, AugmentSegment
+from genmask_jax.data.examples import FullSizeSource, Mixture, Source
 from genmask_jax.data.latents.store import CachedLatents, cached_segments
 from genmask_jax.data.sources import generate_source, generates, segment_source
 from genmask_jax.instruction.base import Preparer
@@ -59,8 +59,13 @@ class PrepareGenerate(grain.transforms.RandomMap):
         return {**_arrays(example), "instruction": instruction}
 
 
-NAMES = {"image": "images", "mask": "masks", "image_latents": "image_latents", "mask_latents": "mask_latents"}
-"""Names of arrays in a batch, by their names in an example."""
+BATCH_KEYS = {
+    "image": "images",
+    "mask": "masks",
+    "image_latents": "image_latents",
+    "mask_latents": "mask_latents",
+}
+"""Keys of arrays in a batch, by their keys in an example."""
 
 
 def _cached(example: Any, name: str) -> dict[str, np.ndarray] | None:
@@ -71,10 +76,10 @@ def _cached(example: Any, name: str) -> dict[str, np.ndarray] | None:
 
 
 def _arrays(example: Any) -> dict[str, np.ndarray]:
-    return {name: example[key] for key, name in NAMES.items() if key in example}
+    return {name: example[key] for key, name in BATCH_KEYS.items() if key in example}
 
 
-class PartOfBatches(grain.MapDataset):
+class HostRows(grain.MapDataset):
     """This host's rows of every batch. All hosts together read the same rows as a single host."""
 
     def __init__(self, parent: grain.MapDataset, rows: int, part: tuple[int, int]):
@@ -113,18 +118,18 @@ class Batches(Iterator[Any]):
 
     def __next__(self) -> Any:
         if self._iterator is None:
-            self._iterator = self._begin()
+            self._iterator = self._start()
         batch = next(self._iterator)
         self._position += 1
         return batch
 
-    def _begin(self) -> grain.DatasetIterator:
+    def _start(self) -> grain.DatasetIterator:
         """Grain's iterator from the position on; earlier examples are not read."""
         read = grain.ReadOptions(num_threads=1 if self._num_workers else 2, prefetch_buffer_size=4)
         iterable = self._dataset.slice(slice(self._position, None)).to_iter_dataset(read)
         if self._num_workers:
             options = grain.MultiprocessingOptions(num_workers=self._num_workers)
-            iterable = iterable.mp_prefetch(options, worker_init_fn=_begin_worker)
+            iterable = iterable.mp_prefetch(options, worker_init_fn=_init_worker)
         return iter(iterable)
 
     def get_state(self) -> dict[str, int]:
@@ -143,7 +148,7 @@ class Batches(Iterator[Any]):
             self._iterator = None
 
 
-def _begin_worker(index: int, count: int) -> None:
+def _init_worker(index: int, count: int) -> None:
     """Ignores SIGTERM in a worker: the parent handles it, and needs its workers to finish the step."""
     del index, count
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # schedulers send it to all processes of a job
@@ -188,8 +193,8 @@ def training_batches(
         segments = _segments(config, seed)
         if generates(config):
             source = generate_source(config, "train")
-            images = endless(FullSize(source) if config.varies else source, seed + 1)
-            images = images.random_map(VaryGenerate(config)) if config.varies else images
+            images = endless(FullSizeSource(source) if config.varies else source, seed + 1)
+            images = images.random_map(AugmentGenerate(config)) if config.varies else images
     return batches_of(
         segments,
         images,
@@ -202,14 +207,14 @@ def training_batches(
 
 
 def _segments(config: DataConfig, seed: int, *, with_text: bool = True) -> grain.MapDataset:
-    """Endless examples with masks, augmented if the config says so (`VarySegment`)."""
+    """Endless examples with masks, augmented if the config says so (`AugmentSegment`)."""
     source = segment_source(config, "train")
     if not config.varies:
         return endless(source, seed)
-    whole: Source[Any] = FullSize(source)
+    full_size: Source[Any] = FullSizeSource(source)
     if isinstance(source, Mixture):
-        whole = Mixture([FullSize(part) for part in source.parts], source.weights)
-    return endless(whole, seed).random_map(VarySegment(config, with_text))
+        full_size = Mixture([FullSizeSource(part) for part in source.parts], source.weights)
+    return endless(full_size, seed).random_map(AugmentSegment(config, with_text))
 
 
 def batches_of(
@@ -228,12 +233,12 @@ def batches_of(
         tasks["generate"] = images.random_map(PrepareGenerate(preparer, condition_dropout))
     rows = batch_size // len(tasks) // part[1]
     # Without drop_remainder, Grain overflows on the length of an endless dataset at batch size 1.
-    parts = [PartOfBatches(task, rows, part).batch(rows, drop_remainder=True) for task in tasks.values()]
-    return Batches(grain.experimental.ZipMapDataset(parts).map(_Named(tuple(tasks))), num_workers)
+    parts = [HostRows(task, rows, part).batch(rows, drop_remainder=True) for task in tasks.values()]
+    return Batches(grain.experimental.ZipMapDataset(parts).map(_NameTasks(tuple(tasks))), num_workers)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Named:
+class _NameTasks:
     names: tuple[str, ...]
 
     def __call__(self, parts: tuple[Any, ...]) -> dict[str, Any]:
@@ -244,7 +249,7 @@ def image_batches(config: DataConfig, *, batch_size: int, part: tuple[int, int],
     """Like `training_batches`, for a VAE: {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W]}."""
     half = batch_size // 2 // part[1]
     dataset = _segments(config, seed, with_text=False).map(_image_and_mask)
-    dataset = PartOfBatches(dataset, half, part).batch(half, drop_remainder=True)
+    dataset = HostRows(dataset, half, part).batch(half, drop_remainder=True)
     return Batches(dataset, config.num_workers)
 
 

@@ -1,6 +1,6 @@
-"""Published sizes of the datasets, to compare with what was prepared, and published results.
+"""Published sizes of the datasets, to check prepared ones against, and published results.
 
-RefCOCO's family: Yu et al. (2016), Mao et al. (2016), Nagaraja et al. (2016), as REFER's files count them;
+RefCOCO's family: Yu et al. (2016), Mao et al. (2016), Nagaraja et al. (2016), as counted in REFER's files;
 gRefCOCO: its released file, and Liu et al. (2023); ReasonSeg: Lai et al. (2024); captions: COCO's files of
 2017.
 """
@@ -13,7 +13,7 @@ def _refs(images: int, refs: int, expressions: int | None = None) -> Counts:
     return {name: count for name, count in counts.items() if count is not None}
 
 
-PUBLISHED: dict[str, dict[str, Counts]] = {
+PUBLISHED_COUNTS: dict[str, dict[str, Counts]] = {
     "refcoco/unc": {
         "train": _refs(16_994, 42_404, 120_624),
         "val": _refs(1_500, 3_811, 10_834),
@@ -49,9 +49,9 @@ PUBLISHED: dict[str, dict[str, Counts]] = {
         "val": {"images": 5_000, "captions": 25_014},
     },
 }
-"""Counts of what can be downloaded, by dataset, its way of splitting, and split."""
+"""Counts of the released files, by dataset and its way of splitting, and by split."""
 
-IN_PAPERS: dict[str, Counts] = {
+PAPER_COUNTS: dict[str, Counts] = {
     "grefcoco/unc": {
         "images": 19_994,
         "expressions": 278_232,
@@ -60,7 +60,7 @@ IN_PAPERS: dict[str, Counts] = {
         "objects": 60_287,
     }
 }
-"""Counts over all splits in the paper, where they differ: 259,859 of gRefCOCO's expressions are released."""
+"""Totals in the paper, if they differ from the release: 259,859 of gRefCOCO's expressions are released."""
 
 
 RESULTS: dict[str, dict[str, float]] = {

@@ -6,9 +6,9 @@ from typing import Any
 
 from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import GenerateExample, Mixture, ScoredExample, SegmentExample, Source
-from genmask_jax.data.masks import RULE
+from genmask_jax.data.masks import RESIZE_RULE
 from genmask_jax.data.prepared import records
-from genmask_jax.data.prepared.builders import BUILDERS, ImagesBuilder, image_name, of_coco
+from genmask_jax.data.prepared.builders import BUILDERS, ImagesBuilder, has_coco_images, image_name
 from genmask_jax.data.prepared.source import (
     PreparedClassPrompts,
     PreparedGenerate,
@@ -22,9 +22,9 @@ from genmask_jax.data.refershapes.styles import STYLES, Style
 from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
 from genmask_jax.utils.errors import UserError
 
-FAMILY = ("refcoco:unc", "refcocoplus:unc", "refcocog:umd")
+REFCOCO_FAMILY = ("refcoco:unc", "refcocoplus:unc", "refcocog:umd")
 """The RefCOCO family: some training images of one dataset are in the val and test splits of another."""
-NONE, CLASSES = "none", "classes"
+NO_IMAGES, CLASS_PROMPTS = "none", "classes"
 """Special values of `config.generate`: only masks; prompts that list the classes of an image."""
 
 Segment = Callable[[DataConfig, str], Source[SegmentExample]]
@@ -39,13 +39,13 @@ class Dataset:
     segment: images with expressions and masks for training; None without masks.
     scored: the same for evaluation.
     generate: images with prompts; None without prompts.
-    embedded: whether it needs no `config.path`.
+    built_in: whether it needs no `config.path`.
     """
 
     segment: Segment | None = None
     scored: Scored | None = None
     generate: Generate | None = None
-    embedded: bool = False
+    built_in: bool = False
 
 
 def _refershapes(config: DataConfig, split: str) -> ReferShapesSegment:
@@ -73,11 +73,11 @@ def _stamps(config: DataConfig, split: str) -> StampsSegment:
 
 def _joint_segment(config: DataConfig, split: str) -> Source[SegmentExample]:
     if split != "train":
-        return PreparedSegment(_expressions(config, FAMILY[0], split), config.size)
-    weights, without = joint_weights(config), held_out(config)
+        return PreparedSegment(_expressions(config, REFCOCO_FAMILY[0], split), config.size)
+    weights, excluded = joint_weights(config), held_out(config)
     parts = [
         PreparedSegment(
-            _expressions(config, name, split, without if of_coco(name) else None),
+            _expressions(config, name, split, excluded if has_coco_images(name) else None),
             config.size,
             config.templates[0],
         )
@@ -87,7 +87,7 @@ def _joint_segment(config: DataConfig, split: str) -> Source[SegmentExample]:
 
 
 def _joint_scored(config: DataConfig, split: str) -> Source[ScoredExample]:
-    return PreparedScored(_expressions(config, FAMILY[0], split, shuffled=True), config.size)
+    return PreparedScored(_expressions(config, REFCOCO_FAMILY[0], split, shuffled=True), config.size)
 
 
 def _prepared_segment(config: DataConfig, split: str) -> Source[SegmentExample]:
@@ -103,7 +103,7 @@ def _expressions(
     config: DataConfig,
     name: str,
     split: str,
-    without: frozenset[str] | None = None,
+    excluded: frozenset[str] | None = None,
     *,
     shuffled: bool = False,
 ) -> records.Items:
@@ -115,7 +115,7 @@ def _expressions(
         records.find(config.path, name),
         split,
         "expressions",
-        without=without or frozenset(),
+        excluded=excluded or frozenset(),
         first_only=name == "reasonseg" and split != "train",
         shuffled=shuffled,
     )
@@ -125,8 +125,8 @@ def _expressions(
 
 def _prepared_generate(config: DataConfig, split: str) -> Source[GenerateExample]:
     name = config.generate or config.name
-    without = held_out(config) if name == "coco_captions" and split == "train" else frozenset()
-    items = records.Items(records.find(config.path, name), split, "captions", without=without)
+    excluded = held_out(config) if name == "coco_captions" and split == "train" else frozenset()
+    items = records.Items(records.find(config.path, name), split, "captions", excluded=excluded)
     _need_some(items, "captions")
     return PreparedGenerate(items, config.size)
 
@@ -145,10 +145,10 @@ def _need_some(items: records.Items, kind: str) -> None:
 
 
 def _prepared(builder: type[ImagesBuilder]) -> Dataset:
-    has = builder.has_expressions
+    has_masks = builder.has_expressions
     return Dataset(
-        segment=_prepared_segment if has else None,
-        scored=_prepared_scored if has else None,
+        segment=_prepared_segment if has_masks else None,
+        scored=_prepared_scored if has_masks else None,
         generate=_prepared_generate if builder.has_captions else None,
     )
 
@@ -158,7 +158,7 @@ DATASETS: dict[str, Dataset] = {
         segment=_refershapes,
         scored=_scored_refershapes,
         generate=_refershapes_images,
-        embedded=True,
+        built_in=True,
     ),
     "stamps": Dataset(
         segment=_stamps,
@@ -199,8 +199,8 @@ def scored_source(config: DataConfig, split: str) -> Source[ScoredExample]:
 def _find_segment(config: DataConfig) -> Dataset:
     dataset = DATASETS.get(config.name.split(":")[0])
     if dataset is None or dataset.segment is None:
-        known = ", ".join(name for name, one in DATASETS.items() if one.segment)
-        raise UserError(f"config.data.name: {config.name!r} has no masks; choose one of {known}")
+        names = ", ".join(name for name, other in DATASETS.items() if other.segment)
+        raise UserError(f"config.data.name: {config.name!r} has no masks; choose one of {names}")
     _need_path(config, dataset)
     return dataset
 
@@ -213,13 +213,15 @@ def generate_source(config: DataConfig, split: str) -> Source[GenerateExample]:
     """
     name = config.generate or config.name
     dataset = DATASETS.get(name.split(":")[0])
-    if name == CLASSES:
+    if name == CLASS_PROMPTS:
         return _class_prompts(config, split)
-    if name == NONE:
+    if name == NO_IMAGES:
         raise UserError('config.data.generate="none" has no prompts; set a dataset with prompts')
     if dataset is None or dataset.generate is None:
-        known = ", ".join([*(name for name, one in DATASETS.items() if one.generate), CLASSES, NONE])
-        raise UserError(f"config.data.generate: {name!r} has no prompts; choose one of {known}")
+        names = ", ".join(
+            [*(name for name, other in DATASETS.items() if other.generate), CLASS_PROMPTS, NO_IMAGES]
+        )
+        raise UserError(f"config.data.generate: {name!r} has no prompts; choose one of {names}")
     _need_path(config, dataset)
     return dataset.generate(config, split)
 
@@ -237,23 +239,23 @@ def label_maps(config: DataConfig, split: str) -> PreparedLabelMaps | None:
 
 def generates(config: DataConfig) -> bool:
     """Whether image generation is trained too."""
-    return config.generate != NONE
+    return config.generate != NO_IMAGES
 
 
 def _need_path(config: DataConfig, dataset: Dataset) -> None:
-    if not dataset.embedded and not config.path:
+    if not dataset.built_in and not config.path:
         raise UserError("config.data.path is empty; set it to the --out of launch/prepare_data.py")
 
 
 def mask_rule(config: DataConfig) -> str:
     """The rule by which training masks are resized; "" for scenes generated at the model's size."""
-    return RULE if config.name == "refcoco_joint" or config.name.split(":")[0] in BUILDERS else ""
+    return RESIZE_RULE if config.name == "refcoco_joint" or config.name.split(":")[0] in BUILDERS else ""
 
 
 def joint_weights(config: DataConfig) -> dict[str, float]:
     """The nonzero sampling weights of refcoco_joint, by dataset name, such as "refcoco:unc"."""
     fields = dataclasses.asdict(config.joint)
-    names = {f: f.replace("_", ":") if of_coco(f.split("_")[0]) else f for f in fields}
+    names = {f: f.replace("_", ":") if has_coco_images(f.split("_")[0]) else f for f in fields}
     return {names[field]: weight for field, weight in fields.items() if weight}
 
 
@@ -264,9 +266,9 @@ def held_out(config: DataConfig) -> frozenset[str]:
         UserError: a dataset of the mixture is not prepared.
     """
     if config.name == "refcoco_joint":
-        names = {*FAMILY, *filter(of_coco, joint_weights(config))}
+        names = {*REFCOCO_FAMILY, *filter(has_coco_images, joint_weights(config))}
     else:
-        names = {config.name} if of_coco(config.name) else set()
+        names = {config.name} if has_coco_images(config.name) else set()
     directories = [records.find(config.path, name) for name in sorted(names)]
     return frozenset(
         image_id
@@ -286,12 +288,12 @@ def learned_from(config: DataConfig) -> frozenset[str] | None:
     names = [name for name in (*names, config.generate) if name.split(":")[0] in BUILDERS]
     images: set[str] = set()
     try:
-        without = {image_name("refcoco", image_id) for image_id in held_out(config)}
+        evaluated = {image_name("refcoco", image_id) for image_id in held_out(config)}
         for name in names:
             index = records.read_index(records.find(config.path, name), "train")
-            learned = {image_name(name.split(":")[0], image_id) for image_id in index.image_ids}
-            left_out = config.name == "refcoco_joint" or name == "coco_captions"
-            images |= learned - without if left_out else learned
+            train_images = {image_name(name.split(":")[0], image_id) for image_id in index.image_ids}
+            is_filtered = config.name == "refcoco_joint" or name == "coco_captions"
+            images |= train_images - evaluated if is_filtered else train_images
     except UserError:
         return None
     return frozenset(images)
@@ -306,7 +308,7 @@ def check(config: DataConfig) -> None:
 
 
 def validation_prompts(config: DataConfig) -> list[str]:
-    """The prompts of validation's images; [] if only masks are trained."""
+    """The prompts of the images that validation generates; [] if only masks are trained."""
     if not generates(config):
         return []
     source = generate_source(config, "val")
@@ -316,21 +318,21 @@ def validation_prompts(config: DataConfig) -> list[str]:
 def texts(config: DataConfig, count: int = 4000) -> list[str]:
     """Texts of both tasks and all classes, for learning a vocabulary; see `texts_of_split`."""
     classes = dict.fromkeys(getattr(segment_source(config, "train"), "classes", ()))
-    said = [text for some in texts_of_split(config, count).values() for text in some]
-    return said + [template.format(name) for template in config.templates for name in classes]
+    prompts = [text for group in texts_of_split(config, count).values() for text in group]
+    return prompts + [template.format(name) for template in config.templates for name in classes]
 
 
 def texts_of_split(config: DataConfig, count: int = 4000) -> dict[str, list[str]]:
     """Texts of "masks" and "images" at the start of the train split, `count` of both together."""
     segments = segment_source(config, "train")
-    said = {"masks": [_text(segments, i) for i in range(min(count // 2, len(segments)))]}
+    texts = {"masks": [_text(segments, i) for i in range(min(count // 2, len(segments)))]}
     if generates(config):
         images = generate_source(config, "train")
-        said["images"] = [images[i]["text"] for i in range(min(count // 2, len(images)))]
-    return said
+        texts["images"] = [images[i]["text"] for i in range(min(count // 2, len(images)))]
+    return texts
 
 
 def _text(source: Source[Any], index: int) -> str:
     """An example's text, without reading its image if possible."""
-    read = getattr(source, "text", None)
-    return read(index) if read else source[index]["text"]
+    read_text = getattr(source, "text", None)
+    return read_text(index) if read_text else source[index]["text"]

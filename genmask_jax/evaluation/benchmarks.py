@@ -161,7 +161,7 @@ def evaluate_benchmark(
 
 
 def _score(example: Any, probability: np.ndarray, segmenter: MaskSampler) -> Row:
-    asked = example["asked"]
+    asked = example["expression"]
     mask, score = to_mask(probability, asked.mask.shape, segmenter.sampler)
     return make_row(asked, mask) | {"score": score}
 

@@ -76,7 +76,7 @@ def score_scenes(
     if hosts.is_first():
         if labelled is not None:
             shown = [labelled[i] for i in range(len(maps.predicted))]
-            images, truths = [one["whole"] for one in shown], [one["labels"] for one in shown]
+            images, truths = [one["full_image"] for one in shown], [one["labels"] for one in shown]
             label_sheet(images, truths, maps.predicted, labelled.classes, out / "label_maps.png")
         segmentation_sheet(sheet_rows(result, source), out / "masks.png")
         _write(out, metrics, result.examples, sheets)

@@ -9,7 +9,7 @@ import numpy as np
 
 from genmask_jax.config.ranges import MAX_NOISES
 from genmask_jax.instruction.base import Reads, unknown_words
-from genmask_jax.utils.errors import ArgumentError, UnknownWordWarning, shown
+from genmask_jax.utils.errors import ArgumentError, UnknownWordWarning, short_repr
 
 MAX_SEED = 2**32 - 1
 
@@ -31,7 +31,7 @@ def read_texts(argument: str, value: Any, example: str) -> list[str]:
     if isinstance(value, str):
         return [_read_text(argument, "", value, wanted)]
     if isinstance(value, (bytes, bytearray)) or not isinstance(value, Iterable):
-        raise ArgumentError(argument, f"={shown(value)} is not a text; {wanted}")
+        raise ArgumentError(argument, f"={short_repr(value)} is not a text; {wanted}")
     texts = [_read_text(argument, f"[{i}]", one, wanted) for i, one in enumerate(value)]
     if not texts:
         raise ArgumentError(argument, f": there is none; {wanted}")
@@ -40,7 +40,7 @@ def read_texts(argument: str, value: Any, example: str) -> list[str]:
 
 def _read_text(argument: str, place: str, value: Any, wanted: str) -> str:
     if not isinstance(value, str):
-        raise ArgumentError(argument, f"{place}={shown(value)} is not a text; {wanted}")
+        raise ArgumentError(argument, f"{place}={short_repr(value)} is not a text; {wanted}")
     if not value.strip():
         raise ArgumentError(argument, f"{place}={str(value)!r} is empty; {wanted}")
     return str(value)  # of numpy, too
@@ -54,7 +54,7 @@ def read_integer(argument: str, value: Any, least: int, most: int | None = None)
         number = None
     if number is None or number < least or (most is not None and number > most):
         wanted = f"from {least} to {most}" if most is not None else f"from {least} on"
-        raise ArgumentError(argument, f"={shown(value)} must be a whole number {wanted}")
+        raise ArgumentError(argument, f"={short_repr(value)} must be a whole number {wanted}")
     return number
 
 

@@ -15,7 +15,7 @@ from genmask_jax.inference.load import load
 from genmask_jax.instruction.base import unknown_words
 from genmask_jax.pretrained import PROMPT
 from genmask_jax.system import Networks
-from genmask_jax.utils.errors import ArgumentError, shown
+from genmask_jax.utils.errors import ArgumentError, short_repr
 
 BATCH_SIZE = 8
 """Images per batch; at most half as many are generated one by one."""
@@ -165,4 +165,6 @@ class Generator:
 
 def _need_text(prompt: Any) -> None:
     if not isinstance(prompt, str):
-        raise ArgumentError("prompt", f"={shown(prompt)} is not a text; give one prompt, such as {PROMPT!r}")
+        raise ArgumentError(
+            "prompt", f"={short_repr(prompt)} is not a text; give one prompt, such as {PROMPT!r}"
+        )

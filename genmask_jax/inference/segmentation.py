@@ -228,7 +228,7 @@ class Segmentation:
         for view in views:
             for end, content in zip(file_ends(view, len(self)), self._contents(view), strict=True):
                 written.append(out / f"{stem}{end}")
-                with replacing(written[-1]) as beside, beside.open("wb") as file:
+                with replacing(written[-1]) as temporary, temporary.open("wb") as file:
                     if isinstance(content, bytes):
                         file.write(content)
                     else:

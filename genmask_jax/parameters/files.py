@@ -200,8 +200,8 @@ def write_tensors(
     for name, keys in zip(names, shards, strict=True):
         shard = dict(next(stream) for _ in keys)
         contiguous = {key: np.ascontiguousarray(value) for key, value in shard.items()}
-        with replacing(directory / name) as beside:
-            safetensors.numpy.save_file(contiguous, beside, metadata={"format": "pt"})
+        with replacing(directory / name) as temporary:
+            safetensors.numpy.save_file(contiguous, temporary, metadata={"format": "pt"})
         del shard, contiguous
     if count > 1:
         index: dict[str, Any] = {

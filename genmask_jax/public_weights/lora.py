@@ -110,8 +110,8 @@ def copy(source: epath.Path, out: epath.Path) -> None:
         if path.is_dir():
             copy(path, out / path.name)
         else:
-            with replacing(out / path.name) as beside:
-                path.copy(beside)
+            with replacing(out / path.name) as temporary:
+                path.copy(temporary)
 
 
 def need_adapters(source: epath.Path) -> TrainConfig:
@@ -160,8 +160,8 @@ def export_lora(source: epath.Path, out: epath.Path, which: str) -> str:
 
 
 def _save(tensors: dict[str, np.ndarray], path: epath.Path) -> None:
-    with replacing(path) as beside:
-        safetensors.numpy.save_file(tensors, beside, metadata={"format": "pt"})
+    with replacing(path) as temporary:
+        safetensors.numpy.save_file(tensors, temporary, metadata={"format": "pt"})
 
 
 def _shape(config: TrainConfig, reader: ParameterReader) -> DiTConfig:

@@ -10,7 +10,12 @@ from genmask_jax.checkpoints.initial_weights import InitialWeights, open_base, o
 from genmask_jax.checkpoints.runs import load_vae, save_vae, vae_source
 from genmask_jax.config import TrainConfig, VAETrainConfig
 from genmask_jax.data.latents.cached_instruction import cached_instruction
-from genmask_jax.data.latents.store import fingerprint, need_same, need_same_instruction, read_identity
+from genmask_jax.data.latents.store import (
+    fingerprint,
+    need_matching_cache,
+    need_matching_instruction,
+    read_identity,
+)
 from genmask_jax.data.mirror import report
 from genmask_jax.data.sources import check as check_data
 from genmask_jax.data.sources import segment_source, texts, texts_of_split
@@ -106,7 +111,7 @@ def _check_data(config: TrainConfig, vae_config: VAEConfig, vae_state: Any) -> N
     """Raises UserError if the data cannot be used; logs how many of its texts allow mirrored images."""
     check_data(config.data)
     if config.data.latents:
-        need_same(config.data, vae_config, vae_state)
+        need_matching_cache(config.data, vae_config, vae_state)
     if config.data.augment.flip > 0:
         for kind, examples in texts_of_split(config.data).items():
             summary = report(examples, config.data.augment.flip_words)
@@ -149,7 +154,7 @@ def _make_encoder(
         encoder.preparer.add_texts(vocabulary)
     warn_of_cut_texts(encoder.preparer, vocabulary)
     if config.data.latents:
-        need_same_instruction(config.data.latents, encoder, config.loop.num_eval_examples)
+        need_matching_instruction(config.data.latents, encoder, config.loop.num_eval_examples)
         if read_identity(config.data.latents).instruction:
             encoder = cached_instruction(config.data.latents, encoder)
     return encoder

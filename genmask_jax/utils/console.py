@@ -6,8 +6,8 @@ from rich.console import Console
 
 
 def console() -> Console:
-    """A console as wide as the terminal, or wide enough for any table if the output is redirected.
+    """A console of the terminal's width, or of 180 columns if the output is redirected.
 
-    It prints brackets as they are: names of files and configs may have them.
+    Markup is off, because names of files and configs may have brackets.
     """
     return Console(width=None if sys.stdout.isatty() else 180, markup=False)

@@ -1,5 +1,6 @@
-"""Line plots as SVG text. The page that shows them gives the colours, by class."""
+"""Line plots as SVG. The page sets the colours, by CSS class."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -10,58 +11,76 @@ LEFT, RIGHT, TOP, BOTTOM = 56, 12, 10, 26
 TICKS = 4
 
 
+@dataclasses.dataclass(frozen=True)
+class _Axes:
+    """Maps points to pixels. `y_range` is logarithmic (base 10) if the y axis is."""
+
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+    logarithmic: bool
+
+    def x(self, value: float) -> float:
+        low, high = self.x_range
+        return LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
+
+    def y(self, value: float) -> float:
+        low, high = self.y_range
+        value = math.log10(value) if self.logarithmic else value
+        return HEIGHT - BOTTOM - (value - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+
 def plot(
     lines: Mapping[str, Sequence[tuple[float, float]]],
     *,
     logarithmic: bool = False,
     x_range: tuple[float, float] | None = None,
 ) -> str:
-    """An SVG of lines of (x, value), broken where a value is not finite; the first has class `line0`.
-
-    Screen readers read the lines' names.
+    """An SVG of lines of (x, y), with gaps where y is not finite; "" if no y is finite.
 
     Args:
-        lines: by the name that a pointer on the line shows.
-        logarithmic: the scale of the values, where all are positive.
-        x_range: what the axis shows; that of the points if None.
+        lines: points by the name of the line, which is its tooltip. The first line has class `line0`.
+        logarithmic: use a logarithmic y axis if all y are positive.
+        x_range: range of the x axis; that of the points if None.
     """
-    flat = [p for line in lines.values() for p in line if math.isfinite(p[1])]
-    if not flat:
+    points = [point for line in lines.values() for point in line if math.isfinite(point[1])]
+    if not points:
         return ""
-    logarithmic = logarithmic and min(value for _, value in flat) > 0
-    forward = math.log10 if logarithmic else float
-    x_low, x_high = x_range or _range([x for x, _ in flat])
-    y_low, y_high = _range([forward(value) for _, value in flat])
+    values = [y for _, y in points]
+    logarithmic = logarithmic and min(values) > 0
+    y_range = _range([math.log10(y) for y in values] if logarithmic else values)
+    axes = _Axes(x_range or _range([x for x, _ in points]), y_range, logarithmic)
+    label = quoteattr(f"Plot of {', '.join(lines)}")  # for screen readers
+    attributes = f'viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label={label}'
+    curves = [_curve(i, name, line, axes) for i, (name, line) in enumerate(lines.items())]
+    return "".join(
+        [f'<svg {attributes} xmlns="http://www.w3.org/2000/svg">', *_grid(axes), *curves, "</svg>"]
+    )
 
-    def x_of(step: float) -> float:
-        return LEFT + (step - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
 
-    def y_of(value: float) -> float:
-        return HEIGHT - BOTTOM - (value - y_low) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
-
-    label = quoteattr(f"Plot of {', '.join(lines)}")
-    parts = [
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label={label} xmlns="http://www.w3.org/2000/svg">'
-    ]
-    marks = _decades(y_low, y_high) if logarithmic else _ticks(y_low, y_high)
-    for value in marks:
-        y, shown = y_of(value), 10**value if logarithmic else value
+def _grid(axes: _Axes) -> list[str]:
+    """Horizontal lines, and the numbers of both axes."""
+    parts = []
+    ticks = _decades(*axes.y_range) if axes.logarithmic else _ticks(*axes.y_range)
+    for value in (10**tick if axes.logarithmic else tick for tick in ticks):
+        y = axes.y(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{shown:.3g}</text>')
-    for step in _ticks(x_low, x_high):
-        parts.append(
-            f'<text x="{x_of(step):.1f}" y="{HEIGHT - 8}" text-anchor="middle">{_count(step)}</text>'
-        )
-    for i, (name, line) in enumerate(lines.items()):
-        parts.append(f'<g class="line line{i % 6}"><title>{escape(name)}</title>')
-        for finite, piece in itertools.groupby(line, lambda p: math.isfinite(p[1])):
-            placed = [(f"{x_of(x):.1f}", f"{y_of(forward(value)):.1f}") for x, value in piece if finite]
-            if len(placed) > 1:
-                parts.append(f'<polyline points="{" ".join(map(",".join, placed))}"/>')
-            if len(placed) == 1 or len(line) <= 20:
-                parts += [f'<circle cx="{x}" cy="{y}" r="2.5"/>' for x, y in placed]
-        parts.append("</g>")
-    return "".join([*parts, "</svg>"])
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+    for tick in _ticks(*axes.x_range):
+        x, text = axes.x(tick), _abbreviate(tick)
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{text}</text>')
+    return parts
+
+
+def _curve(number: int, name: str, line: Sequence[tuple[float, float]], axes: _Axes) -> str:
+    """One line. Single points, and all points of short lines, are marked by circles."""
+    parts = [f'<g class="line line{number % 6}"><title>{escape(name)}</title>']
+    for finite, group in itertools.groupby(line, lambda point: math.isfinite(point[1])):
+        points = [(f"{axes.x(x):.1f}", f"{axes.y(y):.1f}") for x, y in group] if finite else []
+        if len(points) > 1:
+            parts.append(f'<polyline points="{" ".join(map(",".join, points))}"/>')
+        if len(points) == 1 or len(line) <= 20:
+            parts += [f'<circle cx="{x}" cy="{y}" r="2.5"/>' for x, y in points]
+    return "".join([*parts, "</g>"])
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
@@ -80,13 +99,13 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def _decades(low: float, high: float) -> list[float]:
-    """Logarithms of 1, 2 and 5 times powers of ten between two logarithms; of powers alone if these do."""
+    """Logarithms of 1, 2 and 5 times powers of ten in a range; only of powers of ten if there are enough."""
     tens = range(math.floor(low), math.ceil(high) + 1)
-    found = [ten + math.log10(digit) for ten in tens for digit in (1, 2, 5)]
-    inside = [value for value in found if low <= value <= high]
+    candidates = [ten + math.log10(digit) for ten in tens for digit in (1, 2, 5)]
+    inside = [value for value in candidates if low <= value <= high]
     powers = [value for value in inside if value == int(value)]
     return (powers if len(powers) >= TICKS else inside) or _ticks(low, high)
 
 
-def _count(step: float) -> str:
+def _abbreviate(step: float) -> str:
     return f"{step / 1000:g}k" if abs(step) >= 10_000 else f"{step:g}"

@@ -13,11 +13,11 @@ class UserError(Exception):
 
 
 class ArgumentError(UserError):
-    """A wrong argument of a Python function: "seed=-1 must be a whole number, 0 or more".
+    """An invalid argument of a Python function: "seed=-1 must be a whole number, 0 or more".
 
     Args:
         argument: the argument's name. Commands replace it by the name of their flag (`cli.guard`).
-        complaint: the rest of the message, which directly follows the name.
+        complaint: the rest of the message, appended to the name.
     """
 
     def __init__(self, argument: str, complaint: str):
@@ -29,7 +29,7 @@ class ArgumentError(UserError):
 
 
 class UnknownWordWarning(UserWarning):
-    """A phrase or prompt has words that the model was not trained on, so that its result means little."""
+    """A phrase or prompt has words that the model was not trained on, so the result is unreliable."""
 
 
 class DamagedError(UserError):
@@ -37,10 +37,10 @@ class DamagedError(UserError):
 
 
 class Stopped(SystemExit):
-    """Ends a process on a stop request, when there is nothing to save; a thread may still be compiling."""
+    """Exits after a stop request when there is nothing to save, even if a thread is still compiling."""
 
 
-def shown(value: Any) -> str:
+def short_repr(value: Any) -> str:
     """A value for an error message, in one line of at most 60 characters."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -53,15 +53,15 @@ def first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def reading(what: str, fix: str) -> Iterator[None]:
-    """Turns any exception of a library that reads files into a DamagedError.
+    """Converts the exceptions of libraries that read files into DamagedError.
 
     Args:
-        what: the file, as the message names it.
-        fix: what the user can do.
+        what: the file's name in the message.
+        fix: what the user can do about it.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # libraries raise ValueError, RuntimeError, errors of protobuf and others
+    except Exception as error:  # libraries raise ValueError, RuntimeError, protobuf's errors and others
         raise DamagedError(f"{what} is incomplete or damaged ({first_line(error)}); {fix}") from error

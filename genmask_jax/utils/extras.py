@@ -1,4 +1,4 @@
-"""Packages that only some of the work needs: the extras of pyproject.toml."""
+"""Optional packages: the extras of pyproject.toml."""
 
 import importlib.util
 
@@ -6,7 +6,7 @@ from genmask_jax.utils.errors import UserError
 
 
 def installed(package: str) -> bool:
-    """Whether a package can be imported; it is not imported."""
+    """Whether a package is installed; does not import it."""
     return importlib.util.find_spec(package) is not None
 
 

@@ -1,4 +1,4 @@
-"""Dataclasses to and from ConfigDicts and JSON; every error names the field."""
+"""Converts dataclasses to and from ConfigDicts and JSON. Errors name the field."""
 
 import dataclasses
 import json
@@ -17,12 +17,14 @@ C = TypeVar("C")
 
 
 def to_config_dict(config: Any) -> ConfigDict:
-    """A dataclass as a ConfigDict, for `get_config()` in configs/*.py."""
+    """Converts a dataclass to a ConfigDict, for `get_config()` in configs/*.py."""
     return ConfigDict(dataclasses.asdict(config))
 
 
 def from_dict(kind: type[C], values: ConfigDict | dict, where: str = "config") -> C:
-    """A ConfigDict, or a dictionary read from JSON, as the dataclass `kind`.
+    """Converts a ConfigDict, or a dictionary read from JSON, to the dataclass `kind`.
+
+    `where` is the prefix of the field names in errors.
 
     Raises:
         UserError: a field is unknown, missing or of the wrong type.
@@ -31,10 +33,10 @@ def from_dict(kind: type[C], values: ConfigDict | dict, where: str = "config") -
 
 
 def read_dataclass(kind: type[C], path: epath.Path, parse: Callable[..., C] = from_dict) -> C:
-    """A JSON file as the dataclass `kind`; `parse` takes the arguments of `from_dict`.
+    """Reads a JSON file as the dataclass `kind`; `parse` takes the arguments of `from_dict`.
 
     Raises:
-        UserError: the file is not JSON, or as in `from_dict`.
+        UserError: the file is not valid JSON, or see `from_dict`.
     """
     try:
         values = json.loads(read_text(path))
@@ -52,7 +54,7 @@ def _build(kind: Any, values: Any, where: str) -> Any:
     fields, hints = {f.name: f for f in dataclasses.fields(kind)}, typing.get_type_hints(kind)
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise UserError(f"{where}.{unknown[0]}: no such field; there are {', '.join(sorted(fields))}")
+        raise UserError(f"{where}.{unknown[0]}: no such field; fields: {', '.join(sorted(fields))}")
     missing = [n for n, f in fields.items() if n not in values and not _has_default(f)]
     if missing:
         raise UserError(f"{where}.{missing[0]} is missing")
@@ -66,8 +68,8 @@ def _has_default(field: dataclasses.Field) -> bool:
 def _coerce(kind: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(kind) or kind
     if origin is tuple and isinstance(value, (list, tuple)):
-        one = (typing.get_args(kind) or (object,))[0]
-        return tuple(_coerce(one, item, f"{where}[{i}]") for i, item in enumerate(value))
+        item_kind = (typing.get_args(kind) or (object,))[0]
+        return tuple(_coerce(item_kind, item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if origin is str and isinstance(value, str):
@@ -78,12 +80,12 @@ def _coerce(kind: Any, value: Any, where: str) -> Any:
 
 
 def to_json(config: Any) -> str:
-    """A dataclass as indented JSON, as stored beside checkpoints."""
+    """A dataclass as indented JSON."""
     return json.dumps(dataclasses.asdict(config), indent=2)
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted name, old value, new value) of every field in which two dataclasses of one kind differ."""
+    """Yields (dotted name, old value, new value) of each field that differs between dataclasses."""
     for field in dataclasses.fields(old):
         name = f"{where}.{field.name}".lstrip(".")
         before, after = getattr(old, field.name), getattr(new, field.name)

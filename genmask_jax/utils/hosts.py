@@ -1,6 +1,6 @@
-"""Several hosts: connecting them, waiting for all of them, and gathering what each of them has.
+"""Several hosts: connecting and synchronising them, and gathering their data.
 
-A host is a JAX process: a worker of a TPU slice, a SLURM task, or one of several processes on one machine.
+A host is a JAX process: a worker of a TPU slice, a SLURM task, or one of several processes on a machine.
 """
 
 import ctypes
@@ -20,109 +20,110 @@ from jax.sharding import PartitionSpec as P
 
 from genmask_jax.utils.errors import UserError
 
-_asked = itertools.count(1)
-"""Numbers of the calls of `reached_stop`; JAX's service needs every number to follow the last."""
+_sync_ids = itertools.count(1)
+"""Numbers of the calls of `reached_stop`; JAX's preemption service needs consecutive ones."""
 
 
 def connect() -> None:
-    """Connects the processes given by the flags, or else by the environment; if neither, there is only one.
+    """Connects the processes that the flags or else the environment describe; does nothing for a single one.
 
-    JAX recognises TPU slices, SLURM and Open MPI by their environment. Call this before the first array is
-    made.
+    JAX recognises TPU slices, SLURM and Open MPI by their environment. Call this before creating arrays.
 
     Raises:
         UserError: only some of the flags are given, or the processes cannot connect.
     """
-    given = {name: flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id")}
-    missing = [name for name, value in given.items() if value is None]
+    values = {name: flags.FLAGS[name].value for name in ("coordinator", "num_processes", "process_id")}
+    missing = [name for name, value in values.items() if value is None]
     if 0 < len(missing) < 3:
         raise UserError(
             f"--{missing[0]} is missing; --coordinator, --num_processes, --process_id go together"
         )
-    who = "the environment" if missing else f"--coordinator={given['coordinator']}"
+    source = "the environment" if missing else f"--coordinator={values['coordinator']}"
     try:
         if missing:
             jax.distributed.initialize()
         else:
-            address, count, index = given.values()
+            address, count, index = values.values()
             jax.distributed.initialize(address, count, index)
     except (ValueError, RuntimeError) as error:
         line = str(error).strip().splitlines()[0]
         if missing and "coordinator_address should be defined" in line:
             return  # a single process
-        raise UserError(f"cannot connect to the processes given by {who}: {line}") from error
+        raise UserError(f"cannot connect to the processes given by {source}: {line}") from error
     logging.info("process %d of %d", jax.process_index(), jax.process_count())
 
 
 def is_first() -> bool:
-    """Whether this is the host that writes logs, tables and images."""
+    """Whether this host writes logs, tables and images."""
     return jax.process_index() == 0
 
 
 def wait(name: str) -> None:
-    """Waits until all hosts have called this; `name` identifies the call."""
+    """Blocks until all hosts have called this with the same `name`."""
     multihost_utils.sync_global_devices(name)
 
 
 def any_host(flag: bool) -> bool:
     """Whether `flag` is true on any host; all hosts must call this."""
-    return bool(flag) if jax.process_count() == 1 else bool(_all(np.asarray(flag)).any())
+    return bool(flag) if jax.process_count() == 1 else bool(_allgather(np.asarray(flag)).any())
 
 
 def reached_stop() -> bool:
-    """Whether a host has been asked to stop and all hosts agreed to stop here; all must call this."""
-    return multihost_utils.reached_preemption_sync_point(next(_asked))
+    """Whether a host was asked to stop and all hosts have agreed to stop now; all hosts must call this."""
+    return multihost_utils.reached_preemption_sync_point(next(_sync_ids))
 
 
 @functools.cache
 def preemption_notice() -> Callable[[], object]:
-    """A function that tells JAX's preemption service that this host has been asked to stop.
+    """Returns a function that tells JAX's preemption service that this host was asked to stop.
 
-    The service waits for SIGTERM with a handler in C, whose place a handler in Python takes. So this must be
-    called before.
+    The service installs a C handler for SIGTERM, which a Python handler replaces. Call this before installing
+    one.
     """
-    action = ctypes.create_string_buffer(1024)  # room for a struct sigaction, which begins with the handler
+    action = ctypes.create_string_buffer(
+        1024
+    )  # large enough for a struct sigaction, whose first field is the handler
     ctypes.CDLL(None).sigaction(signal.SIGTERM, None, action)
     address = ctypes.c_void_p.from_buffer(action).value
     if address in (None, signal.SIG_IGN.value):
-        raise RuntimeError("JAX's preemption service does not wait for SIGTERM")
+        raise RuntimeError("JAX's preemption service does not handle SIGTERM")
     return functools.partial(ctypes.CFUNCTYPE(None, ctypes.c_int)(address), signal.SIGTERM)
 
 
 def gather_rows(rows: dict[int, Any]) -> list[Any]:
-    """Gathers every host's rows on every host, sorted by number and without duplicates.
+    """Gathers the rows of all hosts on each host, sorted by example and without duplicates.
 
     Args:
-        rows: one JSON value per example, by its number.
+        rows: JSON values by number of the example.
     """
     if jax.process_count() > 1:
         text = np.frombuffer(json.dumps(list(rows.items())).encode(), np.uint8)
-        length = _all(np.asarray(len(text)))
+        length = _allgather(np.asarray(len(text)))
         padded = np.zeros(length.max(), np.uint8)
         padded[: len(text)] = text
-        parts = zip(_all(padded), length, strict=True)
+        parts = zip(_allgather(padded), length, strict=True)
         rows = {number: row for part, n in parts for number, row in json.loads(part[:n].tobytes())}
     return [rows[number] for number in sorted(rows)]
 
 
 def gather_arrays(x: np.ndarray) -> np.ndarray:
-    """Combines the hosts' arrays, which have one shape and are 0 where a host has no value, into one."""
+    """The elementwise maximum of the hosts' arrays, which have the same shape and 0 for missing values."""
     if jax.process_count() == 1:
         return x
-    one_each = {device.process_index: device for device in reversed(jax.devices())}
-    mesh = Mesh(np.array([one_each[i] for i in sorted(one_each)]), ("host",))
-    together = jax.make_array_from_process_local_data(
+    first_devices = {device.process_index: device for device in reversed(jax.devices())}
+    mesh = Mesh(np.array([first_devices[i] for i in sorted(first_devices)]), ("host",))
+    stacked = jax.make_array_from_process_local_data(
         NamedSharding(mesh, P("host")), x.astype(np.float32)[None]
     )
-    largest = jax.jit(lambda x: x.max(0), out_shardings=NamedSharding(mesh, P()))(together)
-    return np.asarray(largest.addressable_data(0)).astype(x.dtype)
+    maximum = jax.jit(lambda x: x.max(0), out_shardings=NamedSharding(mesh, P()))(stacked)
+    return np.asarray(maximum.addressable_data(0)).astype(x.dtype)
 
 
 def on_every_host(tree: Any) -> Any:
-    """Arrays that may be sharded over the hosts, whole on each host; as NumPy arrays if there are several."""
+    """Gathers arrays that may be sharded over hosts; returns NumPy arrays if there are several hosts."""
     return tree if jax.process_count() == 1 else multihost_utils.process_allgather(tree, tiled=True)
 
 
-def _all(x: np.ndarray) -> np.ndarray:
-    """Every host's array, stacked along a new first axis."""
+def _allgather(x: np.ndarray) -> np.ndarray:
+    """The arrays of all hosts, stacked along a new first axis."""
     return np.asarray(multihost_utils.process_allgather(x)).reshape(jax.process_count(), *x.shape)

@@ -1,14 +1,14 @@
-"""Image files as RGB pixels: decoded whole, upright and with 8 bits per channel, or the reason why not.
+"""Decodes image files to upright RGB with 8 bits per channel.
 
-What becomes of Pillow's modes:
+Handling of Pillow's modes:
 
 | mode | RGB pixels |
 |---|---|
 | 1, L, P, RGB, RGBX, YCbCr, CMYK, HSV | converted |
-| LA, La, PA, RGBA, RGBa, and any mode with a transparent colour | composed on a background |
+| LA, La, PA, RGBA, RGBa, and any mode with a transparent colour | composited on a background |
 | I;16 in any byte order; I in PGM and PNG files | 16 bits, scaled to 8 |
-| I elsewhere, F | refused: the range of the values is not known |
-| LAB | refused: Pillow does not convert it |
+| I in other files, F | rejected: the range of the values is unknown |
+| LAB | rejected: Pillow cannot convert it |
 """
 
 import dataclasses
@@ -24,19 +24,19 @@ from etils import epath
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from genmask_jax.utils.errors import UserError, shown
+from genmask_jax.utils.errors import UserError, short_repr
 from genmask_jax.utils.paths import DOWNLOAD, to_path
 
-if importlib.util.find_spec("pillow_heif"):  # photographs of phones, for those who have the package
+if importlib.util.find_spec("pillow_heif"):  # optional: photographs of phones
     importlib.import_module("pillow_heif").register_heif_opener()
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif"),
     *(".heic", ".heif", ".jxl"),
 )
-"""Ends of the names of image files, in lower case, also of those that cannot be read and are then named."""
+"""Suffixes of image files, in lower case, including formats that are reported because they cannot be read."""
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is not an image or is damaged."""
+"""Exceptions that Pillow raises for files that are damaged or not images."""
 SIGNATURES = {
     (4, b"ftypheic"): "it is HEIC: pip install pillow-heif, or save it as JPEG",
     (4, b"ftypheix"): "it is HEIC: pip install pillow-heif, or save it as JPEG",
@@ -49,32 +49,30 @@ SIGNATURES = {
     (0, b"<!DOC"): "it is a web page, perhaps of a failed download",
     (0, b"<html"): "it is a web page, perhaps of a failed download",
 }
-"""(Offset, bytes) at which formats that Pillow lacks are known, and what to say of them."""
-
-
+"""Error messages for formats that Pillow cannot read, by their (offset, signature)."""
 DOWNLOAD_IMAGE = f"{DOWNLOAD} or the bytes"
 
 
 def decode(content: bytes, *, upright: bool = True, background: str = "white") -> Image.Image:
-    """An image file as an RGB image.
+    """Decodes an image file to RGB.
 
     Args:
-        content: of the file.
-        upright: turn it as its EXIF orientation says; one that cannot be read is ignored.
-        background: what shows through transparent pixels.
+        content: bytes of the file.
+        upright: apply the EXIF orientation; an unreadable one is ignored.
+        background: colour under transparent pixels.
 
     Raises:
-        one of UNREADABLE: see `why_unreadable`.
+        One of UNREADABLE: see `why_unreadable`.
     """
     image = Image.open(io.BytesIO(content))
-    image.load()  # before the EXIF data is looked at, so that damaged pixels are not taken for damaged EXIF
-    orientation = _orientation(image) if upright else 1  # Pillow itself turns TIFF, and says so
-    return _turned(_to_rgb(image, background), orientation)
+    image.load()  # before reading EXIF, so that damaged pixels are not mistaken for damaged EXIF
+    orientation = _orientation(image) if upright else 1  # 1 for TIFF, which Pillow turns itself
+    return _turn_upright(_to_rgb(image, background), orientation)
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """Height and width of an image as stored and as turned by its EXIF `orientation`, 1 if it has none."""
+    """(height, width) of an image as stored and after its EXIF `orientation` is applied (1: none)."""
 
     stored: tuple[int, int]
     upright: tuple[int, int]
@@ -82,34 +80,31 @@ class Frame:
 
 
 def read_frame(path: epath.Path) -> Frame | None:
-    """What the header of an image file says; None if the file cannot be read.
-
-    `ImageOps.exif_transpose` would decode the pixels.
-    """
+    """Reads the header of an image file without decoding its pixels; None if it cannot be read."""
     try:
         with path.open("rb") as file, Image.open(file) as image:
             if image.format == "TIFF":
-                image.load()  # turns it
+                image.load()  # applies the orientation
             (width, height), orientation = image.size, _orientation(image)
     except UNREADABLE:
         return None
-    turned = orientation > 4  # by a quarter
+    turned = orientation > 4  # by 90 degrees
     return Frame((height, width), (width, height) if turned else (height, width), orientation)
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8; 1 if there is none that can be read."""
+    """The EXIF orientation, 1 to 8; 1 if it is missing or unreadable."""
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF can raise anything, and the pixels are good
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF can raise anything; the pixels are still valid
         return 1
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
-def _turned(rgb: Image.Image, orientation: int) -> Image.Image:
-    """Turns an image upright, in place, that was converted from one of that EXIF orientation.
+def _turn_upright(rgb: Image.Image, orientation: int) -> Image.Image:
+    """Applies an EXIF orientation in place.
 
-    The rest of the EXIF is dropped first: `exif_transpose` encodes it again, and fails where it is damaged.
+    Drops the other EXIF data first: `exif_transpose` encodes it again, and fails if it is damaged.
     """
     rgb.info.clear()
     rgb.getexif()[ExifTags.Base.Orientation] = orientation
@@ -127,17 +122,17 @@ def _to_rgb(image: Image.Image, background: str) -> Image.Image:
     if image.mode == "LAB":
         raise ValueError("its colours are CIELAB; save it as RGB")
     if image.has_transparency_data:
-        behind = Image.new("RGBA", image.size, background)
-        return Image.alpha_composite(behind, image.convert("RGBA")).convert("RGB")
+        canvas = Image.new("RGBA", image.size, background)
+        return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 
 def why_unreadable(error: Exception, content: bytes = b"") -> str:
-    """Why a file is not read, in a clause.
+    """The reason why a file cannot be read, as a clause.
 
     Args:
         error: one of UNREADABLE.
-        content: of the file, or its first bytes.
+        content: bytes of the file, or the first of them.
     """
     if isinstance(error, FileNotFoundError):
         return "there is no such file"
@@ -147,59 +142,63 @@ def why_unreadable(error: Exception, content: bytes = b"") -> str:
         return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} megapixels; reduce it"
     if isinstance(error, UnidentifiedImageError):
         if not content.strip(b"\0"):
-            return "the file is empty" if not content else "the file holds nothing but zeros"
-        known = (why for (at, mark), why in SIGNATURES.items() if content[at : at + len(mark)] == mark)
-        return next(known, "it is not an image")
+            return "the file is empty" if not content else "the file has only zeros"
+        reasons = (
+            reason
+            for (offset, signature), reason in SIGNATURES.items()
+            if content[offset : offset + len(signature)] == signature
+        )
+        return next(reasons, "it is not an image")
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_image(path: epath.PathLike, flag: str = "--image") -> UInt8[np.ndarray, "H W 3"]:
-    """Reads an image file as upright RGB; `flag` names it in the error. For the rest see `read_named`."""
+    """Reads an image file as upright RGB; errors name `flag`. Raises UserError as `read_named` does."""
     return read_named(to_path(path, flag, DOWNLOAD_IMAGE), f"{flag}={path}")
 
 
 def read_named(path: epath.PathLike, name: str) -> UInt8[np.ndarray, "H W 3"]:
-    """Reads an image file as upright RGB; `name` is what the error calls the file.
+    """Reads an image file as upright RGB; errors call it `name`.
 
     Raises:
-        UserError: it is missing, not an image, damaged, or of a format or mode that is not read.
+        UserError: the file is missing, damaged or not an image, or its format or mode is not supported.
     """
-    return _decoded(epath.Path(path).read_bytes, name)
+    return _decode_named(epath.Path(path).read_bytes, name)
 
 
-def _decoded(read: Callable[[], Any], name: str) -> UInt8[np.ndarray, "H W 3"]:
+def _decode_named(read: Callable[[], Any], name: str) -> UInt8[np.ndarray, "H W 3"]:
     content = b""
     try:
-        found = read()
-        if isinstance(found, str):
-            raise ValueError("it is open as text; open it with mode 'rb'")
-        content = bytes(found)
+        data = read()
+        if isinstance(data, str):
+            raise ValueError("it is open in text mode; open it with mode 'rb'")
+        content = bytes(data)
         return np.asarray(decode(content))
     except UNREADABLE as error:
         raise UserError(f"{name}: {why_unreadable(error, content)}") from error
 
 
 def to_rgb(image: Any, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
-    """An image of any kind as upright RGB; of an animated one, the first frame.
+    """Converts an image of any kind to upright RGB; uses the first frame of an animation.
 
     Args:
-        image: a path, the bytes of an image file, a file that is open for reading, an image of Pillow in any
-            mode, or an array or tensor `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`: uint8, uint16,
+        image: a path, the bytes of an image file, a file open for reading, a Pillow image in any mode, or an
+            array or tensor `[H, W]`, `[H, W, 1]`, `[H, W, 3]` or `[H, W, 4]`: uint8, uint16,
             bool, or floats in [0, 1].
-        name: of the argument, for the error.
+        name: name of the argument, for errors.
 
     Raises:
-        UserError: it cannot be read, or its values have no known meaning.
+        UserError: the image cannot be read, or the range of its values is unknown.
     """
     if isinstance(image, (str, os.PathLike)):
         return read_image(image, name)
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return _decoded(lambda: image, name)
+        return _decode_named(lambda: image, name)
     if callable(getattr(image, "read", None)):
-        return _decoded(functools.partial(_read_whole, image), name)
+        return _decode_named(functools.partial(_read_all, image), name)
     if isinstance(image, Image.Image):
         try:
-            rgb = _turned(_to_rgb(image, "white"), _orientation(image))
+            rgb = _turn_upright(_to_rgb(image, "white"), _orientation(image))
         except UNREADABLE as error:
             raise UserError(f"{name}: {why_unreadable(error)}") from error
         return _need_pixels(np.asarray(rgb), name)
@@ -212,12 +211,12 @@ def to_rgb(image: Any, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
             hints[3] = "channels are the last axis"
         hint = hints.get(array.ndim, "give [H, W, 3] or [H, W]")
         raise UserError(f"{name}: an array of shape {array.shape} is not an image; {hint}")
-    levels = _levels(_need_pixels(array, name), name)
+    levels = _to_levels(_need_pixels(array, name), name)
     return np.asarray(_to_rgb(Image.fromarray(np.ascontiguousarray(levels)), "white"))
 
 
-def _read_whole(file: Any) -> Any:
-    """What an open file holds, from its beginning if it can go back there."""
+def _read_all(file: Any) -> Any:
+    """The content of an open file, from its beginning if it is seekable."""
     seekable = getattr(file, "seekable", None)
     if seekable is not None and seekable():
         file.seek(0)
@@ -231,22 +230,22 @@ def _need_pixels(array: np.ndarray, name: str) -> np.ndarray:
 
 
 def _to_array(image: Any, name: str) -> np.ndarray:
-    """The values of an array of any library."""
-    wanted = "give a path, bytes, an open file, an image of Pillow, or an array"
+    """Converts an array of any library to NumPy."""
+    hint = "give a path, bytes, an open file, a Pillow image, or an array"
     try:
-        if hasattr(image, "detach"):  # a tensor of PyTorch, which may have a gradient, or be on a card
+        if hasattr(image, "detach"):  # a PyTorch tensor, perhaps with a gradient or on a GPU
             image = image.detach().cpu()
             image = image.float() if image.dtype.is_floating_point else image
         array = np.asarray(image)
-    except Exception as error:  # whatever another library raises
-        raise UserError(f"{name}: this {type(image).__name__} is not an image; {wanted}") from error
+    except Exception as error:  # other libraries can raise anything
+        raise UserError(f"{name}: this {type(image).__name__} is not an image; {hint}") from error
     if array.dtype.kind in "OSUMm" or not array.ndim:
-        raise UserError(f"{name}={shown(image)} is not an image; {wanted}")
+        raise UserError(f"{name}={short_repr(image)} is not an image; {hint}")
     return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
 
 
-def _levels(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
-    """An array's values as levels of 0 to 255."""
+def _to_levels(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
+    """Converts the values of an array to levels from 0 to 255."""
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
@@ -266,5 +265,5 @@ def _levels(array: np.ndarray, name: str) -> UInt8[np.ndarray, "..."]:
 
 
 def to_model_size(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """Stretches an image to the square size that the model was trained at."""
+    """Resizes an image to the model's square size; the aspect ratio changes."""
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))

@@ -1,4 +1,4 @@
-"""Paths that users give, and the folders and text files behind them."""
+"""Paths given by users, folders and text files."""
 
 import codecs
 import os
@@ -13,46 +13,44 @@ from etils import epath
 from genmask_jax.utils.errors import ArgumentError, UserError
 
 LEFTOVERS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
-"""What operating systems leave in folders besides hidden files, in lower case."""
-MARKS = {
+"""Files and folders that operating systems create, besides hidden ones; in lower case."""
+ENCODINGS = {
     codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark is a prefix of it
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""Encodings by the byte order mark at the start of a file."""
-
-
+"""Encodings by byte order mark."""
 URL = re.compile(r"(?!(?:gs|s3|az|hf)://)[a-z][a-z0-9+.-]*://|(?:https?|ftp):/|data:", re.IGNORECASE)
-"""How addresses begin that are not paths. (The excluded ones are, of storage that `epath` reads.)
-
-`pathlib` makes one slash of two."""
-DOWNLOAD = "download the file, and give its path"
+"""Matches URLs, except those that `epath` reads. `pathlib` reduces `//` to `/`."""
+DOWNLOAD = "download the file and give its path"
 IMPORT = "launch/import_weights.py --from=hf:OWNER/NAME imports public weights"
 
 
 def expand(text: str) -> str:
-    """A path with the user's home directory for a `~/` at its beginning; other text is left as it is."""
+    """Expands `~` and a leading `~/` to the home directory; returns other text unchanged."""
     return os.path.expanduser(text) if text == "~" or text.startswith("~/") else text
 
 
 def expand_flags(arguments: list[str]) -> list[str]:
-    """Arguments with `--flag=~/path` expanded, in which shells leave the `~` alone."""
+    """Expands `--flag=~/path` in command-line arguments, because shells do not."""
     parts = (argument.partition("=") for argument in arguments)
-    return [f"{flag}{mark}{expand(value) if flag.startswith('-') else value}" for flag, mark, value in parts]
+    return [
+        f"{flag}{equals}{expand(value) if flag.startswith('-') else value}" for flag, equals, value in parts
+    ]
 
 
 def to_path(path: Any, argument: str, instead: str = DOWNLOAD) -> epath.Path:
-    """A path as it is given to a function, with the home directory for a `~/` at its beginning.
+    """Converts the path argument of a function, and expands `~/`.
 
     Args:
-        path: text, or a path of any library.
-        argument: its name, for the error.
-        instead: what to do with a URL.
+        path: a string or path-like object.
+        argument: name of the argument, for errors.
+        instead: advice if the path is a URL.
 
     Raises:
-        ArgumentError: it is not a path, or a URL.
+        ArgumentError: `path` is not a path, or is a URL.
     """
     if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
         raise ArgumentError(argument, f"={path!r} is not a path")
@@ -62,14 +60,14 @@ def to_path(path: Any, argument: str, instead: str = DOWNLOAD) -> epath.Path:
 
 
 def need_no_url(argument: str, value: str, instead: str = DOWNLOAD) -> None:
-    """Raises ArgumentError if the value of an argument or a flag is a URL."""
+    """Raises ArgumentError if the value of an argument or flag is a URL."""
     if URL.match(value):
         shown = value if len(value) <= 100 else f"{value[:100]}..."
         raise ArgumentError(argument, f"={shown}: URLs are not read; {instead}")
 
 
 def make_directory(path: epath.PathLike, flag: str) -> epath.Path:
-    """The directory given by a flag, created if it is missing. Raises UserError if it cannot be created."""
+    """Creates the directory given by a flag if it is missing. Raises UserError if that fails."""
     directory = to_path(path, flag)
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -79,26 +77,26 @@ def make_directory(path: epath.PathLike, flag: str) -> epath.Path:
 
 
 def need_makeable(path: epath.PathLike, flag: str) -> epath.Path:
-    """The directory given by a flag, which is there or can be created later.
+    """Checks that the directory given by a flag exists or can be created; returns it.
 
     Raises:
-        UserError: it is a file, or lies in one, or in a folder that cannot be written to.
+        UserError: the path or a parent is a file, or the closest existing parent is not writable.
     """
     directory = to_path(path, flag)
     if "://" in str(directory):
         return directory
-    there = next(one for one in (directory, *directory.absolute().parents) if one.exists())
-    if not there.is_dir():
-        raise UserError(f"{flag}={path} cannot be created: {there} is a file")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{flag}={path} cannot be created: {there} cannot be written to")
+    existing = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise UserError(f"{flag}={path} cannot be created: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{flag}={path} cannot be created: {existing} cannot be written to")
     return directory
 
 
 def need_storable(path: epath.PathLike) -> None:
-    """Raises UserError for a path in which Orbax would write checkpoints without their arrays, unnoticed.
+    """Raises UserError for paths with a `[`, in which Orbax silently writes checkpoints without arrays.
 
-    It finds its own files by `glob`, which takes brackets for a pattern.
+    Orbax finds its files with `glob`, which reads brackets as a pattern.
     """
     if "[" in str(epath.Path(path).resolve()):
         raise UserError(
@@ -107,65 +105,65 @@ def need_storable(path: epath.PathLike) -> None:
 
 
 def is_leftover(name: str) -> bool:
-    """Whether a file or folder is hidden, or was left by an operating system: `._a.jpg`, `Thumbs.db`."""
+    """Whether a file or folder is hidden or was created by an operating system: `._a.jpg`, `Thumbs.db`."""
     return name.startswith(".") or name.lower() in LEFTOVERS
 
 
 def listed(folder: epath.Path, *suffixes: str) -> list[epath.Path]:
-    """The entries of a folder by name, without leftovers; none if there is no such folder.
+    """The entries of a folder, sorted by name, without leftovers; [] if the folder does not exist.
 
-    (`glob` would take brackets in the folder's own name for a pattern.)
+    `glob` would read brackets in the folder's name as a pattern.
 
     Args:
-        folder: to list.
-        suffixes: ends of the names to list, in lower case, such as ".json"; all by default.
+        folder: the folder.
+        suffixes: suffixes to list, in lower case, such as ".json"; all by default.
     """
     if not folder.is_dir():
         return []
-    found = (path for path in folder.iterdir() if not is_leftover(path.name))
-    return sorted(path for path in found if not suffixes or path.name.lower().endswith(suffixes))
+    paths = (path for path in folder.iterdir() if not is_leftover(path.name))
+    return sorted(path for path in paths if not suffixes or path.name.lower().endswith(suffixes))
 
 
 def read_text(path: epath.Path) -> str:
-    """A text file in UTF-8, or in the encoding that its byte order mark names.
+    """Reads a text file in UTF-8, or in the encoding of its byte order mark.
 
     Raises:
-        OSError: it cannot be read.
-        UnicodeDecodeError: it is something else.
+        OSError: the file cannot be read.
+        UnicodeDecodeError: the file has another encoding.
     """
     content = path.read_bytes()
-    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in ENCODINGS.items() if content.startswith(mark)), "utf-8")
     return content.decode(encoding)
 
 
 @contextmanager
 def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
-    """Yields the path to write a file to, which then takes the place of `path`.
+    """Yields a temporary path to write to, and renames it to `path` at the end.
 
-    Whoever is killed meanwhile leaves the old file, or none, but never half of one. An object in a bucket is
-    written as a whole anyway.
+    A killed process leaves the old file or none, never part of the new one. Objects in buckets are written
+    directly, because buckets store only complete objects.
     """
     path = epath.Path(path)
     if "://" in str(path):
         yield path
         return
-    beside = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        yield beside
-        with beside.open("rb") as file:
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     except BaseException:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_bytes(path: epath.PathLike, content: bytes) -> None:
-    """Writes a file as a whole (see `replacing`)."""
-    with replacing(path) as beside:
-        beside.write_bytes(content)
+    """Writes a file atomically (see `replacing`)."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: epath.PathLike, text: str) -> None:
-    """Writes a text file in UTF-8 as a whole (see `replacing`)."""
+    """Writes a text file in UTF-8 atomically (see `replacing`)."""
     write_bytes(path, text.encode())

@@ -1,4 +1,4 @@
-"""Other processes: workers, which end with the process that started them, and commands that it waits for."""
+"""Worker processes that end with their parent, and commands that are run to completion."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def end_with_parent() -> None:
-    """Leaves Ctrl-C, which reaches all processes of a terminal, to the parent; ends when the parent ends."""
+    """Ignores Ctrl-C in a worker, which the parent handles, and ends the worker when the parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -24,12 +24,12 @@ def end_with_parent() -> None:
 
 
 def run_command(command: Sequence[str], environment: Mapping[str, str]) -> tuple[int, bool]:
-    """Runs a command, which answers signals itself: it may have work to save.
+    """Runs a command and lets it handle signals, so that it can save its work.
 
-    SIGTERM is passed on to it; Ctrl-C reaches all processes of a terminal.
+    SIGTERM is forwarded; the terminal sends Ctrl-C to both processes.
 
     Returns:
-        Its exit status, and whether this process has received a signal meanwhile.
+        The exit status, and whether this process received a signal in the meantime.
     """
     received: list[int] = []
     with subprocess.Popen(command, env=environment) as process:
@@ -39,10 +39,10 @@ def run_command(command: Sequence[str], environment: Mapping[str, str]) -> tuple
             if number == signal.SIGTERM:
                 process.send_signal(number)
 
-        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        old_handlers = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             status = process.wait()
         finally:
-            for number, handler in before.items():
+            for number, handler in old_handlers.items():
                 signal.signal(number, handler)
     return status, bool(received)

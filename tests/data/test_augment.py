@@ -24,7 +24,7 @@ def vary(one, rng=None, size=64, **options):
     names = ("crop", "flip", "flip_words", "jitter")
     fields = {name: options.pop(name) for name in names if name in options}
     config = DataConfig(size=size, augment=AugmentConfig(**fields), **options)
-    return augment.VarySegment(config).random_map(one, rng or RNG(0))
+    return augment.AugmentSegment(config).random_map(one, rng or RNG(0))
 
 
 def test_a_flip_mirrors_image_mask_and_words():
@@ -45,10 +45,10 @@ def test_images_whose_words_cannot_be_mirrored_stay(text, is_class):
     np.testing.assert_array_equal(flipped["mask"], vary(one, flip=0.0)["mask"])
     assert flipped["text"] == text
     config = DataConfig(size=64, augment=AugmentConfig(flip=1.0))
-    prompted = augment.VaryGenerate(config).random_map(one, RNG(0))
+    prompted = augment.AugmentGenerate(config).random_map(one, RNG(0))
     np.testing.assert_array_equal(prompted["image"], flipped["image"])
     assert prompted["text"] == text
-    unheard = augment.VarySegment(config, with_text=False).random_map(one, RNG(0))
+    unheard = augment.AugmentSegment(config, with_text=False).random_map(one, RNG(0))
     np.testing.assert_array_equal(unheard["mask"], flipped["mask"][:, ::-1])
 
 
@@ -140,7 +140,7 @@ def test_templates_and_absent_classes_come_at_their_share():
 def test_prompts_are_mirrored_with_their_images_and_never_cropped():
     config = DataConfig(size=30, augment=AugmentConfig(crop=0.1, flip=1.0))
     one = {**example("a leaf on the right")}
-    varied = augment.VaryGenerate(config).random_map(one, RNG(0))
+    varied = augment.AugmentGenerate(config).random_map(one, RNG(0))
     assert varied["text"] == "a leaf on the left"
     plain = vary(example("x"), size=30)["image"]
     np.testing.assert_array_equal(varied["image"], plain[:, ::-1])

@@ -6,7 +6,7 @@ import pytest
 
 from genmask_jax.config import AugmentConfig, DataConfig
 from genmask_jax.data import english
-from genmask_jax.data.mirror import SWAPS, mirror, report, unsure
+from genmask_jax.data.mirror import SWAPS, mirror, report, unmirrorable_words
 from genmask_jax.data.sources import texts
 from genmask_jax.sharding import MeshConfig
 from genmask_jax.utils.errors import UserError
@@ -113,24 +113,24 @@ KEPT = {
 
 @pytest.mark.parametrize(("text", "mirrored"), MIRRORED.items())
 def test_left_and_right_change_places(text, mirrored):
-    assert unsure(text) is None
+    assert unmirrorable_words(text) is None
     assert mirror(text) == mirrored
-    assert unsure(mirrored) is None
+    assert unmirrorable_words(mirrored) is None
     assert mirror(mirrored) == text
 
 
 @pytest.mark.parametrize(("text", "why"), KEPT.items())
 def test_texts_that_may_not_be_true_of_the_mirrored_image_stay(text, why):
-    found = unsure(text)
+    found = unmirrorable_words(text)
     assert found is not None
     assert why in found
 
 
 def test_words_of_the_user_are_known():
-    assert unsure("die linke Straße") == "die"
-    assert unsure("Straße") == "straße"
-    assert unsure("Straße", frozenset({"straße"})) is None
-    assert unsure("right behind the Straße", frozenset({"straße"})) == "right behind"
+    assert unmirrorable_words("die linke Straße") == "die"
+    assert unmirrorable_words("Straße") == "straße"
+    assert unmirrorable_words("Straße", frozenset({"straße"})) is None
+    assert unmirrorable_words("right behind the Straße", frozenset({"straße"})) == "right behind"
 
 
 def test_the_list_has_no_word_for_a_side():

@@ -75,7 +75,7 @@ class Labelled(PreparedLabelMaps):
     def __getitem__(self, i):
         labels = np.full((8, 8), NO_CLASS, np.int32)
         labels[:4, :4] = 0 if i < 2 else NO_CLASS
-        return {"image": np.zeros((4, 4, 3), np.uint8), "whole": None, "labels": labels}
+        return {"image": np.zeros((4, 4, 3), np.uint8), "full_image": None, "labels": labels}
 
 
 @pytest.mark.parametrize("count", [1, 9, 17])

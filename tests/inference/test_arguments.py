@@ -90,7 +90,7 @@ def test_images_of_every_mode_are_read():
     [
         (
             None,
-            "images=None is not an image; give a path, bytes, an open file, an image of Pillow, or an array",
+            "images=None is not an image; give a path, bytes, an open file, a Pillow image, or an array",
         ),
         (3, "images=3 is not an image"),
         ({"image": COLOURS}, "is not an image; give a path"),
@@ -243,7 +243,7 @@ def test_a_home_directory_is_expanded_in_python(monkeypatch, micro_run, tmp_path
     [
         (
             "--checkpoint=https://x.org/m",
-            "--checkpoint=https://x.org/m: URLs are not read; download the file,",
+            "--checkpoint=https://x.org/m: URLs are not read; download the file",
         ),
         ("--image=https://x.org/a.png", "--image=https://x.org/a.png: URLs are not read"),
         ("--config.vae=http://x.org/m", "--config.vae=http://x.org/m: URLs are not read"),

@@ -22,7 +22,7 @@ from genmask_jax.utils.errors import UserError
 
 
 def key_of(text: str, image: np.ndarray | None = None) -> str:
-    """The key of an embedding of validation: a digest of the text and the pixels of its image."""
+    """The key of a validation embedding: a digest of the text and of the pixels of its image."""
     digest = hashlib.sha256(text.encode())
     if image is not None:
         digest.update(np.ascontiguousarray(image).tobytes())
@@ -43,15 +43,15 @@ class GivenEmbeddings(InstructionEncoder):
 @functools.lru_cache(maxsize=4)
 def _indices(directory: str, num_shards: int) -> dict[str, int]:
     """The index of each key's record."""
-    found = {}
+    indices = {}
     for shard in range(num_shards):
         path = epath.Path(directory) / f"validation-{shard_name(shard, num_shards)}.json"
-        found |= {key: i * num_shards + shard for i, key in enumerate(read_json(path)["keys"])}
-    return found
+        indices |= {key: i * num_shards + shard for i, key in enumerate(read_json(path)["keys"])}
+    return indices
 
 
 class CachedPreparer:
-    """Looks up the embeddings of texts and images of the validation."""
+    """Looks up the embeddings of the texts and images of validation."""
 
     def __init__(self, directory: str, preparer: Preparer):
         """`preparer`: preparer of the encoder that computed the embeddings."""
@@ -93,7 +93,7 @@ def given_embeddings(encoder: Instruction) -> Instruction:
 
 
 def validation_inputs(data: DataConfig, examples: int) -> list[tuple[str, np.ndarray | None]]:
-    """(text, image) of everything that a validation on this many examples embeds.
+    """(text, image) of everything that validation on this many examples embeds.
 
     The last ones are prompts and the empty prompt, without images.
     """

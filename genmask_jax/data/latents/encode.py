@@ -1,5 +1,6 @@
 """Writes one shard of a latent cache (see `store.py`)."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -16,7 +17,7 @@ from flax import nnx
 from tqdm import tqdm
 
 from genmask_jax.config import DataConfig
-from genmask_jax.data.examples import Mixture, Part, SegmentExample, Source
+from genmask_jax.data.examples import GenerateExample, Mixture, Part, SegmentExample, Source
 from genmask_jax.data.latents.cached_instruction import key_of, validation_inputs
 from genmask_jax.data.latents.store import (
     Identity,
@@ -58,17 +59,17 @@ class Encoder:
         if batch_size % devices:
             raise UserError(f"--batch_size={batch_size} is not a multiple of this host's {devices} devices")
         self.batch_size = batch_size
-        self._batches, everywhere = local_batch_sharding()
-        graph = nnx.split(nnx.eval_shape(lambda: VAE(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))))[0]
-        self._state = jax.device_put(state, everywhere)
-        self._images = jax.jit(lambda state, x: nnx.merge(graph, state).encode(to_signed(x)))
-        self._masks = jax.jit(lambda state, x: nnx.merge(graph, state).encode(mask_to_rgb(x)))
+        self._batches, replicated = local_batch_sharding()
+        graphdef = nnx.split(nnx.eval_shape(lambda: VAE(config, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(0))))[0]
+        self._state = jax.device_put(state, replicated)
+        self._images = jax.jit(lambda state, x: nnx.merge(graphdef, state).encode(to_signed(x)))
+        self._masks = jax.jit(lambda state, x: nnx.merge(graphdef, state).encode(mask_to_rgb(x)))
         self._instruction = instruction
         if instruction is not None:
             make = lambda: instruction.make(nnx.Rngs(0), jnp.dtype(dtype))  # noqa: E731
-            text_graph, shapes = nnx.split(nnx.eval_shape(make))
-            self._text_state = with_loaded(jax.tree.map(lambda x: placed(x, everywhere), shapes), instruction)
-            self._embed = jax.jit(lambda state, x: nnx.merge(text_graph, state)(x))
+            text_graphdef, shapes = nnx.split(nnx.eval_shape(make))
+            self._text_state = with_loaded(jax.tree.map(lambda x: placed(x, replicated), shapes), instruction)
+            self._embed = jax.jit(lambda state, x: nnx.merge(text_graphdef, state)(x))
 
     def __call__(self, examples: list[Any]) -> Iterator[LatentExample]:
         """Encodes at most `batch_size` examples; a smaller batch is padded."""
@@ -86,11 +87,11 @@ class Encoder:
 
     def _instructions(self, examples: list[Any]) -> dict[str, np.ndarray]:
         segment = "mask" in examples[0]
-        found = self.embed([(x["text"], x["image"] if segment else None) for x in examples])
+        embeds = self.embed([(x["text"], x["image"] if segment else None) for x in examples])
         if not segment:  # training replaces some prompts by the empty one
             null = self.embed([("", None)] * len(examples))
-            found |= {name.replace("text", "null"): x for name, x in null.items()}
-        return found
+            embeds |= {name.replace("text", "null"): x for name, x in null.items()}
+        return embeds
 
     def embed(self, pairs: list[tuple[str, np.ndarray | None]]) -> dict[str, np.ndarray]:
         """Embeds `batch_size` texts, all with or all without images: `text_embeds` and `text_mask`."""
@@ -136,49 +137,97 @@ def encode_shard(
         UserError: the directory has another cache, its files cannot be written, or the instruction encoder is
             not frozen.
     """
-    segments, parts = _first(segment_source(data, "train"), data, count)
+    examples = _select(data, count, num_eval_examples if instruction else None)
+    identity = _identity(data, vae, instruction, examples, dtype, num_shards)
+    _check(identity, out)
+    name = shard_name(shard, num_shards)
+    if (out / f"shard-{name}.json").exists():
+        print(f"{out}: shard {name} is already complete; nothing done")
+        return identity
+    out.mkdir(parents=True, exist_ok=True)
+    encoder = Encoder(*vae, instruction, dtype=compute_dtype, batch_size=batch_size)
+    _write_shard(encoder, examples, out, shard, num_shards, dtype)
+    write_text(out / f"shard-{name}.json", to_json(identity))
+    return identity
+
+
+@dataclasses.dataclass(frozen=True)
+class _Examples:
+    """What a cache encodes, over all shards.
+
+    segments, images: the examples of both tasks.
+    part_counts: number of segments of each dataset of a mixture; {} for a single dataset.
+    num_eval_examples: number of validation examples whose embeddings are cached.
+    validation: (text, image) of each of these embeddings, including prompts.
+    """
+
+    segments: Source[SegmentExample]
+    images: Source[GenerateExample]
+    part_counts: dict[str, int]
+    num_eval_examples: int
+    validation: list[tuple[str, np.ndarray | None]]
+
+
+def _select(data: DataConfig, count: int | None, num_eval_examples: int | None) -> _Examples:
+    """The first `count` examples of each task (all if None), and the inputs of validation (none if None)."""
+    segments, part_counts = _first_segments(data, count)
     images = generate_source(data, "train")
     images = Part(images, 0, len(images) if count is None else min(count, len(images)))
-    evaluated = validation_inputs(data, num_eval_examples) if instruction else []
-    config, state = vae
-    identity = Identity(
-        vae=fingerprint(config, state),
-        vae_config=config,
+    validation = [] if num_eval_examples is None else validation_inputs(data, num_eval_examples)
+    return _Examples(segments, images, part_counts, num_eval_examples or 0, validation)
+
+
+def _identity(
+    data: DataConfig,
+    vae: tuple[VAEConfig, Any],
+    instruction: Instruction | None,
+    examples: _Examples,
+    dtype: str,
+    num_shards: int,
+) -> Identity:
+    return Identity(
+        vae=fingerprint(*vae),
+        vae_config=vae[0],
         name=data.name,
         generate_name=data.generate,
         size=data.size,
         seed=data.seed,
         dtype=dtype,
         num_shards=num_shards,
-        segment=len(segments),
-        generate=len(images),
+        segment=len(examples.segments),
+        generate=len(examples.images),
         instruction=_fingerprint(instruction),
-        parts=tuple(parts),
-        part_counts=tuple(parts.values()),
-        num_eval_examples=num_eval_examples if instruction else 0,
-        validation=len(evaluated),
+        parts=tuple(examples.part_counts),
+        part_counts=tuple(examples.part_counts.values()),
+        num_eval_examples=examples.num_eval_examples,
+        validation=len(examples.validation),
         mask_rule=mask_rule(data),
     )
-    fewest = min(len(segments), len(images))
-    if fewest < num_shards:
-        raise UserError(f"--num_shards={num_shards}: there are only {fewest} examples; use fewer shards")
-    out.mkdir(parents=True, exist_ok=True)
+
+
+def _check(identity: Identity, out: epath.Path) -> None:
+    """Raises UserError if there are fewer examples than shards, or `out` has another cache."""
+    fewest = min(identity.segment, identity.generate)
+    if fewest < identity.num_shards:
+        raise UserError(
+            f"--num_shards={identity.num_shards}: there are only {fewest} examples; use fewer shards"
+        )
     for path in shards_of(out):
         changed = difference(read_shard(path), identity, "its field")
         if changed:
             raise UserError(f"--out={out} has other latents ({path.name}: {changed}); give a new directory")
+
+
+def _write_shard(
+    encoder: Encoder, examples: _Examples, out: epath.Path, shard: int, num_shards: int, dtype: str
+) -> None:
+    """Writes the records of a shard."""
     name = shard_name(shard, num_shards)
-    if (out / f"shard-{name}.json").exists():
-        print(f"{out}: shard {name} is already complete; nothing done")
-        return identity
-    encoder = Encoder(config, state, instruction, dtype=compute_dtype, batch_size=batch_size)
-    for task, source in {"segment": segments, "generate": images}.items():
+    for task, source in {"segment": examples.segments, "generate": examples.images}.items():
         indices = range(shard, len(source), num_shards)
-        _write(encoder, source, indices, out / f"{task}-{name}.arrayrecord", dtype, f"{task} {name}")
-    if instruction:
-        _write_validation(encoder, evaluated[shard::num_shards], out / f"validation-{name}", dtype)
-    write_text(out / f"shard-{name}.json", to_json(identity))
-    return identity
+        _write_examples(encoder, source, indices, out / f"{task}-{name}.arrayrecord", dtype, f"{task} {name}")
+    if examples.validation:
+        _write_validation(encoder, examples.validation[shard::num_shards], out / f"validation-{name}", dtype)
 
 
 def _fingerprint(instruction: Instruction | None) -> str:
@@ -189,13 +238,12 @@ def _fingerprint(instruction: Instruction | None) -> str:
     return instruction.fingerprint()
 
 
-def _first(
-    source: Source[SegmentExample], data: DataConfig, count: int | None
-) -> tuple[Source[SegmentExample], dict[str, int]]:
+def _first_segments(data: DataConfig, count: int | None) -> tuple[Source[SegmentExample], dict[str, int]]:
     """The first `count` examples (all if None), and their number in each part of a mixture.
 
     `count` is divided over the parts by weight, so that a small cache has examples of all parts.
     """
+    source = segment_source(data, "train")
     if not isinstance(source, Mixture):
         return Part(source, 0, len(source) if count is None else min(count, len(source))), {}
     total, parts = sum(source.weights), {}
@@ -210,21 +258,21 @@ def _write_validation(
 ) -> None:
     """Writes the embeddings of texts, with or without images, and their keys."""
     writer = ArrayRecordWriter(f"{path}.arrayrecord", "group_size:1")
-    for _, alike in itertools.groupby(pairs, key=lambda pair: pair[1] is None):
-        rest = list(alike)
-        while batch := rest[: encoder.batch_size]:
-            found = encoder.embed(batch + batch[-1:] * (encoder.batch_size - len(batch)))
+    for _, group in itertools.groupby(pairs, key=lambda pair: pair[1] is None):
+        remaining = list(group)
+        while batch := remaining[: encoder.batch_size]:
+            embeds = encoder.embed(batch + batch[-1:] * (encoder.batch_size - len(batch)))
             for i, (text, _) in enumerate(batch):
-                writer.write(pack({"text": text} | {name: x[i] for name, x in found.items()}, dtype))
-            del rest[: encoder.batch_size]
+                writer.write(pack({"text": text} | {name: x[i] for name, x in embeds.items()}, dtype))
+            del remaining[: encoder.batch_size]
     writer.close()
     write_text(f"{path}.json", json.dumps({"keys": [key_of(*pair) for pair in pairs]}))
 
 
-def _write(
+def _write_examples(
     encoder: Encoder, source: Source[Any], indices: range, path: epath.Path, dtype: str, title: str
 ) -> None:
-    """Writes one file, and replaces the file of an interrupted run."""
+    """Writes one file; replaces the file of an interrupted run."""
     dataset = grain.MapDataset.source(source)[indices.start : indices.stop : indices.step]
     read = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * encoder.batch_size)
     examples = iter(dataset.to_iter_dataset(read))

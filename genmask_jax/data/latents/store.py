@@ -107,12 +107,12 @@ def shard_name(shard: int, num_shards: int) -> str:
 
 def pack(example: Mapping[str, Any], dtype: str) -> bytes:
     """Serialises an example to a record."""
-    kept = {name: x for name, x in example.items() if name.endswith("latents")}
+    arrays = {name: x for name, x in example.items() if name.endswith("latents")}
     masks = {name: np.asarray(x, bool) for name, x in example.items() if name.endswith("_mask")}
     for name, mask in masks.items():  # padding is not stored
         embeds = name.replace("mask", "embeds")
-        kept[embeds] = example[embeds][mask]
-    arrays = {name: np.asarray(x, DTYPES[dtype]) for name, x in kept.items()}
+        arrays[embeds] = example[embeds][mask]
+    arrays = {name: np.asarray(x, DTYPES[dtype]) for name, x in arrays.items()}
     if dtype == "bfloat16":  # safetensors writes it but cannot load it from bytes
         arrays = {name: value.view(np.uint16) for name, value in arrays.items()}
     text = np.frombuffer(example["text"].encode(), np.uint8)
@@ -142,15 +142,15 @@ def read_identity(directory: epath.PathLike) -> Identity:
         UserError: there is no cache, a shard is missing, or the shards are of different caches.
     """
     directory = epath.Path(directory)
-    found = shards_of(directory)
-    if not found:
+    paths = shards_of(directory)
+    if not paths:
         raise UserError(f"{directory} has no latents; make them with launch/encode_latents.py")
-    identities = [read_shard(path) for path in found]
-    for path, identity in zip(found, identities, strict=True):
+    identities = [read_shard(path) for path in paths]
+    for path, identity in zip(paths, identities, strict=True):
         changed = difference(identities[0], identity, "its field")
         if changed:
             raise UserError(
-                f"{path} and {found[0].name} belong to different caches: {changed}; delete one of them"
+                f"{path} and {paths[0].name} belong to different caches: {changed}; delete one of them"
             )
     count = identities[0].num_shards
     for shard in range(count):
@@ -175,40 +175,41 @@ def read_shard(path: epath.Path) -> Identity:
         raise UserError(f"{error}; delete it and encode the shard again") from error
 
 
-def need_same(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None:
+def need_matching_cache(config: DataConfig, vae_config: VAEConfig, vae_state: Any) -> None:
     """Raises UserError if the cache (`config.latents`) belongs to other data or another VAE."""
     identity = read_identity(config.latents)
     fields = {"name": "name", "generate_name": "generate", "size": "size", "seed": "seed"}
-    for kept, field in fields.items():
-        there, here = getattr(identity, kept), getattr(config, field)
-        if there != here:
+    for attribute, field in fields.items():
+        cached, expected = getattr(identity, attribute), getattr(config, field)
+        if cached != expected:
             raise UserError(
-                f"config.data.latents={config.latents} was made with data.{field} {there!r}, not {here!r}"
+                f"config.data.latents={config.latents} was made with data.{field} {cached!r}, not "
+                f"{expected!r}"
             )
     if identity.mask_rule != mask_rule(config):
         raise UserError(
             f"config.data.latents={config.latents} has masks that were resized by an older rule; encode "
             "again with launch/encode_latents.py"
         )
-    absent = sorted(set(_weights(config)) - set(identity.parts))
-    if absent:
-        raise UserError(f"config.data.latents={config.latents} has no examples of {absent[0]}; encode again")
-    here = fingerprint(vae_config, vae_state)
-    if identity.vae != here:
+    missing = sorted(set(_mixture_weights(config)) - set(identity.parts))
+    if missing:
+        raise UserError(f"config.data.latents={config.latents} has no examples of {missing[0]}; encode again")
+    expected = fingerprint(vae_config, vae_state)
+    if identity.vae != expected:
         shapes = difference(identity.vae_config, vae_config, "its vae") or "of the same shape"
         raise UserError(
             f"config.data.latents={config.latents} was made by another VAE ({identity.vae[:12]}, not "
-            f"{here[:12]}; {shapes}); encode again with launch/encode_latents.py, or set config.vae to that "
-            "VAE"
+            f"{expected[:12]}; {shapes}); encode again with launch/encode_latents.py, or set config.vae to "
+            "that VAE"
         )
 
 
-def _weights(config: DataConfig) -> dict[str, float]:
+def _mixture_weights(config: DataConfig) -> dict[str, float]:
     """The weights of a mixture's parts; empty for a single dataset."""
     return joint_weights(config) if config.name == "refcoco_joint" else {}
 
 
-def need_same_instruction(directory: epath.PathLike, encoder: Instruction, examples: int = 0) -> None:
+def need_matching_instruction(directory: epath.PathLike, encoder: Instruction, examples: int = 0) -> None:
     """Checks that a cache fits the instruction encoder.
 
     Args:
@@ -239,11 +240,11 @@ def need_same_instruction(directory: epath.PathLike, encoder: Instruction, examp
             f"config.data.latents={directory} has embeddings of {identity.num_eval_examples} validation "
             f"examples, but config.loop.num_eval_examples is {examples}; encode again, or lower it"
         )
-    here = encoder.fingerprint()
-    if here != cached:
+    expected = encoder.fingerprint()
+    if expected != cached:
         raise UserError(
             f"config.data.latents={directory} has embeddings of another config.instruction "
-            f"({cached[:12]}, not {here[:12]}); encode again with launch/encode_latents.py --instruction"
+            f"({cached[:12]}, not {expected[:12]}); encode again with launch/encode_latents.py --instruction"
         )
 
 
@@ -270,16 +271,16 @@ class CachedLatents:
             raise IndexError(index)
         shard, position = index % self.num_shards, index // self.num_shards
         # The first `remainder` shards have one example more than the others.
-        whole, remainder = divmod(self.length, self.num_shards)
-        before = shard * whole + min(shard, remainder)
+        quotient, remainder = divmod(self.length, self.num_shards)
+        start = shard * quotient + min(shard, remainder)
         with reading(f"the latents in {self.directory}", "delete the directory and encode them again"):
-            return unpack(_open(self.directory, self.task, self.num_shards)[before + position])
+            return unpack(_open(self.directory, self.task, self.num_shards)[start + position])
 
 
 def cached_segments(config: DataConfig) -> Source[LatentExample]:
     """The cached examples with masks (`config.latents`); a mixture with the config's weights."""
     identity, cached = read_identity(config.latents), CachedLatents(config.latents, "segment")
-    weights = _weights(config)
+    weights = _mixture_weights(config)
     if not weights:
         return cached
     ends = np.cumsum(identity.part_counts)

@@ -48,14 +48,14 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Base class of all datasets.
 
     protocol: scoring protocol, a key of `evaluation.metrics.PROTOCOLS`.
-    of_coco: whether the images are COCO's, with COCO's ids.
+    has_coco_images: whether the images are COCO's, with COCO's ids.
     has_expressions: whether segmentation can be trained on it.
     has_captions: whether generation can be trained on it.
-    on_beam: makes `download_and_prepare` a Beam pipeline.
+    uses_beam: makes `download_and_prepare` a Beam pipeline.
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    protocol, of_coco, on_beam = "refcoco", False, False
+    protocol, has_coco_images, uses_beam = "refcoco", False, False
     has_expressions, has_captions = True, False
     description = homepage = ""
 
@@ -84,13 +84,13 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {split: self._generate_examples(images) for split, images in plan.splits.items()}
 
     def _generate_examples(self, images: list[PlannedImage]) -> Any:
-        if self.on_beam:
+        if self.uses_beam:
             beam = tfds.core.lazy_imports.apache_beam
-            return beam.Create(images) | beam.FlatMap(readable)
-        return (example for image in images for example in readable(image))
+            return beam.Create(images) | beam.FlatMap(valid_examples)
+        return (example for image in images for example in valid_examples(image))
 
 
-def readable(image: PlannedImage) -> Iterator[tuple[str, dict[str, Any]]]:
+def valid_examples(image: PlannedImage) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the image's key and example, or nothing if the image is invalid."""
     try:
         yield image.image_id, image.example()
@@ -99,7 +99,7 @@ def readable(image: PlannedImage) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 class _Refer(ImagesBuilder, skip_registration=True):
-    of_coco = True
+    has_coco_images = True
     homepage = "https://github.com/lichengunc/refer"
 
     def read(self, raw: epath.Path) -> Plan:
@@ -158,7 +158,7 @@ class ReasonSeg(ImagesBuilder, skip_registration=True):
 class CocoCaptions(ImagesBuilder, skip_registration=True):
     """COCO's captions of 2017."""
 
-    name, of_coco = "coco_captions", True
+    name, has_coco_images = "coco_captions", True
     has_expressions, has_captions = False, True
     description = "COCO images of 2017 with about five captions each."
     homepage = "https://cocodataset.org"
@@ -196,25 +196,25 @@ def open_builders(name: str, raw: epath.Path, out: epath.Path, format: str = "")
     Raises:
         UserError: the raw folder has no splits of the dataset, or unknown ones.
     """
-    make, options = BUILDERS[name], {"data_dir": str(out), "file_format": "array_record"}
-    if not make.BUILDER_CONFIGS:
-        builder = make(**options)
+    builder_class, options = BUILDERS[name], {"data_dir": str(out), "file_format": "array_record"}
+    if not builder_class.BUILDER_CONFIGS:
+        builder = builder_class(**options)
         if isinstance(builder, ImageFolder):
             builder.format = format
         return [builder]
-    known, found = [config.name for config in make.BUILDER_CONFIGS], refer.split_bys(raw, name)
-    unknown = sorted(set(found) - set(known))
+    names, split_bys = [config.name for config in builder_class.BUILDER_CONFIGS], refer.split_bys(raw, name)
+    unknown = sorted(set(split_bys) - set(names))
     if unknown:
-        raise UserError(f"--raw={raw}: {name} has no splits by {unknown[0]}, only by {', '.join(known)}")
-    return [make(config=split_by, **options) for split_by in found]
+        raise UserError(f"--raw={raw}: {name} has no splits by {unknown[0]}, only by {', '.join(names)}")
+    return [builder_class(config=split_by, **options) for split_by in split_bys]
 
 
-def of_coco(name: str) -> bool:
+def has_coco_images(name: str) -> bool:
     """Whether the images of a dataset, such as "refcoco:unc", are COCO's."""
     builder = BUILDERS.get(name.split(":")[0])
-    return builder is not None and builder.of_coco
+    return builder is not None and builder.has_coco_images
 
 
 def image_name(data: str, image_id: str) -> str:
     """A name for an image that is the same in all datasets, such as "coco:581857"."""
-    return f"{'coco' if of_coco(data) else data}:{image_id}"
+    return f"{'coco' if has_coco_images(data) else data}:{image_id}"

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared.builders import open_builders
-from genmask_jax.data.prepared.prepare import SHOWN, spread
+from genmask_jax.data.prepared.prepare import MAX_PRINTED, spread
 from genmask_jax.data.raw_formats.plan import Plan
 from genmask_jax.utils.console import console
 from genmask_jax.utils.errors import UserError
@@ -42,10 +42,10 @@ def inspect(name: str, raw: epath.Path, sheet: epath.Path, format: str = "") -> 
         _print_table(raw, plan, examples)
         lines = [("kept", line) for line in plan.problems.notes]
         lines += [("left out", line) for line in plan.problems.left_out + problems]
-        for what, line in lines[:SHOWN]:
-            print(f"{what}: {line}")
-        if len(lines) > SHOWN:
-            print(f"... and {len(lines) - SHOWN} more")
+        for label, line in lines[:MAX_PRINTED]:
+            print(f"{label}: {line}")
+        if len(lines) > MAX_PRINTED:
+            print(f"... and {len(lines) - MAX_PRINTED} more")
         split = next(iter(plan.splits))
         images, texts = _draw(examples[split])
         generation_sheet(images, texts, sheet)
@@ -82,8 +82,8 @@ def _print_table(raw: epath.Path, plan: Plan, examples: dict[str, list[dict[str,
         "captions": [sum(len(e["captions"]) for e in examples[split]) for split in splits],
         "expressions": [sum(len(e["expressions"]) for e in examples[split]) for split in splits],
     }
-    for what, numbers in counts.items():
-        table.add_row(what, *(f"{number:,}" for number in numbers))
+    for label, numbers in counts.items():
+        table.add_row(label, *(f"{number:,}" for number in numbers))
     for name in plan.classes:
         shares = [_shares(examples[split], name) for split in splits]
         cells = (f"{len(s):,} ({np.mean(s):.1%} of pixels)" if s else "0" for s in shares)
@@ -93,30 +93,30 @@ def _print_table(raw: epath.Path, plan: Plan, examples: dict[str, list[dict[str,
 
 def _shares(examples: list[dict[str, Any]], text: str) -> list[float]:
     """The share of the image that the expression's mask covers, for each image with the expression."""
-    found = []
+    shares = []
     for example in examples:
-        for said in example["expressions"]:
-            if said["text"] == text:
+        for expression in example["expressions"]:
+            if expression["text"] == text:
                 size = (example["height"], example["width"])
-                counts = example["targets"][said["target"]]["counts"]
-                found.append(masks.area(counts, size) / math.prod(size))
-    return found
+                counts = example["targets"][expression["target"]]["counts"]
+                shares.append(masks.area(counts, size) / math.prod(size))
+    return shares
 
 
 def _draw(examples: list[dict[str, Any]]) -> tuple[list[np.ndarray], list[str]]:
     """Images and texts of some expressions with their masks, or of some captions."""
     items = [(e, i) for e in examples for i in range(len(e["expressions"]))]
     images, texts = [], []
-    for k in spread(len(items)):
-        example, i = items[k]
-        said = example["expressions"][i]
+    for index in spread(len(items)):
+        example, i = items[index]
+        expression = example["expressions"][i]
         size = (example["height"], example["width"])
-        mask = masks.decode(example["targets"][said["target"]]["counts"], size)
+        mask = masks.decode(example["targets"][expression["target"]]["counts"], size)
         images.append(overlay(_image(example), mask))
-        texts.append(said["text"])
+        texts.append(expression["text"])
     if not items:
-        told = [example for example in examples if example["captions"]]
-        chosen = [told[k] for k in spread(len(told))]
+        captioned = [example for example in examples if example["captions"]]
+        chosen = [captioned[index] for index in spread(len(captioned))]
         images, texts = [_image(e) for e in chosen], [e["captions"][0] for e in chosen]
     return images, texts
 

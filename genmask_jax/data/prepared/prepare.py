@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from genmask_jax.data.prepared.builders import FEATURES, ImagesBuilder, open_builders
 from genmask_jax.data.prepared.records import (
-    COUNTS,
+    COUNT_NAMES,
     Index,
     Items,
     decode_image,
@@ -36,7 +36,7 @@ from genmask_jax.data.prepared.records import (
     write_classes,
     write_index,
 )
-from genmask_jax.data.published import IN_PAPERS, PUBLISHED
+from genmask_jax.data.published import PAPER_COUNTS, PUBLISHED_COUNTS
 from genmask_jax.data.raw_formats.plan import Plan, PlannedImage
 from genmask_jax.utils.console import console
 from genmask_jax.utils.errors import UserError
@@ -46,11 +46,12 @@ from genmask_jax.utils.workers import end_with_parent
 
 IMAGES_PER_SHARD = 256
 PROBLEMS, NOTES = "problems.txt", "notes.txt"
-MARK = "plan.sha256"
+FINGERPRINT = "plan.sha256"
 """File with the fingerprint of the plan of an incomplete dataset."""
-SHOWN = 20
+MAX_PRINTED = 20
 """Number of problems, and of notes, that are printed; the files have all of them."""
-ON_SHEET = 24
+MAX_ON_SHEET = 24
+"""Number of examples on the contact sheet."""
 
 
 def prepare(
@@ -84,20 +85,20 @@ def prepare(
         else:
             plan = builder.plan(raw)
             if strict:
-                _need_none(plan.problems.left_out)
+                _need_no_problems(plan.problems.left_out)
             if (directory / "dataset_info.json").exists():  # made by TFDS itself
                 _finish(directory, plan)
             elif beam is not None:
-                _by_beam(builder, raw, beam)
+                _prepare_on_beam(builder, raw, beam)
                 _finish(directory, plan)
             else:
                 try:
-                    _by_processes(builder, plan, strict, num_workers or os.cpu_count() or 1)
+                    _prepare_locally(builder, plan, strict, num_workers or os.cpu_count() or 1)
                 except (OSError, RuntimeError) as error:  # ArrayRecord's writer raises the latter
                     raise UserError(f"--out={out}: {error}; rerun the command to continue") from error
         report(builder, directory)
         if strict:
-            _need_none((directory / PROBLEMS).read_text().splitlines())
+            _need_no_problems((directory / PROBLEMS).read_text().splitlines())
 
 
 def is_complete(directory: epath.Path) -> bool:
@@ -105,13 +106,13 @@ def is_complete(directory: epath.Path) -> bool:
     return (directory / PROBLEMS).exists()
 
 
-def _need_none(problems: list[str]) -> None:
+def _need_no_problems(problems: list[str]) -> None:
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise UserError(f"--strict: {problems[0]}{more}")
 
 
-def _by_beam(builder: ImagesBuilder, raw: epath.Path, flags: str) -> None:
+def _prepare_on_beam(builder: ImagesBuilder, raw: epath.Path, flags: str) -> None:
     """Runs TFDS's own Beam pipeline, on a cluster."""
     try:
         options = shlex.split(flags)
@@ -124,14 +125,14 @@ def _by_beam(builder: ImagesBuilder, raw: epath.Path, flags: str) -> None:
         )
     except ImportError as error:
         raise UserError("--beam needs Apache Beam: pip install -r requirements-beam.txt") from error
-    builder.on_beam = True
+    builder.uses_beam = True
     download = tfds.download.DownloadConfig(
         manual_dir=str(raw), beam_options=PipelineOptions(options), try_download_gcs=False
     )
     builder.download_and_prepare(download_config=download)
 
 
-def _by_processes(builder: ImagesBuilder, plan: Plan, strict: bool, num_workers: int) -> None:
+def _prepare_locally(builder: ImagesBuilder, plan: Plan, strict: bool, num_workers: int) -> None:
     """Writes shards in worker processes, into a directory that gets its final name at the end."""
     final = epath.Path(builder.data_path)
     if final.exists():
@@ -142,8 +143,8 @@ def _by_processes(builder: ImagesBuilder, plan: Plan, strict: bool, num_workers:
     shards = {split: list(_shards(templates[split], images)) for split, images in plan.splits.items()}
     _write_shards([shard for split in shards.values() for shard in split], strict, num_workers)
     infos = []
-    for split, found in shards.items():
-        paths = [path for path, _ in found]
+    for split, files in shards.items():
+        paths = [path for path, _ in files]
         lengths = [ArrayRecordReader(str(path)).num_records() for path in paths]
         if not any(lengths):
             continue  # no image of the split is valid; `_finish` reports why
@@ -162,14 +163,14 @@ def _by_processes(builder: ImagesBuilder, plan: Plan, strict: bool, num_workers:
 
 def _claim(work: epath.Path, plan: Plan) -> None:
     """Makes the directory, or checks that it belongs to the same plan. Raises UserError."""
-    mark, fingerprint = work / MARK, plan.fingerprint()
+    path, fingerprint = work / FINGERPRINT, plan.fingerprint()
     work.mkdir(parents=True, exist_ok=True)
-    for path in work.iterdir():
-        if path.name.endswith(".tmp"):  # an unfinished file
-            path.unlink()
+    for leftover in work.iterdir():
+        if leftover.name.endswith(".tmp"):  # an unfinished file
+            leftover.unlink()
     if not listed(work):
-        write_text(mark, fingerprint)
-    elif not mark.exists() or mark.read_text() != fingerprint:
+        write_text(path, fingerprint)
+    elif not path.exists() or path.read_text() != fingerprint:
         raise UserError(f"{work} was started with other raw data; delete it")
 
 
@@ -190,23 +191,23 @@ def _shards(template: tfds.core.ShardedFileTemplate, images: list[PlannedImage])
 
 def _write_shards(shards: list[Shard], strict: bool, num_workers: int) -> None:
     """Writes all shards that do not exist yet, with a progress bar."""
-    wanted = [(path, images) for path, images in shards if not path.exists()]
+    missing = [(path, images) for path, images in shards if not path.exists()]
     total = sum(len(images) for _, images in shards)
-    done = total - sum(len(images) for _, images in wanted)
-    with tqdm(total=total, initial=done, unit=" images") as bar:
-        if num_workers == 1 or len(wanted) < 2:
-            for path, images in wanted:
+    complete = total - sum(len(images) for _, images in missing)
+    with tqdm(total=total, initial=complete, unit=" images") as bar:
+        if num_workers == 1 or len(missing) < 2:
+            for path, images in missing:
                 bar.update(write_shard(str(path), images, strict))
         else:
-            _in_processes(wanted, strict, min(num_workers, len(wanted)), bar)
+            _write_in_processes(missing, strict, min(num_workers, len(missing)), bar)
 
 
-def _in_processes(shards: list[Shard], strict: bool, num_workers: int, bar: tqdm) -> None:
+def _write_in_processes(shards: list[Shard], strict: bool, num_workers: int, bar: tqdm) -> None:
     context = multiprocessing.get_context("spawn")  # this process has threads
     workers = concurrent.futures.ProcessPoolExecutor(num_workers, context, initializer=end_with_parent)
     try:
-        started = [workers.submit(write_shard, str(path), images, strict) for path, images in shards]
-        for future in concurrent.futures.as_completed(started):
+        futures = [workers.submit(write_shard, str(path), images, strict) for path, images in shards]
+        for future in concurrent.futures.as_completed(futures):
             bar.update(future.result())
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError(
@@ -225,8 +226,8 @@ def write_shard(path: str, images: list[PlannedImage], strict: bool) -> int:
     """
     features: Any = tfds.features.FeaturesDict(FEATURES)
     serializer = ExampleSerializer(features.get_serialized_info())
-    with replacing(path) as beside:
-        writer = ArrayRecordWriter(str(beside), "group_size:1")  # for random access
+    with replacing(path) as temporary:
+        writer = ArrayRecordWriter(str(temporary), "group_size:1")  # for random access
         for image in images:
             try:
                 example = image.example()
@@ -244,8 +245,8 @@ def _finish(directory: epath.Path, plan: Plan) -> None:
     """Reads the dataset back and writes its index; lists missing images and the reasons."""
     problems, written = plan.problems.left_out, splits_of(directory)
     for split, images in plan.splits.items():
-        there = set(write_index(directory, split).image_ids) if split in written else set()
-        problems += [_explain(image) for image in images if image.image_id not in there]
+        prepared = set(write_index(directory, split).image_ids) if split in written else set()
+        problems += [_explain(image) for image in images if image.image_id not in prepared]
     write_sheet(directory)
     write_classes(directory, plan.classes)
     write_text(directory / NOTES, "".join(f"{note}\n" for note in plan.problems.notes))
@@ -263,9 +264,9 @@ def write_sheet(directory: epath.Path) -> None:
         record, number = items[i]
         image = decode_image(record)
         if kind == "expressions":
-            asked = read_expression(record, number)
-            images.append(overlay(image, asked.mask == 1))
-            texts.append(asked.text)
+            expression = read_expression(record, number)
+            images.append(overlay(image, expression.mask == 1))
+            texts.append(expression.text)
         else:
             images.append(image)
             texts.append(record["captions"][number].decode())
@@ -273,8 +274,8 @@ def write_sheet(directory: epath.Path) -> None:
 
 
 def spread(count: int) -> range:
-    """At most ON_SHEET of `count` indices, evenly spread."""
-    return range(0, count, max(1, count // ON_SHEET))[:ON_SHEET]
+    """At most MAX_ON_SHEET of `count` indices, evenly spread."""
+    return range(0, count, max(1, count // MAX_ON_SHEET))[:MAX_ON_SHEET]
 
 
 def _explain(image: PlannedImage) -> str:
@@ -289,15 +290,15 @@ def report(builder: ImagesBuilder, directory: epath.Path) -> None:
     """Prints a dataset's counts, the comparison with published counts, and the entries left out."""
     name = "/".join(filter(None, (builder.name, builder.builder_config and builder.builder_config.name)))
     indices = {split: read_index(directory, split) for split in splits_of(directory)}
-    published = PUBLISHED.get(name, {})
+    published = PUBLISHED_COUNTS.get(name, {})
     rows = {split: index.counts for split, index in indices.items()}
     for split in published:
-        rows.setdefault(split, dict.fromkeys(COUNTS, 0))
+        rows.setdefault(split, dict.fromkeys(COUNT_NAMES, 0))
     verdicts = {split: _compare(rows[split], counts) for split, counts in published.items()}
-    if name in IN_PAPERS:
-        rows |= {"all": _total(indices.values()), "all, in the paper": IN_PAPERS[name]}
+    if name in PAPER_COUNTS:
+        rows |= {"all": _total(indices.values()), "all, in the paper": PAPER_COUNTS[name]}
         verdicts |= {"all": "", "all, in the paper": "not all of the paper's data was released"}
-    columns = [column for column in COUNTS if any(counts.get(column) for counts in rows.values())]
+    columns = [column for column in COUNT_NAMES if any(counts.get(column) for counts in rows.values())]
     table = Table(title=f"{directory}", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("split", *columns, "published"):
         table.add_column(column, justify="left" if column in ("split", "published") else "right")
@@ -310,24 +311,24 @@ def report(builder: ImagesBuilder, directory: epath.Path) -> None:
         print("nothing was left out")
 
 
-def _print_lines(path: epath.Path, each: str, all_of_them: str) -> int:
+def _print_lines(path: epath.Path, label: str, summary: str) -> int:
     """Prints the first lines of a file, if there is one, and returns the number of lines."""
     lines = path.read_text().splitlines() if path.exists() else []
-    for line in lines[:SHOWN]:
-        print(f"{each}: {line}")
+    for line in lines[:MAX_PRINTED]:
+        print(f"{label}: {line}")
     if lines:
-        print(f"{len(lines)} {all_of_them}; the full list is in {path}")
+        print(f"{len(lines)} {summary}; the full list is in {path}")
     return len(lines)
 
 
 def _total(indices: Iterable[Index]) -> dict[str, int]:
     """Totals over splits without common images."""
     indices = list(indices)
-    return {column: sum(index.counts[column] for index in indices) for column in COUNTS}
+    return {column: sum(index.counts[column] for index in indices) for column in COUNT_NAMES}
 
 
-def _compare(found: dict[str, int], published: dict[str, int]) -> str:
+def _compare(counts: dict[str, int], published: dict[str, int]) -> str:
     """ "exact match", or the differences."""
-    differences = {name: found[name] - count for name, count in published.items() if found[name] != count}
+    differences = {name: counts[name] - count for name, count in published.items() if counts[name] != count}
     lines = (f"{abs(n):,} {name} {'missing' if n < 0 else 'too many'}" for name, n in differences.items())
     return ", ".join(lines) or "exact match"

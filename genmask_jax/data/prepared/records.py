@@ -21,11 +21,11 @@ from genmask_jax.utils.errors import UserError, reading
 from genmask_jax.utils.images import decode
 from genmask_jax.utils.paths import listed, write_text
 
-COUNTS = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
-KINDS = ("expressions", "captions", "targets")
+COUNT_NAMES = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
+ITEM_KINDS = ("expressions", "captions", "targets")
 """Kinds of items that the index counts in each record."""
 
-CLASSES = "classes.json"
+CLASSES_FILE = "classes.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,21 +90,21 @@ def _reading(directory: epath.PathLike) -> contextlib.AbstractContextManager[Non
 def write_index(directory: epath.PathLike, split: str) -> Index:
     """Reads all records of a split; writes and returns their index."""
     records = open_records(directory, split)
-    columns: dict[str, list] = {name: [] for name in ("image_ids", *KINDS)}
-    counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+    columns: dict[str, list] = {name: [] for name in ("image_ids", *ITEM_KINDS)}
+    counts: dict[str, int] = dict.fromkeys(COUNT_NAMES, 0)
     objects: set[int] = set()
     for i in range(len(records)):
         record = records[i]
         targets = record["expressions"]["target"]
-        meant = collections.Counter(int(i) for i in record["annotations"]["target"])
-        empty = record["targets"]["no_target"]
+        num_objects = collections.Counter(int(i) for i in record["annotations"]["target"])
+        no_target = record["targets"]["no_target"]
         columns["image_ids"].append(record["image_id"].decode())
         columns["expressions"].append(len(targets))
         columns["captions"].append(len(record["captions"]))
-        columns["targets"].append(len(empty))
+        columns["targets"].append(len(no_target))
         counts["refs"] += len(record["targets"]["ref_id"])
-        counts["multi-target"] += sum(meant[int(i)] > 1 for i in targets)
-        counts["no-target"] += sum(bool(empty[int(i)]) for i in targets)
+        counts["multi-target"] += sum(num_objects[int(i)] > 1 for i in targets)
+        counts["no-target"] += sum(bool(no_target[int(i)]) for i in targets)
         objects.update(int(i) for i in record["annotations"]["ann_id"])
     counts["images"], counts["objects"] = len(set(columns["image_ids"])), len(objects)
     for name in ("expressions", "captions"):
@@ -123,21 +123,21 @@ def read_index(directory: epath.PathLike, split: str) -> Index:
         return Index(**{"targets": columns["expressions"], **columns})
     except FileNotFoundError:
         files = (p.name for p in listed(epath.Path(directory), ".json"))
-        there = [name[len("index_") : -len(".json")] for name in files if name.startswith("index_")]
-        known = f"splits: {', '.join(sorted(there))}" if there else "prepare it with launch/prepare_data.py"
-        raise UserError(f"{directory}: there is no split {split!r}; {known}") from None
+        splits = [name[len("index_") : -len(".json")] for name in files if name.startswith("index_")]
+        hint = f"splits: {', '.join(sorted(splits))}" if splits else "prepare it with launch/prepare_data.py"
+        raise UserError(f"{directory}: there is no split {split!r}; {hint}") from None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); delete {directory} and prepare it again") from error
 
 
 def write_classes(directory: epath.PathLike, classes: tuple[str, ...]) -> None:
     """Writes the expressions that refer to all pixels of a class."""
-    write_text(epath.Path(directory) / CLASSES, json.dumps(classes, ensure_ascii=False))
+    write_text(epath.Path(directory) / CLASSES_FILE, json.dumps(classes, ensure_ascii=False))
 
 
 def read_classes(directory: epath.PathLike) -> tuple[str, ...]:
     """Reads the classes; () for datasets without classes, and for older ones without this file."""
-    path = epath.Path(directory) / CLASSES
+    path = epath.Path(directory) / CLASSES_FILE
     with _reading(directory):
         return tuple(json.loads(path.read_text())) if path.exists() else ()
 
@@ -167,19 +167,21 @@ def find(root: epath.PathLike, name: str, split: str | None = None) -> str:
         UserError: there is no such dataset, or several.
     """
     folder = epath.Path(root) / name.replace(":", "/")
-    found: list[epath.Path] = []
+    datasets: list[epath.Path] = []
     level = [folder]
     for _ in range(4):  # name / config / version
-        found += [path for path in level if (path / "dataset_info.json").exists()]
-        level = [p for path in level if path.is_dir() and path not in found for p in sorted(path.iterdir())]
-    found = [path for path in found if not path.name.endswith(".incomplete")]
-    if not found:
+        datasets += [path for path in level if (path / "dataset_info.json").exists()]
+        level = [
+            p for path in level if path.is_dir() and path not in datasets for p in sorted(path.iterdir())
+        ]
+    datasets = [path for path in datasets if not path.name.endswith(".incomplete")]
+    if not datasets:
         raise UserError(f"{folder} has no prepared dataset; make it with launch/prepare_data.py")
-    if len(found) > 1 and split:
-        found = [path for path in found if index_path(path, split).exists()] or found
-    if len(found) > 1:
-        raise UserError(f"{folder} has several datasets; give one of {', '.join(map(str, found))}")
-    return str(found[0])
+    if len(datasets) > 1 and split:
+        datasets = [path for path in datasets if index_path(path, split).exists()] or datasets
+    if len(datasets) > 1:
+        raise UserError(f"{folder} has several datasets; give one of {', '.join(map(str, datasets))}")
+    return str(datasets[0])
 
 
 def decode_image(record: Mapping[str, Any]) -> np.ndarray:
@@ -213,7 +215,7 @@ class Items:
         split: name of the split.
         kind: "expressions", "captions", "targets" (with `first_only`, all annotated images), or "classless"
             (the annotated images without any class).
-        without: ids of images that are excluded.
+        excluded: ids of images to leave out.
         first_only: only the first item of each image.
         shuffled: in a fixed random order, so that the first items come from many images; otherwise in the
             order of the records.
@@ -228,15 +230,15 @@ class Items:
         split: str,
         kind: str,
         *,
-        without: frozenset[str] = frozenset(),
+        excluded: frozenset[str] = frozenset(),
         first_only: bool = False,
         shuffled: bool = False,
     ):
         self.directory, self.split = str(directory), split
         index = open_split(self.directory, split).index
         counts = np.asarray(getattr(index, kind), int)
-        kept = np.asarray([image_id not in without for image_id in index.image_ids], bool)
-        counts = np.where(kept, np.minimum(counts, 1) if first_only else counts, 0)
+        included = np.asarray([image_id not in excluded for image_id in index.image_ids], bool)
+        counts = np.where(included, np.minimum(counts, 1) if first_only else counts, 0)
         self._ends, self._starts = np.cumsum(counts), np.cumsum(counts) - counts
         self._order = np.random.default_rng(0).permutation(len(self)) if shuffled else None
 
@@ -248,18 +250,18 @@ class Items:
             raise IndexError(i)
         i = i if self._order is None else int(self._order[i])
         record = int(np.searchsorted(self._ends, i, side="right"))
-        opened = open_split(self.directory, self.split)
+        split = open_split(self.directory, self.split)
         with _reading(self.directory):
-            return opened.records[record], int(i - self._starts[record])
+            return split.records[record], int(i - self._starts[record])
 
 
 def read_expression(record: Mapping[str, Any], number: int) -> ReferringExpression:
     """The expression `number` of a record."""
-    said = record["expressions"]
-    target = int(said["target"][number])
+    expressions = record["expressions"]
+    target = int(expressions["target"][number])
     return ReferringExpression(
         id=read_id(record, number),
-        text=said["text"][number].decode(),
+        text=expressions["text"][number].decode(),
         target=target,
         mask=read_mask(record, target),
         no_target=bool(record["targets"]["no_target"][target]),

@@ -24,9 +24,9 @@ from genmask_jax.utils.images import to_model_size
 
 
 class BenchmarkExample(SegmentExample):
-    """An expression with its mask at the image's own size, and its record's `asked`."""
+    """An expression with its mask at the image's own size, and its `ReferringExpression`."""
 
-    asked: records.ReferringExpression
+    expression: records.ReferringExpression
 
 
 class _Expressions:
@@ -47,9 +47,9 @@ class _Expressions:
     def text(self, index: int) -> str:
         """The example's expression, without its image and mask."""
         record, number = self.items[index]
-        return self._asked(record["expressions"]["text"][number].decode())
+        return self._fill_template(record["expressions"]["text"][number].decode())
 
-    def _asked(self, text: str) -> str:
+    def _fill_template(self, text: str) -> str:
         return self.template.format(text) if text in self.classes else text
 
     def _image(self, record: Any) -> np.ndarray:
@@ -61,22 +61,27 @@ class PreparedSegment(_Expressions):
 
     def __getitem__(self, index: int) -> SegmentExample:
         record, number = self.items[index]
-        asked = records.read_expression(record, number)
-        mask = to_model_mask(asked.mask, self.size)
-        return {"image": self._image(record), "mask": mask, "text": self._asked(asked.text), "id": asked.id}
+        expression = records.read_expression(record, number)
+        mask = to_model_mask(expression.mask, self.size)
+        return {
+            "image": self._image(record),
+            "mask": mask,
+            "text": self._fill_template(expression.text),
+            "id": expression.id,
+        }
 
-    def whole(self, index: int) -> FullSizeExample:
+    def full_size(self, index: int) -> FullSizeExample:
         """The example at the image's own size, with the class as annotated."""
         record, number = self.items[index]
-        asked = records.read_expression(record, number)
-        shown = {text.decode() for text in record["expressions"]["text"]}
+        expression = records.read_expression(record, number)
+        texts = {text.decode() for text in record["expressions"]["text"]}
         return {
             "image": records.decode_image(record),
-            "mask": asked.mask,
-            "text": asked.text,
-            "id": asked.id,
-            "is_class": asked.text in self.classes,
-            "absent": tuple(name for name in self.classes if name not in shown),
+            "mask": expression.mask,
+            "text": expression.text,
+            "id": expression.id,
+            "is_class": expression.text in self.classes,
+            "absent": tuple(name for name in self.classes if name not in texts),
             "classless": self.classless,
         }
 
@@ -116,9 +121,15 @@ class PreparedBenchmark(_Expressions):
 
     def __getitem__(self, index: int) -> BenchmarkExample:
         record, number = self.items[index]
-        asked = records.read_expression(record, number)
+        expression = records.read_expression(record, number)
         image = self._image(record)
-        return {"image": image, "mask": asked.mask, "text": asked.text, "id": asked.id, "asked": asked}
+        return {
+            "image": image,
+            "mask": expression.mask,
+            "text": expression.text,
+            "id": expression.id,
+            "expression": expression,
+        }
 
 
 class PreparedScored(_Expressions):
@@ -129,19 +140,19 @@ class PreparedScored(_Expressions):
 
     def __getitem__(self, index: int) -> ScoredExample:
         record, number = self.items[index]
-        asked = records.read_expression(record, number)
-        meant = sum(int(target) == asked.target for target in record["annotations"]["target"])
-        other = self._another(record, asked.target)
-        every = range(len(record["targets"]["counts"]))
-        objects = np.any([records.read_mask(record, t) == 1 for t in every], axis=0)
+        expression = records.read_expression(record, number)
+        num_objects = sum(int(target) == expression.target for target in record["annotations"]["target"])
+        other = self._another(record, expression.target)
+        targets = range(len(record["targets"]["counts"]))
+        objects = np.any([records.read_mask(record, t) == 1 for t in targets], axis=0)
         return {
             "image": self._image(record),
-            "mask": asked.mask,
-            "text": self._asked(asked.text),
-            "id": asked.id,
-            "group": asked.text if asked.text in self.classes else _group(asked, meant),
-            "other_text": self._asked(other.text) if other else "",
-            "other_mask": other.mask if other else np.zeros_like(asked.mask),
+            "mask": expression.mask,
+            "text": self._fill_template(expression.text),
+            "id": expression.id,
+            "group": expression.text if expression.text in self.classes else _group(expression, num_objects),
+            "other_text": self._fill_template(other.text) if other else "",
+            "other_mask": other.mask if other else np.zeros_like(expression.mask),
             "objects_mask": objects.astype(np.uint8),
         }
 
@@ -171,21 +182,21 @@ class PreparedLabelMaps:
         record, target = self.items[index]
         image = records.decode_image(record)
         labels = np.full(image.shape[:2], NO_CLASS, np.int32)
-        drawn = {}
+        masks = {}
         for number, text in enumerate(record["expressions"]["text"]):
             if text.decode() in self.classes:
-                drawn[text.decode()] = records.read_expression(record, number).mask
+                masks[text.decode()] = records.read_expression(record, number).mask
         # If classes overlap, the one with the smaller area is on top.
-        for name in sorted(drawn, key=lambda name: -np.count_nonzero(drawn[name] == 1)):
-            labels[drawn[name] == 1] = self.classes.index(name)
-            labels[drawn[name] == IGNORE] = IGNORED_PIXEL
-        if not drawn:
+        for name in sorted(masks, key=lambda name: -np.count_nonzero(masks[name] == 1)):
+            labels[masks[name] == 1] = self.classes.index(name)
+            labels[masks[name] == IGNORE] = IGNORED_PIXEL
+        if not masks:
             labels[records.read_mask(record, target) == IGNORE] = IGNORED_PIXEL
-        return {"image": to_model_size(image, self.size), "whole": image, "labels": labels}
+        return {"image": to_model_size(image, self.size), "full_image": image, "labels": labels}
 
 
-def _group(asked: records.ReferringExpression, meant: int) -> str:
-    return "no object" if asked.no_target else "several objects" if meant > 1 else "one object"
+def _group(expression: records.ReferringExpression, num_objects: int) -> str:
+    return "no object" if expression.no_target else "several objects" if num_objects > 1 else "one object"
 
 
 class PreparedGenerate:
@@ -199,10 +210,10 @@ class PreparedGenerate:
         return len(self.items)
 
     def __getitem__(self, index: int) -> GenerateExample:
-        example = self.whole(index)
+        example = self.full_size(index)
         return {**example, "image": to_model_size(example["image"], self.size)}
 
-    def whole(self, index: int) -> GenerateExample:
+    def full_size(self, index: int) -> GenerateExample:
         """The example at the image's own size."""
         record, number = self.items[index]
         return {
@@ -220,6 +231,6 @@ class PreparedClassPrompts(PreparedGenerate):
 
     def _prompt(self, record: Any, number: int) -> str:
         classes = records.read_classes(self.items.directory)
-        shown = [name for text in record["expressions"]["text"] if (name := text.decode()) in classes]
-        *names, last = dict.fromkeys(shown) or ["nothing"]
+        present = [name for text in record["expressions"]["text"] if (name := text.decode()) in classes]
+        *names, last = dict.fromkeys(present) or ["nothing"]
         return f"a photograph with {', '.join(names)} and {last}" if names else f"a photograph with {last}"

@@ -11,6 +11,7 @@ from typing import Any
 
 from etils import epath
 
+from genmask_jax.data.raw_formats.folder_names import files_below
 from genmask_jax.data.raw_formats.folder_objects import COCO, Objects, read_objects
 from genmask_jax.data.raw_formats.labelme import read_labelme
 from genmask_jax.data.raw_formats.layout import (
@@ -22,12 +23,18 @@ from genmask_jax.data.raw_formats.layout import (
     read_json,
     split_folders,
 )
-from genmask_jax.data.raw_formats.pairs import NO_VAL, find_pairs, hold_out, in_splits
-from genmask_jax.data.raw_formats.places import files_below
-from genmask_jax.data.raw_formats.plan import NOTHING, NOTHING_NOTE, Expression, Plan, PlannedImage, Target
+from genmask_jax.data.raw_formats.layout_check import SAMPLE_SIZE, LayoutCheck, count, folders
+from genmask_jax.data.raw_formats.pairs import NO_VAL_NOTE, find_pairs, group_by_split, hold_out
+from genmask_jax.data.raw_formats.plan import (
+    NO_CLASS_NOTE,
+    NO_CLASS_TARGETS,
+    Expression,
+    Plan,
+    PlannedImage,
+    Target,
+)
 from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.data.raw_formats.reasonseg import FALLBACK, read_annotation
-from genmask_jax.data.raw_formats.seen import LOOKED_AT, LayoutCheck, count, folders
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import SUFFIXES, UNREADABLE, decode, read_frame
 from genmask_jax.utils.paths import listed
@@ -39,35 +46,35 @@ SIZE = ("imageHeight", "imageWidth")
 
 def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for annotations next to images."""
-    said: dict[str, bool] = {}
+    found: dict[str, bool] = {}
     for folder in list(split_folders(raw, Problems()).values()) or [raw]:
         stems = {path.stem for path in listed(folder, *SUFFIXES)}
         files = listed(folder, ".json", ".txt", *METADATA)
         names = {path.name for path in files}
-        own = [path for path in files if path.suffix == ".json" and path.name not in COCO]
-        beside = {
+        annotations = [path for path in files if path.suffix == ".json" and path.name not in COCO]
+        evidence = {
             "objects in COCO's format": bool(stems and names & set(COCO)),
             "captions in metadata files": bool(stems and names & set(METADATA)),
             "captions in text files": any(p.suffix == ".txt" and p.stem in stems for p in files),
-            "shapes in JSON files": any(p.stem in stems or image_bytes(p) for p in own),
+            "shapes in JSON files": any(p.stem in stems or image_bytes(p) for p in annotations),
         }
-        said = {what: there or said.get(what, False) for what, there in beside.items()}
-    return LayoutCheck(", ".join(what for what, there in said.items() if there))
+        found = {name: exists or found.get(name, False) for name, exists in evidence.items()}
+    return LayoutCheck(", ".join(what for what, exists in found.items() if exists))
 
 
-def recognise_away(raw: epath.Path) -> LayoutCheck:
+def recognise_apart(raw: epath.Path) -> LayoutCheck:
     """Checks for JSON files with shapes, one per image, in other folders than the images."""
     tree = find_pairs(raw, JSON, Problems())
     paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
-    if any(_has_shapes(path) for path in paired[:LOOKED_AT]):
+    if any(_has_shapes(path) for path in paired[:SAMPLE_SIZE]):
         return LayoutCheck(f"{count(paired, 'image')} with shapes in a JSON file{folders(paired, raw)}")
     files = [path for path in files_below(raw) if path.name.lower().endswith(JSON)]
-    lost = next((path for path in files[:LOOKED_AT] if _has_shapes(path)), None)
-    if lost is None:
+    unpaired = next((path for path in files[:SAMPLE_SIZE] if _has_shapes(path)), None)
+    if unpaired is None:
         return LayoutCheck()
-    what = f"{count(files, 'JSON file')}{folders(files, raw)}, such as {lost.name} with shapes"
+    description = f"{count(files, 'JSON file')}{folders(files, raw)}, such as {unpaired.name} with shapes"
     return LayoutCheck(
-        seen=f"{what}, without an image",
+        seen=f"{description}, without an image",
         fix="put each X.json next to its image X.jpg, or put files into labels/ and images into images/",
     )
 
@@ -81,7 +88,7 @@ def _has_shapes(path: epath.Path) -> bool:
 
 @dataclasses.dataclass
 class _Reading:
-    """Collected over all folders: problems, names of classes, and the number of shapes with an id."""
+    """State of reading all folders: problems, names of classes, and the number of shapes so far."""
 
     problems: Problems
     classes: dict[str, None] = dataclasses.field(default_factory=dict)
@@ -102,7 +109,7 @@ def read(raw: epath.Path) -> Plan:
         splits["train"], splits["val"] = hold_out(_read_split(raw, reading))
     elif "val" not in splits and "train" in splits:
         splits["train"], splits["val"] = hold_out(splits["train"])
-        problems.note(NO_VAL.format(raw))
+        problems.note(NO_VAL_NOTE.format(raw))
     if not any(splits.values()):
         raise UserError(
             f"--raw={raw}: no image has a caption (X.txt) or an annotation (X.json, {COCO[0]}) next to it"
@@ -111,7 +118,7 @@ def read(raw: epath.Path) -> Plan:
     return Plan(splits, problems, tuple(reading.classes))
 
 
-def read_away(raw: epath.Path) -> Plan:
+def read_apart(raw: epath.Path) -> Plan:
     """Images with the shapes of JSON files in other folders, `images/X.jpg` and `labels/X.json`.
 
     Raises:
@@ -121,16 +128,16 @@ def read_away(raw: epath.Path) -> Plan:
     tree = find_pairs(raw, JSON, reading.problems)
     for path in tree.unpaired:
         reading.problems.add(f"{path} is an annotation without an image")
-    found = []
+    planned = []
     for pair in tree.pairs:
         image = _plan_image(pair.image, None, reading, pair.annotation, pair.key)
         if _is_annotated(image):
-            found.append((pair, image))
+            planned.append((pair, image))
         else:
             reading.problems.add(f"{pair.image} is an image without a caption or an annotation")
-    if not found:
+    if not planned:
         raise UserError(f"--raw={raw}: there is no image with shapes in a JSON file, such as labels/X.json")
-    return Plan(in_splits(raw, found, reading.problems), reading.problems, tuple(reading.classes))
+    return Plan(group_by_split(raw, planned, reading.problems), reading.problems, tuple(reading.classes))
 
 
 def _read_split(folder: epath.Path, reading: _Reading) -> list[PlannedImage]:
@@ -155,7 +162,7 @@ def _read_split(folder: epath.Path, reading: _Reading) -> list[PlannedImage]:
 
 
 def _is_annotated(image: PlannedImage) -> bool:
-    return bool(image.captions or image.expressions or image.targets == NOTHING)
+    return bool(image.captions or image.expressions or image.targets == NO_CLASS_TARGETS)
 
 
 def _plan_image(
@@ -163,7 +170,7 @@ def _plan_image(
 ) -> PlannedImage:
     """An image with its objects, its own annotation and its captions, if there are any."""
     problems = reading.problems
-    targets, said = (list(objects.targets), list(objects.said)) if objects else ([], [])
+    targets, expressions = (list(objects.targets), list(objects.expressions)) if objects else ([], [])
     turned, void = objects is None or objects.turned, list(objects.void) if objects else []
     if annotation is not None and annotation.exists():
         try:
@@ -172,10 +179,10 @@ def _plan_image(
                     f"{annotation} is not read: it is for the image after its EXIF orientation is applied, "
                     f"but {COCO[0]} for the image as stored"
                 )
-            more, texts, unknown = _read_json(annotation, path, reading)
-            void += unknown
-            said += [(text, len(targets) + target, sentence) for text, target, sentence in texts]
-            targets += [dataclasses.replace(t, ref_id=len(targets) + i) for i, t in enumerate(more)]
+            new_targets, texts, new_void = _read_json(annotation, path, reading)
+            void += new_void
+            expressions += [(text, len(targets) + target, sentence) for text, target, sentence in texts]
+            targets += [dataclasses.replace(t, ref_id=len(targets) + i) for i, t in enumerate(new_targets)]
         except (UserError, ValueError) as error:
             problems.add(str(error))
     captions = captions_of(path, problems)
@@ -186,7 +193,9 @@ def _plan_image(
         captions=captions,
         turned=turned,
         targets=tuple(targets),
-        expressions=tuple(Expression(key if i == 0 else f"{key}#{i}", *one) for i, one in enumerate(said)),
+        expressions=tuple(
+            Expression(key if i == 0 else f"{key}#{i}", *one) for i, one in enumerate(expressions)
+        ),
         void=tuple(void),
     )
 
@@ -205,15 +214,15 @@ def _read_json(
     except UNREADABLE:
         return [], [], []  # reported when the image is written
     if not content["shapes"]:
-        reading.problems.note(NOTHING_NOTE)
-        return list(NOTHING), [], []
+        reading.problems.note(NO_CLASS_NOTE)
+        return list(NO_CLASS_TARGETS), [], []
     drawn_on = tuple(content.get(key) or size for key, size in zip(SIZE, (height, width), strict=True))
     if drawn_on != (height, width):
         raise ValueError(
             f"{annotation} is not read: the image has {height} x {width} pixels, its shapes are for "
             f"{drawn_on[0]} x {drawn_on[1]}"
         )
-    said = read_labelme(annotation, (height, width), reading.shapes, reading.problems)
+    labelme = read_labelme(annotation, (height, width), reading.shapes, reading.problems)
     reading.shapes += len(content["shapes"])
-    reading.classes |= dict.fromkeys(said.classes)
-    return said.targets, [(text, i, False) for i, text in enumerate(said.texts)], said.void
+    reading.classes |= dict.fromkeys(labelme.classes)
+    return labelme.targets, [(text, i, False) for i, text in enumerate(labelme.texts)], labelme.void

@@ -18,12 +18,12 @@ from genmask_jax.data import masks
 from genmask_jax.data.raw_formats.black_and_white import need_both, threshold_of, values_of
 from genmask_jax.data.raw_formats.label_files import LABEL_SUFFIXES
 from genmask_jax.data.raw_formats.layout import captions_of
+from genmask_jax.data.raw_formats.layout_check import LayoutCheck
 from genmask_jax.data.raw_formats.mask_files import plan_masks
-from genmask_jax.data.raw_formats.pairs import Pair, Tree, find_pairs, in_splits
+from genmask_jax.data.raw_formats.pairs import Pair, Tree, find_pairs, group_by_split
 from genmask_jax.data.raw_formats.plan import Plan, PlannedImage
 from genmask_jax.data.raw_formats.problems import Problems
-from genmask_jax.data.raw_formats.seen import LayoutCheck
-from genmask_jax.data.raw_formats.versions import chosen
+from genmask_jax.data.raw_formats.versions import choose_versions
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import SUFFIXES
 from genmask_jax.utils.paths import read_text
@@ -35,18 +35,18 @@ HEADING = re.compile(
 )
 """Headings of phrases.txt, with a tab between the columns."""
 QUOTED = r'"(?:[^"]|"")*"'
-LOOKED_AT = 8
+SAMPLE_SIZE = 8
 """Number of masks that are read to recognise the layout."""
 
 
 def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for this layout; masks that are not black-and-white belong to `class_maps`."""
-    found = [list(pair.annotations) for pair in find_pairs(raw, LABEL_SUFFIXES, Problems()).pairs]
-    paths = [path for some in found for path in some]
-    count = sum(map(bool, found))
+    files = [list(pair.annotations) for pair in find_pairs(raw, LABEL_SUFFIXES, Problems()).pairs]
+    paths = [path for group in files for path in group]
+    count = sum(map(bool, files))
     if not paths:
         return LayoutCheck()
-    if any(_misfit([path])[0] == 0 for path in paths[:: max(1, len(paths) // LOOKED_AT)]):
+    if any(_misfit([path])[0] == 0 for path in paths[:: max(1, len(paths) // SAMPLE_SIZE)]):
         return LayoutCheck(f"{count:,} images with a black-and-white mask")
     return LayoutCheck(f"{count:,} images with a mask, and {PHRASES}" if (raw / PHRASES).exists() else "")
 
@@ -59,8 +59,8 @@ def _misfit(paths: list[epath.Path]) -> tuple[float, ...]:
             values.append(values_of(path))
         except ValueError:
             values.append(None)
-    odd = sum(found is None for found in values)
-    return odd / len(values), sum(found is not None and len(found) == 1 for found in values) / len(values)
+    unfit = sum(pair is None for pair in values)
+    return unfit / len(values), sum(pair is not None and len(pair) == 1 for pair in values) / len(values)
 
 
 def read(raw: epath.Path) -> Plan:
@@ -83,9 +83,11 @@ def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
         problems.add(f"{raw / PHRASES}: {count:,} lines have the name of no image, such as {missing[0]}")
     for path in tree.unpaired:
         problems.add(f"{path} is a mask without an image")
-    files = chosen([pair.annotations for pair in tree.pairs], raw, _misfit, "black and white", problems)
+    files = choose_versions(
+        [pair.annotations for pair in tree.pairs], raw, _misfit, "black and white", problems
+    )
     threshold = threshold_of([path for paths in files for path in paths], f"--raw={raw}")
-    ids, found = itertools.count(), []
+    ids, planned = itertools.count(), []
     for pair, paths in zip(tree.pairs, files, strict=True):
         named = [(text, path) for path in paths for text in _phrases_of(path, pair, phrases)]
         if not named:
@@ -93,23 +95,23 @@ def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
             continue
         image = plan_masks(pair, named, captions_of(pair.image, problems), ids, threshold, problems)
         if image is not None:
-            found.append((pair, image))
-    targets = [target for _, image in found for target in image.targets]
-    need_both(len(targets), not any(target.ann_ids for target in targets), _all_full(found), f"--raw={raw}")
-    splits = in_splits(raw, found, problems)
+            planned.append((pair, image))
+    targets = [target for _, image in planned for target in image.targets]
+    need_both(len(targets), not any(target.ann_ids for target in targets), _all_full(planned), f"--raw={raw}")
+    splits = group_by_split(raw, planned, problems)
     return Plan(splits, problems, tuple(phrases.get("", ())[:1]))
 
 
-def _all_full(found: list[tuple[Pair, PlannedImage]]) -> bool:
+def _all_full(planned: list[tuple[Pair, PlannedImage]]) -> bool:
     return all(
         target.segmentations and masks.decode(target.segmentations[0], image.size or (0, 0)).all()
-        for _, image in found
+        for _, image in planned
         for target in image.targets
     )
 
 
 def _phrases_of(path: epath.Path, pair: Pair, phrases: dict[str, list[str]]) -> list[str]:
-    """Those of a mask itself, else of its image, else of all."""
+    """The phrases of a mask itself, or else of its image, or else of all images."""
     names = (path.stem, pair.key, pair.image.stem, "")
     return next((phrases[name] for name in names if name in phrases), [])
 
@@ -136,10 +138,10 @@ def _read_phrases(path: epath.Path, names: set[str]) -> dict[str, list[str]]:
     if len(lines) == 1 and not re.search(r"\t", lines[0]) and _split(lines[0])[0] not in names:
         return {"": [_unquoted(lines[0])]}
     pairs = [_split(line) for line in lines]
-    bad = next((line for line, (_, text) in zip(lines, pairs, strict=True) if not text), None)
-    if bad is not None or not lines:
-        said = f"{path}: {bad!r} has no phrase" if lines else f"{path} is empty"
-        raise UserError(f"{said}; each line is the name of an image, a tab or a comma, and its phrase")
+    incomplete = next((line for line, (_, text) in zip(lines, pairs, strict=True) if not text), None)
+    if incomplete is not None or not lines:
+        message = f"{path}: {incomplete!r} has no phrase" if lines else f"{path} is empty"
+        raise UserError(f"{message}; each line is the name of an image, a tab or a comma, and its phrase")
     phrases: dict[str, list[str]] = {}
     for name, text in dict.fromkeys(pairs):
         phrases.setdefault(name, []).append(text)

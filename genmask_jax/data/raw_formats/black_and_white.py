@@ -1,7 +1,7 @@
 """Masks of two values, black and one other. Lossy formats and blurred edges add values between the two.
 
-A mask is not black and white if an even square of FLAT pixels lies between the two values, if more than
-BETWEEN of its pixels lie between them, or if it has colours that are not shades of the brighter value.
+A mask is not black and white if an even square of FLAT_SIDE pixels lies between the two values, if more than
+MAX_BETWEEN of its pixels lie between them, or if it has colours that are not shades of the brighter value.
 """
 
 import io
@@ -14,23 +14,23 @@ from etils import epath
 from jaxtyping import Int
 from PIL import Image
 
-from genmask_jax.data.raw_formats.class_list import SAID, shown_colour
-from genmask_jax.data.raw_formats.label_files import NEAR, read_colours, read_numbers
+from genmask_jax.data.raw_formats.class_list import MAX_LISTED, shown_colour
+from genmask_jax.data.raw_formats.label_files import MAX_DISTANCE, read_colours, read_numbers
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import UNREADABLE
 
-EDGE = 0.1
-"""Levels within this share of the brightest level of black, or of white, are black, or white."""
-BETWEEN = 0.25
-FLAT = 3
-EVEN = 8
-"""Largest difference of levels of a channel in an even square of a blurred or lossy mask."""
-BLURRED = 16
-"""A mask with blurred edges has more values than this."""
-NOISE = 0.01
-"""Largest share of pixels in even squares of other values in a mask that was once a JPEG."""
+LEVEL_TOLERANCE = 0.1
+"""Levels this close to black or to the brightest level count as black or white; a share of the latter."""
+MAX_BETWEEN = 0.25
+FLAT_SIDE = 3
+MAX_DIFFERENCE = 8
+"""Largest difference of a channel's levels in an even square of a blurred or lossy mask."""
+MAX_SHARP_VALUES = 16
+"""Masks with more values than this have blurred edges."""
+MAX_NOISE = 0.01
+"""Largest share of pixels in even squares of other values, in masks that were converted from JPEG."""
 BLACK = 0
-REMEDY = (
+CLASS_LIST_HINT = (
     "for masks of several classes, write classes.txt (a name for each number) or label_colors.txt (a line "
     "such as `128 64 128 road` for each colour) instead of phrases.txt"
 )
@@ -73,37 +73,37 @@ def values_of(path: epath.Path) -> tuple[int, ...] | None:
         ValueError: the file cannot be read.
     """
     pixels, lossy = read_pixels(path)
-    found, counts = np.unique(pixels, return_counts=True)
-    if len(found) <= 2:
-        return tuple(found.tolist())
+    unique, counts = np.unique(pixels, return_counts=True)
+    if len(unique) <= 2:
+        return tuple(unique.tolist())
     levels = level(pixels)
-    top = int(levels.max())
-    if top <= 3 * NEAR:  # class numbers, or black after JPEG
+    brightest = int(levels.max())
+    if brightest <= 3 * MAX_DISTANCE:  # class numbers, or black after JPEG
         return (BLACK,) if lossy else None
-    bright, dark = levels >= (1 - EDGE) * top, levels <= EDGE * top
+    bright, dark = levels >= (1 - LEVEL_TOLERANCE) * brightest, levels <= LEVEL_TOLERANCE * brightest
     between = ~bright & ~dark
-    white = int(found[np.argmax(np.where(level(found) >= (1 - EDGE) * top, counts, 0))])
-    if between.mean() > BETWEEN or _has_third_value(pixels, between, white, lossy):
+    white = int(unique[np.argmax(np.where(level(unique) >= (1 - LEVEL_TOLERANCE) * brightest, counts, 0))])
+    if between.mean() > MAX_BETWEEN or _has_third_value(pixels, between, white, lossy):
         return None
-    if np.mean(_off_the_line(pixels, levels, white) > NEAR) > EDGE / 10:
+    if np.mean(_distance_from_shade(pixels, levels, white) > MAX_DISTANCE) > LEVEL_TOLERANCE / 10:
         return None
     return (BLACK, white) if dark.any() else (white,)
 
 
 def _has_third_value(pixels: np.ndarray, between: np.ndarray, white: int, lossy: bool) -> bool:
-    """Whether an even square of FLAT pixels has neither value, so that it is not an edge."""
+    """Whether an even square of FLAT_SIDE pixels has neither value, so that it is not an edge."""
     levels = level(pixels).astype(np.uint16)
-    square = np.ones((FLAT, FLAT), np.uint8)
+    square = np.ones((FLAT_SIDE, FLAT_SIDE), np.uint8)
     spread = cv2.dilate(levels, square).astype(int) - cv2.erode(levels, square)
-    few = not lossy and len(np.unique(pixels)) <= BLURRED
-    inside = cv2.erode(between.astype(np.uint8), square) > 0
-    if (inside & (spread <= (0 if few else 3 * EVEN))).any():
+    sharp = not lossy and len(np.unique(pixels)) <= MAX_SHARP_VALUES
+    interior = cv2.erode(between.astype(np.uint8), square) > 0
+    if (interior & (spread <= (0 if sharp else 3 * MAX_DIFFERENCE))).any():
         return True
     others = (spread == 0) & (pixels != pixels.min()) & (pixels != white)  # 0, 1 and 255
-    return not lossy and bool(others.any() if few else others.mean() > NOISE)
+    return not lossy and bool(others.any() if sharp else others.mean() > MAX_NOISE)
 
 
-def _off_the_line(pixels: np.ndarray, levels: np.ndarray, white: int) -> np.ndarray:
+def _distance_from_shade(pixels: np.ndarray, levels: np.ndarray, white: int) -> np.ndarray:
     """Distance of each pixel's channels from a shade of `white` with the same level."""
     share = levels / max(1, level(white))
     channels = [np.abs((pixels >> s & 255) - share * (white >> s & 255)) for s in (16, 8, 0)]
@@ -120,21 +120,23 @@ def threshold_of(paths: Sequence[epath.Path], where: str) -> float:
     Raises:
         UserError: the masks have more than two values, or only one.
     """
-    found: dict[epath.Path, tuple[int, ...]] = {}
+    values_by_path: dict[epath.Path, tuple[int, ...]] = {}
     for path in paths:
         try:
-            its = values_of(path)
+            mask_values = values_of(path)
         except ValueError:
             continue
-        if its is None:
-            raise UserError(f"{path} is not black and white; {REMEDY}")
-        found[path] = its
-    values = _joined(list(found.values()))
+        if mask_values is None:
+            raise UserError(f"{path} is not black and white; {CLASS_LIST_HINT}")
+        values_by_path[path] = mask_values
+    values = _merge_values(list(values_by_path.values()))
     if len(values) > 2:
-        some = ", ".join(shown_colour(value) for value in values[:SAID])
-        raise UserError(f"{where}: the {len(paths):,} masks have {len(values)} values ({some}); {REMEDY}")
+        shown = ", ".join(shown_colour(value) for value in values[:MAX_LISTED])
+        raise UserError(
+            f"{where}: the {len(paths):,} masks have {len(values)} values ({shown}); {CLASS_LIST_HINT}"
+        )
     if len(values) == 1:
-        need_both(len(found), not values[0], bool(values[0]), where)
+        need_both(len(values_by_path), not values[0], bool(values[0]), where)
     return sum(map(level, values)) / 2
 
 
@@ -145,16 +147,20 @@ def need_both(count: int, empty: bool, full: bool, where: str) -> None:
         raise UserError(f"{where}: all {count:,} masks are {what}; there is nothing to learn")
 
 
-def _joined(found: list[tuple[int, ...]]) -> list[int]:
+def _merge_values(masks: list[tuple[int, ...]]) -> list[int]:
     """The values of all masks, by brightness; bright values that differ only by JPEG noise are merged."""
-    values = sorted({value for some in found for value in some}, key=lambda value: (level(value), value))
-    bright = (1 - EDGE) * max(map(level, values), default=0)
-    kept: list[int] = []
+    values = sorted(
+        {value for mask_values in masks for value in mask_values}, key=lambda value: (level(value), value)
+    )
+    bright = (1 - LEVEL_TOLERANCE) * max(map(level, values), default=0)
+    merged: list[int] = []
     for value in values:
-        same = (other for other in kept if level(other) >= bright and _distance(value, other) <= NEAR)
-        if level(value) < bright or next(same, None) is None:
-            kept.append(value)
-    return kept
+        equal = (
+            other for other in merged if level(other) >= bright and _distance(value, other) <= MAX_DISTANCE
+        )
+        if level(value) < bright or next(equal, None) is None:
+            merged.append(value)
+    return merged
 
 
 def _distance(one: int, other: int) -> float:

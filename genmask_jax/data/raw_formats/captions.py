@@ -31,20 +31,22 @@ def read(raw: epath.Path) -> Plan:
 def _read_split(path: epath.Path, folder: epath.Path, problems: Problems) -> list[PlannedImage]:
     coco = CocoFile(path, problems)
     present = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
-    said: dict[int, list[str]] = {number: [] for number in coco.images}
+    captions: dict[int, list[str]] = {number: [] for number in coco.images}
     for annotation in coco.annotations:
         caption = annotation.get("caption")
         if isinstance(caption, str) and caption.strip():
-            said[annotation["image_id"]].append(caption.strip())
+            captions[annotation["image_id"]].append(caption.strip())
         else:
             problems.add(f"{path.name}: caption {annotation.get('id')} is empty or not a text")
-    kept = []
+    planned = []
     for number in sorted(coco.images, key=lambda number: (isinstance(number, str), number)):
         image = coco.images[number]
         if image.file not in present:
             problems.add(f"an image is missing: {folder / image.file}")
-        elif not said[number]:
+        elif not captions[number]:
             problems.add(f"{path.name}: image {number} has no caption")
         else:
-            kept.append(PlannedImage(str(folder / image.file), str(number), image.size, tuple(said[number])))
-    return kept
+            planned.append(
+                PlannedImage(str(folder / image.file), str(number), image.size, tuple(captions[number]))
+            )
+    return planned

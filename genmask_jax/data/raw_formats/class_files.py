@@ -89,8 +89,8 @@ def read_rows(path: epath.Path) -> list[Row]:
     lines = [line.strip() for line in text.splitlines()]
     while lines and not lines[-1]:
         lines.pop()
-    said = [line for line in lines if line and not line.startswith("#")]
-    return _from_table(lines, path) or _from_colours(said) or _from_lines(lines, path)
+    entries = [line for line in lines if line and not line.startswith("#")]
+    return _from_table(lines, path) or _from_colours(entries) or _from_lines(lines, path)
 
 
 # Text
@@ -99,24 +99,24 @@ def read_rows(path: epath.Path) -> list[Row]:
 def _from_table(lines: list[str], path: epath.Path) -> list[Row]:
     """The rows below a heading; [] if there is none."""
     lines = [line for line in lines if line]
-    for mark in "\t,;":
-        table = list(csv.reader(lines, delimiter=mark, skipinitialspace=True))
-        head = {_letters(title): i for i, title in enumerate(table[0])} if table else {}
-        channels = [next((head[key] for key in keys if key in head), None) for keys in CHANNELS]
+    for delimiter in "\t,;":
+        table = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
+        columns = {_letters(title): i for i, title in enumerate(table[0])} if table else {}
+        channels = [next((columns[key] for key in keys if key in columns), None) for keys in CHANNELS]
         name, number, colour = (
-            next((head[key] for key in keys if key in head), None) for keys in (NAME, NUMBER, COLOUR)
+            next((columns[key] for key in keys if key in columns), None) for keys in (NAME, NUMBER, COLOUR)
         )
-        if name is None or len(head) < 2 or (number, colour, channels[0]) == (None, None, None):
+        if name is None or len(columns) < 2 or (number, colour, channels[0]) == (None, None, None):
             continue
         rows = []
         for i, cells in enumerate(table[1:], 2):
             try:
-                said = _first(cells[name]) if path.name.lower().startswith("objectinfo") else cells[name]
-                shade = [cells[k] for k in channels if k is not None] or (
+                text = _first(cells[name]) if path.name.lower().startswith("objectinfo") else cells[name]
+                levels = [cells[k] for k in channels if k is not None] or (
                     cells[colour] if colour is not None else None
                 )
                 number_of = int(cells[number]) if number is not None else None
-                rows.append(Row(said.strip(), number_of, None if shade is None else _colour(shade)))
+                rows.append(Row(text.strip(), number_of, None if levels is None else _colour(levels)))
             except (IndexError, ValueError):
                 raise UserError(f"{path}: line {i} does not match the heading") from None
         return rows
@@ -130,17 +130,17 @@ def _first(name: str) -> str:
 
 def _from_colours(lines: list[str]) -> list[Row]:
     """Rows from lines with a name and a colour, and optionally a number first; [] for other lines."""
-    for form in (LABELMAP, COLOUR_FIRST, COLOUR_LAST, HEX):
-        found = [form.match(line) for line in lines]
-        if not lines or not all(found):
+    for pattern in (LABELMAP, COLOUR_FIRST, COLOUR_LAST, HEX):
+        matches = [pattern.match(line) for line in lines]
+        if not lines or not all(matches):
             continue
-        parts = [match.groups() for match in found if match]
-        if form is COLOUR_FIRST:
+        parts = [match.groups() for match in matches if match]
+        if pattern is COLOUR_FIRST:
             pairs = [(part[3], list(part[:3])) for part in parts]
         else:
-            pairs = [(part[0], list(part[1:4]) if form is not HEX else part[1]) for part in parts]
+            pairs = [(part[0], list(part[1:4]) if pattern is not HEX else part[1]) for part in parts]
         try:
-            named = [(name.strip(), _colour(shade)) for name, shade in pairs]
+            named = [(name.strip(), _colour(levels)) for name, levels in pairs]
         except ValueError:
             continue
         numbers = [_numbered(name, NUMBER_FIRST) for name, _ in named]
@@ -156,18 +156,18 @@ def _from_lines(lines: list[str], path: epath.Path) -> list[Row]:
         del lines[0]
     if len(lines) > 1 and TITLE.fullmatch(_unquoted(lines[0])):
         del lines[0]
-    there = [line for line in lines if line and not re.match(r"#\s", line)]
-    pairs = _columns(there)
+    entries = [line for line in lines if line and not re.match(r"#\s", line)]
+    pairs = _columns(entries)
     for forms in (NUMBER_FIRST, NUMBER_LAST):
-        found = [_numbered(line, forms) for line in there]
-        if not pairs and found and all(found):
-            pairs = [pair for pair in found if pair]
+        numbered = [_numbered(line, forms) for line in entries]
+        if not pairs and numbered and all(numbered):
+            pairs = [pair for pair in numbered if pair]
             pairs = pairs if _is_numbering(pairs, forms is NUMBER_FIRST) else []
     if pairs:
         return [Row(_unquoted(name), number) for number, name in pairs]
-    _need_one_form(lines, there, path)
-    first = 1 if lines and lines[0] == IGNORE else 0
-    return [Row(_unquoted(line), i - first, counted=True) for i, line in enumerate(lines) if line]
+    _need_one_form(lines, entries, path)
+    offset = 1 if lines and lines[0] == IGNORE else 0
+    return [Row(_unquoted(line), i - offset, counted=True) for i, line in enumerate(lines) if line]
 
 
 def _numbered(line: str, forms: tuple[re.Pattern[str], ...]) -> tuple[int, str] | None:
@@ -178,9 +178,10 @@ def _numbered(line: str, forms: tuple[re.Pattern[str], ...]) -> tuple[int, str] 
 
 def _columns(lines: list[str]) -> list[tuple[int, str]]:
     """(number, name) of lines with two cells, one of which is a number in every line; [] for other lines."""
-    for mark in "\t,;":
+    for delimiter in "\t,;":
         table = [
-            [cell.strip() for cell in row] for row in csv.reader(lines, delimiter=mark, skipinitialspace=True)
+            [cell.strip() for cell in row]
+            for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
         ]
         for number in (0, 1):
             if table and all(len(row) == 2 and re.fullmatch(r"-?\d+", row[number]) for row in table):
@@ -193,29 +194,29 @@ def _is_numbering(pairs: list[tuple[int, str]], first: bool) -> bool:
     numbers, names = [number for number, _ in pairs], {name for _, name in pairs}
     if len(pairs) == 1:
         return numbers[0] in (-1, 0, 1, 255)
-    in_turn = (
+    consecutive = (
         first and numbers[0] in (-1, 0, 1) and numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     )
-    return len(names) == len(pairs) or (in_turn and len(names) > 1)
+    return len(names) == len(pairs) or (consecutive and len(names) > 1)
 
 
-def _need_one_form(lines: list[str], there: list[str], path: epath.Path) -> None:
+def _need_one_form(lines: list[str], entries: list[str], path: epath.Path) -> None:
     """Raises UserError for a list whose lines have different forms."""
-    numbered = [_numbered(line, NUMBER_FIRST) for line in there]
-    if there and numbered[0] and numbered[0][0] in (0, 1) and not all(numbered):
-        odd = there[numbered.index(None)]
+    numbered = [_numbered(line, NUMBER_FIRST) for line in entries]
+    if entries and numbered[0] and numbered[0][0] in (0, 1) and not all(numbered):
+        unnumbered = entries[numbered.index(None)]
         raise UserError(
-            f"{path}: {odd!r} has no number, but other lines have; write `number name` in each line"
+            f"{path}: {unnumbered!r} has no number, but other lines have; write `number name` in each line"
         )
-    if len(there) == 1 and len(re.split(r"[,;\t]", there[0])) > 2:
-        raise UserError(f"{path}: {there[0]!r} is only one line; write one name per line")
-    ends = [re.search(r"[,;\t]\s*-?\d+$", line) for line in there]
+    if len(entries) == 1 and len(re.split(r"[,;\t]", entries[0])) > 2:
+        raise UserError(f"{path}: {entries[0]!r} is only one line; write one name per line")
+    ends = [re.search(r"[,;\t]\s*-?\d+$", line) for line in entries]
     if any(ends) and not all(ends):
-        odd = there[next(i for i, end in enumerate(ends) if not end)]
+        unnumbered = entries[next(i for i, end in enumerate(ends) if not end)]
         raise UserError(
-            f"{path}: {odd!r} has no number, but other lines have; write `number name` in each line"
+            f"{path}: {unnumbered!r} has no number, but other lines have; write `number name` in each line"
         )
-    last = [_numbered(line, NUMBER_LAST) for line in there]
+    last = [_numbered(line, NUMBER_LAST) for line in entries]
     if any(numbered) and any(last) and all(a or b for a, b in zip(numbered, last, strict=True)):
         raise UserError(
             f"{path}: some lines begin with a number, others end with one; write `number name` in each line"
@@ -243,10 +244,10 @@ def _from_content(content: Any, path: epath.Path) -> list[Row]:
             if isinstance(content.get(key), (list, Mapping)):
                 return _from_content(content[key], path)
         return _from_mapping(content, path)
-    return list(_from_list(content, path)) if isinstance(content, list) and not _of_images(content) else []
+    return list(_from_list(content, path)) if isinstance(content, list) and not _lists_images(content) else []
 
 
-def _of_images(entries: Iterable[Any]) -> bool:
+def _lists_images(entries: Iterable[Any]) -> bool:
     """Whether an entry has the name of an image file as a value."""
     values = (value for entry in entries if isinstance(entry, Mapping) for value in entry.values())
     return any(isinstance(value, str) and value.lower().endswith(SUFFIXES) for value in values)
@@ -254,7 +255,7 @@ def _of_images(entries: Iterable[Any]) -> bool:
 
 def _from_mapping(content: Mapping[Any, Any], path: epath.Path) -> list[Row]:
     """Rows from names by number, numbers by name, or colours by name; [] for other mappings."""
-    if _of_images(content.values()):
+    if _lists_images(content.values()):
         return []
     numbers = [_integer(value) for value in content.values()]
     if all(
@@ -280,8 +281,8 @@ def _from_mapping(content: Mapping[Any, Any], path: epath.Path) -> list[Row]:
 
 
 def _from_list(content: list[Any], path: epath.Path) -> Iterator[Row]:
-    first = 1 if content and (content[0] == IGNORE) else 0
-    for i, entry in enumerate(content, -first):
+    offset = 1 if content and (content[0] == IGNORE) else 0
+    for i, entry in enumerate(content, -offset):
         if entry is None or isinstance(entry, str):
             yield Row(entry or NULL, i, counted=True)
         elif isinstance(entry, Mapping):
@@ -292,9 +293,9 @@ def _from_list(content: list[Any], path: epath.Path) -> Iterator[Row]:
 
 
 def _from_entry(entry: Mapping[str, Any], path: epath.Path) -> Row:
-    known = {_letters(str(key)): value for key, value in entry.items()}
+    values = {_letters(str(key)): value for key, value in entry.items()}
     name, number, colour = (
-        next((known[key] for key in keys if known.get(key) not in (None, "")), None)
+        next((values[key] for key in keys if values.get(key) not in (None, "")), None)
         for keys in (NAME, NUMBER, COLOUR)
     )
     try:

@@ -6,24 +6,24 @@ import re
 from etils import epath
 
 from genmask_jax.data.raw_formats.class_files import Row, read_rows
-from genmask_jax.data.raw_formats.names import is_asked, is_ignored, phrase
-from genmask_jax.data.raw_formats.places import files_below
+from genmask_jax.data.raw_formats.folder_names import files_below
+from genmask_jax.data.raw_formats.names import is_class, is_ignored, phrase
 from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import SUFFIXES
 from genmask_jax.utils.paths import listed
 
-FILES = re.compile(
+FILE_NAMES = re.compile(
     r"(_?class(es)?|labels?|names|categor(y|ies)|colou?rs?|palette|objectinfo150|obj|coco|voc|id2label|config|meta|data|dataset)"
     r"([_ -]?(names?|labels?|list|dict|map|colou?rs?|palette|seg))*\.(txt|csv|tsv|names|json|ya?ml)",
     re.I,
 )
-"""Names of files of class lists; those of GENERAL may also hold something else."""
-GENERAL = re.compile(
+"""Names of files of class lists; those of GENERIC_FILES may also hold something else."""
+GENERIC_FILES = re.compile(
     r"(labels?|config|meta|data(set)?|label|coco|voc|obj|colou?rs?|palette)\.(json|csv|tsv)|data\.txt", re.I
 )
-SAID = 5
-"""Number of names in a message."""
+MAX_LISTED = 5
+"""Largest number of items listed in a message."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,27 +56,29 @@ def read_class_list(raw: epath.Path) -> ClassList | None:
         UserError: a file is invalid, or two files differ.
     """
     for folders in ([raw], [path for path in listed(raw) if path.is_dir()]):
-        found = {path: rows for folder in folders for path in _files(folder) if (rows := _rows(path, raw))}
-        if found:
-            return _joined(found)
+        rows_by_path = {
+            path: rows for folder in folders for path in _files(folder) if (rows := _rows(path, raw))
+        }
+        if rows_by_path:
+            return _merge(rows_by_path)
     return None
 
 
 def _files(folder: epath.Path) -> list[epath.Path]:
-    return [path for path in listed(folder) if FILES.fullmatch(path.name) and not path.is_dir()]
+    return [path for path in listed(folder) if FILE_NAMES.fullmatch(path.name) and not path.is_dir()]
 
 
 def _rows(path: epath.Path, raw: epath.Path) -> list[Row]:
-    """The checked rows of a file; [] for a file of GENERAL that holds something else."""
+    """The checked rows of a file; [] for a file of GENERIC_FILES that holds something else."""
     try:
         rows = read_rows(path)
         if not rows:
             raise UserError(f"{path} has no class name; write a name in each line")
     except UserError:
-        if GENERAL.fullmatch(path.name):
+        if GENERIC_FILES.fullmatch(path.name):
             return []
         raise
-    if GENERAL.fullmatch(path.name) and _are_images([row.name for row in rows], raw):
+    if GENERIC_FILES.fullmatch(path.name) and _are_images([row.name for row in rows], raw):
         return []
     for what in ("number", "colour"):
         names: dict[int, str] = {}
@@ -100,32 +102,34 @@ def _are_images(names: list[str], raw: epath.Path) -> bool:
     return stems.issuperset(names)
 
 
-def _joined(found: dict[epath.Path, list[Row]]) -> ClassList:
+def _merge(rows_by_path: dict[epath.Path, list[Row]]) -> ClassList:
     """One list from the rows of all files. Raises UserError if two files differ."""
     names: dict[int, str] = {}
     colours: dict[int, str] = {}
     for what, joined in (("number", names), ("colour", colours)):
         first: epath.Path | None = None
-        for path, rows in found.items():
-            its = {getattr(row, what): row.name for row in rows if getattr(row, what) is not None}
-            if its and first is not None:
-                _need_same(what, first, joined, path, its)
-            elif its:
+        for path, rows in rows_by_path.items():
+            new = {getattr(row, what): row.name for row in rows if getattr(row, what) is not None}
+            if new and first is not None:
+                _need_same_names(what, first, joined, path, new)
+            elif new:
                 first = path
-            joined.update({**its, **joined})
-    counted = all(row.counted for rows in found.values() for row in rows if row.number is not None)
-    return ClassList(names, colours, " and ".join(path.name for path in found), counted)
+            joined.update({**new, **joined})
+    counted = all(row.counted for rows in rows_by_path.values() for row in rows if row.number is not None)
+    return ClassList(names, colours, " and ".join(path.name for path in rows_by_path), counted)
 
 
-def _need_same(what: str, first: epath.Path, a: dict[int, str], other: epath.Path, b: dict[int, str]) -> None:
-    asked = [{key: phrase(name) for key, name in names.items() if not is_ignored(name)} for names in (a, b)]
-    for key in sorted({*asked[0], *asked[1]}):
-        one, two = (names.get(key) for names in asked)
-        if one != two:
+def _need_same_names(
+    what: str, first: epath.Path, a: dict[int, str], other: epath.Path, b: dict[int, str]
+) -> None:
+    phrases = [{key: phrase(name) for key, name in names.items() if not is_ignored(name)} for names in (a, b)]
+    for key in sorted({*phrases[0], *phrases[1]}):
+        first_name, second_name = (names.get(key) for names in phrases)
+        if first_name != second_name:
             shown = key if what == "number" else shown_colour(key)
             raise UserError(
-                f"{first} and {other} have different names: the {what} {shown} is {one or 'missing'} in the "
-                f"first and {two or 'missing'} in the second; delete the wrong file"
+                f"{first} and {other} have different names: the {what} {shown} is {first_name or 'missing'} "
+                f"in the first and {second_name or 'missing'} in the second; delete the wrong file"
             )
 
 
@@ -134,7 +138,7 @@ def shown_colour(colour: int) -> str:
     return f"({colour >> 16}, {colour >> 8 & 255}, {colour & 255})"
 
 
-def report_unseen(classes: dict[int, str], seen: set[int], source: str, problems: Problems) -> None:
+def report_unused(classes: dict[int, str], seen: set[int], source: str, problems: Problems) -> None:
     """Reports classes that do not occur, because the list may have other numbers than the masks.
 
     Args:
@@ -145,10 +149,10 @@ def report_unseen(classes: dict[int, str], seen: set[int], source: str, problems
     """
     shown = {phrase(classes[key]) for key in seen if key in classes}
     unseen = [name for name in dict.fromkeys(map(phrase, classes.values())) if name not in shown]
-    unseen = [name for name in unseen if is_asked(name)]
+    unseen = [name for name in unseen if is_class(name)]
     if unseen:
-        more = f" and {len(unseen) - SAID} more" if len(unseen) > SAID else ""
+        more = f" and {len(unseen) - MAX_LISTED} more" if len(unseen) > MAX_LISTED else ""
         problems.add(
-            f"{source}: {len(unseen)} of {len(classes)} classes do not occur ({', '.join(unseen[:SAID])}"
-            f"{more}); check that the numbers match the annotations"
+            f"{source}: {len(unseen)} of {len(classes)} classes do not occur "
+            f"({', '.join(unseen[:MAX_LISTED])}{more}); check that the numbers match the annotations"
         )

@@ -9,32 +9,32 @@ for its files.
 
 from etils import epath
 
-from genmask_jax.data.raw_formats.cityscapes import in_its_numbers, numbering
-from genmask_jax.data.raw_formats.class_list import ClassList, read_class_list, report_unseen
+from genmask_jax.data.raw_formats.cityscapes import numbering, renumber
+from genmask_jax.data.raw_formats.class_list import ClassList, read_class_list, report_unused
 from genmask_jax.data.raw_formats.label_files import LABEL_SUFFIXES, LabelFile
 from genmask_jax.data.raw_formats.layout import captions_of
+from genmask_jax.data.raw_formats.layout_check import LayoutCheck, count, folders, values
 from genmask_jax.data.raw_formats.mask_values import (
     MaskEncoding,
     Scan,
-    by_values,
-    meaning_of,
-    need_one_white,
+    adapt_to_values,
+    find_encoding,
+    need_same_white,
     report_unexplained,
     scan,
 )
-from genmask_jax.data.raw_formats.names import is_asked, is_background, is_ignored, phrase
-from genmask_jax.data.raw_formats.pairs import Pair, Tree, find_pairs, in_splits
+from genmask_jax.data.raw_formats.names import is_background, is_class, is_ignored, phrase
+from genmask_jax.data.raw_formats.pairs import Pair, Tree, find_pairs, group_by_split
 from genmask_jax.data.raw_formats.plan import (
-    NOTHING,
-    NOTHING_NOTE,
+    NO_CLASS_NOTE,
+    NO_CLASS_TARGETS,
     Expression,
     Plan,
     PlannedImage,
     Target,
 )
 from genmask_jax.data.raw_formats.problems import Problems
-from genmask_jax.data.raw_formats.seen import LayoutCheck, count, folders, values
-from genmask_jax.data.raw_formats.versions import chosen
+from genmask_jax.data.raw_formats.versions import choose_versions
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import read_frame
 
@@ -47,9 +47,9 @@ def recognise(raw: epath.Path) -> LayoutCheck:
     if classes is not None:
         return LayoutCheck(f"{len(paired):,} images with a class for each pixel, {len(classes)} class names")
     if paired:
-        meaning, _ = meaning_of(None, paired)
-        if meaning is not None:
-            return LayoutCheck(f"{len(paired):,} images with a class for each pixel, in {meaning.source}")
+        encoding, _ = find_encoding(None, paired)
+        if encoding is not None:
+            return LayoutCheck(f"{len(paired):,} images with a class for each pixel, in {encoding.source}")
         return LayoutCheck(
             seen=f"{count(paired, 'PNG')}{folders(paired, raw)} with {values(paired)} and no class list",
             fix="write the names of the classes to classes.txt, one per line from number 0 on, or the "
@@ -75,7 +75,7 @@ def recognise(raw: epath.Path) -> LayoutCheck:
 
 def _classes(raw: epath.Path, tree: Tree) -> ClassList | None:
     """The folder's class list, with Cityscapes' numbers for files named like its. Raises UserError."""
-    return in_its_numbers(read_class_list(raw), [path for pair in tree.pairs for path in pair.annotations])
+    return renumber(read_class_list(raw), [path for pair in tree.pairs for path in pair.annotations])
 
 
 def read(raw: epath.Path) -> Plan:
@@ -94,33 +94,33 @@ def read_tree(raw: epath.Path, tree: Tree, problems: Problems) -> Plan:
     for path in tree.unpaired:
         problems.add(f"{path} has class numbers but no image")
     pairs = tree.pairs
-    files = chosen(
+    files = choose_versions(
         [pair.annotations for pair in pairs],
         raw,
         lambda paths: _misfit(classes, paths),
         classes.source if classes else "a standard palette",
         problems,
     )
-    meaning, _ = meaning_of(classes, [path for paths in files for path in paths])
-    if meaning is None:
+    encoding, _ = find_encoding(classes, [path for paths in files for path in paths])
+    if encoding is None:
         raise UserError(f"--raw={raw}: the class numbers have no names; write them to classes.txt")
     scans = {
-        i: found for i, paths in enumerate(files) if (found := _scan(pairs[i], paths, meaning, problems))
+        i: found for i, paths in enumerate(files) if (found := _scan(pairs[i], paths, encoding, problems))
     }
-    seen = {number for one in scans.values() for number in one.numbers if number not in one.stray}
-    _need_difference(raw, list(scans.values()))
-    need_one_white(meaning, {files[i][0]: one for i, one in scans.items()})
-    meaning = by_values(meaning, seen, classes is not None and classes.counted)
-    report_unexplained(meaning, list(scans.values()), problems)
+    seen = {number for one in scans.values() for number in one.numbers if number not in one.edge_numbers}
+    _need_two_values(raw, list(scans.values()))
+    need_same_white(encoding, {files[i][0]: one for i, one in scans.items()})
+    encoding = adapt_to_values(encoding, seen, classes is not None and classes.counted)
+    report_unexplained(encoding, list(scans.values()), problems)
     if classes is not None and not classes.standard:
-        report_unseen(meaning.names, seen, meaning.source, problems)
-    planned = [(pairs[i], _plan(pairs[i], files[i][0], one, meaning, problems)) for i, one in scans.items()]
+        report_unused(encoding.names, seen, encoding.source, problems)
+    planned = [(pairs[i], _plan(pairs[i], files[i][0], one, encoding, problems)) for i, one in scans.items()]
     if planned and not any(image is not None and image.expressions for _, image in planned):
-        why = (problems.left_out or ["all pixels are background"])[0]
-        raise UserError(f"--raw={raw}: no mask shows a class of {meaning.source}; {why}")
-    splits = in_splits(raw, [(pair, image) for pair, image in planned if image is not None], problems)
-    asked = [phrase(name) for name in meaning.names.values() if is_asked(name)]
-    return Plan(splits, problems, tuple(dict.fromkeys(asked)))
+        reason = (problems.left_out or ["all pixels are background"])[0]
+        raise UserError(f"--raw={raw}: no mask shows a class of {encoding.source}; {reason}")
+    splits = group_by_split(raw, [(pair, image) for pair, image in planned if image is not None], problems)
+    names = [phrase(name) for name in encoding.names.values() if is_class(name)]
+    return Plan(splits, problems, tuple(dict.fromkeys(names)))
 
 
 def _misfit(classes: ClassList | None, paths: list[epath.Path]) -> tuple[float, ...]:
@@ -132,35 +132,35 @@ def _misfit(classes: ClassList | None, paths: list[epath.Path]) -> tuple[float, 
     ):
         return (1.0, 0.0, 0.0)
     try:
-        meaning, share = meaning_of(classes, paths)
+        encoding, share = find_encoding(classes, paths)
     except UserError:  # palettes differ
-        meaning, share = None, 0.0
-    if meaning is None:
+        encoding, share = None, 0.0
+    if encoding is None:
         return (1.0, 0.0, 0.0)
     seen: set[int] = set()
     for path in paths:
         try:
-            seen.update(scan(path, meaning.colours).numbers)
+            seen.update(scan(path, encoding.colours).numbers)
         except ValueError:
             return (1.0, 0.0, 0.0)
-    unseen = sum(number not in seen for number in meaning.names)
-    return (round(1 - share, 3), float(bool(meaning.colours)), unseen / len(meaning.names))
+    unseen = sum(number not in seen for number in encoding.names)
+    return (round(1 - share, 3), float(bool(encoding.colours)), unseen / len(encoding.names))
 
 
-def _scan(pair: Pair, paths: list[epath.Path], meaning: MaskEncoding, problems: Problems) -> Scan | None:
+def _scan(pair: Pair, paths: list[epath.Path], encoding: MaskEncoding, problems: Problems) -> Scan | None:
     if not paths:
         problems.add(f"{pair.image} has no mask")
     elif len(paths) > 1:
         problems.add(f"{pair.image} is not read: it has several masks, {paths[0].name} and {paths[1].name}")
     else:
         try:
-            return scan(paths[0], meaning.colours)
+            return scan(paths[0], encoding.colours)
         except ValueError as error:
             problems.add(str(error))
     return None
 
 
-def _need_difference(raw: epath.Path, scans: list[Scan]) -> None:
+def _need_two_values(raw: epath.Path, scans: list[Scan]) -> None:
     """Raises UserError if all pixels of all masks have the same value."""
     values = {one.numbers for one in scans}
     if len(values) == 1 and len(next(iter(values))) == 1:
@@ -171,43 +171,45 @@ def _need_difference(raw: epath.Path, scans: list[Scan]) -> None:
 
 
 def _plan(
-    pair: Pair, path: epath.Path, found: Scan, meaning: MaskEncoding, problems: Problems
+    pair: Pair, path: epath.Path, scanned: Scan, encoding: MaskEncoding, problems: Problems
 ) -> PlannedImage | None:
     try:
-        turned = oriented(pair.image, found.size)
+        turned = is_upright(pair.image, scanned.size)
     except ValueError as error:
         problems.add(str(error))
         return None
-    names = meaning.names
-    ignored = tuple(n for n in found.numbers if n not in names or is_ignored(names[n]) or n in found.stray)
-    of: dict[str, list[int]] = {}
-    for number in found.numbers:
+    names = encoding.names
+    ignored = tuple(
+        n for n in scanned.numbers if n not in names or is_ignored(names[n]) or n in scanned.edge_numbers
+    )
+    numbers_of: dict[str, list[int]] = {}
+    for number in scanned.numbers:
         if number not in ignored and not is_background(names[number]):
-            of.setdefault(phrase(names[number]), []).append(number)
-    texts = sorted(of, key=lambda text: of[text])
+            numbers_of.setdefault(phrase(names[number]), []).append(number)
+    texts = sorted(numbers_of, key=lambda text: numbers_of[text])
     captions = captions_of(pair.image, problems)
-    background = any(number in names and is_background(names[number]) for number in found.numbers)
+    background = any(number in names and is_background(names[number]) for number in scanned.numbers)
     if not texts and background:
-        problems.note(NOTHING_NOTE)
+        problems.note(NO_CLASS_NOTE)
     elif not texts and not captions:
         problems.add(f"{path} has no pixel of a named class")
         return None
     return PlannedImage(
         path=str(pair.image),
         image_id=pair.key,
-        size=found.size,
+        size=scanned.size,
         captions=captions,
         turned=turned,
-        targets=tuple(Target(i, numbers=tuple(of[text])) for i, text in enumerate(texts))
-        or (NOTHING if background else ()),
+        targets=tuple(Target(i, numbers=tuple(numbers_of[text])) for i, text in enumerate(texts))
+        or (NO_CLASS_TARGETS if background else ()),
         expressions=tuple(
             Expression(pair.key if i == 0 else f"{pair.key}#{i}", text, i) for i, text in enumerate(texts)
         ),
-        labels=LabelFile(str(path), meaning.colours, ignored),
+        labels=LabelFile(str(path), encoding.colours, ignored),
     )
 
 
-def oriented(image: epath.Path, size: tuple[int, ...]) -> bool:
+def is_upright(image: epath.Path, size: tuple[int, ...]) -> bool:
     """Whether labels of that size refer to the image after its EXIF orientation is applied.
 
     Raises:
@@ -217,7 +219,11 @@ def oriented(image: epath.Path, size: tuple[int, ...]) -> bool:
     frame = read_frame(image)
     if frame is None:
         return True  # reported when the image is written
-    fits = [turned for turned, its in ((True, frame.upright), (False, frame.stored)) if its == tuple(size)]
+    fits = [
+        turned
+        for turned, frame_size in ((True, frame.upright), (False, frame.stored))
+        if frame_size == tuple(size)
+    ]
     if not fits:
         raise ValueError(
             f"{image} has {frame.upright[0]} x {frame.upright[1]} pixels, its labels {size[0]} x {size[1]}"

@@ -40,9 +40,9 @@ class CocoFile:
             if not isinstance(content.get(name), list):
                 raise UserError(f"{path} is not in COCO's format: it has no list of {name}")
         self.path, self._problems = path, problems
-        self._bad: set[Any] = set()  # ids of images that are left out
+        self._excluded: set[Any] = set()  # ids of images that are left out
         self.images = self._read_images(content["images"])
-        self.annotations = [a for i, a in enumerate(content["annotations"]) if self._is_good(a, i)]
+        self.annotations = [a for i, a in enumerate(content["annotations"]) if self._is_valid(a, i)]
         self.categories = self._read_categories(content.get("categories"))
 
     def _read_images(self, entries: list[Any]) -> dict[Any, ListedImage]:
@@ -56,23 +56,23 @@ class CocoFile:
                 image = _image(entry)
             except ValueError as error:
                 self._leave_out(f"image {number} {error}; it and its annotations are left out")
-                self._bad.add(number)
+                self._excluded.add(number)
                 continue
             if images.setdefault(number, image) != image:
                 both = f"{images[number].file} and {image.file}"
                 self._leave_out(
                     f"image {number} is two images, {both}; they and their annotations are left out"
                 )
-                self._bad.add(number)
+                self._excluded.add(number)
             elif images[number] is not image:
                 self._problems.note(f"{self.path.name}: image {number} is listed twice")
-        return {number: image for number, image in images.items() if number not in self._bad}
+        return {number: image for number, image in images.items() if number not in self._excluded}
 
-    def _is_good(self, annotation: Any, position: int) -> bool:
+    def _is_valid(self, annotation: Any, position: int) -> bool:
         number = annotation.get("image_id") if isinstance(annotation, dict) else None
         if number is None or not isinstance(number, Hashable):
             self._leave_out(f"annotation {position} of the list has no image_id")
-        elif number not in self.images and number not in self._bad:
+        elif number not in self.images and number not in self._excluded:
             self._leave_out(f"an annotation has image_id {number}, which is not in the file")
         return isinstance(number, Hashable) and number in self.images
 

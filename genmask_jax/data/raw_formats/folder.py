@@ -14,9 +14,9 @@ from genmask_jax.data.raw_formats import (
     metadata,
     yolo,
 )
-from genmask_jax.data.raw_formats.places import meaning, walked_once
+from genmask_jax.data.raw_formats.folder_names import cached_walks, folder_role
+from genmask_jax.data.raw_formats.layout_check import LayoutCheck, need_folder, no_layout_error
 from genmask_jax.data.raw_formats.plan import Plan
-from genmask_jax.data.raw_formats.seen import LayoutCheck, need_folder, nothing_fits
 from genmask_jax.utils.paths import listed
 
 
@@ -36,7 +36,7 @@ FORMATS = {
     "masks": Layout(binary_masks.recognise, binary_masks.read),
     "coco": Layout(coco_tree.recognise, coco_tree.read),
     "beside": Layout(beside.recognise, beside.read),
-    "shapes": Layout(beside.recognise_away, beside.read_away),
+    "shapes": Layout(beside.recognise_apart, beside.read_apart),
     "captions": Layout(metadata.recognise_captions, metadata.read),
 }
 """Layouts by the value of --format, in the order in which they are tried."""
@@ -48,17 +48,20 @@ def read(raw: epath.Path, format: str = "") -> Plan:
     Raises:
         UserError: the folder does not exist, no format fits, or the folder has no usable image.
     """
-    with walked_once():
+    with cached_walks():
         need_folder(raw)
-        given, raw = raw, _inner(raw)
+        folder, raw = raw, _inner(raw)
         checks = {name: layout.recognise(raw) for name, layout in FORMATS.items()}
-        found = {name: check.found for name, check in checks.items() if check.found}
-        if not format and not found:
-            raise nothing_fits(given, raw, list(checks.values()))
-        name = format or next(iter(found))
-        others = ", ".join(f"{other} ({said})" for other, said in found.items() if other != name)
-        more = f"; it also looks like {others}; --format sets another" if others and not format else ""
-        print(f"{raw}: read as {name}{f': {found[name]}' if name in found else ' (--format)'}{more}")
+        evidence_by_format = {name: check.found for name, check in checks.items() if check.found}
+        if not format and not evidence_by_format:
+            raise no_layout_error(folder, raw, list(checks.values()))
+        name = format or next(iter(evidence_by_format))
+        others = ", ".join(
+            f"{other} ({evidence})" for other, evidence in evidence_by_format.items() if other != name
+        )
+        note = f"; it also looks like {others}; --format sets another" if others and not format else ""
+        reason = f": {evidence_by_format[name]}" if name in evidence_by_format else " (--format)"
+        print(f"{raw}: read as {name}{reason}{note}")
         return FORMATS[name].read(raw)
 
 
@@ -66,7 +69,7 @@ def _inner(raw: epath.Path) -> epath.Path:
     """The folder inside, if it is the only content, as in unpacked archives: photos/photos/images."""
     while True:
         entries = [path for path in listed(raw) if not path.name.lower().startswith(("readme", "license"))]
-        said = meaning(entries[0].name) if len(entries) == 1 and entries[0].is_dir() else None
-        if said is None or said.annotations or said.split:
+        role = folder_role(entries[0].name) if len(entries) == 1 and entries[0].is_dir() else None
+        if role is None or role.annotations or role.split:
             return raw
         raw = entries[0]

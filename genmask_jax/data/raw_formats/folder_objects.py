@@ -15,7 +15,7 @@ from genmask_jax.data import masks
 from genmask_jax.data.raw_formats.coco import CocoFile
 from genmask_jax.data.raw_formats.image_index import normalised
 from genmask_jax.data.raw_formats.names import is_background, is_ignored, phrase
-from genmask_jax.data.raw_formats.plan import NOTHING, NOTHING_NOTE, Target
+from genmask_jax.data.raw_formats.plan import NO_CLASS_NOTE, NO_CLASS_TARGETS, Target
 from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.utils.images import read_frame
 
@@ -30,14 +30,14 @@ class Objects:
     size: (height, width).
     turned: whether size and masks are for the image after its EXIF orientation is applied.
     targets: the masks.
-    said: (expression, index of the target, whether it is a sentence).
+    expressions: (text, index of the target, whether it is a sentence).
     void: segmentations of ignored pixels.
     """
 
     size: masks.Size
     turned: bool
     targets: tuple[Target, ...]
-    said: tuple[tuple[str, int, bool], ...]
+    expressions: tuple[tuple[str, int, bool], ...]
     void: tuple[Any, ...] = ()
 
 
@@ -47,14 +47,14 @@ class _ImageObjects:
 
     size: (height, width).
     annotated: whether the file has an annotation of the image.
-    said: ids of objects by expression.
+    expressions: ids of objects by expression.
     segmentations: segmentations by id.
     void: segmentations of ignored pixels.
     """
 
     size: masks.Size
     annotated: bool = False
-    said: dict[str, list[int]] = dataclasses.field(default_factory=dict)
+    expressions: dict[str, list[int]] = dataclasses.field(default_factory=dict)
     segmentations: dict[int, Any] = dataclasses.field(default_factory=dict)
     void: list[Any] = dataclasses.field(default_factory=list)
 
@@ -75,11 +75,11 @@ def read_objects(
     if not paths:
         return {}
     by_name = {normalised(path.name): path for path in files}
-    found = objects_of(
+    objects_by_path = objects_of(
         CocoFile(paths[0], problems), lambda name: by_name.get(normalised(name)), classes, problems
     )
-    note_nothing(found.values(), problems)
-    return {path.name: objects for path, objects in found.items()}
+    note_without_class(objects_by_path.values(), problems)
+    return {path.name: objects for path, objects in objects_by_path.items()}
 
 
 def objects_of(
@@ -97,20 +97,20 @@ def objects_of(
         classes: receives the categories that are used as expressions.
         problems: receives objects and images that are left out.
     """
-    found, paths = _images(coco, find, problems)
+    by_id, paths = _find_images(coco, find, problems)
     seen: dict[int, Any] = {}
     for annotation in coco.annotations:
-        image = found.get(annotation["image_id"])
+        image = by_id.get(annotation["image_id"])
         if image is not None:
             image.annotated = True
             _add(annotation, image, seen, coco, classes, problems)
     # If the file annotates other images, an image without an annotation shows none of the classes.
-    known = bool(classes) and any(image.annotated for image in found.values())
+    some_annotated = bool(classes) and any(image.annotated for image in by_id.values())
     objects: dict[epath.Path, Objects] = {}
-    for number, image in found.items():
+    for number, image in by_id.items():
         path = paths[number]
-        shows_none = known and (bool(image.void) or not image.annotated)
-        if (image.said or shows_none) and path not in objects:
+        shows_none = some_annotated and (bool(image.void) or not image.annotated)
+        if (image.expressions or shows_none) and path not in objects:
             try:
                 objects[path] = _objects(path, image)
             except ValueError as error:
@@ -118,12 +118,12 @@ def objects_of(
     return objects
 
 
-def _images(
+def _find_images(
     coco: CocoFile, find: Callable[[str], epath.Path | None], problems: Problems
 ) -> tuple[dict[Any, _ImageObjects], dict[Any, epath.Path]]:
     """The existing images and their paths, by id; ids with the same path share one `_ImageObjects`."""
     by_path: dict[epath.Path, _ImageObjects] = {}
-    found: dict[Any, _ImageObjects] = {}
+    by_id: dict[Any, _ImageObjects] = {}
     paths: dict[Any, epath.Path] = {}
     for number, image in coco.images.items():
         try:
@@ -142,9 +142,9 @@ def _images(
                 )
                 continue
             problems.note(f"{coco.path}: {image.file} is listed twice; the objects of both entries are used")
-        found[number] = by_path.setdefault(path, _ImageObjects(image.size))
+        by_id[number] = by_path.setdefault(path, _ImageObjects(image.size))
         paths[number] = path
-    return found, paths
+    return by_id, paths
 
 
 def _add(
@@ -171,54 +171,69 @@ def _add(
     if annotation.get("bbox") and not annotation.get("segmentation"):
         problems.add(f"{coco.path.name}: an object has a box but no mask")
         return
-    texts, name = annotation.get("expressions"), ""
-    if not texts:
-        category = annotation.get("category_id")
-        if not isinstance(category, Hashable) or category not in coco.categories:
-            problems.add(f"{coco.path.name}: an object has category {category}, which is not in the file")
-            return
-        name = coco.categories[category]
-        if is_background(name):
-            problems.note(f"{coco.path.name}: an object of category {name!r} is not read")
-            return
-        texts = phrase(name)
-    texts = [texts] if isinstance(texts, str) else texts if isinstance(texts, list) else [None]
-    good = {text.strip().lower() for text in texts if isinstance(text, str) and text.strip()}
-    if len(good) < len(texts):
-        problems.add(f"{where}: some of its expressions are not texts, or are duplicates")
+    try:
+        texts, category = _texts_of(annotation, coco, where, problems)
+    except ValueError as error:
+        problems.add(f"{coco.path.name}: {error}")
+        return
+    if category is not None and is_background(category):
+        problems.note(f"{coco.path.name}: an object of category {category!r} is not read")
+        return
     try:
         segmentation, complaints = masks.usable(annotation.get("segmentation"), image.size)
     except ValueError as error:
         problems.add(f"{where} has no mask: {error}")
         return
     problems.extend(f"{where}: {complaint}" for complaint in complaints)
-    if is_ignored(name):
+    if category is not None and is_ignored(category):
         image.void.append(segmentation)
         return
     image.segmentations[number] = segmentation
-    classes |= {phrase(name): None} if name else {}
-    for text in sorted(good):
-        image.said.setdefault(text, []).append(number)
+    classes |= {} if category is None else {phrase(category): None}
+    for text in sorted(texts):
+        image.expressions.setdefault(text, []).append(number)
+
+
+def _texts_of(annotation: Any, coco: CocoFile, where: str, problems: Problems) -> tuple[set[str], str | None]:
+    """An annotation's expressions; without them, the phrase of its category, and the category's name.
+
+    Raises:
+        ValueError: the category is not in the file.
+    """
+    texts, category = annotation.get("expressions"), None
+    if not texts:
+        number = annotation.get("category_id")
+        if not isinstance(number, Hashable) or number not in coco.categories:
+            raise ValueError(f"an object has category {number}, which is not in the file")
+        category = coco.categories[number]
+        texts = phrase(category)
+    texts = [texts] if isinstance(texts, str) else texts if isinstance(texts, list) else [None]
+    valid = {text.strip().lower() for text in texts if isinstance(text, str) and text.strip()}
+    if len(valid) < len(texts):
+        problems.add(f"{where}: some of its expressions are not texts, or are duplicates")
+    return valid, category
 
 
 def _objects(path: epath.Path, image: _ImageObjects) -> Objects:
     """The objects of an image. Raises ValueError if the orientation of the masks is ambiguous."""
     targets = tuple(
         Target(i, tuple(ids), tuple(image.segmentations[j] for j in ids))
-        for i, ids in enumerate(image.said.values())
+        for i, ids in enumerate(image.expressions.values())
     )
-    said = tuple((text, i, False) for i, text in enumerate(image.said))
-    return Objects(image.size, _is_turned(path, image.size), targets or NOTHING, said, tuple(image.void))
+    expressions = tuple((text, i, False) for i, text in enumerate(image.expressions))
+    return Objects(
+        image.size, _is_turned(path, image.size), targets or NO_CLASS_TARGETS, expressions, tuple(image.void)
+    )
 
 
-def note_nothing(objects: Iterable[Objects], problems: Problems) -> None:
+def note_without_class(objects: Iterable[Objects], problems: Problems) -> None:
     """Notes each image without any class."""
-    for its in objects:
-        if its.targets == NOTHING and not its.said:
-            problems.note(NOTHING_NOTE)
+    for one in objects:
+        if one.targets == NO_CLASS_TARGETS and not one.expressions:
+            problems.note(NO_CLASS_NOTE)
 
 
-def united(one: Objects, other: Objects) -> Objects:
+def merge_objects(one: Objects, other: Objects) -> Objects:
     """The objects of an image from two files; objects in both files count once.
 
     Raises:
@@ -226,25 +241,25 @@ def united(one: Objects, other: Objects) -> Objects:
     """
     if one.size != other.size:
         raise ValueError(f"{one.size[0]} x {one.size[1]} and {other.size[0]} x {other.size[1]} pixels")
-    known: dict[int, Any] = {}
+    by_id: dict[int, Any] = {}
     by_text: dict[str, list[int]] = {}
     for objects in (one, other):
         ids: dict[int, int] = {}  # of these objects, in the union
-        for text, i, _ in objects.said:
+        for text, i, _ in objects.expressions:
             target = objects.targets[i]
-            its = by_text.setdefault(text, [])
+            target_ids = by_text.setdefault(text, [])
             for number, segmentation in zip(target.ann_ids, target.segmentations, strict=True):
-                same = (k for k in its if known[k] == segmentation)
-                free = number if number not in known else max(known) + 1
-                number = ids.setdefault(number, next(same, free))
-                known[number] = segmentation
-                its += [number] if number not in its else []
+                equal = (k for k in target_ids if by_id[k] == segmentation)
+                free = number if number not in by_id else max(by_id) + 1
+                number = ids.setdefault(number, next(equal, free))
+                by_id[number] = segmentation
+                target_ids += [number] if number not in target_ids else []
     targets = tuple(
-        Target(i, tuple(ids), tuple(known[k] for k in ids)) for i, ids in enumerate(by_text.values())
+        Target(i, tuple(ids), tuple(by_id[k] for k in ids)) for i, ids in enumerate(by_text.values())
     )
     void = (*one.void, *(segmentation for segmentation in other.void if segmentation not in one.void))
-    said = tuple((text, i, False) for i, text in enumerate(by_text))
-    return dataclasses.replace(one, targets=targets or NOTHING, said=said, void=void)
+    expressions = tuple((text, i, False) for i, text in enumerate(by_text))
+    return dataclasses.replace(one, targets=targets or NO_CLASS_TARGETS, expressions=expressions, void=void)
 
 
 def _is_turned(path: epath.Path, size: masks.Size) -> bool:
@@ -252,7 +267,9 @@ def _is_turned(path: epath.Path, size: masks.Size) -> bool:
     frame = read_frame(path)
     if frame is None or frame.orientation == 1:
         return True  # both are the same; an unreadable image is reported when it is written
-    fits = {turned for turned, its in ((False, frame.stored), (True, frame.upright)) if its == size}
+    fits = {
+        turned for turned, frame_size in ((False, frame.stored), (True, frame.upright)) if frame_size == size
+    }
     if len(fits) == 2:
         raise ValueError(
             f"has EXIF orientation {frame.orientation}, and its size does not tell whether its objects are "

@@ -5,10 +5,10 @@ import unicodedata
 
 from etils import epath
 
-from genmask_jax.data.raw_formats.places import files_below, is_annotation, parts_below, split_and_key
+from genmask_jax.data.raw_formats.folder_names import files_below, is_annotation, parts_below, split_and_key
 from genmask_jax.utils.images import SUFFIXES
 
-UPLOAD = re.compile(r"^[0-9a-f]{8}-")
+UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 """Prefix of uploaded files in Label Studio."""
 
 
@@ -43,22 +43,26 @@ class ImageIndex:
         Raises:
             ValueError: several images match.
         """
-        wanted = normalised(name).replace("\\", "/").split("?d=")[-1].split("/")
-        names = (wanted[-1], UPLOAD.sub("", wanted[-1]))
-        found = next((self._by_name[name] for name in names if name in self._by_name), None)
-        found = found or next((self._by_lower[n.lower()] for n in names if n.lower() in self._by_lower), [])
-        for agree in (
-            lambda path: _common(path.parts[:-1], wanted[:-1]),
-            lambda path: self.place(path)[0] == split,
+        parts = normalised(name).replace("\\", "/").split("?d=")[-1].split("/")
+        names = (parts[-1], UPLOAD_PREFIX.sub("", parts[-1]))
+        matches = next((self._by_name[name] for name in names if name in self._by_name), None)
+        matches = matches or next(
+            (self._by_lower[n.lower()] for n in names if n.lower() in self._by_lower), []
+        )
+        for agreement in (
+            lambda path: _count_common(path.parts[:-1], parts[:-1]),
+            lambda path: self.split_and_key(path)[0] == split,
         ):
-            best = max(map(agree, found), default=0)
-            found = [path for path in found if agree(path) == best]
-        if len(found) > 1:
-            raise ValueError(f"may be {found[0].relative_to(self.raw)} or {found[1].relative_to(self.raw)}")
-        return found[0] if found else None
+            best = max(map(agreement, matches), default=0)
+            matches = [path for path in matches if agreement(path) == best]
+        if len(matches) > 1:
+            raise ValueError(
+                f"may be {matches[0].relative_to(self.raw)} or {matches[1].relative_to(self.raw)}"
+            )
+        return matches[0] if matches else None
 
-    def place(self, path: epath.Path) -> tuple[str, str]:
-        """(split or "", key) of an image; see `places.split_and_key`."""
+    def split_and_key(self, path: epath.Path) -> tuple[str, str]:
+        """(split or "", key) of an image; see `folder_names.split_and_key`."""
         return split_and_key(parts_below(path, self.raw), path.stem, whole=True)
 
 
@@ -67,10 +71,10 @@ def normalised(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _common(parts: tuple[str, ...], wanted: list[str]) -> int:
+def _count_common(parts: tuple[str, ...], other_parts: list[str]) -> int:
     """Number of equal folders, counted from the last."""
-    pairs = zip(reversed(parts), reversed(wanted), strict=False)
+    pairs = zip(reversed(parts), reversed(other_parts), strict=False)
     return next(
         (i for i, (part, other) in enumerate(pairs) if normalised(part) != other),
-        min(len(parts), len(wanted)),
+        min(len(parts), len(other_parts)),
     )

@@ -2,8 +2,8 @@
 
 Numbers have 8, 16 or 32 bits in PNG, TIFF and other formats, or any integer type in .npy. Colours are those
 of RGB images and palettes. In lossless files, a colour must be exactly that of a class. In JPEG and other
-lossy files, and in files with more than MANY colours, a pixel gets the nearest class within a distance of
-NEAR.
+lossy files, and in files with more than MAX_COLOURS colours, a pixel gets the nearest class within
+MAX_DISTANCE.
 """
 
 import dataclasses
@@ -18,10 +18,10 @@ from genmask_jax.utils.images import SUFFIXES, UNREADABLE, decode, why_unreadabl
 LABEL_SUFFIXES = (*SUFFIXES, ".npy")
 LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000"}
 """Pillow's names of formats that change colours."""
-MANY = 256
-NEAR = 32.0
+MAX_COLOURS = 256
+MAX_DISTANCE = 32.0
 """Euclidean distance in RGB, levels from 0 to 255."""
-NOTHING = -1
+NO_CLASS = -1
 """Number of a pixel whose colour has no class."""
 
 
@@ -48,8 +48,10 @@ class LabelFile:
         if not self.colours:
             return read_numbers(epath.Path(self.path))
         colours, lossy = read_colours(epath.Path(self.path))
-        found, places = np.unique(colours, return_inverse=True)
-        return nearest(found, self.colours, lossy or len(found) > MANY)[places].reshape(colours.shape)
+        unique, indices = np.unique(colours, return_inverse=True)
+        return nearest(unique, self.colours, lossy or len(unique) > MAX_COLOURS)[indices].reshape(
+            colours.shape
+        )
 
 
 def read_numbers(path: epath.Path) -> np.ndarray:
@@ -80,10 +82,10 @@ def read_numbers(path: epath.Path) -> np.ndarray:
         )
     if lossy:
         raise ValueError(f"{path} has a lossy format, which changes class numbers; save it as PNG")
-    whole = numbers.astype(np.int32)
-    if not (whole == numbers).all():
+    integers = numbers.astype(np.int32)
+    if not (integers == numbers).all():
         raise ValueError(f"{path} has numbers that are not 32-bit integers")
-    return whole
+    return integers
 
 
 def read_colours(path: epath.Path) -> tuple[np.ndarray, bool]:
@@ -111,18 +113,18 @@ def palette_of(path: epath.Path) -> dict[int, int]:
         numbers, (colours, _) = read_numbers(path), read_colours(path)
     except (*UNREADABLE, ValueError):
         return {}
-    found, first = np.unique(numbers, return_index=True)
-    return dict(zip(found.tolist(), colours.ravel()[first].tolist(), strict=True))
+    indices, first = np.unique(numbers, return_index=True)
+    return dict(zip(indices.tolist(), colours.ravel()[first].tolist(), strict=True))
 
 
-def nearest(found: np.ndarray, colours: tuple[int, ...], lossy: bool) -> np.ndarray:
-    """For each colour in `found` [N], the index in `colours` or NOTHING; int32 [N]."""
-    best = np.full(len(found), NOTHING, np.int32)
-    least = np.full(len(found), NEAR if lossy else 0.0)
-    levels = [(found >> shift & 255).astype(np.float64) for shift in (16, 8, 0)]
-    for place in reversed(range(len(colours))):
-        its = [colours[place] >> shift & 255 for shift in (16, 8, 0)]
-        distance = np.sqrt(sum((a - b) ** 2 for a, b in zip(levels, its, strict=True)))
-        closer = distance <= least
-        best[closer], least[closer] = place, distance[closer]
+def nearest(queries: np.ndarray, colours: tuple[int, ...], lossy: bool) -> np.ndarray:
+    """For each colour in `queries` [N], the index in `colours` or NO_CLASS; int32 [N]."""
+    best = np.full(len(queries), NO_CLASS, np.int32)
+    smallest = np.full(len(queries), MAX_DISTANCE if lossy else 0.0)
+    levels = [(queries >> shift & 255).astype(np.float64) for shift in (16, 8, 0)]
+    for index in reversed(range(len(colours))):
+        class_levels = [colours[index] >> shift & 255 for shift in (16, 8, 0)]
+        distance = np.sqrt(sum((a - b) ** 2 for a, b in zip(levels, class_levels, strict=True)))
+        closer = distance <= smallest
+        best[closer], smallest[closer] = index, distance[closer]
     return best

@@ -19,15 +19,15 @@ from typing import Any
 from etils import epath
 
 from genmask_jax.data.raw_formats.black_and_white import threshold_of
+from genmask_jax.data.raw_formats.folder_names import files_below
 from genmask_jax.data.raw_formats.image_index import ImageIndex
 from genmask_jax.data.raw_formats.layout import captions_of, read_json
+from genmask_jax.data.raw_formats.layout_check import LayoutCheck, count, folders
 from genmask_jax.data.raw_formats.mask_files import plan_masks
-from genmask_jax.data.raw_formats.names import is_asked, is_ignored, phrase
-from genmask_jax.data.raw_formats.pairs import Pair, in_splits
-from genmask_jax.data.raw_formats.places import files_below
+from genmask_jax.data.raw_formats.names import is_class, is_ignored, phrase
+from genmask_jax.data.raw_formats.pairs import Pair, group_by_split
 from genmask_jax.data.raw_formats.plan import Plan
 from genmask_jax.data.raw_formats.problems import Problems
-from genmask_jax.data.raw_formats.seen import LayoutCheck, count, folders
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import SUFFIXES
 
@@ -39,13 +39,13 @@ Regions = dict[int, dict[int, list[tuple[str, epath.Path]]]]
 def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for this layout."""
     regions, problems = _regions(raw), Problems()
-    files = [path for annotations in regions.values() for some in annotations.values() for _, path in some]
+    files = _paths(regions)
     if not files:
         return LayoutCheck()
-    found = _images(raw, set(regions), problems)
-    if found:
+    images = _images(raw, set(regions), problems)
+    if images:
         return LayoutCheck(
-            f"{count(list(found), 'image')} with Label Studio's brush labels, {count(files, 'PNG')}"
+            f"{count(list(images), 'image')} with Label Studio's brush labels, {count(files, 'PNG')}"
         )
     return LayoutCheck(
         seen=f"{count(files, 'PNG')} of Label Studio's brush labels{folders(files, raw)}, but no image",
@@ -64,9 +64,8 @@ def read(raw: epath.Path) -> Plan:
     if not regions:
         raise UserError(f"--raw={raw}: there is no PNG such as task-1-annotation-1-by-1-tag-Road-0.png")
     images, index = _images(raw, set(regions), problems), ImageIndex(raw)
-    found, classes = [], {}
-    paths = [path for some in regions.values() for one in some.values() for _, path in one]
-    threshold = threshold_of(paths, f"--raw={raw}")
+    planned, classes = [], {}
+    threshold = threshold_of(_paths(regions), f"--raw={raw}")
     for task in sorted(regions):
         last, *earlier = sorted(regions[task], reverse=True)
         if task not in images:
@@ -74,28 +73,28 @@ def read(raw: epath.Path) -> Plan:
             continue
         if earlier:
             problems.note(f"task {task} has {len(earlier) + 1} annotations; the last, {last}, is used")
-        split, key = index.place(images[task])
+        split, key = index.split_and_key(images[task])
         pair = Pair(key, images[task], (), split)
-        files = [(phrase(label), path) for label, path in regions[task][last] if is_asked(label)]
+        files = [(phrase(label), path) for label, path in regions[task][last] if is_class(label)]
         void = [path for label, path in regions[task][last] if is_ignored(label)]
         captions = captions_of(pair.image, problems)
         image = plan_masks(pair, files, captions, ids, threshold, problems, void)
         if image is not None:
-            found.append((pair, image))
+            planned.append((pair, image))
             classes |= dict.fromkeys(expression.text for expression in image.expressions)
-    return Plan(in_splits(raw, found, problems), problems, tuple(classes))
+    return Plan(group_by_split(raw, planned, problems), problems, tuple(classes))
 
 
 def _regions(raw: epath.Path) -> Regions:
-    named: Regions = {}
+    regions: Regions = {}
     for path in files_below(raw):
         if match := REGION.match(path.name):
-            annotation = named.setdefault(int(match[1]), {}).setdefault(int(match[2]), [])
+            annotation = regions.setdefault(int(match[1]), {}).setdefault(int(match[2]), [])
             annotation.append((match[3], path))
-    labels = {label for path, task in _all_tasks(raw) for label in _labels(task)} if named else set()
+    labels = {label for path, task in _all_tasks(raw) for label in _labels(task)} if regions else set()
     beginnings = {
         beginning
-        for annotations in named.values()
+        for annotations in regions.values()
         for files in annotations.values()
         if (beginning := _beginning({name for name, _ in files}))
     }
@@ -104,24 +103,28 @@ def _regions(raw: epath.Path) -> Regions:
             number: [(_label(name, labels, beginnings), path) for name, path in files]
             for number, files in annotations.items()
         }
-        for task, annotations in named.items()
+        for task, annotations in regions.items()
     }
+
+
+def _paths(regions: Regions) -> list[epath.Path]:
+    return [path for task in regions.values() for files in task.values() for _, path in files]
 
 
 def _beginning(names: set[str]) -> str:
     """The common beginning of "user-tag-label" over an annotation's regions; "" if it has no tag."""
-    words = zip(*(name.split("-")[:-1] for name in names), strict=False)  # up to the shortest
-    same = [some[0] for some in itertools.takewhile(lambda some: len(set(some)) == 1, words)]
+    columns = zip(*(name.split("-")[:-1] for name in names), strict=False)  # up to the shortest
+    same = [column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns)]
     return "-".join([*same, ""]) if len(names) > 1 and len(same) > 1 else ""
 
 
 def _label(name: str, labels: set[str], beginnings: set[str]) -> str:
     """The label in "user-tag-label"."""
-    known = [label for label in labels if phrase(name).endswith(f"-{phrase(label)}")]
-    if known:
-        return max(known, key=len)
-    first = min((one for one in beginnings if name.startswith(one)), key=len, default="")
-    return name.removeprefix(first) if first else name.rpartition("-")[2]
+    matches = [label for label in labels if phrase(name).endswith(f"-{phrase(label)}")]
+    if matches:
+        return max(matches, key=len)
+    prefix = min((beginning for beginning in beginnings if name.startswith(beginning)), key=len, default="")
+    return name.removeprefix(prefix) if prefix else name.rpartition("-")[2]
 
 
 def _labels(content: Any) -> Iterator[str]:
@@ -137,7 +140,7 @@ def _labels(content: Any) -> Iterator[str]:
 
 def _images(raw: epath.Path, tasks: set[int], problems: Problems) -> dict[int, epath.Path]:
     """The images of tasks, by id."""
-    index, found = ImageIndex(raw), {}
+    index, images = ImageIndex(raw), {}
     for path, task in _all_tasks(raw):
         for name in _names(task):
             try:
@@ -146,9 +149,9 @@ def _images(raw: epath.Path, tasks: set[int], problems: Problems) -> dict[int, e
                 problems.add(f"{path}: the image of task {task['id']}, {name}, {error}")
                 continue
             if image is not None and task["id"] in tasks:
-                found.setdefault(task["id"], image)
+                images.setdefault(task["id"], image)
     by_stem = {path.stem.lower().removeprefix("task").strip("-_ "): path for path in index.paths}
-    return {task: by_stem[str(task)] for task in tasks if str(task) in by_stem} | found
+    return {task: by_stem[str(task)] for task in tasks if str(task) in by_stem} | images
 
 
 def _all_tasks(raw: epath.Path) -> Iterator[tuple[epath.Path, dict[str, Any]]]:

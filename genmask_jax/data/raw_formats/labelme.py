@@ -80,17 +80,19 @@ def read_labelme(path: epath.Path, size: masks.Size, first_id: int, problems: Pr
         if shape.get("group_id") is not None:
             groups.setdefault((label, shape["group_id"]), []).append(i)
     for i in drawn:
-        said = shapes[i].get("description")
-        if isinstance(said, str) and said.strip():
+        description = shapes[i].get("description")
+        if isinstance(description, str) and description.strip():
             group = groups.get((shapes[i]["label"], shapes[i].get("group_id")), [i])
-            ids = described.setdefault(said.strip(), [])
+            ids = described.setdefault(description.strip(), [])
             ids.extend(j for j in group if j not in ids)
-    said_of = {**described, **{text: ids for text, ids in by_label.items() if text not in described}}
+    ids_by_text = {**described, **{text: ids for text, ids in by_label.items() if text not in described}}
     targets = [
         Target(k, tuple(first_id + i for i in ids), tuple(drawn[i] for i in ids))
-        for k, ids in enumerate(said_of.values())
+        for k, ids in enumerate(ids_by_text.values())
     ]
-    return LabelmeTargets(targets, list(said_of), [text for text in by_label if text not in described], void)
+    return LabelmeTargets(
+        targets, list(ids_by_text), [text for text in by_label if text not in described], void
+    )
 
 
 def _draw(shape: Any, size: masks.Size) -> np.ndarray:
@@ -100,7 +102,9 @@ def _draw(shape: Any, size: masks.Size) -> np.ndarray:
         points = [(float(x), float(y)) for x, y in shape["points"]]
     except (KeyError, TypeError, ValueError):
         raise ValueError("has points that are not pairs of numbers") from None
-    if not all(math.isfinite(value) and abs(value) <= masks.LARGEST for point in points for value in point):
+    if not all(
+        math.isfinite(value) and abs(value) <= masks.MAX_COORDINATE for point in points for value in point
+    ):
         raise ValueError("has points far outside any image")
     if kind == "mask":
         mask = _paste(shape.get("mask"), points, size)

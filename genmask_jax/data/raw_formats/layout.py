@@ -29,26 +29,26 @@ def split_folders(raw: epath.Path, problems: Problems) -> dict[str, epath.Path]:
         UserError: two folders have the same split.
     """
     folders = [path for path in listed(raw) if path.is_dir()]
-    found: dict[str, epath.Path] = {}
+    by_split: dict[str, epath.Path] = {}
     for split, names in SPLITS.items():
-        same = [path for path in folders if path.name.lower() in names]
-        if len(same) > 1:
+        matches = [path for path in folders if path.name.lower() in names]
+        if len(matches) > 1:
             raise UserError(
-                f"--raw={raw}: {same[0].name} and {same[1].name} are both the split {split}; merge or rename "
-                "one of them"
+                f"--raw={raw}: {matches[0].name} and {matches[1].name} are both the split {split}; merge or "
+                "rename one of them"
             )
-        if same:
-            found[split] = same[0]
+        if matches:
+            by_split[split] = matches[0]
     for path in folders:
-        if path not in found.values():
+        if path not in by_split.values():
             count = sum(len(listed(folder, *SUFFIXES)) for folder in (path, *listed(path)))
             report = problems.add if count else problems.note
             report(f"{path}: this folder is not read ({count:,} images); it is not {', '.join(SPLITS)}")
-    beside = len(listed(raw, *SUFFIXES))
-    if found and beside:
-        names = ", ".join(path.name for path in found.values())
-        problems.add(f"{raw}: {beside:,} images next to the folders {names} are not read")
-    return found
+    outside = len(listed(raw, *SUFFIXES))
+    if by_split and outside:
+        names = ", ".join(path.name for path in by_split.values())
+        problems.add(f"{raw}: {outside:,} images next to the folders {names} are not read")
+    return by_split
 
 
 def images_by_stem(folder: epath.Path, problems: Problems) -> dict[str, epath.Path]:
@@ -63,13 +63,13 @@ def images_by_stem(folder: epath.Path, problems: Problems) -> dict[str, epath.Pa
 
 def captions_of(image: epath.Path, problems: Problems) -> tuple[str, ...]:
     """Captions of X.jpg: the lines of X.txt next to it, and its metadata there or one folder up."""
-    said = lines_beside(image, problems)
+    captions = lines_of(image, problems)
     for folder in (image.parent, image.parent.parent):  # "images/X.jpg"
-        said += _captions_by_name(folder, problems).get(str(image.relative_to(folder)), ())
-    return said
+        captions += _captions_by_name(folder, problems).get(str(image.relative_to(folder)), ())
+    return captions
 
 
-def lines_beside(image: epath.Path, problems: Problems) -> tuple[str, ...]:
+def lines_of(image: epath.Path, problems: Problems) -> tuple[str, ...]:
     """The lines of X.txt next to X.jpg."""
     path = image.with_suffix(".txt")
     try:
@@ -109,23 +109,23 @@ def read_metadata(path: epath.Path, problems: Problems) -> list[tuple[int, dict[
 
 def captions_of_row(row: dict[str, Any]) -> tuple[str, ...]:
     """The texts of the first of CAPTION_KEYS in the row."""
-    said = next((row[key] for key in CAPTION_KEYS if row.get(key)), ())
-    texts = [said] if isinstance(said, str) else said if isinstance(said, list) else []
+    value = next((row[key] for key in CAPTION_KEYS if row.get(key)), ())
+    texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
     return tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
 
 
 @functools.lru_cache(maxsize=64)
 def _captions_by_name(folder: epath.Path, problems: Problems) -> dict[str, tuple[str, ...]]:
     """Captions by file name, from the metadata of a folder of images; {} without metadata."""
-    found: dict[str, tuple[str, ...]] = {}
+    captions: dict[str, tuple[str, ...]] = {}
     for name in METADATA:
         for i, row in read_metadata(folder / name, problems) if (folder / name).exists() else ():
             texts, file = captions_of_row(row), row.get("file_name")
             if texts and isinstance(file, str):
-                found[file] = found.get(file, ()) + texts
+                captions[file] = captions.get(file, ()) + texts
             else:
                 problems.add(f"{folder / name}: line {i} has no file_name or no text")
-    return found
+    return captions
 
 
 def is_labelme(content: dict[str, Any]) -> bool:

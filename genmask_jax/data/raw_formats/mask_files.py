@@ -8,7 +8,7 @@ from etils import epath
 
 from genmask_jax.data import masks
 from genmask_jax.data.raw_formats.black_and_white import level, read_pixels
-from genmask_jax.data.raw_formats.class_maps import oriented
+from genmask_jax.data.raw_formats.class_maps import is_upright
 from genmask_jax.data.raw_formats.pairs import Pair
 from genmask_jax.data.raw_formats.plan import Expression, PlannedImage, Target
 from genmask_jax.data.raw_formats.problems import Problems
@@ -39,7 +39,7 @@ def plan_masks(
     for text, path in (*files, *((None, path) for path in void)):
         try:
             mask: np.ndarray = level(read_pixels(path)[0]) > threshold
-            turned = oriented(pair.image, mask.shape)
+            turned = is_upright(pair.image, mask.shape)
         except ValueError as error:
             problems.add(str(error))
             continue
@@ -49,7 +49,7 @@ def plan_masks(
             problems.add(f"{path} has another size than the first mask of {pair.image}")
             continue
         drawn[text] = drawn.get(text, False) | mask
-    unknown = drawn.pop(None, None)
+    ignored = drawn.pop(None, None)
     named = {text: mask for text, mask in drawn.items() if text is not None}
     if not named and not captions:
         problems.add(f"{pair.image} has no usable mask")
@@ -69,5 +69,5 @@ def plan_masks(
         expressions=tuple(
             Expression(pair.key if i == 0 else f"{pair.key}#{i}", text, i) for i, text in enumerate(named)
         ),
-        void=() if unknown is None or not named else (masks.encode(unknown),),
+        void=() if ignored is None or not named else (masks.encode(ignored),),
     )

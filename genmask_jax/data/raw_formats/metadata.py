@@ -22,20 +22,20 @@ from etils import epath
 from genmask_jax.data.raw_formats import binary_masks, class_maps
 from genmask_jax.data.raw_formats.black_and_white import threshold_of
 from genmask_jax.data.raw_formats.class_list import read_class_list
-from genmask_jax.data.raw_formats.layout import METADATA, captions_of_row, lines_beside, read_metadata
-from genmask_jax.data.raw_formats.mask_files import plan_masks
-from genmask_jax.data.raw_formats.names import is_asked, is_ignored, phrase
-from genmask_jax.data.raw_formats.pairs import Pair, Tree, in_splits
-from genmask_jax.data.raw_formats.places import (
+from genmask_jax.data.raw_formats.folder_names import (
     ANNOTATION_WORDS,
     WORDS,
     files_below,
     parts_below,
     split_and_key,
 )
+from genmask_jax.data.raw_formats.layout import METADATA, captions_of_row, lines_of, read_metadata
+from genmask_jax.data.raw_formats.layout_check import LayoutCheck
+from genmask_jax.data.raw_formats.mask_files import plan_masks
+from genmask_jax.data.raw_formats.names import is_class, is_ignored, phrase
+from genmask_jax.data.raw_formats.pairs import Pair, Tree, group_by_split
 from genmask_jax.data.raw_formats.plan import Plan
 from genmask_jax.data.raw_formats.problems import Problems
-from genmask_jax.data.raw_formats.seen import LayoutCheck
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import SUFFIXES
 
@@ -57,14 +57,14 @@ class _Row:
 def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for a column of masks."""
     with_masks = [row for row in _rows(raw, Problems()) if row.masks]
-    here = [row for row in with_masks if row.image.exists() and row.masks[0].exists()]
-    if here:
-        return LayoutCheck(f"{len(here):,} rows of metadata with an image and a mask")
+    complete = [row for row in with_masks if row.image.exists() and row.masks[0].exists()]
+    if complete:
+        return LayoutCheck(f"{len(complete):,} rows of metadata with an image and a mask")
     if with_masks:
         row = with_masks[0]
-        lost = row.masks[0] if row.image.exists() else row.image
+        missing = row.masks[0] if row.image.exists() else row.image
         return LayoutCheck(
-            seen=f"metadata with a column of masks; {lost.relative_to(raw)} is named there but missing",
+            seen=f"metadata with a column of masks; {missing.relative_to(raw)} is named there but missing",
             fix="put the files where the metadata says",
         )
     return LayoutCheck()
@@ -74,8 +74,8 @@ def recognise_captions(raw: epath.Path) -> LayoutCheck:
     """Checks for captions of images in other folders than the metadata; `beside` reads the others."""
     rows = [row for row in _rows(raw, Problems()) if row.captions and row.image.exists()]
     folders = {path.parent for path in files_below(raw) if path.name in METADATA}
-    elsewhere = [row for row in rows if row.image.parent not in folders]
-    return LayoutCheck(f"{len(elsewhere):,} rows of metadata with a caption" if elsewhere else "")
+    apart = [row for row in rows if row.image.parent not in folders]
+    return LayoutCheck(f"{len(apart):,} rows of metadata with a caption" if apart else "")
 
 
 def read(raw: epath.Path) -> Plan:
@@ -92,34 +92,34 @@ def read(raw: epath.Path) -> Plan:
         else:
             problems.add(f"{row.where}: {row.image} is missing")
     if not by_image:
-        why = (
+        reason = (
             problems.left_out
             or ["there is no metadata.jsonl or metadata.csv with rows that have a file_name"]
         )[0]
-        raise UserError(f"--raw={raw}: {why}")
-    rows = [row for some in by_image.values() for row in some]
-    listed = read_class_list(raw)
+        raise UserError(f"--raw={raw}: {reason}")
+    rows = [row for image_rows in by_image.values() for row in image_rows]
+    class_list = read_class_list(raw)
     if any(row.masks for row in rows) and not any(row.phrases for row in rows):
-        pairs = [_pair(path, some, raw) for path, some in by_image.items()]
-        return (class_maps if listed else binary_masks).read_tree(raw, Tree(pairs, []), problems)
-    names, ids = listed.names if listed else {}, itertools.count()
+        pairs = [_pair(path, image_rows, raw) for path, image_rows in by_image.items()]
+        return (class_maps if class_list else binary_masks).read_tree(raw, Tree(pairs, []), problems)
+    names, ids = class_list.names if class_list else {}, itertools.count()
     threshold = (
         threshold_of([mask for row in rows for mask in row.masks], f"--raw={raw}")
         if any(row.masks for row in rows)
         else 0.0
     )
-    found, classes = [], {}
-    for path, some in by_image.items():
-        pair = _pair(path, some, raw)
-        named = [one for row in some for one in _named(row, names, problems)]
-        files = [(phrase(name), mask) for name, mask in named if is_asked(name)]
+    planned, classes = [], {}
+    for path, image_rows in by_image.items():
+        pair = _pair(path, image_rows, raw)
+        named = [one for row in image_rows for one in _named(row, names, problems)]
+        files = [(phrase(name), mask) for name, mask in named if is_class(name)]
         void = [mask for name, mask in named if is_ignored(name)]
-        captions = lines_beside(path, problems) + tuple(text for row in some for text in row.captions)
+        captions = lines_of(path, problems) + tuple(text for row in image_rows for text in row.captions)
         image = plan_masks(pair, files, captions, ids, threshold, problems, void)
         if image is not None:
-            found.append((pair, image))
+            planned.append((pair, image))
             classes |= dict.fromkeys(expression.text for expression in image.expressions)
-    return Plan(in_splits(raw, found, problems), problems, tuple(classes))
+    return Plan(group_by_split(raw, planned, problems), problems, tuple(classes))
 
 
 def _pair(image: epath.Path, rows: list[_Row], raw: epath.Path) -> Pair:
@@ -129,11 +129,11 @@ def _pair(image: epath.Path, rows: list[_Row], raw: epath.Path) -> Pair:
 
 def _named(row: _Row, names: dict[int, str], problems: Problems) -> Iterator[tuple[str, epath.Path]]:
     """(name, mask) of a row. A single name is used for all masks."""
-    said = row.phrases * len(row.masks) if len(row.phrases) == 1 else row.phrases
-    if len(said) != len(row.masks):
-        problems.add(f"{row.where} is not read: it has {len(row.masks)} masks and {len(said)} phrases")
+    phrases = row.phrases * len(row.masks) if len(row.phrases) == 1 else row.phrases
+    if len(phrases) != len(row.masks):
+        problems.add(f"{row.where} is not read: it has {len(row.masks)} masks and {len(phrases)} phrases")
         return
-    for text, mask in zip(said, row.masks, strict=True):
+    for text, mask in zip(phrases, row.masks, strict=True):
         name = names.get(int(text)) if str(text).isdigit() else str(text)
         if name:
             yield name, mask
@@ -158,10 +158,10 @@ def _rows(raw: epath.Path, problems: Problems) -> Iterator[_Row]:
                 if isinstance(name, str) and name.lower().endswith(SUFFIXES)
             ]
             captions = captions_of_row(row)
-            said = next((row[key] for key in PHRASE_KEYS if _is_phrase(row.get(key))), None)
-            if masks and said is None and captions:
-                said, captions = list(captions), ()
-            phrases = said if isinstance(said, list) else [] if said is None else [said]
+            phrases = next((row[key] for key in PHRASE_KEYS if _is_phrase(row.get(key))), [])
+            phrases = phrases if isinstance(phrases, list) else [phrases]
+            if masks and not phrases and captions:
+                phrases, captions = list(captions), ()
             yield _Row(where, path.parent / image, masks, phrases, captions)
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-GENERIC = {
+GENERIC_WORDS = {
     *("class", "classes", "area", "areas", "region", "regions", "zone", "zones"),
     *("label", "labels"),
 } | {*("pixel", "pixels", "object", "objects", "the")}
@@ -33,7 +33,7 @@ def is_background(name: str) -> bool:
     return bool(_forms(name) & BACKGROUND)
 
 
-def is_asked(name: str) -> bool:
+def is_class(name: str) -> bool:
     """Whether a class with this name is neither ignored nor background."""
     return not is_ignored(name) and not is_background(name)
 
@@ -41,4 +41,8 @@ def is_asked(name: str) -> bool:
 def _forms(name: str) -> set[str]:
     """The name, and its letters with and without generic words."""
     words = re.findall(r"[^\W\d_]+", re.sub(r"['’]", "", name.lower()))
-    return {name.strip().lower(), "".join(words), "".join(word for word in words if word not in GENERIC)}
+    return {
+        name.strip().lower(),
+        "".join(words),
+        "".join(word for word in words if word not in GENERIC_WORDS),
+    }

@@ -14,12 +14,12 @@ CITYSCAPES_VOID = (
     *(0x000000, 0x6F4A00, 0x510051, 0xFAAAA0, 0xE6968C, 0xB4A5B4, 0x966464, 0x96785A, 0x00005A, 0x00006E),
 )
 """Colours of the classes that are not evaluated."""
-CITYSCAPES_IN_TURN = """
+CITYSCAPES_BY_ID = """
 unlabeled, ego vehicle, rectification border, out of roi, static, dynamic, ground, road, sidewalk, parking,
 rail track, building, wall, fence, guard rail, bridge, tunnel, pole, polegroup, traffic light, traffic sign,
 vegetation, terrain, sky, person, rider, car, truck, bus, caravan, trailer, train, motorcycle, bicycle
 """
-CITYSCAPES_ALL = dict(enumerate(re.split(r",\s", CITYSCAPES_IN_TURN.strip()))) | {-1: "license plate"}
+CITYSCAPES_ALL = dict(enumerate(re.split(r",\s", CITYSCAPES_BY_ID.strip()))) | {-1: "license plate"}
 """All classes of Cityscapes by `id`."""
 CITYSCAPES_BORDERS = {"ego vehicle", "rectification border"}
 """Classes outside of the scene."""

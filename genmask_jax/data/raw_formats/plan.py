@@ -34,9 +34,9 @@ class Target:
     numbers: tuple[int, ...] = ()
 
 
-NOTHING = (Target(0),)
+NO_CLASS_TARGETS = (Target(0),)
 """The targets of an annotated image without any class: one target without an expression."""
-NOTHING_NOTE = (
+NO_CLASS_NOTE = (
     "an image shows no class: it counts in scores of label maps, and is trained on if "
     "config.data.absent_share is positive"
 )
@@ -89,18 +89,18 @@ class PlannedImage:
             content = image_bytes(epath.Path(self.path))
             width, height = decode(content, upright=self.turned).size
         except UNREADABLE as error:
-            why = why_unreadable(error, content)
-            raise ValueError(f"{self.path}: this image cannot be read ({why})") from error
+            reason = why_unreadable(error, content)
+            raise ValueError(f"{self.path}: this image cannot be read ({reason})") from error
         if self.size not in (None, (height, width)):
             raise ValueError(
                 f"{self.path}: the image has {height} x {width} pixels, its annotations are for "
                 f"{self.size[0]} x {self.size[1]}"
             )
         numbers = self.labels.read() if self.labels else np.zeros((height, width), np.uint8)
-        unknown = np.isin(numbers, self.labels.ignored if self.labels else ())
+        void = np.isin(numbers, self.labels.ignored if self.labels else ())
         if self.void:
-            unknown = masks.decode(_union(self.void, (height, width)), (height, width))
-        painted = [_paint(target, (height, width), numbers, unknown) for target in self.targets]
+            void = masks.decode(_union(self.void, (height, width)), (height, width))
+        painted = [_paint(target, (height, width), numbers, void) for target in self.targets]
         return {
             "image": content,
             "image_id": self.image_id,
@@ -126,24 +126,24 @@ class PlannedImage:
         }
 
 
-def _paint(target: Target, size: masks.Size, numbers: np.ndarray, unknown: np.ndarray) -> tuple[str, str]:
+def _paint(target: Target, size: masks.Size, numbers: np.ndarray, void: np.ndarray) -> tuple[str, str]:
     """Run lengths of the target and of the ignored pixels, "" without ignored pixels.
 
     Args:
         target: the target.
         size: (height, width) of the image.
         numbers: class numbers, int [H, W].
-        unknown: ignored pixels, bool [H, W].
+        void: ignored pixels, bool [H, W].
     """
     if target.numbers:
-        ignored = masks.encode(unknown) if unknown.any() else ""
+        ignored = masks.encode(void) if void.any() else ""
         return masks.encode(np.isin(numbers, target.numbers)), ignored
     if target.shapes:
         painted = shapes.paint(target.shapes, size)
         ignored = painted == masks.IGNORE
         return masks.encode(painted == 1), masks.encode(ignored) if ignored.any() else ""
     counts = _union(target.segmentations, size)
-    ignored = unknown & ~masks.decode(counts, size) if unknown.any() else unknown
+    ignored = void & ~masks.decode(counts, size) if void.any() else void
     return counts, masks.encode(ignored) if ignored.any() else ""
 
 
@@ -176,8 +176,8 @@ class Plan:
             self.problems.add(f"the split {split} has no image")
         splits = {split: images for split, images in self.splits.items() if images}
         if not splits:
-            why = (self.problems.left_out or ["no split has an image"])[0]
-            raise UserError(f"--raw has no usable image; {why}")
+            reason = (self.problems.left_out or ["no split has an image"])[0]
+            raise UserError(f"--raw has no usable image; {reason}")
         return Plan(splits, self.problems, self.classes)
 
     def fingerprint(self) -> str:

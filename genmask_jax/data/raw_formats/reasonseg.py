@@ -88,5 +88,5 @@ def read_annotation(
         problems.note(f"{where} has no shape; its mask is empty")
     sentence = bool(content.get("is_sentence", False))
     names = [path.stem, *(f"{path.stem}#{i}" for i in range(1, len(texts)))]
-    said = (Expression(name, text, 0, sentence) for name, text in zip(names, texts, strict=True))
-    return (Target(0, shapes=painted),), tuple(said)
+    expressions = (Expression(name, text, 0, sentence) for name, text in zip(names, texts, strict=True))
+    return (Target(0, shapes=painted),), tuple(expressions)

@@ -33,13 +33,13 @@ def split_bys(raw: epath.Path, name: str) -> list[str]:
     """
     folder = raw / FOLDERS[name]
     start, end = _refs_file(name, "*").split("*")
-    found = [p.name[len(start) : -len(end)] for p in listed(folder, end) if p.name.startswith(start)]
-    if not found:
+    names = [p.name[len(start) : -len(end)] for p in listed(folder, end) if p.name.startswith(start)]
+    if not names:
         raise UserError(
             f"--raw={raw}: there is no {FOLDERS[name]}/{_refs_file(name, 'unc')}; give the folder with "
             f"{FOLDERS[name]}/ and {IMAGES.parts[0]}/"
         )
-    return sorted(found)
+    return sorted(names)
 
 
 def _refs_file(name: str, split_by: str) -> str:
@@ -70,17 +70,19 @@ def read(raw: epath.Path, name: str, split_by: str) -> Plan:
                 continue
             target = objects.target(ref, where)
             sentences = [(s["sent_id"], s["sent"].lower()) for s in ref["sentences"]]
-            good = list(_good(sentences, split, seen, problems, where))
+            valid = list(_valid_sentences(sentences, split, seen, problems, where))
         except (KeyError, TypeError, AttributeError) as error:
             problems.add(f"{where} has a missing or invalid field: {error}")
         except ValueError as error:
             problems.add(f"{where} {error}")
         else:
-            grouped.setdefault(split, {}).setdefault(image_id, []).append((target, good))
+            grouped.setdefault(split, {}).setdefault(image_id, []).append((target, valid))
     return Plan({split: objects.planned(grouped[split]) for split in sorted(grouped)}, problems)
 
 
-def _good(sentences: list, split: str, seen: set, problems: Problems, where: str) -> Iterator[tuple]:
+def _valid_sentences(
+    sentences: list, split: str, seen: set, problems: Problems, where: str
+) -> Iterator[tuple]:
     for number, text in sentences:
         if not text.strip():
             problems.add(f"{where}: sentence {number} is empty")
@@ -100,7 +102,7 @@ class _Objects:
             raise UserError(f"{folder}: there is no such folder; COCO's train2014 images belong there")
         self.images, self._problems = coco.images, problems
         self.annotations: dict[Any, Any] = {}
-        twice = set()
+        ambiguous = set()
         for annotation in coco.annotations:
             number = annotation.get("id")
             if not isinstance(number, int):
@@ -108,8 +110,8 @@ class _Objects:
                 continue
             if self.annotations.setdefault(number, annotation) != annotation:
                 problems.add(f"{path.name}: object {number} is two objects; refs to it are left out")
-                twice.add(number)
-        for number in twice:
+                ambiguous.add(number)
+        for number in ambiguous:
             del self.annotations[number]
         self.folder, self.files = folder, {file.name for file in folder.iterdir()}
         self._usable: dict[int, Any] = {}
@@ -131,17 +133,17 @@ class _Objects:
         ann_ids = tuple(i for i in ann_ids if i != NO_TARGET)
         if "no_target" in ref and bool(ref["no_target"]) != (not ann_ids):
             raise ValueError("has no_target set and also a target, or neither")
-        found: dict[int, Any] = {}
+        segmentations: dict[int, Any] = {}
         for i in ann_ids:
             try:
-                found[i] = self._segmentation(i, ref["image_id"])
+                segmentations[i] = self._segmentation(i, ref["image_id"])
             except ValueError as error:
                 if len(ann_ids) == 1:
                     raise
                 self._problems.add(f"{where} {error}")  # the other objects are kept
-        if ann_ids and not found:
+        if ann_ids and not segmentations:
             raise ValueError(f"has no valid object of {len(ann_ids)}")
-        return Target(ref["ref_id"], tuple(found), segmentations=tuple(found.values()))
+        return Target(ref["ref_id"], tuple(segmentations), segmentations=tuple(segmentations.values()))
 
     def _segmentation(self, ann_id: int, image_id: Any) -> Any:
         annotation = self.annotations.get(ann_id)
@@ -166,7 +168,7 @@ class _Objects:
 
     def _image(self, image_id: int, refs: list[tuple[Target, list]]) -> PlannedImage:
         image = self.images[image_id]
-        said = [
+        expressions = [
             Expression(str(number), text, i)
             for i, (_, sentences) in enumerate(refs)
             for number, text in sentences
@@ -176,5 +178,5 @@ class _Objects:
             image_id=str(image_id),
             size=image.size,
             targets=tuple(target for target, _ in refs),
-            expressions=tuple(said),
+            expressions=tuple(expressions),
         )

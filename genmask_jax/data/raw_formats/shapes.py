@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from genmask_jax.data.masks import IGNORE, LARGEST, Size
+from genmask_jax.data.masks import IGNORE, MAX_COORDINATE, Size
 
 
 def usable(shapes: list[Any], size: Size | None) -> tuple[tuple[tuple[str, Any], ...], list[str]]:
@@ -23,17 +23,17 @@ def usable(shapes: list[Any], size: Size | None) -> tuple[tuple[tuple[str, Any],
         shapes: the shapes of an annotation.
         size: (height, width) of the image; None to accept shapes outside the image.
     """
-    kept, complaints = [], []
+    valid, complaints = [], []
     for i, shape in enumerate(shapes):
         label, points = (shape.get(key) if isinstance(shape, dict) else None for key in ("label", "points"))
         if not isinstance(label, str):
             complaints.append(f"shape {i} has no label")
         elif label.lower() != "flag":
             try:
-                kept.append((label, _corners(points, size)))
+                valid.append((label, _corners(points, size)))
             except ValueError as error:
                 complaints.append(f"shape {i} ({label}) {error}")
-    return tuple(kept), complaints
+    return tuple(valid), complaints
 
 
 def _corners(points: Any, size: Size | None) -> tuple[tuple[float, float], ...]:
@@ -46,7 +46,7 @@ def _corners(points: Any, size: Size | None) -> tuple[tuple[float, float], ...]:
         array = np.empty(0)
     if array.ndim != 2 or array.shape[1] != 2:
         raise ValueError("has points that are not pairs of numbers")
-    if not (np.abs(array) <= LARGEST).all():  # False if not finite
+    if not (np.abs(array) <= MAX_COORDINATE).all():  # False if not finite
         raise ValueError("has points far outside any image")
     if size and not _draw(np.zeros(size, np.uint8), array, 1).any():
         raise ValueError("lies outside the image")

@@ -11,26 +11,26 @@ from collections.abc import Iterator
 from etils import epath
 
 from genmask_jax.data import masks
-from genmask_jax.data.raw_formats.class_list import read_class_list, report_unseen
+from genmask_jax.data.raw_formats.class_list import read_class_list, report_unused
 from genmask_jax.data.raw_formats.layout import captions_of
-from genmask_jax.data.raw_formats.names import is_asked, is_background, is_ignored, phrase
-from genmask_jax.data.raw_formats.pairs import Pair, find_pairs, in_splits
+from genmask_jax.data.raw_formats.layout_check import LayoutCheck, count, folders
+from genmask_jax.data.raw_formats.names import is_background, is_class, is_ignored, phrase
+from genmask_jax.data.raw_formats.pairs import Pair, find_pairs, group_by_split
 from genmask_jax.data.raw_formats.plan import (
-    NOTHING,
-    NOTHING_NOTE,
+    NO_CLASS_NOTE,
+    NO_CLASS_TARGETS,
     Expression,
     Plan,
     PlannedImage,
     Target,
 )
 from genmask_jax.data.raw_formats.problems import Problems
-from genmask_jax.data.raw_formats.seen import LayoutCheck, count, folders
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import read_frame
 from genmask_jax.utils.paths import read_text
 
 SUFFIXES = (".txt",)
-LOOKED_AT = 20
+SAMPLE_SIZE = 20
 """Number of lines that are read to recognise a file."""
 
 
@@ -39,19 +39,19 @@ def recognise(raw: epath.Path) -> LayoutCheck:
     tree = find_pairs(raw, SUFFIXES, Problems())
     paired = [pair.annotation for pair in tree.pairs if pair.annotation is not None]
     kinds = {path: _kind(path) for path in (*paired, *tree.unpaired)}
-    right = [path for path in paired if kinds[path]]
+    readable = [path for path in paired if kinds[path]]
     if any(kinds[path] == "polygons" for path in paired):
-        return LayoutCheck(f"{count(right, 'image')} with a file of polygons{folders(right, raw)}")
-    if right:
+        return LayoutCheck(f"{count(readable, 'image')} with a file of polygons{folders(readable, raw)}")
+    if readable:
         return LayoutCheck(
-            seen=f"{count(right, 'YOLO file')} of boxes{folders(right, raw)}, without a polygon",
+            seen=f"{count(readable, 'YOLO file')} of boxes{folders(readable, raw)}, without a polygon",
             fix="export segmentation polygons instead of boxes",
         )
-    lost = [path for path in tree.unpaired if kinds[path]]
-    if lost:
+    unpaired = [path for path in tree.unpaired if kinds[path]]
+    if unpaired:
         return LayoutCheck(
-            seen=f"{count(lost, 'YOLO file')}{folders(lost, raw)} without an image of that name, such as "
-            f"{lost[0].relative_to(raw)}",
+            seen=f"{count(unpaired, 'YOLO file')}{folders(unpaired, raw)} without an image of that name, "
+            f"such as {unpaired[0].relative_to(raw)}",
             fix="put the images into images/, with the same names as the files in labels/",
         )
     return LayoutCheck()
@@ -61,7 +61,7 @@ def _kind(path: epath.Path) -> str:
     """The content of a file's first lines, "polygons" or "boxes"; "" if it is neither."""
     kind = ""
     try:
-        for line in read_text(path).splitlines()[:LOOKED_AT]:
+        for line in read_text(path).splitlines()[:SAMPLE_SIZE]:
             words = line.split()
             if len(words) < 5 or not words[0].isdigit() or any(float(word) > 1.5 for word in words[1:]):
                 break
@@ -88,16 +88,16 @@ def read(raw: epath.Path) -> Plan:
         if _kind(path):
             problems.add(f"{path} has polygons but no image")
     reading = _Reading(classes.names, problems)
-    found = [(pair, image) for pair in tree.pairs if (image := _plan(pair, reading)) is not None]
-    report_unseen(classes.names, reading.seen, classes.source, problems)
-    splits = in_splits(raw, found, problems)
-    asked = [phrase(name) for name in classes.names.values() if is_asked(name)]
-    return Plan(splits, problems, tuple(dict.fromkeys(asked)))
+    planned = [(pair, image) for pair in tree.pairs if (image := _plan(pair, reading)) is not None]
+    report_unused(classes.names, reading.seen, classes.source, problems)
+    splits = group_by_split(raw, planned, problems)
+    names = [phrase(name) for name in classes.names.values() if is_class(name)]
+    return Plan(splits, problems, tuple(dict.fromkeys(names)))
 
 
 @dataclasses.dataclass
 class _Reading:
-    """Collected over all files: problems, ids of polygons, class numbers that occur."""
+    """State of reading all files: problems, ids of polygons, and the class numbers that occur."""
 
     names: dict[int, str]
     problems: Problems
@@ -116,7 +116,7 @@ def _plan(pair: Pair, reading: _Reading) -> PlannedImage | None:
         problems.add(f"{pair.image}: this image cannot be read")
         return None
     try:
-        found, void = _polygons(pair.annotation, frame.upright, reading)
+        by_phrase, void = _polygons(pair.annotation, frame.upright, reading)
         nothing = not read_text(pair.annotation).strip()
     except (OSError, UnicodeDecodeError) as error:
         problems.add(f"{pair.annotation} is not text in UTF-8 ({error})")
@@ -124,8 +124,8 @@ def _plan(pair: Pair, reading: _Reading) -> PlannedImage | None:
     for other in pair.annotations[1:]:
         problems.add(f"{other} is not read, because {pair.annotation} has the polygons of the image")
     if nothing:
-        problems.note(NOTHING_NOTE)
-    elif not found and not captions:
+        problems.note(NO_CLASS_NOTE)
+    elif not by_phrase and not captions:
         problems.add(f"{pair.annotation} has no usable polygon")
         return None
     return PlannedImage(
@@ -137,11 +137,11 @@ def _plan(pair: Pair, reading: _Reading) -> PlannedImage | None:
         void=tuple(void),
         targets=tuple(
             Target(i, tuple(itertools.islice(ids, len(one))), tuple(one))
-            for i, one in enumerate(found.values())
+            for i, one in enumerate(by_phrase.values())
         )
-        or (NOTHING if nothing else ()),
+        or (NO_CLASS_TARGETS if nothing else ()),
         expressions=tuple(
-            Expression(pair.key if i == 0 else f"{pair.key}#{i}", text, i) for i, text in enumerate(found)
+            Expression(pair.key if i == 0 else f"{pair.key}#{i}", text, i) for i, text in enumerate(by_phrase)
         ),
     )
 
@@ -149,7 +149,7 @@ def _plan(pair: Pair, reading: _Reading) -> PlannedImage | None:
 def _polygons(path: epath.Path, size: masks.Size, reading: _Reading) -> tuple[dict[str, list], list]:
     """Segmentations (`masks.usable`) by phrase, in the order of class numbers, and of ignored pixels."""
     names, problems = reading.names, reading.problems
-    found: dict[int, list] = {}
+    by_number: dict[int, list] = {}
     for i, line in enumerate(read_text(path).splitlines(), 1):
         where, words = f"{path}: line {i}", line.split()
         if not words:
@@ -171,13 +171,13 @@ def _polygons(path: epath.Path, size: masks.Size, reading: _Reading) -> tuple[di
         except ValueError as error:
             problems.add(f"{where}: {error}")
         else:
-            found.setdefault(number, []).append(segmentation)
-    reading.seen.update(found)
+            by_number.setdefault(number, []).append(segmentation)
+    reading.seen.update(by_number)
     by_phrase: dict[str, list] = {}
     void: list = []
-    for number in sorted(found):
+    for number in sorted(by_number):
         if is_ignored(names[number]):
-            void.extend(found[number])
+            void.extend(by_number[number])
         elif not is_background(names[number]):
-            by_phrase.setdefault(phrase(names[number]), []).extend(found[number])
+            by_phrase.setdefault(phrase(names[number]), []).extend(by_number[number])
     return by_phrase, void

@@ -1,4 +1,4 @@
-"""Scenes for evaluation as a user of Pillow draws them: with other code, colours, sizes and edges.
+"""Scenes for evaluation, drawn with Pillow: other code, colours, sizes and edges than in training.
 
 Three shapes of different kinds and colours, in Pillow's named colours, on a plain background; 200 to 800
 pixels, square or 4 : 3. Kinds and colours are those of muted scenes, so that all models of ReferShapes can be
@@ -12,19 +12,19 @@ from PIL import Image, ImageColor, ImageDraw
 
 from genmask_jax.data.examples import AbsentExample
 from genmask_jax.data.refershapes.styles import MUTED
-from genmask_jax.data.refershapes.words import absent_from
+from genmask_jax.data.refershapes.words import absent_expression
 from genmask_jax.utils.images import to_model_size
 
 BACKGROUNDS = {
     **{"black": (0, 0, 0), "dark": (40, 42, 54), "grey": (128, 128, 128), "light grey": (220, 220, 220)},
     **{"white": (255, 255, 255), "cream": (250, 243, 221), "sky": (160, 205, 245)},
 }
-LIGHT = ("light grey", "white", "cream", "sky")
+LIGHT_BACKGROUNDS = ("light grey", "white", "cream", "sky")
 LENGTH = 1024
-FINER = 4
-"""Shapes are drawn this many times larger, and reduced."""
-CONTRAST = 80.0
-"""Least distance of a shape's colour from the background, in RGB."""
+SUPERSAMPLING = 4
+"""Factor by which shapes are drawn larger, and then reduced."""
+MIN_CONTRAST = 80.0
+"""Smallest distance of a shape's colour from the background, in RGB."""
 
 
 def outline(kind: str, radius: float, rng: np.random.Generator) -> list[tuple[float, float]]:
@@ -46,11 +46,11 @@ def outline(kind: str, radius: float, rng: np.random.Generator) -> list[tuple[fl
     if kind == "cross":
         arm = radius * rng.uniform(0.25, 0.35)
         quarter = [(arm, -radius), (arm, -arm), (radius, -arm)]
-        return [_turned(point, math.pi / 2 * i) for i in range(4) for point in quarter]
+        return [_rotate(point, math.pi / 2 * i) for i in range(4) for point in quarter]
     return corners([radius] * 180, 0)
 
 
-def _turned(point: tuple[float, float], angle: float) -> tuple[float, float]:
+def _rotate(point: tuple[float, float], angle: float) -> tuple[float, float]:
     (x, y), cos, sin = point, math.cos(angle), math.sin(angle)
     return cos * x - sin * y, sin * x + cos * y
 
@@ -70,15 +70,15 @@ class HandDrawn:
     def __getitem__(self, index: int) -> AbsentExample:
         image, masks, names, background, rng = self._draw(index)
         target, other = (int(i) for i in rng.permutation(len(masks))[:2])
-        said = ("kind", "colour", "colour+kind")[rng.integers(3)]
-        texts = [_phrase(said, *names[i]) for i in (target, other)]
-        absent = absent_from(names, self.style, np.random.default_rng((self.seed, 11, index)))
+        attributes = ("kind", "colour", "colour+kind")[rng.integers(3)]
+        texts = [_phrase(attributes, *names[i]) for i in (target, other)]
+        absent = absent_expression(names, self.style, np.random.default_rng((self.seed, 11, index)))
         return {
             "image": to_model_size(image, self.size),
             "mask": masks[target],
             "text": texts[0],
             "id": f"hand_drawn-{index}",
-            "group": f"{said} on {'light' if background in LIGHT else 'dark'}",
+            "group": f"{attributes} on {'light' if background in LIGHT_BACKGROUNDS else 'dark'}",
             "other_text": texts[1],
             "other_mask": masks[other],
             "objects_mask": np.max(masks, axis=0),
@@ -100,25 +100,27 @@ class HandDrawn:
         width = int(rng.integers(200, 801))
         height = width if rng.random() < 0.5 else width * 3 // 4
         background = list(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
-        ground = np.array(BACKGROUNDS[background], float)
-        known = {name: np.array(ImageColor.getrgb(name), float) for name in self.style.colours}
-        colours = [name for name, rgb in known.items() if np.linalg.norm(rgb - ground) >= CONTRAST]
-        image = np.broadcast_to(ground, (height, width, 3))
+        background_rgb = np.array(BACKGROUNDS[background], float)
+        rgb_of = {name: np.array(ImageColor.getrgb(name), float) for name in self.style.colours}
+        colours = [
+            name for name, rgb in rgb_of.items() if np.linalg.norm(rgb - background_rgb) >= MIN_CONTRAST
+        ]
+        image = np.broadcast_to(background_rgb, (height, width, 3))
         masks, names, taken = [], [], []
         for kind, colour in zip(
             rng.permutation(self.style.kinds)[:3], rng.permutation(colours)[:3], strict=True
         ):
             radius, centre = _free_place(rng, (width, height), taken)
             taken.append((centre, radius))
-            share = _cover(str(kind), centre, radius, (width, height), rng)
-            image = image + share[..., None] * (known[colour] - image)
+            share = _coverage(str(kind), centre, radius, (width, height), rng)
+            image = image + share[..., None] * (rgb_of[colour] - image)
             masks.append((share > 0.5).astype(np.uint8))
             names.append((str(colour), str(kind)))
         return (image + 0.5).astype(np.uint8), masks, names, background, rng
 
 
-def _phrase(said: str, colour: str, kind: str) -> str:
-    return {"kind": f"the {kind}", "colour": f"the {colour} object"}.get(said, f"the {colour} {kind}")
+def _phrase(attributes: str, colour: str, kind: str) -> str:
+    return {"kind": f"the {kind}", "colour": f"the {colour} object"}.get(attributes, f"the {colour} {kind}")
 
 
 def _free_place(
@@ -132,13 +134,13 @@ def _free_place(
             return radius, (x, y)
 
 
-def _cover(
+def _coverage(
     kind: str, centre: tuple[float, float], radius: float, size: tuple[int, int], rng: np.random.Generator
 ) -> np.ndarray:
     """Share of each pixel that a shape covers, float [H, W]."""
     turn = rng.uniform(-0.25, 0.25)
-    points = [_turned(point, turn) for point in outline(kind, radius, rng)]
-    fine = [(FINER * (centre[0] + x), FINER * (centre[1] + y)) for x, y in points]
-    canvas = Image.new("L", (FINER * size[0], FINER * size[1]))
+    points = [_rotate(point, turn) for point in outline(kind, radius, rng)]
+    fine = [(SUPERSAMPLING * (centre[0] + x), SUPERSAMPLING * (centre[1] + y)) for x, y in points]
+    canvas = Image.new("L", (SUPERSAMPLING * size[0], SUPERSAMPLING * size[1]))
     ImageDraw.Draw(canvas).polygon(fine, fill=255)
     return np.asarray(canvas.resize(size, Image.Resampling.BICUBIC, reducing_gap=None)) / 255.0

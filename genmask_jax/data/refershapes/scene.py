@@ -7,15 +7,15 @@ import numpy as np
 
 from genmask_jax.data.refershapes import backgrounds
 from genmask_jax.data.refershapes.kinds import around, coverage
-from genmask_jax.data.refershapes.styles import LARGE_ABOVE, PURE, SMALL_BELOW, Style
+from genmask_jax.data.refershapes.styles import LARGE_ABOVE, PURE_COLOURS, SMALL_BELOW, Style
 
 SIZES: dict[str, tuple[float, float]] = {"small": (0.14, 0.16), "large": (0.215, 0.245)}
 """Ranges of the circumscribed circle's radius in muted scenes, as shares of the image's side."""
 RADII = (0.1, 0.27)
 """Range of the radius in varied scenes."""
-CONTRAST = 95.0
-"""Least distance in RGB of a shape's colour from the background around it, in varied scenes."""
-OUTLINED, SHADOWED = 0.15, 0.15
+MIN_CONTRAST = 95.0
+"""Smallest distance in RGB of a shape's colour from the background around it, in varied scenes."""
+OUTLINE_SHARE, SHADOW_SHARE = 0.15, 0.15
 """Shares of shapes with a darker outline, and with a shadow, in varied scenes."""
 
 
@@ -71,7 +71,7 @@ def _place_muted(rng: np.random.Generator, count: int, size: int, style: Style) 
         kind = style.kinds[rng.integers(len(style.kinds))]
         colour = list(style.colours)[rng.integers(len(style.colours))]
         rgb = _shade(rng, np.array(style.colours[colour]))
-        shapes.append(Shape(kind, colour, name, centre, radius, _turn(rng, style, kind), rgb))
+        shapes.append(Shape(kind, colour, name, centre, radius, _draw_angle(rng, style, kind), rgb))
         if len(shapes) == count:
             break
     return shapes
@@ -91,12 +91,12 @@ def _place_varied(
         colours = _visible_on(background[_square(centre, radius, size)], style)
         colour = colours[rng.integers(len(colours))]
         name = "small" if share < SMALL_BELOW else "large" if share > LARGE_ABOVE else ""
-        outlined = rng.random() < OUTLINED and kind != "ring"  # too thin for an outline
+        outlined = rng.random() < OUTLINE_SHARE and kind != "ring"  # too thin for an outline
         outline = radius * rng.uniform(0.06, 0.1) if outlined else 0.0
-        shadow = radius * rng.uniform(0.1, 0.25, 2) if rng.random() < SHADOWED else np.zeros(2)
+        shadow = radius * rng.uniform(0.1, 0.25, 2) if rng.random() < SHADOW_SHARE else np.zeros(2)
         pure = purity * rng.random()
-        rgb = _shade(rng, (1 - pure) * np.array(style.colours[colour]) + pure * PURE[colour])
-        angle = _turn(rng, style, kind)
+        rgb = _shade(rng, (1 - pure) * np.array(style.colours[colour]) + pure * PURE_COLOURS[colour])
+        angle = _draw_angle(rng, style, kind)
         x, y = shadow.tolist()
         shapes.append(Shape(kind, colour, name, centre, radius, angle, rgb, outline, (x, y)))
         if len(shapes) == count:
@@ -108,15 +108,15 @@ def _free_place(
     rng: np.random.Generator, radius: float, size: int, shapes: list[Shape]
 ) -> tuple[float, float] | None:
     x, y = rng.uniform(radius, size - radius, 2).tolist()
-    hit = any(math.dist((x, y), s.centre) < 0.95 * (radius + s.radius) for s in shapes)
-    return None if hit else (x, y)
+    overlaps = any(math.dist((x, y), s.centre) < 0.95 * (radius + s.radius) for s in shapes)
+    return None if overlaps else (x, y)
 
 
 def _shade(rng: np.random.Generator, colour: np.ndarray) -> np.ndarray:
     return np.clip(colour + rng.uniform(-10, 10, 3), 0, 255).astype(np.float32)
 
 
-def _turn(rng: np.random.Generator, style: Style, kind: str) -> float:
+def _draw_angle(rng: np.random.Generator, style: Style, kind: str) -> float:
     return rng.uniform(-style.turns[kind], style.turns[kind])
 
 
@@ -128,9 +128,9 @@ def _square(centre: tuple[float, float], radius: float, size: int) -> tuple[slic
 def _visible_on(background: np.ndarray, style: Style) -> list[str]:
     """The colours with enough contrast to a background; the one with the most if there are none."""
     pixels = background.reshape(-1, 3)
-    apart = {name: np.linalg.norm(pixels - rgb, axis=1).min() for name, rgb in style.colours.items()}
-    visible = [name for name, distance in apart.items() if distance >= CONTRAST]
-    return visible or [max(apart, key=apart.__getitem__)]
+    distances = {name: np.linalg.norm(pixels - rgb, axis=1).min() for name, rgb in style.colours.items()}
+    visible = [name for name, distance in distances.items() if distance >= MIN_CONTRAST]
+    return visible or [max(distances, key=distances.__getitem__)]
 
 
 def draw_scene(rng: np.random.Generator, count: int, size: int, style: Style, purity: float = 0.0) -> Scene:
@@ -139,9 +139,11 @@ def draw_scene(rng: np.random.Generator, count: int, size: int, style: Style, pu
     `purity`: in varied scenes, how far colours may move from those of the style (0) to those of PURE (1).
     """
     if style.varied:
-        even = rng.random() < 0.5
+        is_plain = rng.random() < 0.5
         image = (
-            backgrounds.plain(rng, size) if even else backgrounds.textured(rng, size, backgrounds.ALL_GREYS)
+            backgrounds.plain(rng, size)
+            if is_plain
+            else backgrounds.textured(rng, size, backgrounds.ALL_GREYS)
         )
         shapes = _place_varied(rng, count, size, style, image, purity)
     else:

@@ -13,16 +13,16 @@ import numpy as np
 from genmask_jax.data.examples import AbsentExample, FullSizeExample, GenerateExample
 from genmask_jax.data.refershapes.scene import Scene, draw_scene
 from genmask_jax.data.refershapes.styles import MUTED, Style
-from genmask_jax.data.refershapes.words import Expression, absent_from, say
+from genmask_jax.data.refershapes.words import Expression, absent_expression, draw_expression
 from genmask_jax.utils.errors import UserError
 
 MIN_VISIBLE = 0.85
-WITHOUT_COLOUR = {"train": 0.5}
+WITHOUT_COLOUR_SHARE = {"train": 0.5}
 """Share of expressions that avoid the colour, by split. The colour alone identifies most objects, so models
 learn it first and seldom need the kind of shape."""
 SPLITS = {"train": 1_000_000, "val": 4096, "test": 4096}
-ABSENT = 2
-"""The seeds of expressions for absent objects have this in place of `task`."""
+ABSENT_TASK = 2
+"""Replaces `task` in the seeds of expressions for absent objects."""
 
 
 class Composition(NamedTuple):
@@ -67,44 +67,47 @@ class ReferShapesSegment(_Shapes):
             if len(scene.shapes) < 2 or scene.visible.min() < MIN_VISIBLE:
                 continue
             target, other = (int(i) for i in rng.permutation(len(scene.shapes))[:2])
-            avoid = WITHOUT_COLOUR.get(self.split, 0.0)
-            said = [say(rng, i, scene.shapes, self.size, self.style, avoid) for i in (target, other)]
-            if said[0] is None or said[1] is None:
+            without_colour = WITHOUT_COLOUR_SHARE.get(self.split, 0.0)
+            expressions = [
+                draw_expression(rng, i, scene.shapes, self.size, self.style, without_colour)
+                for i in (target, other)
+            ]
+            if expressions[0] is None or expressions[1] is None:
                 continue
             noun = ("object", "thing")[rng.integers(2)]
-            texts = (said[0].phrase(noun), said[1].phrase(noun))
-            return Composition(scene, target, other, *texts, said[0].group)
+            texts = (expressions[0].phrase(noun), expressions[1].phrase(noun))
+            return Composition(scene, target, other, *texts, expressions[0].group)
 
-    def whole(self, index: int) -> FullSizeExample:
+    def full_size(self, index: int) -> FullSizeExample:
         """An example before augmentation; `absent` has an expression that refers to nothing in it."""
-        made = self.compose(index)
-        none = self._absent(made.scene, np.random.default_rng((index, self.seed)))
+        composition = self.compose(index)
+        absent = self._absent(composition.scene, np.random.default_rng((index, self.seed)))
         return {
-            "image": made.scene.image,
-            "mask": made.scene.masks[made.target].astype(np.uint8),
-            "text": made.text,
+            "image": composition.scene.image,
+            "mask": composition.scene.masks[composition.target].astype(np.uint8),
+            "text": composition.text,
             "id": f"{self.split}-{index}",
             "is_class": False,
-            "absent": (none.phrase(),),
+            "absent": (absent.phrase(),),
             "classless": (),
         }
 
     def _absent(self, scene: Scene, rng: np.random.Generator) -> Expression:
-        return absent_from({(shape.colour, shape.kind) for shape in scene.shapes}, self.style, rng)
+        return absent_expression({(shape.colour, shape.kind) for shape in scene.shapes}, self.style, rng)
 
     def __getitem__(self, index: int) -> AbsentExample:
-        made = self.compose(index)
-        masks = made.scene.masks.astype(np.uint8)
-        seeds = (self.seed, list(SPLITS).index(self.split), ABSENT, index)
-        absent = self._absent(made.scene, np.random.default_rng(seeds))
+        composition = self.compose(index)
+        masks = composition.scene.masks.astype(np.uint8)
+        seeds = (self.seed, list(SPLITS).index(self.split), ABSENT_TASK, index)
+        absent = self._absent(composition.scene, np.random.default_rng(seeds))
         return {
-            "image": made.scene.image,
-            "mask": masks[made.target],
-            "text": made.text,
+            "image": composition.scene.image,
+            "mask": masks[composition.target],
+            "text": composition.text,
             "id": f"{self.split}-{index}",
-            "group": made.group,
-            "other_text": made.other_text,
-            "other_mask": masks[made.other],
+            "group": composition.group,
+            "other_text": composition.other_text,
+            "other_mask": masks[composition.other],
             "objects_mask": masks.max(0),
             "absent_text": absent.phrase(),
             "absent_group": absent.group,

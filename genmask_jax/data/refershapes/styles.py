@@ -20,12 +20,12 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "pink": (245, 130, 180),
     "black": (15, 15, 15),
 }
-PURE = {name: np.array(ImageColor.getrgb(name), float) for name in COLOURS}
-"""The colours of these names in drawing programs."""
+PURE_COLOURS = {name: np.array(ImageColor.getrgb(name), float) for name in COLOURS}
+"""RGB of the same names in drawing programs."""
 SMALL_BELOW, LARGE_ABOVE = 0.15, 0.215
-"""Radii, as shares of the side, below and above which a shape alone is small or large."""
-SMALLER = 1.3
-"""Least ratio of radii between large and small shapes."""
+"""Radii, as shares of the side, below and above which a single shape is small or large."""
+MIN_SIZE_RATIO = 1.3
+"""Smallest ratio of radii between large and small shapes."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 
 from genmask_jax.data.refershapes.scene import Shape
-from genmask_jax.data.refershapes.styles import SMALLER, Style
+from genmask_jax.data.refershapes.styles import MIN_SIZE_RATIO, Style
 
 PLACES: dict[str, tuple[int, int]] = {
     "on the left": (0, -1),
@@ -19,7 +19,7 @@ PLACES: dict[str, tuple[int, int]] = {
 
 
 PLACE_MARGIN = 0.12
-"""Least distance to the next object along the axis, as a share of the side."""
+"""Smallest distance to the next object along the axis, as a share of the side."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,26 +42,26 @@ class Expression:
         return " ".join(word for word in words if word)
 
 
-def _furthest(fits: list[int], place: str, shapes: tuple[Shape, ...], size: int) -> int | None:
+def _furthest(candidates: list[int], place: str, shapes: tuple[Shape, ...], size: int) -> int | None:
     """Which of at least two shapes is furthest towards a place; None if the margin is too small."""
     axis, sign = PLACES[place]
-    reach = sorted((sign * shapes[i].centre[axis], i) for i in fits)
-    return reach[-1][1] if reach[-1][0] - reach[-2][0] >= PLACE_MARGIN * size else None
+    positions = sorted((sign * shapes[i].centre[axis], i) for i in candidates)
+    return positions[-1][1] if positions[-1][0] - positions[-2][0] >= PLACE_MARGIN * size else None
 
 
-def sizes_among(fits: list[int], shapes: tuple[Shape, ...], style: Style) -> dict[int, str]:
+def sizes_among(candidates: list[int], shapes: tuple[Shape, ...], style: Style) -> dict[int, str]:
     """The size ("small" or "large") of each of some shapes among them; "" if it is not clear.
 
     In muted scenes, each shape is small or large. In varied scenes, the widest gap between the radii
     separates small shapes from large ones, if it is wide enough.
     """
-    if not style.varied or len(fits) == 1:
-        return {i: shapes[i].size for i in fits}
-    order = sorted(fits, key=lambda i: shapes[i].radius)
+    if not style.varied or len(candidates) == 1:
+        return {i: shapes[i].size for i in candidates}
+    order = sorted(candidates, key=lambda i: shapes[i].radius)
     radii = [shapes[i].radius for i in order]
     ratios = [large / small for small, large in itertools.pairwise(radii)]
-    if max(ratios) < SMALLER:
-        return dict.fromkeys(fits, "")
+    if max(ratios) < MIN_SIZE_RATIO:
+        return dict.fromkeys(candidates, "")
     first_large = 1 + ratios.index(max(ratios))
     return {i: "small" if rank < first_large else "large" for rank, i in enumerate(order)}
 
@@ -70,49 +70,53 @@ def expressions_for(target: int, shapes: tuple[Shape, ...], size: int, style: St
     """All expressions that refer to exactly one shape: those without and those with a place."""
     shape = shapes[target]
     plain, placed = [], []
-    for keep in itertools.product((False, True), repeat=3):
-        by_size, colour, kind = keep
-        said = Expression(
+    for attributes in itertools.product((False, True), repeat=3):
+        by_size, colour, kind = attributes
+        expression = Expression(
             colour=shape.colour if colour else None,
             kind=shape.kind if kind else None,
         )
-        fits = [
-            i for i, s in enumerate(shapes) if said.colour in (None, s.colour) and said.kind in (None, s.kind)
+        matches = [
+            i
+            for i, s in enumerate(shapes)
+            if expression.colour in (None, s.colour) and expression.kind in (None, s.kind)
         ]
         if by_size:
-            sizes = sizes_among(fits, shapes, style)
+            sizes = sizes_among(matches, shapes, style)
             if not sizes[target]:
                 continue
-            said = dataclasses.replace(said, size=sizes[target])
-            fits = [i for i in fits if sizes[i] == sizes[target]]
-        if len(fits) > 1:
-            places = (place for place in PLACES if _furthest(fits, place, shapes, size) == target)
-            placed += [dataclasses.replace(said, place=place) for place in places]
-        elif any(keep):
-            plain.append(said)
+            expression = dataclasses.replace(expression, size=sizes[target])
+            matches = [i for i in matches if sizes[i] == sizes[target]]
+        if len(matches) > 1:
+            places = (place for place in PLACES if _furthest(matches, place, shapes, size) == target)
+            placed += [dataclasses.replace(expression, place=place) for place in places]
+        elif any(attributes):
+            plain.append(expression)
     return plain, placed
 
 
-def absent_from(there: Collection[tuple[str, str]], style: Style, rng: np.random.Generator) -> Expression:
+def absent_expression(
+    present: Collection[tuple[str, str]], style: Style, rng: np.random.Generator
+) -> Expression:
     """An expression for an absent object: a kind or a colour (a quarter each), or both (half).
 
-    `there`: colour and kind of every object in the scene.
+    `present`: colour and kind of every object in the scene.
     """
-    colours, kinds = ({names[i] for names in there} for i in (0, 1))
-    others = {
+    colours, kinds = ({names[i] for names in present} for i in (0, 1))
+    by_kind = {
         "kind": [Expression(kind=kind) for kind in style.kinds if kind not in kinds],
         "colour": [Expression(colour=colour) for colour in style.colours if colour not in colours],
         "both": [
             Expression(colour=colour, kind=kind)
             for colour, kind in itertools.product(style.colours, style.kinds)
-            if (colour, kind) not in there
+            if (colour, kind) not in present
         ],
     }
-    options = others[("kind", "colour", "both", "both")[rng.integers(4)]]
+    options = by_kind[("kind", "colour", "both", "both")[rng.integers(4)]]
     return options[rng.integers(len(options))]
 
 
-def say(
+def draw_expression(
     rng: np.random.Generator,
     target: int,
     shapes: tuple[Shape, ...],
@@ -126,7 +130,9 @@ def say(
     """
     plain, placed = expressions_for(target, shapes, size, style)
     if without_colour and rng.random() < without_colour:
-        hidden = [[said for said in options if not said.colour] for options in (plain, placed)]
-        plain, placed = hidden if any(hidden) else (plain, placed)
+        colourless = [
+            [expression for expression in options if not expression.colour] for options in (plain, placed)
+        ]
+        plain, placed = colourless if any(colourless) else (plain, placed)
     options = placed if placed and (not plain or rng.random() < 0.35) else plain
     return options[rng.integers(len(options))] if options else None

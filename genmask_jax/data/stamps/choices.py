@@ -1,7 +1,7 @@
 """Manual choices for the images of the packages: which to leave out, and some names."""
 
 # Stamps that are drawings, show several objects, or are copies of another stamp; patterns of folder/name.
-DRAWINGS = """
+EXCLUDED_STAMPS = """
 symbols/* */cartoon/* *_mirror *_flip animals/insects/bee animals/mammals/hedgehog clothes/* food/pizza
 medical/tooth military/final-roll-call naturalforces/* people/body_parts/* seasonal/christmas/Santa
 seasonal/christmas/candy_cane seasonal/christmas/star seasonal/christmas/tree seasonal/easter/*
@@ -13,7 +13,7 @@ town/monuments/inukshuk-outline vehicles/emergency/sedan_police
 # Wallpapers that are not used as backgrounds; patterns of folder/name. First those that are not photographs,
 # then those of flowers and animals (objects have the same names), then those of another object ("the red
 # thing" could refer to it).
-NO_BACKGROUNDS = """
+EXCLUDED_BACKGROUNDS = """
 abstract/* desktop/* */umang_by_* */Fossa_by_* */Painting-Colors_by_* images/Autumn images/Flow
 images/Honeywave images/PastelHills images/SafeLanding images/Shell
 */Dragonfly_by_* */Kleiber_by_* */free_by_* */seeding_by_* nature/FreshFlower nature/Garden nature/LadyBird
@@ -35,4 +35,4 @@ grave-c=stone cross,moon_3qt=moon,apollo_lander=lunar lander,spacewalk=astronaut
 stop=stop sign,yield=yield sign,uk_post_box=post box,indycar=race car,chineseJunk=sailing ship,7spoke256=wheel
 """
 _PAIRS = _NAMES.strip().replace("\n", ",").split(",")
-NAMES = {file: name for file, _, name in (pair.partition("=") for pair in _PAIRS)}
+NOUN_PHRASES = {file: name for file, _, name in (pair.partition("=") for pair in _PAIRS)}

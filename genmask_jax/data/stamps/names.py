@@ -14,18 +14,18 @@ HUES = {
 """Hues in degrees; a pixel has the name of the nearest hue."""
 
 
-DOMINANT = 0.55
+MIN_DOMINANT_SHARE = 0.55
 
 
 def read_descriptions(path: pathlib.Path) -> dict[str, str]:
     """Descriptions by language code. The first line is English, the others have the form `de.utf8=...`."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    found = {"en": lines[0].strip()} if lines else {}
+    descriptions = {"en": lines[0].strip()} if lines else {}
     for line in lines[1:]:
         match = re.match(r"([\w@-]+)\.utf8=(.+)", line)
         if match:
-            found[match[1]] = match[2].strip()
-    return found
+            descriptions[match[1]] = match[2].strip()
+    return descriptions
 
 
 def noun_phrase(description: str) -> str | None:
@@ -49,11 +49,15 @@ def colours(cut: Image.Image) -> tuple[str | None, dict[str, float]]:
 
     Teal and grey are counted, so that they are not taken for blue, green or white, but are never dominant.
     """
-    small = np.asarray(cut.resize((32, 32)))
-    words = [_pixel_colour(*pixel) for pixel in small[small[..., 3] > 127][:, :3] / 255]
+    pixels = np.asarray(cut.resize((32, 32)))
+    words = [_pixel_colour(*pixel) for pixel in pixels[pixels[..., 3] > 127][:, :3] / 255]
     shares = {word: round(words.count(word) / len(words), 2) for word in sorted(set(words))}
-    said = [word for word, share in shares.items() if share >= DOMINANT and word not in ("teal", "grey")]
-    return (said[0] if said else None), {word: share for word, share in shares.items() if share >= 0.1}
+    dominant = [
+        word for word, share in shares.items() if share >= MIN_DOMINANT_SHARE and word not in ("teal", "grey")
+    ]
+    return (dominant[0] if dominant else None), {
+        word: share for word, share in shares.items() if share >= 0.1
+    }
 
 
 def _pixel_colour(red: float, green: float, blue: float) -> str:

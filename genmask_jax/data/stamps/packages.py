@@ -28,24 +28,24 @@ def find_packages(raw: pathlib.Path, unpacked: pathlib.Path) -> dict[str, list[p
         UserError: a Debian tool, the network or a package is missing, or a file is damaged.
     """
     files = {name: _installed(name) for name in PACKAGES}
-    wanted = [name for name in PACKAGES if not files[name]]
-    missing = [name for name in wanted if not list(raw.glob(f"{name}_*.deb"))]
+    uninstalled = [name for name in PACKAGES if not files[name]]
+    missing = [name for name in uninstalled if not list(raw.glob(f"{name}_*.deb"))]
     tools = [tool for tool in ("apt-get", "dpkg-deb") if shutil.which(tool) is None]
-    if ("dpkg-deb" in tools and wanted) or ("apt-get" in tools and missing):
+    if ("dpkg-deb" in tools and uninstalled) or ("apt-get" in tools and missing):
         raise UserError(
             f"stamps: this machine has no {'/'.join(tools)}; install dpkg-deb and copy the .deb files of "
-            f"{', '.join(wanted)} to --raw={raw}, or copy a directory that was prepared on Debian"
+            f"{', '.join(uninstalled)} to --raw={raw}, or copy a directory that was prepared on Debian"
         )
     for name in tqdm(missing, desc="fetching packages", unit="package", disable=not missing):
         raw.mkdir(parents=True, exist_ok=True)
-        complaint = f"apt-get cannot download {name}; run apt-get update, or copy its .deb to --raw={raw}"
-        _call(["apt-get", "download", name], raw, complaint)
-    for name in tqdm(wanted, desc="unpacking", unit="package", disable=not wanted):
-        deb, place = sorted(raw.glob(f"{name}_*.deb"))[-1], unpacked / name
-        place.mkdir(parents=True)
-        complaint = f"{deb} cannot be unpacked; delete it and rerun the command"
-        _call(["dpkg-deb", "-x", str(deb), str(place)], raw, complaint)
-        files[name] = sorted(path for path in place.rglob("*") if path.is_file())
+        message = f"apt-get cannot download {name}; run apt-get update, or copy its .deb to --raw={raw}"
+        _run(["apt-get", "download", name], raw, message)
+    for name in tqdm(uninstalled, desc="unpacking", unit="package", disable=not uninstalled):
+        deb, folder = sorted(raw.glob(f"{name}_*.deb"))[-1], unpacked / name
+        folder.mkdir(parents=True)
+        message = f"{deb} cannot be unpacked; delete it and rerun the command"
+        _run(["dpkg-deb", "-x", str(deb), str(folder)], raw, message)
+        files[name] = sorted(path for path in folder.rglob("*") if path.is_file())
     return files
 
 
@@ -55,8 +55,8 @@ def _installed(name: str) -> list[pathlib.Path]:
     return [path for path in map(pathlib.Path, paths) if path.is_file()]
 
 
-def _call(command: list[str], folder: pathlib.Path, complaint: str) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise UserError(f"stamps: {complaint} ({reason})")
+def _run(command: list[str], folder: pathlib.Path, message: str) -> None:
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise UserError(f"stamps: {message} ({reason})")

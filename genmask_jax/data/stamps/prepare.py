@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from genmask_jax.data.stamps.choices import DRAWINGS, NAMES, NO_BACKGROUNDS
+from genmask_jax.data.stamps.choices import EXCLUDED_BACKGROUNDS, EXCLUDED_STAMPS, NOUN_PHRASES
 from genmask_jax.data.stamps.names import colours, from_file_name, is_seen, noun_phrase, read_descriptions
 from genmask_jax.data.stamps.packages import PACKAGES, STAMPS, find_packages
 from genmask_jax.utils.errors import UserError
@@ -47,9 +47,9 @@ def prepare(out: pathlib.Path, raw: pathlib.Path | None) -> dict[str, Any]:
         raise UserError(f"--out={out} is not a complete Stamps dataset; give a new directory")
     out.parent.mkdir(parents=True, exist_ok=True)
     # Made in a temporary directory and renamed at the end: an interrupted run leaves no incomplete dataset.
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as aside:
-        files = find_packages((raw or out / "packages").resolve(), pathlib.Path(aside) / "unpacked")
-        work = pathlib.Path(aside) / "made"
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
+        files = find_packages((raw or out / "packages").resolve(), pathlib.Path(temporary) / "unpacked")
+        work = pathlib.Path(temporary) / "made"
         work.mkdir()
         skipped: list[str] = []
         index = {
@@ -93,7 +93,7 @@ def make_objects(
     for path in tqdm(paths, desc="cut-outs", unit="file"):
         parts = path.parts[path.parts.index("stamps") + 1 :]
         key = "/".join(parts).removesuffix(".png")
-        if any(fnmatch.fnmatch(key, pattern) for pattern in DRAWINGS.split()):
+        if any(fnmatch.fnmatch(key, pattern) for pattern in EXCLUDED_STAMPS.split()):
             continue
         try:
             with Image.open(path) as image:
@@ -104,7 +104,11 @@ def make_objects(
         if cut is None:
             continue
         descriptions = read_descriptions(path.with_suffix(".txt"))
-        name = NAMES.get(path.stem) or noun_phrase(descriptions.get("en", "")) or from_file_name(path.stem)
+        name = (
+            NOUN_PHRASES.get(path.stem)
+            or noun_phrase(descriptions.get("en", ""))
+            or from_file_name(path.stem)
+        )
         file = f"objects/{key.replace('/', '-')}.png"
         cut.save(out / file)
         colour, shares = colours(cut)
@@ -134,7 +138,7 @@ def make_backgrounds(
     (out / "backgrounds").mkdir()
     entries: dict[str, dict[str, Any]] = {}
     for package in list(PACKAGES)[1:]:
-        terms = _own_licences(files[package])
+        licences = _own_licences(files[package])
         for key, path in sorted(_photographs(files[package]).items()):
             try:
                 with Image.open(path) as image:
@@ -148,24 +152,26 @@ def make_backgrounds(
             image.thumbnail((BACKGROUND_SIDE, BACKGROUND_SIDE))
             file = f"backgrounds/{key}.jpg"
             image.save(out / file, quality=92)
-            licence = terms.get(path.name, PACKAGES[package])
+            licence = licences.get(path.name, PACKAGES[package])
             entries[key] = {"file": file, "package": package, "licence": licence}
     if len(entries) < len(SHARES):
         raise UserError(
             f"stamps: only {len(entries)} usable background photographs; download {list(PACKAGES)[1]} again"
         )
     keys = sorted(entries, key=lambda key: hashlib.sha256(key.encode()).digest())
-    last = max(1, round(SHARES["train"] * len(keys)))
-    middle = last + max(1, round(SHARES["val"] * len(keys)))
-    for split, chosen in zip(SHARES, (keys[:last], keys[last:middle], keys[middle:]), strict=True):
-        for key in chosen:
+    train_end = max(1, round(SHARES["train"] * len(keys)))
+    val_end = train_end + max(1, round(SHARES["val"] * len(keys)))
+    for split, members in zip(
+        SHARES, (keys[:train_end], keys[train_end:val_end], keys[val_end:]), strict=True
+    ):
+        for key in members:
             entries[key]["split"] = split
     return [entries[key] for key in sorted(entries)]
 
 
 def _photographs(files: list[pathlib.Path]) -> dict[str, pathlib.Path]:
     """The largest file of each possible background, by its name (in Plasma, the name of its folder)."""
-    found: dict[str, pathlib.Path] = {}
+    largest: dict[str, pathlib.Path] = {}
     for path in files:
         plasma = "contents" in path.parts
         if (
@@ -175,22 +181,24 @@ def _photographs(files: list[pathlib.Path]) -> dict[str, pathlib.Path]:
         ):
             continue
         key = path.parents[2].name if plasma else re.sub(r"_\d+x\d+$", "", path.stem)
-        if any(fnmatch.fnmatch(f"{path.parent.name}/{key}", pattern) for pattern in NO_BACKGROUNDS.split()):
+        if any(
+            fnmatch.fnmatch(f"{path.parent.name}/{key}", pattern) for pattern in EXCLUDED_BACKGROUNDS.split()
+        ):
             continue
-        if key not in found or path.stat().st_size > found[key].stat().st_size:
-            found[key] = path
-    return found
+        if key not in largest or path.stat().st_size > largest[key].stat().st_size:
+            largest[key] = path
+    return largest
 
 
 def _own_licences(files: list[pathlib.Path]) -> dict[str, str]:
     """Licences by file name, from a package's machine-readable copyright file."""
-    terms = {}
+    licences = {}
     for path in (path for path in files if path.name == "copyright"):
         for stanza in re.split(r"\n\s*\n", path.read_text(encoding="utf-8", errors="replace")):
             match = re.search(r"^Files:(.*?)^\w[\w-]*:.*?^License: *(\S+)", stanza, re.DOTALL | re.MULTILINE)
             if match:
-                terms.update({name.rsplit("/", 1)[-1]: match[2] for name in match[1].split()})
-    return terms
+                licences.update({name.rsplit("/", 1)[-1]: match[2] for name in match[1].split()})
+    return licences
 
 
 def _write_licences(files: dict[str, list[pathlib.Path]], out: pathlib.Path) -> None:

@@ -33,13 +33,13 @@ class Scene:
 
     stamps: the N stamps.
     masks: bool [N, S, S], the visible parts.
-    whole: float [N], number of pixels of each stamp in the image, including hidden ones.
+    full_areas: float [N], number of pixels of each stamp in the image, including hidden ones.
     layers: rows, columns and pixels (uint8, premultiplied RGBA) of each stamp.
     """
 
     stamps: tuple[Stamp, ...]
     masks: np.ndarray
-    whole: np.ndarray
+    full_areas: np.ndarray
     layers: tuple[tuple[slice, slice, np.ndarray], ...]
 
     @functools.cached_property
@@ -95,9 +95,9 @@ def _sizes(path: epath.Path, mode: str) -> tuple[Image.Image, ...]:
     return tuple(sizes)
 
 
-def lay_out(rng: np.random.Generator, stamps: list[Stamp], size: int) -> Scene:
+def place_stamps(rng: np.random.Generator, stamps: list[Stamp], size: int) -> Scene:
     """Places stamps at random places and sizes, partly overlapping; later ones are in front."""
-    masks, whole, layers = np.zeros((len(stamps), size, size), bool), np.zeros(len(stamps)), []
+    masks, full_areas, layers = np.zeros((len(stamps), size, size), bool), np.zeros(len(stamps)), []
     for i, stamp in enumerate(stamps):
         side = size * rng.uniform(0.25, 0.6 if len(stamps) < 4 else 0.5)
         image = _smallest(stamp.images, side)
@@ -113,12 +113,12 @@ def lay_out(rng: np.random.Generator, stamps: list[Stamp], size: int) -> Scene:
         covered = pixels[..., 3] > 127
         masks[:i, rows, columns] &= ~covered
         masks[i, rows, columns] = covered
-        whole[i] = covered.sum()
+        full_areas[i] = covered.sum()
         layers.append((rows, columns, pixels))
-    return Scene(tuple(stamps), masks, whole, tuple(layers))
+    return Scene(tuple(stamps), masks, full_areas, tuple(layers))
 
 
-def paint(rng: np.random.Generator, scene: Scene, backgrounds: list[Background]) -> np.ndarray:
+def compose(rng: np.random.Generator, scene: Scene, backgrounds: list[Background]) -> np.ndarray:
     """Composes a scene on a random crop of a background, with slightly changed light: uint8 [S, S, 3]."""
     size, background = scene.masks.shape[1], backgrounds[rng.integers(len(backgrounds))]
     share = rng.uniform(0.4, 1.0)

@@ -12,29 +12,29 @@ import functools
 import numpy as np
 
 from genmask_jax.data.examples import GenerateExample, ScoredExample
-from genmask_jax.data.stamps.scene import SPLITS, Scene, Stamp, lay_out, load, paint
+from genmask_jax.data.stamps.scene import SPLITS, Scene, Stamp, compose, load, place_stamps
 from genmask_jax.data.stamps.words import KINDS, Expression, ambiguous, expressions_for
 from genmask_jax.utils.errors import UserError
 
 MIN_VISIBLE, MIN_AREA = 0.6, 0.015
 """Smallest visible share of the target, and smallest share of the image that it covers."""
-TRIES = 1000
+MAX_TRIES = 1000
 """Largest number of scenes that are composed for an example; the mean is 1.4."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """A scene, a target with its expression (`said`), and another object with its expression or None."""
+    """A scene, a target and its expression, and another object and its expression or None."""
 
     scene: Scene
     target: int
-    said: Expression
+    expression: Expression
     other: int | None = None
-    other_said: Expression | None = None
+    other_expression: Expression | None = None
 
 
 @functools.lru_cache(maxsize=8)
-def pool_of(path: str, split: str) -> tuple[Stamp, ...]:
+def stamps_of(path: str, split: str) -> tuple[Stamp, ...]:
     """The stamps of a split: only seen ones in train, all in the others."""
     return tuple(stamp for stamp in load(path)[0] if stamp.seen or split != "train")
 
@@ -73,7 +73,7 @@ class _Stamps:
 
     def _scene(self, rng: np.random.Generator, count: int, first: list[Stamp]) -> Scene:
         """A scene of `first` and other objects with distinguishable names, in random order."""
-        pool, chosen = pool_of(self.path, self.split), list(first)
+        pool, chosen = stamps_of(self.path, self.split), list(first)
         for _ in range(20):
             if len(chosen) >= count:
                 break
@@ -81,10 +81,10 @@ class _Stamps:
             if not any(ambiguous(stamp.name, other.name) for other in chosen):
                 chosen.append(stamp)
         chosen = [chosen[i] for i in rng.permutation(len(chosen))]
-        return lay_out(rng, chosen, self.size)
+        return place_stamps(rng, chosen, self.size)
 
-    def _paint(self, rng: np.random.Generator, scene: Scene) -> np.ndarray:
-        return paint(rng, scene, load(self.path)[1][self.split])
+    def _compose(self, rng: np.random.Generator, scene: Scene) -> np.ndarray:
+        return compose(rng, scene, load(self.path)[1][self.split])
 
 
 class StampsSegment(_Stamps):
@@ -103,53 +103,59 @@ class StampsSegment(_Stamps):
         shares = {kind: share for kind, share in KINDS.items() if seen or kind != "name"}
         kind = rng.choice(list(shares), p=np.array(list(shares.values())) / sum(shares.values()))
         targets = [
-            s for s in pool_of(self.path, self.split) if s.seen == seen and (s.colour or kind != "colour")
+            s for s in stamps_of(self.path, self.split) if s.seen == seen and (s.colour or kind != "colour")
         ]
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             first = [targets[rng.integers(len(targets))]] if targets else []
             if kind == "name" and rng.random() < 0.2:  # the same object twice, distinguished by place
                 first *= 2
             scene = self._scene(rng, int(rng.integers(2 if kind in ("place", "size") else 1, 6)), first)
             order = [int(i) for i in rng.permutation(len(scene.stamps))]
-            asked = ((i, self._say(rng, scene, i, kind)) for i in order if scene.stamps[i].seen == seen)
-            target, said = next(((i, said) for i, said in asked if said), (None, None))
-            if target is None or said is None:
+            candidates = (
+                (i, self._express(rng, scene, i, kind)) for i in order if scene.stamps[i].seen == seen
+            )
+            target, expression = next(
+                ((i, expression) for i, expression in candidates if expression), (None, None)
+            )
+            if target is None or expression is None:
                 continue
             if len(scene.stamps) == 1:
-                return Question(scene, target, said)
-            others = ((i, self._say(rng, scene, i)) for i in order if i != target)
-            other, other_said = next(((i, said) for i, said in others if said), (None, None))
+                return Question(scene, target, expression)
+            others = ((i, self._express(rng, scene, i)) for i in order if i != target)
+            other, other_expression = next(
+                ((i, expression) for i, expression in others if expression), (None, None)
+            )
             if other is not None:
-                return Question(scene, target, said, other, other_said)
+                return Question(scene, target, expression, other, other_expression)
         raise UserError(
-            f"config.data.path={self.path}: in {TRIES} scenes, no object is identified by its {kind}; "
+            f"config.data.path={self.path}: in {MAX_TRIES} scenes, no object is identified by its {kind}; "
             f"prepare the dataset again, or use images larger than {self.size} pixels"
         )
 
-    def _say(
+    def _express(
         self, rng: np.random.Generator, scene: Scene, target: int, kind: str | None = None
     ) -> Expression | None:
         """An expression (of `kind`, if given) for an object; None if too little of it is visible."""
         area = scene.areas[target]
-        if area < MIN_AREA * self.size**2 or area < MIN_VISIBLE * scene.whole[target]:
+        if area < MIN_AREA * self.size**2 or area < MIN_VISIBLE * scene.full_areas[target]:
             return None
         options = expressions_for(target, scene, kind)
         return options[rng.integers(len(options))] if options else None
 
     def __getitem__(self, index: int) -> ScoredExample:
         rng = self._rng(index)
-        asked = self._question(rng, index)
-        masks = asked.scene.masks.astype(np.uint8)
+        question = self._question(rng, index)
+        masks = question.scene.masks.astype(np.uint8)
         noun = ("object", "thing")[rng.integers(2)]
-        seen = "seen" if asked.scene.stamps[asked.target].seen else "unseen"
+        seen = "seen" if question.scene.stamps[question.target].seen else "unseen"
         return {
-            "image": self._paint(rng, asked.scene),
-            "mask": masks[asked.target],
-            "text": asked.said.phrase(noun),
+            "image": self._compose(rng, question.scene),
+            "mask": masks[question.target],
+            "text": question.expression.phrase(noun),
             "id": f"{self.split}-{index}",
-            "group": f"{seen} {asked.said.kind}",
-            "other_text": asked.other_said.phrase(noun) if asked.other_said else "",
-            "other_mask": np.zeros_like(masks[0]) if asked.other is None else masks[asked.other],
+            "group": f"{seen} {question.expression.kind}",
+            "other_text": question.other_expression.phrase(noun) if question.other_expression else "",
+            "other_mask": np.zeros_like(masks[0]) if question.other is None else masks[question.other],
             "objects_mask": masks.max(0),
         }
 
@@ -164,4 +170,4 @@ class StampsGenerate(_Stamps):
         scene = self._scene(rng, int(rng.integers(1, 3)), [])
         names = [f"{'an' if s.name[0] in 'aeio' else 'a'} {s.name}" for s in scene.stamps]
         text = " and ".join(names) if len(names) > 1 else f"a photo of {names[0]}"
-        return {"image": self._paint(rng, scene), "text": text, "id": f"{self.split}-{index}"}
+        return {"image": self._compose(rng, scene), "text": text, "id": f"{self.split}-{index}"}

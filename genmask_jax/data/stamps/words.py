@@ -17,9 +17,9 @@ PLACES: dict[str, tuple[int, int]] = {
 }
 """Axis (0 across, 1 down) and direction in which the object is furthest; words in -most precede the noun."""
 SIZES = {"largest": 1, "large": 1, "smallest": -1, "small": -1}
-PLACE_MARGIN, SIZE_RATIO = 0.15, 1.6
-"""Least distance (share of the side) and ratio of areas to the next object."""
-COLOUR_SHARE = 0.3
+MIN_PLACE_MARGIN, MIN_SIZE_RATIO = 0.15, 1.6
+"""Smallest distance (share of the side) and ratio of areas to the next object."""
+MIN_COLOUR_SHARE = 0.3
 """A colour may refer to objects with at least this share of it and its near colours."""
 NEAR_COLOURS = {
     "red": ("orange", "pink"),
@@ -35,7 +35,7 @@ NEAR_COLOURS = {
 }
 KINDS = {"name": 0.5, "colour": 0.14, "place": 0.2, "size": 0.16}
 """Kinds of expression and their shares; unseen objects have no "name"."""
-KIN = (
+CONFUSABLE_WORDS = (
     "grave gravestone headstone tombstone cemetery marker monument stone cross inukshuk",
     "chicken hen rooster turkey peahen peacock fowl",
     "duck drake gander",
@@ -67,19 +67,19 @@ KIN = (
     "moon mercury earth mars jupiter saturn uranus neptune",
     "fireman astronaut paratrooper",
 )
-"""Words that could be confused. Objects with different words of a line never occur in one scene."""
+"""Groups of words that could be confused. Objects with words of the same group never share a scene."""
 
 
 @functools.cache
-def _families(name: str) -> frozenset[str]:
-    """The words of a name, and the lines of KIN that contain one of them."""
+def _word_groups(name: str) -> frozenset[str]:
+    """The words of a name, and the groups of CONFUSABLE_WORDS that contain one of them."""
     words = set(name.replace("-", " ").split())
-    return frozenset(words | {line for line in KIN if words & set(line.split())})
+    return frozenset(words | {line for line in CONFUSABLE_WORDS if words & set(line.split())})
 
 
 def ambiguous(a: str, b: str) -> bool:
-    """Whether two names could be confused: they share a word or a line of KIN."""
-    return not _families(a).isdisjoint(_families(b))
+    """Whether two names could be confused: they share a word or a group of CONFUSABLE_WORDS."""
+    return not _word_groups(a).isdisjoint(_word_groups(b))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,43 +103,49 @@ class Expression:
         return " ".join(word for word in words if word)
 
 
-def matching(said: Expression, scene: Scene) -> list[int]:
+def matching(expression: Expression, scene: Scene) -> list[int]:
     """The objects that an expression may refer to; more than one if it is ambiguous."""
-    fits = [i for i, s in enumerate(scene.stamps) if said.name is None or ambiguous(s.name, said.name)]
-    if said.colour:
-        fits = [i for i in fits if _may_be(said.colour, scene.stamps[i])]
-    if said.place and len(fits) > 1:
-        axis, sign = PLACES[said.place]
+    matches = [
+        i for i, s in enumerate(scene.stamps) if expression.name is None or ambiguous(s.name, expression.name)
+    ]
+    if expression.colour:
+        matches = [i for i in matches if _may_have_colour(expression.colour, scene.stamps[i])]
+    if expression.place and len(matches) > 1:
+        axis, sign = PLACES[expression.place]
         reach = sign * scene.centres[:, axis]
-        fits = [i for i in fits if reach[i] > max(reach[fits]) - PLACE_MARGIN]
-    if said.size and len(fits) > 1:
-        # The object has to be larger by visible and by whole area, else the expression is ambiguous.
-        measures = [areas ** SIZES[said.size] for areas in (scene.areas, np.maximum(1, scene.whole))]
-        fits = [i for i in fits if any(m[i] * SIZE_RATIO > max(m[fits]) for m in measures)]
-    return fits
+        matches = [i for i in matches if reach[i] > max(reach[matches]) - MIN_PLACE_MARGIN]
+    if expression.size and len(matches) > 1:
+        # The object must be larger by visible and by full area, or the expression is ambiguous.
+        measures = [
+            areas ** SIZES[expression.size] for areas in (scene.areas, np.maximum(1, scene.full_areas))
+        ]
+        matches = [i for i in matches if any(m[i] * MIN_SIZE_RATIO > max(m[matches]) for m in measures)]
+    return matches
 
 
-def _may_be(colour: str, stamp: Stamp) -> bool:
+def _may_have_colour(colour: str, stamp: Stamp) -> bool:
     share = sum(stamp.shares.get(word, 0) for word in (colour, *NEAR_COLOURS[colour]))
-    return stamp.colour == colour or share >= COLOUR_SHARE or colour in stamp.name.split()
+    return stamp.colour == colour or share >= MIN_COLOUR_SHARE or colour in stamp.name.split()
 
 
 def expressions_for(target: int, scene: Scene, kind: str | None = None) -> list[Expression]:
     """All expressions (of `kind`, if given) that refer only to the target; unseen objects are not named."""
     stamp, several = scene.stamps[target], len(scene.stamps) > 1
-    said: dict[str, list[Expression]] = {
+    by_kind: dict[str, list[Expression]] = {
         "name": [Expression(name=stamp.name)] if stamp.seen else [],
         "colour": [Expression(colour=stamp.colour)] if stamp.colour else [],
-        "place": [Expression(place=place) for place in PLACES if several and _is_there(target, place, scene)],
+        "place": [
+            Expression(place=place) for place in PLACES if several and _is_in_half(target, place, scene)
+        ],
         "size": [Expression(size=size) for size in SIZES] if several else [],
     }
     if stamp.seen and sum(other.name == stamp.name for other in scene.stamps) > 1:
-        said["name"] = [dataclasses.replace(place, name=stamp.name) for place in said["place"]]
-    options = said[kind] if kind else [expression for kind in KINDS for expression in said[kind]]
+        by_kind["name"] = [dataclasses.replace(place, name=stamp.name) for place in by_kind["place"]]
+    options = by_kind[kind] if kind else [expression for kind in KINDS for expression in by_kind[kind]]
     return [expression for expression in options if matching(expression, scene) == [target]]
 
 
-def _is_there(target: int, place: str, scene: Scene) -> bool:
+def _is_in_half(target: int, place: str, scene: Scene) -> bool:
     """Whether an object is in the half of a place; superlatives need no half."""
     axis, sign = PLACES[place]
     return place.endswith("most") or bool(sign * (scene.centres[target, axis] - 0.5) > 0)

@@ -16,7 +16,7 @@ from genmask_jax.checkpoints.runs import load_vae
 from genmask_jax.config import DataConfig, JointConfig
 from genmask_jax.data.latents import store
 from genmask_jax.data.latents.encode import encode_shard
-from genmask_jax.data.masks import RULE
+from genmask_jax.data.masks import RESIZE_RULE
 from genmask_jax.data.pipeline import training_batches
 from genmask_jax.data.sources import generate_source, segment_source, texts
 from genmask_jax.instruction import factory
@@ -196,7 +196,7 @@ def test_a_mixture_keeps_its_parts_and_weights(benchmark_data, vae, tmp_path):
             assert cached[i]["text"] == there[i]["text"]
     more = dataclasses.replace(data, joint=JointConfig(reasonseg=1.0), latents=str(tmp_path))
     with pytest.raises(UserError, match="has no examples of reasonseg"):
-        store.need_same(more, *vae)
+        store.need_matching_cache(more, *vae)
 
 
 def test_few_examples_of_a_mixture_are_of_all_its_parts(benchmark_data, vae, tmp_path):
@@ -228,36 +228,36 @@ def other_vae():
 
 def test_a_cache_by_another_vae_is_refused(cache, vae):
     data = dataclasses.replace(DATA, latents=str(cache))
-    store.need_same(data, *vae)
+    store.need_matching_cache(data, *vae)
     with pytest.raises(UserError, match=r"was made by another VAE .*of the same shape.*encode again"):
-        store.need_same(data, *other_vae())
+        store.need_matching_cache(data, *other_vae())
     config = dataclasses.replace(vae[0], num_res_blocks=2)
     state = nnx.state(VAE(config, rngs=nnx.Rngs(0)))
     with pytest.raises(UserError, match=r"its vae.num_res_blocks 1 -> 2"):
-        store.need_same(data, config, state)
+        store.need_matching_cache(data, config, state)
     # One number in the latent statistics is another VAE as well.
     state = jax.tree.map(jnp.copy, vae[1])
     state["latents_std"][...] = state["latents_std"][...] * 1.001
     with pytest.raises(UserError, match="was made by another VAE"):
-        store.need_same(data, vae[0], state)
+        store.need_matching_cache(data, vae[0], state)
 
 
 @pytest.mark.parametrize(("field", "value"), [("size", 64), ("seed", 3), ("name", "stamps")])
 def test_a_cache_of_other_data_is_refused(cache, vae, field, value):
     data = dataclasses.replace(DATA, latents=str(cache), **{field: value})
     with pytest.raises(UserError, match=f"was made with data.{field} "):
-        store.need_same(data, *vae)
+        store.need_matching_cache(data, *vae)
 
 
 def test_a_cache_whose_masks_were_resized_by_another_rule_is_refused(benchmark_data, vae, tmp_path):
     data = DataConfig("reasonseg", generate="coco_captions", path=str(benchmark_data.out), size=32)
     encode(tmp_path, vae, shards=[0], data=data, num_shards=1, count=2)
     cached = dataclasses.replace(data, latents=str(tmp_path))
-    store.need_same(cached, *vae)
+    store.need_matching_cache(cached, *vae)
     (shard,) = tmp_path.glob("shard-*.json")
-    shard.write_text(shard.read_text().replace(RULE, ""))
+    shard.write_text(shard.read_text().replace(RESIZE_RULE, ""))
     with pytest.raises(UserError, match=r"masks that were resized by an older rule; encode again"):
-        store.need_same(cached, *vae)
+        store.need_matching_cache(cached, *vae)
 
 
 def test_mixed_and_damaged_caches(cache, vae, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from genmask_jax.data.raw_formats.class_list import read_class_list
-from genmask_jax.data.raw_formats.names import is_asked, is_background, is_ignored, phrase
+from genmask_jax.data.raw_formats.names import is_background, is_class, is_ignored, phrase
 from genmask_jax.utils.errors import UserError
 
 
@@ -230,7 +230,7 @@ def test_lists_are_found_in_folders(tmp_path):
 )  # fmt: skip
 def test_classes_that_do_not_count(name):
     assert is_ignored(name)
-    assert not is_asked(name)
+    assert not is_class(name)
 
 
 @pytest.mark.parametrize(
@@ -239,14 +239,14 @@ def test_classes_that_do_not_count(name):
 )
 def test_classes_that_nobody_asks_for(name):
     assert is_background(name)
-    assert not is_asked(name)
+    assert not is_class(name)
 
 
 @pytest.mark.parametrize(
     "name", ["avoid", "class", "label", "the area", "voidance", "bag", "ignorance", "no", "border", "na"]
 )
 def test_other_classes_are_asked_for(name):
-    assert is_asked(name)
+    assert is_class(name)
 
 
 def test_names_are_asked_for_with_spaces():

@@ -314,7 +314,9 @@ def test_annotated_images_without_a_class_are_kept_for_label_maps_and_as_negativ
     assert "an image shows no class" in lines(tmp_path / "out", NOTES)
     assert not lines(tmp_path / "out")
     train = segment_source(config, "train")
-    assert {train.whole(0)["classless"][i]["absent"] for i in range(len(train.classless))} == {train.classes}
+    assert {train.full_size(0)["classless"][i]["absent"] for i in range(len(train.classless))} == {
+        train.classes
+    }
     assert train.classless.share == 0.5  # of two; the third is held out
 
 

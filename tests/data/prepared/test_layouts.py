@@ -13,9 +13,9 @@ from PIL import Image
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared.inspect import inspect
-from genmask_jax.data.raw_formats import folder, places
+from genmask_jax.data.raw_formats import folder, folder_names
+from genmask_jax.data.raw_formats.folder_names import folder_role
 from genmask_jax.data.raw_formats.pairs import find_pairs
-from genmask_jax.data.raw_formats.places import meaning
 from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.utils.errors import UserError
 
@@ -222,7 +222,7 @@ def test_lists_of_splits_have_the_names_of_folders_in_any_case(tmp_path, train, 
     "name", ["SegmentationObject", "leaves", "class", "data", "2", "images2", "label tool", "шар", "_"]
 )
 def test_other_folders_say_nothing(name):
-    said = meaning(name)
+    said = folder_role(name)
     assert (said.images, said.annotations, said.split) == (False, False, "")
 
 
@@ -235,12 +235,12 @@ def test_files_of_one_stem_are_not_paired_by_stem_alone(tmp_path):
 
 def test_a_tree_is_listed_once_for_all_layouts(tmp_path, monkeypatch):
     layouts.LAYOUTS["class_maps"](tmp_path, SCENES)
-    walked, walk = [], places._walk
-    monkeypatch.setattr(places, "_walk", lambda folder: walked.append(folder) or walk(folder))
+    walked, walk = [], folder_names._walk
+    monkeypatch.setattr(folder_names, "_walk", lambda folder: walked.append(folder) or walk(folder))
     read(tmp_path)
     assert walked.count(epath.Path(tmp_path)) == 1
     write(tmp_path, "images/train/new.jpg")
-    assert len(places.files_below(epath.Path(tmp_path))) == 2 * len(SCENES) + 2  # and not remembered
+    assert len(folder_names.files_below(epath.Path(tmp_path))) == 2 * len(SCENES) + 2  # and not remembered
 
 
 # What is said of a folder that cannot be read

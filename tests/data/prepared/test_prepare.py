@@ -356,7 +356,7 @@ def test_reading_as_the_docs_show_gives_images_that_fit_their_masks(tmp_path, mo
     shown = {}
     exec(code, shown)
     size = (shown["record"]["height"], shown["record"]["width"])
-    assert shown["image"].shape[:2] == shown["asked"].mask.shape == size
+    assert shown["image"].shape[:2] == shown["expression"].mask.shape == size
     assert (shown["image"] == read_image(path)).all()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from genmask_jax.data.refershapes.hand_drawn import CONTRAST, HandDrawn
+from genmask_jax.data.refershapes.hand_drawn import MIN_CONTRAST, HandDrawn
 from genmask_jax.data.refershapes.kinds import KINDS, coverage
 from genmask_jax.data.refershapes.scene import RADII, Scene
 from genmask_jax.data.refershapes.source import MIN_VISIBLE, SPLITS, ReferShapesGenerate, ReferShapesSegment
@@ -241,7 +241,7 @@ def test_absent_expressions_refer_to_nothing():
     for style in STYLES.values():
         source = ReferShapesSegment("train", SIZE, style=style)
         for i in range(300):
-            (text,) = source.whole(i)["absent"]
+            (text,) = source.full_size(i)["absent"]
             assert resolve(text, source.compose(i).scene, style) == [], text
 
 
@@ -273,7 +273,7 @@ def test_hand_drawn_scenes():
         assert image.shape[0] in (image.shape[1], image.shape[1] * 3 // 4)
         core = ndimage.binary_erosion(example["mask"] > 0, iterations=3)
         (colour,) = np.unique(image[core], axis=0)
-        assert np.linalg.norm(colour.astype(float) - image[0, 0]) >= CONTRAST
+        assert np.linalg.norm(colour.astype(float) - image[0, 0]) >= MIN_CONTRAST
         assert not (example["mask"] & example["other_mask"]).any()
         groups.add(example["group"])
         *colour, noun = example["absent_text"].split()[1:]

@@ -274,13 +274,13 @@ def test_masks_are_the_visible_parts(prepared):
     """Painted anew in flat colours, back to front, each object shows exactly where its mask is."""
     source, hidden = StampsSegment(str(prepared), "val", SIZE), 0
     for i in range(40):
-        asked = source.question(i)
+        question = source.question(i)
         canvas = np.full((SIZE, SIZE), -1)
-        for j, (rows, columns, pixels) in enumerate(asked.scene.layers):
+        for j, (rows, columns, pixels) in enumerate(question.scene.layers):
             canvas[rows, columns] = np.where(pixels[..., 3] > 127, j, canvas[rows, columns])
-        for j, mask in enumerate(asked.scene.masks):
+        for j, mask in enumerate(question.scene.masks):
             np.testing.assert_array_equal(mask, canvas == j)
-        visible = asked.scene.masks[asked.target].sum() / asked.scene.whole[asked.target]
+        visible = question.scene.masks[question.target].sum() / question.scene.full_areas[question.target]
         assert visible >= 0.6
         hidden += visible < 1
     assert hidden > 0
@@ -289,8 +289,8 @@ def test_masks_are_the_visible_parts(prepared):
 def test_the_image_shows_the_object_where_its_mask_is(prepared):
     source, checked = StampsSegment(str(prepared), "train", SIZE), 0
     for i in range(60):
-        asked, example = source.question(i), source[i]
-        colour = asked.scene.stamps[asked.target].colour
+        question, example = source.question(i), source[i]
+        colour = question.scene.stamps[question.target].colour
         inside = example["image"][example["mask"] > 0]
         if colour is not None:
             assert np.abs(np.median(inside, axis=0) - RGB[colour]).max() < 12
@@ -350,11 +350,11 @@ def could_mean(text, names, colours, centres, areas):
 def test_expressions_mean_exactly_one_object(prepared, split):
     source = StampsSegment(str(prepared), split, SIZE)
     for i in range(250):
-        example, asked = source[i], source.question(i)
-        masks = asked.scene.masks
+        example, question = source[i], source.question(i)
+        masks = question.scene.masks
         centres = [np.argwhere(m).mean(0)[::-1] / SIZE if m.any() else (0.5, 0.5) for m in masks]
-        names = [stamp.name for stamp in asked.scene.stamps]
-        colours = [stamp.colour for stamp in asked.scene.stamps]
+        names = [stamp.name for stamp in question.scene.stamps]
+        colours = [stamp.colour for stamp in question.scene.stamps]
         areas = [int(m.sum()) for m in masks]
         for text, mask in (("text", "mask"), ("other_text", "other_mask")):
             if example[text]:
@@ -378,10 +378,10 @@ def test_one_name_twice_is_told_apart_by_place(prepared):
     source = StampsSegment(str(prepared), "train", SIZE)
     twice = 0
     for i in range(200):
-        asked = source.question(i)
-        name = asked.said.name
-        if name and sum(stamp.name == name for stamp in asked.scene.stamps) > 1:
-            assert asked.said.place is not None
+        question = source.question(i)
+        name = question.expression.name
+        if name and sum(stamp.name == name for stamp in question.scene.stamps) > 1:
+            assert question.expression.place is not None
             assert source[i]["group"] == "seen name"
             twice += 1
     assert twice > 5

@@ -294,7 +294,7 @@ def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
     encoder = factory.build(config.instruction, tmp_path / "instruction", texts(data, 400))  # as in `start`
     encode(data, vae, tmp_path, instruction=encoder, count=8)
     cached = dataclasses.replace(data, latents=str(tmp_path))
-    store.need_same_instruction(tmp_path, encoder)
+    store.need_matching_instruction(tmp_path, encoder)
     networks = make_networks(config, *vae, encoder)
     model = networks.merge(networks.init_params(jax.random.key(0)), networks.frozen)
     embed = jax.jit(model.instruction)
@@ -329,12 +329,12 @@ def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
     with pytest.raises(
         UserError, match=r"of 4 validation examples, not of config\.loop\.num_eval_examples 5"
     ):
-        store.need_same_instruction(tmp_path, encoder, 5)
+        store.need_matching_instruction(tmp_path, encoder, 5)
 
     def refused(**changes):
         other = factory.build(qwen_config(micro_vae, **changes).instruction, tmp_path, texts(data))
         with pytest.raises(UserError) as raised:
-            store.need_same_instruction(tmp_path, other)
+            store.need_matching_instruction(tmp_path, other)
         return str(raised.value)
 
     assert "another config.instruction" in refused(layer=1)
@@ -346,9 +346,9 @@ def test_a_cache_without_instructions_is_refused_where_images_are_looked_at(run,
     encode(config.data, load_vae(micro_vae), tmp_path, count=4)
     encoder = factory.build(config.instruction, run[0] / "instruction")
     with pytest.raises(UserError, match=r"encode again with launch/encode_latents\.py --instruction"):
-        store.need_same_instruction(tmp_path, encoder)
+        store.need_matching_instruction(tmp_path, encoder)
     tiny = factory.build(micro_config(micro_vae).instruction, tmp_path / "tiny", texts(config.data, 100))
-    store.need_same_instruction(tmp_path, tiny)
+    store.need_matching_instruction(tmp_path, tiny)
 
 
 def shaped(**changes) -> QwenConfig:

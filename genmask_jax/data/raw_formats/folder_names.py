@@ -63,27 +63,29 @@ class FolderRole:
     split: str = ""
 
 
-NOTHING = FolderRole()
+NO_ROLE = FolderRole()
 
 
 @functools.lru_cache(maxsize=4096)
-def meaning(name: str) -> FolderRole:
-    """The meaning of a folder's name; NOTHING if it has an unknown word."""
-    found = NOTHING
+def folder_role(name: str) -> FolderRole:
+    """The meaning of a folder's name; NO_ROLE if it has an unknown word."""
+    role = NO_ROLE
     words = [name.lower()] if _singular(name.lower()) in IMAGE_WORDS else WORDS.findall(name)
     for word in words:
-        one = _meaning_of_word(word.lower())
-        if one is None:
-            return NOTHING
-        found = FolderRole(
-            found.images or one.images, found.annotations or one.annotations, found.split or one.split
+        word_role = _word_role(word.lower())
+        if word_role is None:
+            return NO_ROLE
+        role = FolderRole(
+            role.images or word_role.images,
+            role.annotations or word_role.annotations,
+            role.split or word_role.split,
         )
-    if found.annotations:
-        return dataclasses.replace(found, images=False)
-    return found
+    if role.annotations:
+        return dataclasses.replace(role, images=False)
+    return role
 
 
-def _meaning_of_word(word: str) -> FolderRole | None:
+def _word_role(word: str) -> FolderRole | None:
     """The meaning of a word; None if it is unknown."""
     for split in sorted(SPLIT_NAMES, key=len, reverse=True):  # "trainannot"
         rest = _singular(word.removeprefix(split)) if word.startswith(split) else None
@@ -92,7 +94,7 @@ def _meaning_of_word(word: str) -> FolderRole | None:
     word = _singular(word)
     if word in IMAGE_WORDS or word in ANNOTATION_WORDS:
         return FolderRole(word in IMAGE_WORDS, word in ANNOTATION_WORDS)
-    return NOTHING if word in OTHER_WORDS or (word.isdigit() and len(word) > 2) else None
+    return NO_ROLE if word in OTHER_WORDS or (word.isdigit() and len(word) > 2) else None
 
 
 def _singular(word: str) -> str:
@@ -101,12 +103,12 @@ def _singular(word: str) -> str:
 
 def among_annotations(parts: tuple[str, ...]) -> bool:
     """Whether the path is in a folder of annotations."""
-    return any(meaning(part).annotations for part in parts[:-1])
+    return any(folder_role(part).annotations for part in parts[:-1])
 
 
 def among_images(parts: tuple[str, ...]) -> bool:
     """Whether the path is in a folder of images, and not in one of annotations."""
-    return any(meaning(part).images for part in parts[:-1]) and not among_annotations(parts)
+    return any(folder_role(part).images for part in parts[:-1]) and not among_annotations(parts)
 
 
 def is_annotation(parts: tuple[str, ...], stem: str, apart: bool) -> bool:
@@ -133,18 +135,18 @@ def split_and_key(parts: tuple[str, ...], stem: str, whole: bool = False) -> tup
         stem: its stem.
         whole: whether the ending of a mask is part of the name, as for images.
     """
-    split, kept = "", []
+    split, names = "", []
     for part in parts[:-1]:
-        said = meaning(part)
-        second = said.split and split and not (said.images or said.annotations)
-        if second or said == NOTHING:
-            kept.append(part)
-        split = split or said.split
+        role = folder_role(part)
+        is_second_split = role.split and split and not (role.images or role.annotations)
+        if is_second_split or role == NO_ROLE:
+            names.append(part)
+        split = split or role.split
     stem = IMAGE_ENDING.sub("", stem)
     if not whole:
         stem = MASK_ENDING.sub("", stem)
         stem = CAMVID_ENDING.sub("", stem) if among_annotations(parts) else stem
-    return split, "/".join([*kept, stem])
+    return split, "/".join([*names, stem])
 
 
 def parts_below(path: epath.Path, raw: epath.Path) -> tuple[str, ...]:
@@ -159,35 +161,35 @@ def split_of_file(stem: str) -> str:
     )
 
 
-_walked: contextvars.ContextVar[dict[epath.Path, list[epath.Path]] | None]
-_walked = contextvars.ContextVar("_walked", default=None)
+_cached_files: contextvars.ContextVar[dict[epath.Path, list[epath.Path]] | None]
+_cached_files = contextvars.ContextVar("_cached_files", default=None)
 
 
 @contextlib.contextmanager
-def walked_once() -> Iterator[None]:
+def cached_walks() -> Iterator[None]:
     """Context in which each folder tree is listed only once."""
-    token = _walked.set({})
+    token = _cached_files.set({})
     try:
         yield
     finally:
-        _walked.reset(token)
+        _cached_files.reset(token)
 
 
 def files_below(folder: epath.Path) -> list[epath.Path]:
     """All files of a tree, without leftovers: the files of a folder by name, then those of its subfolders."""
-    known = _walked.get()
-    if known is None:
+    cache = _cached_files.get()
+    if cache is None:
         return _walk(folder)
-    if folder not in known:
-        known[folder] = _walk(folder)
-    return known[folder]
+    if folder not in cache:
+        cache[folder] = _walk(folder)
+    return cache[folder]
 
 
 def _walk(folder: epath.Path) -> list[epath.Path]:
-    files, below = [], []
+    files, nested = [], []
     for entry in listed(folder):
         if entry.is_dir():
-            below += _walk(entry)
+            nested += _walk(entry)
         else:
             files.append(entry)
-    return files + below
+    return files + nested

@@ -7,14 +7,20 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from genmask_jax.data.raw_formats.places import NOTHING, files_below, is_annotation, meaning, parts_below
+from genmask_jax.data.raw_formats.folder_names import (
+    NO_ROLE,
+    files_below,
+    folder_role,
+    is_annotation,
+    parts_below,
+)
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import SUFFIXES, UNREADABLE
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")
-LOOKED_AT = 8
+SAMPLE_SIZE = 8
 """Number of files whose pixels are read."""
-SHOWN = 8
+MAX_LISTED = 8
 DOCS = "docs/your_photographs.md shows every layout"
 
 
@@ -48,12 +54,12 @@ def need_folder(raw: epath.Path) -> None:
         raise UserError(f"--raw={raw}: the folder {only}")
 
 
-def nothing_fits(given: epath.Path, raw: epath.Path, checks: Sequence[LayoutCheck]) -> UserError:
+def no_layout_error(folder: epath.Path, raw: epath.Path, checks: Sequence[LayoutCheck]) -> UserError:
     """The error for a folder that no layout can read: what it has, and what would make it readable.
 
     Args:
-        given: the folder that the user gave.
-        raw: the same, or the folder inside it that was searched.
+        folder: the folder that the user gave.
+        raw: the folder that was searched: the same, or one inside it.
         checks: results of all layouts.
     """
     files = files_below(raw)
@@ -74,8 +80,8 @@ def nothing_fits(given: epath.Path, raw: epath.Path, checks: Sequence[LayoutChec
         others = [path for path in files if path not in images]
         if others:
             seen.append(f"{count(others, 'other file')}, such as {others[0].relative_to(raw)}")
-        if images and meaning(given.name) != NOTHING:
-            needs.append(f"give {given.parent}, if the masks are there")
+        if images and folder_role(folder.name) != NO_ROLE:
+            needs.append(f"give {folder.parent}, if the masks are there")
         needs.append(
             "give each image, images/X.jpg, a mask of the same name, masks/X.png, and write the phrase of "
             "the masks to phrases.txt, the names of class numbers to classes.txt, or those of colours to "
@@ -84,7 +90,7 @@ def nothing_fits(given: epath.Path, raw: epath.Path, checks: Sequence[LayoutChec
             else "give the folder that holds the images"
         )
     return UserError(
-        f"--raw={given}: no layout fits. Seen: {'; '.join(seen)}. To make it readable, "
+        f"--raw={folder}: no layout fits. Seen: {'; '.join(seen)}. To make it readable, "
         f"{', or '.join(needs)}; {DOCS}"
     )
 
@@ -106,8 +112,8 @@ def folders(paths: Sequence[epath.Path], raw: epath.Path) -> str:
 
 def values(paths: Sequence[epath.Path]) -> str:
     """The pixels of some PNGs: "values 0, 1, 3", or "colours"."""
-    found: set[int] = set()
-    for path in paths[:: max(1, len(paths) // LOOKED_AT)]:
+    unique: set[int] = set()
+    for path in paths[:: max(1, len(paths) // SAMPLE_SIZE)]:
         try:
             with path.open("rb") as file:
                 pixels = np.asarray(Image.open(file))
@@ -115,13 +121,17 @@ def values(paths: Sequence[epath.Path]) -> str:
             continue
         if pixels.ndim == 3 and (pixels[..., :1] != pixels[..., :3]).any():
             return "colours"
-        found |= set(np.unique(pixels if pixels.ndim == 2 else pixels[..., 0]).astype(int).tolist())
-    some = [str(value) for value in sorted(found)]
-    more = f", ... ({len(some)} in all)" if len(some) > SHOWN else ""
-    return f"values {', '.join(some[:SHOWN])}{more}" if some else "pixels that cannot be read"
+        unique |= set(np.unique(pixels if pixels.ndim == 2 else pixels[..., 0]).astype(int).tolist())
+    shown = [str(value) for value in sorted(unique)]
+    more = f", ... ({len(shown)} in all)" if len(shown) > MAX_LISTED else ""
+    return f"values {', '.join(shown[:MAX_LISTED])}{more}" if shown else "pixels that cannot be read"
 
 
 def _join(names: Sequence[str]) -> str:
     """ "a", "a and b", "a, b and c"; for many names, the first and the number of others."""
-    names = [*names[:SHOWN], f"{len(names) - SHOWN:,} more"] if len(names) > SHOWN + 1 else list(names)
+    names = (
+        [*names[:MAX_LISTED], f"{len(names) - MAX_LISTED:,} more"]
+        if len(names) > MAX_LISTED + 1
+        else list(names)
+    )
     return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
