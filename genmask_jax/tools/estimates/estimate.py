@@ -80,7 +80,7 @@ def estimate(lowered: jax.stages.Lowered, chip: Chip | Card, *, model_flops: Mod
     compute, communication = compute_seconds(work, chip), communication_seconds(work, chip)
     step = max(compute, communication)
     return Estimate(
-        fits=hbm + chip.reserved(hbm) <= chip.hbm_bytes,
+        fits=hbm + chip.reserved_bytes(hbm) <= chip.hbm_bytes,
         hbm_bytes_per_device=hbm,
         hbm_limit_bytes=chip.hbm_bytes,
         compile_seconds=seconds,
@@ -92,7 +92,7 @@ def estimate(lowered: jax.stages.Lowered, chip: Chip | Card, *, model_flops: Mod
         communication_seconds=communication,
         estimated_step_seconds=step,
         estimated_mfu=model_flops / (step * chip.peak_flops) if step else NONE,
-        reserved_bytes_per_device=chip.reserved(hbm),
+        reserved_bytes_per_device=chip.reserved_bytes(hbm),
     )
 
 
@@ -119,7 +119,7 @@ def compute_seconds(work: Work, chip: Chip | Card) -> float:
 
 def communication_seconds(work: Work, chip: Chip | Card) -> float:
     """Time of all collectives, each on a ring: along one axis of a torus, or over cards."""
-    return sum(wire_bytes(c) / chip.sends(c.span) for c in work.collectives)
+    return sum(wire_bytes(c) / chip.send_bandwidth(c.span) for c in work.collectives)
 
 
 def wire_bytes(c: Collective) -> float:

@@ -44,7 +44,7 @@ def _describe_cards(generation: str, shape: str, slices: int) -> list[Any]:
         raise UserError(
             f"--slices={slices} is only for TPUs; for several hosts, give --topology={generation}:{slices}x8"
         )
-    options = {"topology": f"1x{shape}", "target_config": CARDS[generation].target()}
+    options = {"topology": f"1x{shape}", "target_config": CARDS[generation].target_config()}
     try:
         return list(topologies.get_topology_desc(platform="cuda", topology_name="", **options).devices)
     except Exception as error:  # without the plugin, JAX may raise anything

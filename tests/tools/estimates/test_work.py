@@ -230,7 +230,7 @@ def test_between_hosts_cards_send_over_the_network_and_within_them_over_links():
     within, between = Collective("all-gather", 8, 1, 8e9, span=8), Collective("all-gather", 2, 1, 8e9, span=9)
     assert communication_seconds(Work((), (within,)), card) == pytest.approx(7e9 / 450e9)
     assert communication_seconds(Work((), (between,)), card) == pytest.approx(4e9 / 50e9)
-    assert card.reserved(10 * 2**30) == pytest.approx(1.25 * 2**30)
+    assert card.reserved_bytes(10 * 2**30) == pytest.approx(1.25 * 2**30)
 
 
 def test_cudnns_kernels_count_their_products():
