@@ -46,7 +46,7 @@ def test_a_name_loads_everywhere():
     networks, config, step = load("refershapes")
     assert config.data.name == "refershapes"
     assert step > 0
-    assert networks.preparer.read("the red star") == "the red star"
+    assert networks.preparer.truncate("the red star") == "the red star"
     assert load_vae("refershapes")[0] == networks.vae_config
     start = open_weights("refershapes")
     assert (start.step, start.instruction("tiny")) == (
@@ -58,7 +58,7 @@ def test_a_name_loads_everywhere():
 def test_the_words_are_those_of_the_training_texts():
     """`launch/train.py` writes such a list; that of the model in the package came later."""
     folder = pretrained.directory_of("refershapes") / "instruction"
-    words = tiny.words_of(tiny.load_tokenizer(folder), texts(DataConfig(), count=600))
+    words = tiny.split_words(tiny.load_tokenizer(folder), texts(DataConfig(), count=600))
     assert tiny.load_words(folder) == words
     assert {"red", "star", "thing", "orange"} <= words
 

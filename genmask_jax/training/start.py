@@ -15,7 +15,7 @@ from genmask_jax.data.mirror import report
 from genmask_jax.data.sources import check as check_data
 from genmask_jax.data.sources import segment_source, texts, texts_of_split
 from genmask_jax.instruction import factory, tiny
-from genmask_jax.instruction.base import ClosedVocabulary, Instruction, warn_of_cut_texts
+from genmask_jax.instruction.base import ClosedVocabulary, Instruction, warn_of_long_texts
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.rules import Sources
 from genmask_jax.sharding import make_mesh
@@ -143,7 +143,7 @@ def _without_foreign_encoder(
     theirs = init.instruction(config.instruction.name) if init else None
     if init is None or theirs is None or config.instruction.name != "tiny" or place.begun:
         return init
-    if tiny.fits(theirs, _kept_encoder(place), said):
+    if tiny.can_start_from(theirs, _kept_encoder(place), said):
         return init
     logging.info("the words of the data are new to config.init: its text encoder is trained anew")
     return init.without_encoder()
@@ -157,7 +157,7 @@ def _make_encoder(
     encoder = factory.build(config.instruction, known or place.path / INSTRUCTION, [] if known else said)
     if known and isinstance(encoder.preparer, ClosedVocabulary):
         encoder.preparer.add_texts(said)
-    warn_of_cut_texts(encoder.preparer, said)
+    warn_of_long_texts(encoder.preparer, said)
     if config.data.latents:
         need_same_instruction(config.data.latents, encoder, config.loop.num_eval_examples)
         if read_identity(config.data.latents).instruction:

@@ -197,7 +197,7 @@ def test_a_run_keeps_to_the_weights_that_it_began_with(weights, micro_vae, tmp_p
     hub = epath.Path(reference.save_hub(tmp_path / "hub", other))
     qwen.copy_hub_files(hub, epath.Path(copied))
     write_part(qwen.open_qwen(hub), epath.Path(copied), lambda nbytes: None)
-    with pytest.raises(UserError, match=r"not the weights that the run in .*run began with"):
+    with pytest.raises(UserError, match=r"not the weights that the run in .*run started with"):
         factory.build(config.instruction, tmp_path / "run" / "instruction")
 
 
@@ -367,9 +367,9 @@ def check(config, directory):
         ({"layer": 0}, "layer 0"),
         ({"train_layers": 3}, "only 2 layers are used"),
         ({"train_layers": 1, "lora_rank": 1}, "not both"),
-        ({"image_token_budgets": (16, 4)}, "image_token_budgets must rise"),
+        ({"image_token_budgets": (16, 4)}, "image_token_budgets (16, 4): must ascend"),
         ({"min_image_tokens": 0}, "min_image_tokens must be positive"),
-        ({"prompts": Prompts(phrase="what?")}, "prompts.phrase must hold {text} once"),
+        ({"prompts": Prompts(phrase="what?")}, "prompts.phrase must contain {text} once"),
         ({"prompts": Prompts(system="<|image_pad|>")}, "prompts.system: leave <|...|>"),
         ({"write": WriteConfig(temperature=float("nan"))}, "write.temperature nan"),
         ({"write": WriteConfig(temperature=1e-38)}, "write.temperature 1e-38"),

@@ -151,9 +151,9 @@ def test_prompts_may_hold_braces_and_templates_must_hold_the_image():
     said = tokenizer().decode(prepared["input_ids"].tolist())
     assert 'as {"label": 1}: the {star} }' in said
     for template, words in (
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "leaves out the text or an image|fails"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "omits the text or an image|fails"),
         ("{% for m in messages %}", "the chat template fails"),
-        ("nothing", "leaves out the text or an image"),
+        ("nothing", "omits the text or an image"),
     ):
         maker = PromptMaker(tokenizer(), template, SMALL.vision, reference.instruction_config())
         with pytest.raises(UserError, match=words):
