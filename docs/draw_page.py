@@ -11,7 +11,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from genmask_jax import cli
 from genmask_jax.inference.load import load
-from genmask_jax.pretrained import PROMPT
+from genmask_jax.pretrained import EXAMPLE_PROMPT
 from genmask_jax.tools.demo import page
 from genmask_jax.tools.demo.handlers import Handlers
 
@@ -46,7 +46,7 @@ def draw(tab: Page, name: str) -> None:
     tab.locator("#overlay img").wait_for()
     save(tab, f"demo_segment_{name}.png")
     tab.get_by_role("tab", name="Generate").click()
-    tab.locator("#prompt textarea").fill(PROMPT)
+    tab.locator("#prompt textarea").fill(EXAMPLE_PROMPT)
     tab.get_by_role("button", name="Generate", exact=True).click()
     tab.locator("#drawn img").last.wait_for()
     save(tab, f"demo_generate_{name}.png")

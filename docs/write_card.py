@@ -19,7 +19,7 @@ from genmask_jax.checkpoints.runs import read_config
 from genmask_jax.config import TrainConfig
 from genmask_jax.evaluation.on_scenes import score_scenes
 from genmask_jax.evaluation.scoring import Scoring
-from genmask_jax.pretrained import BOX
+from genmask_jax.pretrained import MODELS_DIR
 
 MODEL = "refershapes"
 SETS = {
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--run", required=True, type=pathlib.Path, help="directory of the training run")
     parser.add_argument("--workdir", default="runs/card", type=pathlib.Path, help="directory for scores")
     arguments = parser.parse_args()
-    folder = BOX / MODEL
+    folder = MODELS_DIR / MODEL
     config = read_config(TrainConfig, folder)
     scores = {name: score(config, name, arguments.workdir) for name in SETS}
     size = sum(path.stat().st_size for path in pathlib.Path(folder).rglob("*") if path.suffix != ".md")

@@ -6,11 +6,11 @@ import runpy
 
 from genmask_jax.checkpoints.runs import read_config
 from genmask_jax.config import TrainConfig
-from genmask_jax.pretrained import BOX
+from genmask_jax.pretrained import MODELS_DIR
 from genmask_jax.utils.fields import to_json
 
 CARD = runpy.run_path(str(pathlib.Path(__file__).parents[1] / "docs/write_card.py"))
-CONFIG = read_config(TrainConfig, BOX / "refershapes")
+CONFIG = read_config(TrainConfig, MODELS_DIR / "refershapes")
 MASKS = {"count": 4, "mIoU": 0.5, "oIoU": 0.25, "P@0.5": 0.75}
 SCORES = {
     **MASKS,

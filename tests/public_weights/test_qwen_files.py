@@ -177,7 +177,7 @@ def test_every_complaint_names_what_is_wrong(broken, tmp_path):
     assert "image_mean is [0.5, 0.5, 0.5]" in complaint(broken)
     (broken / "preprocessor_config.json").unlink()
     (broken / "tokenizer.json").rename(broken / "gone.json")
-    assert "tokenizer.json: not there" in complaint(broken)
+    assert "tokenizer.json: does not exist" in complaint(broken)
     (broken / "gone.json").rename(broken / "tokenizer.json")
     for name in ("tokenizer.json", "chat_template.jinja", "config.json"):
         whole = (broken / name).read_bytes()

@@ -243,7 +243,7 @@ def test_missing_left_over_and_other_shapes_are_listed(broken):
         ("transformer", {"in_channels": 36}, "36 channels in and 4 out"),
         ("transformer", {"_class_name": "WanVACETransformer3DModel"}, "_class_name is 'WanVACE"),
         ("transformer", {"ffn_dim": None}, "ffn_size must be int, not None"),
-        ("transformer", {"num_attention_heads": None}, "a number is needed where there is none"),
+        ("transformer", {"num_attention_heads": None}, "a field is not a number"),
         ("vae", {"dim_mult": [1, "2"]}, "multipliers[1] must be int, not '2'"),
         ("vae", {"is_residual": True}, "is_residual is True"),
         ("vae", {"latents_mean": [0.0]}, "latents_mean and latents_std must have z_dim = 4 numbers"),
@@ -268,7 +268,7 @@ def test_damaged_folders(broken, tmp_path):
     (broken / "vae" / "config.json").write_text("{")
     assert "this is not valid JSON" in complaint(broken, ("vae",))
     shutil.rmtree(broken / "transformer")
-    assert "no *.safetensors of the dit here; --only=vae leaves it out" in complaint(broken)
+    assert "no *.safetensors of the dit here; add --only=vae to skip it" in complaint(broken)
 
 
 @pytest.mark.parametrize("names", [("transformer", "transformer_2"), ("high_noise_model", "low_noise_model")])

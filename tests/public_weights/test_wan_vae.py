@@ -104,6 +104,6 @@ def test_every_key_and_shape_of_the_published_vae():
     found = {key: e.public_shape for e in wan_vae.entries(VAEConfig()) for key in e.keys}
     temporal = wan_vae.temporal_tensors(VAEConfig())
     assert found | temporal == expected
-    assert sorted(temporal) == sorted(wan_vae.unused(expected))
+    assert sorted(temporal) == sorted(wan_vae.unused_keys(expected))
     config, mean, std = wan_vae.config_from_public(dict(reference.config), "config.json")
     assert (config, mean, std) == (VAEConfig(), wan_vae.LATENTS_MEAN, wan_vae.LATENTS_STD)
