@@ -1,4 +1,4 @@
-"""Public config and tensor names of the Wan 2.1 VAE for single frames, in the layouts of diffusers and Wan."""
+"""Public config and tensor names of Wan 2.1's VAE for single frames, in the layouts of diffusers and Wan."""
 
 import re
 from collections.abc import Iterable
