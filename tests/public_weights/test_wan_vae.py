@@ -1,4 +1,4 @@
-"""The VAE against diffusers' AutoencoderKLWan on single frames, with weights carried over by the import."""
+"""The VAE against diffusers' AutoencoderKLWan on single frames, with imported weights."""
 
 import jax
 import jax.numpy as jnp
@@ -66,13 +66,13 @@ def test_decoded_pixels(case):
     mean, std = np.float32(reference.config.latents_mean), np.float32(reference.config.latents_std)
     normalised = (to_numpy(latents[:, :, 0]) - mean) / std
     decoded = nnx.jit(lambda vae, x: vae.decode(x))(ours, normalised)
-    assert np.mean(np.abs(decoded) < 1) > 0.3  # not merely clipped alike
+    assert np.mean(np.abs(decoded) < 1) > 0.3  # most pixels are not clipped
     close(np.clip(decoded, -1, 1), expected)  # the reference clips
     close(ours.decode_raw(jnp.asarray(to_numpy(latents[:, :, 0]))).clip(-1, 1), expected)
 
 
 def test_each_block(tmp_path):
-    """On the inputs that the reference's had."""
+    """Each block on the inputs of the reference."""
     reference = reference_vae()
     ours, seen = import_vae(reference, tmp_path), record(reference)
     with torch.no_grad():
