@@ -19,15 +19,15 @@ from genmask_jax.utils.sheets import font
 
 FIGURES = pathlib.Path(__file__).parent / "figures"
 LEVELS = (0.2, 0.5, 0.7, 0.9, 1.0)
-SCENE, SIDE, MARGIN, LABEL, LINE = 1, 128, 8, 190, 26
+SCENE, SIDE, MARGIN, LABEL_WIDTH, LINE_HEIGHT = 1, 128, 8, 190, 26
 COLOURS = ("#3b53c4", "#c2410c", "#3b53c4", "#c2410c")
 DASHES = ("2 3", "2 3", "none", "none")
-"""Colours and dashes of the lines in `draw_laws`; the paper's are dotted."""
-HIGHEST = 6.0
+"""Colours and dashes of the lines in `draw_timesteps`; lines of the paper are dotted."""
+MAX_DENSITY = 6.0
 """Density at which the plot is cut off; the distribution of masks has a higher peak."""
 PROMPT, SEED = "a large green circle", 2
-"""Of the generated image in `draw_method`."""
-PLACES, BOX = (20, 180, 610), (375, 535)
+"""Prompt and seed of the generated image in `draw_method`."""
+PICTURE_LEFTS, BOX_EDGES = (20, 180, 610), (375, 535)
 """Left edges of the pictures in `draw_method`, and left and right edge of the transformer's box."""
 
 
@@ -43,23 +43,23 @@ def draw_method() -> None:
         ("Generate, 20 steps", PROMPT, (None, noise, np.asarray(generated))),
     )
     height = 72 + SIDE
-    sheet = Image.new("RGB", (PLACES[-1] + SIDE + 20, len(rows) * height + 10), "white")
+    sheet = Image.new("RGB", (PICTURE_LEFTS[-1] + SIDE + 20, len(rows) * height + 10), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.rectangle((BOX[0], 44, BOX[1], sheet.height - 20), outline="#3b53c4", width=2)
-    middle = (sum(BOX) // 2, sheet.height // 2)
+    draw.rectangle((BOX_EDGES[0], 44, BOX_EDGES[1], sheet.height - 20), outline="#3b53c4", width=2)
+    middle = (sum(BOX_EDGES) // 2, sheet.height // 2)
     draw.multiline_text(middle, "one\ndiffusion\ntransformer", "#3b53c4", font(), "mm", align="center")
     for i, (task, text, pictures) in enumerate(rows):
         top = i * height + 44
-        draw.text((PLACES[0], top - 36), f"{task}:  “{text}”", "black", font())
+        draw.text((PICTURE_LEFTS[0], top - 36), f"{task}:  “{text}”", "black", font())
         names = ("image", "noise", ("mask", "image")[i])
-        for left, picture, name in zip(PLACES, pictures, names, strict=True):
+        for left, picture, name in zip(PICTURE_LEFTS, pictures, names, strict=True):
             if picture is None:
                 draw.text((left + SIDE // 2, top + SIDE // 2), "(no image)", "#808080", font(), "mm")
                 continue
             large = Image.fromarray(picture).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             sheet.paste(large, (left, top))
             draw.text((left + SIDE // 2, top + SIDE + 4), name, "#808080", font(), "ma")
-        for start, end in ((PLACES[1] + SIDE, BOX[0]), (BOX[1], PLACES[2])):
+        for start, end in ((PICTURE_LEFTS[1] + SIDE, BOX_EDGES[0]), (BOX_EDGES[1], PICTURE_LEFTS[2])):
             _arrow(draw, start + MARGIN, end - MARGIN, top + SIDE // 2)
     sheet.save(FIGURES / "method.png", optimize=True)
 
@@ -70,35 +70,35 @@ def _arrow(draw: ImageDraw.ImageDraw, start: int, end: int, y: int) -> None:
 
 
 def draw_noise() -> None:
-    """A mask and its image with noise, and from one pass, at several noise levels."""
+    """Noisy masks and images, and their predictions in one pass, at several noise levels."""
     segmenter = Segmenter.from_pretrained("refershapes")
     example = ReferShapesSegment("test", segmenter.networks.size)[SCENE]
     noise = Noise(segmenter.networks)
     columns = [noise(example["image"], example["mask"] == 1, example["text"], t) for t in LEVELS]
-    width = LABEL + len(LEVELS) * (SIDE + MARGIN)
-    sheet = Image.new("RGB", (width, LINE + len(NAMES) * (SIDE + MARGIN)), "white")
+    width = LABEL_WIDTH + len(LEVELS) * (SIDE + MARGIN)
+    sheet = Image.new("RGB", (width, LINE_HEIGHT + len(NAMES) * (SIDE + MARGIN)), "white")
     draw = ImageDraw.Draw(sheet)
     for j, t in enumerate(LEVELS):
-        left = LABEL + j * (SIDE + MARGIN)
+        left = LABEL_WIDTH + j * (SIDE + MARGIN)
         draw.text((left + 4, 4), f"t = {t:g}", fill="black", font=font())
         for i in range(len(NAMES)):
             large = Image.fromarray(columns[j][i]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-            sheet.paste(large, (left, LINE + i * (SIDE + MARGIN)))
+            sheet.paste(large, (left, LINE_HEIGHT + i * (SIDE + MARGIN)))
     for i, name in enumerate(NAMES):
-        draw.text((4, LINE + i * (SIDE + MARGIN) + SIDE // 2 - 8), name, fill="black", font=font())
+        draw.text((4, LINE_HEIGHT + i * (SIDE + MARGIN) + SIDE // 2 - 8), name, fill="black", font=font())
     sheet.save(FIGURES / "noise.png", optimize=True)
 
 
-def draw_laws() -> None:
-    """Densities of the noise levels that the paper and the package's model draw in training."""
+def draw_timesteps() -> None:
+    """Densities of the noise levels in training, in the paper and of the packaged model."""
     ours = load("refershapes")[1].timesteps
     paper = TimestepsConfig(
         segment=TimestepDistribution("long_tail"), generate=TimestepDistribution("logit_normal")
     )
-    both = {"in the paper": densities(paper), "of the model in the package": densities(ours)}
+    sources = {"in the paper": densities(paper), "of the model in the package": densities(ours)}
     lines = {
-        f"{name}, {whose}": [((i + 0.5) / BINS, min(float(value), HIGHEST)) for i, value in enumerate(values)]
-        for whose, distributions in both.items()
+        f"{name}, {source}": [((i + 0.5) / BINS, min(float(y), MAX_DENSITY)) for i, y in enumerate(values)]
+        for source, distributions in sources.items()
         for name, values in distributions.items()
     }
     rules = "".join(
@@ -110,13 +110,13 @@ def draw_laws() -> None:
         f".line polyline{{fill:none;stroke-width:2;stroke:currentColor}}{rules}</style>"
         "<rect width='100%' height='100%' fill='white'/>"
     )
-    keys = "".join(
+    legend = "".join(
         f"<text x='124' y='{34 + 18 * i}' style='fill:{COLOURS[i]}'>{name}</text>"
         f"<line x1='100' x2='118' y1='{30 + 18 * i}' y2='{30 + 18 * i}'"
         f" stroke='{COLOURS[i]}' stroke-width='2' stroke-dasharray='{DASHES[i]}'/>"
         for i, name in enumerate(lines)
     )
-    svg = plot(lines, x_range=(0, 1)).replace(">", f">{style}", 1).replace("</svg>", f"{keys}</svg>")
+    svg = plot(lines, x_range=(0, 1)).replace(">", f">{style}", 1).replace("</svg>", f"{legend}</svg>")
     (FIGURES / "timesteps.svg").write_text(svg)
 
 
@@ -124,5 +124,5 @@ if __name__ == "__main__":
     FIGURES.mkdir(exist_ok=True)
     draw_method()
     draw_noise()
-    draw_laws()
+    draw_timesteps()
     print(*sorted(map(str, FIGURES.iterdir())), sep="\n")

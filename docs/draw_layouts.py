@@ -1,9 +1,9 @@
 """Draws the contact sheets of docs/your_photographs.md from small folders in the layouts of common tools.
 
     python docs/draw_layouts.py
-    python docs/draw_layouts.py --out=SHEETS --keep=RAW     # also keeps the folders, in RAW
+    python docs/draw_layouts.py --out=SHEETS --keep=RAW     # keeps the folders in RAW
 
-The images show a drawn road, car and tree. LAYOUTS has a function that writes each layout; the tests read
+The images show a drawn road, car and tree. LAYOUTS has a function that writes each layout. The tests read
 these folders and compare masks with the drawn shapes.
 """
 
@@ -29,7 +29,7 @@ COLOURS = {"road": (96, 96, 104), "car": (200, 44, 52), "tree": (40, 130, 62)}
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """An image: its name without a suffix, its split, and a polygon for each object, (x, y) in pixels."""
+    """An image: its name without suffix, its split, and a polygon of (x, y) in pixels per object."""
 
     name: str
     split: str
@@ -44,36 +44,36 @@ class Scene:
         return image
 
     def mask(self, name: str) -> np.ndarray:
-        """The object's mask, bool `[H, W]`."""
+        """The mask of an object, bool `[H, W]`."""
         image = Image.new("L", (WIDTH, HEIGHT))
         ImageDraw.Draw(image).polygon(self.polygons[name], fill=1)
         return np.asarray(image) == 1
 
     def numbers(self, first: int = 0) -> np.ndarray:
-        """Class numbers, uint8 `[H, W]`, from `first` on. The sky is 255, or 0 if `first` is 1."""
+        """Class numbers from `first` on, uint8 `[H, W]`. The sky is 255, or 0 if `first` is 1."""
         numbers = np.full((HEIGHT, WIDTH), 0 if first else 255, np.uint8)
         for i, name in enumerate(CLASSES, first):
             numbers[self.mask(name)] = i
         return numbers
 
 
-def scenes(count: int = 3) -> list[Scene]:
-    """Images, the last of which is in the val split."""
-    found = []
+def make_scenes(count: int = 3) -> list[Scene]:
+    """Makes images; the last one is in the val split."""
+    result = []
     for i in range(count):
         top, left, right = 30 + i % 3, 6 + 9 * i, 40 - 11 * i % 30
         car = [(left, top - 8), (left + 14, top - 8), (left + 14, top - 1), (left, top - 1)]
         angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
         tree = [(round(right + 12 + 8 * np.cos(a)), round(10 + 7 * np.sin(a))) for a in angles]
         road = [(0, top), (63, top), (63, 47), (0, 47)]
-        found.append(
+        result.append(
             Scene(
                 f"street{i + 1}",
                 "val" if i == count - 1 else "train",
                 {"road": road, "car": car, "tree": tree},
             )
         )
-    return found
+    return result
 
 
 def save(path: pathlib.Path, content: Image.Image | np.ndarray | str) -> None:
@@ -86,60 +86,60 @@ def save(path: pathlib.Path, content: Image.Image | np.ndarray | str) -> None:
         image.save(path, quality=92)
 
 
-def masks(raw: pathlib.Path, some: list[Scene]) -> None:
-    """Black-and-white masks beside the images, and a phrase."""
-    for one in some:
-        save(raw / f"{one.name}.jpg", one.image())
-        save(raw / f"{one.name}_mask.png", one.mask("road").astype(np.uint8) * 255)
+def masks(raw: pathlib.Path, scenes: list[Scene]) -> None:
+    """Black-and-white masks next to the images, and a phrase."""
+    for scene in scenes:
+        save(raw / f"{scene.name}.jpg", scene.image())
+        save(raw / f"{scene.name}_mask.png", scene.mask("road").astype(np.uint8) * 255)
     save(raw / "phrases.txt", "the road\n")
 
 
 def _class_maps(image: str, label: str, lists: str = "") -> Callable[[pathlib.Path, list[Scene]], None]:
     """A writer of class maps; the paths may contain {split} and {name}."""
 
-    def write(raw: pathlib.Path, some: list[Scene]) -> None:
-        for one in some:
-            where = {"split": one.split, "name": one.name}
-            save(raw / image.format(**where), one.image())
-            save(raw / label.format(**where), one.numbers())
+    def write(raw: pathlib.Path, scenes: list[Scene]) -> None:
+        for scene in scenes:
+            fields = {"split": scene.split, "name": scene.name}
+            save(raw / image.format(**fields), scene.image())
+            save(raw / label.format(**fields), scene.numbers())
         save(raw / "classes.txt", "".join(f"{name}\n" for name in CLASSES))
         for split in ("train", "val") if lists else ():
-            save(raw / lists.format(split=split), "".join(f"{s.name}\n" for s in some if s.split == split))
+            save(raw / lists.format(split=split), "".join(f"{s.name}\n" for s in scenes if s.split == split))
 
     return write
 
 
-def roboflow_masks(raw: pathlib.Path, some: list[Scene]) -> None:
+def roboflow_masks(raw: pathlib.Path, scenes: list[Scene]) -> None:
     """Roboflow's semantic segmentation masks."""
-    for one in some:
-        folder = raw / {"val": "valid"}.get(one.split, one.split)
-        save(folder / f"{one.name}.jpg", one.image())
-        save(folder / f"{one.name}_mask.png", one.numbers(first=1))
+    for scene in scenes:
+        folder = raw / {"val": "valid"}.get(scene.split, scene.split)
+        save(folder / f"{scene.name}.jpg", scene.image())
+        save(folder / f"{scene.name}_mask.png", scene.numbers(first=1))
         rows = [f"{i}, {name}" for i, name in enumerate(("background", *CLASSES))]
         save(folder / "_classes.csv", "\n".join(["Pixel Value, Class", *rows, ""]))
 
 
-def yolo(raw: pathlib.Path, some: list[Scene]) -> None:
+def yolo(raw: pathlib.Path, scenes: list[Scene]) -> None:
     """YOLO's polygons."""
-    for one in some:
-        save(raw / "images" / one.split / f"{one.name}.jpg", one.image())
+    for scene in scenes:
+        save(raw / "images" / scene.split / f"{scene.name}.jpg", scene.image())
         lines = []
         for i, name in enumerate(CLASSES):
-            shares = [f"{x / WIDTH:.3f} {y / HEIGHT:.3f}" for x, y in one.polygons[name]]
+            shares = [f"{x / WIDTH:.3f} {y / HEIGHT:.3f}" for x, y in scene.polygons[name]]
             lines.append(" ".join([str(i), *shares]))
-        save(raw / "labels" / one.split / f"{one.name}.txt", "\n".join([*lines, ""]))
+        save(raw / "labels" / scene.split / f"{scene.name}.txt", "\n".join([*lines, ""]))
     names = "".join(f"  {i}: {name}\n" for i, name in enumerate(CLASSES))
     save(raw / "data.yaml", f"train: images/train\nval: images/val\nnames:\n{names}")
 
 
-def coco_content(some: list[Scene], file_name: str = "{name}.jpg") -> dict[str, Any]:
+def coco_content(scenes: list[Scene], file_name: str = "{name}.jpg") -> dict[str, Any]:
     """A file in COCO's format."""
     images, objects = [], []
-    for i, one in enumerate(some, 1):
-        file = file_name.format(name=one.name)
+    for i, scene in enumerate(scenes, 1):
+        file = file_name.format(name=scene.name)
         images.append({"id": i, "file_name": file, "width": WIDTH, "height": HEIGHT})
         for k, name in enumerate(CLASSES, 1):
-            flat = [float(value) for point in one.polygons[name] for value in point]
+            flat = [float(value) for point in scene.polygons[name] for value in point]
             ids = {"id": len(objects) + 1, "image_id": i, "category_id": k}
             objects.append({**ids, "segmentation": [flat], "iscrowd": 0})
     categories = [{"id": k, "name": name} for k, name in enumerate(CLASSES, 1)]
@@ -151,57 +151,57 @@ def _coco(
 ) -> Callable[[pathlib.Path, list[Scene]], None]:
     """A writer of COCO JSON, one file per split if its path contains {split}."""
 
-    def write(raw: pathlib.Path, some: list[Scene]) -> None:
+    def write(raw: pathlib.Path, scenes: list[Scene]) -> None:
         for split in ("train", "val") if "{" in json_file else ("",):
-            own = [one for one in some if split in ("", one.split)]
+            split_scenes = [scene for scene in scenes if split in ("", scene.split)]
             folder = {"val": "valid"}.get(split, split) if "{split}/" in json_file else split
-            save(raw / json_file.format(split=folder), json.dumps(coco_content(own, file_name)))
-            for one in own:
-                save(raw / image.format(split=folder, name=one.name), one.image())
+            save(raw / json_file.format(split=folder), json.dumps(coco_content(split_scenes, file_name)))
+            for scene in split_scenes:
+                save(raw / image.format(split=folder, name=scene.name), scene.image())
 
     return write
 
 
-def labelme(raw: pathlib.Path, some: list[Scene], images: str = "", labels: str = "") -> None:
+def labelme(raw: pathlib.Path, scenes: list[Scene], images: str = "", labels: str = "") -> None:
     """labelme's JSON next to each image, or in another folder."""
-    for one in some:
-        save(raw / images / f"{one.name}.jpg", one.image())
+    for scene in scenes:
+        save(raw / images / f"{scene.name}.jpg", scene.image())
         shapes = [
             {
                 "label": name,
-                "points": one.polygons[name],
+                "points": scene.polygons[name],
                 "group_id": None,
                 "shape_type": "polygon",
                 "flags": {},
             }
             for name in CLASSES
         ]
-        content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{one.name}.jpg"}
+        content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{scene.name}.jpg"}
         content |= {"imageData": None, "imageHeight": HEIGHT, "imageWidth": WIDTH}
-        save(raw / labels / f"{one.name}.json", json.dumps(content, indent=2))
+        save(raw / labels / f"{scene.name}.json", json.dumps(content, indent=2))
 
 
-def label_studio(raw: pathlib.Path, some: list[Scene]) -> None:
+def label_studio(raw: pathlib.Path, scenes: list[Scene]) -> None:
     """Label Studio's brush labels as PNG, with its JSON export and the images that were uploaded."""
     tasks = []
-    for i, one in enumerate(some, 1):
-        upload = f"{0x4E1A77C0 + i:08x}-{one.name}.jpg"
+    for i, scene in enumerate(scenes, 1):
+        upload = f"{0x4E1A77C0 + i:08x}-{scene.name}.jpg"
         tasks.append({"id": i, "data": {"image": f"/data/upload/1/{upload}"}, "file_upload": upload})
-        save(raw / "images" / f"{one.name}.jpg", one.image())
+        save(raw / "images" / f"{scene.name}.jpg", scene.image())
         for name in CLASSES:
             file = f"task-{i}-annotation-{i + 4}-by-1-tag-{name.title()}-0.png"
-            save(raw / file, one.mask(name).astype(np.uint8) * 255)
+            save(raw / file, scene.mask(name).astype(np.uint8) * 255)
     save(raw / "project-1-at-2026-01-31.json", json.dumps(tasks))
 
 
-def metadata(raw: pathlib.Path, some: list[Scene]) -> None:
+def metadata(raw: pathlib.Path, scenes: list[Scene]) -> None:
     """Hugging Face's imagefolder with a column of masks."""
     for split in ("train", "val"):
         rows = []
-        for one in (one for one in some if one.split == split):
-            save(raw / split / "images" / f"{one.name}.jpg", one.image())
-            save(raw / split / "masks" / f"{one.name}.png", one.mask("car").astype(np.uint8) * 255)
-            row = {"file_name": f"images/{one.name}.jpg", "mask_file_name": f"masks/{one.name}.png"}
+        for scene in (s for s in scenes if s.split == split):
+            save(raw / split / "images" / f"{scene.name}.jpg", scene.image())
+            save(raw / split / "masks" / f"{scene.name}.png", scene.mask("car").astype(np.uint8) * 255)
+            row = {"file_name": f"images/{scene.name}.jpg", "mask_file_name": f"masks/{scene.name}.png"}
             rows.append(json.dumps({**row, "label": "the red car"}))
         save(raw / split / "metadata.jsonl", "\n".join([*rows, ""]))
 
@@ -229,13 +229,13 @@ LAYOUTS: dict[str, Callable[[pathlib.Path, list[Scene]], None]] = {
 """Functions that write a folder, by the name of the layout."""
 
 
-SHOWN = 1
+FILES_PER_KIND = 1
 """Number of files with the same ending that a tree shows per folder."""
 
 
 def tree(folder: pathlib.Path, indent: str = "") -> Iterator[str]:
-    """The lines of a folder's tree, as the page shows them: folders first, which end in a slash."""
-    shown: dict[str, int] = {}
+    """The lines of a folder's tree, as the page shows it: folders first, with a trailing slash."""
+    counts: dict[str, int] = {}
     for path in sorted(folder.iterdir(), key=lambda path: (path.is_file(), path.suffix, path.name)):
         kind = (
             path.name
@@ -244,10 +244,10 @@ def tree(folder: pathlib.Path, indent: str = "") -> Iterator[str]:
             if "_mask" in path.name
             else path.suffix
         )
-        shown[kind] = shown.get(kind, 0) + 1
-        if shown[kind] <= SHOWN:
+        counts[kind] = counts.get(kind, 0) + 1
+        if counts[kind] <= FILES_PER_KIND:
             yield f"{indent}{path.name}{'/' * path.is_dir()}"
-        elif shown[kind] == SHOWN + 1:
+        elif counts[kind] == FILES_PER_KIND + 1:
             yield f"{indent}..."
         if path.is_dir():
             yield from tree(path, indent + "    ")
@@ -267,7 +267,7 @@ SAMPLES = {
 
 
 def sample(raw: pathlib.Path, name: str) -> str:
-    """The annotation that the page quotes: the first object of a JSON file, or the first lines."""
+    """The part of an annotation file that the page quotes: its first object or its first lines."""
     text = (raw / SAMPLES[name]).read_text()
     if name in ("coco", "labelme", "label_studio"):
         content = json.loads(text)
@@ -289,7 +289,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for name, write in LAYOUTS.items():
             raw = (arguments.keep or pathlib.Path(temporary)) / name
-            write(raw, scenes())
+            write(raw, make_scenes())
             if name in SAMPLES:
                 inspect("image_folder", epath.Path(raw), epath.Path(arguments.out / f"{name}.png"))
 

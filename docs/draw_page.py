@@ -1,4 +1,4 @@
-"""Takes the screenshots of docs/demo.md: the web page with the packaged model, in Chromium.
+"""Takes the screenshots in docs/demo.md of the web page with the packaged model, in Chromium.
 
 python docs/draw_page.py        # needs the extra test, and Chromium on the PATH
 """
@@ -11,7 +11,7 @@ from playwright.sync_api import Page, sync_playwright
 
 from genmask_jax import cli
 from genmask_jax.inference.load import load
-from genmask_jax.pretrained import PROMPT
+from genmask_jax.pretrained import EXAMPLE_PROMPT
 from genmask_jax.tools.demo import page
 from genmask_jax.tools.demo.handlers import Handlers
 
@@ -22,31 +22,31 @@ SIZES = {"wide": (1280, 900), "phone": (390, 844)}
 def main() -> None:
     cli.use_compilation_cache()
     handlers = Handlers(*load("refershapes")[:2])
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     blocks = page.build(handlers, "refershapes", per_minute=1000)
     blocks.launch(
         server_port=port, prevent_thread_lock=True, quiet=True, footer_links=[], **page.appearance(handlers)
     )
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name, (width, height) in SIZES.items():
             tab = browser.new_page(viewport={"width": width, "height": height})
             tab.goto(f"http://127.0.0.1:{port}?__theme=light")
-            draw(tab, name)
+            take_screenshots(tab, name)
             tab.close()
         browser.close()
     blocks.close()
 
 
-def draw(tab: Page, name: str) -> None:
-    """Saves a screenshot of each of the three tabs, at one width."""
+def take_screenshots(tab: Page, name: str) -> None:
+    """Saves a screenshot of each of the three tabs."""
     tab.locator("ul.examples button").nth(1).click()
     tab.locator("#overlay img").wait_for()
     save(tab, f"demo_segment_{name}.png")
     tab.get_by_role("tab", name="Generate").click()
-    tab.locator("#prompt textarea").fill(PROMPT)
+    tab.locator("#prompt textarea").fill(EXAMPLE_PROMPT)
     tab.get_by_role("button", name="Generate", exact=True).click()
     tab.locator("#drawn img").last.wait_for()
     save(tab, f"demo_generate_{name}.png")
@@ -56,7 +56,7 @@ def draw(tab: Page, name: str) -> None:
 
 
 def save(tab: Page, name: str) -> None:
-    """Saves a screenshot of the whole page after its animations."""
+    """Saves a screenshot of the full page, after animations have ended."""
     tab.wait_for_timeout(4000)
     tab.evaluate("document.activeElement.blur()")
     tab.screenshot(path=DOCS / name, full_page=True)

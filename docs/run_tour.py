@@ -1,4 +1,4 @@
-"""Runs docs/tour.ipynb and saves its outputs in it, without logs.
+"""Runs docs/tour.ipynb and saves its outputs in the notebook, without logs.
 
 python docs/run_tour.py        # needs the extra test
 """
@@ -13,8 +13,8 @@ TOUR = pathlib.Path(__file__).parent / "tour.ipynb"
 
 def main() -> None:
     notebook = nbformat.read(TOUR, 4)
-    folder = {"metadata": {"path": str(TOUR.parents[1])}}
-    nbclient.NotebookClient(notebook, timeout=900, resources=folder).execute()
+    resources = {"metadata": {"path": str(TOUR.parents[1])}}
+    nbclient.NotebookClient(notebook, timeout=900, resources=resources).execute()
     nbformat.write(without_logs(notebook), TOUR)
 
 

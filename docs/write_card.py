@@ -2,9 +2,9 @@
 
     python docs/write_card.py --run=runs/box
 
---run is the training run of the model: its records have the machines, the steps and the number of examples.
-Masks are scored on 512 scenes of each set, images on 192 prompts, with the model's own sampler. Scores are
-kept in --workdir, a folder for each set; finished sets are not scored again.
+--run is the training run of the model, which records the machines, the steps and the number of examples.
+Masks are scored on 512 scenes of each set, and images on 192 prompts, with the model's own sampler. --workdir
+has the scores of each set in a folder; finished sets are not scored again.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from genmask_jax.checkpoints.runs import read_config
 from genmask_jax.config import TrainConfig
 from genmask_jax.evaluation.on_scenes import score_scenes
 from genmask_jax.evaluation.scoring import Scoring
-from genmask_jax.pretrained import BOX
+from genmask_jax.pretrained import MODELS_DIR
 
 MODEL = "refershapes"
 SETS = {
@@ -28,8 +28,8 @@ SETS = {
     "muted": ("muted", "test"),
     "hand_drawn": ("varied", "hand_drawn"),
 }
-"""Scores by name: `config.data.scenes`, split."""
-COUNT, IMAGES = 512, 192
+"""Sets of scenes by name: `config.data.scenes` and the split."""
+NUM_SCENES, NUM_PROMPTS = 512, 192
 
 
 def main() -> None:
@@ -37,29 +37,29 @@ def main() -> None:
     parser.add_argument("--run", required=True, type=pathlib.Path, help="directory of the training run")
     parser.add_argument("--workdir", default="runs/card", type=pathlib.Path, help="directory for scores")
     arguments = parser.parse_args()
-    folder = BOX / MODEL
+    folder = MODELS_DIR / MODEL
     config = read_config(TrainConfig, folder)
     scores = {name: score(config, name, arguments.workdir) for name in SETS}
     size = sum(path.stat().st_size for path in pathlib.Path(folder).rglob("*") if path.suffix != ".md")
-    card = write(config, scores, describe_training(arguments.run), size)
+    card = write_card(config, scores, describe_training(arguments.run), size)
     (folder / "README.md").write_text(card)
 
 
 def score(config: TrainConfig, name: str, workdir: pathlib.Path) -> dict[str, Any]:
-    """The metrics of one set; finished ones are read."""
+    """The metrics of one set; sets that were scored before are read."""
     scenes, split = SETS[name]
-    written = workdir / name / "metrics.json"
-    if not written.exists():
+    path = workdir / name / "metrics.json"
+    if not path.exists():
         data = dataclasses.replace(config.data, scenes=scenes)
-        scoring = Scoring(MODEL, "last", config.sampler, 32, 0, 1, str(written.parent))
-        score_scenes(scoring, data, split, count=COUNT, num_images=IMAGES, choose_no_target=False)
-    return json.loads(written.read_text())
+        scoring = Scoring(MODEL, "last", config.sampler, 32, 0, 1, str(path.parent))
+        score_scenes(scoring, data, split, count=NUM_SCENES, num_images=NUM_PROMPTS, choose_no_target=False)
+    return json.loads(path.read_text())
 
 
 def describe_training(run: pathlib.Path) -> str:
     """Steps, examples and processors of a run."""
     sessions = [json.loads(line) for line in (run / "sessions.jsonl").read_text().splitlines()]
-    machines = sorted({f"{one['cores']} x {one['processor']}" for one in sessions})
+    machines = sorted({f"{s['cores']} x {s['processor']}" for s in sessions})
     loop = read_config(TrainConfig, epath.Path(run)).loop
     examples = loop.num_steps * loop.global_batch_size // 2
     return (
@@ -68,51 +68,57 @@ def describe_training(run: pathlib.Path) -> str:
     )
 
 
-def percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:.0f} %"
 
 
-def table(head: list[str], rows: list[list[str]]) -> str:
+def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table; all columns except the first are numbers."""
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def masks_table(metrics: dict[str, Any]) -> str:
     groups = {"**all**": metrics, **metrics["groups"]}
     keys = ("mIoU", "oIoU", "P@0.5")
-    rows = [[name, str(of["count"]), *(f"{of[key]:.3f}" for key in keys)] for name, of in groups.items()]
+    rows = [
+        [name, str(group["count"]), *(f"{group[key]:.3f}" for key in keys)] for name, group in groups.items()
+    ]
     return table(["expressions", "scenes", "mIoU", "oIoU", "IoU >= 0.5"], rows)
 
 
 def images_table(scores: dict[str, Any]) -> str:
     rows = []
     for name in ("varied", "val", "muted"):
-        alone, whole = scores[name]["generation"], scores[name]["scenes"]
-        rows.append([name, percent(alone["share_right"]), percent(whole["share_right"])])
+        single, full = scores[name]["generation"], scores[name]["scenes"]
+        rows.append([name, percent(single["share_right"]), percent(full["share_right"])])
     return table(["prompts", '"a COLOUR SHAPE"', "whole prompts"], rows)
 
 
 def absent_table(scores: dict[str, Any]) -> str:
     rows = []
     for name in ("val", "varied", "hand_drawn"):
-        found = scores[name]["absent"]
-        rows.append([name, percent(found["absent_reported"]), percent(found["present_found"])])
+        metrics = scores[name]["absent"]
+        rows.append([name, percent(metrics["absent_reported"]), percent(metrics["present_found"])])
     return table(["scenes", "absent objects reported as absent", "present objects found"], rows)
 
 
-def write(config: TrainConfig, scores: dict[str, Any], training: str, size: int) -> str:
+def write_card(config: TrainConfig, scores: dict[str, Any], training: str, size: int) -> str:
     """The text of the card.
 
     Args:
         config: config of the model.
         scores: metrics of each of SETS.
-        training: from `describe_training`.
+        training: result of `describe_training`.
         size: size of the model in bytes.
     """
-    varied = scores["varied"]
-    alone, whole, swapped = varied["generation"], varied["scenes"], varied["swapped"]
-    by_kind = ", ".join(f"{kind} {percent(right)}" for kind, right in alone["kinds"].items())
+    return describe_model(config, training, size, scores["varied"]["version"]) + describe_scores(
+        config, scores
+    )
+
+
+def describe_model(config: TrainConfig, training: str, size: int, version: str) -> str:
+    """The first part of the card, without scores."""
     sampler = config.sampler
     return f"""# {MODEL}
 
@@ -131,8 +137,16 @@ background. It shows what a GenMask model does without training one.
   has a score below {sampler.no_target_score:g}.
 
 `configs/{config.name}.py` has the commands that trained it. This card was written by
-`python docs/write_card.py --run=runs/box` (version {varied["version"]}); {COUNT} scenes of each set, one pass per mask.
+`python docs/write_card.py --run=runs/box` (version {version}); {NUM_SCENES} scenes of each set, one pass per mask.
+"""  # noqa: E501 (lines of the card)
 
+
+def describe_scores(config: TrainConfig, scores: dict[str, Any]) -> str:
+    """The scores of the card, and the limits of the model."""
+    varied = scores["varied"]
+    single, full, swapped = varied["generation"], varied["scenes"], varied["swapped"]
+    by_kind = ", ".join(f"{kind} {percent(fraction)}" for kind, fraction in single["kinds"].items())
+    return f"""
 ## Masks
 
 Varied scenes of the test split. Swapped prompt: mIoU {swapped["mIoU_named"]:.3f} with the object that the new prompt
@@ -155,7 +169,7 @@ Muted scenes of the test split (`config.data.scenes="muted"`):
 ## Images
 
 Share of images that show exactly what the prompt names (`evaluation/shape_rule.py`, `scene_rule.py`), of
-{alone["count"]} images of one object and {whole["count"]} of whole prompts:
+{single["count"]} images of one object and {full["count"]} of whole prompts:
 
 {images_table(scores)}
 
@@ -165,7 +179,7 @@ By shape, "a COLOUR SHAPE" in varied scenes: {by_kind}.
 
 - It knows the words in `instruction/words.txt`. Phrases with other words are reported, and their masks mean little.
 - Images are resized to a square of {config.data.size} px, and masks back.
-"""  # noqa: E501 (the card's own lines)
+"""  # noqa: E501 (lines of the card)
 
 
 if __name__ == "__main__":

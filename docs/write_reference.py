@@ -1,4 +1,4 @@
-"""Writes docs/reference/: config fields from dataclasses, commands from their help, Python from docstrings.
+"""Writes docs/reference/: config fields, the help of commands, and directives for the Python API.
 
     python docs/write_reference.py
 
@@ -25,7 +25,7 @@ from genmask_jax.config.ranges import rule_of
 DOCS = pathlib.Path(__file__).parent
 REFERENCE = DOCS / "reference"
 LAUNCH = DOCS.parent / "launch"
-KINDS = {"train.py": TrainConfig, "train_vae.py": VAETrainConfig, "evaluate.py": EvaluationConfig}
+CONFIG_CLASSES = {"train.py": TrainConfig, "train_vae.py": VAETrainConfig, "evaluate.py": EvaluationConfig}
 
 
 def main() -> None:
@@ -37,23 +37,23 @@ def main() -> None:
 
 
 def config_page() -> str:
-    """The docstring of every dataclass in a config, and a table of its fields."""
+    """The docstring and a table of the fields of every dataclass in a config."""
     parts = [
         "# Config",
         "A config is a file `configs/NAME.py`, whose `get_config()` returns one of these dataclasses "
         "([Configs](../training.md#configs) shows how to write one). "
         "`--config.GROUP.FIELD=VALUE` sets a field on the command line.",
     ]
-    done: set[type] = set()
-    for script, kind in KINDS.items():
+    visited: set[type] = set()
+    for script, kind in CONFIG_CLASSES.items():
         parts.append(f"## {kind.__name__}: `--config` of launch/{script}")
-        parts += _dataclass(kind, "", done)
+        parts += _dataclass(kind, "", visited)
     return "\n\n".join(parts) + "\n"
 
 
-def _dataclass(kind: Any, prefix: str, done: set[type]) -> list[str]:
-    """Docstring and table of a dataclass, then those of nested dataclasses that are not in `done`."""
-    said, notes = _docstring(kind)
+def _dataclass(kind: Any, prefix: str, visited: set[type]) -> list[str]:
+    """Docstring and table of a dataclass, then those of nested dataclasses that are not in `visited`."""
+    description, notes = _docstring(kind)
     rows = ["| field | type | default | |", "|---|---|---|---|"]
     nested = []
     hints = inspect.get_annotations(kind, eval_str=True)
@@ -62,14 +62,14 @@ def _dataclass(kind: Any, prefix: str, done: set[type]) -> list[str]:
         if dataclasses.is_dataclass(hint):
             nested.append((hint, f"{name}."))
         rule = rule_of(name)
-        about = " ".join(filter(None, [notes.get(field.name, ""), f"({rule[1]})" if rule else ""]))
-        shown = f"`{_default(field)}`" if not dataclasses.is_dataclass(hint) else f"see `{hint.__name__}`"
-        rows.append(f"| `{name}` | {_type(hint)} | {shown} | {about.replace('|', chr(92) + '|')} |")
-    parts = [said, "\n".join(rows)]
+        note = " ".join(filter(None, [notes.get(field.name, ""), f"({rule[1]})" if rule else ""]))
+        default = f"`{_default(field)}`" if not dataclasses.is_dataclass(hint) else f"see `{hint.__name__}`"
+        rows.append(f"| `{name}` | {_type(hint)} | {default} | {note.replace('|', chr(92) + '|')} |")
+    parts = [description, "\n".join(rows)]
     for hint, start in nested:
-        if hint not in done:
-            done.add(hint)
-            parts += [f"### {hint.__name__}: `config.{start.rstrip('.')}`", *_dataclass(hint, start, done)]
+        if hint not in visited:
+            visited.add(hint)
+            parts += [f"### {hint.__name__}: `config.{start.rstrip('.')}`", *_dataclass(hint, start, visited)]
     return parts
 
 
@@ -77,19 +77,19 @@ def _docstring(kind: Any) -> tuple[str, dict[str, str]]:
     """The text of a docstring without its fields, and the description of each field."""
     text = inspect.getdoc(kind) or ""
     names = {field.name for field in dataclasses.fields(kind)}
-    said, notes, current = [], {}, []
+    description, notes, current = [], {}, []
     for line in text.splitlines():
         match = re.match(r"([\w, ]+): (.*)", line)
-        listed = [name.strip() for name in match[1].split(",")] if match else []
-        if match and listed and set(listed) <= names:
-            current = listed
-            notes |= dict.fromkeys(listed, match[2])
+        fields = [name.strip() for name in match[1].split(",")] if match else []
+        if match and fields and set(fields) <= names:
+            current = fields
+            notes |= dict.fromkeys(fields, match[2])
         elif current and line.startswith(" "):
             notes |= {name: f"{notes[name]} {line.strip()}" for name in current}
         else:
             current = []
-            said.append(line)
-    return "\n".join(said).strip(), notes
+            description.append(line)
+    return "\n".join(description).strip(), notes
 
 
 def _type(hint: Any) -> str:
@@ -97,7 +97,7 @@ def _type(hint: Any) -> str:
 
 
 def _default(field: dataclasses.Field) -> str:
-    return "needed" if field.default is dataclasses.MISSING else repr(field.default)
+    return "required" if field.default is dataclasses.MISSING else repr(field.default)
 
 
 def commands_page() -> str:
@@ -118,24 +118,24 @@ def _help(script: pathlib.Path, *command: str) -> str:
     """The output of --help. Scripts with absl flags, which are global, run in a separate process."""
     source = (DOCS.parent / "genmask_jax" / "commands" / script.name).read_text()
     if "absl import flags" in source:
-        done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
-        said = done.stdout
+        process = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
+        text = process.stdout
     else:
-        printed, before = io.StringIO(), sys.argv
+        output, argv = io.StringIO(), sys.argv
         sys.argv = [script.name, *command, "--help"]
         try:
-            with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+            with contextlib.redirect_stdout(output), contextlib.suppress(SystemExit):
                 runpy.run_path(str(script), run_name="__main__")
         finally:
-            sys.argv = before
-        said = printed.getvalue()
-    if not said.strip():
-        raise SystemExit(f"{script.name} --help says nothing")
-    return said.strip().replace(f"{LAUNCH.parent}/", "")
+            sys.argv = argv
+        text = output.getvalue()
+    if not text.strip():
+        raise SystemExit(f"{script.name} --help prints nothing")
+    return text.strip().replace(f"{LAUNCH.parent}/", "")
 
 
 def python_page() -> str:
-    """A directive of mkdocstrings for everything that is public."""
+    """A directive of mkdocstrings for every public name."""
     names = [name for name in public if not name.startswith("_")]
     return "\n\n".join(["# Python", *(f"::: genmask_jax.{name}" for name in names)]) + "\n"
 

@@ -1,4 +1,4 @@
-"""The card of the model in the package, written from scores and from a run's records."""
+"""The card of the packaged model is written from scores and from the records of a run."""
 
 import json
 import pathlib
@@ -6,11 +6,11 @@ import runpy
 
 from genmask_jax.checkpoints.runs import read_config
 from genmask_jax.config import TrainConfig
-from genmask_jax.pretrained import BOX
+from genmask_jax.pretrained import MODELS_DIR
 from genmask_jax.utils.fields import to_json
 
 CARD = runpy.run_path(str(pathlib.Path(__file__).parents[1] / "docs/write_card.py"))
-CONFIG = read_config(TrainConfig, BOX / "refershapes")
+CONFIG = read_config(TrainConfig, MODELS_DIR / "refershapes")
 MASKS = {"count": 4, "mIoU": 0.5, "oIoU": 0.25, "P@0.5": 0.75}
 SCORES = {
     **MASKS,
@@ -23,8 +23,8 @@ SCORES = {
 }
 
 
-def test_the_card_shows_what_was_measured():
-    card = CARD["write"](CONFIG, dict.fromkeys(CARD["SETS"], SCORES), "90 steps", 4_800_000)
+def test_the_card_shows_the_scores():
+    card = CARD["write_card"](CONFIG, dict.fromkeys(CARD["SETS"], SCORES), "90 steps", 4_800_000)
     assert "4.8 MB" in card
     assert "90 steps" in card
     assert "| **all** | 4 | 0.500 | 0.250 | 0.750 |" in card
@@ -33,7 +33,7 @@ def test_the_card_shows_what_was_measured():
     assert "star 50 %" in card
 
 
-def test_the_training_is_that_of_all_sessions(tmp_path):
+def test_the_training_describes_all_sessions(tmp_path):
     sessions = [
         {"cores": 1, "processor": "A"},
         {"cores": 1, "processor": "B"},
@@ -41,6 +41,6 @@ def test_the_training_is_that_of_all_sessions(tmp_path):
     ]
     (tmp_path / "sessions.jsonl").write_text("\n".join(json.dumps(line) for line in sessions) + "\n")
     (tmp_path / "config.json").write_text(to_json(CONFIG))
-    described = CARD["describe_training"](tmp_path)
-    assert described.startswith(f"{CONFIG.loop.num_steps:,} steps, ")
-    assert described.endswith("in 3 sessions on 1 x A and 1 x B")
+    description = CARD["describe_training"](tmp_path)
+    assert description.startswith(f"{CONFIG.loop.num_steps:,} steps, ")
+    assert description.endswith("in 3 sessions on 1 x A and 1 x B")

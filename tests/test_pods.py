@@ -1,4 +1,4 @@
-"""The launchers are sound scripts, and say what they would do."""
+"""The launch scripts pass shellcheck, and dry runs print their commands."""
 
 import pathlib
 import shlex
@@ -20,14 +20,14 @@ def run(name, *arguments):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_shellcheck_has_no_complaint(script):
+def test_scripts_pass_shellcheck(script):
     shellcheck = pathlib.Path(sys.executable).with_name("shellcheck")
     done = subprocess.run([shellcheck, script], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_without_arguments_a_launcher_explains_itself(script):
+def test_scripts_without_arguments_print_their_usage(script):
     done = run(script.name)
     assert done.returncode == 2
     assert f"launch/pods/{script.name}" in done.stdout

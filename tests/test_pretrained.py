@@ -24,20 +24,20 @@ from tests.test_end_to_end import run_script
 
 
 def test_names_are_directories_of_the_package():
-    assert pretrained.DEFAULT in pretrained.names()
-    assert (pretrained.directory_of(pretrained.DEFAULT) / "config.json").exists()
+    assert pretrained.DEFAULT_MODEL in pretrained.names()
+    assert (pretrained.directory_of(pretrained.DEFAULT_MODEL) / "config.json").exists()
     assert pretrained.directory_of("runs/tiny") == epath.Path("runs/tiny")
 
 
-def test_a_directory_here_goes_before_a_name(tmp_path, monkeypatch):
+def test_an_existing_directory_takes_precedence_over_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert pretrained.in_box("refershapes")
+    assert pretrained.is_packaged("refershapes")
     (tmp_path / "refershapes").mkdir()
-    assert not pretrained.in_box("refershapes")
+    assert not pretrained.is_packaged("refershapes")
     assert pretrained.directory_of("refershapes") == epath.Path("refershapes")
 
 
-def test_a_misspelt_name_gets_the_right_ones():
+def test_a_misspelt_name_lists_the_valid_names():
     with pytest.raises(UserError, match=r"refershape: no checkpoint here.*: refershapes"):
         find_step("refershape", "last")
 
@@ -46,7 +46,7 @@ def test_a_name_loads_everywhere():
     networks, config, step = load("refershapes")
     assert config.data.name == "refershapes"
     assert step > 0
-    assert networks.preparer.read("the red star") == "the red star"
+    assert networks.preparer.truncate("the red star") == "the red star"
     assert load_vae("refershapes")[0] == networks.vae_config
     start = open_weights("refershapes")
     assert (start.step, start.instruction("tiny")) == (
@@ -55,10 +55,10 @@ def test_a_name_loads_everywhere():
     )
 
 
-def test_the_words_are_those_of_the_training_texts():
-    """`launch/train.py` writes such a list; that of the model in the package came later."""
+def test_words_match_the_training_texts():
+    """The list of the packaged model was not written by `launch/train.py`."""
     folder = pretrained.directory_of("refershapes") / "instruction"
-    words = tiny.words_of(tiny.load_tokenizer(folder), texts(DataConfig(), count=600))
+    words = tiny.split_words(tiny.load_tokenizer(folder), texts(DataConfig(), count=600))
     assert tiny.load_words(folder) == words
     assert {"red", "star", "thing", "orange"} <= words
 
@@ -67,34 +67,34 @@ def test_a_run_that_starts_from_it_knows_the_words_of_both(tmp_path, monkeypatch
     config = read_config(TrainConfig, pretrained.directory_of("refershapes"))
     config = dataclasses.replace(config, init="refershapes", vae="refershapes")
     monkeypatch.setattr(start, "texts", lambda data: ["the red dog on the left", "a large circle"])
-    monkeypatch.setattr(start, "train", lambda *_: (None, {}))  # what it begins with is saved before
+    monkeypatch.setattr(start, "train", lambda *_: (None, {}))  # the encoder is saved before training
     inspect.unwrap(start.train_genmask)(config, str(tmp_path / "run"))
-    kept = tmp_path / "run" / "instruction"
+    saved = tmp_path / "run" / "instruction"
     before = tiny.load_words(pretrained.directory_of("refershapes") / "instruction")
-    assert tiny.load_words(kept) == before | {"dog"}
+    assert tiny.load_words(saved) == before | {"dog"}
 
 
 def test_the_model_is_small_and_has_a_card():
-    folder = pathlib.Path(pretrained.BOX / "refershapes")
+    folder = pathlib.Path(pretrained.MODELS_DIR / "refershapes")
     assert sum(path.stat().st_size for path in folder.rglob("*")) <= 12e6
     card = (folder / "README.md").read_text()
-    for said in ("mIoU", "launch/export_weights.py genmask", "## Limits"):
-        assert said in card
+    for text in ("mIoU", "launch/export_weights.py genmask", "## Limits"):
+        assert text in card
 
 
 def test_the_example_prompt_is_drawn_with_the_default_seed():
-    generator = Generator.from_pretrained(pretrained.DEFAULT)
-    style = STYLES[read_config(TrainConfig, pretrained.directory_of(pretrained.DEFAULT)).data.scenes]
-    image = generator(pretrained.PROMPT)
-    assert shows(np.asarray(image), pretrained.PROMPT, style)
+    generator = Generator.from_pretrained(pretrained.DEFAULT_MODEL)
+    style = STYLES[read_config(TrainConfig, pretrained.directory_of(pretrained.DEFAULT_MODEL)).data.scenes]
+    image = generator(pretrained.EXAMPLE_PROMPT)
+    assert shows(np.asarray(image), pretrained.EXAMPLE_PROMPT, style)
 
 
 @pytest.mark.slow
-def test_the_card_tells_what_evaluation_finds(tmp_path):
+def test_the_card_matches_the_evaluation(tmp_path):
     run = run_script("evaluate", "--checkpoint=refershapes", "--split=test", "--count=512", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
-    found = json.loads((tmp_path / "runs/refershapes/evaluation_test/metrics.json").read_text())
-    card = (pretrained.BOX / "refershapes/README.md").read_text()
-    assert f"{found['mIoU']:.4f} / {found['oIoU']:.4f}" in card
-    assert f"{found['groups']['kind']['mIoU']:.4f}" in card
-    assert f"{found['generation']['share_right']:.4f}" in card
+    metrics = json.loads((tmp_path / "runs/refershapes/evaluation_test/metrics.json").read_text())
+    card = (pretrained.MODELS_DIR / "refershapes/README.md").read_text()
+    assert f"{metrics['mIoU']:.4f} / {metrics['oIoU']:.4f}" in card
+    assert f"{metrics['groups']['kind']['mIoU']:.4f}" in card
+    assert f"{metrics['generation']['share_right']:.4f}" in card

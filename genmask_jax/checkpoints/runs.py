@@ -27,7 +27,7 @@ from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.parameters.names import named_leaves, need_same_shapes, shapes_of, with_leaves
 from genmask_jax.parameters.plan import Source
 from genmask_jax.parameters.reader import ParameterReader, restoring
-from genmask_jax.pretrained import directory_of, known_models
+from genmask_jax.pretrained import describe_models, directory_of
 from genmask_jax.sharding import one_device, placed, replicated
 from genmask_jax.utils import hosts
 from genmask_jax.utils.errors import UserError
@@ -61,7 +61,7 @@ def find_steps(workdir: epath.PathLike, which: str) -> list[int]:
     directory = epath.Path(workdir) / "checkpoints"
     steps = sorted(int(path.name) for path in listed(directory) if path.name.isdigit())
     if not steps:
-        raise UserError(f"{workdir}: no checkpoint here; give {known_models()}")
+        raise UserError(f"{workdir}: no checkpoint here; give {describe_models()}")
     if which == "last":
         return steps[::-1]
     if which == "best":
@@ -180,7 +180,7 @@ def read_config(kind: Any, workdir: epath.PathLike) -> Any:
     """The config.json of a run, as its dataclass. Raises UserError if it is missing or not of `kind`."""
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
-        raise UserError(f"{workdir}: no config.json here; give {known_models()}")
+        raise UserError(f"{workdir}: no config.json here; give {describe_models()}")
     return read_dataclass(kind, path, _without_history)
 
 

@@ -44,8 +44,8 @@ def main() -> None:
     from genmask_jax.sharding import make_mesh
     from genmask_jax.tools.estimates import programs
     from genmask_jax.tools.estimates.estimate import Estimate, estimate
-    from genmask_jax.tools.estimates.report import print_estimate, print_search, verdict
-    from genmask_jax.tools.estimates.search import ranked, search
+    from genmask_jax.tools.estimates.report import print_estimate, print_search, summarise_estimate
+    from genmask_jax.tools.estimates.search import rank, search
     from genmask_jax.tools.estimates.topology import describe_devices
 
     config = from_config_dict(TrainConfig, CONFIG.value, file=cli.config_flag())
@@ -57,12 +57,12 @@ def main() -> None:
     assumed: set[str] = set()
 
     def compile_(config: TrainConfig) -> Estimate:
-        run = programs.describe(config, make_mesh(config.mesh, devices))
+        run = programs.describe_run(config, make_mesh(config.mesh, devices))
         if not SEARCH.value:
             print(format_plan(run.networks.plan))
-        for line in sorted(set(run.assumed) - assumed):
+        for line in sorted(set(run.assumptions) - assumed):
             print(line)
-        assumed.update(run.assumed)
+        assumed.update(run.assumptions)
         lower, count_flops = programs.PROGRAMS[PROGRAM.value]
         flops = count_flops(run, BATCH_SIZE.value) / len(devices)
         return estimate(lower(run, BATCH_SIZE.value), chip, model_flops=flops)
@@ -76,12 +76,12 @@ def main() -> None:
         raise UserError("--search is only for train_step; samplers have no gradient checkpointing")
     every = []
     for one in search(config, len(devices), SLICES.value, compile_):
-        print(f"{one.name}: {verdict(one.estimate)}", flush=True)
+        print(f"{one.name}: {summarise_estimate(one.estimate)}", flush=True)
         every.append(one)
     if not every:
         raise UserError(f"config.mesh.tensor {config.mesh.tensor} does not divide the devices of a slice")
-    print_search(title, ranked(every))
-    best = ranked(every)[0]
+    print_search(title, rank(every))
+    best = rank(every)[0]
     chosen = {"mesh": dataclasses.asdict(best.config.mesh), "remat": best.config.model.remat}
     print(json.dumps(dataclasses.asdict(best.estimate) | chosen))
 

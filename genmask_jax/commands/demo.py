@@ -14,7 +14,7 @@ import pathlib
 import warnings
 
 from genmask_jax import cli
-from genmask_jax.pretrained import DEFAULT
+from genmask_jax.pretrained import DEFAULT_MODEL
 from genmask_jax.tools.demo import limits
 from genmask_jax.utils.errors import UnknownWordWarning, UserError
 from genmask_jax.utils.extras import need
@@ -25,7 +25,9 @@ LOOPBACK = "127.0.0.1"
 def main() -> None:
     parser = cli.make_parser(__doc__)
     parser.add_argument(
-        "--checkpoint", default=DEFAULT, help=f"directory or name of a trained model (default: {DEFAULT})"
+        "--checkpoint",
+        default=DEFAULT_MODEL,
+        help=f"directory or name of a trained model (default: {DEFAULT_MODEL})",
     )
     parser.add_argument("--step", default="last", help="last, best, or a step")
     parser.add_argument("--host", default=LOOPBACK, help=f"address to serve at (default: {LOOPBACK})")

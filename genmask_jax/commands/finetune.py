@@ -29,7 +29,7 @@ from etils import epath
 from genmask_jax import cli
 from genmask_jax.config import files as config_files
 from genmask_jax.data.raw_formats.folder import FORMATS
-from genmask_jax.pretrained import DEFAULT, directory_of
+from genmask_jax.pretrained import DEFAULT_MODEL, directory_of
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.paths import need_makeable
 from genmask_jax.utils.workers import run_command
@@ -46,8 +46,8 @@ def main() -> None:
     parser.add_argument(
         "--from",
         dest="start",
-        default=DEFAULT,
-        help=f"weights to start from: {DEFAULT}, a run, or imported ones; {NOTHING} for none",
+        default=DEFAULT_MODEL,
+        help=f"weights to start from: {DEFAULT_MODEL}, a run, or imported ones; {NOTHING} for none",
     )
     parser.add_argument(
         "--format", choices=FORMATS, default="", help="layout of --raw, instead of the recognised one"

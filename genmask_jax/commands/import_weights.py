@@ -103,7 +103,7 @@ def write(part: Any, arguments: argparse.Namespace) -> None:
     """Writes a `weights.parts.Part`."""
     from genmask_jax.public_weights.parts import write_part
 
-    part.stored = DTYPES[arguments.dtype] if arguments.dtype else None
+    part.stored_dtype = DTYPES[arguments.dtype] if arguments.dtype else None
     with tqdm(total=part.nbytes, desc=part.name, unit="B", unit_scale=True) as bar:
         write_part(part, arguments.out, bar.update)
     print(part.summary())

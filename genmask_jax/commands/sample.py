@@ -32,7 +32,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from genmask_jax import cli
-from genmask_jax.pretrained import DEFAULT, directory_of
+from genmask_jax.pretrained import DEFAULT_MODEL, directory_of
 from genmask_jax.utils.errors import UnknownWordWarning, UserError
 from genmask_jax.utils.images import SUFFIXES, read_image
 from genmask_jax.utils.paths import listed, make_directory, need_makeable, read_text, write_bytes
@@ -52,7 +52,11 @@ def main() -> None:
         default=[],
         help="file, folder or pattern; without it, images are generated",
     )
-    add("--checkpoint", default=DEFAULT, help="directory of a trained model, or one in the package (default)")
+    add(
+        "--checkpoint",
+        default=DEFAULT_MODEL,
+        help="directory of a trained model, or one in the package (default)",
+    )
     add("--step", default="last", help="last, best, or a step")
     add("--out", default="samples", help="directory to write to")
     add("--save", default=",".join(IMAGE_VIEWS), help=f"any of {','.join(VIEWS)}")

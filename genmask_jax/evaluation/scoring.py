@@ -11,7 +11,7 @@ from genmask_jax.config import SamplerConfig
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import RESIZE
-from genmask_jax.pretrained import in_box
+from genmask_jax.pretrained import is_packaged
 from genmask_jax.sharding import MeshConfig, make_mesh
 from genmask_jax.system import Networks
 from genmask_jax.utils import hosts
@@ -59,7 +59,7 @@ class Scoring:
         Raises:
             UserError: on every host, when it cannot be made.
         """
-        beside = f"runs/{self.checkpoint}" if in_box(self.checkpoint) else self.checkpoint
+        beside = f"runs/{self.checkpoint}" if is_packaged(self.checkpoint) else self.checkpoint
         path, failed = epath.Path(self.workdir or f"{beside}/{default}"), None
         if hosts.is_first():
             try:
@@ -71,7 +71,7 @@ class Scoring:
         return path
 
     def _record(self, step: int, sampler: SamplerConfig) -> dict[str, Any]:
-        boxed = in_box(self.checkpoint)
+        boxed = is_packaged(self.checkpoint)
         checkpoint = self.checkpoint if boxed else str(epath.Path(self.checkpoint).resolve())
         return {
             "checkpoint": checkpoint,

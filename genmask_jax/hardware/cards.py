@@ -1,12 +1,12 @@
-"""Specifications of NVIDIA's cards, and their description for XLA's GPU compiler.
+"""Specifications of NVIDIA GPUs, and their description for XLA's GPU compiler.
 
-FLOP/s (dense, bfloat16 with float32 sums), bandwidth, NVLink and PCIe are from NVIDIA's datasheets "H100
-Tensor Core GPU", "H200 Tensor Core GPU", "A100 Tensor Core GPU" (all SXM) and "L40S". The datasheets list
-FLOP/s with sparsity, which is twice the dense value, and links in both directions together, which is twice
-what a card sends. GeForce's values are from the whitepapers "NVIDIA Ada GPU Architecture" and "NVIDIA Ampere
-GA102 GPU Architecture". Cores, caches and clocks only guide the compiler. Memory is about what CUDA reports,
-which is slightly less than the nominal size. Between hosts, one typical network card per GPU is assumed: 400
-Gb/s for H100 and H200, 200 Gb/s for A100, 100 Gb/s for the others.
+FLOP/s (dense, bfloat16 with float32 accumulation), bandwidth, NVLink and PCIe are from NVIDIA's datasheets
+"H100 Tensor Core GPU", "H200 Tensor Core GPU", "A100 Tensor Core GPU" (all SXM) and "L40S". The datasheets
+list FLOP/s with sparsity, which is twice the dense value, and bidirectional link bandwidth, which is twice
+the bandwidth of one direction. GeForce values are from the whitepapers "NVIDIA Ada GPU Architecture" and
+"NVIDIA Ampere GA102 GPU Architecture". Cores, caches and clocks only guide the compiler. Memory is about what
+CUDA reports, which is slightly less than the nominal size. The network between hosts is assumed to have one
+network card per GPU: 400 Gb/s for H100 and H200, 200 Gb/s for A100, 100 Gb/s for the others.
 """
 
 import dataclasses
@@ -14,12 +14,12 @@ import dataclasses
 CONTEXT_BYTES = 0.75 * 2**30
 """Allowance for the CUDA context, cuBLAS, cuDNN and NCCL."""
 FRAGMENTATION = 0.05
-"""Allowance for fragmentation, as a share of the program's memory."""
+"""Allowance for fragmentation, as a fraction of the program's memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """One card.
+    """Specifications of one GPU.
 
     name: the name that the driver reports.
     capability: compute capability.
@@ -28,9 +28,9 @@ class Card:
     peak_flops: peak bfloat16 FLOP/s.
     hbm_bytes, hbm_bandwidth: memory in bytes, and its bandwidth in bytes/s.
     l2_bytes, shared_bytes: second-level cache, and shared memory per core.
-    ring_bandwidth: bytes/s that a card sends to others in its host, by NVLink or PCIe.
-    network_bandwidth: bytes/s that a card sends to other hosts.
-    per_host: cards in a host.
+    ring_bandwidth: send bandwidth to cards in the same host, over NVLink or PCIe, in bytes/s.
+    network_bandwidth: send bandwidth to other hosts, in bytes/s.
+    per_host: number of cards in a host.
     """
 
     name: str
@@ -46,16 +46,16 @@ class Card:
     network_bandwidth: float
     per_host: int = 8
 
-    def sends(self, span: int) -> float:
-        """Bytes/s that a card sends in a ring that spans `span` neighbouring cards."""
+    def send_bandwidth(self, span: int) -> float:
+        """Send bandwidth of one card in a ring that spans `span` consecutive cards, in bytes/s."""
         return self.ring_bandwidth if span <= self.per_host else self.network_bandwidth
 
-    def reserved(self, used: float) -> float:
-        """Bytes of other uses of the memory, for a program that uses `used` bytes."""
-        return CONTEXT_BYTES + FRAGMENTATION * used
+    def reserved_bytes(self, program_bytes: float) -> float:
+        """Memory that is not available to a program of `program_bytes` bytes, in bytes."""
+        return CONTEXT_BYTES + FRAGMENTATION * program_bytes
 
-    def target(self) -> str:
-        """The card as XLA's text proto `GpuTargetConfigProto`."""
+    def target_config(self) -> str:
+        """The card as a text proto of XLA's `GpuTargetConfigProto`."""
         major, minor = self.capability
         threads = 2048 if minor == 0 else 1536
         return f"""
@@ -115,4 +115,4 @@ CARDS = {
         *((8, 6), 82, 1.695, 71e12, 23.5 * GIB, 0.936e12, 6 * MIB, 100 * 1024, 32e9, 12.5e9),
     ),
 }
-"""Cards by their names in --topology."""
+"""Cards by name in --topology."""

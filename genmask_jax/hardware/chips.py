@@ -1,4 +1,4 @@
-"""Devices to compile for: TPU generations (from cloud.google.com/tpu/docs) here, GPUs in `cards.py`."""
+"""Specifications of TPU generations (from cloud.google.com/tpu/docs), and look-ups for TPUs and GPUs."""
 
 import dataclasses
 import math
@@ -10,11 +10,11 @@ from genmask_jax.utils.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One chip.
+    """Specifications of one TPU chip.
 
     peak_flops: peak bfloat16 FLOP/s.
     hbm_bytes, hbm_bandwidth: HBM in bytes, and its bandwidth in bytes/s.
-    ici_bandwidth: bytes/s to all neighbours, both directions together.
+    ici_bandwidth: bandwidth to all neighbours, in both directions, in bytes/s.
     axes: number of axes of the torus.
     """
 
@@ -26,17 +26,17 @@ class Chip:
 
     @property
     def ring_bandwidth(self) -> float:
-        """Bytes/s that a chip sends in a ring along one axis, over both of its links there."""
+        """Send bandwidth in a ring along one axis, over both links of that axis, in bytes/s."""
         return self.ici_bandwidth / (2 * self.axes)
 
-    def sends(self, span: int) -> float:
-        """See `Card`. The network between slices is not counted."""
+    def send_bandwidth(self, span: int) -> float:
+        """See `Card`. The network between slices is ignored."""
         del span
         return self.ring_bandwidth
 
-    def reserved(self, used: float) -> float:
-        """See `Card`. The TPU's compiler already counts everything."""
-        del used
+    def reserved_bytes(self, program_bytes: float) -> float:
+        """See `Card`. The TPU compiler already counts reserved memory."""
+        del program_bytes
         return 0.0
 
 
@@ -47,19 +47,22 @@ CHIPS = {
     "v6e": Chip(918e12, 32 * 2**30, 1640e9, 800e9, 2),
 }
 
-KINDS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
-"""Generations by JAX's names."""
+GENERATIONS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e"}
+"""Generations by `jax.Device.device_kind`."""
 
 
 def peak_flops(device_kind: str) -> float | None:
     """Peak bfloat16 FLOP/s of a device by its `jax.Device.device_kind`; None for unknown devices."""
     cards = {card.name: card for card in CARDS.values()}
-    known = CHIPS[KINDS[device_kind]] if device_kind in KINDS else cards.get(device_kind)
-    return known.peak_flops if known else None
+    device = CHIPS[GENERATIONS[device_kind]] if device_kind in GENERATIONS else cards.get(device_kind)
+    return device.peak_flops if device else None
 
 
 def parse_topology(text: str) -> tuple[str, str, int]:
-    """Parses (generation, topology, number of chips) from a text such as "v5p:4x4x4", or "h100:4x8" for GPUs.
+    """Parses a topology such as "v5p:4x4x4", or "h100:4x8" for GPUs.
+
+    Returns:
+        The generation or card, the shape ("4x4x4", or hosts x cards), and the number of devices.
 
     Raises:
         UserError: the text is invalid.
@@ -71,14 +74,15 @@ def parse_topology(text: str) -> tuple[str, str, int]:
     if not match or match[1] not in CHIPS or len(match[2].split("x")) != CHIPS[match[1]].axes:
         examples = "v4:2x2x4, v5e:16x16, v5p:4x4x4, v6e:16x16"
         raise UserError(
-            f"--topology={text}: give a generation and its chips along each axis ({examples}), or cards "
-            f"(h100:8), or hosts x cards (h100:4x8); cards: {', '.join(CARDS)}"
+            f"--topology={text}: give a generation and the number of chips along each axis "
+            f"({examples}), a number of cards (h100:8), or hosts x cards (h100:4x8); "
+            f"cards: {', '.join(CARDS)}"
         )
     return match[1], match[2], math.prod(int(side) for side in match[2].split("x"))
 
 
 def find_chip(generation: str, shape: str) -> Chip | Card:
-    """The device of a parsed topology."""
+    """Specifications of the device in a parsed topology."""
     if generation in CARDS:
         return dataclasses.replace(CARDS[generation], per_host=int(shape.split("x")[1]))
     return CHIPS[generation]

@@ -1,4 +1,4 @@
-"""FLOPs of a traced function: its matrix products and convolutions, counted once per execution."""
+"""FLOPs of the matrix products and convolutions in a traced function."""
 
 import dataclasses
 import functools
@@ -14,12 +14,12 @@ import numpy as np
 class ModelFlops:
     """Model FLOPs of a program, for model FLOPs utilization (MFU; Chowdhery et al. 2022, appendix B).
 
-    Recomputation in the backward pass (blocks by `remat`, attention's weights) does not count, nor do
+    Recomputation in the backward pass (blocks by `remat`, attention weights) is not counted, nor are
     operations that autodiff omits, such as gradients of frozen parameters.
 
     trained: forward and backward pass of the networks with trained parameters (the DiT, with or without
-        adapters, and the instruction encoder if any of it is trained): the usual figure. None for a sampler.
-    every: the same, and the forward pass of the frozen networks in the program (the VAE, a frozen encoder).
+        adapters, and the instruction encoder if any of it is trained), as usual for MFU. None for a sampler.
+    every: `trained` plus the forward pass of the frozen networks in the program (the VAE, a frozen encoder).
     """
 
     trained: float | None
@@ -32,8 +32,8 @@ class ModelFlops:
 def count_flops(function: Callable, *arguments: Any) -> float:
     """FLOPs of one call (2 per multiply-add), summed over all devices. Nothing is compiled or allocated.
 
-    A `cond` counts its most expensive branch. The body of a `while`, whose trip count is unknown, counts
-    once.
+    The most expensive branch of a `cond` is counted. The body of a `while` is counted once, since its trip
+    count is unknown.
 
     Args:
         function: function to trace.
@@ -43,24 +43,24 @@ def count_flops(function: Callable, *arguments: Any) -> float:
 
 
 def _count(jaxpr: Any) -> float:
-    return sum(_of(equation) for equation in jaxpr.eqns)
+    return sum(_equation_flops(equation) for equation in jaxpr.eqns)
 
 
-def _of(equation: Any) -> float:
+def _equation_flops(equation: Any) -> float:
     name, parameters = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = parameters["dimension_numbers"]
         left, out = equation.invars[0].aval.shape, equation.outvars[0].aval.shape
         return 2.0 * math.prod(out) * math.prod(left[d] for d in contracted)
     if name == "conv_general_dilated":
-        return _convolution(equation)
+        return _convolution_flops(equation)
     if name == "cond":
         return max(_count(branch.jaxpr) for branch in parameters["branches"])
-    times = parameters["length"] if name == "scan" else 1
-    return times * sum(_count(inner) for inner in _inner(parameters))
+    trip_count = parameters["length"] if name == "scan" else 1
+    return trip_count * sum(_count(jaxpr) for jaxpr in _nested_jaxprs(parameters))
 
 
-def _convolution(equation: Any) -> float:
+def _convolution_flops(equation: Any) -> float:
     parameters = equation.params
     left, kernel, out = (x.aval.shape for x in (*equation.invars, *equation.outvars))
     numbers = parameters["dimension_numbers"]
@@ -83,20 +83,21 @@ def _convolution(equation: Any) -> float:
 def valid_pairs(
     size: int, kernel: int, out: int, *, stride: int, low: int, lhs_dilate: int, rhs_dilate: int
 ) -> int:
-    """Number of pairs of output and kernel positions that meet an input element, along one axis.
+    """Number of (output, kernel) positions that read an input element, along one axis of a convolution.
 
-    Padding and the holes of a dilated input do not count.
+    Padding and the zeros that dilate the input are not counted.
     """
-    place = np.arange(out)[:, None] * stride + np.arange(kernel) * rhs_dilate - low
-    return int(((place >= 0) & (place <= (size - 1) * lhs_dilate) & (place % lhs_dilate == 0)).sum())
+    position = np.arange(out)[:, None] * stride + np.arange(kernel) * rhs_dilate - low
+    is_inside = (position >= 0) & (position <= (size - 1) * lhs_dilate)
+    return int((is_inside & (position % lhs_dilate == 0)).sum())
 
 
-def _inner(parameters: dict[str, Any]) -> list[Any]:
-    found = []
+def _nested_jaxprs(parameters: dict[str, Any]) -> list[Any]:
+    jaxprs = []
     for name, value in parameters.items():
         if name in ("jvp_jaxpr_fun", "jvp_jaxpr_thunk", "fwd_jaxpr_thunk", "bwd", "cond_jaxpr"):
             continue
-        inner = getattr(value, "jaxpr", value)
-        if hasattr(inner, "eqns"):
-            found.append(inner)
-    return found
+        jaxpr = getattr(value, "jaxpr", value)
+        if hasattr(jaxpr, "eqns"):
+            jaxprs.append(jaxpr)
+    return jaxprs

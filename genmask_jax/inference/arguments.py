@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from genmask_jax.config.ranges import MAX_NOISES
-from genmask_jax.instruction.base import Reads, unknown_words
+from genmask_jax.instruction.base import TextTruncator, unknown_words
 from genmask_jax.utils.errors import ArgumentError, UnknownWordWarning, short_repr
 
 MAX_SEED = 2**32 - 1
@@ -68,7 +68,7 @@ def read_seed(value: Any, argument: str = "seed") -> int:
     return read_integer(argument, value, 0, MAX_SEED)
 
 
-def warn_of_unknown_words(preparer: Reads, texts: list[str]) -> tuple[tuple[str, ...], ...]:
+def warn_of_unknown_words(preparer: TextTruncator, texts: list[str]) -> tuple[tuple[str, ...], ...]:
     """The words of each text that the model cannot know, after an `UnknownWordWarning` if there are any.
 
     To be called by what the user calls, whose caller the warning names.

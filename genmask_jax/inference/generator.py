@@ -13,7 +13,7 @@ from genmask_jax.inference.batching import bucket_size
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.load import load
 from genmask_jax.instruction.base import unknown_words
-from genmask_jax.pretrained import PROMPT
+from genmask_jax.pretrained import EXAMPLE_PROMPT
 from genmask_jax.system import Networks
 from genmask_jax.utils.errors import ArgumentError, short_repr
 
@@ -150,7 +150,7 @@ class Generator:
         self, prompts: Any, seed: Any, steps: Any, guidance_scale: Any
     ) -> tuple[list[str], ImageSampler]:
         """Checks all arguments; returns the prompts as a list, and their sampler."""
-        texts = read_texts("prompts", prompts, PROMPT)
+        texts = read_texts("prompts", prompts, EXAMPLE_PROMPT)
         read_seed(seed)
         if steps is not None:
             steps = read_integer("steps", steps, 1)
@@ -166,5 +166,5 @@ class Generator:
 def _need_text(prompt: Any) -> None:
     if not isinstance(prompt, str):
         raise ArgumentError(
-            "prompt", f"={short_repr(prompt)} is not a text; give one prompt, such as {PROMPT!r}"
+            "prompt", f"={short_repr(prompt)} is not a text; give one prompt, such as {EXAMPLE_PROMPT!r}"
         )

@@ -19,7 +19,7 @@ from genmask_jax.inference.batching import (
     own_rows,
 )
 from genmask_jax.inference.programs import Program, shared_program
-from genmask_jax.instruction.base import stack_inputs, warn_of_cut_texts
+from genmask_jax.instruction.base import stack_inputs, warn_of_long_texts
 from genmask_jax.sharding import constrain_batch, part_of_batch, to_devices, tracing_on
 from genmask_jax.system import GenMask, Networks
 from genmask_jax.utils.hosts import gather_arrays
@@ -54,7 +54,7 @@ class ImageSampler:
         spans several hosts, they split the work, and each returns all images.
         """
         networks, count = self.networks, len(prompts)
-        warn_of_cut_texts(networks.preparer, prompts)
+        warn_of_long_texts(networks.preparer, prompts)
         if isinstance(seed, Sequence):
             keys = example_keys(seed, np.zeros(count, int))
         else:
@@ -72,7 +72,7 @@ class ImageSampler:
     ) -> UInt8[np.ndarray, "T H W 3"]:
         """What the model predicts the image to be at each step, for one prompt, on one host."""
         networks = self.networks
-        warn_of_cut_texts(networks.preparer, [prompt])
+        warn_of_long_texts(networks.preparer, [prompt])
         inputs = stack_inputs([networks.preparer(prompt, None)] * self.batch_size)
         keys = example_keys(self.seed if seed is None else seed, np.zeros(self.batch_size, int))
         found = self._steps(*self._arguments(inputs, keys, guidance_scale))

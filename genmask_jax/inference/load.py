@@ -12,7 +12,7 @@ from genmask_jax.checkpoints.runs import find_steps, load_vae, read_config, rest
 from genmask_jax.config import TrainConfig
 from genmask_jax.instruction import factory
 from genmask_jax.parameters.rules import Sources
-from genmask_jax.pretrained import directory_of, known_models
+from genmask_jax.pretrained import describe_models, directory_of
 from genmask_jax.system import Networks, make_networks
 from genmask_jax.utils.errors import ArgumentError, DamagedError
 
@@ -45,7 +45,7 @@ def find(name: epath.PathLike, which: str = "last") -> tuple[epath.Path, list[in
     """The directory of a model, and the steps to read, the first that can be. For the rest see `load`."""
     directory = directory_of(name)
     if not (directory / "config.json").exists():
-        raise ArgumentError("name", f"={name}: there is no trained model; give {known_models()}")
+        raise ArgumentError("name", f"={name}: there is no trained model; give {describe_models()}")
     return directory, find_steps(directory, which)
 
 

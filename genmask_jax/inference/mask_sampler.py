@@ -19,7 +19,7 @@ from genmask_jax.inference.batching import (
     own_rows,
 )
 from genmask_jax.inference.programs import Program, shared_program
-from genmask_jax.instruction.base import Embedded, stack_inputs, warn_of_cut_texts
+from genmask_jax.instruction.base import Embedded, stack_inputs, warn_of_long_texts
 from genmask_jax.sharding import constrain_batch, to_devices, tracing_on
 from genmask_jax.system import GenMask, Networks
 from genmask_jax.utils.errors import UserError
@@ -126,7 +126,7 @@ class MaskSampler:
         for text in texts:
             if not text.strip():
                 raise UserError("the phrase is empty; say what to segment, such as 'the red star'")
-        warn_of_cut_texts(self.networks.preparer, texts)
+        warn_of_long_texts(self.networks.preparer, texts)
 
     @property
     def program(self) -> Program:

@@ -11,12 +11,12 @@ from flax import nnx
 from jaxtyping import Array, Int, UInt8, UInt32
 
 from genmask_jax.inference.batching import example_keys, fixed_batches
-from genmask_jax.instruction.base import stack_inputs, warn_of_cut_texts
+from genmask_jax.instruction.base import stack_inputs, warn_of_long_texts
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.decoding import write
 from genmask_jax.instruction.qwen.encoder import Qwen
 from genmask_jax.instruction.qwen.files import stop_ids
-from genmask_jax.instruction.qwen.load import load_whole, open_model
+from genmask_jax.instruction.qwen.load import load_model, open_model
 from genmask_jax.utils.errors import UserError
 
 
@@ -55,7 +55,7 @@ class Reasoner:
         self.batch_size, self.seed = batch_size, seed
         (self._prompt,) = self.maker.render([instruction.qwen.prompts.reason], 1)
         make = lambda rngs: Qwen(shape, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype), rngs=rngs)  # noqa: E731
-        graph, self._state = load_whole(make, instruction.qwen)
+        graph, self._state = load_model(make, instruction.qwen)
         options, stop = instruction.qwen.write, stop_ids(self.maker.tokenizer)
 
         # Not a method: jit's cache would hold `self`, and with it the weights, after the reasoner is deleted.
@@ -74,7 +74,7 @@ class Reasoner:
 
         Token sampling depends only on the seed and the question's number (0, 1, ... if `numbers` is None).
         """
-        warn_of_cut_texts(self.maker, questions)
+        warn_of_long_texts(self.maker, questions)
         of_each = np.arange(len(questions)) if numbers is None else np.asarray(numbers)
         pairs = zip(questions, images, strict=True)
         rows = [self.maker(self._prompt, question, [image]) for question, image in pairs]

@@ -1,1 +1,1 @@
-"""Instruction encoders: words (and images) to embeddings."""
+"""Instruction encoders: text (and images) to embeddings."""

@@ -1,9 +1,9 @@
 """The interface of instruction encoders: a preparer on the host and a module on the device.
 
-The *preparer* runs in the data pipeline (possibly in worker processes) and turns a text, and the image for
-segmentation, into arrays of fixed shape. The *encoder* runs inside the jitted step and turns a batch of these
-into embeddings that the DiT attends to. All, some or none of its parameters are trained with the DiT; the
-others are frozen. The empty text is the null instruction of classifier-free guidance.
+The *preparer* runs in the data pipeline (possibly in worker processes). It turns a text, and for segmentation
+the image, into arrays of fixed shape. The *encoder* runs inside the jitted step. It turns a batch of these
+arrays into embeddings that the DiT attends to. All, some or none of its parameters are trained with the DiT;
+the others are frozen. The empty text is the null instruction of classifier-free guidance.
 """
 
 import dataclasses
@@ -26,28 +26,29 @@ Inputs = dict[str, np.ndarray]
 
 
 @runtime_checkable
-class Reads(Protocol):
-    """What reads the beginning of a text.
+class TextTruncator(Protocol):
+    """Truncates texts that are longer than an encoder reads.
 
-    limit: how much it reads and the field that sets it: "16 tokens (config.instruction.tiny.max_tokens)".
+    limit: maximum length and the field that sets it, such as
+        "16 tokens (config.instruction.tiny.max_tokens)".
     """
 
     limit: str
 
-    def read(self, text: str) -> str:
-        """The beginning of a text that the encoder reads: all of it if it is within the limit."""
+    def truncate(self, text: str) -> str:
+        """The beginning of the text that the encoder reads; the whole text if it is within the limit."""
         ...
 
 
 @runtime_checkable
-class Preparer(Reads, Protocol):
+class Preparer(TextTruncator, Protocol):
     """Turns text (and an image) into the encoder's inputs, on the host."""
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> Inputs:
-        """The arrays of one example. Every text, and every image of the same size, gives the same shapes.
+        """Prepares one example. Shapes are the same for all texts, and for all images of the same size.
 
         Args:
-            text: the expression or prompt; empty for the null instruction.
+            text: expression or prompt; empty for the null instruction.
             image: uint8 `[H, W, 3]` for segmentation, None for generation. Text encoders ignore it.
         """
         ...
@@ -55,41 +56,41 @@ class Preparer(Reads, Protocol):
 
 @runtime_checkable
 class ClosedVocabulary(Protocol):
-    """A preparer whose encoder knows no words but those of its training texts."""
+    """A preparer whose encoder only knows the words of its training texts."""
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        """The words of a text that the training texts lack, as they are written."""
+        """Words of the text that do not occur in the training texts, as they are spelt in the text."""
         ...
 
     def add_texts(self, texts: Iterable[str]) -> None:
-        """Counts the words of texts that the encoder is trained further on as known."""
+        """Adds the words of these texts to the known words, when the encoder is trained on them."""
         ...
 
 
-def unknown_words(preparer: Reads, text: str) -> tuple[str, ...]:
-    """See `ClosedVocabulary`; none for encoders with an open vocabulary, of which nothing is claimed."""
+def unknown_words(preparer: TextTruncator, text: str) -> tuple[str, ...]:
+    """See `ClosedVocabulary`; () for encoders with an open vocabulary."""
     return preparer.unknown_words(text) if isinstance(preparer, ClosedVocabulary) else ()
 
 
-def warn_of_cut_texts(preparer: Reads, texts: Sequence[str]) -> None:
-    """Logs, once in a process, that some texts are longer than the encoder reads."""
-    cut = [text for text in texts if preparer.read(text) != text]
-    if cut:
-        read = preparer.read(cut[0])
+def warn_of_long_texts(preparer: TextTruncator, texts: Sequence[str]) -> None:
+    """Logs a warning if texts are longer than the encoder reads; at most once per process."""
+    long_texts = [text for text in texts if preparer.truncate(text) != text]
+    if long_texts:
+        beginning = preparer.truncate(long_texts[0])
         logging.log_first_n(
             logging.WARNING,
-            "%d of %d texts are longer than the instruction encoder reads, %s; only %r is read of %r",
+            "%d of %d texts are longer than the instruction encoder reads, %s; for example, only %r of %r",
             1,
-            *(len(cut), len(texts), preparer.limit, read, cut[0][: len(read) + 60]),
+            *(len(long_texts), len(texts), preparer.limit, beginning, long_texts[0][: len(beginning) + 60]),
         )
 
 
 Embedded = tuple[Float[Array, "B L D"], Bool[Array, "B L"]]
-"""`text_embeds`, and `text_mask`, which is False for padding."""
+"""`text_embeds` and `text_mask`; the mask is False for padding."""
 
 
 class InstructionEncoder(nnx.Module):
-    """A module from prepared inputs to embeddings of `text_dim` channels."""
+    """Encodes prepared inputs as embeddings of `text_dim` channels."""
 
     text_dim: int
 
@@ -98,24 +99,25 @@ class InstructionEncoder(nnx.Module):
         raise NotImplementedError
 
     def together(self, *batches: dict[str, Array]) -> list[Embedded]:
-        """Embeds batches of different shapes; sharded weights may be gathered once for all of them."""
+        """Embeds batches of different shapes. Sharded weights may be gathered once for all batches."""
         return [self(batch) for batch in batches]
 
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """An encoder that is ready to use.
+    """An instruction encoder: its preparer, its module and its weights.
 
-    preparer: its host side.
-    make: (rngs, dtype) -> its module, newly initialised.
-    text_dim: channels of its embeddings.
-    trained: modules of `GenMask` that are trained with the DiT, such as "instruction"; so are all adapters.
-    source: what its own weights are: IMPORT, or FRESH for random ones, the same in every run. None if it has
-        none: it starts as the run initialises it.
-    load: reads these weights, by the names of parameters in the module; imported ones have no adapters.
+    preparer: prepares texts and images on the host.
+    make: (rngs, dtype) -> a newly initialised module.
+    text_dim: number of channels of the embeddings.
+    trained: modules of `GenMask` that are trained with the DiT, such as "instruction". Adapters are always
+        trained.
+    source: origin of the encoder's own weights: IMPORT, or FRESH for random weights that are the same in
+        every run. None if it has no weights of its own; the run then initialises it.
+    load: reads these weights, by parameter name; imported weights have no adapters.
     fingerprint: identifies the embeddings; None if they change during training.
-    save: (directory) -> saves what `load` and the preparer need, to a new run's directory.
-    needs_image: whether the preparer needs an expression's image, to encode it or to tell segmentation from
+    save: (directory) -> saves the files that `load` and the preparer need to a new run's directory.
+    needs_image: whether the preparer needs the image, to encode it or to distinguish segmentation from
         generation.
     """
 
@@ -130,8 +132,11 @@ class Instruction:
     needs_image: bool = False
 
 
-def with_loaded(state: Any, instruction: Instruction) -> Any:
-    """Fills the encoder's own weights into its state (or its shapes), which has no adapters."""
+def with_loaded_weights(state: Any, instruction: Instruction) -> Any:
+    """Replaces the leaves of an encoder's state (or of its shapes) by its own weights, if it has any.
+
+    The state must not have adapters.
+    """
     if instruction.load is None:
         return state
     targets = {name: placed(leaf, leaf.sharding) for name, leaf in named_leaves(state).items()}

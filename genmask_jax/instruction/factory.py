@@ -19,14 +19,14 @@ ENCODERS: dict[str, Build] = {
 
 
 def build(config: InstructionConfig, directory: epath.PathLike, texts: Iterable[str] = ()) -> Instruction:
-    """The encoder that a config names.
+    """Builds the encoder that a config names.
 
     Args:
-        config: the encoder's name and shape.
-        directory: where a run keeps its encoder's files; nothing is written to it here.
-        texts: of the dataset; only for a new run, whose encoder may learn its vocabulary from them.
+        config: name and shape of the encoder.
+        directory: folder of the encoder's files in a run; only read.
+        texts: texts of the dataset, for a new run; the encoder may learn its vocabulary from them.
 
     Raises:
-        UserError: the tokenizer or the weights are missing, or the weights' package is not installed.
+        UserError: the tokenizer or the weights are missing, or a package is not installed.
     """
     return ENCODERS[config.name](config, directory, texts)

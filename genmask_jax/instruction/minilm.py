@@ -49,8 +49,8 @@ PUBLISHED = {
     "blocks.mlp.linear_2": "encoder.layer.{}.output.dense",
     "blocks.mlp_norm": "encoder.layer.{}.output.LayerNorm",
 }
-# The pooler computes a sentence vector, which is not used here; position_ids is just 0, 1, 2 ...
-UNUSED = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
+# The pooler computes a sentence vector, which is not used; position_ids are 0, 1, 2, ...
+UNUSED_TENSORS = {"pooler.dense.weight", "pooler.dense.bias", "embeddings.position_ids"}
 
 
 def _norm(rngs: nnx.Rngs) -> nnx.LayerNorm:
@@ -58,7 +58,7 @@ def _norm(rngs: nnx.Rngs) -> nnx.LayerNorm:
 
 
 class MiniLMBlock(nnx.Module):
-    """A BERT layer: attention and MLP, each followed by a norm of its sum with the input."""
+    """A BERT layer: attention and MLP, each with a residual connection followed by a norm."""
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.query = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
@@ -80,7 +80,7 @@ class MiniLMBlock(nnx.Module):
 
 
 class MiniLM(InstructionEncoder):
-    """Token ids to token states. `load_minilm` makes one with the published weights."""
+    """Token ids to token states. `load_minilm` returns the model with the published weights."""
 
     text_dim = 2 * WIDTH
 
@@ -94,16 +94,17 @@ class MiniLM(InstructionEncoder):
     def __call__(
         self, inputs: dict[str, Int[Array, "B L"] | Bool[Array, "B L"]]
     ) -> tuple[Float[Array, "B L 768"], Bool[Array, "B L"]]:
-        """The token states before the first layer and after the last, each at unit variance, concatenated.
+        """Concatenates the token states before the first layer and after the last, each at unit variance.
 
-        The first identify the word, the last its meaning in the sentence. Locations are hard to learn from
-        the last alone: in them, "left" and "right" differ two to three times less than "red" and "green".
+        The first states identify the word, the last ones its meaning in the sentence. Locations are hard to
+        learn from the last states alone, in which "left" and "right" differ two to three times less than
+        "red" and "green".
 
         Args:
-            inputs: as for `token_states`.
+            inputs: see `token_states`.
 
         Returns:
-            float32 embeddings, and which tokens are not padding.
+            float32 embeddings, and a mask that is False for padding.
         """
         first, last = self.token_states(inputs)
         embeds = jnp.concatenate([layer_norm(first), layer_norm(last)], axis=-1)
@@ -119,7 +120,7 @@ class MiniLM(InstructionEncoder):
                 0 or False for padding.
         """
         ids, mask = inputs["input_ids"], inputs["attention_mask"].astype(bool)
-        # All tokens of a single text have type 0.
+        # Type 0 is the first of two texts; here is only one.
         x = self.words(ids) + self.positions(jnp.arange(ids.shape[1])) + self.token_types(jnp.zeros_like(ids))
         first = self.norm(x)
         (last,) = scan_blocks(self.blocks, (first, mask))
@@ -127,10 +128,10 @@ class MiniLM(InstructionEncoder):
 
 
 class MiniLMPreparer:
-    """Text to lower-cased word pieces: [CLS], pieces, [SEP], padding. Truncated texts keep their [SEP].
+    """Tokenizes a text into [CLS], lower-cased word pieces, [SEP] and padding; truncated texts end in [SEP].
 
     Args:
-        max_tokens: the fixed length L of every prepared text, 2 to 512.
+        max_tokens: length L of every prepared text, 2 to 512.
 
     Raises:
         UserError: `max_tokens` out of range, or the package is not installed.
@@ -139,13 +140,13 @@ class MiniLMPreparer:
     def __init__(self, max_tokens: int):
         if not 2 <= max_tokens <= MAX_POSITIONS:
             raise UserError(f"max_tokens={max_tokens}: MiniLM takes 2 to {MAX_POSITIONS} tokens")
-        # `tokenizers` itself: the overhead of transformers' wrapper exceeds the encoding time.
+        # Not transformers' wrapper of `tokenizers`, whose overhead exceeds the encoding time.
         self.tokenizer = tokenizers.Tokenizer.from_file(str(_package_file("tokenizer.json")))
         self.tokenizer.enable_truncation(max_tokens)
         self.tokenizer.enable_padding(length=max_tokens, pad_id=PAD_ID, pad_token=PAD)
         self.limit = f"{max_tokens} tokens (config.instruction.minilm_max_tokens)"
 
-    def read(self, text: str) -> str:
+    def truncate(self, text: str) -> str:
         """See `Preparer`."""
         encoding = self.tokenizer.encode(text)
         return text[: max(end for _, end in encoding.offsets)] if encoding.overflowing else text
@@ -161,15 +162,15 @@ class MiniLMPreparer:
 
 
 def load_minilm() -> MiniLM:
-    """The encoder with the package's weights. Raises UserError if they are missing or not those of MiniLM."""
+    """Loads the encoder with the published weights. Raises UserError if they are missing or invalid."""
     path = _package_file("model.safetensors")
     return from_published(safetensors.numpy.load_file(path), str(path))
 
 
 def load_parameters(targets: Targets) -> dict[str, jax.Array]:
-    """The encoder's parameters by name. Raises UserError as `load_minilm` does."""
-    found = dict(flat_paths(nnx.state(load_minilm())))
-    return {name: jax.device_put(found[name][...], target.sharding) for name, target in targets.items()}
+    """Loads the encoder's parameters by name. Raises UserError like `load_minilm`."""
+    parameters = dict(flat_paths(nnx.state(load_minilm())))
+    return {name: jax.device_put(parameters[name][...], target.sharding) for name, target in targets.items()}
 
 
 def fingerprint(max_tokens: int) -> str:
@@ -179,28 +180,28 @@ def fingerprint(max_tokens: int) -> str:
 
 
 def from_published(tensors: dict[str, np.ndarray], source: str) -> MiniLM:
-    """The encoder with weights in the published layout.
+    """Builds the encoder from weights in the published layout.
 
     Args:
-        tensors: of transformers' `BertModel`, by name; linear weights are `[out, in]`.
-        source: where they come from, for error messages.
+        tensors: tensors of transformers' `BertModel` by name; linear weights are `[out, in]`.
+        source: origin of the tensors, for error messages.
 
     Raises:
-        UserError: tensors are missing, left over or of the wrong shape; the message lists all of them.
+        UserError: tensors are missing, unexpected or of the wrong shape; the message lists all of them.
     """
     model = nnx.eval_shape(lambda: MiniLM(rngs=nnx.Rngs(0)))
     parameters = dict(flat_paths(nnx.state(model)))
     entries = [_entry(path, leaf.shape) for path, leaf in parameters.items()]
-    found = complaints(entries, {name: tensor.shape for name, tensor in tensors.items()}, UNUSED)
-    if found:
-        raise UserError(f"{source}: not MiniLM-L6-v2: {'; '.join(found)}; install it again: {INSTALL}")
+    problems = complaints(entries, {name: tensor.shape for name, tensor in tensors.items()}, UNUSED_TENSORS)
+    if problems:
+        raise UserError(f"{source}: not MiniLM-L6-v2: {'; '.join(problems)}; reinstall it: {INSTALL}")
     for entry in entries:
         parameters[entry.path].set_value(jnp.asarray(entry.gather(tensors), jnp.float32))
     return model
 
 
 def _entry(path: str, shape: tuple[int, ...]) -> Entry:
-    """Where one of our parameters is in the published weights."""
+    """Maps one of our parameters to the published tensors."""
     module, _, leaf = path.rpartition(".")
     key = f"{PUBLISHED[module]}.{'bias' if leaf == 'bias' else 'weight'}"
     return make_entry(path, shape, key, LINEAR if leaf == "kernel" else SAME)
@@ -213,15 +214,15 @@ def _package_file(name: str) -> Path:
         raise UserError(f"MiniLM's weights are not installed: {INSTALL}")
     path = Path(spec.submodule_search_locations[0]) / "model" / name
     if not path.exists():
-        raise UserError(f"{path}: missing from the installed package; install it again: {INSTALL}")
+        raise UserError(f"{path}: missing from the installed package; reinstall it: {INSTALL}")
     return path
 
 
 def build(max_tokens: int) -> Instruction:
-    """The frozen encoder, for texts of at most `max_tokens` word pieces.
+    """Builds the frozen encoder for texts of at most `max_tokens` word pieces.
 
     Raises:
-        UserError: the weights' package is not installed.
+        UserError: the package with the weights is not installed.
     """
     return Instruction(
         preparer=MiniLMPreparer(max_tokens),

@@ -1,7 +1,8 @@
 """The small instruction encoder that is trained with the DiT, and its tokenizer.
 
-The tokenizer's sub-words are learned from the dataset's own texts; it is saved with the model. So are the
-words of these texts: sub-words can spell any word, but mean nothing in one that training never showed.
+The tokenizer learns its sub-words from the texts of the dataset, and is saved with the model. The words of
+these texts are saved too: sub-words can spell any word, but words that are not in the training texts have no
+learned meaning.
 """
 
 import dataclasses
@@ -25,13 +26,13 @@ from genmask_jax.utils.paths import read_text, write_text
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
 TOKENIZER, WORDS = "tokenizer.json", "words.txt"
-MOST_TOKENS_PER_WORD = 2
-"""Of the texts that a tokenizer is said to know."""
+MAX_TOKENS_PER_WORD = 2
+"""Maximum mean number of tokens per word for a tokenizer to fit texts."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TinyTextConfig:
-    """Shape of the encoder: `max_tokens` is the fixed length L of every prepared text."""
+    """Shape of the encoder; `max_tokens` is the length L of every prepared text."""
 
     vocab_size: int = 512
     max_tokens: int = 16
@@ -41,21 +42,21 @@ class TinyTextConfig:
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
-    """Byte-pair sub-words (lower case, split at spaces and punctuation) of at most `vocab_size` entries.
+    """Learns byte-pair sub-words (lower case, split at spaces and punctuation), at most `vocab_size` of them.
 
-    The same texts give the same tokenizer. (Not so with a prefix for continued words: the trainer numbers
-    those in the order of a hash map.)
+    The same texts give the same tokenizer. (They would not with a prefix for continued words: the trainer
+    numbers such tokens in the order of a hash map.)
     """
-    model = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=UNKNOWN))
-    model.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=UNKNOWN))
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=[PAD, START, UNKNOWN],
         show_progress=False,
     )
-    model.train_from_iterator(texts, trainer)
-    return model
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def save_tokenizer(tokenizer: tokenizers.Tokenizer, directory: epath.PathLike) -> None:
@@ -65,17 +66,17 @@ def save_tokenizer(tokenizer: tokenizers.Tokenizer, directory: epath.PathLike) -
 
 
 def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
-    """The tokenizer saved with a model. Raises UserError when there is none."""
+    """Loads the tokenizer that was saved with a model. Raises UserError if there is none."""
     path = epath.Path(directory) / TOKENIZER
     if not path.exists():
         raise UserError(f"{directory}: no tokenizer.json here; give the directory of a trained model")
     return tokenizers.Tokenizer.from_str(path.read_text())
 
 
-def words_of(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> set[str]:
-    """The words of texts as the tokenizer splits and normalises them, without punctuation."""
-    normal = (tokenizer.normalizer.normalize_str(text) for text in texts)
-    pieces = {piece for text in normal for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
+def split_words(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> set[str]:
+    """Words of the texts, split and normalised by the tokenizer, without punctuation."""
+    normalised = (tokenizer.normalizer.normalize_str(text) for text in texts)
+    pieces = {piece for text in normalised for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(text)}
     return {piece for piece in pieces if not all(map(_is_punctuation, piece))}
 
 
@@ -84,67 +85,70 @@ def _is_punctuation(letter: str) -> bool:
 
 
 def save_words(words: Iterable[str], directory: epath.PathLike) -> None:
-    """Writes words.txt, in order."""
+    """Writes words.txt, sorted."""
     write_text(epath.Path(directory) / WORDS, "\n".join([*sorted(words), ""]))
 
 
 def load_words(directory: epath.PathLike) -> set[str] | None:
-    """The words saved with a model; None if it has none, because an earlier version trained it."""
+    """Loads the words that were saved with a model; None if an earlier version trained it, without words."""
     path = epath.Path(directory) / WORDS
     return set(read_text(path).split()) if path.exists() else None
 
 
-def knows(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> bool:
-    """Whether a tokenizer was learned from such texts: it has all their characters, and most of their words.
+def fits_texts(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> bool:
+    """Whether a tokenizer was learned from similar texts: it has all their characters and most of their
+    words.
 
-    Of words that it does not have, little but letters is left.
+    It splits words that it does not have into many short tokens.
     """
-    encoded = [tokenizer.encode(text) for text in texts]
-    words = sum(len({word for word in one.word_ids if word is not None}) for one in encoded)
-    if any(UNKNOWN in one.tokens for one in encoded):
+    encodings = [tokenizer.encode(text) for text in texts]
+    num_words = sum(len({word for word in e.word_ids if word is not None}) for e in encodings)
+    if any(UNKNOWN in encoding.tokens for encoding in encodings):
         return False
-    return sum(len(one.tokens) for one in encoded) <= MOST_TOKENS_PER_WORD * words
+    return sum(len(encoding.tokens) for encoding in encodings) <= MAX_TOKENS_PER_WORD * num_words
 
 
-def fits(theirs: epath.PathLike, ours: epath.PathLike | None, texts: Iterable[str]) -> bool:
-    """Whether an encoder may go on with a run's texts: its tokenizer is that of the run, or knows the texts.
+def can_start_from(encoder: epath.PathLike, run: epath.PathLike | None, texts: Iterable[str]) -> bool:
+    """Whether a run can start from a trained encoder.
+
+    Its tokenizer must be the run's, or fit the texts of a new run.
 
     Args:
-        theirs: directory of the encoder's tokenizer.
-        ours: that of the run, if it has one yet.
-        texts: of a new run.
+        encoder: directory of the trained encoder's tokenizer.
+        run: directory of the run's tokenizer; None for a new run.
+        texts: texts of a new run.
     """
-    if ours is None:
-        return knows(load_tokenizer(theirs), texts)
-    return load_tokenizer(theirs).to_str() == load_tokenizer(ours).to_str()
+    if run is None:
+        return fits_texts(load_tokenizer(encoder), texts)
+    return load_tokenizer(encoder).to_str() == load_tokenizer(run).to_str()
 
 
 class TinyTextPreparer:
-    """Text to token ids: [START], sub-words, padding; longer texts are truncated to `max_tokens`."""
+    """Tokenizes a text into [START], sub-words and padding; truncates it to `max_tokens`."""
 
     def __init__(self, tokenizer: tokenizers.Tokenizer, max_tokens: int, words: set[str] | None = None):
-        """`words`: of the training texts; None if they are not known."""
+        """`words` are the words of the training texts; None if they are not known."""
         self.tokenizer, self.max_tokens, self.words = tokenizer, max_tokens, words
         self.limit = f"{max_tokens} tokens (config.instruction.tiny.max_tokens)"
 
-    def read(self, text: str) -> str:
+    def truncate(self, text: str) -> str:
         """See `Preparer`."""
         ends = [end for _, end in self.tokenizer.encode(text).offsets]
-        room = self.max_tokens - 1  # beside [START]
-        return text if len(ends) <= room else text[: max(ends[:room], default=0)]
+        limit = self.max_tokens - 1  # without [START]
+        return text if len(ends) <= limit else text[: max(ends[:limit], default=0)]
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        """See `ClosedVocabulary`; none if the words of the training texts are not known."""
+        """See `ClosedVocabulary`; () if the words of the training texts are not known."""
         if self.words is None:
             return ()
-        apart = re.sub(r"(?<=\w)[;,:!?/()]+(?=\w)", " ", text)  # "star;circle" is two words
-        unknown = [one for one in apart.split() if not words_of(self.tokenizer, [one]) <= self.words]
-        return tuple(dict.fromkeys(one.strip(string.punctuation) or one for one in unknown))
+        separated = re.sub(r"(?<=\w)[;,:!?/()]+(?=\w)", " ", text)  # "star;circle" is two words
+        unknown = [w for w in separated.split() if not split_words(self.tokenizer, [w]) <= self.words]
+        return tuple(dict.fromkeys(word.strip(string.punctuation) or word for word in unknown))
 
     def add_texts(self, texts: Iterable[str]) -> None:
         """See `ClosedVocabulary`."""
         if self.words is not None:
-            self.words |= words_of(self.tokenizer, texts)
+            self.words |= split_words(self.tokenizer, texts)
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """`input_ids`: int32 `[max_tokens]`, 0 for padding."""
@@ -158,8 +162,8 @@ class TinyTextPreparer:
 class TextBlock(nnx.Module):
     """A pre-norm transformer block over tokens; both branches have learned gates, initialised to 0.
 
-    The first steps of an optimiser that normalises its gradients are mostly noise. Without the gates, they
-    drown each token's identity in what all tokens share, and the DiT first learns to segment without text.
+    The first steps of an optimiser that normalises gradients are mostly noise. Without the gates, this noise
+    makes all tokens similar, and the DiT first learns to segment without text.
     """
 
     def __init__(self, size: int, num_heads: int, *, dtype, rngs: nnx.Rngs):
@@ -194,7 +198,7 @@ class TinyTextEncoder(InstructionEncoder):
     def __call__(
         self, inputs: dict[str, Int[Array, "B L"]]
     ) -> tuple[Float[Array, "B L D"], Bool[Array, "B L"]]:
-        """`input_ids` -> float32 embeddings of unit variance, and which tokens are not padding."""
+        """Embeds `input_ids`: float32 embeddings of unit variance, and a mask that is False for padding."""
         mask = inputs["input_ids"] != 0
         x = (self.embedding[...][inputs["input_ids"]] + self.positions[...]).astype(self.dtype)
         (x,) = scan_blocks(self.blocks, (x, mask), unroll=True)
@@ -202,10 +206,10 @@ class TinyTextEncoder(InstructionEncoder):
 
 
 def build(config: TinyTextConfig, directory: epath.PathLike, texts: Iterable[str] = ()) -> Instruction:
-    """The encoder, trained with the DiT; for the arguments see `factory.build`."""
+    """Builds the encoder, which is trained with the DiT; for the arguments see `factory.build`."""
     texts = list(texts)
     tokenizer = learn_tokenizer(texts, config.vocab_size) if texts else load_tokenizer(directory)
-    words = words_of(tokenizer, texts) if texts else load_words(directory)
+    words = split_words(tokenizer, texts) if texts else load_words(directory)
     preparer = TinyTextPreparer(tokenizer, config.max_tokens, words)
 
     def save(directory: epath.PathLike) -> None:

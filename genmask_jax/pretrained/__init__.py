@@ -1,6 +1,6 @@
-"""The models that come with the package: packed ones (`packed.py`), each in the folder of its name.
+"""The models of the package. Each has a folder with its name, which contains a packed model and its card.
 
-A name is taken wherever the directory of a trained model is; each model card says how it was made.
+A name can be given instead of the directory of a trained model.
 """
 
 from etils import epath
@@ -8,39 +8,39 @@ from etils import epath
 from genmask_jax.utils.errors import ArgumentError
 from genmask_jax.utils.paths import IMPORT, to_path
 
-BOX = epath.Path(__file__).parent
-DEFAULT = "refershapes"
-PROMPT = "a large red circle"
-"""An example for messages and pages, which the default model draws with the default seed."""
+MODELS_DIR = epath.Path(__file__).parent
+DEFAULT_MODEL = "refershapes"
+EXAMPLE_PROMPT = "a large red circle"
+"""Example for messages and pages; the default model draws it correctly with the default seed."""
 
 
-def in_box(name: epath.PathLike) -> bool:
-    """Whether this is the name of a model in the package (and of no directory here, which goes first)."""
+def is_packaged(name: epath.PathLike) -> bool:
+    """Whether this names a model of the package. An existing directory of that name takes precedence."""
     return str(name) in names() and not to_path(name, "name").exists()
 
 
 def names() -> list[str]:
-    """The names of all models in the package."""
-    return sorted(path.name for path in BOX.iterdir() if (path / "config.json").exists())
+    """Names of all models of the package."""
+    return sorted(path.name for path in MODELS_DIR.iterdir() if (path / "config.json").exists())
 
 
-def known_models() -> str:
-    """What can be given for a trained model, for error messages."""
+def describe_models() -> str:
+    """Describes the ways to name a trained model, for error messages."""
     return f"the directory of a training run, or a model of the package: {', '.join(names())}"
 
 
 def directory_of(model: epath.PathLike, argument: str = "name") -> epath.Path:
-    """The directory of a trained model: that of a run or a packed model, or of a name in the box.
+    """The directory of a trained model.
 
     Args:
-        model: a directory, or a name.
-        argument: what the caller calls it, for the error.
+        model: directory of a run or a packed model, or name of a model of the package.
+        argument: name of the caller's argument, for error messages.
 
     Raises:
-        UserError: it is a URL, or no path at all.
+        UserError: the model is a URL or not a path.
     """
-    instead = f"download it and give its directory, or give {known_models()}; {IMPORT}"
+    advice = f"download it and give its directory, or give {describe_models()}; {IMPORT}"
     if str(model).startswith("hf:"):
-        raise ArgumentError(argument, f"={model}: {IMPORT}; give {known_models()}")
-    path = to_path(model, argument, instead)
-    return BOX / str(model) if in_box(model) else path
+        raise ArgumentError(argument, f"={model}: {IMPORT}; give {describe_models()}")
+    path = to_path(model, argument, advice)
+    return MODELS_DIR / str(model) if is_packaged(model) else path

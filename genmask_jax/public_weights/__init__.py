@@ -1,1 +1,1 @@
-"""Conversion of public weights to our modules and back."""
+"""Imports and exports public weights, and converts the weights of runs."""

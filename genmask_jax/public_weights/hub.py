@@ -1,7 +1,7 @@
-"""Fetches public weights from the Hugging Face hub: only what is imported, never pickles.
+"""Downloads public weights from the Hugging Face hub: only files that are imported, never pickles.
 
-Files go to the hub's cache (HF_HOME), where an interrupted download goes on. Gated repositories need a login,
-by `hf auth login` or HF_TOKEN.
+Files go to the hub's cache (HF_HOME), where an interrupted download is resumed. Gated repositories need a
+login with `hf auth login` or HF_TOKEN.
 """
 
 import fnmatch
@@ -16,25 +16,26 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationE
 from genmask_jax.utils.errors import UserError, first_line
 
 SCHEME = "hf:"
-KINDS = (".safetensors", ".json", ".txt", ".jinja")
-"""Ends of the names of files that are fetched, whatever the patterns say."""
-PIECE = 2**24
-"""Bytes that are hashed at a time."""
+SUFFIXES = (".safetensors", ".json", ".txt", ".jinja")
+"""Suffixes of files that may be downloaded."""
+CHUNK_BYTES = 2**24
+"""Number of bytes that are hashed at a time."""
+RETRY = "rerun the command to resume the download"
 
 
 def resolve(
     source: str, patterns: Sequence[str], check: Callable[[list[str]], None] | None = None
 ) -> epath.Path:
-    """The folder that --from names: a path, or hf:OWNER/NAME[@REVISION], which is downloaded.
+    """Returns the folder that --from names; hf:OWNER/NAME[@REVISION] is downloaded.
 
     Args:
         source: the value of --from.
-        patterns: of the files to download, as `fnmatch` takes them; `*` matches `/` too.
-        check: takes the names of all files of the repository, and raises UserError if it is not to be had.
+        patterns: patterns of the files to download, as in `fnmatch`; `*` matches `/` too.
+        check: called with the names of all files in the repository; may raise UserError.
 
     Raises:
-        UserError: there is no such repository or revision, it is gated, cannot be reached, has none of the
-            files, or a file is not what the hub says that it is.
+        UserError: the repository or revision does not exist, is gated, cannot be reached or has no weights,
+            or a downloaded file is damaged.
     """
     if not source.startswith(SCHEME):
         return epath.Path(source)
@@ -52,13 +53,13 @@ def resolve(
         raise UserError(f"--from={source}: give hf:OWNER/NAME or hf:OWNER/NAME@REVISION") from error
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code in (401, 404):
-            why = "there is no such repository, or it is private (hf auth login)"
-            raise UserError(f"--from={source}: {why}") from error
-        raise UserError(f"--from={source}: {first_line(error)}; repeat the command to go on") from error
+            reason = "this repository does not exist, or is private (log in with hf auth login)"
+            raise UserError(f"--from={source}: {reason}") from error
+        raise UserError(f"--from={source}: {first_line(error)}; {RETRY}") from error
     except UserError:
         raise
-    except Exception as error:  # what the network, or the disk, makes the library raise
-        raise UserError(f"--from={source}: {first_line(error)}; repeat the command to go on") from error
+    except Exception as error:  # any error of the network or the disk
+        raise UserError(f"--from={source}: {first_line(error)}; {RETRY}") from error
 
 
 def _download(
@@ -72,32 +73,32 @@ def _download(
     files = {file.rfilename: file for file in info.siblings or ()}
     if check is not None:
         check(list(files))
-    wanted = [file for file in files if any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)]
-    wanted = [file for file in wanted if file.endswith(KINDS)]
-    if not any(file.endswith(".safetensors") for file in wanted):
-        raise UserError(f"--from={source}: the repository has no *.safetensors that are imported")
-    total = sum(files[file].size or 0 for file in wanted) / 1e9
-    print(f"{source}: {len(wanted)} files, {total:.2f} GB, of revision {info.sha}")
-    folder = epath.Path(huggingface_hub.snapshot_download(name, revision=info.sha, allow_patterns=wanted))
-    for file in wanted:
-        if not _is_whole(folder / file, files[file]):  # once more, past the cache
+    names = [file for file in files if any(fnmatch.fnmatchcase(file, pattern) for pattern in patterns)]
+    names = [file for file in names if file.endswith(SUFFIXES)]
+    if not any(file.endswith(".safetensors") for file in names):
+        raise UserError(f"--from={source}: the repository has no *.safetensors to import")
+    total = sum(files[file].size or 0 for file in names) / 1e9
+    print(f"{source}: {len(names)} files, {total:.2f} GB, revision {info.sha}")
+    folder = epath.Path(huggingface_hub.snapshot_download(name, revision=info.sha, allow_patterns=names))
+    for file in names:
+        if not _is_intact(folder / file, files[file]):  # try once more, without the cache
             huggingface_hub.hf_hub_download(name, file, revision=info.sha, force_download=True)
-            if not _is_whole(folder / file, files[file]):
+            if not _is_intact(folder / file, files[file]):
                 raise UserError(
-                    f"--from={source}: {file} arrives damaged: its hash is not what the hub says; repeat the "
+                    f"--from={source}: {file}: the hash of the download differs from the hub's; rerun the "
                     "command"
                 )
     return folder
 
 
-def _is_whole(path: epath.Path, file: Any) -> bool:
-    """Whether a file has the size and, if it is a large one, the SHA-256 that the hub says."""
+def _is_intact(path: epath.Path, file: Any) -> bool:
+    """Whether a file has the size and, if it is in LFS, the SHA-256 that the hub reports."""
     if file.size is not None and path.stat().length != file.size:
         return False
     if file.lfs is None:
         return True
     digest = hashlib.sha256()
     with path.open("rb") as content:
-        while piece := content.read(PIECE):
-            digest.update(piece)
+        while chunk := content.read(CHUNK_BYTES):
+            digest.update(chunk)
     return digest.hexdigest() == file.lfs.sha256

@@ -1,4 +1,4 @@
-"""What becomes of a run's adapters: merged into the weights they belong to, or as diffusers' LoRA file."""
+"""Merges a run's adapters into the base weights, or exports them as a LoRA file of diffusers."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -23,62 +23,64 @@ from genmask_jax.utils.fields import to_json
 from genmask_jax.utils.paths import replacing, write_text
 
 ADAPTERS = "pytorch_lora_weights.safetensors"
-"""The file that diffusers' `load_lora_weights` looks for."""
-LAYOUTS = {".lora.lora_a": ".lora_A.weight", ".lora.lora_b": ".lora_B.weight"}
-"""The ends of our names, and of PEFT's."""
+"""Default file name of diffusers' `load_lora_weights`."""
+SUFFIXES = {".lora.lora_a": ".lora_A.weight", ".lora.lora_b": ".lora_B.weight"}
+"""Suffixes of our names -> of PEFT's."""
 
 
 class MergedReader:
-    """A run's weights with its adapters merged into them; the interface of `ParameterReader`.
+    """Reads a run's weights with its adapters merged into the base; has the interface of `ParameterReader`.
 
-    W + A B is computed in float32 and stored as float32.
+    Merged weights W + A B are computed and returned in float32.
 
     Args:
         workdir: the --workdir of a run with adapters.
-        step: the checkpoint.
-        prefix: of the parameters to read, such as "dit."; it is stripped from their names.
+        step: step of the checkpoint.
+        prefix: prefix of the parameters to read, such as "dit."; it is removed from their names.
 
     Raises:
-        UserError: the weights that it started from are not there.
+        UserError: the base weights are missing.
     """
 
     def __init__(self, workdir: epath.Path, step: int, prefix: str = ""):
         config = read_config(TrainConfig, workdir)
         base = open_base(config, workdir)
-        assert base is not None  # the caller has seen that it has adapters
+        assert base is not None  # runs with adapters have a base
         self.path = (workdir / "checkpoints" / str(step) / "ema_params").resolve()
-        self._base, self._own, self._prefix = base, ParameterReader(self.path), prefix
+        self._base, self._trained, self._prefix = base, ParameterReader(self.path), prefix
         shapes = dict(base.shapes)
-        shapes |= {name: x for name, x in self._own.shapes.items() if not is_dit_adapter(name)}
+        shapes |= {name: x for name, x in self._trained.shapes.items() if not is_dit_adapter(name)}
         self.shapes = {name[len(prefix) :]: x for name, x in shapes.items() if name.startswith(prefix)}
         self.dtypes = {name: np.dtype(np.float32) for name in self.shapes}
 
     def read(self, name: str) -> np.ndarray:
-        """One parameter, on the host."""
+        """Reads one parameter to the host."""
         name = self._prefix + name
-        if name in self._own.shapes:
-            return self._own.read(name)
+        if name in self._trained.shapes:
+            return self._trained.read(name)
         weight = np.asarray(self._base.read(name), np.float32)
-        if not self._own.shapes.keys() >= set(adapters_of(name)):
+        if not self._trained.shapes.keys() >= set(adapters_of(name)):
             return weight
-        a, b = (np.asarray(self._own.read(adapter), np.float32) for adapter in adapters_of(name))
+        a, b = (np.asarray(self._trained.read(adapter), np.float32) for adapter in adapters_of(name))
         return weight + a @ b
 
 
 def merge_run(source: epath.Path, out: epath.Path, which: str, progress: Callable[[int], object]) -> str:
-    """Writes a run's directory without adapters: to sample from, to evaluate, to start from (`config.init`).
+    """Merges the adapters of a run, and writes the directory of a run without adapters.
+
+    It can be sampled from, evaluated, and used as `config.init`.
 
     Args:
         source: the --workdir of a run with adapters.
         out: the directory to write.
-        which: the checkpoint: last, best or a step.
-        progress: receives the bytes of each parameter.
+        which: checkpoint: last, best or a step.
+        progress: called with the number of bytes of each parameter.
 
     Returns:
         A one-line summary.
 
     Raises:
-        UserError: there is no such run, or it has no adapters.
+        UserError: the run does not exist, or has no adapters.
     """
     need_adapters(source)
     step = find_step(source, which)
@@ -91,31 +93,31 @@ def merge_run(source: epath.Path, out: epath.Path, which: str, progress: Callabl
     save_streamed((out / "checkpoints" / str(step) / "ema_params").resolve(), nested(tree), progress)
     for name in ("vae", "instruction"):
         if (source / name).exists():
-            copy(source / name, out / name)
+            copy_directory(source / name, out / name)
     write_text(out / "config.json", to_json(config))
     return f"{out}: step {step} of {source}, {len(tree)} parameters with the adapters merged"
 
 
 def open_merged(source: epath.Path, step: int) -> tuple[TrainConfig, Reader]:
-    """A run's config and weights as if it had no adapters, and had started from nothing."""
+    """Opens a run with its adapters merged: its config without adapters and `init`, and its weights."""
     config = read_config(TrainConfig, source)
     reader = MergedReader(source, step) if config.model.lora_rank else open_ema(source, step)
     return dataclasses.replace(config, init="", model=dataclasses.replace(config.model, lora_rank=0)), reader
 
 
-def copy(source: epath.Path, out: epath.Path) -> None:
-    """Copies a directory."""
+def copy_directory(source: epath.Path, out: epath.Path) -> None:
+    """Copies the contents of a directory."""
     out.mkdir(parents=True, exist_ok=True)
     for path in source.iterdir():
         if path.is_dir():
-            copy(path, out / path.name)
+            copy_directory(path, out / path.name)
         else:
             with replacing(out / path.name) as temporary:
                 path.copy(temporary)
 
 
 def need_adapters(source: epath.Path) -> TrainConfig:
-    """The config of a run. Raises UserError if it has no adapters."""
+    """Reads the config of a run. Raises UserError if the run has no adapters."""
     config = read_config(TrainConfig, source)
     if not config.model.lora_rank:
         raise UserError(f"--from={source}: this run has no adapters (config.model.lora_rank is 0)")
@@ -123,16 +125,16 @@ def need_adapters(source: epath.Path) -> TrainConfig:
 
 
 def export_lora(source: epath.Path, out: epath.Path, which: str) -> str:
-    """Writes a run's adapters as diffusers' `WanPipeline.load_lora_weights` takes them.
+    """Exports a run's adapters in the format of diffusers' `WanPipeline.load_lora_weights`.
 
-    What was trained beside them, the projection of texts of another width, is no adapter: it is written to a
-    file of its own, under diffusers' keys, for the transformer's `load_state_dict`. An instruction encoder
-    that was trained with them is not written.
+    If the text projection was trained, because the width of the texts differs from Wan's, it is written to a
+    separate file with diffusers' keys, for the transformer's `load_state_dict`. Trained instruction encoders
+    are not exported.
 
     Args:
         source: the --workdir of a run with adapters.
         out: the directory to write.
-        which: the checkpoint: last, best or a step.
+        which: checkpoint: last, best or a step.
 
     Returns:
         A one-line summary.
@@ -143,20 +145,21 @@ def export_lora(source: epath.Path, out: epath.Path, which: str) -> str:
     config = need_adapters(source)
     reader = ParameterReader(source / "checkpoints" / str(find_step(source, which)) / "ema_params", "dit.")
     shape = _shape(config, reader)
-    wan_dit.config_to_public(shape)  # or it says why diffusers cannot take this model
+    wan_dit.config_to_public(shape)  # raises if diffusers cannot represent this model
     entries = lora_entries(config)
     tensors = dict(_tensors(entries, reader))
     out.mkdir(parents=True, exist_ok=True)
     _save(tensors, out / ADAPTERS)
-    said = f"{out / ADAPTERS}: {len(tensors)} tensors, {sum(x.nbytes for x in tensors.values()) / 1e6:.2f} MB"
+    nbytes = sum(x.nbytes for x in tensors.values())
+    summary = f"{out / ADAPTERS}: {len(tensors)} tensors, {nbytes / 1e6:.2f} MB"
     projection = TEXT_PROJECTION.removeprefix("dit.")
-    trained = [e for e in wan_dit.entries(shape) if e.path.startswith(projection)]
-    trained = [entry for entry in trained if entry.path in reader.shapes]
+    projection_entries = [e for e in wan_dit.entries(shape) if e.path.startswith(projection)]
+    trained = [entry for entry in projection_entries if entry.path in reader.shapes]
     if trained:
         path = out / "text_projection.safetensors"
         _save(dict(_tensors(trained, reader)), path)
-        said += f"; {path}: the projection of its instruction encoder's texts, trained with them"
-    return said
+        summary += f"; {path}: the text projection, which was trained with the adapters"
+    return summary
 
 
 def _save(tensors: dict[str, np.ndarray], path: epath.Path) -> None:
@@ -165,21 +168,21 @@ def _save(tensors: dict[str, np.ndarray], path: epath.Path) -> None:
 
 
 def _shape(config: TrainConfig, reader: ParameterReader) -> DiTConfig:
-    """The DiT without adapters, for texts of the width that the run projects."""
+    """The config of the DiT without adapters, with the text width of the run."""
     kernel = reader.shapes.get(f"{TEXT_PROJECTION.removeprefix('dit.')}kernel")
     text_dim = kernel[0] if kernel else config.model.text_dim
     return dataclasses.replace(config.model, text_dim=text_dim, lora_rank=0)
 
 
 def lora_entries(config: TrainConfig) -> list[Entry]:
-    """The adapters, with their tensors by PEFT's keys (`transformer.blocks.0.attn1.to_q.lora_A.weight`)."""
-    found = []
+    """Maps adapters to PEFT's keys, such as `transformer.blocks.0.attn1.to_q.lora_A.weight`."""
+    entries = []
     for path, leaf in flat_paths(wan_dit.abstract_state(config.model)):
-        for ours, public in LAYOUTS.items():
+        for ours, public in SUFFIXES.items():
             if path.endswith(ours):
                 key = public_name(path.removesuffix(ours), wan_dit.NAMES)[1] + public
-                found.append(make_entry(path, leaf.shape, f"transformer.{key}", LINEAR))
-    return found
+                entries.append(make_entry(path, leaf.shape, f"transformer.{key}", LINEAR))
+    return entries
 
 
 def _tensors(entries: list[Entry], reader: ParameterReader) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,4 +1,4 @@
-"""Packs a run into the small directory of `packed.py`, with a model card."""
+"""Packs a run into a small directory (`checkpoints/packed.py`) with a model card."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from genmask_jax.checkpoints.packed import write_weights
 from genmask_jax.checkpoints.runs import find_step, open_vae, read_config
 from genmask_jax.config import TrainConfig
 from genmask_jax.models.vae import VAEConfig
-from genmask_jax.public_weights.lora import copy, open_merged
+from genmask_jax.public_weights.lora import copy_directory, open_merged
 from genmask_jax.public_weights.parts import Reader
 from genmask_jax.utils.fields import to_json
 from genmask_jax.utils.paths import write_text
@@ -20,13 +20,13 @@ from genmask_jax.utils.paths import write_text
 DTYPES: dict[str, Any] = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 CARD = """# {name}
 
-A GenMask model: it segments what a phrase names in an image, and generates images from prompts, at {size} px.
+A GenMask model that segments the object named by a phrase, and generates images from prompts, at {size} px.
 
     python launch/sample.py --checkpoint=DIRECTORY --image=IMAGE --text="..." --out=out
     python launch/sample.py --checkpoint=DIRECTORY --text="..." --out=out
 
 - **Data:** {data}, {size} px, seed {seed}.
-- **Training:** {step:,} steps of {batch} examples, seed {run_seed}; everything else is in `config.json`.
+- **Training:** {step:,} steps of {batch} examples, seed {run_seed}; for the rest see `config.json`.
 - **Weights:** {parameters:.2f} M trained parameters (EMA) and {vae:.2f} M of the VAE, stored as {dtype}.
 {scores}"""
 
@@ -39,26 +39,26 @@ def pack_run(
     Args:
         source: the --workdir of a run; adapters are merged.
         out: the directory to write.
-        which: the checkpoint: last, best or a step.
-        dtype: of the stored weights, by name in DTYPES.
-        progress: receives the bytes of each parameter.
+        which: checkpoint: last, best or a step.
+        dtype: dtype of the stored weights, a name in DTYPES.
+        progress: called with the number of bytes of each parameter.
 
     Returns:
         A one-line summary.
 
     Raises:
-        UserError: there is no such run, or the weights that it adapts are not there.
+        UserError: the run does not exist, or the base weights of its adapters are missing.
     """
     step = find_step(source, which)
     config, reader = open_merged(source, step)
-    kind = np.dtype(DTYPES[dtype])
-    parameters = _read(reader, kind, progress)
-    vae = _read(open_vae(source), kind, progress)
+    stored_dtype = np.dtype(DTYPES[dtype])
+    parameters = _read(reader, stored_dtype, progress)
+    vae = _read(open_vae(source), stored_dtype, progress)
     write_weights(out, parameters, step)
     write_weights(out / "vae", vae)
     write_text(out / "vae" / "config.json", to_json(read_config(VAEConfig, source / "vae")))
     if (source / "instruction").exists():
-        copy(source / "instruction", out / "instruction")
+        copy_directory(source / "instruction", out / "instruction")
     write_text(out / "config.json", to_json(config))
     write_text(out / "README.md", _card(source, config, step, dtype, parameters, vae))
     size = sum(x.nbytes for x in (*parameters.values(), *vae.values()))
@@ -81,13 +81,13 @@ def _card(
     parameters: dict[str, np.ndarray],
     vae: dict[str, np.ndarray],
 ) -> str:
-    """The model card; with scores if launch/evaluate.py wrote them into the run for this step."""
+    """The model card, with scores if launch/evaluate.py scored this step."""
     path, scores = source / "evaluation_test" / "metrics.json", ""
-    found = json.loads(path.read_text()) if path.exists() else {}
-    if found.get("checkpoint_step") == step:
-        names = [name for name in ("mIoU", "oIoU", "P@0.5", "P@0.9") if name in found]
+    metrics = json.loads(path.read_text()) if path.exists() else {}
+    if metrics.get("checkpoint_step") == step:
+        names = [name for name in ("mIoU", "oIoU", "P@0.5", "P@0.9") if name in metrics]
         scores = "- **Scores before rounding**, test split: " + ", ".join(
-            f"{n} {found[n]:.4f}" for n in names
+            f"{n} {metrics[n]:.4f}" for n in names
         )
     return CARD.format(
         name=config.name,

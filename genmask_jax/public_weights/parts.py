@@ -1,6 +1,6 @@
-"""One model of public weights: checked against ours, imported to Orbax, and exported.
+"""Checks, imports and exports one model of public weights.
 
-What is specific to a model (its config, its names) is in a separate file, such as `wan_dit.py`.
+The config and the names of each model are in a separate module, such as `wan_dit.py`.
 """
 
 import dataclasses
@@ -21,35 +21,36 @@ from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import to_json
 from genmask_jax.utils.paths import write_text
 
-MAX_COMPLAINTS = 20
+MAX_PROBLEMS = 20
+"""Maximum number of problems in one message."""
 
 
 @runtime_checkable
 class Reader(Protocol):
-    """Parameters in a checkpoint, each read on its own: `ParameterReader`, or one that merges adapters."""
+    """Reads the parameters of a checkpoint one by one: a `ParameterReader` or a `MergedReader`."""
 
     path: epath.Path
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, np.dtype]
 
     def read(self, name: str) -> np.ndarray:
-        """One parameter, on the host."""
+        """Reads one parameter to the host."""
         ...
 
 
 @dataclasses.dataclass
 class Part:
-    """A model of public weights, checked and ready to be written.
+    """A model of public weights that is ready to be imported.
 
-    name: of its directory, such as "dit".
-    config: our config, a dataclass.
-    entries: the parameters to load.
-    files: the source.
-    renamed: keys that the source calls differently from the layout we know, as {old: new}.
-    dropped: keys that are ignored on purpose.
-    fresh: parameters of ours that are not written, and start fresh in training.
+    name: name of its directory, such as "dit".
+    config: config of our model, a dataclass.
+    entries: parameters to load.
+    files: the tensors of the source.
+    renamed: keys of the source that were renamed to the expected layout, as {old: new}.
+    dropped: keys of the source that are ignored on purpose.
+    fresh: parameters that are not written; training initialises them.
     constants: parameters that are not tensors of the source, by path.
-    stored: the dtype to write; the source's if None.
+    stored_dtype: dtype to write; None for the dtype of the source.
     digests: SHA-256 of each slice that was read, by path and index.
     """
 
@@ -61,7 +62,7 @@ class Part:
     dropped: list[str]
     fresh: list[str] = dataclasses.field(default_factory=list)
     constants: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-    stored: Any = None
+    stored_dtype: Any = None
     digests: dict[tuple[str, int], str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -69,32 +70,32 @@ class Part:
         return sum(self.dtype(e).itemsize * int(np.prod(e.shape)) for e in self.entries)
 
     def dtype(self, entry: Entry) -> np.dtype:
-        """The dtype in which a parameter is written."""
-        if self.stored is not None:
-            return np.dtype(self.stored)
+        """The dtype of a written parameter."""
+        if self.stored_dtype is not None:
+            return np.dtype(self.stored_dtype)
         return np.dtype(jax.numpy.result_type(*(self.files.dtypes[key] for key in entry.keys)))
 
     def stream(self, entry: Entry) -> Streamed:
-        """A parameter of ours, read layer by layer."""
+        """A parameter that is read layer by layer."""
         dtype = self.dtype(entry)
 
         def read(i: int) -> np.ndarray:
-            ours = entry.layout.to_ours(self.files.read(entry.keys[i]))
-            ours = np.ascontiguousarray(ours, dtype)
-            self.digests[entry.path, i] = hashlib.sha256(ours.reshape(-1).view(np.uint8).data).hexdigest()
-            return ours
+            value = entry.layout.to_ours(self.files.read(entry.keys[i]))
+            value = np.ascontiguousarray(value, dtype)
+            self.digests[entry.path, i] = hashlib.sha256(value.reshape(-1).view(np.uint8).data).hexdigest()
+            return value
 
         return Streamed(entry.shape, dtype, read, entry.stacked)
 
     def tree(self) -> Any:
-        """The state with every parameter as a `Streamed`; parameters that start fresh are left out."""
+        """The state with a `Streamed` for every parameter, without fresh parameters."""
         streamed = {entry.path: self.stream(entry) for entry in self.entries}
         for path, value in self.constants.items():
             streamed[path] = Streamed(value.shape, value.dtype, lambda _, v=value: v, stacked=False)
         return nested(streamed)
 
     def summary(self) -> str:
-        """A summary for people, one fact per line."""
+        """A readable summary, one fact per line."""
         dtypes = sorted({str(self.dtype(entry)) for entry in self.entries})
         count = sum(int(np.prod(entry.shape)) for entry in self.entries)
         keys = sum(len(entry.keys) for entry in self.entries)
@@ -112,18 +113,18 @@ class Part:
 
 
 def need_complete(part: Part, source: epath.Path) -> None:
-    """Raises UserError if tensors are missing, left over or of the wrong shape; the message lists them."""
-    lines = complaints(part.entries, part.files.shapes, part.dropped)
-    if lines:
-        more = f"; and {len(lines) - MAX_COMPLAINTS} more" if len(lines) > MAX_COMPLAINTS else ""
-        raise UserError(f"--from={source}: {part.name}: {'; '.join(lines[:MAX_COMPLAINTS])}{more}")
+    """Raises UserError if tensors are missing, unexpected or of the wrong shape; the message lists them."""
+    problems = complaints(part.entries, part.files.shapes, part.dropped)
+    if problems:
+        more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+        raise UserError(f"--from={source}: {part.name}: {'; '.join(problems[:MAX_PROBLEMS])}{more}")
 
 
 def write_part(part: Part, out: epath.Path, progress: Callable[[int], object]) -> None:
-    """Writes OUT/NAME; `progress` receives the bytes of each slice. config.json is written last."""
+    """Writes OUT/NAME, config.json last. Calls `progress` with the number of bytes of each slice."""
     directory = (out / part.name).resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").unlink(missing_ok=True)  # of one that is replaced
+    (directory / "config.json").unlink(missing_ok=True)  # of a part that is replaced
     save_streamed(directory / "params", part.tree(), progress)
     digest = hashlib.sha256(repr(sorted(part.digests.items())).encode()).hexdigest()
     report = {"sha256": digest, "renamed": part.renamed, "dropped": part.dropped, "fresh": part.fresh}
@@ -143,23 +144,25 @@ def write_public(
     """Writes a model in its public layout: safetensors and config.json.
 
     Args:
-        folder: to write to.
+        folder: folder to write.
         config: contents of config.json.
-        entries: the parameters to write.
-        reader: of our parameters.
-        zeros: shapes, by key, of further tensors to write as zeros.
-        progress: receives the bytes of each tensor.
+        entries: parameters to write.
+        reader: reads our parameters.
+        zeros: shapes of further tensors, which are zeros, by key.
+        progress: called with the number of bytes of each tensor.
         stem: prefix of the file names.
 
     Returns:
-        A one-line summary of what was written.
+        A one-line summary.
 
     Raises:
-        UserError: a parameter is not in the checkpoint.
+        UserError: a parameter is missing from the checkpoint.
     """
     missing = [entry.path for entry in entries if entry.path not in reader.shapes]
     if missing:
-        raise UserError(f"{reader.path}: {', '.join(missing)} is not in it (left fresh by its import?)")
+        raise UserError(
+            f"{reader.path}: {', '.join(missing)} is not in it (was it left fresh by the import?)"
+        )
     dtypes = {entry.path: reader.dtypes[entry.path] for entry in entries}
     sizes = {
         key: int(np.prod(entry.public_shape)) * dtypes[entry.path].itemsize

@@ -1,7 +1,8 @@
-"""Converts public Qwen2.5-VL and Qwen2.5 weights to our Orbax directories and back.
+"""Imports and exports public weights of Qwen2.5-VL and Qwen2.5.
 
-Our directory contains `qwen/`: config.json (ours), params/ (Orbax) and hub/, unchanged copies of the hub's
-small files (tokenizer, chat template, config.json). `config.instruction.qwen.weights` is such a directory.
+An import writes `qwen/`, which contains config.json (of our model), params/ (Orbax) and hub/, copies of the
+hub's other files (tokenizer, chat template, config.json). `config.instruction.qwen.weights` is the directory
+that contains `qwen/`.
 """
 
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from genmask_jax.utils.paths import listed, write_bytes
 
 STEM = "model"
 WEIGHT_FILES = (f"{STEM}*.safetensors", f"{STEM}.safetensors.index.json")
-"""Patterns of the weights' files."""
+"""Patterns of the files with weights."""
 HUB_FILES = (
     "config.json",
     "generation_config.json",
@@ -40,17 +41,18 @@ HUB_FILES = (
 
 
 def open_qwen(source: epath.Path) -> Part:
-    """Finds and checks public weights; reads only configs and headers.
+    """Opens and checks public weights; reads only configs and headers.
 
     Args:
-        source: a model's folder as on the hub.
+        source: folder of a model, as on the hub.
 
     Raises:
-        UserError: something is missing, left over, of the wrong shape, of another model, or pickled.
+        UserError: a tensor is missing, unexpected or of the wrong shape, the model is another one, or its
+            weights are pickled.
     """
     if not source.is_dir():
-        what = "this is a file; give its folder" if source.exists() else "there is no such directory"
-        raise UserError(f"--from={source}: {what}")
+        problem = "this is a file; give its folder" if source.exists() else "there is no such directory"
+        raise UserError(f"--from={source}: {problem}")
     files = find_tensors(source)
     if files is None:
         pickles = find_pickles(source)
@@ -61,7 +63,7 @@ def open_qwen(source: epath.Path) -> Part:
         _need_images(source, config, tokenizer)
     need_shape(config, str(source / "config.json"))
     template = load_chat_template(source)
-    try:  # renders the prompts of a run, before anything is written
+    try:  # checks the chat template before anything is written
         QwenPreparer(PromptMaker(tokenizer, template, config.vision, QwenInstructionConfig()))
     except UserError as error:
         raise UserError(f"--from={source}: {error}") from error
@@ -75,9 +77,9 @@ def open_qwen(source: epath.Path) -> Part:
 
 def _need_images(source: epath.Path, config: QwenConfig, tokenizer) -> None:
     if tokenizer.token_to_id(IMAGE) is None:
-        raise UserError(f"{source / 'tokenizer.json'}: {IMAGE} is not in it; it is of another model")
+        raise UserError(f"{source / 'tokenizer.json'}: has no {IMAGE}; it belongs to another model")
     path, vision = source / "preprocessor_config.json", config.vision
-    wanted = {
+    expected = {
         "image_mean": list(IMAGE_MEAN),
         "image_std": list(IMAGE_STD),
         "patch_size": vision.patch_size,
@@ -85,13 +87,13 @@ def _need_images(source: epath.Path, config: QwenConfig, tokenizer) -> None:
         "merge_size": vision.merge_size,
     }
     values = read_json(path) if path.exists() else {}
-    for name, value in wanted.items():
+    for name, value in expected.items():
         if values.get(name, value) != value:
             raise UserError(f"{path}: {name} is {values[name]!r}; only {value!r} is supported")
 
 
 def copy_hub_files(source: epath.Path, out: epath.Path) -> None:
-    """Copies the small files beside the weights to OUT/qwen/hub."""
+    """Copies the hub's files, without the weights, to OUT/qwen/hub."""
     hub = out / NAME / HUB
     hub.mkdir(parents=True, exist_ok=True)
     for name in HUB_FILES:
@@ -100,10 +102,10 @@ def copy_hub_files(source: epath.Path, out: epath.Path) -> None:
 
 
 def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], object]) -> str:
-    """Writes OUT as on a model hub, from a directory of ours.
+    """Exports an imported Qwen to OUT, in the layout of the hub.
 
     Returns:
-        A one-line summary of what was written.
+        A one-line summary.
 
     Raises:
         UserError: the imported Qwen is missing or damaged.
@@ -113,8 +115,8 @@ def export_qwen(source: epath.Path, out: epath.Path, progress: Callable[[int], o
     reader = open_parameters(config, folder)
     values["torch_dtype" if "torch_dtype" in values else "dtype"] = str(next(iter(reader.dtypes.values())))
     entries = qwen_names.entries(config)
-    line = write_public(out, values, entries, reader, {}, progress, STEM)
+    summary = write_public(out, values, entries, reader, {}, progress, STEM)
     for path in listed(folder / HUB):
         if path.name != "config.json":
             write_bytes(out / path.name, path.read_bytes())
-    return line
+    return summary

@@ -1,4 +1,4 @@
-"""Public configs and tensor names of Qwen2.5-VL and Qwen2.5 (the hubs' layout, and transformers' own)."""
+"""Public configs and tensor names of Qwen2.5-VL and Qwen2.5 (names of the hub and of transformers 5)."""
 
 import re
 from typing import Any
@@ -28,37 +28,37 @@ NAMES = {
     "text.norm": "model.norm",
     "lm_head": "lm_head",
 }
-"""Our module -> the hubs'. The longest prefix of a path counts; the rest of the path is the same."""
+"""Our modules -> the hub's. The longest matching prefix of a path is replaced."""
 
 NEWER_NAMES = {r"^model\.visual\.": "visual.", r"^model\.language_model\.": "model."}
-"""Module names in transformers 5 -> on the hubs."""
+"""Patterns of module names in transformers 5 -> names on the hub."""
 
 TIED = "lm_head.weight"
-"""Ignored if it is tied to the token embedding."""
+"""Output projection, which is ignored if it is tied to the token embedding."""
 
 MROPE = {"qwen2_5_vl": (16, 24, 24), "qwen2": None}
-"""Default sections, for configs without any; a text-only model has one axis."""
+"""Default `mrope_section` by model type; text-only models have one axis."""
 
 CONFIGS = {"qwen2_5_vl": "Qwen2_5_VLConfig", "qwen2": "Qwen2Config"}
-"""The classes in transformers."""
+"""Config classes in transformers, by model type."""
 
 
 def to_hub(key: str) -> str:
-    """The hubs' name of a newer key; a hub key is returned unchanged."""
+    """Converts a key of transformers 5 to the hub's; keys of the hub are returned unchanged."""
     for pattern, name in NEWER_NAMES.items():
         key = re.sub(pattern, name, key)
     return key
 
 
 def config_from_public(values: dict[str, Any], where: str) -> QwenConfig:
-    """The model that a public `config.json` describes.
+    """Converts a public `config.json` to our config.
 
     Args:
-        values: its contents.
-        where: its path, for error messages.
+        values: contents of config.json.
+        where: path of config.json, for error messages.
 
     Raises:
-        UserError: this is another kind of model, or it has parts that ours lacks.
+        UserError: the model is of another type, or has features that are not supported.
     """
     kind = values.get("model_type")
     if kind not in CONFIGS:
@@ -71,11 +71,22 @@ def config_from_public(values: dict[str, Any], where: str) -> QwenConfig:
     except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{where}: {str(error).splitlines()[-1].strip()}") from error
     text = public.get_text_config()
-    _need(where, "hidden_act", text.hidden_act, "silu")
-    _need(where, "rope_type", text.rope_parameters["rope_type"], "default")
-    _need(where, "use_sliding_window", bool(text.use_sliding_window), False)
+    _need_equal(where, "hidden_act", text.hidden_act, "silu")
+    _need_equal(where, "rope_type", text.rope_parameters["rope_type"], "default")
+    _need_equal(where, "use_sliding_window", bool(text.use_sliding_window), False)
+    text_config = _text_config(text, MROPE[kind], tied=bool(public.tie_word_embeddings))
+    if kind == "qwen2":
+        return QwenConfig(text_config, QwenVisionConfig(depth=0, full_attention=()))
+    vision = public.vision_config
+    _need_equal(where, "vision_config.hidden_act", vision.hidden_act, "silu")
+    _need_equal(where, "vision_config.in_channels", vision.in_channels, 3)
+    _need_equal(where, "vision_config.out_hidden_size", vision.out_hidden_size, text.hidden_size)
+    return QwenConfig(text_config, _vision_config(vision))
+
+
+def _text_config(text: Any, mrope: tuple[int, ...] | None, *, tied: bool) -> QwenTextConfig:
     half = text.hidden_size // text.num_attention_heads // 2
-    config = QwenTextConfig(
+    return QwenTextConfig(
         vocab_size=text.vocab_size,
         hidden_size=text.hidden_size,
         depth=text.num_hidden_layers,
@@ -83,39 +94,33 @@ def config_from_public(values: dict[str, Any], where: str) -> QwenConfig:
         num_kv_heads=text.num_key_value_heads,
         ffn_size=text.intermediate_size,
         rope_theta=float(text.rope_parameters["rope_theta"]),
-        mrope_section=tuple(text.rope_parameters.get("mrope_section", MROPE[kind] or (half, 0, 0))),
+        mrope_section=tuple(text.rope_parameters.get("mrope_section", mrope or (half, 0, 0))),
         eps=text.rms_norm_eps,
-        tied=bool(public.tie_word_embeddings),
-    )
-    if kind == "qwen2":
-        return QwenConfig(config, QwenVisionConfig(depth=0, full_attention=()))
-    vision = public.vision_config
-    _need(where, "vision_config.hidden_act", vision.hidden_act, "silu")
-    _need(where, "vision_config.in_channels", vision.in_channels, 3)
-    _need(where, "vision_config.out_hidden_size", vision.out_hidden_size, text.hidden_size)
-    return QwenConfig(
-        config,
-        QwenVisionConfig(
-            depth=vision.depth,
-            hidden_size=vision.hidden_size,
-            num_heads=vision.num_heads,
-            ffn_size=vision.intermediate_size,
-            patch_size=vision.patch_size,
-            temporal_patch_size=vision.temporal_patch_size,
-            merge_size=vision.spatial_merge_size,
-            window_size=vision.window_size,
-            full_attention=tuple(vision.fullatt_block_indexes),
-        ),
+        tied=tied,
     )
 
 
-def _need(where: str, name: str, value: Any, wanted: Any) -> None:
-    if value != wanted:
-        raise UserError(f"{where}: {name} is {value!r}; only {wanted!r} is supported")
+def _vision_config(vision: Any) -> QwenVisionConfig:
+    return QwenVisionConfig(
+        depth=vision.depth,
+        hidden_size=vision.hidden_size,
+        num_heads=vision.num_heads,
+        ffn_size=vision.intermediate_size,
+        patch_size=vision.patch_size,
+        temporal_patch_size=vision.temporal_patch_size,
+        merge_size=vision.spatial_merge_size,
+        window_size=vision.window_size,
+        full_attention=tuple(vision.fullatt_block_indexes),
+    )
+
+
+def _need_equal(where: str, name: str, value: Any, expected: Any) -> None:
+    if value != expected:
+        raise UserError(f"{where}: {name} is {value!r}; only {expected!r} is supported")
 
 
 def entries(config: QwenConfig) -> list[Entry]:
-    """Every parameter of the model, with its public tensors (the hubs' keys)."""
+    """Maps every parameter of the model to its tensors on the hub."""
     return [_entry(path, leaf.shape, config) for path, leaf in flat_paths(abstract_state(config))]
 
 
@@ -127,6 +132,6 @@ def _entry(path: str, shape: tuple[int, ...], config: QwenConfig) -> Entry:
 
 
 def _patch_projection(config: QwenVisionConfig) -> Layout:
-    """`[D, 3, t, p, p]`, a convolution over patches, -> `[3 * t * p * p, D]`, a projection of them."""
+    """A convolution over patches, `[D, 3, t, p, p]`, as a projection of patches, `[3 * t * p * p, D]`."""
     shape = (3, config.temporal_patch_size, config.patch_size, config.patch_size)
     return Layout(lambda x: x.reshape(x.shape[0], -1).T, lambda x: x.T.reshape(-1, *shape))

@@ -1,7 +1,7 @@
-"""Converts public Wan 2.1 weights to our Orbax directories and back.
+"""Imports and exports public weights of Wan 2.1.
 
-Our directory contains `dit/` and `vae/`, each with config.json and params/ (Orbax, in the source's dtype).
-The fields `init` and `vae` of a training config name such directories.
+An import writes `dit/` and `vae/`, each with config.json and params/ (Orbax, in the dtype of the source).
+`config.init` and `config.vae` name such directories.
 """
 
 import dataclasses
@@ -22,63 +22,66 @@ from genmask_jax.public_weights.parts import Part, Reader, need_complete, write_
 from genmask_jax.utils.errors import UserError
 
 PARTS = ("dit", "vae")
-EXPERTS = (("transformer", "transformer_2"), ("high_noise_model", "low_noise_model"))
-"""Folders of models with two DiTs, in diffusers' layout and in Wan's."""
+EXPERT_FOLDERS = (("transformer", "transformer_2"), ("high_noise_model", "low_noise_model"))
+"""Folders of models with two DiTs, in the layouts of diffusers and of Wan."""
 TWO_EXPERTS = (
-    "this model has two DiTs, {}, for different noise (as Wan 2.2 of 14B has); one alone is not the model. "
-    "Take Wan 2.1"
+    "this model has two DiTs, {}, for different noise levels (like Wan 2.2 14B), which is not supported; "
+    "use Wan 2.1"
 )
 HUB_PATTERNS = {
     "dit": ("transformer/*.json", "transformer/*.safetensors", "config.json", "diffusion_pytorch_model*"),
     "vae": ("vae/*.json", "vae/*.safetensors"),
 }
-"""Files of each part on a hub, in diffusers' layout and, of the DiT, in Wan's own (whose VAE is a pickle)."""
-FOLDERS = {"dit": "transformer", "vae": "vae"}
+"""Files of each part on the hub, in the layouts of diffusers and of Wan (whose VAE is a pickle)."""
+DIFFUSERS_FOLDERS = {"dit": "transformer", "vae": "vae"}
 
 
 def open_wan(source: epath.Path, parts: tuple[str, ...] = PARTS, text_dim: int | None = None) -> list[Part]:
-    """Finds and checks public weights; reads only configs and headers.
+    """Opens and checks public weights; reads only configs and headers.
 
     Args:
-        source: a model's folder, in diffusers' layout (transformer/, vae/) or Wan's original one.
-        parts: which of "dit" and "vae".
-        text_dim: channels of the instruction encoder that will be used; None for the weights' own. If they
-            differ, the text projection is left out.
+        source: folder of a model, in the layout of diffusers (transformer/, vae/) or of Wan.
+        parts: parts to open, of "dit" and "vae".
+        text_dim: number of channels of the instruction encoder; None for that of the weights. If they differ,
+            the text projection is left out.
 
     Raises:
-        UserError: something is missing, left over, of the wrong shape, of another model, or pickled.
+        UserError: a tensor is missing, unexpected or of the wrong shape, the model is another one, or its
+            weights are pickled.
     """
     if not source.is_dir():
-        what = "this is a file; give its folder" if source.exists() else "there is no such directory"
-        raise UserError(f"--from={source}: {what}")
+        problem = "this is a file; give its folder" if source.exists() else "there is no such directory"
+        raise UserError(f"--from={source}: {problem}")
     _need_one_expert(source)
-    opened = [_open_dit(source, text_dim) if part == "dit" else _open_vae(source) for part in parts]
-    for part in opened:
-        need_complete(part, source)
-    return opened
+    models = [_open_dit(source, text_dim) if part == "dit" else _open_vae(source) for part in parts]
+    for model in models:
+        need_complete(model, source)
+    return models
 
 
 def check_names(names: list[str]) -> None:
-    """Raises UserError if a repository with files of these names has two DiTs."""
+    """Raises UserError if a repository with these files has two DiTs."""
     folders = {name.partition("/")[0] for name in names}
-    for pair in EXPERTS:
+    for pair in EXPERT_FOLDERS:
         if folders.issuperset(pair):
             raise UserError(f"--from: {TWO_EXPERTS.format(' and '.join(pair))}")
 
 
 def _need_one_expert(source: epath.Path) -> None:
-    """Raises UserError for models of two DiTs, one for high noise and one for low: Wan 2.2's of 14B."""
+    """Raises UserError for models with two DiTs, such as Wan 2.2 14B, and for folders of one of them."""
     for folder in (source, source.parent):
-        for pair in EXPERTS:
-            given = folder is source or source.name in pair
-            if given and all((folder / name).is_dir() for name in pair):
+        for pair in EXPERT_FOLDERS:
+            is_candidate = folder is source or source.name in pair
+            if is_candidate and all((folder / name).is_dir() for name in pair):
                 raise UserError(f"--from={source}: {TWO_EXPERTS.format(' and '.join(pair))}")
 
 
 def _open_dit(source: epath.Path, text_dim: int | None) -> Part:
-    folder = source / FOLDERS["dit"] if (source / FOLDERS["dit"]).is_dir() else source
+    folder = source / DIFFUSERS_FOLDERS["dit"] if (source / DIFFUSERS_FOLDERS["dit"]).is_dir() else source
     files = find_tensors(folder, lambda name: "vae" not in name.lower())
-    files = _need(files, folder, "dit", [p for p in find_pickles(folder) if "diffusion" in p.name.lower()])
+    files = _need_tensors(
+        files, folder, "dit", [p for p in find_pickles(folder) if "diffusion" in p.name.lower()]
+    )
     config = wan_dit.config_from_public(read_json(folder / "config.json"), str(folder / "config.json"))
     entries = wan_dit.entries(config)
     renamed = files.rename(wan_dit.to_diffusers, {key for entry in entries for key in entry.keys})
@@ -93,14 +96,16 @@ def _open_dit(source: epath.Path, text_dim: int | None) -> Part:
 
 
 def _open_vae(source: epath.Path) -> Part:
-    folder = source / FOLDERS["vae"]
+    folder = source / DIFFUSERS_FOLDERS["vae"]
     if folder.is_dir():
-        files = _need(find_tensors(folder), folder, "vae", find_pickles(folder))
+        files = _need_tensors(find_tensors(folder), folder, "vae", find_pickles(folder))
         where = folder / "config.json"
         config, mean, std = wan_vae.config_from_public(read_json(where), str(where))
     else:
         pickles = [path for path in find_pickles(source) if "vae" in path.name.lower()]
-        files = _need(find_tensors(source, lambda name: "vae" in name.lower()), source, "vae", pickles)
+        files = _need_tensors(
+            find_tensors(source, lambda name: "vae" in name.lower()), source, "vae", pickles
+        )
         config, mean, std = VAEConfig(), wan_vae.LATENTS_MEAN, wan_vae.LATENTS_STD
     entries = wan_vae.entries(config)
     renamed = files.rename(wan_vae.to_diffusers, {key for entry in entries for key in entry.keys})
@@ -114,44 +119,48 @@ def _open_vae(source: epath.Path) -> Part:
         entries,
         files,
         renamed,
-        dropped=wan_vae.unused(files.shapes),
+        dropped=wan_vae.unused_keys(files.shapes),
         constants=statistics,
     )
 
 
-def _need(files: TensorFiles | None, folder: epath.Path, part: str, pickles: list[epath.Path]) -> TensorFiles:
+def _need_tensors(
+    files: TensorFiles | None, folder: epath.Path, part: str, pickles: list[epath.Path]
+) -> TensorFiles:
     if files is not None:
         return files
     if pickles:
         raise refuse_pickle(pickles[0])
     other = {"dit": "vae", "vae": "dit"}[part]
-    raise UserError(f"{folder}: no *.safetensors of the {part} here; --only={other} leaves it out")
+    raise UserError(f"{folder}: no *.safetensors of the {part} here; add --only={other} to skip it")
 
 
 def export_dit(source: epath.Path, out: epath.Path, which: str, progress: Callable[[int], object]) -> str:
-    """Writes OUT/transformer in diffusers' layout, from a directory of ours or from a training run (its EMA).
+    """Exports imported weights, or the EMA weights of a run, to OUT/transformer in the layout of diffusers.
 
     Returns:
-        A one-line summary of what was written.
+        A one-line summary.
 
     Raises:
-        UserError: there is no DiT, diffusers' class cannot represent it, or its text projection is missing.
+        UserError: there is no DiT, diffusers cannot represent it, or its text projection is missing.
     """
     config, reader = _find_dit(source, which)
     values, entries = wan_dit.config_to_public(config), wan_dit.entries(config)
-    return write_public(out / FOLDERS["dit"], values, entries, reader, {}, progress)
+    return write_public(out / DIFFUSERS_FOLDERS["dit"], values, entries, reader, {}, progress)
 
 
 def export_vae(source: epath.Path, out: epath.Path, progress: Callable[[int], object]) -> str:
-    """Writes OUT/vae in diffusers' layout. All weights that act between frames are zeros."""
+    """Exports a VAE to OUT/vae in the layout of diffusers. Weights that act between frames are zeros."""
     config = read_config(VAEConfig, source / "vae")
     reader = open_vae(source)
     mean, std = (reader.read(name).astype(float).tolist() for name in ("latents_mean", "latents_std"))
-    # -0.7571 is not exact in float32; the shortest decimal that rounds to that float32 is the published one.
+    # For example -0.7571: the shortest decimal that rounds to the float32 value is the published one.
     mean, std = ([float(str(np.float32(x))) for x in values] for values in (mean, std))
     values = wan_vae.config_to_public(config, mean, std)
     zeros = wan_vae.temporal_tensors(config)
-    return write_public(out / FOLDERS["vae"], values, wan_vae.entries(config), reader, zeros, progress)
+    return write_public(
+        out / DIFFUSERS_FOLDERS["vae"], values, wan_vae.entries(config), reader, zeros, progress
+    )
 
 
 def _find_dit(source: epath.Path, which: str) -> tuple[DiTConfig, Reader]:

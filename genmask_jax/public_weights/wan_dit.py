@@ -1,4 +1,4 @@
-"""Public configs and tensor names of the Wan 2.1 text-to-video DiT (diffusers' layout, and the original)."""
+"""Public configs and tensor names of the Wan 2.1 text-to-video DiT in the layouts of diffusers and of Wan."""
 
 import re
 from typing import Any
@@ -20,7 +20,7 @@ from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import from_dict
 
 TEXT_PROJECTION = "text_embedder.linear_1"
-"""Our module that starts fresh if the instruction encoder's width differs from the public weights'."""
+"""Our module that is not imported if the width of the instruction encoder differs from Wan's."""
 
 NAMES = {
     "patch_embedding": "patch_embedding",
@@ -35,7 +35,7 @@ NAMES = {
     "proj_out": "proj_out",
     "scale_shift_table": "scale_shift_table",
 }
-"""Our module -> diffusers'. The longest prefix of a path counts; the rest of the path is the same."""
+"""Our modules -> those of diffusers. The longest matching prefix of a path is replaced."""
 
 ORIGINAL_NAMES = {
     r"^blocks\.(\d+)\.self_attn\.(q|k|v)\.": r"blocks.\1.attn1.to_\2.",
@@ -54,9 +54,9 @@ ORIGINAL_NAMES = {
     r"^head\.head\.": "proj_out.",
     r"^head\.modulation$": "scale_shift_table",
 }
-"""Wan's original names -> diffusers', as patterns; a key that matches none is the same in both."""
+"""Patterns of names of Wan -> names of diffusers. Other names are the same in both."""
 
-FIXED = {
+FIXED_FIELDS = {
     "_class_name": "WanTransformer3DModel",
     "patch_size": [1, 2, 2],
     "eps": 1e-6,
@@ -66,8 +66,8 @@ FIXED = {
     "added_kv_proj_dim": None,
     "pos_embed_seq_len": None,
 }
-"""The values that these fields must have, if a public config has them, for `DiT` to be that model."""
-ORIGINAL_FIXED = {
+"""Values that these fields of a public config must have, if they exist, for `DiT` to be the same model."""
+ORIGINAL_FIXED_FIELDS = {
     "_class_name": "WanModel",
     "model_type": "t2v",
     "patch_size": [1, 2, 2],
@@ -77,7 +77,7 @@ ORIGINAL_FIXED = {
 
 
 def to_diffusers(key: str) -> str:
-    """The diffusers name of an original key; a diffusers key is returned unchanged."""
+    """Converts a key of Wan to diffusers'; keys of diffusers are returned unchanged."""
     for pattern, name in ORIGINAL_NAMES.items():
         renamed, count = re.subn(pattern, name, key)
         if count:
@@ -86,17 +86,17 @@ def to_diffusers(key: str) -> str:
 
 
 def config_from_public(values: dict[str, Any], where: str) -> DiTConfig:
-    """The DiT that a public `config.json` describes, in diffusers' layout or the original one.
+    """Converts a public `config.json`, of diffusers or of Wan, to our config.
 
     Args:
-        values: its contents.
-        where: its path, for error messages.
+        values: contents of config.json.
+        where: path of config.json, for error messages.
 
     Raises:
         UserError: a field is missing, or belongs to another kind of model.
     """
     original = "model_type" in values
-    _need_fixed(values, ORIGINAL_FIXED if original else FIXED, where)
+    _need_fixed(values, ORIGINAL_FIXED_FIELDS if original else FIXED_FIELDS, where)
     try:
         heads = values["num_heads" if original else "num_attention_heads"]
         size = values["dim"] if original else heads * values["attention_head_dim"]
@@ -114,7 +114,7 @@ def config_from_public(values: dict[str, Any], where: str) -> DiTConfig:
     except KeyError as error:
         raise UserError(f"{where}: {error.args[0]} is missing") from error
     except TypeError as error:
-        raise UserError(f"{where}: a number is needed where there is none ({error})") from error
+        raise UserError(f"{where}: a field is not a number ({error})") from error
     config = from_dict(DiTConfig, fields, where)
     if inputs != outputs:
         raise UserError(f"{where}: {inputs} channels in and {outputs} out; expected a text-to-video model")
@@ -123,9 +123,9 @@ def config_from_public(values: dict[str, Any], where: str) -> DiTConfig:
 
 def _need_fixed(values: dict[str, Any], fixed: dict[str, Any], where: str) -> None:
     for name, value in fixed.items():
-        there = values.get(name, value)
-        if (list(there) if isinstance(there, tuple) else there) != value:
-            raise UserError(f"{where}: {name} is {there!r}; a Wan 2.1 text-to-video model has {value!r}")
+        actual = values.get(name, value)
+        if (list(actual) if isinstance(actual, tuple) else actual) != value:
+            raise UserError(f"{where}: {name} is {actual!r}; a Wan 2.1 text-to-video model has {value!r}")
 
 
 def config_to_public(config: DiTConfig) -> dict[str, Any]:
@@ -136,8 +136,8 @@ def config_to_public(config: DiTConfig) -> dict[str, Any]:
     """
     if config.patch_size != 2 or config.rope_theta != 1e4:
         raise UserError(
-            f"patch_size {config.patch_size}, rope_theta {config.rope_theta}: Wan's are 2 and 1e4; "
-            "diffusers' class cannot represent this model"
+            f"patch_size {config.patch_size}, rope_theta {config.rope_theta}: diffusers cannot represent "
+            "this model; Wan has patch_size 2 and rope_theta 1e4"
         )
     return {
         "_diffusers_version": "0.42.1",
@@ -150,7 +150,7 @@ def config_to_public(config: DiTConfig) -> dict[str, Any]:
         "ffn_dim": config.ffn_size,
         "num_layers": config.depth,
         "rope_max_seq_len": 1024,
-        **FIXED,
+        **FIXED_FIELDS,
     }
 
 
@@ -160,7 +160,7 @@ def abstract_state(config: DiTConfig) -> nnx.State:
 
 
 def entries(config: DiTConfig) -> list[Entry]:
-    """Every parameter of the DiT, with its public tensors (diffusers' keys)."""
+    """Maps every parameter of the DiT to its tensors in diffusers."""
     return [_entry(path, leaf.shape, config) for path, leaf in flat_paths(abstract_state(config))]
 
 

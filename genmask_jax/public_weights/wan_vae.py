@@ -1,4 +1,4 @@
-"""Public config and tensor names of the Wan 2.1 VAE, single-frame (diffusers' layout, and the original)."""
+"""Public config and tensor names of Wan 2.1's VAE for single frames, in the layouts of diffusers and Wan."""
 
 import re
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ LATENTS_STD = (
     2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
     3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160,
 )  # fmt: skip
-"""Per channel, as published with Wan 2.1: in diffusers' config.json, but not in Wan's original files."""
+"""Statistics per latent channel, from diffusers' config.json; Wan's own files do not contain them."""
 
 NAMES = {
     r"\.attention\.": ".attentions.0.",
@@ -36,7 +36,7 @@ NAMES = {
     r"\.upsample\.conv\.": ".upsamplers.0.resample.1.",
     r"\.kernel$": ".weight",
 }
-"""Ours -> diffusers, as patterns that are all applied; all else is the same in both."""
+"""Patterns of our names -> names of diffusers; all patterns are applied."""
 
 RESIDUAL = {"residual.0": "norm1", "residual.2": "conv1", "residual.3": "norm2", "residual.6": "conv2"}
 ORIGINAL_NAMES = {
@@ -52,15 +52,15 @@ ORIGINAL_NAMES = {
     **{rf"\.{re.escape(old)}\.": f".{new}." for old, new in RESIDUAL.items()},
     r"\.shortcut\.": ".conv_shortcut.",
 }
-"""Wan's original names -> diffusers', as patterns that are all applied, after `_upsamples`."""
+"""Patterns of names of Wan -> names of diffusers; all are applied, after `_upsamples`."""
 
-TEMPORAL = re.compile(r"\.time_conv\.(weight|bias)$")
-"""Convolutions between frames, which a single frame never uses."""
-FIXED = {"attn_scales": [], "is_residual": False, "dropout": 0.0}
+TEMPORAL_KEYS = re.compile(r"\.time_conv\.(weight|bias)$")
+"""Convolutions between frames, which single frames do not use."""
+FIXED_FIELDS = {"attn_scales": [], "is_residual": False, "dropout": 0.0}
 
 
 def to_diffusers(key: str) -> str:
-    """The diffusers name of an original key; a diffusers key is returned unchanged."""
+    """Converts a key of Wan to diffusers'; keys of diffusers are returned unchanged."""
     key = re.sub(r"^decoder\.upsamples\.(\d+)\.", _upsamples, key)
     for pattern, name in ORIGINAL_NAMES.items():
         key = re.sub(pattern, name, key)
@@ -68,27 +68,27 @@ def to_diffusers(key: str) -> str:
 
 
 def _upsamples(match: re.Match) -> str:
-    """In the original's flat list, every fourth module is an upsampler, the three before it resnets."""
+    """Wan has a flat list, where every fourth module is an upsampler and the others are resnets."""
     level, index = divmod(int(match[1]), 4)
     part = "upsamplers.0" if index == 3 else f"resnets.{index}"
     return f"decoder.up_blocks.{level}.{part}."
 
 
-def unused(keys: Iterable[str]) -> list[str]:
-    """The keys that single frames never use: `time_conv`."""
-    return [key for key in keys if TEMPORAL.search(key)]
+def unused_keys(keys: Iterable[str]) -> list[str]:
+    """The keys that single frames do not use: `time_conv`."""
+    return [key for key in keys if TEMPORAL_KEYS.search(key)]
 
 
 def config_from_public(values: dict[str, Any], where: str) -> tuple[VAEConfig, tuple, tuple]:
-    """The VAE that diffusers' `config.json` describes, and its latents' mean and standard deviation.
+    """Converts diffusers' `config.json` to our config, and the mean and standard deviation of latents.
 
     Raises:
         UserError: a field is missing, or belongs to another kind of VAE.
     """
-    for name, value in FIXED.items():
+    for name, value in FIXED_FIELDS.items():
         if values.get(name, value) != value:
             raise UserError(
-                f"{where}: {name} is {values[name]!r}, where Wan 2.1's VAE has {value!r}; this is another VAE"
+                f"{where}: {name} is {values[name]!r}, but Wan 2.1's VAE has {value!r}; this is another VAE"
             )
     try:
         fields = {
@@ -127,7 +127,7 @@ def config_to_public(config: VAEConfig, mean: list[float], std: list[float]) -> 
         "scale_factor_temporal": 2 ** max(steps - 1, 0),
         "latents_mean": mean,
         "latents_std": std,
-        **FIXED,
+        **FIXED_FIELDS,
     }
 
 
@@ -137,36 +137,36 @@ def abstract_state(config: VAEConfig) -> nnx.State:
 
 
 def entries(config: VAEConfig) -> list[Entry]:
-    """Every parameter of the VAE, with its public tensor (diffusers' keys)."""
-    found = flat_paths(abstract_state(config))
-    return [_entry(path, leaf.shape) for path, leaf in found if not path.startswith("latents_")]
+    """Maps every parameter of the VAE to its tensor in diffusers."""
+    parameters = flat_paths(abstract_state(config))
+    return [_entry(path, leaf.shape) for path, leaf in parameters if not path.startswith("latents_")]
 
 
 def _entry(path: str, shape: tuple[int, ...]) -> Entry:
     key = path
     for pattern, name in NAMES.items():
         key = re.sub(pattern, name, key)
-    flat = ".attentions." in key or ".resample." in key  # layers that act on each frame separately
+    is_2d = ".attentions." in key or ".resample." in key  # layers that act on each frame separately
     if path.endswith(".gamma"):
-        return make_entry(path, shape, key, CHANNELS_2D if flat else CHANNELS_3D)
+        return make_entry(path, shape, key, CHANNELS_2D if is_2d else CHANNELS_3D)
     if path.endswith(".bias"):
         return make_entry(path, shape, key, SAME)
-    return make_entry(path, shape, key, CONV_2D if flat else causal_conv(shape[0]))
+    return make_entry(path, shape, key, CONV_2D if is_2d else causal_conv(shape[0]))
 
 
 def temporal_tensors(config: VAEConfig) -> dict[str, tuple[int, ...]]:
-    """Keys and shapes of the `time_conv` tensors, which diffusers' VAE has in addition to `entries`."""
+    """Keys and shapes of the `time_conv` tensors, which diffusers has in addition to `entries`."""
     steps, shapes = len(config.multipliers) - 1, {}
     for level in range(1, steps):
-        place = f"encoder.down_blocks.{level * (config.num_res_blocks + 1) + config.num_res_blocks}"
+        module = f"encoder.down_blocks.{level * (config.num_res_blocks + 1) + config.num_res_blocks}"
         size = config.base_dim * config.multipliers[level]
-        shapes[f"{place}.time_conv.weight"], shapes[f"{place}.time_conv.bias"] = (
+        shapes[f"{module}.time_conv.weight"], shapes[f"{module}.time_conv.bias"] = (
             (size, size, 3, 1, 1),
             (size,),
         )
     for level in range(steps - 1):
-        place = f"decoder.up_blocks.{level}.upsamplers.0"
+        module = f"decoder.up_blocks.{level}.upsamplers.0"
         size = config.decoder_base_dim * config.multipliers[steps - level]
-        shapes[f"{place}.time_conv.weight"] = (2 * size, size, 3, 1, 1)
-        shapes[f"{place}.time_conv.bias"] = (2 * size,)
+        shapes[f"{module}.time_conv.weight"] = (2 * size, size, 3, 1, 1)
+        shapes[f"{module}.time_conv.bias"] = (2 * size,)
     return shapes

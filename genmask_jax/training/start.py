@@ -20,7 +20,7 @@ from genmask_jax.data.mirror import report
 from genmask_jax.data.sources import check as check_data
 from genmask_jax.data.sources import segment_source, texts, texts_of_split
 from genmask_jax.instruction import factory, tiny
-from genmask_jax.instruction.base import ClosedVocabulary, Instruction, warn_of_cut_texts
+from genmask_jax.instruction.base import ClosedVocabulary, Instruction, warn_of_long_texts
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.rules import Sources
 from genmask_jax.sharding import make_mesh
@@ -132,7 +132,7 @@ def _drop_unfit_encoder(
     encoder = init.instruction(config.instruction.name) if init else None
     if init is None or encoder is None or config.instruction.name != "tiny" or run.restored:
         return init
-    if tiny.fits(encoder, _saved_encoder(run), vocabulary):
+    if tiny.can_start_from(encoder, _saved_encoder(run), vocabulary):
         return init
     logging.info("the text encoder of config.init does not know the words of the data: a new one is trained")
     return init.without_encoder()
@@ -152,7 +152,7 @@ def _make_encoder(
     encoder = factory.build(config.instruction, saved or run.path / INSTRUCTION, [] if saved else vocabulary)
     if saved and isinstance(encoder.preparer, ClosedVocabulary):
         encoder.preparer.add_texts(vocabulary)
-    warn_of_cut_texts(encoder.preparer, vocabulary)
+    warn_of_long_texts(encoder.preparer, vocabulary)
     if config.data.latents:
         need_matching_instruction(config.data.latents, encoder, config.loop.num_eval_examples)
         if read_identity(config.data.latents).instruction:

@@ -9,7 +9,7 @@
 # One process per GPU, on one node or several; the processes find each other through SLURM's environment.
 #
 #   sbatch --nodes=4 launch/pods/slurm.sh python launch/train.py --config=configs/genmask_l.py --workdir=...
-#   bash launch/pods/slurm.sh --dry-run python launch/train.py ...      # prints what a job would run
+#   bash launch/pods/slurm.sh --dry-run python launch/train.py ...      # prints the command of a job
 #
 # Submit it from the checkout, where .venv has the package with its extra gpu (docs/pods.md). Options of sbatch
 # replace those above; --ntasks-per-node must equal --gpus-per-node. Two minutes before its time limit the job

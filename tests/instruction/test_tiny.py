@@ -20,12 +20,12 @@ from genmask_jax.utils.errors import UserError
 TEXTS = ["the red star", "the small blue circle on the left", "a yellow square and a red cross"] * 4
 
 
-def test_the_same_texts_give_the_same_tokenizer_and_it_can_be_kept(tmp_path):
+def test_the_same_texts_give_the_same_tokenizer_and_it_can_be_saved(tmp_path):
     first, second = (learn_tokenizer(TEXTS, 80) for _ in range(2))
     assert first.get_vocab() == second.get_vocab()
     save_tokenizer(first, tmp_path)
-    prepare, again = (TinyTextPreparer(t, 12) for t in (first, load_tokenizer(tmp_path)))
-    np.testing.assert_array_equal(prepare(TEXTS[1])["input_ids"], again(TEXTS[1])["input_ids"])
+    prepare, loaded = (TinyTextPreparer(t, 12) for t in (first, load_tokenizer(tmp_path)))
+    np.testing.assert_array_equal(prepare(TEXTS[1])["input_ids"], loaded(TEXTS[1])["input_ids"])
     with pytest.raises(UserError, match=r"tokenizer\.json"):
         load_tokenizer(tmp_path / "nowhere")
 
@@ -50,10 +50,10 @@ def test_padding_is_masked_and_order_matters():
 
 
 def test_words_outside_the_training_texts_are_unknown(tmp_path):
-    made = build(TinyTextConfig(80), tmp_path, TEXTS)
-    made.save(tmp_path)
-    kept = build(TinyTextConfig(80), tmp_path).preparer
-    for preparer in (made.preparer, kept):
+    built = build(TinyTextConfig(80), tmp_path, TEXTS)
+    built.save(tmp_path)
+    loaded = build(TinyTextConfig(80), tmp_path).preparer
+    for preparer in (built.preparer, loaded):
         assert preparer.unknown_words("The RED star, on the left!") == ()
         assert preparer.unknown_words("a red-cross") == ()
         assert preparer.unknown_words("the dog near a dog") == ("dog", "near")
@@ -61,12 +61,12 @@ def test_words_outside_the_training_texts_are_unknown(tmp_path):
         assert preparer.unknown_words("l'étoile rouge") == ("l'étoile", "rouge")
         assert preparer.unknown_words("红星 ⭐") == ("红星", "⭐")
         assert preparer.unknown_words("reds") == ("reds",)  # known sub-words, but another word
-    kept.add_texts(["a dog"])
-    assert kept.unknown_words("the dog near") == ("near",)
-    assert unknown_words(kept, "near") == ("near",)
+    loaded.add_texts(["a dog"])
+    assert loaded.unknown_words("the dog near") == ("near",)
+    assert unknown_words(loaded, "near") == ("near",)
 
 
-def test_of_a_model_without_a_list_of_words_nothing_is_claimed(tmp_path):
+def test_a_model_without_saved_words_has_no_unknown_words(tmp_path):
     save_tokenizer(learn_tokenizer(TEXTS, 80), tmp_path)
     preparer = build(TinyTextConfig(80), tmp_path).preparer
     assert preparer.unknown_words("the dog") == ()

@@ -1,4 +1,4 @@
-"""Small Wan models of diffusers with random weights, and ours with the same ones by the project's import."""
+"""Small Wan models of diffusers with random weights, and our models with the same, imported weights."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from genmask_jax.public_weights.parts import Part
 
 
 def randomise(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Weights under which every part of a model counts: nothing is zero, and signals keep their size."""
+    """Random weights with which every part of a model matters: none are zero, and variance is preserved."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -61,7 +61,7 @@ def reference_vae(patch_size: int | None = None, **changes) -> AutoencoderKLWan:
 
 
 def save(directory, dit: WanTransformer3DModel | None = None, vae: AutoencoderKLWan | None = None, **options):
-    """Writes models as a model hub has them."""
+    """Writes models in the layout of the hub."""
     if dit is not None:
         dit.save_pretrained(directory / "transformer", **options)
     if vae is not None:
@@ -69,7 +69,7 @@ def save(directory, dit: WanTransformer3DModel | None = None, vae: AutoencoderKL
 
 
 def in_memory(part: Part) -> nnx.State:
-    """What an imported part would be on disk, as the state of our module."""
+    """An imported part as the state of our module, without writing it to disk."""
     is_leaf = lambda x: isinstance(x, Streamed)  # noqa: E731
     tree = jax.tree.map(lambda x: jnp.asarray(x.whole()), part.tree(), is_leaf=is_leaf)
     kind = {
@@ -88,7 +88,7 @@ def in_memory(part: Part) -> nnx.State:
 
 
 def import_dit(reference: WanTransformer3DModel, directory) -> tuple[DiT, Part]:
-    """Our DiT with the reference's weights, and what the import says."""
+    """Our DiT with the weights of the reference, and the imported part."""
     save(directory, dit=reference)
     (part,) = wan.open_wan(epath.Path(directory), ("dit",))
     graph = nnx.split(nnx.eval_shape(lambda: DiT(part.config, rngs=nnx.Rngs(0))))[0]
@@ -96,7 +96,7 @@ def import_dit(reference: WanTransformer3DModel, directory) -> tuple[DiT, Part]:
 
 
 def import_vae(reference: AutoencoderKLWan, directory) -> VAE:
-    """Our VAE with the reference's weights and latent statistics."""
+    """Our VAE with the weights and latent statistics of the reference."""
     save(directory, vae=reference)
     (part,) = wan.open_wan(epath.Path(directory), ("vae",))
     graph = nnx.split(nnx.eval_shape(lambda: VAE(part.config, rngs=nnx.Rngs(0))))[0]
@@ -118,26 +118,26 @@ def to_numpy(x: torch.Tensor) -> np.ndarray:
 
 
 def record(model: torch.nn.Module) -> dict[str, tuple[tuple, torch.Tensor]]:
-    """A dictionary that fills, as `model` runs, with the inputs and the output of each of its modules."""
-    seen = {}
+    """Returns a dictionary in which `model` records the inputs and the output of each module when it runs."""
+    records = {}
 
-    def watch(name: str, module: torch.nn.Module) -> None:
-        def keep(_, inputs, output):
-            seen[name] = (inputs, output)
+    def add_hook(name: str, module: torch.nn.Module) -> None:
+        def save_record(_, inputs, output):
+            records[name] = (inputs, output)
 
-        module.register_forward_hook(keep)
+        module.register_forward_hook(save_record)
 
     for name, module in model.named_modules():
-        watch(name, module)
-    return seen
+        add_hook(name, module)
+    return records
 
 
 def tensors(directory) -> dict[str, np.ndarray]:
     """All tensors of a folder's safetensors, by key."""
-    found = {}
+    result = {}
     for path in directory.glob("*.safetensors"):
-        found |= safetensors.numpy.load_file(path)
-    return found
+        result |= safetensors.numpy.load_file(path)
+    return result
 
 
 def leaves(path) -> dict[str, np.ndarray]:

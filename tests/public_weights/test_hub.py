@@ -1,4 +1,4 @@
-"""Weights from a hub: a small server on this machine that speaks the hub's API, with all that goes wrong."""
+"""Downloads from a local server with the hub's API, and its errors."""
 
 import hashlib
 import http.server
@@ -22,11 +22,11 @@ PATTERNS = [pattern for patterns in wan.HUB_PATTERNS.values() for pattern in pat
 class Hub(http.server.ThreadingHTTPServer):
     """Serves the files of a folder as one repository.
 
-    folder: of the files.
-    gated: refuses them.
-    cut: bytes after which a connection ends, of the first download of each large file; None for all.
-    flipped: whether the content differs from what the hub says of it.
-    requested: paths and ranges that were asked for.
+    folder: folder of the files.
+    gated: whether downloads are refused.
+    cut: bytes after which the first download of each large file is interrupted; None for no interruption.
+    flipped: whether the content differs from the hash of the file.
+    requested: names and ranges of requests.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -112,7 +112,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """A hub with a sharded DiT, a VAE, and much that is not imported."""
+    """A hub with a sharded DiT, a VAE, and other files."""
     folder = tmp_path / "served"
     save(
         folder,
@@ -145,10 +145,10 @@ def refusal(source=SOURCE, check=None):
     return str(caught.value)
 
 
-def test_only_what_is_imported_is_fetched_and_nothing_twice(server, capsys):
+def test_only_imported_files_are_downloaded_and_only_once(server, capsys):
     folder = hub.resolve(SOURCE, PATTERNS, wan.check_names)
-    fetched = {name for name, _ in server.requested}
-    assert fetched == {
+    downloaded = {name for name, _ in server.requested}
+    assert downloaded == {
         n for n in server.files() if n.startswith(("transformer/", "vae/")) and not n.endswith(".bin")
     }
     assert REVISION in capsys.readouterr().out
@@ -162,12 +162,12 @@ def test_only_what_is_imported_is_fetched_and_nothing_twice(server, capsys):
     assert not server.requested
 
 
-def test_one_part_alone_is_fetched(server):
+def test_a_single_part_is_downloaded(server):
     hub.resolve(SOURCE, wan.HUB_PATTERNS["vae"])
     assert {name.split("/")[0] for name, _ in server.requested} == {"vae"}
 
 
-def test_an_interrupted_download_goes_on(server, monkeypatch):
+def test_an_interrupted_download_is_resumed(server, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "DOWNLOAD_CHUNK_SIZE", 1000)
     server.cut = 5000
     folder = hub.resolve(SOURCE, PATTERNS)
@@ -175,17 +175,17 @@ def test_an_interrupted_download_goes_on(server, monkeypatch):
     wan.open_wan(folder)
 
 
-def test_a_file_that_is_not_what_the_hub_says_is_fetched_anew_or_refused(server):
+def test_a_damaged_download_is_repeated_or_refused(server):
     server.flipped = True
-    assert "arrives damaged: its hash is not what the hub says" in refusal()
+    assert "the hash of the download differs from the hub's" in refusal()
     server.flipped = False
     folder = hub.resolve(SOURCE, PATTERNS)  # the cache still holds the damaged files
     for path in pathlib.Path(folder).rglob("*.safetensors"):
         assert path.read_bytes() == server.files()[str(path.relative_to(folder))]
 
 
-def test_what_is_not_to_be_had_is_one_line(server):
-    assert "there is no such repository, or it is private" in refusal("hf:someone/else")
+def test_unavailable_repositories_give_one_line(server):
+    assert "this repository does not exist, or is private" in refusal("hf:someone/else")
     assert "has no revision 'v9'" in refusal(f"{SOURCE}@v9")
     assert "give hf:OWNER/NAME" in refusal("hf:no name")
     (server.folder / "transformer_2").mkdir()
@@ -193,14 +193,14 @@ def test_what_is_not_to_be_had_is_one_line(server):
     assert "this model has two DiTs, transformer and transformer_2" in refusal(check=wan.check_names)
     assert not server.requested
     server.gated = True
-    said = refusal()
-    assert "this repository is gated; accept its terms at" in said
-    assert "/someone/wan, then log in" in said
+    message = refusal()
+    assert "this repository is gated; accept its terms at" in message
+    assert "/someone/wan, then log in" in message
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line(server, monkeypatch):
+def test_an_unreachable_hub_gives_one_line(server, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    assert "repeat the command to go on" in refusal()
+    assert "rerun the command to resume the download" in refusal()
 
 
 def test_a_repository_without_the_weights_or_with_a_shard_missing(server):
@@ -211,4 +211,4 @@ def test_a_repository_without_the_weights_or_with_a_shard_missing(server):
         wan.open_wan(folder)
     for path in server.folder.rglob("*.safetensors"):
         path.unlink()
-    assert "the repository has no *.safetensors that are imported" in refusal()
+    assert "the repository has no *.safetensors to import" in refusal()

@@ -1,4 +1,4 @@
-"""Checkpoints with the keys of the largest models go through little memory."""
+"""Imports of the largest models need little memory."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def make_checkpoint(directory: epath.Path, stem: str, entries: list[Entry], conf
     return set(shapes), sum(sizes.values())
 
 
-def import_in_a_process_of_its_own(name: str, directory, nbytes: int, *flags: str) -> int:
+def import_in_subprocess(name: str, directory, nbytes: int, *flags: str) -> int:
     """Peak resident bytes of `launch/import_weights.py`."""
     command = [sys.executable, "launch/import_weights.py", name, *flags]
     subprocess.run([*command, f"--from={directory / 'hub'}", f"--out={directory / 'ours'}"], check=True)
@@ -64,19 +64,19 @@ def test_large_import_in_six_gib(tmp_path):
     published = wan_dit.entries(DiTConfig(5120, 40, 40, 13824))
     assert keys == {key for entry in published for key in entry.keys}
     assert nbytes > 12e9
-    assert import_in_a_process_of_its_own("wan", tmp_path, nbytes, "--only=dit") < 6 * 2**30
+    assert import_in_subprocess("wan", tmp_path, nbytes, "--only=dit") < 6 * 2**30
     reader = ParameterReader(epath.Path(tmp_path / "ours" / "dit" / "params"))
     assert reader.shapes["blocks.ffn.linear_1.kernel"] == (40, LARGE.hidden_size, LARGE.ffn_size)
 
 
 @pytest.mark.slow
 def test_a_published_qwen_in_six_gib(tmp_path):
-    """At its own size; a parameter that is not stacked (the embeddings) is in memory whole."""
+    """At full size; parameters that are not stacked (the embeddings) are completely in memory."""
     config, folder = SIZES[QWEN], epath.Path(tmp_path / "hub")
     public = {"vl_3b": THREE, "vl_7b": SEVEN}[QWEN]
     _, nbytes = make_checkpoint(folder, "model", qwen_names.entries(config), public)
     (folder / "tokenizer.json").write_text(reference.tokenizer().to_str())
-    assert import_in_a_process_of_its_own("qwen", tmp_path, nbytes) < 6 * 2**30
+    assert import_in_subprocess("qwen", tmp_path, nbytes) < 6 * 2**30
     reader = ParameterReader(epath.Path(tmp_path / "ours" / "qwen" / "params"))
     text = config.text
     assert reader.shapes["text.blocks.mlp.up_proj.kernel"] == (text.depth, text.hidden_size, text.ffn_size)

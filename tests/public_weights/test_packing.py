@@ -1,4 +1,4 @@
-"""A packed model gives what its run gives, wherever a run's directory is taken."""
+"""A packed model gives the results of its run, and can be used instead of the run."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def pack(run, out, dtype="float32"):
 
 @pytest.fixture(scope="module")
 def packed(micro_run, tmp_path_factory):
-    """A packed model, in float32, of a run that was evaluated."""
+    """A float32 packed model of a run that was evaluated."""
     out = tmp_path_factory.mktemp("packed")
     run = out / "run"
     shutil.copytree(micro_run[0], run)
@@ -41,7 +41,7 @@ def probabilities(networks):
     return MaskSampler(networks, networks.config.sampler, batch_size=1)(image, ["the red star"])
 
 
-def test_a_packed_model_is_the_run(micro_run, packed, tmp_path):
+def test_a_packed_model_equals_the_run(micro_run, packed, tmp_path):
     networks, config, step = load(packed)
     assert (config.init, step) == ("", 4)
     expected, _, _ = load(micro_run[0])
@@ -54,7 +54,7 @@ def test_a_packed_model_is_the_run(micro_run, packed, tmp_path):
     np.testing.assert_allclose(probabilities(half), probabilities(expected), atol=0.01)
 
 
-def test_the_card_says_what_the_model_is(packed):
+def test_the_card_describes_the_model(packed):
     card = (packed / "README.md").read_text()
     assert "refershapes, 32 px, seed 0" in card
     assert "4 steps of 4 examples" in card
@@ -69,13 +69,13 @@ def test_a_run_starts_from_a_packed_model(packed):
     assert start.identity["step"] == 4
 
 
-def test_only_its_own_step_is_there(packed):
+def test_a_packed_model_has_one_step(packed):
     assert find_step(packed, "best") == find_step(packed, "4") == 4
     with pytest.raises(UserError, match="no checkpoint '3'; a packed model has one, 4"):
         find_step(packed, "3")
 
 
-def test_a_cut_file_is_named(packed, tmp_path):
+def test_a_truncated_file_is_named(packed, tmp_path):
     shutil.copytree(packed, tmp_path / "cut")
     content = (packed / WEIGHTS).read_bytes()
     (tmp_path / "cut" / WEIGHTS).write_bytes(content[: len(content) // 2])

@@ -1,4 +1,4 @@
-"""Qwen in and out: layouts, bit-exactness, relatives, the published sizes, and every complaint."""
+"""Import and export of Qwen: layouts, bit-exactness, variants, published sizes, and error messages."""
 
 import json
 import shutil
@@ -52,14 +52,14 @@ def test_import_and_export_are_bit_exact_and_transformers_loads_it(hub, tmp_path
     monkeypatch.setattr(files, "MAX_SHARD_BYTES", 40_000)
     first, out, second = tmp_path / "first", tmp_path / "out", tmp_path / "second"
     run(import_weights, monkeypatch, f"from={hub}", f"out={first}")
-    said = capsys.readouterr().out
-    assert "qwen: loaded" in said
-    assert "--text_dim=32" in said
+    output = capsys.readouterr().out
+    assert "qwen: loaded" in output
+    assert "--text_dim=32" in output
     run(export_weights, monkeypatch, f"from={first}", f"out={out}")
     assert (out / "model.safetensors.index.json").exists()
-    there, back = tensors(hub), tensors(out)
-    assert there.keys() == back.keys()
-    assert all(there[key].tobytes() == back[key].tobytes() for key in there)
+    original, exported = tensors(hub), tensors(out)
+    assert original.keys() == exported.keys()
+    assert all(original[key].tobytes() == exported[key].tobytes() for key in original)
     for path in hub.iterdir():
         if "safetensors" not in path.name:
             same = (
@@ -88,7 +88,7 @@ def test_weights_may_be_written_in_bfloat16(hub, tmp_path, monkeypatch):
     assert model.dtype == torch.bfloat16
 
 
-def test_newer_names_are_the_same_model(hub, tmp_path):
+def test_names_of_transformers_5_are_the_same_model(hub, tmp_path):
     newer = tmp_path / "newer"
     shutil.copytree(hub, newer, ignore=shutil.ignore_patterns("*.safetensors*"))
     rename = {"visual.": "model.visual.", "model.": "model.language_model."}
@@ -97,7 +97,7 @@ def test_newer_names_are_the_same_model(hub, tmp_path):
         for key, value in tensors(hub).items()
     }
     safetensors.numpy.save_file(renamed, newer / "model.safetensors")
-    one, two = (qwen.open_qwen(epath.Path(place)) for place in (hub, newer))
+    one, two = (qwen.open_qwen(epath.Path(path)) for path in (hub, newer))
     assert len(two.renamed) == len(renamed) - 1  # all but lm_head
     for entry in one.entries:
         np.testing.assert_array_equal(one.stream(entry).whole(), two.stream(entry).whole())
@@ -112,8 +112,8 @@ def test_newer_names_are_the_same_model(hub, tmp_path):
     ],
     ids=["tied, as the 3B", "text only", "text only, tied"],
 )
-def test_relatives_load_by_their_config_alone(make, kind, tmp_path):
-    """Their logits on text are ours."""
+def test_variants_are_recognised_by_their_config(make, kind, tmp_path):
+    """Our logits on text equal those of transformers."""
     directory = reference.save_hub(tmp_path, make())
     ours, config = reference.imported(directory)
     expected = logits(directory, kind)
@@ -157,7 +157,7 @@ def edit(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_every_complaint_names_what_is_wrong(broken, tmp_path):
+def test_error_messages_name_the_problem(broken, tmp_path):
     config = (broken / "config.json").read_text()
     edit(broken / "config.json", model_type="llama")
     assert "model_type is 'llama'; supported are qwen2_5_vl, qwen2" in complaint(broken)
@@ -177,7 +177,7 @@ def test_every_complaint_names_what_is_wrong(broken, tmp_path):
     assert "image_mean is [0.5, 0.5, 0.5]" in complaint(broken)
     (broken / "preprocessor_config.json").unlink()
     (broken / "tokenizer.json").rename(broken / "gone.json")
-    assert "tokenizer.json: not there" in complaint(broken)
+    assert "tokenizer.json: does not exist" in complaint(broken)
     (broken / "gone.json").rename(broken / "tokenizer.json")
     for name in ("tokenizer.json", "chat_template.jinja", "config.json"):
         whole = (broken / name).read_bytes()
@@ -193,7 +193,7 @@ def test_every_complaint_names_what_is_wrong(broken, tmp_path):
     assert "no such directory" in complaint(tmp_path / "nowhere")
 
 
-def test_a_used_directory_is_left_alone(hub, tmp_path, monkeypatch, capsys):
+def test_existing_imports_are_not_overwritten(hub, tmp_path, monkeypatch, capsys):
     run(import_weights, monkeypatch, f"from={hub}", f"out={tmp_path}")
     for flags, words in (
         ((f"from={hub}", f"out={tmp_path}"), "add --overwrite"),
@@ -206,35 +206,35 @@ def test_a_used_directory_is_left_alone(hub, tmp_path, monkeypatch, capsys):
     run(import_weights, monkeypatch, f"from={hub}", f"out={tmp_path}", "overwrite")
 
 
-def test_what_is_damaged_after_the_import_is_named(hub, tmp_path, monkeypatch, capsys):
+def test_damaged_imports_are_named(hub, tmp_path, monkeypatch, capsys):
     run(import_weights, monkeypatch, f"from={hub}", f"out={tmp_path / 'ours'}")
     folder = epath.Path(tmp_path / "ours" / "qwen")
 
-    def said(*flags, source=tmp_path / "ours") -> str:
+    def error_of(*flags, source=tmp_path / "ours") -> str:
         with pytest.raises(SystemExit):
             run(export_weights, monkeypatch, f"from={source}", f"out={tmp_path / 'out'}", *flags)
         error = capsys.readouterr().err
         assert error.count("error:") == 1
         return error
 
-    assert "--only is only for wan" in said("only=vae")
-    assert "--step is only for training runs" in said("step=best")
-    assert "no Qwen here; make it with launch/import_weights.py qwen" in said(source=tmp_path)
+    assert "--only is only for wan" in error_of("only=vae")
+    assert "--step is only for training runs" in error_of("step=best")
+    assert "no Qwen here; make it with launch/import_weights.py qwen" in error_of(source=tmp_path)
     config = (folder / "config.json").read_text()
     edit(folder / "config.json", text=json.loads(config)["text"] | {"depth": 4})
-    assert "import the weights again" in said()
+    assert "import the weights again" in error_of()
     (folder / "config.json").write_text(config)
     (folder / "hub/config.json").rename(folder / "hub/gone")
-    assert "hub/config.json: not there" in said()
+    assert "hub/config.json: not there" in error_of()
     (folder / "hub/gone").rename(folder / "hub/config.json")
     shutil.move(folder / "params", folder / "elsewhere")
-    assert "params: no parameters here" in said()
+    assert "params: no parameters here" in error_of()
     (folder / "params").mkdir()
-    assert "params is incomplete or damaged" in said()
+    assert "params is incomplete or damaged" in error_of()
 
 
-def test_an_encoder_takes_the_layers_that_it_has(hub, tmp_path, monkeypatch):
-    """Layer 3 of 3 with the last one apart, and layer 2 alone."""
+def test_an_encoder_restores_its_layers(hub, tmp_path, monkeypatch):
+    """Layers 1 to 3 with the last one in `top_blocks`, and layers 1 and 2."""
     run(import_weights, monkeypatch, f"from={hub}", f"out={tmp_path}")
     reader = ParameterReader(epath.Path(tmp_path) / "qwen/params")
     whole = reader.read("text.blocks.q_proj.kernel")

@@ -1,4 +1,4 @@
-"""The 7B at its own width: the whole vision tower, one layer of the language model, beside transformers."""
+"""The 7B model at full width against transformers: the vision tower and one layer of the language model."""
 
 import dataclasses
 import resource
@@ -23,7 +23,7 @@ from tests.public_weights.reference import randomise
 
 @pytest.mark.slow
 def test_vision_tower_and_one_layer_at_full_width():
-    """float32; the vocabulary alone is cut."""
+    """In float32, with a small vocabulary."""
     whole = SIZES["vl_7b"]
     config = dataclasses.replace(whole, text=dataclasses.replace(whole.text, depth=1, vocab_size=64))
     text_config, vision_config = peer_configs(config)

@@ -1,4 +1,4 @@
-"""The DiT against diffusers' WanTransformer3DModel, with weights carried over by the import."""
+"""The DiT against diffusers' WanTransformer3DModel, with imported weights."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ from tests.public_weights.reference import import_dit, normal, record, reference
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """The model's shape, the latents' [B, F, h, w], the text's length, and by what timesteps differ."""
+    """Shape of the model, [B, F, h, w] of the latents, text length, and the unit that a timestep is for."""
 
     model: dict
     latents: tuple[int, int, int, int]
@@ -44,7 +44,7 @@ CASES = {
 
 @pytest.fixture(scope="module", params=list(CASES))
 def case(request, tmp_path_factory):
-    """(reference, ours, import, latents, timesteps a run of tokens, text, what the reference takes)."""
+    """(reference, ours, imported part, latents, timesteps, text, timesteps of the reference)."""
     chosen = CASES[request.param]
     reference = reference_dit(**chosen.model)
     ours, part = import_dit(reference, tmp_path_factory.mktemp("wan"))
@@ -72,9 +72,9 @@ def test_output(case):
     with torch.no_grad():
         expected = to_numpy(run_reference(reference, latents, theirs, text))
     assert 0.3 < expected.std() < 3
-    made = nnx.jit(ours)(latents, timesteps, text)
-    print(f"velocity: {np.abs(made - expected).max():.1e}, standard deviation {expected.std():.2f}")
-    np.testing.assert_allclose(made, expected, atol=2e-5, rtol=0)
+    velocity = nnx.jit(ours)(latents, timesteps, text)
+    print(f"velocity: {np.abs(velocity - expected).max():.1e}, standard deviation {expected.std():.2f}")
+    np.testing.assert_allclose(velocity, expected, atol=2e-5, rtol=0)
 
 
 def test_gradients(case):
@@ -113,7 +113,7 @@ def relative(ours: np.ndarray, expected: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
-    """Ours, the text, and what every module of the reference saw and made, for two frames at (t, 0)."""
+    """Our DiT, its inputs for two frames at (t, 0), and the inputs and outputs of the reference's modules."""
     reference = reference_dit(num_layers=3)
     ours, _ = import_dit(reference, tmp_path_factory.mktemp("wan"))
     seen = record(reference)
@@ -147,7 +147,7 @@ def test_embeddings(recorded):
 
 @pytest.mark.parametrize("layer", range(3))
 def test_block(recorded, layer):
-    """Each block, and each part of it, on the inputs that the reference's had."""
+    """Each block and each of its parts, on the inputs of the reference."""
     ours, _, _, _, seen = recorded
     graph, state = nnx.split(ours.blocks)
     block = nnx.merge(graph, jax.tree.map(lambda x: x[layer], state))
@@ -155,13 +155,15 @@ def test_block(recorded, layer):
     x, context, modulation = (jnp.asarray(value.numpy()) for value in (x, context, modulation))
     rotary = rotary_table(24, (2, 3, 4))
     part = lambda name: seen[f"blocks.{layer}.{name}"]  # noqa: E731
-    given = lambda name: jnp.asarray(part(name)[0][0].numpy())  # noqa: E731
-    close(block.attn1(given("attn1"), rotary=rotary), part("attn1")[1])
-    close(block.norm2(given("norm2")), part("norm2")[1])
-    close(block.attn2(given("attn2"), context), part("attn2")[1])
-    close(block.ffn(given("ffn")), part("ffn")[1])
-    close(block(x, modulation, context, None, rotary), expected)  # a modulation a token, as there
-    close(block(x, modulation[:, ::12], context, None, rotary), expected)  # one a frame
+    inputs = lambda name: jnp.asarray(part(name)[0][0].numpy())  # noqa: E731
+    close(block.attn1(inputs("attn1"), rotary=rotary), part("attn1")[1])
+    close(block.norm2(inputs("norm2")), part("norm2")[1])
+    close(block.attn2(inputs("attn2"), context), part("attn2")[1])
+    close(block.ffn(inputs("ffn")), part("ffn")[1])
+    close(
+        block(x, modulation, context, None, rotary), expected
+    )  # one modulation per token, as in the reference
+    close(block(x, modulation[:, ::12], context, None, rotary), expected)  # one per frame
 
 
 @pytest.mark.parametrize("size", ["l", "xl"])

@@ -1,4 +1,4 @@
-"""Import and export on disk: layouts, shards, bit-exactness, and every complaint."""
+"""Import and export of Wan: layouts, shards, bit-exactness, and error messages."""
 
 import json
 import re
@@ -42,7 +42,7 @@ VAE_SHAPE = {"base_dim": 4, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2}
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """A folder as a model hub has it, with a sharded DiT."""
+    """A folder in the layout of the hub, with a sharded DiT."""
     directory = tmp_path_factory.mktemp("hub")
     save(directory, reference_dit(), reference_vae(**VAE_SHAPE), max_shard_size="40KB")
     assert len(list((directory / "transformer").glob("*.safetensors"))) > 3
@@ -64,14 +64,14 @@ def run(script, monkeypatch, *flags):
 def test_import_export_import_is_bit_exact_and_diffusers_loads_it(
     hub, tmp_path, monkeypatch, capsys, by_layer
 ):
-    if by_layer:  # as parameters of 32 MiB and more are
+    if by_layer:  # as for parameters of 32 MiB and more
         monkeypatch.setattr(streaming, "CHUNK_BYTES", 1000)
     monkeypatch.setattr(files, "MAX_SHARD_BYTES", 50_000)
     first, out, second = tmp_path / "first", tmp_path / "out", tmp_path / "second"
     run(import_weights, monkeypatch, f"from={hub}", f"out={first}")
-    said = capsys.readouterr().out
-    assert "dit: loaded 69 tensors" in said
-    assert re.search(r"vae: dropped 8: .*decoder.up_blocks.0.upsamplers.0.time_conv.bias", said)
+    output = capsys.readouterr().out
+    assert "dit: loaded 69 tensors" in output
+    assert re.search(r"vae: dropped 8: .*decoder.up_blocks.0.upsamplers.0.time_conv.bias", output)
     run(export_weights, monkeypatch, f"from={first}", f"out={out}")
     assert len(list((out / "transformer").glob("*.safetensors"))) > 3
     run(import_weights, monkeypatch, f"from={out}", f"out={second}")
@@ -81,8 +81,8 @@ def test_import_export_import_is_bit_exact_and_diffusers_loads_it(
         assert one.keys() == two.keys()
         for name, value in one.items():
             assert value.tobytes() == two[name].tobytes(), name
-    there, back = tensors(hub / "transformer"), tensors(out / "transformer")
-    assert all(there[key].tobytes() == back[key].tobytes() for key in there | back)
+    original, exported = tensors(hub / "transformer"), tensors(out / "transformer")
+    assert all(original[key].tobytes() == exported[key].tobytes() for key in original | exported)
     # diffusers itself: the same model, and the same VAE for single frames.
     for folder in ("transformer", "vae"):
         one, two = (json.loads((place / folder / "config.json").read_text()) for place in (hub, out))
@@ -102,7 +102,7 @@ def test_import_export_import_is_bit_exact_and_diffusers_loads_it(
             assert torch.equal(*(call(model) for model in models))
 
 
-def test_the_imported_vae_is_what_training_loads(hub, tmp_path, monkeypatch):
+def test_training_loads_the_imported_vae(hub, tmp_path, monkeypatch):
     run(import_weights, monkeypatch, f"from={hub}", f"out={tmp_path}", "only=vae")
     config, state = load_vae(tmp_path)
     (part,) = wan.open_wan(epath.Path(hub), ("vae",))
@@ -121,11 +121,11 @@ def test_bfloat16_stays_bfloat16(tmp_path, monkeypatch):
     assert all(one[key].tobytes() == two[key].tobytes() for key in one | two)
 
 
-def test_another_text_width_leaves_its_projection_fresh(hub, tmp_path, monkeypatch, capsys):
+def test_the_projection_of_another_text_width_is_left_fresh(hub, tmp_path, monkeypatch, capsys):
     run(import_weights, monkeypatch, f"from={hub}", f"out={tmp_path / 'a'}", "only=dit", "text_dim=48")
-    said = capsys.readouterr().out
-    assert "left fresh: text_embedder.linear_1.bias (text of 48 channels, not 20)" in said
-    assert "dropped 2: condition_embedder.text_embedder.linear_1.bias" in said
+    output = capsys.readouterr().out
+    assert "left fresh: text_embedder.linear_1.bias (text of 48 channels, not 20)" in output
+    assert "dropped 2: condition_embedder.text_embedder.linear_1.bias" in output
     assert "text_embedder.linear_1.kernel" not in leaves(tmp_path / "a" / "dit" / "params")
     with pytest.raises(SystemExit):
         run(export_weights, monkeypatch, f"from={tmp_path / 'a'}", f"out={tmp_path / 'b'}", "only=dit")
@@ -223,16 +223,16 @@ def edit_config(path, **changes) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_missing_left_over_and_other_shapes_are_listed(broken):
+def test_missing_and_unexpected_tensors_and_wrong_shapes_are_listed(broken):
     path = broken / "vae" / "diffusion_pytorch_model.safetensors"
     weights = safetensors.numpy.load_file(path)
     weights["encoder.extra.weight"] = weights.pop("encoder.conv_in.bias")
     weights["quant_conv.bias"] = np.zeros(3, np.float32)
     safetensors.numpy.save_file(weights, path)
-    said = complaint(broken)
-    assert "encoder.conv_in.bias is missing" in said
-    assert "encoder.extra.weight is left over" in said
-    assert "quant_conv.bias has shape (3,), not (8,)" in said
+    output = complaint(broken)
+    assert "encoder.conv_in.bias is missing" in output
+    assert "encoder.extra.weight is left over" in output
+    assert "quant_conv.bias has shape (3,), not (8,)" in output
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_missing_left_over_and_other_shapes_are_listed(broken):
         ("transformer", {"in_channels": 36}, "36 channels in and 4 out"),
         ("transformer", {"_class_name": "WanVACETransformer3DModel"}, "_class_name is 'WanVACE"),
         ("transformer", {"ffn_dim": None}, "ffn_size must be int, not None"),
-        ("transformer", {"num_attention_heads": None}, "a number is needed where there is none"),
+        ("transformer", {"num_attention_heads": None}, "a field is not a number"),
         ("vae", {"dim_mult": [1, "2"]}, "multipliers[1] must be int, not '2'"),
         ("vae", {"is_residual": True}, "is_residual is True"),
         ("vae", {"latents_mean": [0.0]}, "latents_mean and latents_std must have z_dim = 4 numbers"),
@@ -268,7 +268,7 @@ def test_damaged_folders(broken, tmp_path):
     (broken / "vae" / "config.json").write_text("{")
     assert "this is not valid JSON" in complaint(broken, ("vae",))
     shutil.rmtree(broken / "transformer")
-    assert "no *.safetensors of the dit here; --only=vae leaves it out" in complaint(broken)
+    assert "no *.safetensors of the dit here; add --only=vae to skip it" in complaint(broken)
 
 
 @pytest.mark.parametrize("names", [("transformer", "transformer_2"), ("high_noise_model", "low_noise_model")])
@@ -280,7 +280,7 @@ def test_a_model_of_two_experts_is_refused(broken, names):
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.diffusion_model.", "_orig_mod."])
-def test_a_prefix_that_another_program_wrote_is_removed(hub, broken, prefix):
+def test_prefixes_of_other_programs_are_removed(hub, broken, prefix):
     (hub_dit, _), folder = wan.open_wan(epath.Path(hub)), broken / "transformer"
     weights = {}
     for path in sorted(folder.glob("*.safetensors")):
@@ -298,7 +298,7 @@ def test_a_prefix_that_another_program_wrote_is_removed(hub, broken, prefix):
     assert "proj_out.bias is missing" in complaint(broken)
 
 
-def test_variants_adapters_and_leftovers_beside_the_weights_are_not_read(broken):
+def test_variants_and_adapters_next_to_the_weights_are_not_read(broken):
     folder = broken / "vae"
     whole = folder / "diffusion_pytorch_model.safetensors"
     for name in ("diffusion_pytorch_model.fp16.safetensors", "adapter_model.safetensors"):
@@ -309,7 +309,7 @@ def test_variants_adapters_and_leftovers_beside_the_weights_are_not_read(broken)
     assert "not read: adapter_model.safetensors, diffusion_pytorch_model.fp16.safetensors" in part.summary()
 
 
-def test_what_a_download_leaves_is_named(broken, tmp_path):
+def test_incomplete_downloads_are_named(broken, tmp_path):
     folder = broken / "transformer"
     (folder / "diffusion_pytorch_model.safetensors.index.json").unlink()
     shards = sorted(folder.glob("*.safetensors"))
@@ -330,9 +330,9 @@ def test_pickles_are_refused_and_never_opened(broken, name):
     for path in (broken / "vae").glob("*.safetensors"):
         path.unlink()
     (broken / "vae" / name).write_bytes(b"\x80\x04cos\nsystem\n")  # would not even unpickle
-    said = complaint(broken)
-    assert f"{name}: pickled weights can run code when loaded, so they are refused" in said
-    assert "weights_only=True" in said
+    output = complaint(broken)
+    assert f"{name}: pickled weights can run code when loaded, so they are refused" in output
+    assert "weights_only=True" in output
 
 
 def test_the_original_vae_is_a_pickle(tmp_path):
@@ -343,7 +343,7 @@ def test_the_original_vae_is_a_pickle(tmp_path):
     assert "Wan2.1_VAE.pth: pickled weights" in complaint(original, ("vae",))
 
 
-def test_nothing_is_overwritten_unasked(hub, tmp_path, monkeypatch, capsys):
+def test_existing_files_are_not_overwritten(hub, tmp_path, monkeypatch, capsys):
     flags = (f"from={hub}", f"out={tmp_path}", "only=vae")
     run(import_weights, monkeypatch, *flags)
     with pytest.raises(SystemExit):
@@ -355,7 +355,7 @@ def test_nothing_is_overwritten_unasked(hub, tmp_path, monkeypatch, capsys):
     assert "is not empty; give a new directory" in capsys.readouterr().err
 
 
-def test_a_models_output_does_not_change_on_its_way_through_the_files(hub, tmp_path, monkeypatch):
+def test_import_preserves_the_output_of_the_model(hub, tmp_path, monkeypatch):
     run(import_weights, monkeypatch, f"from={hub}", f"out={tmp_path / 'ours'}", "only=dit")
     ours, _ = import_dit(reference_dit(), tmp_path / "again")
     flat = {path: value[...] for path, value in wan_dit.flat_paths(nnx.state(ours))}

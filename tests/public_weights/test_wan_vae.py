@@ -1,4 +1,4 @@
-"""The VAE against diffusers' AutoencoderKLWan on single frames, with weights carried over by the import."""
+"""The VAE against diffusers' AutoencoderKLWan on single frames, with imported weights."""
 
 import jax
 import jax.numpy as jnp
@@ -66,13 +66,13 @@ def test_decoded_pixels(case):
     mean, std = np.float32(reference.config.latents_mean), np.float32(reference.config.latents_std)
     normalised = (to_numpy(latents[:, :, 0]) - mean) / std
     decoded = nnx.jit(lambda vae, x: vae.decode(x))(ours, normalised)
-    assert np.mean(np.abs(decoded) < 1) > 0.3  # not merely clipped alike
+    assert np.mean(np.abs(decoded) < 1) > 0.3  # most pixels are not clipped
     close(np.clip(decoded, -1, 1), expected)  # the reference clips
     close(ours.decode_raw(jnp.asarray(to_numpy(latents[:, :, 0]))).clip(-1, 1), expected)
 
 
 def test_each_block(tmp_path):
-    """On the inputs that the reference's had."""
+    """Each block on the inputs of the reference."""
     reference = reference_vae()
     ours, seen = import_vae(reference, tmp_path), record(reference)
     with torch.no_grad():
@@ -104,6 +104,6 @@ def test_every_key_and_shape_of_the_published_vae():
     found = {key: e.public_shape for e in wan_vae.entries(VAEConfig()) for key in e.keys}
     temporal = wan_vae.temporal_tensors(VAEConfig())
     assert found | temporal == expected
-    assert sorted(temporal) == sorted(wan_vae.unused(expected))
+    assert sorted(temporal) == sorted(wan_vae.unused_keys(expected))
     config, mean, std = wan_vae.config_from_public(dict(reference.config), "config.json")
     assert (config, mean, std) == (VAEConfig(), wan_vae.LATENTS_MEAN, wan_vae.LATENTS_STD)

@@ -23,7 +23,7 @@ from genmask_jax.instruction import factory
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.parameters import rules
 from genmask_jax.system import make_networks
-from genmask_jax.tools.estimates.hlo import read_work
+from genmask_jax.tools.estimates.work import read_work
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.optimizer import make_optimizer

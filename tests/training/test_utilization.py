@@ -28,7 +28,7 @@ PEAK = 1e9
 
 
 def described(config):
-    return programs.describe(config, make_mesh(MeshConfig(), jax.devices()[:1]))
+    return programs.describe_run(config, make_mesh(MeshConfig(), jax.devices()[:1]))
 
 
 def flops(config) -> ModelFlops:

@@ -58,9 +58,9 @@ class CachedPreparer:
         self.limit, self._preparer = preparer.limit, preparer
         self._cached = CachedLatents(directory, "validation")
 
-    def read(self, text: str) -> str:
+    def truncate(self, text: str) -> str:
         """See `Preparer`."""
-        return self._preparer.read(text)
+        return self._preparer.truncate(text)
 
     def __call__(self, text: str, image: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """`text_embeds` float32 `[K, D]`, `text_mask` bool `[K]`. Raises UserError if they are not cached."""

@@ -29,7 +29,7 @@ from genmask_jax.data.latents.store import (
     shards_of,
 )
 from genmask_jax.data.sources import generate_source, joint_weights, mask_rule, segment_source
-from genmask_jax.instruction.base import Instruction, stack_inputs, with_loaded
+from genmask_jax.instruction.base import Instruction, stack_inputs, with_loaded_weights
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.sharding import local_batch_sharding, placed
 from genmask_jax.utils.errors import UserError
@@ -68,7 +68,9 @@ class Encoder:
         if instruction is not None:
             make = lambda: instruction.make(nnx.Rngs(0), jnp.dtype(dtype))  # noqa: E731
             text_graphdef, shapes = nnx.split(nnx.eval_shape(make))
-            self._text_state = with_loaded(jax.tree.map(lambda x: placed(x, replicated), shapes), instruction)
+            self._text_state = with_loaded_weights(
+                jax.tree.map(lambda x: placed(x, replicated), shapes), instruction
+            )
             self._embed = jax.jit(lambda state, x: nnx.merge(text_graphdef, state)(x))
 
     def __call__(self, examples: list[Any]) -> Iterator[LatentExample]:

@@ -1,1 +1,1 @@
-"""Qwen2.5-VL, which encodes an instruction and its image for the DiT."""
+"""Qwen2.5-VL as an encoder of an instruction and its image."""

@@ -1,19 +1,19 @@
-"""The shape of a Qwen2.5-VL (or of a text-only Qwen2.5), and how it is used as an instruction encoder."""
+"""Shape of a Qwen2.5-VL or of a text-only Qwen2.5, and its options as an instruction encoder."""
 
 import dataclasses
 
 from genmask_jax.utils.errors import UserError
 
 MIN_VOCABULARY = 262
-"""Minimum for a learned tokenizer: all bytes and the special tokens of a prompt."""
+"""Minimum vocabulary of a learned tokenizer: all bytes and the special tokens of a prompt."""
 
 
 @dataclasses.dataclass(frozen=True)
 class QwenTextConfig:
-    """The language model.
+    """Shape of the language model.
 
-    mrope_section: how many of a head's rotary frequencies encode the frame, the row and the column.
-    tied: the token embedding is also the output projection.
+    mrope_section: number of a head's rotary frequencies that encode the frame, the row and the column.
+    tied: whether the token embedding is also the output projection.
     """
 
     vocab_size: int = 152064
@@ -30,11 +30,11 @@ class QwenTextConfig:
 
 @dataclasses.dataclass(frozen=True)
 class QwenVisionConfig:
-    """The vision tower; `depth` 0 means none (a text-only model).
+    """Shape of the vision tower; `depth` 0 means that there is none (a text-only model).
 
     merge_size: side of the square of patches that are merged into one token.
     window_size: side of an attention window, in pixels.
-    full_attention: blocks that attend to the whole image.
+    full_attention: indices of the blocks that attend to the whole image.
     """
 
     depth: int = 32
@@ -49,7 +49,7 @@ class QwenVisionConfig:
 
     @property
     def token_size(self) -> int:
-        """Side, in pixels, of the square that becomes one token."""
+        """Side of the square that becomes one token, in pixels."""
         return self.patch_size * self.merge_size
 
     @property
@@ -60,7 +60,7 @@ class QwenVisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class QwenConfig:
-    """A model's shape; the defaults are Qwen2.5-VL-7B's."""
+    """Shape of a model; the defaults are those of Qwen2.5-VL-7B."""
 
     text: QwenTextConfig = QwenTextConfig()
     vision: QwenVisionConfig = QwenVisionConfig()
@@ -80,14 +80,14 @@ SIZES = {
         )
     ),
 }
-"""Published shapes. A run takes the shape from its weights instead."""
+"""Shapes of published models. A run with imported weights reads the shape from them."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Prompts:
-    """The user's message; `{text}` is the expression, prompt or question.
+    """Templates of the user's message; `{text}` is the expression, prompt or question.
 
-    system: the system message; if empty, the chat template's default.
+    system: the system message; the chat template's default if empty.
     phrase: segments the object that a phrase names ("the red star").
     sentence: segments the object that a sentence refers to: a text that ends with ".", "?" or "!".
     generate: generates an image from a text.
@@ -106,13 +106,13 @@ class Prompts:
 
 @dataclasses.dataclass(frozen=True)
 class WriteConfig:
-    """How text is generated.
+    """Options of text generation.
 
     max_new_tokens: maximum number of generated tokens.
-    temperature: 0 takes the most likely token; above 0, tokens are sampled.
-    top_p: sample only from the most likely tokens that together have this probability.
-    repetition_penalty: divides the logits of tokens that are already in the prompt or text (multiplies
-        negative ones; Keskar et al. 2019). 1 is none; Qwen2.5-VL is published with 1.05.
+    temperature: 0 for the most likely token; tokens are sampled above 0.
+    top_p: probability mass of the most likely tokens that are sampled from.
+    repetition_penalty: factor that divides positive logits, and multiplies negative ones, of tokens that
+        occur in the prompt or the generated text (Keskar et al. 2019). 1 for none; Qwen2.5-VL uses 1.05.
     """
 
     max_new_tokens: int = 64
@@ -123,17 +123,17 @@ class WriteConfig:
 
 @dataclasses.dataclass(frozen=True)
 class QwenInstructionConfig:
-    """Qwen as an instruction encoder.
+    """Options of Qwen as an instruction encoder.
 
     weights: directory made by `launch/import_weights.py qwen`; empty for random weights of `shape`.
-    shape: of the model without `weights`; its vocabulary is then learned from the dataset's texts.
-    layer: the layer whose hidden states are used: 1 is the first, `depth` (or -1) the last, the only one
-        that is normed; counted like transformers' `hidden_states`.
-    image_token_budgets: an image that exceeds the largest budget is shrunk to it; every image is then padded
-        to the smallest budget that holds it. One program is compiled per budget in use.
-    min_image_tokens: smaller images are enlarged.
-    max_text_tokens: longer texts are truncated.
-    drop_template: use only the states of the image, of the text and of the prompt's last token.
+    shape: shape of a model without `weights`, whose vocabulary is learned from the dataset's texts.
+    layer: layer whose hidden states are the embeddings, from 1 to `depth` (or -1 for the last), as in
+        transformers' `hidden_states`. Only the states of the last layer are normed.
+    image_token_budgets: sizes of prepared images, in tokens. Larger images are shrunk to the largest budget,
+        and every image is padded to the smallest budget that holds it. One program is compiled per budget.
+    min_image_tokens: minimum number of tokens of an image; smaller images are enlarged.
+    max_text_tokens: maximum number of tokens of a text; longer texts are truncated.
+    drop_template: whether to use only the states of the image, of the text and of the last token.
     train_layers: number of last layers to train with the DiT, starting from the weights; 0 for none.
     lora_rank: rank of the trained low-rank adapters (Hu et al. 2021) on all projections of the language
         model; 0 for none.
@@ -153,32 +153,26 @@ class QwenInstructionConfig:
 
 
 def need_valid(config: QwenInstructionConfig, where: str) -> None:
-    """Makes every check that needs no weights. Raises UserError at the first error."""
+    """Raises UserError if an option is invalid; checks that need the weights are not included."""
     for name, prompt in dataclasses.asdict(config.prompts).items():
         if name != "system" and prompt.count("{text}") != 1:
-            raise UserError(f"{where}.prompts.{name} must hold {{text}} once: {prompt!r}")
+            raise UserError(f"{where}.prompts.{name} must contain {{text}} once: {prompt!r}")
         if "<|" in prompt:
             raise UserError(f"{where}.prompts.{name}: leave <|...|> to the chat template: {prompt!r}")
     budgets = config.image_token_budgets
     if config.min_image_tokens < 1:
         raise UserError(f"{where}.min_image_tokens must be positive")
     if not budgets or list(budgets) != sorted(set(budgets)) or budgets[0] < config.min_image_tokens:
-        raise UserError(f"{where}.image_token_budgets must rise and not be below min_image_tokens: {budgets}")
+        raise UserError(
+            f"{where}.image_token_budgets {budgets}: must ascend and be at least min_image_tokens"
+        )
     if config.max_text_tokens < 1:
         raise UserError(f"{where}.max_text_tokens must be positive")
     if config.train_layers < 0 or config.lora_rank < 0:
         raise UserError(f"{where}: train_layers and lora_rank must not be negative")
     if config.train_layers and config.lora_rank:
-        raise UserError(f"{where}: train_layers or lora_rank, not both")
-    write = config.write
-    if write.max_new_tokens < 1:
-        raise UserError(f"{where}.write.max_new_tokens must be positive")
-    if write.temperature != 0 and not 0.01 <= write.temperature < 100:
-        raise UserError(f"{where}.write.temperature {write.temperature}: 0, or from 0.01 to 100")
-    if not 0 < write.top_p <= 1:
-        raise UserError(f"{where}.write.top_p must be above 0 and at most 1")
-    if not 0.1 <= write.repetition_penalty <= 10:
-        raise UserError(f"{where}.write.repetition_penalty must be from 0.1 to 10; 1 is none")
+        raise UserError(f"{where}: set train_layers or lora_rank, not both")
+    _need_valid_write(config.write, f"{where}.write")
     if not config.weights:
         need_shape(config.shape, f"{where}.shape")
         if config.shape.text.vocab_size < MIN_VOCABULARY:
@@ -186,13 +180,24 @@ def need_valid(config: QwenInstructionConfig, where: str) -> None:
         need_layer(config, config.shape, where)
 
 
+def _need_valid_write(config: WriteConfig, where: str) -> None:
+    if config.max_new_tokens < 1:
+        raise UserError(f"{where}.max_new_tokens must be positive")
+    if config.temperature != 0 and not 0.01 <= config.temperature < 100:
+        raise UserError(f"{where}.temperature {config.temperature}: must be 0, or from 0.01 to 100")
+    if not 0 < config.top_p <= 1:
+        raise UserError(f"{where}.top_p must be above 0 and at most 1")
+    if not 0.1 <= config.repetition_penalty <= 10:
+        raise UserError(f"{where}.repetition_penalty must be from 0.1 to 10; 1 for none")
+
+
 def need_shape(shape: QwenConfig, where: str) -> None:
     """Raises UserError if the dimensions of a model do not fit together."""
     text, vision = shape.text, shape.vision
 
-    def need(condition: bool, complaint: str) -> None:
+    def need(condition: bool, message: str) -> None:
         if not condition:
-            raise UserError(f"{where}: {complaint}")
+            raise UserError(f"{where}: {message}")
 
     for name in ("vocab_size", "hidden_size", "depth", "num_heads", "num_kv_heads", "ffn_size"):
         need(getattr(text, name) > 0, f"text.{name} must be positive")
@@ -218,7 +223,7 @@ def need_shape(shape: QwenConfig, where: str) -> None:
 
 
 def need_layer(config: QwenInstructionConfig, shape: QwenConfig, where: str) -> int:
-    """The layer whose states are used, from 1 to the depth. Raises UserError if there is no such layer."""
+    """The layer whose states are used, from 1 to the depth. Raises UserError if it does not exist."""
     depth = shape.text.depth
     layer = config.layer + depth + 1 if config.layer < 0 else config.layer
     if not 1 <= layer <= depth:

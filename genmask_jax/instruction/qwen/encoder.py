@@ -1,6 +1,6 @@
-"""Qwen2.5-VL as an instruction encoder, and the whole model with its output projection.
+"""Qwen2.5-VL as an instruction encoder, and the complete model with its output projection.
 
-Both take the inputs that `prompts.py` prepares:
+Both take inputs that `prompts.py` prepares:
 
     input_ids        int32 [B, L]           tokens, padded on the right
     attention_mask   bool  [B, L]           False for padding
@@ -10,8 +10,8 @@ Both take the inputs that `prompts.py` prepares:
 
 and for a prompt with P images
 
-    image_index      int32 [B, L]           index of the image token at this place; -1 for words
-    patches          uint8 [B, P, S, 588]   see `QwenVision` for this and the rest
+    image_index      int32 [B, L]           index of the image token at this position; -1 for words
+    patches          uint8 [B, P, S, 588]   see `QwenVision` for this and the following
     patch_positions  int32 [B, P, S, 2]
     windows          int32 [B, P, S]
     order            int32 [B, P, T]
@@ -37,20 +37,20 @@ def _vision(config: QwenConfig, **options) -> QwenVision | None:
 
 
 def embed(text: QwenText, vision: QwenVision | None, inputs: Inputs) -> Float[Array, "B L D"]:
-    """Embeds words by the token embedding, and images by the vision tower."""
+    """Embeds words with the token embedding, and images with the vision tower."""
     x = text.embed(inputs["input_ids"])
     if vision is None or "patches" not in inputs:
         return x
     batch, images = inputs["patches"].shape[:2]
     names = ("patches", "patch_positions", "windows", "order")
-    parts = (inputs[name].reshape(batch * images, *inputs[name].shape[2:]) for name in names)
-    tokens = vision(*parts).reshape(batch, -1, x.shape[-1])
+    vision_inputs = (inputs[name].reshape(batch * images, *inputs[name].shape[2:]) for name in names)
+    tokens = vision(*vision_inputs).reshape(batch, -1, x.shape[-1])
     index = inputs["image_index"][..., None]
     return jnp.where(index >= 0, jnp.take_along_axis(tokens, jnp.maximum(index, 0), axis=1), x)
 
 
 class QwenEncoder(InstructionEncoder):
-    """Prompts, with images, to the hidden states of one layer; the layers above it are left out."""
+    """Encodes prompts with images as the hidden states of one layer; has no layers above it."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class QwenEncoder(InstructionEncoder):
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        """`layer` is from 1 to the depth, which is the only normed one; for the rest see `QwenText`."""
+        """`layer` is from 1 to the depth; only the last one is normed. For the rest see `QwenText`."""
         self.text_dim = config.text.hidden_size
         options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
         self.vision = _vision(config, **options)
@@ -78,7 +78,7 @@ class QwenEncoder(InstructionEncoder):
         )
 
     def __call__(self, inputs: Inputs) -> Embedded:
-        """`text_embeds` and `text_mask` of the inputs described at the top of this file."""
+        """Returns `text_embeds` and `text_mask`. For the inputs see the docstring of this module."""
         return self.together(inputs)[0]
 
     def together(self, *batches: Inputs) -> list[Embedded]:
@@ -93,7 +93,7 @@ class QwenEncoder(InstructionEncoder):
 
 
 class Qwen(nnx.Module):
-    """The whole model, as in public weights; it generates text (`decoding.py`)."""
+    """The complete model, as in public weights; generates text (`decoding.py`)."""
 
     def __init__(self, config: QwenConfig, *, dtype=jnp.float32, param_dtype=jnp.float32, rngs: nnx.Rngs):
         options = {"dtype": dtype, "param_dtype": param_dtype, "rngs": rngs}
@@ -104,7 +104,7 @@ class Qwen(nnx.Module):
         self.lm_head = None if config.text.tied else linear(*size, False)
 
     def logits(self, states: Float[Array, "... D"]) -> Float[Array, "... V"]:
-        """Logits of the next token, float32, from the normed last states."""
+        """float32 logits of the next token, from the normed states of the last layer."""
         if self.lm_head is not None:
             return self.lm_head(states).astype(jnp.float32)
         return (states @ self.text.embed_tokens[...].astype(states.dtype).T).astype(jnp.float32)

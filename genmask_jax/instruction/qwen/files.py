@@ -1,4 +1,4 @@
-"""The tokenizer and the chat template of a model: as published, or learned."""
+"""Tokenizers and chat templates: loads published ones, and learns a tokenizer."""
 
 from collections.abc import Iterable
 
@@ -11,20 +11,20 @@ from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.paths import read_text
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
-SPECIAL = (PAD, START, END, VISION_START, VISION_END, IMAGE)
+SPECIAL_TOKENS = (PAD, START, END, VISION_START, VISION_END, IMAGE)
 
 TOKENIZER = "tokenizer.json"
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
-    """Learns a byte-level BPE, like Qwen's, from the texts; it has the special tokens of a prompt."""
+    """Learns a byte-level BPE tokenizer like Qwen's, with the special tokens of a prompt."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
     tokenizer.normalizer = tokenizers.normalizers.NFC()
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = tokenizers.decoders.ByteLevel()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIAL),
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -33,22 +33,22 @@ def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokeniz
 
 
 def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
-    """The tokenizer in a directory. Raises UserError if it is missing or lacks a prompt's tokens."""
+    """Loads the tokenizer in a directory. Raises UserError if it is missing or lacks special tokens."""
     path = epath.Path(directory) / TOKENIZER
     if not path.exists():
-        raise UserError(f"{path}: not there; a model's directory must hold the file that its hub has")
+        raise UserError(f"{path}: does not exist; copy it from the model's hub")
     try:
         tokenizer = tokenizers.Tokenizer.from_str(read_text(path))
     except Exception as error:  # the library raises nothing narrower
         raise UserError(f"{path}: not a valid tokenizer ({error}); download it again") from error
     missing = [token for token in (PAD, START, END) if tokenizer.token_to_id(token) is None]
     if missing:
-        raise UserError(f"{path}: {', '.join(missing)} is not in it; this is not a tokenizer of Qwen2.5")
+        raise UserError(f"{path}: has no {', '.join(missing)}; this is not a tokenizer of Qwen2.5")
     return tokenizer
 
 
 def load_chat_template(directory: epath.PathLike) -> str:
-    """The chat template in a directory, from whichever file holds it; plain ChatML if none does.
+    """Loads the chat template in a directory; `CHAT_TEMPLATE` if no file has one.
 
     Raises UserError if a file is damaged.
     """
@@ -57,7 +57,7 @@ def load_chat_template(directory: epath.PathLike) -> str:
         try:
             return read_text(directory / "chat_template.jinja")
         except UnicodeDecodeError as error:
-            raise UserError(f"{directory}/chat_template.jinja: this is not text ({error})") from error
+            raise UserError(f"{directory}/chat_template.jinja: not a text file ({error})") from error
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (directory / name).exists():
             template = read_json(directory / name).get("chat_template")
@@ -67,6 +67,6 @@ def load_chat_template(directory: epath.PathLike) -> str:
 
 
 def stop_ids(tokenizer: tokenizers.Tokenizer) -> tuple[int, ...]:
-    """The tokens that end a generated text."""
+    """Tokens that end a generated text."""
     ids = (tokenizer.token_to_id(token) for token in (END, PAD))
     return tuple(i for i in ids if i is not None)

@@ -11,18 +11,18 @@ from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import read_dataclass
 
 NAME, HUB = "qwen", "hub"
-"""Folder of imported weights, and the folder in it with the hub's files beside them."""
+"""Folder of imported weights, and its subfolder with the other files of the hub."""
 
 
 def find_qwen(directory: epath.PathLike, what: str) -> tuple[QwenConfig, epath.Path]:
-    """The config and the folder (params/, hub/) of imported weights.
+    """Finds imported weights; returns their config and their folder, which contains params/ and hub/.
 
     Args:
-        directory: made by `launch/import_weights.py qwen`.
-        what: the field or flag that names it, for error messages.
+        directory: output of `launch/import_weights.py qwen`.
+        what: field or flag that gives the directory, for error messages.
 
     Raises:
-        UserError: there are none, or their config is invalid.
+        UserError: there are no weights, or their config is invalid.
     """
     folder = epath.Path(directory) / NAME
     if not (folder / "config.json").exists():
@@ -33,18 +33,18 @@ def find_qwen(directory: epath.PathLike, what: str) -> tuple[QwenConfig, epath.P
 
 
 def open_parameters(config: QwenConfig, folder: epath.Path) -> ParameterReader:
-    """The parameters in a folder of `find_qwen`. Raises UserError if they do not match the config."""
+    """Opens the parameters in a folder of `find_qwen`. Raises UserError if they do not match the config."""
     reader = ParameterReader(folder / "params")
-    wanted = {path: leaf.shape for path, leaf in flat_paths(abstract_state(config))}
-    for name in sorted(wanted.keys() | reader.shapes.keys()):
-        there, here = reader.shapes.get(name, "absent"), wanted.get(name, "absent")
-        if there != here:
+    expected_shapes = {path: leaf.shape for path, leaf in flat_paths(abstract_state(config))}
+    for name in sorted(expected_shapes.keys() | reader.shapes.keys()):
+        shape, expected = reader.shapes.get(name, "absent"), expected_shapes.get(name, "absent")
+        if shape != expected:
             raise UserError(
-                f"{folder}: {name} is {there}, but config.json implies {here}; import the weights again"
+                f"{folder}: {name} is {shape}, but config.json implies {expected}; import the weights again"
             )
     return reader
 
 
 def digest(folder: epath.Path) -> str:
-    """SHA-256 of imported weights, as recorded by the import."""
+    """SHA-256 of imported weights, recorded by the import."""
     return read_json(folder / "import.json")["sha256"]

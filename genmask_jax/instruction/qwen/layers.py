@@ -1,4 +1,4 @@
-"""Layers that the language model and the vision tower share."""
+"""Layers of both the language model and the vision tower."""
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ class GatedMLP(nnx.Module):
 
 
 def frequencies(channels: int, theta: float) -> np.ndarray:
-    """theta^(-2i / channels), float32 `[channels / 2]`, rounded as in transformers."""
+    """Rotary frequencies theta^(-2i / channels), float32 `[channels / 2]`, rounded as in transformers."""
     exponents = np.arange(0, channels, 2, dtype=np.float32) / np.float32(channels)
     return np.float32(1) / np.float32(theta) ** exponents
 
@@ -32,8 +32,8 @@ def rotary_table(positions: Int[Array, "B N A"], parts: tuple[np.ndarray, ...]) 
     """Cosines and sines of the angles position x frequency, concatenated over the axes.
 
     Args:
-        positions: of each token along each of A axes.
-        parts: the frequencies of each axis; D / 2 in total.
+        positions: position of each token along each of A axes.
+        parts: frequencies of each axis; D / 2 in total.
     """
     angles = [positions[..., axis, None].astype(jnp.float32) * part for axis, part in enumerate(parts)]
     angles = jnp.concatenate(angles, axis=-1)
@@ -44,5 +44,5 @@ def rotate_halves(x: Float[Array, "B N H D"], table: Table) -> Float[Array, "B N
     """Rotates channel pairs (i, i + D / 2) by the angles of `rotary_table`."""
     cos, sin = (part[:, :, None] for part in table)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = (first * cos - second * sin, second * cos + first * sin)
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+    rotated = (first * cos - second * sin, second * cos + first * sin)
+    return jnp.concatenate(rotated, axis=-1).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""Qwen as an `Instruction`: which parameters are trained, and where the others come from."""
+"""Builds Qwen as an `Instruction`, and loads its weights."""
 
 import dataclasses
 import hashlib
@@ -28,20 +28,22 @@ from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import to_json
 from genmask_jax.utils.paths import write_text
 
-KEPT = "weights.json"
-"""In a run's directory: identifies its weights."""
+DIGEST_FILE = "weights.json"
+"""File in a run's directory with the SHA-256 of its weights."""
 
 
 def build(config: QwenInstructionConfig, directory: epath.PathLike, texts: Iterable[str] = ()) -> Instruction:
     """Builds Qwen from its config.
 
     Args:
-        config: weights, or the shape of a model with random weights, and how it is used.
-        directory: where a run keeps the tokenizer of a model without weights, or the digest of its weights.
-        texts: to learn that tokenizer from, in a new run.
+        config: options, with imported weights or the shape of a model with random weights.
+        directory: folder of the encoder's files in a run: the digest of imported weights, or the tokenizer of
+            a model with random weights.
+        texts: texts to learn this tokenizer from, in a new run.
 
     Raises:
-        UserError: the weights or the tokenizer are missing, lack the layer, or are not the run's.
+        UserError: the weights or the tokenizer are missing, the layer does not exist, or the weights differ
+            from those at the start of the run.
     """
     shape, maker = open_model(config, directory, texts)
     layer = need_layer(config, shape, "config.instruction.qwen")
@@ -68,7 +70,7 @@ def build(config: QwenInstructionConfig, directory: epath.PathLike, texts: Itera
     def save(directory: epath.Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         if config.weights:
-            write_text(directory / KEPT, json.dumps({"sha256": digest(folder)}))
+            write_text(directory / DIGEST_FILE, json.dumps({"sha256": digest(folder)}))
         else:
             write_text(directory / TOKENIZER, tokenizer.to_str())
 
@@ -88,10 +90,10 @@ def build(config: QwenInstructionConfig, directory: epath.PathLike, texts: Itera
 def open_model(
     config: QwenInstructionConfig, directory: epath.PathLike, texts: Iterable[str] = ()
 ) -> tuple[QwenConfig, PromptMaker]:
-    """The shape of the model and its prompts; for the arguments see `build`."""
+    """Returns the shape of the model and its prompts; for the arguments see `build`."""
     if config.weights:
         shape, folder = find_qwen(config.weights, "config.instruction.qwen.weights")
-        _need_kept(config.weights, folder, epath.Path(directory))
+        _need_same_weights(config.weights, folder, epath.Path(directory))
         tokenizer, template = load_tokenizer(folder / HUB), load_chat_template(folder / HUB)
     else:
         shape, template = config.shape, CHAT_TEMPLATE
@@ -100,12 +102,12 @@ def open_model(
     return shape, PromptMaker(tokenizer, template, shape.vision, config)
 
 
-def _need_kept(weights: str, folder: epath.Path, directory: epath.Path) -> None:
-    path = directory / KEPT
+def _need_same_weights(weights: str, folder: epath.Path, directory: epath.Path) -> None:
+    path = directory / DIGEST_FILE
     if path.exists() and read_json(path)["sha256"] != digest(folder):
         raise UserError(
             f"config.instruction.qwen.weights={weights}: these are not the weights that the run in "
-            f"{directory.parent} began with"
+            f"{directory.parent} started with"
         )
 
 
@@ -114,15 +116,15 @@ def random_parameters(make: Callable[..., nnx.Module], targets: Targets) -> dict
     dtypes = {name: target.dtype for name, target in targets.items()}
 
     def init() -> dict[str, jax.Array]:
-        found = dict(flat_paths(nnx.state(make(nnx.Rngs(0)))))
-        return {name: found[name][...].astype(dtype) for name, dtype in dtypes.items()}
+        parameters = dict(flat_paths(nnx.state(make(nnx.Rngs(0)))))
+        return {name: parameters[name][...].astype(dtype) for name, dtype in dtypes.items()}
 
     shardings = {name: target.sharding for name, target in targets.items()}
     return jax.jit(init, out_shardings=shardings)()
 
 
-def load_whole(make: Callable[[nnx.Rngs], Qwen], config: QwenInstructionConfig) -> tuple[Any, Any]:
-    """The graph and the state of a whole model, on this process's first device."""
+def load_model(make: Callable[[nnx.Rngs], Qwen], config: QwenInstructionConfig) -> tuple[Any, Any]:
+    """Loads the complete model on the first device of this process; returns its graph and state."""
     graph, state = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
     device = SingleDeviceSharding(jax.local_devices()[0])
     targets = {name: placed(variable.get_value(), device) for name, variable in flat_paths(state)}
@@ -137,12 +139,12 @@ def load_whole(make: Callable[[nnx.Rngs], Qwen], config: QwenInstructionConfig) 
 def restore_layers(
     reader: ParameterReader, targets: Targets, layer: int, train_layers: int
 ) -> dict[str, jax.Array]:
-    """The parameters of a `QwenEncoder` from imported weights, which have no adapters.
+    """Restores the parameters of a `QwenEncoder` without adapters from imported weights.
 
     Args:
-        reader: of the whole model.
-        targets: the parameters to restore, by the encoder's names.
-        layer, train_layers: of the encoder.
+        reader: reader of the complete model.
+        targets: parameters to restore, by their names in the encoder.
+        layer, train_layers: arguments of the encoder.
     """
     restored = {}
     for name, target in targets.items():
@@ -154,24 +156,24 @@ def restore_layers(
 
 
 def _restore_part(reader: ParameterReader, name: str, first: int, target: jax.ShapeDtypeStruct) -> jax.Array:
-    """The layers of a parameter from `first` on, as many as the target has."""
+    """Restores the layers of a parameter from `first` on, as many as the target has."""
     shape, sharding = reader.shapes[name], target.sharding
     if shape == target.shape:
         return reader.restore({name: target})[name]
     if isinstance(sharding, NamedSharding):  # all layers are read first, so their axis is not sharded
         sharding = NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec[1:]))
-    whole = jax.ShapeDtypeStruct(shape, target.dtype, sharding=sharding)
-    cut = jax.jit(lambda x: x[first : first + target.shape[0]], out_shardings=target.sharding)
-    return cut(reader.restore({name: whole})[name])
+    all_layers = jax.ShapeDtypeStruct(shape, target.dtype, sharding=sharding)
+    slice_layers = jax.jit(lambda x: x[first : first + target.shape[0]], out_shardings=target.sharding)
+    return slice_layers(reader.restore({name: all_layers})[name])
 
 
 def fingerprint(config: QwenInstructionConfig, maker: PromptMaker) -> str:
-    """SHA-256 of everything that the embeddings depend on."""
+    """SHA-256 of all options, files and weights that determine the embeddings."""
     prompts = dataclasses.replace(config.prompts, reason="")
-    used = dataclasses.replace(config, weights="", prompts=prompts, write=WriteConfig())
+    options = dataclasses.replace(config, weights="", prompts=prompts, write=WriteConfig())
     parts = [maker.tokenizer.to_str()]
     if config.weights:
         shape, folder = find_qwen(config.weights, "config.instruction.qwen.weights")
-        used = dataclasses.replace(used, shape=shape)
+        options = dataclasses.replace(options, shape=shape)
         parts += [load_chat_template(folder / HUB), digest(folder)]
-    return hashlib.sha256("".join([to_json(used), *parts]).encode()).hexdigest()
+    return hashlib.sha256("".join([to_json(options), *parts]).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The language model of Qwen2.5-VL (and, with equal positions on all axes, of Qwen2.5), with a static cache.
+"""The language model of Qwen2.5-VL, and of Qwen2.5 (with equal positions on all axes), with a static cache.
 
 Reference: transformers' `Qwen2_5_VLTextModel`. Sequences are padded on the right.
 """
@@ -23,7 +23,7 @@ from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import RMSNorm, linear_factory, scan_blocks, stack
 
 Cache = tuple[Float[Array, "N B M K d"], Float[Array, "N B M K d"]]
-"""Keys and values of every layer, with M slots."""
+"""Keys and values of all N layers, with M slots."""
 
 
 class TextBlock(nnx.Module):
@@ -55,7 +55,7 @@ class TextBlock(nnx.Module):
         return rotate_halves(query, table), rotate_halves(key, table), value
 
     def finish(self, x: Float[Array, "B L D"], attended: Float[Array, "B L H d"]) -> Float[Array, "B L D"]:
-        """The part of the block after attention."""
+        """Applies the part of the block that follows attention."""
         x = x + self.o_proj(attended.reshape(x.shape))
         return x + self.mlp(self.mlp_norm(x))
 
@@ -63,8 +63,8 @@ class TextBlock(nnx.Module):
 class QwenText(nnx.Module):
     """Token embeddings, blocks, and the final norm.
 
-    blocks: all layers, or those below `top_blocks`.
-    top_blocks: the last `train_layers` layers, separate because they are trained; None if none are.
+    blocks: the layers below `top_blocks`; None if there are none.
+    top_blocks: the last `train_layers` layers, which are trained; None if there are none.
     """
 
     def __init__(
@@ -82,13 +82,13 @@ class QwenText(nnx.Module):
         """See `QwenInstructionConfig`.
 
         Args:
-            config: the shape; `depth` is the number of layers that this model has.
-            normed: whether it has the final norm.
-            train_layers: how many of the layers are `top_blocks`, in float32.
-            lora_rank: of adapters on every projection of the blocks.
-            remat: what the backward pass recomputes, by name in `REMAT`.
-            dtype, param_dtype: of matrix products, and of frozen weights.
-            rngs: for the weights.
+            config: shape of the model.
+            normed: whether there is a final norm.
+            train_layers: number of layers in `top_blocks`, in float32.
+            lora_rank: rank of adapters on every projection of the blocks; 0 for none.
+            remat: gradient checkpointing policy, a name in `REMAT`.
+            dtype, param_dtype: dtypes of matrix products and of frozen weights.
+            rngs: random number generators of the weights.
         """
         self.config, self.dtype, self.remat = config, dtype, remat
         init = nnx.initializers.normal(0.02)
@@ -96,15 +96,15 @@ class QwenText(nnx.Module):
             init(rngs.params(), (config.vocab_size, config.hidden_size), param_dtype)
         )
 
-        def blocks(depth: int, param_dtype) -> nnx.Module:
+        def make_blocks(depth: int, param_dtype) -> nnx.Module:
             make = lambda rngs: TextBlock(  # noqa: E731
                 config, linear=linear_factory(dtype, param_dtype, rngs, lora_rank)
             )
             return stack(make, depth, rngs)
 
-        below = config.depth - train_layers
-        self.blocks = blocks(below, param_dtype) if below else None
-        self.top_blocks = blocks(train_layers, jnp.float32) if train_layers else None
+        num_below = config.depth - train_layers
+        self.blocks = make_blocks(num_below, param_dtype) if num_below else None
+        self.top_blocks = make_blocks(train_layers, jnp.float32) if train_layers else None
         self.norm = RMSNorm(config.hidden_size, eps=config.eps) if normed else None
 
     def embed(self, input_ids: Int[Array, "B L"]) -> Float[Array, "B L D"]:
@@ -112,20 +112,20 @@ class QwenText(nnx.Module):
         return self.embed_tokens[...][input_ids].astype(self.dtype)
 
     def table(self, positions: Int[Array, "B L 3"]) -> Table:
-        """The rotary table of tokens at (frame, row, column), which are equal for words."""
+        """Rotary table of tokens at (frame, row, column); the three are equal for words."""
         config = self.config
-        whole = frequencies(config.hidden_size // config.num_heads, config.rope_theta)
-        parts = np.split(whole, np.cumsum(config.mrope_section)[:-1])
+        all_frequencies = frequencies(config.hidden_size // config.num_heads, config.rope_theta)
+        parts = np.split(all_frequencies, np.cumsum(config.mrope_section)[:-1])
         return rotary_table(positions, tuple(parts))
 
     def __call__(
         self, x: Float[Array, "B L D"], positions: Int[Array, "B L 3"], mask: Bool[Array, "B L"]
     ) -> Float[Array, "B L D"]:
-        """Embedded tokens to the last block's (normed) states; `mask` is False for padding."""
+        """Returns the states after the last block, and after the norm if any; `mask` is False for padding."""
         return self.together((x, positions, mask))[0]
 
     def together(self, *inputs: tuple[Array, Array, Array]) -> list[Float[Array, "B L D"]]:
-        """Like `__call__`, for batches of different shapes: a tuple of arguments each (see `scan_blocks`)."""
+        """Like `__call__`, for several batches of different shapes: a tuple of arguments each."""
         xs = [x for x, _, _ in inputs]
         arguments = [(self.table(positions), mask) for _, positions, mask in inputs]
         for blocks in filter(None, (self.blocks, self.top_blocks)):
@@ -133,11 +133,11 @@ class QwenText(nnx.Module):
             xs = scan_blocks(blocks, *streams, remat=self.remat)
         return [self.norm(x) if self.norm else x for x in xs]
 
-    def empty_cache(self, batch_size: int, places: int) -> Cache:
-        """An empty cache for sequences of up to `places` tokens."""
+    def empty_cache(self, batch_size: int, size: int) -> Cache:
+        """An empty cache for sequences of up to `size` tokens."""
         config = self.config
         width = config.hidden_size // config.num_heads
-        shape = (config.depth, batch_size, places, config.num_kv_heads, width)
+        shape = (config.depth, batch_size, size, config.num_kv_heads, width)
         return jnp.zeros(shape, self.dtype), jnp.zeros(shape, self.dtype)
 
     def extend(
@@ -146,11 +146,14 @@ class QwenText(nnx.Module):
         positions: Int[Array, "B L 3"],
         mask: Bool[Array, "B L M"],
         cache: Cache,
-        place: Int[Array, ""],
+        slot: Int[Array, ""],
     ) -> tuple[Float[Array, "B L D"], Cache]:
-        """Like `__call__`, for tokens that enter the cache from `place` on and attend as `mask` says."""
+        """Like `__call__`, and writes the tokens' keys and values to the cache, starting at `slot`.
+
+        `mask` is True for the slots that a token attends to.
+        """
         table = self.table(positions)
-        assert self.norm is not None  # a model that writes is whole
+        assert self.norm is not None  # a model that generates text has all layers
         assert self.blocks is not None
         graph, state = nnx.split(self.blocks)
 
@@ -158,8 +161,8 @@ class QwenText(nnx.Module):
             x, keys, values = carry
             index, block = layer[0], cast(TextBlock, nnx.merge(graph, layer[1]))
             query, key, value = block.project(x, table)
-            keys = jax.lax.dynamic_update_slice(keys, key[None], (index, 0, place, 0, 0))
-            values = jax.lax.dynamic_update_slice(values, value[None], (index, 0, place, 0, 0))
+            keys = jax.lax.dynamic_update_slice(keys, key[None], (index, 0, slot, 0, 0))
+            values = jax.lax.dynamic_update_slice(values, value[None], (index, 0, slot, 0, 0))
             return (block.finish(x, attend(query, keys[index], values[index], mask)), keys, values), None
 
         layers = (jnp.arange(self.config.depth), state)

@@ -1,8 +1,8 @@
-"""The vision tower of Qwen2.5-VL: patches of images to tokens for the language model.
+"""The vision tower of Qwen2.5-VL, from patches of images to tokens of the language model.
 
 Reference: transformers' `Qwen2_5_VisionTransformerPretrainedModel`. There, the patches of all images are one
-long sequence whose segments attend to themselves. Here, each image is a row of fixed length: its patches,
-window by window (ordered by `images.py`), then padding.
+sequence, and attention is within its segments. Here, each image is a row of fixed length: its patches, window
+by window (ordered by `images.py`), then padding.
 """
 
 import jax
@@ -25,20 +25,20 @@ from genmask_jax.sharding import is_counting
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's statistics, with which images are normalised."""
-THETA = 1e4
+"""Mean and standard deviation of pixels in [0, 1], from CLIP."""
+ROPE_THETA = 1e4
 """Base of the rotary frequencies."""
 
 
 def normalise(patches: UInt8[Array, "... pixels"]) -> Float[Array, "... pixels"]:
-    """Normalised pixels, float32: (x / 255 - mean) / std, channel by channel."""
+    """Normalises pixels as (x / 255 - mean) / std per channel, in float32."""
     pixels = patches.reshape(*patches.shape[:-1], 3, -1).astype(jnp.float32) / 255
     mean, std = (np.asarray(values, np.float32)[:, None] for values in (IMAGE_MEAN, IMAGE_STD))
     return ((pixels - mean) / std).reshape(patches.shape)
 
 
 class VisionBlock(nnx.Module):
-    """Attention, within windows or over the image, and a gated MLP, both pre-normed."""
+    """Attention within windows or over the whole image, and a gated MLP, both pre-normed."""
 
     def __init__(self, config: QwenVisionConfig, *, linear):
         size = config.hidden_size
@@ -50,7 +50,7 @@ class VisionBlock(nnx.Module):
     def __call__(
         self, x: Float[Array, "P S D"], table: Table, windows: Int[Array, "P S"], full: Bool[Array, ""]
     ) -> Float[Array, "P S D"]:
-        """`windows` is the window of each patch, -1 for padding; if `full`, all of the image is attended."""
+        """`windows` is the window of each patch, -1 for padding; `full` selects attention to all patches."""
         heads = (*x.shape[:2], 3, self.config.num_heads, -1)
         query, key, value = jnp.moveaxis(self.qkv(self.norm1(x)).reshape(heads), 2, 0)
         query, key = rotate_halves(query, table), rotate_halves(key, table)
@@ -58,7 +58,7 @@ class VisionBlock(nnx.Module):
             lambda: attend(query, key, value, windows >= 0),
             lambda: attend_windows(query, key, value, windows, self.config.window_patches),
         )
-        # Counted, a block is traced on its own, and its branch is known.
+        # To count FLOPs, each block is traced separately, with a concrete `full`.
         attended = branches[0 if full else 1]() if is_counting() else jax.lax.cond(full, *branches)
         x = x + self.proj(attended.reshape(x.shape))
         return x + self.mlp(self.norm2(x))
@@ -71,23 +71,23 @@ def attend_windows(
     windows: Int[Array, "P S"],
     size: int,
 ) -> Float[Array, "P S H D"]:
-    """Attention within windows: each is a run of at most `size` adjacent tokens; `size` divides S.
+    """Attention within windows of at most `size` adjacent tokens; `size` divides S.
 
-    A window that starts in one stretch of `size` tokens ends in the next at the latest, so each stretch
-    attends to itself and its two neighbours. The shapes are thus the same for any image.
+    The sequence is split into chunks of `size` tokens. A window spans at most two chunks, so each chunk
+    attends to itself and its two neighbours, and shapes do not depend on the windows.
     """
     images, length = windows.shape
 
-    def stretches(x: Array) -> Array:
+    def chunks(x: Array) -> Array:
         return x.reshape(images, length // size, size, *x.shape[2:])
 
-    def beside(x: Array, fill: int) -> Array:
-        ends = [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 1)
-        x = jnp.pad(stretches(x), ends, constant_values=fill)
+    def with_neighbours(x: Array, fill: int) -> Array:
+        padding = [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 1)
+        x = jnp.pad(chunks(x), padding, constant_values=fill)
         return jnp.concatenate([x[:, :-2], x[:, 1:-1], x[:, 2:]], axis=2)
 
-    same = stretches(windows)[..., :, None] == beside(windows, -2)[..., None, :]
-    parts = (stretches(query), beside(key, 0), beside(value, 0), same)
+    same_window = chunks(windows)[..., :, None] == with_neighbours(windows, -2)[..., None, :]
+    parts = (chunks(query), with_neighbours(key, 0), with_neighbours(value, 0), same_window)
     attended = attend(*(part.reshape(-1, *part.shape[2:]) for part in parts))
     return attended.reshape(query.shape)
 
@@ -107,7 +107,7 @@ class PatchMerger(nnx.Module):
 
 
 class QwenVision(nnx.Module):
-    """Patches to tokens."""
+    """Encodes patches of images as tokens."""
 
     def __init__(self, config: QwenVisionConfig, out_size: int, *, dtype, param_dtype, rngs: nnx.Rngs):
         """`out_size` is the language model's width; matrix products use `dtype`."""
@@ -129,24 +129,24 @@ class QwenVision(nnx.Module):
         windows: Int[Array, "P S"],
         order: Int[Array, "P T"],
     ) -> Float[Array, "P T E"]:
-        """Tokens of each image, row by row; those of the padding are arbitrary.
+        """Returns the tokens of each image, row by row; tokens of padding are arbitrary.
 
         Args:
-            patches: pixels, channel by channel; the patches of a square of side `merge_size` are adjacent.
+            patches: pixels, channel by channel; the patches of one token are adjacent.
             positions: row and column of each patch.
-            windows: the window of each patch, ascending; -1 for padding. The size of a full window divides S.
-            order: for each token, row by row, the place of its square in `patches`.
+            windows: window of each patch, ascending; -1 for padding. `config.window_patches` divides S.
+            order: index in the sequence of tokens in `patches`, for each token row by row.
         """
         config = self.config
-        along_one = frequencies(config.hidden_size // config.num_heads // 2, THETA)
-        table = rotary_table(positions, (along_one, along_one))
+        axis_frequencies = frequencies(config.hidden_size // config.num_heads // 2, ROPE_THETA)
+        table = rotary_table(positions, (axis_frequencies, axis_frequencies))
         x = self._embed(patches)
         full = np.isin(np.arange(config.depth), config.full_attention)
         (x,) = scan_blocks(self.blocks, (x, table, windows), each=full)
         return jnp.take_along_axis(self.merger(x), order[..., None], axis=1)
 
     def _embed(self, patches: UInt8[Array, "P S pixels"]) -> Float[Array, "P S D"]:
-        # A still image has the same pixels in all frames of a video patch: the frames' weights add up.
+        # All frames of a still image are equal, so the weights of the frames are summed.
         frames, area = self.config.temporal_patch_size, self.config.patch_size**2
         kernel = self.patch_embed.kernel[...].astype(jnp.float32).reshape(3, frames, area, -1).sum(1)
         return normalise(patches).astype(self.dtype) @ kernel.reshape(3 * area, -1).astype(self.dtype)

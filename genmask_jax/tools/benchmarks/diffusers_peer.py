@@ -15,7 +15,7 @@ from genmask_jax.utils.errors import UserError
 
 
 def load() -> tuple[Any, Any]:
-    """The modules torch and diffusers. Raises UserError if they are not installed."""
+    """Imports torch and diffusers. Raises UserError if they are not installed."""
     try:
         import diffusers
         import torch
@@ -31,8 +31,9 @@ def make_model(workload: Workload) -> Any:
     torch, diffusers = load()
     torch.manual_seed(0)
     values = wan_dit.config_to_public(workload.model)
-    kind = diffusers.WanTransformer3DModel
-    return kind.from_config({name: value for name, value in values.items() if name[0] != "_"})
+    return diffusers.WanTransformer3DModel.from_config(
+        {name: value for name, value in values.items() if name[0] != "_"}
+    )
 
 
 def our_params(model: Any, workload: Workload) -> nnx.State:
@@ -46,11 +47,11 @@ def our_params(model: Any, workload: Workload) -> nnx.State:
 
 
 def make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[], float]:
-    """Returns a function that runs one step (forward, backward, AdamW; on a GPU if any) and returns the loss.
+    """Returns a function that runs one step (forward, backward, AdamW) and returns the loss.
 
-    The model expects one timestep per example if there is one frame, and one per token if there are two.
-    Weights, gradients and AdamW are float32, as in ours. bfloat16 products use autocast; float32 products are
-    TF32 on a card, as in JAX. `compiled` uses torch.compile in its default mode.
+    It runs on the GPU if there is one. Weights, gradients and AdamW are float32, as in ours. bfloat16
+    products use autocast; float32 products use TF32 on a GPU, as in JAX. `compiled` uses torch.compile in its
+    default mode.
     """
     torch, _ = load()
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -61,18 +62,18 @@ def make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[],
     latents, target = (torch.from_numpy(np.moveaxis(inputs[n], -1, 1).copy()) for n in ("latents", "target"))
     text = torch.from_numpy(inputs["text_embeds"])
     timesteps = torch.from_numpy(1000 * inputs["timesteps"])
-    if workload.frames > 1:
+    if workload.frames > 1:  # diffusers takes one timestep per token, or one per example
         timesteps = timesteps.repeat_interleave(workload.tokens // workload.frames, dim=1)
     else:
         timesteps = timesteps[:, 0]
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY, fused=True)
     forward = torch.compile(model) if compiled else model
     latents, target, text, timesteps = (x.to(device) for x in (latents, target, text, timesteps))
-    half = workload.dtype == "bfloat16"
+    autocast = workload.dtype == "bfloat16"
 
     def run() -> float:
         optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(device, torch.bfloat16, enabled=half):
+        with torch.autocast(device, torch.bfloat16, enabled=autocast):
             velocity = forward(latents, timesteps, text, return_dict=False)[0]
         loss = (velocity.float() - target).square().mean()
         loss.backward()
@@ -85,29 +86,29 @@ def make_peer(model: Any, workload: Workload, *, compiled: bool) -> Callable[[],
 
 
 def attention_kernels(run: Callable[[], Any]) -> str:
-    """The kernel of PyTorch's attention in an eager call, such as "flash_attention".
+    """Names of the attention kernels of PyTorch in an eager call, such as "flash_attention".
 
-    PyTorch documents `TorchDispatchMode` only by the private name of its module.
+    PyTorch documents `TorchDispatchMode` only under the private name of its module.
     """
     load()
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    found = set()
+    kernels = set()
 
-    class Watch(TorchDispatchMode):
+    class Recorder(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             match = re.match(r"aten\._scaled_dot_product_(\w+)", str(func))
             if match and "backward" not in match[1]:
-                found.add(match[1])
+                kernels.add(match[1])
             return func(*args, **(kwargs or {}))
 
-    with Watch():
+    with Recorder():
         run()
-    return ", ".join(sorted(found)) or "matrix products"
+    return ", ".join(sorted(kernels)) or "matrix products"
 
 
 class DeviceMemory:
-    """Measures the card's memory that PyTorch allocates from now on."""
+    """Measures the GPU memory that PyTorch allocates after construction."""
 
     def __init__(self):
         torch, _ = load()
@@ -115,8 +116,8 @@ class DeviceMemory:
         if self.cuda:
             gc.collect()
             self.cuda.reset_peak_memory_stats()
-            self.held = self.cuda.memory_allocated()
+            self.initial = self.cuda.memory_allocated()
 
     def peak(self) -> int | None:
-        """Peak bytes; None without a card."""
-        return self.cuda.max_memory_allocated() - self.held if self.cuda else None
+        """Peak bytes; None without a GPU."""
+        return self.cuda.max_memory_allocated() - self.initial if self.cuda else None

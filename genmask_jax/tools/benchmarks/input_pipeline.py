@@ -1,4 +1,4 @@
-"""Examples per second of the input pipeline and of the training step."""
+"""Measures examples per second of the input pipeline and of the training step."""
 
 import functools
 import io
@@ -24,19 +24,19 @@ from genmask_jax.data.sources import texts
 from genmask_jax.instruction import factory
 from genmask_jax.sharding import make_mesh, part_of_batch, to_devices
 from genmask_jax.system import make_networks
-from genmask_jax.tools.benchmarks.timing import time_in_turns
+from genmask_jax.tools.benchmarks.timing import time_interleaved
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.state import init_state, make_init
 from genmask_jax.training.step import make_train_step
 from genmask_jax.utils.console import console
 
-JPEGS = 64
+NUM_JPEGS = 64
 """Number of different JPEG images."""
 
 
 class JpegSource:
-    """Images as JPEG and masks as PNG in an ArrayRecord, decoded on read."""
+    """Reads images as JPEG and masks as PNG from an ArrayRecord, and decodes them."""
 
     def __init__(self, path: str, *, masks: bool):
         self.records: Any = grain.sources.ArrayRecordDataSource(path)
@@ -53,10 +53,10 @@ class JpegSource:
 
 
 def write_jpegs(path: epath.Path, size: int) -> None:
-    """Writes scenes with added noise, which takes as long to decode as photographs."""
+    """Writes scenes with noise, which makes decoding as slow as for photographs."""
     scenes, rng = ReferShapesSegment("train", size, 0), np.random.default_rng(0)
     writer = ArrayRecordWriter(str(path), "group_size:1")
-    for i in range(JPEGS):
+    for i in range(NUM_JPEGS):
         scene, files = scenes[i], {"image": io.BytesIO(), "mask": io.BytesIO()}
         noisy = scene["image"] + rng.normal(0, 12, scene["image"].shape)
         Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(files["image"], "JPEG", quality=90)
@@ -69,34 +69,34 @@ def write_jpegs(path: epath.Path, size: int) -> None:
 
 
 def examples_per_second(batches: Any, batch_size: int, duration: float) -> float:
-    """Reads batches for `duration` seconds, after a warm-up."""
+    """Measures the rate of reading batches for `duration` seconds, after a warm-up."""
     for _ in range(4):
         next(batches)
-    began, count = time.perf_counter(), 0
-    while time.perf_counter() - began < duration:
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < duration:
         next(batches)
         count += batch_size
-    return count / (time.perf_counter() - began)
+    return count / (time.perf_counter() - start)
 
 
 def step_seconds(config: TrainConfig, encoder: Any, batch: Any) -> float:
-    """Median seconds of a training step on a loaded batch."""
+    """Median seconds of a training step on a batch in host memory."""
     mesh, loop = make_mesh(config.mesh), config.loop
     networks = make_networks(config, *load_vae(config.vae), encoder, mesh)
     task, plan = GenMaskTask(networks, config), networks.plan
     tx = make_optimizer(config.optimizer, loop, plan)
-    state, shardings = init_state(make_init(task.init_params, tx, task.metric_names), config.seed, plan)
+    initial, shardings = init_state(make_init(task.init_params, tx, task.metric_names), config.seed, plan)
     step = make_train_step(task.loss, tx, loop, plan, shardings)
-    held = [state]
+    state = [initial]
 
     def run() -> None:
-        held[0] = jax.block_until_ready(step(held[0], task.frozen, to_devices(batch, mesh)))
+        state[0] = jax.block_until_ready(step(state[0], task.frozen, to_devices(batch, mesh)))
 
-    return time_in_turns({"step": run}, 8)["step"].median
+    return time_interleaved({"step": run}, 8)["step"].median
 
 
 def measure(config: TrainConfig, jpeg_size: int, duration: float) -> dict[str, Any]:
-    """Runs the benchmark, prints a table and a last line of JSON, which it also returns.
+    """Runs the benchmark; prints a table, then a line of JSON, which it also returns.
 
     Raises:
         UserError: the config's VAE is missing.
@@ -130,7 +130,7 @@ def measure(config: TrainConfig, jpeg_size: int, duration: float) -> dict[str, A
     table.add_row("training step", f"{rates['step']:.0f}")
     table.add_row("input pipeline / training step", f"{rates['data'] / rates['step']:.1f}")
     console().print(table)
-    line = {f"{name}_examples_per_second": rate for name, rate in rates.items()}
-    line |= {"ratio": rates["data"] / rates["step"], "jpeg_size": jpeg_size, "batch_size": size}
-    print(json.dumps(line))
-    return line
+    results = {f"{name}_examples_per_second": rate for name, rate in rates.items()}
+    results |= {"ratio": rates["data"] / rates["step"], "jpeg_size": jpeg_size, "batch_size": size}
+    print(json.dumps(results))
+    return results

@@ -7,7 +7,7 @@ import numpy as np
 
 
 def random_weights(shapes: Any, dtype: Any) -> Any:
-    """Normal noise, scaled to preserve the variance of activations, for matrices; ones for vectors."""
+    """Ones for vectors; for matrices, normal noise that preserves the variance of activations."""
     rng = np.random.default_rng(0)
 
     def leaf(x: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Time and memory of mask sampling at a published size, with random bfloat16 weights."""
+"""Measures time and memory of mask sampling at a published size, with random bfloat16 weights."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,10 +25,10 @@ TEXT = "the dog on the left"
 
 
 def make_random_networks(size: str, image_size: int) -> Networks:
-    """GenMask at one of DIT_SIZES with Wan's VAE, in random bfloat16 except the text encoder (MiniLM).
+    """Builds GenMask at one of DIT_SIZES, with random bfloat16 weights except for the text encoder, MiniLM.
 
     Raises:
-        UserError: the image size does not fit, or MiniLM is not installed.
+        UserError: the image size is invalid, or MiniLM is not installed.
     """
     config = TrainConfig(
         name=f"random_{size}",
@@ -49,7 +49,7 @@ def make_random_networks(size: str, image_size: int) -> Networks:
 
 
 def stages(networks: Networks, batch_size: int) -> Stages:
-    """The stages of sampling a batch of masks, by name."""
+    """Returns the stages of sampling a batch of masks, by name."""
     height, width, channels = networks.latent_shape
     side = networks.size
     image = jax.device_put(np.zeros((batch_size, side, side, 3), np.float32))
@@ -71,23 +71,23 @@ def stages(networks: Networks, batch_size: int) -> Stages:
     ) -> jax.Array:
         return model.velocity(x, t, model.instruction(instruction), latents)
 
-    segmenter = MaskSampler(networks, SamplerConfig(), batch_size=batch_size)
+    sampler = MaskSampler(networks, SamplerConfig(), batch_size=batch_size)
     images = np.random.default_rng(0).integers(0, 256, (batch_size, side, side, 3), np.uint8)
     tokens = 2 * height * width // networks.config.model.patch_size**2
     return {
         "VAE encoder": stage(lambda model, x: model.vae.encode(x), image),
         f"DiT, one pass over {tokens} tokens": stage(one_pass, latents, t, latents, instruction),
         "VAE decoder": stage(lambda model, x: model.vae.decode(x), latents),
-        "whole masks (MaskSampler)": lambda: segmenter(images, [TEXT] * batch_size),
+        "whole masks (MaskSampler)": lambda: sampler(images, [TEXT] * batch_size),
     }
 
 
 def measure(size: str, image_size: int, batch_size: int, repeats: int) -> dict[str, Any]:
-    """Runs the benchmark, prints a table and a last line of JSON, which it also returns."""
+    """Runs the benchmark; prints a table, then a line of JSON, which it also returns."""
     networks = make_random_networks(size, image_size)
     jax.block_until_ready((networks.params, networks.frozen))
     count = sum(x.size for x in jax.tree.leaves(networks.params))
     title = f"DiT of {count / 1e9:.3f} B parameters, batch {batch_size} at {image_size} px, bfloat16"
     columns = {"ours": stages(networks, batch_size)}
-    said = {"parameters": count, "image_size": image_size, "batch_size": batch_size}
-    return report_stages(title, columns, repeats, said)
+    options = {"parameters": count, "image_size": image_size, "batch_size": batch_size}
+    return report_stages(title, columns, repeats, options)

@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: timing in turns, measured peak FLOP/s, memory, and the table of stages."""
+"""Interleaved timing, measured peak FLOP/s, memory, and tables of stages, for all benchmarks."""
 
 import contextlib
 import dataclasses
@@ -21,8 +21,8 @@ from rich.table import Table
 
 from genmask_jax.utils.console import console
 
-MATMUL = 2048
-"""Side of the square matrices of the product that measures peak FLOP/s; 4 times larger on accelerators."""
+MATMUL_SIZE = 2048
+"""Side of the square matrices that measure peak FLOP/s on CPUs; 4 times larger on accelerators."""
 
 PACKAGES = (
     "jax",
@@ -36,12 +36,12 @@ PACKAGES = (
 )
 
 Stages = dict[str, Callable[[], Any]]
-"""Functions that run a stage to completion, by name of the stage."""
+"""Functions that run a stage and wait for its results, by name of the stage."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds of the first call, which compiles, and of all later calls."""
+    """Seconds of the first call, which includes compilation, and of the later calls."""
 
     first: float
     later: tuple[float, ...]
@@ -51,36 +51,36 @@ class Timing:
         return statistics.median(self.later)
 
 
-def seconds(function: Callable[[], object], count: int) -> list[float]:
+def time_calls(function: Callable[[], object], count: int) -> list[float]:
     """Seconds of each of `count` calls."""
-    taken = []
+    seconds = []
     for _ in range(count):
-        began = time.perf_counter()
+        start = time.perf_counter()
         function()
-        taken.append(time.perf_counter() - began)
-    return taken
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
-def time_in_turns(runs: Stages, repeats: int) -> dict[str, Timing]:
-    """Times the functions in turns, so that drift of the machine's speed affects all alike."""
-    taken: dict[str, list[float]] = {name: [] for name in runs}
+def time_interleaved(stages: Stages, repeats: int) -> dict[str, Timing]:
+    """Times the stages in alternation, so that changes in the speed of the machine affect all equally."""
+    times: dict[str, list[float]] = {name: [] for name in stages}
     for _ in range(repeats + 1):
-        for name, run in runs.items():
-            taken[name] += seconds(run, 1)
-    return {name: Timing(first, tuple(later)) for name, (first, *later) in taken.items()}
+        for name, run in stages.items():
+            times[name] += time_calls(run, 1)
+    return {name: Timing(first, tuple(later)) for name, (first, *later) in times.items()}
 
 
 def matmul_peak(dtype: Any = jnp.float32) -> float:
-    """FLOP/s of a square matrix product, the best of ten."""
-    side = MATMUL if jax.default_backend() == "cpu" else 4 * MATMUL
+    """FLOP/s of a square matrix product, the best of ten runs."""
+    side = MATMUL_SIZE if jax.default_backend() == "cpu" else 4 * MATMUL_SIZE
     x = jax.random.normal(jax.random.key(0), (side, side), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(x, x))
-    return 2 * side**3 / min(seconds(lambda: jax.block_until_ready(product(x, x)), 10))
+    return 2 * side**3 / min(time_calls(lambda: jax.block_until_ready(product(x, x)), 10))
 
 
-def products(dtype: str) -> str:
-    """Dtype of products at JAX's default precision; NVIDIA cards since Ampere use TF32 for float32."""
+def product_dtype(dtype: str) -> str:
+    """Dtype of matrix products at JAX's default precision: TF32 for float32 on NVIDIA GPUs since Ampere."""
     capability = getattr(jax.devices()[0], "compute_capability", None)
     return "TF32" if dtype == "float32" and capability and float(capability) >= 8 else dtype
 
@@ -94,16 +94,16 @@ def peak_memory() -> dict[str, int]:
     )
 
 
-def circumstances() -> dict[str, Any]:
-    """Circumstances of a measurement: command, date, device, driver, versions of packages."""
+def describe_environment() -> dict[str, Any]:
+    """Command, date, device, driver and package versions of a measurement."""
     versions = {}
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     driver = None
     if jax.default_backend() == "gpu" and shutil.which("nvidia-smi"):
-        asked = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        driver = subprocess.run(asked, capture_output=True, text=True).stdout.partition("\n")[0] or None
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        driver = subprocess.run(command, capture_output=True, text=True).stdout.partition("\n")[0] or None
     return {
         "command": shlex.join(["python", *sys.argv]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -113,48 +113,51 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def caption(said: dict[str, Any]) -> str:
-    """The `circumstances` in one line, for a table."""
-    driver = [f"driver {said['driver']}"] if said["driver"] else []
-    versions = [f"{name} {version}" for name, version in said["versions"].items()]
-    return ", ".join([said["device"], *driver, *versions, said["date"]])
+def caption(environment: dict[str, Any]) -> str:
+    """One line about the result of `describe_environment`, for a table."""
+    driver = [f"driver {environment['driver']}"] if environment["driver"] else []
+    versions = [f"{name} {version}" for name, version in environment["versions"].items()]
+    return ", ".join([environment["device"], *driver, *versions, environment["date"]])
 
 
 def report_stages(
-    title: str, columns: dict[str, Stages], repeats: int, said: dict[str, Any]
+    title: str, columns: dict[str, Stages], repeats: int, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Times our stages and a peer's, in the same order; prints a table and a last line of JSON.
+    """Times stages; prints a table, then a line of JSON, which it also returns.
 
     Args:
         title: title of the table.
-        columns: stages by implementation; a peer may have only the first ones.
-        repeats: calls of each stage after the first.
-        said: further entries of the JSON line.
+        columns: stages by implementation, ours first; others may have only the first stages.
+        repeats: number of calls of each stage after the first.
+        options: further entries of the JSON line.
 
     Returns:
         The entries of the JSON line: medians and first calls by implementation and stage, memory,
-        circumstances, and `said`.
+        environment, and `options`.
     """
     table = Table(title=title)
-    for column in ("", *(f"{who}{part}" for who in columns for part in ("", ": range", ": first call"))):
+    for column in (
+        "",
+        *(f"{column}{part}" for column in columns for part in ("", ": range", ": first call")),
+    ):
         table.add_column(column, justify="right" if column else "left")
-    medians: dict[str, dict[str, float]] = {who: {} for who in columns}
-    first: dict[str, dict[str, float]] = {who: {} for who in columns}
+    medians: dict[str, dict[str, float]] = {column: {} for column in columns}
+    first: dict[str, dict[str, float]] = {column: {} for column in columns}
     names = list(next(iter(columns.values())))
     for i, name in enumerate(names):
-        runs = {who: list(stages.values())[i] for who, stages in columns.items() if i < len(stages)}
+        runs = {column: list(stages.values())[i] for column, stages in columns.items() if i < len(stages)}
         cells = []
-        for who, timing in time_in_turns(runs, repeats).items():
-            medians[who][name], first[who][name] = timing.median, timing.first
+        for column, timing in time_interleaved(runs, repeats).items():
+            medians[column][name], first[column][name] = timing.median, timing.first
             spread = f"{min(timing.later):.4f}-{max(timing.later):.4f}"
             cells += [f"{timing.median:.4f} s", spread, f"{timing.first:.2f}"]
         table.add_row(name, *cells)
     memory = peak_memory()
     for name, value in memory.items():
         table.add_row(name.replace("_", " ").removesuffix(" bytes") + " memory", f"{value / 2**30:.2f} GiB")
-    about = circumstances()
-    table.caption = caption(about)
+    environment = describe_environment()
+    table.caption = caption(environment)
     console().print(table)
-    line = {"seconds": medians, "first_call_seconds": first, **memory, **about, **said}
-    print(json.dumps(line))
-    return line
+    results = {"seconds": medians, "first_call_seconds": first, **memory, **environment, **options}
+    print(json.dumps(results))
+    return results

@@ -1,4 +1,4 @@
-"""Qwen's vision tower and language model in transformers and PyTorch."""
+"""Qwen's vision tower and language model in transformers, with PyTorch."""
 
 import os
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from genmask_jax.utils.errors import UserError
 def make_stages(
     config: QwenConfig, inputs: dict[str, np.ndarray], image_size: int, dtype: str
 ) -> dict[str, Callable[[], Any]]:
-    """The vision tower and the language model, with transformers' random initialisation.
+    """Returns the vision tower and the language model as stages, with random weights.
 
     Args:
-        config: the model's shape.
+        config: shape of the model.
         inputs: prepared prompts; only their shapes and positions are used.
-        image_size: side of the images, pixels; rounded to whole tokens.
+        image_size: side of the images in pixels; rounded to a multiple of the token size.
         dtype: dtype of weights and matrix products.
 
     Raises:
@@ -34,30 +34,30 @@ def make_stages(
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     text_config, vision_config = peer_configs(config)
-    kind = getattr(torch, dtype)
-    vision = AutoModel.from_config(vision_config, dtype=kind).eval()
-    text = AutoModel.from_config(text_config, dtype=kind).eval()
+    torch_dtype = getattr(torch, dtype)
+    vision = AutoModel.from_config(vision_config, dtype=torch_dtype).eval()
+    text = AutoModel.from_config(text_config, dtype=torch_dtype).eval()
     batch, length = inputs["input_ids"].shape
     side = max(1, round(image_size / config.vision.token_size)) * config.vision.merge_size
     pixels = 3 * config.vision.temporal_patch_size * config.vision.patch_size**2
-    patches = torch.zeros(batch * side**2, pixels, dtype=kind)
+    patches = torch.zeros(batch * side**2, pixels, dtype=torch_dtype)
     grids = torch.tensor([[1, side, side]] * batch)
-    x = torch.ones(batch, length, config.text.hidden_size, dtype=kind)
+    x = torch.ones(batch, length, config.text.hidden_size, dtype=torch_dtype)
     positions = torch.from_numpy(inputs["positions"].astype(np.int64)).permute(2, 0, 1)
 
     @torch.no_grad()
-    def look() -> Any:
+    def run_vision() -> Any:
         return vision(patches, grid_thw=grids)
 
     @torch.no_grad()
-    def read() -> Any:
+    def run_text() -> Any:
         return text(inputs_embeds=x, position_ids=positions, use_cache=False)
 
-    return {"vision": look, "text": read}
+    return {"vision": run_vision, "text": run_text}
 
 
 def peer_configs(config: QwenConfig) -> tuple[Any, Any]:
-    """Transformers' configs of the language model and of the vision tower."""
+    """The configs of the language model and of the vision tower in transformers."""
     from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import (
         Qwen2_5_VLTextConfig,
         Qwen2_5_VLVisionConfig,

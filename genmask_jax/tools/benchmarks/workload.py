@@ -1,4 +1,4 @@
-"""A training step of the DiT alone, on noise: its shapes, its FLOPs, and our implementation."""
+"""A training step of the DiT alone, on noise: shapes, FLOPs, and our implementation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,11 +20,11 @@ LEARNING_RATE, WEIGHT_DECAY = 1e-4, 0.01
 class Workload:
     """Shapes of one step.
 
-    model: the DiT.
+    model: config of the DiT.
     batch_size: number of examples.
-    frames: 1, or 2 with timesteps (t, 0).
+    frames: number of frames: 1, or 2 with timesteps (t, 0).
     latents: height and width of a frame.
-    text_tokens: length of the instruction.
+    text_tokens: number of tokens of the instruction.
     dtype: dtype of matrix products; parameters and optimiser are float32.
     """
 
@@ -43,16 +43,16 @@ class Workload:
 
     @property
     def flops(self) -> float:
-        """Model FLOPs of one step: forward and twice as many backward (2 per multiply-add)."""
+        """Model FLOPs of one step (2 per multiply-add): forward, and twice as many backward."""
         m, n, text = self.model, self.tokens, self.text_tokens
-        size, runs = m.hidden_size, self.frames
+        size = m.hidden_size
         block = n * (6 * size**2 + 2 * size * m.ffn_size) + text * 2 * size**2 + 2 * size * n * (n + text)
         rest = 2 * n * size * m.channels * m.patch_size**2 + text * size * (m.text_dim + size)
-        rest += runs * size * (m.frequency_dim + 7 * size)
+        rest += self.frames * size * (m.frequency_dim + 7 * size)
         return 3 * 2 * self.batch_size * (m.depth * block + rest)
 
     def inputs(self) -> dict[str, np.ndarray]:
-        """float32: latents and target `[B, F, h, w, C]`, timesteps `[B, F]`, text_embeds `[B, L, T]`."""
+        """float32 latents and target `[B, F, h, w, C]`, timesteps `[B, F]` and text_embeds `[B, L, T]`."""
         rng = np.random.default_rng(0)
         shape = (self.batch_size, self.frames, *self.latents, self.model.channels)
         timesteps = np.zeros((self.batch_size, self.frames), np.float32)
@@ -68,10 +68,10 @@ class Workload:
 
 
 def parse_size(size: str, text_dim: int) -> DiTConfig:
-    """Parses a name in DIT_SIZES, or DEPTHxWIDTH (head size 64, feed-forward of four times the width).
+    """Parses a name in DIT_SIZES, or DEPTHxWIDTH (head size 64, feed-forward size 4 x WIDTH).
 
     Raises:
-        UserError: the size is neither.
+        UserError: the size is invalid.
     """
     if size in DIT_SIZES:
         return DiTConfig(**DIT_SIZES[size], text_dim=text_dim, unroll=DIT_SIZES[size]["depth"] <= 12)
@@ -86,7 +86,7 @@ def parse_size(size: str, text_dim: int) -> DiTConfig:
 
 
 def our_attention(workload: Workload) -> str:
-    """The kernels that attention uses in a step on this machine's first device."""
+    """The kernels that attention uses on the first device of this machine."""
     graph, params = nnx.split(
         nnx.eval_shape(lambda: DiT(workload.model, dtype=jnp.dtype(workload.dtype), rngs=nnx.Rngs(0)))
     )

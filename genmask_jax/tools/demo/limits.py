@@ -6,7 +6,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from genmask_jax.pretrained import PROMPT
+from genmask_jax.pretrained import EXAMPLE_PROMPT
 from genmask_jax.utils.errors import UserError
 
 MAX_SIDE = 1024
@@ -54,7 +54,7 @@ def need_short(text: str) -> str:
     """The text with single spaces. Raises UserError if it is empty or too long."""
     text = " ".join(text.split())
     if not text:
-        raise UserError(f"Type what to draw, such as: {PROMPT}.")
+        raise UserError(f"Type what to draw, such as: {EXAMPLE_PROMPT}.")
     if len(text) > MAX_LETTERS:
         raise UserError(f"A phrase of {len(text)} characters is too long; give at most {MAX_LETTERS}.")
     return text

@@ -11,7 +11,7 @@ import gradio as gr
 from genmask_jax.data.refershapes.styles import STYLES
 from genmask_jax.inference.generator import CANDIDATES
 from genmask_jax.inference.segmentation import Segmentation
-from genmask_jax.pretrained import PROMPT
+from genmask_jax.pretrained import EXAMPLE_PROMPT
 from genmask_jax.tools.demo import style, views
 from genmask_jax.tools.demo.handlers import NOISES, Handlers
 from genmask_jax.tools.demo.limits import (
@@ -224,7 +224,7 @@ def _generate_controls(handlers: Handlers) -> tuple[gr.Textbox, gr.Number, gr.Sl
     """Prompt, seed, number of images, guidance scale and steps."""
     prompt = gr.Textbox(
         label="What to draw",
-        placeholder=PROMPT,
+        placeholder=EXAMPLE_PROMPT,
         max_length=MAX_LETTERS,
         elem_id="prompt",
     )

@@ -1,1 +1,1 @@
-"""Memory and time estimates for runs on TPUs that are not available here."""
+"""Memory and time estimates of runs on TPUs and GPUs that this machine does not have."""

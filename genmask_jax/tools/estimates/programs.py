@@ -1,4 +1,4 @@
-"""Lowers the programs of a run for a mesh of devices that this machine may not have; allocates nothing."""
+"""Lowers the programs of a run for a mesh of devices that this machine need not have; allocates nothing."""
 
 import dataclasses
 from collections.abc import Callable
@@ -40,52 +40,52 @@ QWEN = "vl_7b"
 
 @dataclasses.dataclass(frozen=True)
 class RunShapes:
-    """The shapes of a run.
+    """A run with shapes instead of arrays.
 
     config: config of the run.
     networks: the networks, with shapes instead of arrays.
-    mesh: the devices.
+    mesh: mesh of devices.
     encoder: the instruction encoder; `networks` take its embeddings as inputs if they are cached.
-    assumed: messages about published models whose shapes replace missing weights.
+    assumptions: messages about assumptions, such as shapes of published models for missing weights.
     """
 
     config: TrainConfig
     networks: Networks
     mesh: Mesh
     encoder: Instruction
-    assumed: tuple[str, ...]
+    assumptions: tuple[str, ...]
 
 
-def describe(config: TrainConfig, mesh: Mesh) -> RunShapes:
-    """The shapes of a run on a mesh. Shapes of published models replace missing weights.
+def describe_run(config: TrainConfig, mesh: Mesh) -> RunShapes:
+    """Describes a run on a mesh. Missing weights get the shapes of published models.
 
     Raises:
         UserError: the config is inconsistent, or does not fit the mesh.
     """
-    assumed = []
+    assumptions = []
     if (epath.Path(config.vae) / "vae" / "config.json").exists():
         vae_config, vae = read_config(VAEConfig, epath.Path(config.vae) / "vae"), vae_source(config.vae)
     else:
         vae_config, vae = VAEConfig(), Source.IMPORT
-        assumed.append(f"{config.vae} does not exist; using the shape of Wan 2.1's VAE")
-    encoder = _encoder(config.instruction, assumed)
-    given = encoder
+        assumptions.append(f"{config.vae} does not exist; using the shape of Wan 2.1's VAE")
+    encoder = _encoder(config.instruction, assumptions)
+    instruction = encoder
     if config.data.latents and encoder.fingerprint is not None:
-        assumed.append("latents and embeddings are cached; the instruction encoder is not on the devices")
-        given = given_embeddings(encoder)
-    sources = Sources(vae=vae, init=_init(config, vae_config, assumed))
-    networks = abstract_networks(config, vae_config, given, mesh, sources)
-    return RunShapes(config, networks, mesh, encoder, tuple(assumed))
+        assumptions.append("latents and embeddings are cached; the instruction encoder is not on the devices")
+        instruction = given_embeddings(encoder)
+    sources = Sources(vae=vae, init=_init(config, vae_config, assumptions))
+    networks = abstract_networks(config, vae_config, instruction, mesh, sources)
+    return RunShapes(config, networks, mesh, encoder, tuple(assumptions))
 
 
-def _init(config: TrainConfig, vae_config: VAEConfig, assumed: list[str]) -> Weights | None:
-    """The weights that `config.init` names; Wan's DiT if they are not here."""
+def _init(config: TrainConfig, vae_config: VAEConfig, assumptions: list[str]) -> Weights | None:
+    """The weights of `config.init`; the shapes of Wan's DiT if they do not exist."""
     if not config.init:
         return None
     path = directory_of(config.init, "config.init")
     if path.exists():
         return open_weights(config.init)
-    assumed.append(f"{config.init} does not exist; using the shape of Wan 2.1's DiT")
+    assumptions.append(f"{config.init} does not exist; using the shape of Wan 2.1's DiT")
     published = dataclasses.replace(
         config.model, channels=vae_config.channels, text_dim=DiTConfig.text_dim, lora_rank=0
     )
@@ -94,19 +94,19 @@ def _init(config: TrainConfig, vae_config: VAEConfig, assumed: list[str]) -> Wei
     return Weights(path=path, source=Source.IMPORT, shapes=shapes)
 
 
-def _encoder(config: InstructionConfig, assumed: list[str]) -> Instruction:
+def _encoder(config: InstructionConfig, assumptions: list[str]) -> Instruction:
     qwen = config.qwen
-    here = config.name != "qwen" or not qwen.weights or (epath.Path(qwen.weights) / "qwen").exists()
-    if not here:
-        assumed.append(f"{qwen.weights} does not exist; using the shape of Qwen {QWEN}")
+    exists = config.name != "qwen" or not qwen.weights or (epath.Path(qwen.weights) / "qwen").exists()
+    if not exists:
+        assumptions.append(f"{qwen.weights} does not exist; using the shape of Qwen {QWEN}")
         qwen = dataclasses.replace(qwen, weights="", shape=SIZES[QWEN])
     # Shapes do not depend on the vocabulary that a tokenizer learns.
     encoder = factory.build(dataclasses.replace(config, qwen=qwen), "", [TEXT])
-    return encoder if here else dataclasses.replace(encoder, source=Source.IMPORT)
+    return encoder if exists else dataclasses.replace(encoder, source=Source.IMPORT)
 
 
 def train_step(run: RunShapes) -> jax.stages.Lowered:
-    """The training step, as in `training/loop.py`; on cached latents if `config.data.latents` is set."""
+    """Lowers the training step (`training/loop.py`), on cached latents if `config.data.latents` is set."""
     config, plan = run.config, run.networks.plan
     task = GenMaskTask(run.networks, config)
     tx = make_optimizer(config.optimizer, config.loop, plan)
@@ -135,7 +135,7 @@ def batch_shapes(run: RunShapes) -> Any:
 
 
 def _instruction(run: RunShapes, image: np.ndarray | None) -> Any:
-    """One row of the instruction's inputs: arrays of the preparer, or embeddings."""
+    """One example of instruction inputs: arrays of the preparer, or embeddings if they are cached."""
     inputs = run.encoder.preparer(TEXT, image)
     if run.encoder is run.networks.instruction:
         return inputs
@@ -150,7 +150,7 @@ def _instruction(run: RunShapes, image: np.ndarray | None) -> Any:
 
 
 def _rows(example: Any, count: int, mesh: Mesh) -> Any:
-    """Shapes of `count` rows of the example, sharded over the mesh. Raises UserError if they do not fit."""
+    """Shapes of `count` rows, sharded over the mesh. Raises UserError if they cannot be divided equally."""
     need_rows(count, mesh, "config.loop.global_batch_size / 2, or --batch_size")
     sharding = batch_sharding(mesh)
     return jax.tree.map(
@@ -159,7 +159,7 @@ def _rows(example: Any, count: int, mesh: Mesh) -> Any:
 
 
 def mask_sampler(run: RunShapes, batch_size: int) -> jax.stages.Lowered:
-    """The mask sampler, with parameters sharded as in training."""
+    """Lowers the mask sampler, with parameters sharded as in training."""
     segmenter = GenMaskTask(run.networks, run.config).segmenter
     return jax.jit(segmenter.program.trace).lower(*_mask_arguments(run, batch_size))
 
@@ -173,7 +173,7 @@ def _mask_arguments(run: RunShapes, batch_size: int) -> tuple[Any, ...]:
 
 
 def image_sampler(run: RunShapes, batch_size: int) -> jax.stages.Lowered:
-    """The image sampler, with parameters sharded as in training."""
+    """Lowers the image sampler, with parameters sharded as in training."""
     generator = GenMaskTask(run.networks, run.config).generator
     return jax.jit(generator.program.trace).lower(*_image_arguments(run, batch_size))
 
@@ -211,4 +211,4 @@ PROGRAMS: dict[str, tuple[Lower, CountFlops]] = {
     "mask_sampler": (mask_sampler, mask_flops),
     "image_sampler": (image_sampler, image_flops),
 }
-"""Functions of (run, batch size of a sampler) by program: the lowered program, and its model FLOPs."""
+"""Functions of a run and the batch size of samplers, by program: they lower it, and count its model FLOPs."""

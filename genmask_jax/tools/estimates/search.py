@@ -1,4 +1,4 @@
-"""Searches meshes and gradient checkpointing policies for a run on a topology."""
+"""Searches over meshes and gradient checkpointing policies of a run on a topology."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -22,10 +22,10 @@ class Candidate:
 
 
 def meshes(config: TrainConfig, count: int, slices: int) -> Iterator[TrainConfig]:
-    """The config with each power of two for fsdp that fits into a slice; tensor is unchanged."""
-    inside, fsdp = count // slices, 1
-    while fsdp * config.mesh.tensor <= inside:
-        if inside % (fsdp * config.mesh.tensor) == 0:
+    """Yields the config with every power of two for fsdp that divides a slice; tensor is unchanged."""
+    per_slice, fsdp = count // slices, 1
+    while fsdp * config.mesh.tensor <= per_slice:
+        if per_slice % (fsdp * config.mesh.tensor) == 0:
             yield dataclasses.replace(config, mesh=dataclasses.replace(config.mesh, data=-1, fsdp=fsdp))
         fsdp *= 2
 
@@ -33,29 +33,30 @@ def meshes(config: TrainConfig, count: int, slices: int) -> Iterator[TrainConfig
 def search(
     config: TrainConfig, count: int, slices: int, compile_: Callable[[TrainConfig], Estimate]
 ) -> Iterator[Candidate]:
-    """Yields for each mesh the policy with the least recomputation that fits, or the last one if none fits.
+    """Yields, for each mesh, the policy with the least recomputation that fits, or "all" if none fits.
 
     Args:
         config: config of the run.
         count: number of devices in all slices.
         slices: number of slices.
-        compile_: estimates a config.
+        compile_: returns the estimate of a config.
     """
-    for candidate in meshes(config, count, slices):
+    for mesh_config in meshes(config, count, slices):
         for remat in REMAT:  # from most memory to least
-            changed = dataclasses.replace(candidate, model=dataclasses.replace(candidate.model, remat=remat))
-            found = Candidate(changed, compile_(changed))
-            if found.estimate.fits:
+            model = dataclasses.replace(mesh_config.model, remat=remat)
+            trial = dataclasses.replace(mesh_config, model=model)
+            candidate = Candidate(trial, compile_(trial))
+            if candidate.estimate.fits:
                 break
-        yield found
+        yield candidate
 
 
-def ranked(found: list[Candidate]) -> list[Candidate]:
-    """Sorts by time; those that do not fit come last, sorted by HBM."""
-    return sorted(
-        found,
-        key=lambda f: (
-            not f.estimate.fits,
-            f.estimate.estimated_step_seconds if f.estimate.fits else f.estimate.hbm_bytes_per_device,
-        ),
-    )
+def rank(candidates: list[Candidate]) -> list[Candidate]:
+    """Sorts candidates by time; those that do not fit come last, sorted by HBM."""
+
+    def key(candidate: Candidate) -> tuple[bool, float]:
+        estimate = candidate.estimate
+        cost = estimate.estimated_step_seconds if estimate.fits else estimate.hbm_bytes_per_device
+        return not estimate.fits, cost
+
+    return sorted(candidates, key=key)

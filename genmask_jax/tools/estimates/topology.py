@@ -1,4 +1,4 @@
-"""Devices that this machine may not have, as described by the compilers for TPUs and GPUs."""
+"""Devices that this machine need not have, described by the compilers for TPUs and GPUs."""
 
 import math
 import os
@@ -11,7 +11,7 @@ from genmask_jax.utils.errors import UserError, first_line
 
 
 def describe_devices(generation: str, shape: str, slices: int) -> list[Any]:
-    """The devices (`jax.Device`) of a topology.
+    """Returns the devices (`jax.Device`) of a topology.
 
     Args:
         generation: a key of `chips.CHIPS` or `cards.CARDS`.
@@ -34,7 +34,7 @@ def describe_devices(generation: str, shape: str, slices: int) -> list[Any]:
         return list(topologies.get_topology_desc(platform="tpu", topology_name=name, **options).devices)
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise UserError(
-            f"--topology={name}: the TPU compiler says: {first_line(error)}; if it is "
+            f"--topology={name}: the TPU compiler failed: {first_line(error)}; if it is "
             'not installed, pip install "genmask-jax[tpu]"'
         ) from error
 
@@ -42,13 +42,13 @@ def describe_devices(generation: str, shape: str, slices: int) -> list[Any]:
 def _describe_cards(generation: str, shape: str, slices: int) -> list[Any]:
     if slices != 1:
         raise UserError(
-            f"--slices={slices} is only for TPUs; for several hosts, give --topology={generation}:{slices}x8"
+            f"--slices={slices} is only for TPUs; for several hosts, set --topology={generation}:{slices}x8"
         )
-    options = {"topology": f"1x{shape}", "target_config": CARDS[generation].target()}
+    options = {"topology": f"1x{shape}", "target_config": CARDS[generation].target_config()}
     try:
         return list(topologies.get_topology_desc(platform="cuda", topology_name="", **options).devices)
-    except Exception as error:  # without the plugin, JAX may raise anything
+    except Exception as error:  # without the plugin, JAX raises various errors
         raise UserError(
-            f"--topology={generation}:{shape}: the GPU compiler says: {first_line(error)}; if it is "
+            f"--topology={generation}:{shape}: the GPU compiler failed: {first_line(error)}; if it is "
             'not installed, pip install "genmask-jax[gpu]" (no card or driver is needed)'
         ) from error

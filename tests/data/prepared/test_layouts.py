@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).parents[3]
 spec = importlib.util.spec_from_file_location("draw_layouts", ROOT / "docs" / "draw_layouts.py")
 layouts = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(layouts)
-SCENES = layouts.scenes()
+SCENES = layouts.make_scenes()
 POLYGONS = (
     "yolo",
     "coco",
@@ -618,7 +618,7 @@ def test_coco_names_are_said_with_spaces_and_background_is_not_asked_for(tmp_pat
 
 
 def test_a_split_without_val_holds_some_out(tmp_path):
-    layouts.LAYOUTS["roboflow_coco"](tmp_path, layouts.scenes(4))
+    layouts.LAYOUTS["roboflow_coco"](tmp_path, layouts.make_scenes(4))
     shutil.rmtree(tmp_path / "valid")
     found, plan = read(tmp_path)
     assert {key[:2] for key in found} == {("train", "street1"), ("train", "street2"), ("val", "street3")}

@@ -1,4 +1,4 @@
-"""The configs of published models, as far as they shape the weights."""
+"""Configs of published models, with the fields that determine the shapes of weights."""
 
 PUBLISHED_VISION = {
     "depth": 32, "hidden_act": "silu", "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16,

@@ -1,4 +1,4 @@
-"""A miniature Qwen2.5-VL of transformers with random weights, in a folder as a model hub has it."""
+"""A miniature Qwen2.5-VL of transformers with random weights, in a folder with the layout of the hub."""
 
 import functools
 import pathlib
@@ -109,7 +109,7 @@ def image_processor(**bounds) -> Qwen2VLImageProcessorPil:
 
 
 def save_hub(directory, model, **options) -> pathlib.Path:
-    """The folder that a model hub would have."""
+    """Writes a folder in the layout of the hub."""
     model.save_pretrained(directory, **options)
     wrapped_tokenizer().save_pretrained(directory)
     return pathlib.Path(directory)
@@ -121,7 +121,7 @@ def instruction_config(**changes) -> QwenInstructionConfig:
 
 
 def imported(directory) -> tuple[Qwen, QwenConfig]:
-    """Ours with the weights of a hub's folder, by the project's import."""
+    """Our model with imported weights, and its config."""
     part = qwen.open_qwen(epath.Path(directory))
     model = nnx.eval_shape(lambda: Qwen(part.config, rngs=nnx.Rngs(0)))
     state = nnx.state(model)
@@ -143,7 +143,7 @@ def photograph(width: int, height: int, seed: int = 0) -> np.ndarray:
 
 
 class StillProcessor(Qwen2_5_VLProcessor):
-    """Without its part for videos, which needs torchvision."""
+    """A processor without videos, which need torchvision."""
 
     def check_argument_for_proper_class(self, name, argument):
         if name != "video_processor":
@@ -151,6 +151,6 @@ class StillProcessor(Qwen2_5_VLProcessor):
 
 
 def processor(min_tokens: int = 4, max_tokens: int = 64) -> Qwen2_5_VLProcessor:
-    """Of transformers, for tokens of 8 x 8 pixels."""
+    """The processor of transformers, for tokens of 8 x 8 pixels."""
     images = image_processor(min_pixels=64 * min_tokens, max_pixels=64 * max_tokens)
     return StillProcessor(images, wrapped_tokenizer(), chat_template=CHAT_TEMPLATE)

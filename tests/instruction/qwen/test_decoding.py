@@ -1,4 +1,4 @@
-"""Text written by ours and by transformers' generate(), and what the loop does on the device."""
+"""Generated text against transformers' generate(), sampling, and compilation."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ PROMPTS = [(text, sizes) for text in TEXTS for sizes in IMAGES]  # 20
 def models(tmp_path_factory):
     directory = tmp_path_factory.mktemp("hub")
     theirs = reference.reference_vl()
-    with torch.no_grad():  # some texts are to end early
+    with torch.no_grad():  # so that some texts end early
         theirs.lm_head.weight[tokenizer().token_to_id(END)] *= 1.5
     reference.save_hub(directory, theirs)
     return theirs, *reference.imported(directory)
@@ -67,7 +67,7 @@ def their_tokens(theirs, text, sizes, penalty):
 
 
 @pytest.mark.parametrize("penalty", [pytest.param(1.0, marks=pytest.mark.slow), 1.05])
-def test_greedy_text_is_transformers_token_for_token(models, penalty):
+def test_greedy_text_equals_transformers(models, penalty):
     """20 prompts, with images and without, each kind in one padded batch."""
     theirs, ours, config = models
     state, run = nnx.state(ours), writer(config, repetition_penalty=penalty)
@@ -86,7 +86,7 @@ def test_greedy_text_is_transformers_token_for_token(models, penalty):
     assert max(lengths) == NEW
 
 
-def test_one_program_and_nothing_from_the_host(models):
+def test_one_program_without_transfers_from_the_host(models):
     _, ours, config = models
     state, run = nnx.state(ours), writer(config)
     imaged = [row for row in prepared(config) if "patches" in row]
@@ -101,7 +101,7 @@ def test_one_program_and_nothing_from_the_host(models):
     assert "callback" not in text
 
 
-def test_writing_ends_at_a_stop_token(models):
+def test_generation_ends_at_a_stop_token(models):
     """A head that always says "stop" after the prompt."""
     _, ours, config = models
     graph, state = nnx.split(ours)
@@ -138,7 +138,7 @@ def test_sampling_follows_temperature_and_top_p():
     assert shares(temperature=1.0, top_p=1e-6).tolist() == [1, 0, 0, 0]
 
 
-def test_drawn_text_depends_on_its_seed_alone(models):
+def test_sampled_text_depends_only_on_its_seed(models):
     """Not on its neighbours in the batch."""
     _, ours, config = models
     run, rows = writer(config, temperature=1.0), [row for row in prepared(config) if "patches" in row][:3]

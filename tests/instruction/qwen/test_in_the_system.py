@@ -1,8 +1,7 @@
-"""Runs whose instructions Qwen reads: resumed, scored, cached, adapted, on a mesh, and asked to reason."""
+"""Runs with Qwen as the encoder: resuming, scoring, caching, adapters, meshes and reasoning."""
 
 import ast
 import dataclasses
-import importlib.util
 import json
 import os
 import pathlib
@@ -21,7 +20,6 @@ from PIL import Image
 
 from genmask_jax.checkpoints.runs import load_vae
 from genmask_jax.config import TrainConfig
-from genmask_jax.config.checks import from_config_dict, validate
 from genmask_jax.data.latents import store
 from genmask_jax.data.latents.cached_instruction import cached_instruction
 from genmask_jax.data.latents.encode import encode_shard
@@ -32,19 +30,15 @@ from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import (
-    SIZES,
-    Prompts,
     QwenConfig,
     QwenInstructionConfig,
     QwenTextConfig,
     QwenVisionConfig,
-    WriteConfig,
 )
-from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.names import flat_paths
 from genmask_jax.public_weights import qwen
 from genmask_jax.public_weights.parts import write_part
-from genmask_jax.system import abstract_networks, make_networks
+from genmask_jax.system import make_networks
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import to_json
@@ -81,7 +75,7 @@ def encode(data, vae, out, **options):
     encode_shard(data, vae, epath.Path(out), num_eval_examples=4, **shared, **options)
 
 
-def equal(one, two):
+def assert_equal(one, two):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(one), jax.device_get(two))
 
 
@@ -104,12 +98,12 @@ def run(micro_vae, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_the_uninterrupted_one(run, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(run, tmp_path):
     _, config, expected = run
     with pytest.raises(Interrupted):
         start(config, tmp_path / "run", batches=at_batch(3, crash))
     state, _ = start(config, tmp_path / "run", resume=True)
-    equal(state, expected)
+    assert_equal(state, expected)
     assert "instruction" not in state.params  # it is frozen
 
 
@@ -125,25 +119,27 @@ def test_scripts_score_and_sample(run, tmp_path):
     arguments = (f"--checkpoint={workdir}", "--image=photo.png", "--text=Which one is hot?", "--out=out")
     done = run_script("sample", *arguments, "--reason", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    asked, *_, last = done.stdout.strip().splitlines()
-    assert asked.startswith("'Which one is hot?' asks for: ")
-    written, segmented = asked.partition("asks for: ")[2], last.partition("% is ")[2].partition("; wrote")[0]
-    assert ast.literal_eval(written) == ast.literal_eval(segmented)
+    first, *_, last = done.stdout.strip().splitlines()
+    assert first.startswith("'Which one is hot?' asks for: ")
+    description, segmented = (
+        first.partition("asks for: ")[2],
+        last.partition("% is ")[2].partition("; wrote")[0],
+    )
+    assert ast.literal_eval(description) == ast.literal_eval(segmented)
     assert Image.open(tmp_path / "out/photo_mask.png").size == (50, 40)
 
 
-def test_reasoning_without_a_model_that_writes_or_a_image(run, micro_run, tmp_path):
+def test_reasoning_needs_qwen_and_an_image(run, micro_run, tmp_path):
     Image.fromarray(reference.photograph(50, 40)).save(tmp_path / "photo.png")
-    asked = ("--text=Which one is hot?", "--reason")
-    done = run_script("sample", f"--checkpoint={micro_run[0]}", "--image=photo.png", *asked, cwd=tmp_path)
+    flags = ("--text=Which one is hot?", "--reason")
+    done = run_script("sample", f"--checkpoint={micro_run[0]}", "--image=photo.png", *flags, cwd=tmp_path)
     one_line_error(done, "--reason", "tiny", "does not write")
     one_line_error(
-        run_script("sample", f"--checkpoint={run[0]}", *asked, cwd=tmp_path), "--reason", "--image"
+        run_script("sample", f"--checkpoint={run[0]}", *flags, cwd=tmp_path), "--reason", "--image"
     )
 
 
-def test_imported_weights_are_what_the_model_reads_with(weights, micro_vae, tmp_path):
-    """The embeddings in a run are the hidden states of transformers."""
+def test_embeddings_of_imported_weights_are_those_of_transformers(weights, micro_vae, tmp_path):
     import torch
 
     config = qwen_config(micro_vae, weights=weights[1], layer=2)
@@ -169,13 +165,13 @@ def test_imported_weights_are_what_the_model_reads_with(weights, micro_vae, tmp_
 
 
 @pytest.mark.slow
-def test_a_text_only_model_reads_the_words_alone(micro_vae, tmp_path):
+def test_a_text_only_model_ignores_the_image(micro_vae, tmp_path):
     hub = epath.Path(reference.save_hub(tmp_path / "hub", reference.reference_text()))
     qwen.copy_hub_files(hub, epath.Path(tmp_path))
     write_part(qwen.open_qwen(hub), epath.Path(tmp_path), lambda nbytes: None)
     config = qwen_config(micro_vae, weights=str(tmp_path))
     encoder = factory.build(config.instruction, tmp_path)
-    assert encoder.needs_image  # which tells it that it is to segment
+    assert encoder.needs_image  # to distinguish segmentation from generation
     one, two = (encoder.preparer("the red star", reference.photograph(size, 32)) for size in (32, 50))
     jax.tree.map(np.testing.assert_array_equal, one, two)
     assert one.keys() == encoder.preparer("the red star").keys()
@@ -185,7 +181,7 @@ def test_a_text_only_model_reads_the_words_alone(micro_vae, tmp_path):
         Reasoner(config.instruction, tmp_path, dtype="float32", batch_size=1)
 
 
-def test_a_run_keeps_to_the_weights_that_it_began_with(weights, micro_vae, tmp_path):
+def test_a_run_needs_the_weights_that_it_started_with(weights, micro_vae, tmp_path):
     copied = shutil.copytree(weights[1], tmp_path / "weights")
     config = qwen_config(micro_vae, weights=str(copied), lora_rank=1)
     encoder = factory.build(config.instruction, tmp_path / "run" / "instruction")
@@ -197,11 +193,11 @@ def test_a_run_keeps_to_the_weights_that_it_began_with(weights, micro_vae, tmp_p
     hub = epath.Path(reference.save_hub(tmp_path / "hub", other))
     qwen.copy_hub_files(hub, epath.Path(copied))
     write_part(qwen.open_qwen(hub), epath.Path(copied), lambda nbytes: None)
-    with pytest.raises(UserError, match=r"not the weights that the run in .*run began with"):
+    with pytest.raises(UserError, match=r"not the weights that the run in .*run started with"):
         factory.build(config.instruction, tmp_path / "run" / "instruction")
 
 
-def test_the_reasoner_answers_a_batch_of_any_shapes_and_lets_the_weights_go(weights, micro_vae, tmp_path):
+def test_the_reasoner_answers_batches_of_any_shapes_and_frees_its_weights(weights, micro_vae, tmp_path):
     import gc
 
     config = qwen_config(micro_vae, weights=weights[1], image_token_budgets=(16, 64))
@@ -214,7 +210,7 @@ def test_the_reasoner_answers_a_batch_of_any_shapes_and_lets_the_weights_go(weig
     alone = [reasoner([image], [question])[0] for image, question in zip(images, questions, strict=True)]
     assert together == alone
     assert len(set(together)) > 1
-    gc.disable()  # nothing is to wait for it
+    gc.disable()  # weights must be freed without it
     try:
         del reasoner
         assert sum(x.nbytes for x in jax.live_arrays() if id(x) not in before) < 10_000
@@ -222,7 +218,7 @@ def test_the_reasoner_answers_a_batch_of_any_shapes_and_lets_the_weights_go(weig
         gc.enable()
 
 
-def test_a_mistake_does_not_cost_the_run_that_is_there(run, tmp_path):
+def test_an_invalid_flag_does_not_overwrite_an_existing_run(run, tmp_path):
     workdir, config, _ = run
     copied = shutil.copytree(workdir, tmp_path / "run")
     before = sorted(str(path) for path in copied.rglob("*"))
@@ -279,7 +275,7 @@ def test_part_of_it_can_be_trained(weights, micro_vae, tmp_path, changes):
         assert all(".lora." in name for name in trained)
         assert len(trained) == 2 * 7
         assert all(np.any(np.asarray(value[...])) for value in trained.values())
-    # What the run keeps is enough to go on with.
+    # The run's directory has all files that sampling needs.
     done = run_script(
         "sample", f"--checkpoint={tmp_path / 'run'}", "--text=a star", "--out=out", cwd=tmp_path
     )
@@ -287,8 +283,8 @@ def test_part_of_it_can_be_trained(weights, micro_vae, tmp_path, changes):
 
 
 @pytest.mark.slow
-def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
-    """The same loss, and a cache that another encoder, or a trained one, refuses."""
+def test_cached_embeddings_equal_the_encoders(run, micro_vae, tmp_path):
+    """Training on them works, and a cache of another encoder, or for a trained one, is refused."""
     _, config, _ = run
     vae, data = load_vae(micro_vae), config.data
     encoder = factory.build(config.instruction, tmp_path / "instruction", texts(data, 400))  # as in `start`
@@ -310,38 +306,40 @@ def test_cached_embeddings_are_the_encoders(run, micro_vae, tmp_path):
                 expected = np.where(mask[0][:, None], embeds[0], 0)
                 np.testing.assert_allclose(example[f"{name}_embeds"], expected, atol=1e-4)
     options = {"batch_size": 4, "part": (0, 1), "condition_dropout": 0.5, "seed": 0}
-    stand_in = cached_instruction(str(tmp_path), encoder)
-    batch = next(training_batches(cached, stand_in.preparer, **options))
+    encoder_of_cache = cached_instruction(str(tmp_path), encoder)
+    batch = next(training_batches(cached, encoder_of_cache.preparer, **options))
     assert set(batch["segment"]["instruction"]) == {"text_embeds", "text_mask"}
-    without = make_networks(config, *vae, stand_in)
-    assert "instruction" not in without.frozen  # the encoder is not on the device
-    task = GenMaskTask(without, config)
+    cached_networks = make_networks(config, *vae, encoder_of_cache)
+    assert "instruction" not in cached_networks.frozen  # the encoder is not on the device
+    task = GenMaskTask(cached_networks, config)
     batch = jax.tree.map(jnp.asarray, batch)
-    loss = task.loss(without.init_params(jax.random.key(0)), without.frozen, batch, jax.random.key(1))[0]
+    loss = task.loss(
+        cached_networks.init_params(jax.random.key(0)), cached_networks.frozen, batch, jax.random.key(1)
+    )[0]
     assert np.isfinite(loss)
     _, scores = start(dataclasses.replace(config, data=cached), tmp_path / "run")
-    # Validation looks up its own embeddings, and scores what the encoder itself would have scored.
+    # Validation uses cached embeddings, and has the same scores as with the encoder.
     trained, own, _ = load(tmp_path / "run")
-    again = GenMaskTask(trained, own).evaluate(trained.params, 0, epath.Path(tmp_path))
-    assert again == pytest.approx(scores, abs=1e-6)
+    expected_scores = GenMaskTask(trained, own).evaluate(trained.params, 0, epath.Path(tmp_path))
+    assert expected_scores == pytest.approx(scores, abs=1e-6)
     with pytest.raises(UserError, match=r"has no embeddings of 'another text'"):
-        stand_in.preparer("another text")
+        encoder_of_cache.preparer("another text")
     with pytest.raises(
         UserError, match=r"of 4 validation examples, not of config\.loop\.num_eval_examples 5"
     ):
         store.need_matching_instruction(tmp_path, encoder, 5)
 
-    def refused(**changes):
+    def refusal(**changes):
         other = factory.build(qwen_config(micro_vae, **changes).instruction, tmp_path, texts(data))
         with pytest.raises(UserError) as raised:
             store.need_matching_instruction(tmp_path, other)
         return str(raised.value)
 
-    assert "another config.instruction" in refused(layer=1)
-    assert "config.instruction is trained" in refused(lora_rank=2)
+    assert "another config.instruction" in refusal(layer=1)
+    assert "config.instruction is trained" in refusal(lora_rank=2)
 
 
-def test_a_cache_without_instructions_is_refused_where_images_are_looked_at(run, micro_vae, tmp_path):
+def test_encoders_of_images_refuse_caches_without_instructions(run, micro_vae, tmp_path):
     _, config, _ = run
     encode(config.data, load_vae(micro_vae), tmp_path, count=4)
     encoder = factory.build(config.instruction, run[0] / "instruction")
@@ -351,80 +349,9 @@ def test_a_cache_without_instructions_is_refused_where_images_are_looked_at(run,
     store.need_matching_instruction(tmp_path, tiny)
 
 
-def shaped(**changes) -> QwenConfig:
-    return dataclasses.replace(SHAPE, text=dataclasses.replace(SHAPE.text, **changes))
-
-
-def check(config, directory):
-    validate(config)
-    factory.build(config.instruction, directory)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"layer": 3}, "layer 3: the model has layers 1 to 2"),
-        ({"layer": 0}, "layer 0"),
-        ({"train_layers": 3}, "only 2 layers are used"),
-        ({"train_layers": 1, "lora_rank": 1}, "not both"),
-        ({"image_token_budgets": (16, 4)}, "image_token_budgets must rise"),
-        ({"min_image_tokens": 0}, "min_image_tokens must be positive"),
-        ({"prompts": Prompts(phrase="what?")}, "prompts.phrase must hold {text} once"),
-        ({"prompts": Prompts(system="<|image_pad|>")}, "prompts.system: leave <|...|>"),
-        ({"write": WriteConfig(temperature=float("nan"))}, "write.temperature nan"),
-        ({"write": WriteConfig(temperature=1e-38)}, "write.temperature 1e-38"),
-        ({"write": WriteConfig(top_p=0.0)}, "write.top_p"),
-        ({"shape": shaped(num_heads=3)}, "text.hidden_size must be a multiple of 2 x num_heads"),
-        ({"shape": shaped(num_kv_heads=3)}, "text.num_heads must be a multiple of num_kv_heads"),
-        ({"shape": shaped(mrope_section=(2, 1, 2))}, "must be three numbers that add up to half a head, 4"),
-        ({"shape": shaped(vocab_size=100)}, "vocab_size must be at least 262"),
-        ({"shape": QwenConfig(SHAPE.text, QwenVisionConfig(window_size=4))}, "vision.window_size"),
-        ({"weights": "/nowhere"}, "no Qwen here; make it with launch/import_weights.py qwen"),
-    ],
-    ids=str,
-)
-def test_what_does_not_fit_is_named(micro_vae, tmp_path, changes, words):
-    config = qwen_config(micro_vae, **changes)
-    with pytest.raises(UserError) as raised:
-        check(config, tmp_path)
-    assert words in str(raised.value)
-
-
-def test_the_large_configs_step_fits_together(tmp_path):
-    """Traced at full size (Wan 1.3B with Qwen2.5-VL-7B), nothing allocated."""
-    path = pathlib.Path(__file__).parents[3] / "configs/genmask_l.py"
-    spec = importlib.util.spec_from_file_location("genmask_l", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = from_config_dict(TrainConfig, module.get_config())
-    (tmp_path / "qwen/hub").mkdir(parents=True)
-    (tmp_path / "qwen/config.json").write_text(to_json(SIZES["vl_7b"]))
-    (tmp_path / "qwen/hub/tokenizer.json").write_text(reference.tokenizer().to_str())
-    encoder_config = dataclasses.replace(config.instruction.qwen, weights=str(tmp_path))
-    encoder = factory.build(dataclasses.replace(config.instruction, qwen=encoder_config), tmp_path)
-    networks = abstract_networks(config, VAEConfig(), encoder)
-    image = np.zeros((512, 512, 3), np.uint8)
-
-    def half(inputs, **images):
-        rows = {"instruction": inputs, "images": image, **images}
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), rows)
-
-    segment, generate = encoder.preparer("a dog", image), encoder.preparer("a dog")
-    assert segment["patches"].shape == (1, 1344, 588)  # 4 x 324 patches, to whole windows
-    batch = {"segment": half(segment, masks=image[..., 0]), "generate": half(generate)}
-    params, loss = networks.abstract_params(), GenMaskTask(networks, config).loss
-    assert jax.eval_shape(loss, params, networks.frozen, batch, jax.random.key(0))[0].shape == ()
-    frozen = {name: x.get_value() for name, x in flat_paths(networks.frozen["instruction"])}
-    assert frozen["text.blocks.mlp.up_proj.kernel"].shape == (28, 3584, 18944)
-    assert frozen["text.blocks.mlp.up_proj.kernel"].dtype == jnp.bfloat16
-    count = sum(int(np.prod(x.shape)) for x in frozen.values())
-    assert count == 8_292_166_656 - 152_064 * 3584  # all but the output projection
-    assert dict(flat_paths(params))["dit.text_embedder.linear_1.kernel"].shape == (3584, 1536)
-
-
 @pytest.mark.slow
 def test_the_loss_is_the_same_on_a_mesh(weights, micro_vae, tmp_path):
-    """On 8 pretend devices, in a process of its own: data 2 x fsdp 2 x tensor 2, weights read in parts."""
+    """On 8 simulated devices, in a separate process: data 2 x fsdp 2 x tensor 2, weights read in parts."""
     config = qwen_config(micro_vae, weights=weights[1], train_layers=1)
     program = """
         import os, sys, json

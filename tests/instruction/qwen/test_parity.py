@@ -1,4 +1,4 @@
-"""Ours against transformers' Qwen2.5-VL, the same random weights in both, float32 on the CPU."""
+"""Our model against transformers' Qwen2.5-VL with the same random weights, in float32 on the CPU."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ from genmask_jax.parameters.names import flat_paths
 from tests.instruction.qwen import reference
 from tests.instruction.qwen.reference import TEXTS, photograph
 
-LIMIT = 1e-4
-"""Of the largest value."""
+TOLERANCE = 1e-4
+"""Maximum difference, relative to the largest value."""
 
 PHOTOGRAPHS = {
     "square": [(64, 64)],  # whole windows: 2 x 2 of 4 x 4 tokens
@@ -35,7 +35,7 @@ def models(tmp_path_factory):
 
 
 def theirs_inputs(rows, config):
-    """What transformers' processor gives for (text, photographs) rows, padded on the right."""
+    """Inputs from transformers' processor for rows of (text, images), padded on the right."""
     processor = reference.processor()
     prompts = []
     for text, images in rows:
@@ -55,7 +55,7 @@ def ours_inputs(rows, config, **changes):
 
 
 def compare(rows, theirs, ours, config, **changes) -> dict[str, float]:
-    """The largest difference in each hidden state and in the logits, of the largest value there."""
+    """Largest difference of the logits and of each hidden state, relative to the largest value."""
     inputs = theirs_inputs(rows, config)
     with torch.no_grad():
         expected = theirs(**inputs, output_hidden_states=True)
@@ -90,7 +90,7 @@ def compare(rows, theirs, ours, config, **changes) -> dict[str, float]:
 
 
 def encoder_of(ours, config, layer):
-    """The encoder that hands out a layer's states, with the whole model's weights."""
+    """The encoder for the states of a layer, with the weights of the complete model."""
     encoder = nnx.eval_shape(lambda: QwenEncoder(config, layer, rngs=nnx.Rngs(0)))
     weights = dict(flat_paths(nnx.state(ours)))
     for path, variable in flat_paths(state := nnx.state(encoder)):
@@ -106,7 +106,7 @@ def test_images(models, name):
     images = [photograph(*size, seed) for seed, size in enumerate(PHOTOGRAPHS[name])]
     found = compare([(TEXTS[2], images)], theirs, ours, config)
     print(name, {key: f"{value:.1e}" for key, value in found.items()})
-    assert max(found.values()) < LIMIT
+    assert max(found.values()) < TOLERANCE
 
 
 def test_a_padded_batch_of_images_of_many_shapes(models):
@@ -115,11 +115,11 @@ def test_a_padded_batch_of_images_of_many_shapes(models):
     rows = [(text, [photograph(*size)]) for text, size in zip(TEXTS, sizes, strict=True)]
     found = compare(rows, theirs, ours, config, image_token_budgets=(64,))
     print({key: f"{value:.1e}" for key, value in found.items()})
-    assert max(found.values()) < LIMIT
+    assert max(found.values()) < TOLERANCE
 
 
 def test_text_alone(models):
     theirs, ours, config = models
     found = compare([(text, []) for text in TEXTS], theirs, ours, config)
     print({key: f"{value:.1e}" for key, value in found.items()})
-    assert max(found.values()) < LIMIT
+    assert max(found.values()) < TOLERANCE

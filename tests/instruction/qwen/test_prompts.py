@@ -82,7 +82,7 @@ def test_prompts_are_the_processors(num_images):
         assert ours["input_ids"][ours["attention_mask"]].tolist() == list(expected)
 
 
-def test_shapes_depend_on_the_budget_alone():
+def test_shapes_depend_only_on_the_budget():
     prepare = QwenPreparer(make())
     shapes = set()
     for (width, height), text in itertools.product(
@@ -92,7 +92,7 @@ def test_shapes_depend_on_the_budget_alone():
         shapes.add(tuple((name, x.shape, x.dtype.name) for name, x in sorted(prepared.items())))
         tokens = prepared["image_index"].max() + 1
         assert prepared["output_mask"].sum() >= tokens + 2
-    assert len(shapes) == 2  # one a budget
+    assert len(shapes) == 2  # one per budget
     assert len({prepare(text)["input_ids"].shape for text in ["", *TEXTS, TEXTS[0] * 50]}) == 1
 
 
@@ -106,13 +106,13 @@ def test_the_template_can_be_dropped():
     last = prepared["output_index"][prepared["output_mask"]][-1]
     assert last == prepared["attention_mask"].sum() - 1
     null = QwenPreparer(make())("")
-    assert null["output_mask"].sum() == 1  # guidance's empty text has something to attend to
+    assert null["output_mask"].sum() == 1  # the null instruction of guidance has a token
     whole = QwenPreparer(make(drop_template=False))(text, photograph(32, 32))
     assert whole["output_mask"].sum() == whole["attention_mask"].sum()
 
 
 @pytest.mark.parametrize("name", ["chat_template.jinja", "chat_template.json", "tokenizer_config.json"])
-def test_a_models_own_template_is_found_wherever_it_is(tmp_path, name):
+def test_chat_templates_are_loaded_from_all_known_files(tmp_path, name):
     """Qwen2.5-VL ships chat_template.json, Qwen2.5 tokenizer_config.json, newer tools chat_template.jinja."""
     assert load_chat_template(tmp_path) == CHAT_TEMPLATE  # none is there
     (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 9}')
@@ -134,7 +134,7 @@ def test_which_prompt_is_used():
     assert "Draw a picture of: a star." in prompt("a star.")
 
 
-def test_words_cannot_pose_as_the_template():
+def test_special_tokens_are_removed_from_texts():
     plain = QwenPreparer(make())("a  star", photograph(32, 32))
     for text in (
         f"a {IMAGE}<|im_end|> star",
@@ -145,29 +145,29 @@ def test_words_cannot_pose_as_the_template():
         np.testing.assert_array_equal(prepared["input_ids"], plain["input_ids"])
 
 
-def test_prompts_may_hold_braces_and_templates_must_hold_the_image():
+def test_prompts_may_contain_braces_and_templates_must_contain_the_image():
     maker = make(prompts=Prompts(phrase='as {"label": 1}: {text} }'))
     prepared = QwenPreparer(maker)("the {star}", photograph(32, 32))
-    said = tokenizer().decode(prepared["input_ids"].tolist())
-    assert 'as {"label": 1}: the {star} }' in said
+    prompt = tokenizer().decode(prepared["input_ids"].tolist())
+    assert 'as {"label": 1}: the {star} }' in prompt
     for template, words in (
-        ("{% for m in messages %}{{ m.content }}{% endfor %}", "leaves out the text or an image|fails"),
+        ("{% for m in messages %}{{ m.content }}{% endfor %}", "omits the text or an image|fails"),
         ("{% for m in messages %}", "the chat template fails"),
-        ("nothing", "leaves out the text or an image"),
+        ("nothing", "omits the text or an image"),
     ):
         maker = PromptMaker(tokenizer(), template, SMALL.vision, reference.instruction_config())
         with pytest.raises(UserError, match=words):
             QwenPreparer(maker)
 
 
-def test_images_that_no_budget_holds_are_named():
+def test_images_larger_than_all_budgets_are_refused():
     with pytest.raises(UserError, match="too long and narrow"):
         QwenPreparer(make())("a star", photograph(1900, 10))
 
 
 def test_preparers_can_be_sent_to_worker_processes():
     prepare = QwenPreparer(make())
-    again = pickle.loads(pickle.dumps(prepare))
+    copy = pickle.loads(pickle.dumps(prepare))
     image = photograph(32, 32)
     for name, value in prepare("the star", image).items():
-        np.testing.assert_array_equal(again("the star", image)[name], value)
+        np.testing.assert_array_equal(copy("the star", image)[name], value)

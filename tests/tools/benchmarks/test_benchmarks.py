@@ -1,4 +1,4 @@
-"""What is measured is the same work on both sides, and is counted right."""
+"""Benchmarks measure the same work in both implementations, and count its FLOPs."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ def test_ours_and_the_peer_train_alike(frames):
     assert losses[0][0] > losses[1][0] > losses[2][0]
 
 
-def test_operations_are_counted_as_xla_counts_them():
+def test_flops_match_xlas_count():
     work = workload()
     assert work.tokens == 24
     graph, params = nnx.split(nnx.eval_shape(lambda: DiT(work.model, rngs=nnx.Rngs(0))))
@@ -54,10 +54,10 @@ def test_unknown_sizes(size):
 
 
 def test_a_step_alone_is_reported(capsys, monkeypatch):
-    monkeypatch.setattr(timing, "MATMUL", 256)
-    said = train_step.measure(workload(), peer=None, rounds=1)
+    monkeypatch.setattr(timing, "MATMUL_SIZE", 256)
+    results = train_step.measure(workload(), peer=None, rounds=1)
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert last == said
+    assert last == results
     assert last["ours_seconds"] > 0
     assert last["peer_seconds"] is None
     assert last["gflops_per_second"] == pytest.approx(workload().flops / last["ours_seconds"] / 1e9)
@@ -66,38 +66,38 @@ def test_a_step_alone_is_reported(capsys, monkeypatch):
     assert last["versions"]["jax"] == jax.__version__
 
 
-def test_a_peer_is_reported_beside_ours(capsys, monkeypatch):
-    """A compiled peer that fails is said to have failed, and PyTorch's attention is a fused one."""
-    monkeypatch.setattr(timing, "MATMUL", 256)
+def test_a_peer_is_reported_next_to_ours(capsys, monkeypatch):
+    """A compiled peer that fails is reported as failed, and PyTorch uses a fused attention kernel."""
+    monkeypatch.setattr(timing, "MATMUL_SIZE", 256)
     make_peer = diffusers_peer.make_peer
 
-    def eager_alone(*arguments, compiled):
+    def eager_only(*arguments, compiled):
         if compiled:
             raise OSError
         return make_peer(*arguments, compiled=compiled)
 
-    monkeypatch.setattr(diffusers_peer, "make_peer", eager_alone)
+    monkeypatch.setattr(diffusers_peer, "make_peer", eager_only)
     work = dataclasses.replace(workload(), dtype="bfloat16")
-    said = train_step.measure(work, peer="diffusers", rounds=1)
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == said
-    assert set(said["seconds"]) == {"ours", "diffusers"}
-    assert said["failed"] == {"diffusers, torch.compile": "OSError"}
-    assert said["attention"]["diffusers"].startswith("flash_attention")
+    results = train_step.measure(work, peer="diffusers", rounds=1)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == results
+    assert set(results["seconds"]) == {"ours", "diffusers"}
+    assert results["failed"] == {"diffusers, torch.compile": "OSError"}
+    assert results["attention"]["diffusers"].startswith("flash_attention")
 
 
 def test_masks_are_reported(capsys, monkeypatch):
     monkeypatch.setattr(sampler, "VAEConfig", lambda: VAEConfig(8, 8, 4, (1,), 1, 4))
-    said = sampler.measure("tiny", 32, 2, 1)
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == said
-    assert list(said["seconds"]["ours"])[1] == "DiT, one pass over 32 tokens"
-    assert said["peak_resident_bytes"] > 2**27
+    results = sampler.measure("tiny", 32, 2, 1)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == results
+    assert list(results["seconds"]["ours"])[1] == "DiT, one pass over 32 tokens"
+    assert results["peak_resident_bytes"] > 2**27
 
 
 def test_a_vae_is_reported(capsys, monkeypatch):
     monkeypatch.setattr(vae, "VAEConfig", lambda: VAEConfig(8, 8, 4, (1,), 1, 4))
-    said = vae.measure(32, 2, "float32", 1)
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == said
-    assert set(said["seconds"]["ours"]) == {"encoder", "decoder"}
+    results = vae.measure(32, 2, "float32", 1)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == results
+    assert set(results["seconds"]["ours"]) == {"encoder", "decoder"}
     with pytest.raises(UserError, match="stride 4"):
         vae.measure(33, 1, "float32", 1)
 
@@ -108,15 +108,15 @@ def test_an_encoder_is_reported(capsys, monkeypatch, peer):
     vision = QwenVisionConfig(2, 16, 2, 24, patch_size=4, window_size=16, full_attention=(1,))
     monkeypatch.setitem(instruction.SIZES, "vl_7b", QwenConfig(text, vision))
     workload = instruction.EncoderWorkload("vl_7b", 2, 32, 2, "float32")
-    said = instruction.measure(workload, peer=peer, repeats=1)
-    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == said
-    assert [name.partition(",")[0] for name in said["seconds"]["ours"]] == [
+    results = instruction.measure(workload, peer=peer, repeats=1)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == results
+    assert [name.partition(",")[0] for name in results["seconds"]["ours"]] == [
         "vision tower",
         "language model",
         "both",
         "both",
         "preparing one image and its prompt",
     ]
-    assert len(said["seconds"].get("transformers", {})) == (2 if peer else 0)
+    assert len(results["seconds"].get("transformers", {})) == (2 if peer else 0)
     parameters = sum(x.size for x in jax.tree.leaves(qwen_names.abstract_state(workload.config)))
-    assert said["parameters"] == parameters
+    assert results["parameters"] == parameters

@@ -1,4 +1,4 @@
-"""What is read from small programs for GPUs, compiled without one, against arithmetic."""
+"""Work of small GPU programs, compiled without a GPU, against arithmetic."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ import dataclasses, json
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec as P
 jax.config.update("jax_platforms", "cpu")
-from genmask_jax.tools.estimates.hlo import read_work
+from genmask_jax.tools.estimates.work import read_work
 from genmask_jax.tools.estimates.topology import describe_devices
 from genmask_jax.parameters.rules import make_plan
 from genmask_jax.sharding import MeshConfig, gather_layer, make_mesh, tracing_on
@@ -112,7 +112,7 @@ def test_a_matrix_product_by_a_fusion_or_by_cublas(one_card, name):
     assert read["collectives"] == []
 
 
-def test_a_loop_counts_as_often_as_it_runs(one_card):
+def test_the_body_of_a_loop_is_counted_once_per_iteration(one_card):
     assert one_card["loop"]["flops"] == 7 * 2 * 64 * 128 * 128
     every = [one_card[f"total {depth}"]["bytes"] for depth in (10, 20)]
     array = 4 * 1024 * 1024  # the sum and a slice are read, and the sum is written
@@ -152,7 +152,7 @@ def test_weights_are_gathered_and_gradients_reduced_in_every_layer(meshes, topol
 
 
 @pytest.mark.parametrize(("topology", "data", "fsdp"), MESHES_READ)
-def test_of_stacked_weights_a_layer_reads_its_own(meshes, topology, data, fsdp):
+def test_a_layer_reads_only_its_slice_of_stacked_weights(meshes, topology, data, fsdp):
     short, long = (meshes[f"{topology} {fsdp} {depth}"]["bytes"] for depth in (6, 12))
     assert long == pytest.approx(2 * short, rel=0.02)
 

@@ -1,20 +1,20 @@
-"""A search tries meshes, recomputes no more than it must, and puts the fastest that fits first."""
+"""The search tries meshes, picks the policy with the least recomputation, and ranks candidates."""
 
 import dataclasses
 
 from genmask_jax.sharding import MeshConfig
 from genmask_jax.tools.estimates.estimate import Estimate
-from genmask_jax.tools.estimates.search import meshes, ranked, search
+from genmask_jax.tools.estimates.search import meshes, rank, search
 from tests.conftest import micro_config
 
-NEEDS = {"none": 40, "matrices": 20, "attention": 12, "all": 10}
-"""Bytes of what is kept, in this make-believe; weights take 32 bytes over fsdp."""
+ACTIVATION_BYTES = {"none": 40, "matrices": 20, "attention": 12, "all": 10}
+"""Bytes of activations in a mock estimate by policy; weights take 32 bytes / fsdp."""
 
 
-def make_believe(tried):
+def mock_compile(tried):
     def compile_(config):
         tried.append((config.mesh.fsdp, config.model.remat))
-        memory = NEEDS[config.model.remat] + 32 / config.mesh.fsdp
+        memory = ACTIVATION_BYTES[config.model.remat] + 32 / config.mesh.fsdp
         return Estimate(memory <= 30, memory, 30, 1.0, estimated_step_seconds=float(config.mesh.fsdp))
 
     return compile_
@@ -31,16 +31,16 @@ def test_meshes_divide_the_devices():
 
 def test_the_first_policy_that_fits_is_taken_and_the_fastest_comes_first():
     tried = []
-    found = list(search(micro_config(""), 4, 1, make_believe(tried)))
+    found = list(search(micro_config(""), 4, 1, mock_compile(tried)))
     assert [(f.config.mesh.fsdp, f.config.model.remat, f.estimate.fits) for f in found] == [
         (1, "all", False),
         (2, "attention", True),
         (4, "matrices", True),
     ]
-    assert tried == [(1, r) for r in NEEDS] + [(2, r) for r in list(NEEDS)[:3]] + [
-        (4, r) for r in list(NEEDS)[:2]
+    assert tried == [(1, r) for r in ACTIVATION_BYTES] + [(2, r) for r in list(ACTIVATION_BYTES)[:3]] + [
+        (4, r) for r in list(ACTIVATION_BYTES)[:2]
     ]
-    assert [f.name for f in ranked(found)] == [
+    assert [f.name for f in rank(found)] == [
         "fsdp 2, tensor 1, remat attention",
         "fsdp 4, tensor 1, remat matrices",
         "fsdp 1, tensor 1, remat all",

@@ -1,4 +1,4 @@
-"""Operations, bytes and collectives, counted in programs that this machine's XLA compiles."""
+"""FLOPs, bytes and collectives of compiled programs, against arithmetic."""
 
 import dataclasses
 import json
@@ -15,16 +15,18 @@ from genmask_jax.hardware.chips import CHIPS, find_chip, parse_topology
 from genmask_jax.hardware.flops import ModelFlops, count_flops
 from genmask_jax.parameters.names import is_adapter, shapes_of
 from genmask_jax.sharding import MeshConfig, make_mesh
-from genmask_jax.tools.estimates import hlo, programs
+from genmask_jax.tools.estimates import programs
 from genmask_jax.tools.estimates.estimate import (
     communication_seconds,
     compute_seconds,
     estimate,
+    sent_bytes,
     used_bytes,
-    wire_bytes,
 )
-from genmask_jax.tools.estimates.hlo import Collective, Piece, Work, read_work
-from genmask_jax.tools.estimates.report import print_estimate, verdict
+from genmask_jax.tools.estimates.hlo import parse_arrays, parse_group, parse_instruction
+from genmask_jax.tools.estimates.hlo_flops import instruction_flops
+from genmask_jax.tools.estimates.report import print_estimate, summarise_estimate
+from genmask_jax.tools.estimates.work import Collective, InstructionWork, Work, read_work
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.utils.errors import UserError
 from tests.conftest import micro_config
@@ -41,12 +43,12 @@ def layers(x, w):
     return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, w)[0]
 
 
-def test_the_body_of_a_loop_counts_as_often_as_it_runs():
+def test_the_body_of_a_loop_is_counted_once_per_iteration():
     program, arguments = compiled(layers, (64, 128), (7, 128, 128))
     expected = 7 * 2 * 64 * 128 * 128
     assert read_work(program.as_text()).flops == expected
     assert count_flops(layers, *arguments) == expected
-    assert program.cost_analysis()["flops"] < expected / 3  # which is why we count ourselves
+    assert program.cost_analysis()["flops"] < expected / 3  # XLA counts the body once
 
 
 def test_gradients_of_scanned_layers():
@@ -77,7 +79,7 @@ def test_convolutions_count_as_xla_counts_them(options):
     assert count_flops(convolve, *arguments) == pytest.approx(counted, rel=0.02)
 
 
-def test_of_branches_the_larger_counts():
+def test_the_largest_branch_of_a_conditional_is_counted():
     def choose(x, w, flag):
         return jax.lax.cond(flag[0] > 0, lambda: x @ w @ w, lambda: x + 1)
 
@@ -87,45 +89,45 @@ def test_of_branches_the_larger_counts():
     assert read_work(program.as_text()).flops == expected
 
 
-def test_a_training_step_has_the_operations_that_its_trace_has(micro_vae):
-    """On one device, what XLA compiles is what is asked for (it removes little, and adds nothing)."""
+def test_a_compiled_training_step_has_the_flops_of_its_trace(micro_vae):
+    """On one device, XLA removes few FLOPs and adds none."""
     config = micro_config(micro_vae)
     optimizer = dataclasses.replace(config.optimizer, name="adamw")  # Muon has matrix products of its own
     loop = dataclasses.replace(config.loop, global_batch_size=4 * jax.device_count())
-    run = programs.describe(
+    run = programs.describe_run(
         dataclasses.replace(config, loop=loop, optimizer=optimizer), make_mesh(MeshConfig())
     )
-    assert run.assumed == ()
+    assert run.assumptions == ()
     work = read_work(programs.train_step(run).compile().as_text())
     gradient = jax.grad(GenMaskTask(run.networks, run.config).loss, has_aux=True)
     key, networks = jax.random.key(0), run.networks
-    asked = count_flops(
+    expected = count_flops(
         gradient, networks.abstract_params(), networks.frozen, programs.batch_shapes(run), key
     )
-    assert work.flops * jax.device_count() == pytest.approx(asked, rel=0.05)
-    assert programs.train_flops(run).every < asked  # attention's gradient computes its weights again
+    assert work.flops * jax.device_count() == pytest.approx(expected, rel=0.05)
+    assert programs.train_flops(run).every < expected  # attention's gradient computes its weights again
     masks = read_work(programs.mask_sampler(run, 8).compile().as_text())
     assert masks.flops * jax.device_count() == pytest.approx(programs.mask_flops(run, 8).every, rel=0.05)
 
 
-def test_weights_that_are_not_here_are_assumed(micro_vae):
+def test_missing_weights_have_the_shapes_of_published_models(micro_vae):
     config = dataclasses.replace(
         micro_config("/nowhere"), data=dataclasses.replace(micro_config("").data, size=64)
     )
-    run = programs.describe(config, make_mesh(MeshConfig()))
-    assert run.assumed == ("/nowhere does not exist; using the shape of Wan 2.1's VAE",)
+    run = programs.describe_run(config, make_mesh(MeshConfig()))
+    assert run.assumptions == ("/nowhere does not exist; using the shape of Wan 2.1's VAE",)
     assert run.networks.latent_shape == (8, 8, 16)
 
 
-def test_adapters_on_cached_encodings_that_are_not_here(micro_vae):
-    """The step holds neither the encoder nor a second copy of the base, and computes fewer gradients."""
+def test_adapters_on_missing_cached_encodings(micro_vae):
+    """The step has neither the encoder nor a second copy of the base, and computes fewer gradients."""
     whole = qwen_config(micro_vae)
     model = dataclasses.replace(whole.model, lora_rank=2)
     data = dataclasses.replace(whole.data, latents="/nowhere/latents")
     config = dataclasses.replace(whole, model=model, init="/nowhere/wan", data=data)
-    run, full = (programs.describe(c, make_mesh(MeshConfig())) for c in (config, whole))
-    assert "/nowhere/wan does not exist; using the shape of Wan 2.1's DiT" in run.assumed
-    assert any("the instruction encoder is not on the devices" in line for line in run.assumed)
+    run, full = (programs.describe_run(c, make_mesh(MeshConfig())) for c in (config, whole))
+    assert "/nowhere/wan does not exist; using the shape of Wan 2.1's DiT" in run.assumptions
+    assert any("the instruction encoder is not on the devices" in line for line in run.assumptions)
     assert "instruction" in full.networks.frozen
     assert "instruction" not in run.networks.frozen
     trained = shapes_of(run.networks.abstract_params())
@@ -143,13 +145,13 @@ def test_adapters_on_cached_encodings_that_are_not_here(micro_vae):
 
 @pytest.mark.multidevice
 def test_collectives_are_found_with_their_sizes():
-    """On 8 pretend devices: a gather of weights in every layer, and a sum of gradients."""
+    """On 8 simulated devices: a gather of weights in every layer, and a sum of gradients."""
     program = """
         import os, json, dataclasses
         os.environ["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
         import jax, jax.numpy as jnp
         from jax.sharding import NamedSharding, PartitionSpec as P
-        from genmask_jax.tools.estimates.hlo import read_work
+        from genmask_jax.tools.estimates.work import read_work
         from genmask_jax.sharding import MeshConfig, make_mesh
         mesh = make_mesh(MeshConfig(data=2, fsdp=4))
         def loss(w, x):
@@ -174,15 +176,19 @@ def test_collectives_are_found_with_their_sizes():
 def test_a_roofline():
     chip = CHIPS["v5e"]
     work = Work(
-        (Piece(197e12, 0.0, 2), Piece(0.0, 819e9, 3), Piece(0.0, 819e9, 1, ahead=True)),
+        (
+            InstructionWork(197e12, 0.0, 2),
+            InstructionWork(0.0, 819e9, 3),
+            InstructionWork(0.0, 819e9, 1, is_async_copy=True),
+        ),
         (Collective("all-gather", 4, 2, 100e9), Collective("all-reduce", 4, 1, 100e9)),
     )
     assert compute_seconds(work, chip) == pytest.approx(5)
     assert chip.ring_bandwidth == 100e9
     assert communication_seconds(work, chip) == pytest.approx(0.75 + 1.5)
-    assert wire_bytes(Collective("collective-permute", 2, 1, 7.0)) == 7
-    assert wire_bytes(Collective("all-reduce", 1, 1, 7.0)) == 0
-    doubled = work.times(2)
+    assert sent_bytes(Collective("collective-permute", 2, 1, 7.0)) == 7
+    assert sent_bytes(Collective("all-reduce", 1, 1, 7.0)) == 0
+    doubled = work.repeated(2)
     assert (doubled.flops, doubled.nbytes) == (2 * work.flops, 2 * work.nbytes)
     assert doubled.collectives[0].count == 4
 
@@ -195,14 +201,14 @@ def test_an_estimate_gives_the_mfu_of_the_trained_networks_and_of_all(capsys):
     assert found.estimated_mfu.every == pytest.approx(at_peak)
     assert found.estimated_mfu.trained == pytest.approx(at_peak / 2)
     line = f"{50 * at_peak:.0f} % trained, {100 * at_peak:.0f} % all networks"
-    assert verdict(found).endswith(f"MFU {line}")
+    assert summarise_estimate(found).endswith(f"MFU {line}")
     print_estimate("a step", found, 1)
     shown = capsys.readouterr().out
     assert line in shown
     assert "model FLOPs of the trained networks" in shown
     assert json.loads(json.dumps(dataclasses.asdict(found)))["model_flops_per_device"]["every"] == model
     sampler = estimate(lowered, chip, model_flops=ModelFlops(None, model))
-    assert verdict(sampler).endswith(f"MFU {100 * at_peak:.0f} % all networks")
+    assert summarise_estimate(sampler).endswith(f"MFU {100 * at_peak:.0f} % all networks")
     print_estimate("a sampler", sampler, 1)
     assert "trained" not in capsys.readouterr().out
 
@@ -220,26 +226,28 @@ def test_an_estimate_gives_the_mfu_of_the_trained_networks_and_of_all(capsys):
         ("replica_groups=mesh['a'=8,'b'=2], device_ids=([2,8]T(1,0)) {'b'}", 2, 9),
     ],
 )
-def test_groups_of_a_collective_and_how_far_they_reach(attributes, group, span):
-    members = hlo._members(f"{attributes}, use_global_device_ids=true")
+def test_groups_of_a_collective_and_their_span(attributes, group, span):
+    members = parse_group(f"{attributes}, use_global_device_ids=true")
     assert (len(members), max(members) - min(members) + 1) == (group, span)
 
 
-def test_between_hosts_cards_send_over_the_network_and_within_them_over_links():
+def test_cards_use_the_network_between_hosts_and_links_within_them():
     card = find_chip("h100", "2x8")
     within, between = Collective("all-gather", 8, 1, 8e9, span=8), Collective("all-gather", 2, 1, 8e9, span=9)
     assert communication_seconds(Work((), (within,)), card) == pytest.approx(7e9 / 450e9)
     assert communication_seconds(Work((), (between,)), card) == pytest.approx(4e9 / 50e9)
-    assert card.reserved(10 * 2**30) == pytest.approx(1.25 * 2**30)
+    assert card.reserved_bytes(10 * 2**30) == pytest.approx(1.25 * 2**30)
 
 
-def test_cudnns_kernels_count_their_products():
+def test_flops_of_cudnn_attention():
     call = "  %a = (bf16[4,12,2048,128]{3,1,2,0}) custom-call(%q, %k, %v), "
     line = call + 'custom_call_target="__cudnn$T"'
-    arrays = [hlo._arrays(f"bf16[4,{n},12,128]")[0] for n in (2048, 392, 392)]
+    arrays = [parse_arrays(f"bf16[4,{n},12,128]")[0] for n in (2048, 392, 392)]
     one = 2 * 4 * 12 * 2048 * 392 * 128
     for target, products in (("fmhaSoftmax", 2), ("fmhaSoftmaxBackward", 5)):
-        assert hlo._flops(hlo._instruction(line.replace("$T", f"${target}")), arrays) == products * one
+        assert (
+            instruction_flops(parse_instruction(line.replace("$T", f"${target}")), arrays) == products * one
+        )
 
 
 SLICED = """
@@ -270,7 +278,7 @@ ENTRY %main (stack: f32[4,8,16], i: s32[]) -> f32[4,8,16] {
 """
 
 
-def test_a_slice_of_an_array_whose_layout_is_turned_counts_as_a_slice():
+def test_a_slice_of_a_transposed_array_counts_as_a_slice():
     index, layer = 4, 4 * 8 * 16
     assert read_work(SLICED).nbytes == 2 * (2 * layer + index)  # one is read and written, twice
 
@@ -282,7 +290,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 jax.config.update("jax_platforms", "cpu")
 from genmask_jax.models.attention import attend
 from genmask_jax.parameters.plan import ParameterPlan
-from genmask_jax.tools.estimates.hlo import read_work
+from genmask_jax.tools.estimates.work import read_work
 from genmask_jax.tools.estimates.topology import describe_devices
 from genmask_jax.sharding import MeshConfig, make_mesh, tracing_on
 found = {}
@@ -305,7 +313,7 @@ print(json.dumps(found))
 
 
 @pytest.mark.gpu_compiler
-def test_the_gpus_compiler_takes_attention_over_a_mesh_in_both_directions():
+def test_the_gpu_compiler_uses_cudnn_attention_on_a_mesh():
     done = subprocess.run([sys.executable, "-c", GPU_PROGRAM], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     for name, (kernels, collectives, flops) in json.loads(done.stdout.splitlines()[-1]).items():
@@ -315,9 +323,9 @@ def test_the_gpus_compiler_takes_attention_over_a_mesh_in_both_directions():
         assert flops == (2 + 5) * 2 * 2 * 12 * 1024 * keys * 128, name
 
 
-def test_what_the_compiler_says_when_there_is_no_room():
-    said = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded"
-    assert used_bytes(said) == 20.5 * 2**30
+def test_the_compilers_out_of_memory_error():
+    message = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm. Exceeded"
+    assert used_bytes(message) == 20.5 * 2**30
     assert used_bytes("INVALID_ARGUMENT: something else") is None
 
 
@@ -345,7 +353,7 @@ def test_topologies_are_checked(text):
     assert parse_topology("a100-80:4x8") == ("a100-80", "4x8", 32)
 
 
-def test_without_the_compiler_one_line_says_so(tmp_path):
+def test_a_missing_compiler_gives_the_install_command(tmp_path):
     if np.any([name.startswith("libtpu") for name in installed()]):
         pytest.skip("it is installed")
     from tests.test_end_to_end import LAUNCH
