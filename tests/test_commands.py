@@ -7,7 +7,7 @@ from etils import epath
 
 from genmask_jax.commands import export_weights, finetune, sample
 from genmask_jax.evaluation.report import _label_maps
-from genmask_jax.inference.segmentation import VIEWS, file_ends
+from genmask_jax.inference.segmentation import VIEWS, file_suffixes
 from genmask_jax.pretrained import directory_of
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.paths import need_makeable
@@ -25,11 +25,11 @@ def test_only_what_would_be_overwritten_is_refused(tmp_path):
 
 
 def test_files_of_views_by_the_number_of_phrases():
-    assert file_ends("mask", 1) == ["mask.png"]
-    assert file_ends("mask", 2) == ["mask_1.png", "mask_2.png"]
-    assert file_ends("overlay", 1) == ["overlay.png"]
-    assert file_ends("overlay", 2) == ["overlay.png", "overlay_legend.png"]
-    assert [file_ends(view, 3) for view in ("rle", "boxes", "label_map")] == [
+    assert file_suffixes("mask", 1) == ["mask.png"]
+    assert file_suffixes("mask", 2) == ["mask_1.png", "mask_2.png"]
+    assert file_suffixes("overlay", 1) == ["overlay.png"]
+    assert file_suffixes("overlay", 2) == ["overlay.png", "overlay_legend.png"]
+    assert [file_suffixes(view, 3) for view in ("rle", "boxes", "label_map")] == [
         ["rle.json"],
         ["boxes.json"],
         ["label_map.png"],
@@ -105,7 +105,7 @@ def test_a_directory_that_cannot_be_made_is_named_before_it_is(tmp_path):
 
 
 def test_all_views_have_files():
-    assert all(file_ends(view, 2) for view in VIEWS)
+    assert all(file_suffixes(view, 2) for view in VIEWS)
 
 
 def test_finetune_resumes_only_what_is_there_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):

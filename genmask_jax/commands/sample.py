@@ -84,7 +84,7 @@ def main() -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Segments or generates. Raises UserError; exits with status 1 if an image could not be read."""
     from genmask_jax.inference.arguments import read_seed
-    from genmask_jax.inference.load import find
+    from genmask_jax.inference.load import find_checkpoints
 
     texts = read_texts(arguments.text)
     views = tuple(view for view in arguments.save.split(",") if view)
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
     read_seed(arguments.seed)
     read_seed(arguments.seed + arguments.count - 1)
     warnings.simplefilter("ignore", UnknownWordWarning)  # `tell_unknown` says it in a line
-    find(arguments.checkpoint, arguments.step)  # fail early
+    find_checkpoints(arguments.checkpoint, arguments.step)  # fail early
     if arguments.image:
         segment(arguments, texts, views)
     else:
@@ -138,13 +138,13 @@ def read_texts(text: str) -> list[str]:
 
 def segment(arguments: argparse.Namespace, texts: list[str], views: tuple[str, ...]) -> None:
     """Segments all images, some at a time, and says which could not be read."""
-    from genmask_jax.inference.segmentation import file_ends
+    from genmask_jax.inference.segmentation import file_suffixes
     from genmask_jax.inference.segmenter import BATCH_SIZE, Segmenter
 
     paths = find_images(arguments.image)
     names = unique_names(paths)
     out = need_makeable(arguments.out, "--out")
-    ends = [end for view in views for end in file_ends(view, len(texts))]
+    ends = [end for view in views for end in file_suffixes(view, len(texts))]
     need_new(out, [f"{name}_{end}" for name in names for end in ends], arguments.overwrite)
     if arguments.reason:
         if len(paths) > 1:
@@ -186,17 +186,17 @@ def segment(arguments: argparse.Namespace, texts: list[str], views: tuple[str, .
                 say(arguments, line, f"{path}: {', '.join(told)}; wrote {', '.join(written)}")
             bar.update(len(some))
     if failed:
-        raise UserError(f"{failed} of {len(work)} images could not be read; the others are done")
+        raise UserError(f"{failed} of {len(work)} images could not be read; the others were segmented")
 
 
 def tell_unknown(preparer: Any, texts: list[str]) -> list[tuple[str, ...]]:
     """Prints to stderr which words the model cannot know, and returns those of each text."""
-    from genmask_jax.inference.arguments import describe_unknown
+    from genmask_jax.inference.arguments import describe_unknown_words
     from genmask_jax.instruction.base import unknown_words
 
     unknown = [unknown_words(preparer, text) for text in texts]
     if any(unknown):
-        print(f"warning: {describe_unknown(texts, unknown)}", file=sys.stderr)
+        print(f"warning: {describe_unknown_words(texts, unknown)}", file=sys.stderr)
     return unknown
 
 

@@ -52,7 +52,9 @@ def evaluate_label_maps(
     for indices, real, batch in read_batches(source, min(count, len(source)), IMAGES, part):
         filled = np.minimum(np.arange(IMAGES), len(batch) - 1)
         images = np.stack([batch[n]["image"] for n in filled])
-        probabilities, _ = segmenter.of_phrases(images, source.phrases, indices[filled], batch_sizes=sizes)
+        probabilities, _ = segmenter.sample_phrases(
+            images, source.phrases, indices[filled], batch_sizes=sizes
+        )
         for n, (i, example) in enumerate(zip(indices.tolist()[:real], batch, strict=False)):
             labels = example["labels"]
             predicted = label_map(probabilities[n], labels.shape, threshold)

@@ -56,7 +56,7 @@ class Finds(MaskSampler):
         self.calls = set()
         self.networks, self.batch_size = types.SimpleNamespace(mesh=one_device()), 4
 
-    def of_phrases(self, images, texts, indices, *, batch_sizes):
+    def sample_phrases(self, images, texts, indices, *, batch_sizes):
         self.calls.add((len(images), len(texts), len(indices), batch_sizes))
         found = np.zeros((len(images), len(texts), 4, 4), np.float32)
         found[:, 0] = 0.9

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from genmask_jax.data.refershapes.styles import STYLES
-from genmask_jax.inference.generator import CANDIDATES
+from genmask_jax.inference.generator import NUM_CANDIDATES
 from genmask_jax.inference.segmentation import Segmentation
 from genmask_jax.pretrained import PROMPT
 from genmask_jax.tools.demo import style, views
@@ -239,7 +239,7 @@ def _generate_controls(handlers: Handlers) -> tuple[gr.Textbox, gr.Number, gr.Sl
     count = gr.Slider(
         1,
         MAX_CANDIDATES,
-        value=CANDIDATES,
+        value=NUM_CANDIDATES,
         step=1,
         label="Images",
         info="To choose from; set 1 and a seed to draw one of them again",

@@ -181,7 +181,7 @@ def test_a_text_only_model_reads_the_words_alone(micro_vae, tmp_path):
     assert one.keys() == encoder.preparer("the red star").keys()
     state, _ = start(config, tmp_path / "run")
     assert np.isfinite(state.metrics["loss"])
-    with pytest.raises(UserError, match="reads words alone"):
+    with pytest.raises(UserError, match="cannot read images"):
         Reasoner(config.instruction, tmp_path, dtype="float32", batch_size=1)
 
 
