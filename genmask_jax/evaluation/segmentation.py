@@ -44,7 +44,7 @@ def evaluate_segmentation(
     swapped: bool,
     absent: bool = False,
     keep: int = 0,
-    between: Callable[[], None] = lambda: None,
+    before_batch: Callable[[], None] = lambda: None,
 ) -> SegmentationResult:
     """Scores the first `count` examples. Hosts share them, and each returns the whole result.
 
@@ -56,13 +56,13 @@ def evaluate_segmentation(
             (a model that ignores the text would score well) and against the newly named one.
         absent: also ask for an object that the image does not contain; examples are `AbsentExample`s.
         keep: number of examples whose probabilities are kept.
-        between: called before every batch, equally often on all hosts; what it raises ends the evaluation.
+        before_batch: called before every batch, equally often on all hosts; what it raises ends the evaluation.
     """
     count, part = min(count, len(source)), part_of_batch(segmenter.networks.mesh)
     sampler, size = segmenter.sampler, segmenter.networks.size
     scored, kept, seconds = {}, np.zeros((min(keep, count), size, size), np.float16), []
     for indices, real, batch in read_batches(source, count, segmenter.batch_size, part):
-        between()
+        before_batch()
         images = np.stack([example["image"] for example in batch])
         began = time.perf_counter()
         probabilities = segmenter(images, [example["text"] for example in batch], indices)

@@ -122,7 +122,9 @@ class GenMaskTask:
         self.networks.params = ema_params
         count = self.config.loop.num_eval_examples
         source = scored_source(self.config.data, "val")
-        result = evaluate_segmentation(self.segmenter, source, count, swapped=False, keep=16, between=between)
+        result = evaluate_segmentation(
+            self.segmenter, source, count, swapped=False, keep=16, before_batch=between
+        )
         prompts = validation_prompts(self.config.data)
         between()
         images = self.generator(prompts) if prompts else []
