@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from genmask_jax.commands import export_weights, finetune, sample
-from genmask_jax.evaluation.report import _label_maps
+from genmask_jax.evaluation.report import _label_map_table
 from genmask_jax.inference.segmentation import VIEWS, file_suffixes
 from genmask_jax.pretrained import directory_of
 from genmask_jax.utils.errors import UserError
@@ -133,5 +133,5 @@ def test_an_export_that_fails_prints_no_progress_and_leaves_no_folder(tmp_path, 
 
 def test_the_mean_with_pixels_of_no_class_has_a_clear_label():
     found = {"IoU": {"sky": 0.5}, "mIoU": 0.5, "mIoU_with_none": 0.663, "pixel_accuracy": 0.9}
-    labels = list(_label_maps(found).columns[0].cells)
-    assert labels == ["sky", "mean", "mean, pixels of no class counted as a class", "pixel accuracy"]
+    labels = list(_label_map_table(found).columns[0].cells)
+    assert labels == ["sky", "mean", 'mean, with "no class" as a class', "pixel accuracy"]
