@@ -41,7 +41,7 @@ def evaluate(source, **rule):
     return evaluate_segmentation(FakeSampler(source, **rule), source, COUNT, swapped=True, absent=True)
 
 
-def test_empty_masks_report_absent_table_objects(source):
+def test_empty_masks_report_absent_objects(source):
     examples = [source[i] for i in range(COUNT)]
     is_star = ["star" in example["absent_text"] for example in examples]
     assert 0 < sum(is_star) < COUNT
