@@ -34,18 +34,18 @@ def print_tables(metrics: dict[str, Any]) -> None:
     if "label_maps" in metrics:
         out.print(_label_map_table(metrics["label_maps"]))
     if "generation" in metrics:
-        found = metrics["generation"]
-        right, real = 100 * found["share_right"], 100 * found["share_right_of_real_images"]
-        out.print(f'"a COLOUR SHAPE" generated {found["count"]} times: {right:.1f} % right', end=" ")
+        generation = metrics["generation"]
+        right, real = 100 * generation["share_right"], 100 * generation["share_right_of_real_images"]
+        out.print(f'"a COLOUR SHAPE" generated {generation["count"]} times: {right:.1f} % right', end=" ")
         out.print(f"(by the same rule, real images: {real:.1f} %)")
         for groups in ("kinds", "colours"):
-            out.print("  " + ", ".join(f"{name} {100 * x:.0f}" for name, x in found[groups].items()))
+            out.print("  " + ", ".join(f"{name} {100 * x:.0f}" for name, x in generation[groups].items()))
     if "scenes" in metrics:
-        found = metrics["scenes"]
-        right, real = 100 * found["share_right"], 100 * found["share_right_of_real_images"]
-        by = ", ".join(f"{100 * x:.0f} of {n}" for n, x in found["objects"].items())
+        scenes = metrics["scenes"]
+        right, real = 100 * scenes["share_right"], 100 * scenes["share_right_of_real_images"]
+        by = ", ".join(f"{100 * x:.0f} of {n}" for n, x in scenes["objects"].items())
         out.print(
-            f"prompts of the split shown exactly: {right:.1f} % of {found['count']}; objects: {by}", end=" "
+            f"prompts of the split shown exactly: {right:.1f} % of {scenes['count']}; objects: {by}", end=" "
         )
         out.print(f"(by the same rule, real images: {real:.1f} %)")
     if metrics["seconds_per_image"]:
