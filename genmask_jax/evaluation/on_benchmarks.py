@@ -80,7 +80,7 @@ def score_benchmarks(
         print(f"wrote metrics.json, and a .jsonl file and a contact sheet for each benchmark, to {out}")
 
 
-def _count_training_images(benchmark: Benchmark, training_images: set[str] | None) -> int | None:
+def _count_training_images(benchmark: Benchmark, training_images: frozenset[str] | None) -> int | None:
     """The number of the benchmark's images that the run was trained on; None if this is unknown."""
     if training_images is None:
         return None

@@ -28,9 +28,9 @@ SHEET_SIZE = 24
 
 
 class _GeneratedSheet(NamedTuple):
-    """Generated images `[N, S, S, 3]` of a contact sheet, and their prompts."""
+    """Generated images `[S, S, 3]` of a contact sheet, and their prompts."""
 
-    images: np.ndarray
+    images: list[np.ndarray]
     prompts: list[str]
 
 
@@ -95,12 +95,12 @@ def _score_generation(
     count = min(num_images if is_refershapes else SHEET_SIZE, len(prompts))
     texts = [prompts[i]["text"] for i in range(count)]
     images = generator(texts)
-    sheets = {"images": _GeneratedSheet(images[:SHEET_SIZE], texts[:SHEET_SIZE])}
+    sheets = {"images": _GeneratedSheet(list(images[:SHEET_SIZE]), texts[:SHEET_SIZE])}
     if not is_refershapes:
         return {}, sheets
     metrics: dict[str, Any] = {"scenes": evaluate_prompts(images, prompts)}
     metrics["generation"], images, texts = evaluate_generation(generator, prompts, num_images)
-    sheets["shapes"] = _GeneratedSheet(images[: 2 * SHEET_SIZE], texts[: 2 * SHEET_SIZE])
+    sheets["shapes"] = _GeneratedSheet(list(images[: 2 * SHEET_SIZE]), texts[: 2 * SHEET_SIZE])
     return metrics, sheets
 
 
