@@ -41,7 +41,7 @@ class Scoring:
     workdir: str
 
     def open(self) -> tuple[Networks, MaskSampler, dict[str, Any]]:
-        """Returns the networks, a segmenter, and a record of all settings that affect scores but the data.
+        """Returns the networks, a segmenter, and a record of all settings that affect scores.
 
         Raises:
             UserError: there is no such checkpoint.
