@@ -13,7 +13,7 @@ from genmask_jax.config import TimestepsConfig
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.inference.load import load
 from genmask_jax.timesteps import TimestepDistribution
-from genmask_jax.tools.demo.noise import BINS, NAMES, Noise, densities
+from genmask_jax.tools.demo.noise import NUM_BINS, PICTURE_NAMES, NoisePreview, densities
 from genmask_jax.utils.curves import plot
 from genmask_jax.utils.sheets import font
 
@@ -37,7 +37,7 @@ def draw_method() -> None:
     example = ReferShapesSegment("test", 2 * SIDE)[SCENE]
     result = segmenter(example["image"], example["text"])
     generated = Generator(segmenter.networks, segmenter.sampler)(PROMPT, seed=SEED)
-    noise = Noise(segmenter.networks)(result.image, result.masks[0], example["text"], 1.0)[0]
+    noise = NoisePreview(segmenter.networks)(result.image, result.masks[0], example["text"], 1.0)[0]
     rows = (
         ("Segment, 1 pass", example["text"], (result.image, noise, result.masks[0].astype(np.uint8) * 255)),
         ("Generate, 20 steps", PROMPT, (None, noise, np.asarray(generated))),
@@ -73,18 +73,18 @@ def draw_noise() -> None:
     """Noisy masks and images, and their predictions in one pass, at several noise levels."""
     segmenter = Segmenter.from_pretrained("refershapes")
     example = ReferShapesSegment("test", segmenter.networks.size)[SCENE]
-    noise = Noise(segmenter.networks)
+    noise = NoisePreview(segmenter.networks)
     columns = [noise(example["image"], example["mask"] == 1, example["text"], t) for t in LEVELS]
     width = LABEL_WIDTH + len(LEVELS) * (SIDE + MARGIN)
-    sheet = Image.new("RGB", (width, LINE_HEIGHT + len(NAMES) * (SIDE + MARGIN)), "white")
+    sheet = Image.new("RGB", (width, LINE_HEIGHT + len(PICTURE_NAMES) * (SIDE + MARGIN)), "white")
     draw = ImageDraw.Draw(sheet)
     for j, t in enumerate(LEVELS):
         left = LABEL_WIDTH + j * (SIDE + MARGIN)
         draw.text((left + 4, 4), f"t = {t:g}", fill="black", font=font())
-        for i in range(len(NAMES)):
+        for i in range(len(PICTURE_NAMES)):
             large = Image.fromarray(columns[j][i]).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             sheet.paste(large, (left, LINE_HEIGHT + i * (SIDE + MARGIN)))
-    for i, name in enumerate(NAMES):
+    for i, name in enumerate(PICTURE_NAMES):
         draw.text((4, LINE_HEIGHT + i * (SIDE + MARGIN) + SIDE // 2 - 8), name, fill="black", font=font())
     sheet.save(FIGURES / "noise.png", optimize=True)
 
@@ -97,7 +97,9 @@ def draw_timesteps() -> None:
     )
     sources = {"in the paper": densities(paper), "of the model in the package": densities(ours)}
     lines = {
-        f"{name}, {source}": [((i + 0.5) / BINS, min(float(y), MAX_DENSITY)) for i, y in enumerate(values)]
+        f"{name}, {source}": [
+            ((i + 0.5) / NUM_BINS, min(float(y), MAX_DENSITY)) for i, y in enumerate(values)
+        ]
         for source, distributions in sources.items()
         for name, values in distributions.items()
     }

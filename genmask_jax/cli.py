@@ -1,6 +1,6 @@
-"""Shared by the commands: flags, help, one-line errors, the compilation cache.
+"""Flags, help, one-line errors and the compilation cache of the commands.
 
-Commands import JAX inside functions, so that `--help` and errors in flags appear at once.
+Commands import JAX inside functions, so that `--help` and errors in flags appear immediately.
 """
 
 import argparse
@@ -25,12 +25,12 @@ from genmask_jax.utils.paths import DOWNLOAD, IMPORT, expand_flags, need_no_url
 
 flags.disclaim_key_flags()  # flags defined here belong to the command that calls the function
 
-# transformers warns at import if PyTorch is missing, which its tokenizers do not need. TensorFlow, which only
-# writes TensorBoard events here, logs unused CPU features.
+# transformers warns at import if PyTorch is missing, but its tokenizers do not need PyTorch. TensorFlow logs
+# unused CPU features, but it only writes TensorBoard events here.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-FLAGS = {
+FLAG_NAMES = {
     "directory": "out",
     "images": "image",
     "name": "checkpoint",
@@ -39,10 +39,10 @@ FLAGS = {
     "prompts": "text",
     "steps": "image_steps",
 }
-"""Flags of the commands, by the names of the arguments in Python where the two differ."""
-REQUIRED = "must have a value"
+"""Names of flags by the name of the Python argument, where they differ."""
+REQUIRED_MESSAGE = "must have a value"
 """Part of absl's error for a missing required flag."""
-TEXTS = ("text",)
+TEXT_FLAGS = ("text",)
 """Flags whose values are texts, not paths."""
 
 
@@ -53,7 +53,7 @@ def run(main: Callable[[], None]) -> None:
         if len(arguments) > 1:
             fail(f"{arguments[1]!r}: flags begin with --; see --help")
         logging.set_verbosity(logging.INFO)
-        suit_cpu()
+        configure_cpu()
         use_compilation_cache()
         if "coordinator" in flags.FLAGS:
             from genmask_jax.utils import hosts
@@ -71,16 +71,16 @@ def run(main: Callable[[], None]) -> None:
 
 
 def define_host_flags() -> None:
-    """Flags to connect processes manually; not needed on a TPU slice or under SLURM."""
+    """Defines flags that connect processes manually; a TPU slice or SLURM needs none."""
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if processes are started manually.")
     flags.DEFINE_integer("num_processes", None, "Number of processes.", lower_bound=1)
     flags.DEFINE_integer("process_id", None, "Index of this process, from 0.", lower_bound=0)
 
 
 def as_called(text: str) -> str:
-    """`text` with the names of commands and configs as in this installation.
+    """Adapts the names of commands and configs in a text to this installation.
 
-    `python launch/train.py --config=configs/genmask_tiny.py` in a checkout is `genmask-train
+    `python launch/train.py --config=configs/genmask_tiny.py` in a checkout becomes `genmask-train
     --config=genmask_tiny` in an installed package.
     """
     if sys.argv[0].endswith(".py"):
@@ -91,7 +91,7 @@ def as_called(text: str) -> str:
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:
-    """A parser whose help begins with the command's docstring."""
+    """Returns a parser whose help starts with the command's docstring."""
     return argparse.ArgumentParser(
         description=as_called(description or ""),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -100,7 +100,7 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def _print_help(command: types.ModuleType) -> None:
-    """Prints the help of a command with absl's flags in argparse's format."""
+    """Prints the help of a command that uses absl's flags, in the format of argparse."""
     parser = make_parser(command.__doc__)
     for flag in flags.FLAGS.get_key_flags_for_module(command):
         default = f" (default: {flag.default})" if flag.default not in (None, False, "", []) else ""
@@ -113,95 +113,97 @@ def _print_help(command: types.ModuleType) -> None:
 
 
 def _is_required(flag: flags.Flag) -> bool:
-    return any(REQUIRED in validator.message for validator in flag.validators)
+    return any(REQUIRED_MESSAGE in validator.message for validator in flag.validators)
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parses the command line of a command without a config."""
-    return parser.parse_args(_checked(sys.argv[1:]))
+    return parser.parse_args(_expand_paths(sys.argv[1:]))
 
 
 def parse_known(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
-    """Like `parse`, and returns the arguments that the parser does not know."""
-    return parser.parse_known_args(_checked(sys.argv[1:]))
+    """Like `parse`, but also returns the arguments that the parser does not know."""
+    return parser.parse_known_args(_expand_paths(sys.argv[1:]))
 
 
-def _checked(arguments: list[str]) -> list[str]:
-    """Arguments with expanded paths. Exits with an error if a path is a URL."""
+def _expand_paths(arguments: list[str]) -> list[str]:
+    """Expands paths in arguments. Exits with an error if a path is a URL."""
     arguments = expand_flags(arguments)
     try:
         _need_no_urls(arguments)
     except UserError as error:
-        fail(_in_flags(error))
+        fail(_describe_error(error))
     return arguments
 
 
 def _need_no_urls(arguments: list[str]) -> None:
     """Raises UserError if the value of a flag, after "=" or a space, is a URL."""
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        flag, mark, value = argument.partition("=") if argument.startswith("-") else (before, "=", argument)
-        if mark and flag.startswith("-") and flag.lstrip("-") not in TEXTS:
+    for previous, argument in zip(["", *arguments], arguments, strict=False):
+        flag, equals, value = (
+            argument.partition("=") if argument.startswith("-") else (previous, "=", argument)
+        )
+        if equals and flag.startswith("-") and flag.lstrip("-") not in TEXT_FLAGS:
             need_no_url(flag, value, DOWNLOAD if flag.endswith("image") else f"{DOWNLOAD}; {IMPORT}")
 
 
-def _in_flags(error: UserError) -> str:
-    """The message of an error, with the flag instead of the Python argument."""
+def _describe_error(error: UserError) -> str:
+    """Returns an error's message, with the flag's name instead of the Python argument's."""
     if not isinstance(error, ArgumentError) or not error.argument.isidentifier():
         return str(error)
-    return f"--{FLAGS.get(error.argument, error.argument)}{error.complaint}"
+    return f"--{FLAG_NAMES.get(error.argument, error.argument)}{error.complaint}"
 
 
 def guard(main: Callable[[], None]) -> None:
     """Runs `main`. Bad input or Ctrl-C prints one line to stderr and exits with status 1.
 
-    Hides info logs of libraries.
+    Info logs of libraries are hidden.
     """
     logging.use_absl_handler()
-    logging.get_absl_handler().addFilter(_is_ours)
+    logging.get_absl_handler().addFilter(_should_log)
     try:
         main()
     except UserError as error:
-        fail(_in_flags(error))
+        fail(_describe_error(error))
     except KeyboardInterrupt:
         fail("stopped by Ctrl-C")
     except Stopped:
-        # A normal exit would wait for a running compilation, and crash in it.
+        # A normal exit would wait for a running compilation and crash.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
 
 
-def _is_ours(record: Any) -> bool:
-    """Whether to show a log record: hides info logs of libraries, and Orbax's warnings at each checkpoint."""
+def _should_log(record: Any) -> bool:
+    """Whether to print a log record; hides info logs of libraries, and warnings of Orbax."""
     folders = set(pathlib.Path(record.pathname).parts)
     return "genmask_jax" in folders or record.levelno >= (ERROR if "orbax" in folders else WARNING)
 
 
 def read_config(arguments: list[str]) -> ConfigDict:
-    """The config from --config=NAME and fields such as --config.data.size=64. Raises UserError."""
-    known, arguments = flags.FlagValues(), [_with_config_path(argument) for argument in arguments]
-    options = {"lock_config": True, "flag_values": known, "sys_argv": arguments}
+    """Reads the config of --config=NAME and fields such as --config.data.size=64. Raises UserError."""
+    values, arguments = flags.FlagValues(), [_with_config_path(argument) for argument in arguments]
+    options = {"lock_config": True, "flag_values": values, "sys_argv": arguments}
     config = config_flags.DEFINE_config_file("config", **options)
-    _parse([sys.argv[0], *arguments], known)
+    _parse([sys.argv[0], *arguments], values)
     return config.value
 
 
-def _parse(arguments: list[str], known: flags.FlagValues = flags.FLAGS) -> list[str]:
+def _parse(arguments: list[str], flag_values: flags.FlagValues = flags.FLAGS) -> list[str]:
     """Parses absl's flags. Raises UserError for an unknown config field or a wrong value."""
     arguments = [_with_config_path(argument) for argument in expand_flags(arguments)]
     _need_no_urls(arguments)
     try:
         _need_config_file(arguments)
-        return known(arguments)
+        return flag_values(arguments)
     except UserError:
         raise
     except Exception as error:  # a config file may raise anything
-        values = [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
-        if values:
-            _need_fields(arguments, config_files.load_config(values[-1]))
+        configs = [a.partition("=")[2] for a in arguments if re.match("--?config=", a)]
+        if configs:
+            _need_fields(arguments, config_files.load_config(configs[-1]))
         if isinstance(error, flags.Error):
-            if not isinstance(error, flags.IllegalFlagValueError) or REQUIRED in str(error):
-                _need_given(known)
+            if not isinstance(error, flags.IllegalFlagValueError) or REQUIRED_MESSAGE in str(error):
+                _need_required_flags(flag_values)
             raise UserError(str(error)) from error
         raise UserError(f"--config: {type(error).__name__}: {error}") from error
 
@@ -212,7 +214,7 @@ def _with_config_path(argument: str) -> str:
 
 
 def config_flag() -> str:
-    """--config as the user gave it, for errors."""
+    """Returns the --config flag with its value, for error messages."""
     return f"--config={config_flags.get_config_filename(flags.FLAGS['config'])}"
 
 
@@ -222,31 +224,31 @@ def _need_fields(arguments: list[str], config: Any) -> None:
         match = re.match(r"--?config\.([\w.]+)", argument)
         names, group = (match[1].split(".") if match else []), config
         for i, name in enumerate(names):
-            where = f"--config.{'.'.join(names[: i + 1])}: no such field"
+            prefix = f"--config.{'.'.join(names[: i + 1])}: no such field"
             if not isinstance(group, ConfigDict):
-                raise UserError(f"{where}; config.{'.'.join(names[:i])} has no fields")
+                raise UserError(f"{prefix}; config.{'.'.join(names[:i])} has no fields")
             if name not in group:
                 close = difflib.get_close_matches(name, list(group), n=1)
                 hint = f"did you mean {close[0]}?" if close else f"fields: {', '.join(sorted(group))}"
-                raise UserError(f"{where}; {hint}")
+                raise UserError(f"{prefix}; {hint}")
             group = group[name]
         if names and isinstance(group, ConfigDict):
-            where = f"--config.{'.'.join(names)}"
+            flag = f"--config.{'.'.join(names)}"
             raise UserError(
-                f"{where} is a group of fields; set {where}.FIELD. Fields: {', '.join(sorted(group))}"
+                f"{flag} is a group of fields; set {flag}.FIELD. Fields: {', '.join(sorted(group))}"
             )
 
 
 def _need_config_file(arguments: list[str]) -> None:
-    """Raises UserError if the config file does not exist; ml_collections raises only on use."""
+    """Raises UserError if the config file does not exist; ml_collections would raise only later."""
     for argument in arguments:
         if match := re.match(r"--?config=([^:]*)", argument):
             config_files.need_file(match[1])
 
 
-def _need_given(known: flags.FlagValues) -> None:
+def _need_required_flags(flag_values: flags.FlagValues) -> None:
     """Raises UserError if a required flag is missing."""
-    for module in known.flags_by_module_dict().values():
+    for module in flag_values.flags_by_module_dict().values():
         for flag in module:
             if flag.value is None and _is_required(flag):
                 raise UserError(
@@ -260,45 +262,45 @@ def fail(message: str) -> None:
     sys.exit(1)
 
 
-def suit_cpu() -> None:
-    """Makes training on CPUs faster; has no effect elsewhere. Call it before the first array is created.
+def configure_cpu() -> None:
+    """Makes training on CPUs faster; has no effect on other devices. Call it before any array is created.
 
-    Memory is kept (`keep_memory`), and XLA runs independent operations concurrently.
+    Freed memory is reused (`reuse_freed_memory`), and XLA runs independent operations concurrently.
     """
-    keep_memory()
+    reuse_freed_memory()
     if cpu_flags():
         os.environ.setdefault("XLA_FLAGS", " ".join(cpu_flags()))
 
 
-def keep_memory() -> None:
-    """Keeps the memory that XLA on CPU frees. Call it before the first array is created.
+def reuse_freed_memory() -> None:
+    """Makes glibc reuse memory that XLA on CPU frees. Call it before any array is created.
 
     XLA allocates and frees hundreds of megabytes in every step. With glibc's defaults, the process returns
-    them to the system and maps them again, which takes a third of the time. This keeps allocations below 2
-    GiB; the buffers of a large model are larger.
+    the memory to the system and maps it again, which takes a third of the time. This applies to allocations
+    below 2 GiB; buffers of large models may be larger.
 
-    Commands that only use a trained model call this instead of `suit_cpu`: compiled programs on disk depend
-    on XLA_FLAGS, and should be the same in commands and in Python.
+    Commands that only use a trained model call this function instead of `configure_cpu`: cached programs
+    depend on XLA_FLAGS, and commands and Python should share them.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc
         trim_threshold, mmap_threshold, mmap_max, arena_max = -1, -3, -4, -8
         libc.mallopt(trim_threshold, -1)
         libc.mallopt(arena_max, 1)
-        if not libc.mallopt(mmap_threshold, 2**31 - 1):  # refused before glibc 2.35
+        if not libc.mallopt(mmap_threshold, 2**31 - 1):  # fails before glibc 2.35
             libc.mallopt(mmap_max, 0)
 
 
 def cpu_flags() -> list[str]:
-    """XLA's flags for CPUs that this jaxlib knows; it does not start with unknown flags."""
+    """Returns XLA's flags for CPUs that this jaxlib knows; XLA does not start with unknown flags."""
     version = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
     return ["--xla_cpu_scheduler_type=CPU_SCHEDULER_TYPE_CONCURRENCY_OPTIMIZED"] if version >= (0, 10) else []
 
 
-def share_card() -> None:
-    """Lets JAX allocate a card's memory as needed instead of 75 % at once, for other libraries on the card.
+def allocate_on_demand() -> None:
+    """Makes JAX allocate GPU memory on demand instead of 75 % at once, so that other libraries can use it.
 
-    Call it before the first array is created.
+    Call it before any array is created.
     """
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 

@@ -47,7 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("XLA_FLAGS", " ".join(cli.cpu_flags() if on_gpu else FLAGS))
     if on_gpu:  # other processes of the tests need memory on the card too
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    cli.suit_cpu()
+    cli.configure_cpu()
 
 
 def pytest_ignore_collect(collection_path: pathlib.Path, config: pytest.Config) -> bool | None:
@@ -202,7 +202,7 @@ def address(handlers):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # Gradio's, which visitors of a terminal would read
         blocks = page.build(handlers, "micro", per_minute=100)
-    blocks.queue(max_size=limits.MAX_WAITING, default_concurrency_limit=2)
+    blocks.queue(max_size=limits.MAX_QUEUE_SIZE, default_concurrency_limit=2)
     blocks.launch(server_port=port, prevent_thread_lock=True, quiet=True, **page.appearance(handlers))
     yield f"http://127.0.0.1:{port}"
     blocks.close()

@@ -1,4 +1,4 @@
-"""What commands check and print, in this process."""
+"""Checks and output of the commands, called in this process."""
 
 import argparse
 
@@ -6,14 +6,14 @@ import pytest
 from etils import epath
 
 from genmask_jax.commands import export_weights, finetune, sample
-from genmask_jax.evaluation.report import _label_maps
-from genmask_jax.inference.segmentation import VIEWS, file_ends
+from genmask_jax.evaluation.report import _label_map_table
+from genmask_jax.inference.segmentation import VIEWS, file_suffixes
 from genmask_jax.pretrained import directory_of
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.paths import need_makeable
 
 
-def test_only_what_would_be_overwritten_is_refused(tmp_path):
+def test_existing_files_are_not_overwritten(tmp_path):
     for name in ("mine_mask_1.png", "mine_mask.txt", "mine_mask_12.png", "mine.json"):
         (tmp_path / name).touch()
     out = epath.Path(tmp_path)
@@ -25,11 +25,11 @@ def test_only_what_would_be_overwritten_is_refused(tmp_path):
 
 
 def test_files_of_views_by_the_number_of_phrases():
-    assert file_ends("mask", 1) == ["mask.png"]
-    assert file_ends("mask", 2) == ["mask_1.png", "mask_2.png"]
-    assert file_ends("overlay", 1) == ["overlay.png"]
-    assert file_ends("overlay", 2) == ["overlay.png", "overlay_legend.png"]
-    assert [file_ends(view, 3) for view in ("rle", "boxes", "label_map")] == [
+    assert file_suffixes("mask", 1) == ["mask.png"]
+    assert file_suffixes("mask", 2) == ["mask_1.png", "mask_2.png"]
+    assert file_suffixes("overlay", 1) == ["overlay.png"]
+    assert file_suffixes("overlay", 2) == ["overlay.png", "overlay_legend.png"]
+    assert [file_suffixes(view, 3) for view in ("rle", "boxes", "label_map")] == [
         ["rle.json"],
         ["boxes.json"],
         ["label_map.png"],
@@ -44,17 +44,17 @@ def test_texts_are_read(text, read):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("the red star; ;red circle", "--text=the red star; ;red circle: part 2 is empty"),
         (";a", "part 1 is empty"),
         (" ; ", "--text is empty"),
     ],
 )
-def test_an_empty_part_is_named(text, says):
+def test_an_empty_part_is_named(text, message):
     with pytest.raises(UserError) as caught:
         sample.read_texts(text)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_an_empty_line_is_named(tmp_path):
@@ -65,16 +65,16 @@ def test_an_empty_line_is_named(tmp_path):
     assert sample.read_texts(f"@{tmp_path}/phrases.txt") == ["a", "b"]
 
 
-def arguments(tmp_path, **given) -> argparse.Namespace:
+def make_arguments(tmp_path, **flags) -> argparse.Namespace:
     values = {"text": "a star", "save": "mask", "image": [], "reason": False, "count": 1, "seed": 0}
     values |= {"checkpoint": "refershapes", "step": "last", "out": str(tmp_path / "out"), "overwrite": False}
     values |= {"mask_threshold": None, "mask_steps": None, "mask_samples": None, "json": False}
     values |= {"no_target_area": None, "no_target_score": None}
-    return argparse.Namespace(**values | {"image_steps": None, "guidance_scale": None} | given)
+    return argparse.Namespace(**values | {"image_steps": None, "guidance_scale": None} | flags)
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("flags", "message"),
     [
         ({"save": "maks"}, "--save=maks: choose from mask, overlay"),
         ({"image": ["nowhere.png"]}, "nowhere.png: there is no such file"),
@@ -82,16 +82,16 @@ def arguments(tmp_path, **given) -> argparse.Namespace:
         ({"image": ["nowhere.png"], "save": "uncertainty"}, "--save=uncertainty needs several noises"),
         (
             {"image": ["nowhere.png"], "count": 2},
-            "--count=2 generates several images of a prompt, and --image",
+            "--count=2 generates several images of a prompt, but --image",
         ),
         ({"count": 0}, "--count=0 must be positive"),
         ({"image_steps": 0}, "steps=0 must be a whole number from 1 on"),
     ],
 )
-def test_a_command_that_fails_leaves_no_folder(tmp_path, given, says):
+def test_a_command_that_fails_leaves_no_folder(tmp_path, flags, message):
     with pytest.raises(UserError) as caught:
-        sample.run(arguments(tmp_path, **given))
-    assert says in str(caught.value)
+        sample.run(make_arguments(tmp_path, **flags))
+    assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
@@ -105,33 +105,33 @@ def test_a_directory_that_cannot_be_made_is_named_before_it_is(tmp_path):
 
 
 def test_all_views_have_files():
-    assert all(file_ends(view, 2) for view in VIEWS)
+    assert all(file_suffixes(view, 2) for view in VIEWS)
 
 
-def test_finetune_resumes_only_what_is_there_and_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    place = epath.Path(tmp_path)
-    assert finetune.in_directory(place) == [f"--workdir={tmp_path}"]
+def test_finetune_resumes_existing_runs_and_tells_how_to_continue(tmp_path, monkeypatch, capsys):
+    directory = epath.Path(tmp_path)
+    assert finetune.workdir_flags(directory) == [f"--workdir={tmp_path}"]
     (tmp_path / "config.json").touch()
-    assert finetune.in_directory(place) == [f"--workdir={tmp_path}", "--resume"]
+    assert finetune.workdir_flags(directory) == [f"--workdir={tmp_path}", "--resume"]
     for status in ((1, True), (1, False)):
         monkeypatch.setattr(finetune, "run_command", lambda *_, status=status: status)
         with pytest.raises(SystemExit):
-            finetune.call("train")
+            finetune.run_step("train")
         last = capsys.readouterr().out.splitlines()[-1]
         assert last.startswith("finetune: ")
         assert last.endswith("he finetune command, without --resume; finished steps are skipped")
 
 
 def test_an_export_that_fails_prints_no_progress_and_leaves_no_folder(tmp_path, capsys):
-    given = {"name": "lora", "only": None, "dtype": None, "step": "last"}
-    given |= {"source": directory_of("refershapes"), "out": epath.Path(tmp_path / "out")}
+    flags = {"name": "lora", "only": None, "dtype": None, "step": "last"}
+    flags |= {"source": directory_of("refershapes"), "out": epath.Path(tmp_path / "out")}
     with pytest.raises(UserError):
-        export_weights.export(argparse.Namespace(**given))
+        export_weights.export(argparse.Namespace(**flags))
     assert capsys.readouterr() == ("", "")
     assert not (tmp_path / "out").exists()
 
 
 def test_the_mean_with_pixels_of_no_class_has_a_clear_label():
-    found = {"IoU": {"sky": 0.5}, "mIoU": 0.5, "mIoU_with_none": 0.663, "pixel_accuracy": 0.9}
-    labels = list(_label_maps(found).columns[0].cells)
-    assert labels == ["sky", "mean", "mean, pixels of no class counted as a class", "pixel accuracy"]
+    metrics = {"IoU": {"sky": 0.5}, "mIoU": 0.5, "mIoU_with_none": 0.663, "pixel_accuracy": 0.9}
+    labels = list(_label_map_table(metrics).columns[0].cells)
+    assert labels == ["sky", "mean", 'mean, with "no class" as a class', "pixel accuracy"]

@@ -1,4 +1,4 @@
-"""launch/finetune.py: from a folder to a model and its scores, and on after an interruption."""
+"""launch/finetune.py: from a folder to a model and its scores, also after an interruption."""
 
 import argparse
 import json
@@ -53,25 +53,25 @@ def raw(tmp_path):
 @pytest.mark.slow
 def test_a_folder_becomes_a_model_in_one_command(raw, tmp_path):
     command = ("finetune", f"--raw={raw}", "--workdir=mine", *SMALL)
-    done = run_script(*command, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    for part in (
+    completed = run_script(*command, cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    for text in (
         "read as masks: 20 images",
         "1.0.0/examples.png",
         "the VAE of refershapes on val images",
         "Now try:",
     ):
-        assert part in done.stdout
+        assert text in completed.stdout
     model = tmp_path / "mine" / "model"
     metrics = json.loads((model / "evaluation_val" / "metrics.json").read_text())
     assert metrics["count"] == 2
     assert set(metrics["label_maps"]["IoU"]) == {"the leaf"}
-    assert metrics["label_maps"]["threshold"] > 0  # most pixels are of no class
+    assert metrics["label_maps"]["threshold"] > 0  # most pixels have no class
     for name in ("masks", "label_maps"):
         assert Image.open(model / "evaluation_val" / f"{name}.png").width > 100
-    again = run_script(*command, cwd=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert "already prepared" in again.stdout
+    rerun = run_script(*command, cwd=tmp_path)
+    assert rerun.returncode == 0, rerun.stderr
+    assert "already prepared" in rerun.stdout
 
 
 @pytest.mark.parametrize(
@@ -87,31 +87,31 @@ def test_a_few_masks_need_fewer_steps(images, masks, steps, tmp_path):
             finetuning.make_plan(prepared, loop)
         return
     plan = finetuning.make_plan(prepared, loop)
-    assert (plan.masks, plan.num_steps) == (masks, steps)  # every mask 400 times, in batches of 16
+    assert (plan.masks, plan.num_steps) == (masks, steps)  # 400 passes over the masks, in batches of 16
     assert (plan.captioned, plan.split, plan.phrase) == (False, "val", "the leaf")
     assert finetuning.make_plan(prepared, LoopConfig(num_steps=2)).num_steps == 2
 
 
-def planned(raw, tmp_path, *fields, **options) -> finetune.Run:
-    """The checks before the first step."""
-    given = {"config": "finetune", "vae_config": "vae_photographs", "format": "", "start": "refershapes"}
-    given |= {"raw": epath.Path(raw), "workdir": str(tmp_path / "mine"), **options}
-    return finetune.plan_run(argparse.Namespace(**given), list(fields))
+def make_run(raw, tmp_path, *fields, **options) -> finetune.FinetuneRun:
+    """Runs the checks before the first step."""
+    flags = {"config": "finetune", "vae_config": "vae_photographs", "format": "", "start": "refershapes"}
+    flags |= {"raw": epath.Path(raw), "workdir": str(tmp_path / "mine"), **options}
+    return finetune.plan_run(argparse.Namespace(**flags), list(fields))
 
 
 @pytest.fixture
-def here(monkeypatch):
-    """Checks in this process, which is quicker than one of their own."""
-    monkeypatch.setattr(finetune, "apart", lambda function, *arguments: function(*arguments))
+def same_process(monkeypatch):
+    """Runs checks in this process, which is faster than a subprocess."""
+    monkeypatch.setattr(finetune, "run_in_subprocess", lambda function, *arguments: function(*arguments))
 
 
-def test_everything_is_checked_before_anything_is_done(raw, tmp_path, here):
-    run = planned(raw, tmp_path, "--config.loop.num_steps=30", "--vae.loop.num_steps=40")
+def test_everything_is_checked_before_the_first_step(raw, tmp_path, same_process):
+    run = make_run(raw, tmp_path, "--config.loop.num_steps=30", "--vae.loop.num_steps=40")
     assert (run.config.loop.num_steps, run.vae_config.loop.num_steps) == (30, 40)
     assert (run.config.data.size, run.vae_config.data.size) == (96, 96)
     assert run.vae_fits
     assert "--config.init=refershapes" in run.train_vae
-    wrong = {
+    errors = {
         "--config.model.depht=3": "did you mean depth",
         "--config.data.size=x": "--config.data.size=x",
         "--config.data.size=100": "not a multiple of VAE stride",
@@ -122,10 +122,10 @@ def test_everything_is_checked_before_anything_is_done(raw, tmp_path, here):
         "--vae.learning_rate=3": "no such field",
         "--depth=3": "--depth=3: no such flag",
     }
-    for field, said in wrong.items():
-        with pytest.raises(UserError, match=re.escape(said)):
-            planned(raw, tmp_path, field)
-    for option, value, said in (
+    for field, message in errors.items():
+        with pytest.raises(UserError, match=re.escape(message)):
+            make_run(raw, tmp_path, field)
+    for option, value, message in (
         ("config", "nope", "there is no such file. Shipped configs: "),
         (
             "config",
@@ -140,13 +140,13 @@ def test_everything_is_checked_before_anything_is_done(raw, tmp_path, here):
         ("raw", "nope", "there is no such folder"),
         ("start", "nope", "nope"),
     ):
-        with pytest.raises(UserError, match=said):
-            planned(**{"raw": raw, "tmp_path": tmp_path, option: value})
+        with pytest.raises(UserError, match=message):
+            make_run(**{"raw": raw, "tmp_path": tmp_path, option: value})
     assert not (tmp_path / "mine").exists()
 
 
-def test_a_new_vae_of_another_shape_starts_from_random_weights(raw, tmp_path, here):
-    run = planned(raw, tmp_path, "--vae.vae.channels=4")
+def test_a_new_vae_of_another_shape_starts_from_random_weights(raw, tmp_path, same_process):
+    run = make_run(raw, tmp_path, "--vae.vae.channels=4")
     assert not run.vae_fits
     assert run.train_vae[-1] == "--config.init="
 
@@ -157,7 +157,7 @@ CONFIGS = [name for name in SHIPPED if not name.startswith("evaluate")]
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("num_steps", [1, 30])
-def test_a_short_run_of_any_config_warms_up_in_a_part_of_it(name, num_steps):
+def test_short_runs_of_every_config_have_a_short_warmup(name, num_steps):
     values = cli.read_config([f"--config={name}", f"--config.loop.num_steps={num_steps}"])
     config = from_config_dict(VAETrainConfig if "kl_weight" in values else TrainConfig, values)
     schedule = learning_rate_schedule(config.optimizer, config.loop)
@@ -167,7 +167,7 @@ def test_a_short_run_of_any_config_warms_up_in_a_part_of_it(name, num_steps):
     assert float(schedule(num_steps)) == pytest.approx(0, abs=1e-9)
 
 
-def test_a_mistake_is_one_line_and_costs_nothing(raw, tmp_path):
+def test_a_mistake_gives_one_line_and_creates_nothing(raw, tmp_path):
     fields = (f"--raw={raw}", "--workdir=mine", "--config.data.size=100")
     one_line_error(run_script("finetune", *fields, cwd=tmp_path), "config.data.size 100 is not a multiple")
     assert not (tmp_path / "mine").exists()

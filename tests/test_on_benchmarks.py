@@ -1,4 +1,4 @@
-"""Each dataset through training, evaluation and scoring, as a user does it."""
+"""Training, evaluation and scoring with each dataset, as a user runs them."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from test_end_to_end import one_line_error, run_script
 from genmask_jax.config import DataConfig
 from genmask_jax.data.sources import learned_from
 from genmask_jax.evaluation.benchmarks import evaluate_benchmark, parse_benchmarks, summarize_rows
-from genmask_jax.evaluation.no_target import choose_no_target, found_in_rows
+from genmask_jax.evaluation.no_target import choose_no_target, masks_from_rows
 from genmask_jax.evaluation.predictions import score_predictions
 from genmask_jax.inference.load import load
 from genmask_jax.inference.mask_sampler import MaskSampler
@@ -24,18 +24,18 @@ SPLITS = {
     "reasonseg": "test",
     "image_folder": "val",
 }
-KIN = {
+SLOW_SPLITS = {
     "refcoco:unc": "testA",
     "refcoco:google": "test",
     "refcocoplus:unc": "testB",
     "refcocog:umd": "test",
     "refcocog:google": "val",
 }
-"""These go the same way as those of the joint mixture, which is of three of them."""
+"""The joint mixture covers the same code, so these run only with `-m slow`."""
 
 
-def run_on(data, micro_vae, out, workdir):
-    """Two steps of training on a dataset, and its segmenter."""
+def train_on(data, micro_vae, out, workdir):
+    """Trains on a dataset for two steps."""
     generate = "" if data == "image_folder" else "coco_captions"
     config = micro_config(micro_vae, num_steps=2)
     config = dataclasses.replace(
@@ -48,7 +48,7 @@ def run_on(data, micro_vae, out, workdir):
 @pytest.fixture(scope="module")
 def joint_run(micro_vae, benchmark_data, tmp_path_factory):
     """A run on the joint mixture."""
-    return run_on("refcoco_joint", micro_vae, benchmark_data.out, tmp_path_factory.mktemp("joint") / "run")
+    return train_on("refcoco_joint", micro_vae, benchmark_data.out, tmp_path_factory.mktemp("joint") / "run")
 
 
 def segmenter_of(workdir, batch_size=4, **sampler):
@@ -57,10 +57,12 @@ def segmenter_of(workdir, batch_size=4, **sampler):
     return MaskSampler(networks, sampler, batch_size=batch_size)
 
 
-@pytest.mark.parametrize("data", [*SPLITS, *(pytest.param(name, marks=pytest.mark.slow) for name in KIN)])
-def test_a_data_set_is_learned_evaluated_and_scored(data, micro_vae, benchmark_data, tmp_path):
-    workdir = run_on(data, micro_vae, benchmark_data.out, tmp_path / "run")
-    split = (SPLITS | KIN)[data]
+@pytest.mark.parametrize(
+    "data", [*SPLITS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_SPLITS)]
+)
+def test_a_dataset_is_trained_on_evaluated_and_scored(data, micro_vae, benchmark_data, tmp_path):
+    workdir = train_on(data, micro_vae, benchmark_data.out, tmp_path / "run")
+    split = (SPLITS | SLOW_SPLITS)[data]
     name = split if data == "refcoco_joint" else f"{data}:{split}"
     (benchmark,) = parse_benchmarks([name], benchmark_data.out)
     result = evaluate_benchmark(segmenter_of(workdir), benchmark, keep=2)
@@ -83,7 +85,7 @@ def test_scores_do_not_depend_on_the_batch_size(joint_run, benchmark_data):
 def test_a_no_target_rule_is_chosen_on_val_and_used(joint_run, benchmark_data):
     (benchmark,) = parse_benchmarks(["grefcoco:unc:val"], benchmark_data.out)
     plain = evaluate_benchmark(segmenter_of(joint_run), benchmark)
-    choices = choose_no_target(found_in_rows(plain.rows))
+    choices = choose_no_target(masks_from_rows(plain.rows))
     gious = [choice["gIoU"] for choice in choices]
     assert gious == sorted(gious, reverse=True)
     assert min(gious) < max(gious)
@@ -95,12 +97,12 @@ def test_a_no_target_rule_is_chosen_on_val_and_used(joint_run, benchmark_data):
 def test_the_scripts_score_a_checkpoint_on_many_benchmarks(joint_run, benchmark_data, tmp_path):
     names = ["reasonseg:val", "refcocog:umd:test", "grefcoco:unc:testB", "refcoco:unc:testA"]
     command = ("evaluate", f"--checkpoint={joint_run}", "--workdir=out", "--batch_size=8")
-    done = run_script(*command, f"--benchmark={','.join(names)}", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    completed = run_script(*command, f"--benchmark={','.join(names)}", cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
     record = json.loads((tmp_path / "out/metrics.json").read_text())
     assert set(record) == set(names)
     for word in ("RefCOCO", "testA", "GenMask, oIoU", "83.3", "ReasonSeg", "gRefCOCO", "N-acc"):
-        assert word in done.stdout
+        assert word in completed.stdout
     for name, found in record.items():
         metrics, how = found["metrics"], found["how"]
         assert how["checkpoint_step"] == 2
@@ -119,34 +121,34 @@ def test_the_scripts_score_a_checkpoint_on_many_benchmarks(joint_run, benchmark_
         assert json.loads(scored.stdout.splitlines()[-1]) == {"benchmark": name, **metrics}
 
 
-def test_it_is_said_when_a_run_learned_from_what_it_is_scored_on(benchmark_data):
+def test_training_images_in_benchmarks_are_detected(benchmark_data):
     config = DataConfig(name="refcoco:unc", generate="coco_captions", path=str(benchmark_data.out))
-    own, kin, other = parse_benchmarks(
+    same, related, other = parse_benchmarks(
         ["refcoco:unc:val", "refcocog:umd:val", "reasonseg:val"], benchmark_data.out
     )
     captions = {f"coco:{1000 + i}" for i in range(30)}
     assert learned_from(config) & captions
-    assert not learned_from(config) & own.images()
-    assert not learned_from(dataclasses.replace(config, generate="")) & own.images()
-    assert learned_from(config) & kin.images()
+    assert not learned_from(config) & same.images()
+    assert not learned_from(dataclasses.replace(config, generate="")) & same.images()
+    assert learned_from(config) & related.images()
     assert not learned_from(config) & other.images()
     joint = dataclasses.replace(config, name="refcoco_joint")
     assert learned_from(joint)
-    assert not learned_from(joint) & (own.images() | kin.images())
+    assert not learned_from(joint) & (same.images() | related.images())
 
 
 def test_evaluation_configs_and_mistakes(joint_run, benchmark_data, tmp_path):
     command = ("evaluate", f"--checkpoint={joint_run}", "--workdir=out")
     config = f"--config={CONFIGS}/evaluate_grefcoco.py"
-    more = ("--config.benchmarks=('grefcoco:unc:val',)", "--choose_no_target")
-    done = run_script(*command, config, *more, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "--no_target_area=" in done.stdout
-    # What was scored before is kept, each with how it was.
-    done = run_script(*command, "--benchmark=reasonseg:val", "--no_target_area=0.01", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    options = ("--config.benchmarks=('grefcoco:unc:val',)", "--choose_no_target")
+    completed = run_script(*command, config, *options, cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
+    assert "--no_target_area=" in completed.stdout
+    # Earlier benchmarks keep their metrics and settings.
+    completed = run_script(*command, "--benchmark=reasonseg:val", "--no_target_area=0.01", cwd=tmp_path)
+    assert completed.returncode == 0, completed.stderr
     record = json.loads((tmp_path / "out/metrics.json").read_text())
-    areas = {name: found["how"]["sampler"]["no_target_area"] for name, found in record.items()}
+    areas = {name: entry["how"]["sampler"]["no_target_area"] for name, entry in record.items()}
     assert areas == {"grefcoco:unc:val": 0, "reasonseg:val": 0.01}
     on_test = run_script(*command, "--benchmark=grefcoco:unc:testA", "--choose_no_target", cwd=tmp_path)
     one_line_error(on_test, "--choose_no_target", "grefcoco:unc:testA")

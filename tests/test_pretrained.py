@@ -15,7 +15,7 @@ from genmask_jax.checkpoints.runs import find_step, load_vae, read_config
 from genmask_jax.config import DataConfig, TrainConfig
 from genmask_jax.data.refershapes.styles import STYLES
 from genmask_jax.data.sources import texts
-from genmask_jax.evaluation.scene_rule import shows
+from genmask_jax.evaluation.scene_rule import matches_prompt
 from genmask_jax.inference.load import load
 from genmask_jax.instruction import tiny
 from genmask_jax.training import start
@@ -83,10 +83,10 @@ def test_the_model_is_small_and_has_a_card():
 
 
 def test_the_example_prompt_is_drawn_with_the_default_seed():
-    generator = Generator.from_pretrained(pretrained.DEFAULT_MODEL)
-    style = STYLES[read_config(TrainConfig, pretrained.directory_of(pretrained.DEFAULT_MODEL)).data.scenes]
-    image = generator(pretrained.EXAMPLE_PROMPT)
-    assert shows(np.asarray(image), pretrained.EXAMPLE_PROMPT, style)
+    generator = Generator.from_pretrained(pretrained.DEFAULT)
+    style = STYLES[read_config(TrainConfig, pretrained.directory_of(pretrained.DEFAULT)).data.scenes]
+    image = generator(pretrained.PROMPT)
+    assert matches_prompt(np.asarray(image), pretrained.PROMPT, style)
 
 
 @pytest.mark.slow

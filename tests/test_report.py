@@ -1,4 +1,4 @@
-"""Reports of runs: what they show, that they stand alone, and that nothing in a run becomes code."""
+"""Reports of runs: their content, that they need no other files, and that texts of runs are escaped."""
 
 import html.parser
 import json
@@ -15,8 +15,8 @@ from genmask_jax.utils.errors import UserError
 HOSTILE = "<script>alert(1)</script>\"'&"
 
 
-class Reader(html.parser.HTMLParser):
-    """Collects texts, tags and what is loaded from elsewhere."""
+class PageParser(html.parser.HTMLParser):
+    """Collects texts, tags and links."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -48,7 +48,7 @@ def test_a_report_shows_curves_sheets_config_and_machine(run):
     records = {"refcoco:unc:testA": {"metrics": {"oIoU": 0.4375, "count": 9}, "how": {}}}
     (run / "evaluation_benchmarks" / "metrics.json").write_text(json.dumps(records))
     path = write_report([run], run / "report.html")
-    page = Reader(path.read_text())
+    page = PageParser(path.read_text())
     config, sessions = read_run(run).config, read_run(run).sessions
     for expected in (
         "loss_segment",
@@ -65,23 +65,23 @@ def test_a_report_shows_curves_sheets_config_and_machine(run):
     assert sessions[0]["step"] == 0
     assert any(sessions[0]["versions"]["jax"] in text for text in page.texts)
     over_steps = [metric for metric in read_run(run).curves if "/" not in metric]
-    assert page.tags.count("svg") == len(over_steps) + 2  # the loss of each task over noise levels
+    assert page.tags.count("svg") == len(over_steps) + 2  # losses of both tasks over noise levels
     kinds = {path.name.rsplit("_", 1)[0] for path in (run / "samples").glob("*.png")}
     assert page.tags.count("img") == len(kinds)
-    assert all(link.startswith("data:") for link in page.links)  # opens without a network
+    assert all(link.startswith("data:") for link in page.links)  # needs no network
     assert len(path.read_text()) < 3e6
 
 
-def test_to_do_it_again_leaves_the_run_alone(run):
+def test_the_command_to_repeat_a_run_has_another_directory(run):
     sessions = [
         {"step": 0, "command": "python launch/train.py --config=a.py --workdir='my run' --config.seed=1"}
     ]
     (run / "sessions.jsonl").write_text("\n".join(map(json.dumps, sessions)))
-    texts = Reader(write_report([run], run / "report.html").read_text()).texts
+    texts = PageParser(write_report([run], run / "report.html").read_text()).texts
     assert "python launch/train.py --config=a.py --workdir=runs/again --config.seed=1" in texts
 
 
-def test_what_a_run_says_never_becomes_code(run):
+def test_texts_of_runs_are_escaped(run):
     config = json.loads((run / "config.json").read_text())
     config["name"] = config["data"]["path"] = HOSTILE
     (run / "config.json").write_text(json.dumps(config))
@@ -93,9 +93,9 @@ def test_what_a_run_says_never_becomes_code(run):
     with (run / "sessions.jsonl").open("a") as file:
         file.write(json.dumps({"command": HOSTILE, "versions": {HOSTILE: HOSTILE}}) + "\n")
     text = write_report([run], run / "report.html").read_text()
-    page = Reader(text)
+    page = PageParser(text)
     assert "script" not in page.tags
-    assert any(HOSTILE in said for said in page.texts)
+    assert any(HOSTILE in text for text in page.texts)
     assert "default-src 'none'" in text
 
 
@@ -107,23 +107,25 @@ def test_several_runs_are_compared(run, micro_run, tmp_path):
     assert str(micro_run[0]) in text
 
 
-def test_a_run_that_goes_on_or_was_killed_can_be_reported(run):
+def test_a_running_or_killed_run_can_be_reported(run):
     with (run / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99, "lo')
     (run / "sessions.jsonl").write_text('{"step": 3, "command": "resumed"}\n')
-    assert "--config.data.size" in write_report([run], run / "report.html").read_text()  # how to begin it
+    assert (
+        "--config.data.size" in write_report([run], run / "report.html").read_text()
+    )  # the command to repeat it
     (run / "sessions.jsonl").unlink()
     assert "trained by an older version" in write_report([run], run / "report.html").read_text()
 
 
-def test_no_run_is_an_error_and_at_the_end_of_other_work_a_warning(tmp_path, caplog):
+def test_a_missing_run_is_an_error_and_only_a_warning_after_training(tmp_path, caplog):
     with pytest.raises(UserError, match=r"config\.json"):
         write_report([tmp_path], tmp_path / "report.html")
     report_on(tmp_path)
     assert "no report was written" in caplog.text
 
 
-def test_curves_have_round_ticks_and_leave_out_what_is_not_finite():
+def test_curves_have_round_ticks_and_omit_values_that_are_not_finite():
     svg = plot({"a": [(0, 1.0), (500, float("nan")), (1000, 0.01)], "<b>": [(0, 0.5)]}, logarithmic=True)
     assert ">0.1</text>" in svg
     assert "nan" not in svg

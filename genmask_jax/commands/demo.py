@@ -3,8 +3,8 @@
     python launch/demo.py --checkpoint=refershapes
     python launch/demo.py --checkpoint=runs/mine/model --port=7861
 
-Open the printed address. By default, only this machine can. --host=0.0.0.0 serves other machines; put a proxy
-with TLS and passwords in front of it then. Needs pip install "genmask-jax[demo]".
+Open the printed address. By default, it is available only on this machine. --host=0.0.0.0 serves other
+machines; use a proxy with TLS and passwords in that case. Needs pip install "genmask-jax[demo]".
 docs/demo.md describes the page, its limits and its API.
 """
 
@@ -35,17 +35,17 @@ def main() -> None:
     parser.add_argument(
         "--per_minute",
         type=int,
-        default=limits.PER_MINUTE,
-        help=f"requests per visitor and minute (default: {limits.PER_MINUTE})",
+        default=limits.MAX_REQUESTS_PER_MINUTE,
+        help=f"requests per visitor and minute (default: {limits.MAX_REQUESTS_PER_MINUTE})",
     )
     arguments = cli.parse(parser)
-    cli.keep_memory()
+    cli.reuse_freed_memory()
     cli.use_compilation_cache()
     cli.guard(lambda: run(arguments))
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Serves until it is interrupted. Raises UserError."""
+    """Serves the page until the process is interrupted. Raises UserError."""
     from genmask_jax.inference.load import load
 
     need("gradio", "demo", "the page")
@@ -55,20 +55,20 @@ def run(arguments: argparse.Namespace) -> None:
     from genmask_jax.tools.demo import page
     from genmask_jax.tools.demo.handlers import Handlers
 
-    warnings.simplefilter("ignore", UnknownWordWarning)  # the page shows it to the visitor
+    warnings.simplefilter("ignore", UnknownWordWarning)  # the page shows unknown words to the visitor
     networks, config, step = load(arguments.checkpoint, arguments.step)
     handlers = Handlers(networks, config)
     print("compiling ...", flush=True)
     handlers.warm_up()
     name = f"{pathlib.PurePath(arguments.checkpoint).name} ({config.name}, step {step})"
     blocks = page.build(handlers, name, arguments.per_minute)
-    blocks.queue(max_size=limits.MAX_WAITING, default_concurrency_limit=2)
+    blocks.queue(max_size=limits.MAX_QUEUE_SIZE, default_concurrency_limit=2)
     try:
         blocks.launch(
             server_name=arguments.host,
             server_port=arguments.port,
             **page.appearance(handlers),
-            max_file_size=limits.MAX_FILE,
+            max_file_size=limits.MAX_FILE_SIZE,
             state_session_capacity=limits.MAX_SESSIONS,
             footer_links=["api"],
             share=False,

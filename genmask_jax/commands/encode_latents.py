@@ -4,10 +4,10 @@
     python launch/encode_latents.py --config=genmask_tiny --config.vae=refershapes --count=500 --out=data/tiny
     python launch/train.py --config=configs/genmask_stamps.py --config.data.latents=data/stamps_latents ...
 
-The config names the data and the VAE. Training rejects a cache of other data or another VAE.
+The config names the data and the VAE. Training rejects a cache of different data or a different VAE.
 --instruction also caches the output of a frozen instruction encoder (Qwen, MiniLM) for the texts and their
 images, and for the config's loop.num_eval_examples validation examples. Training then does not load the
-encoder, and rejects a cache of another one.
+encoder, and rejects a cache of a different encoder.
 For the mixture refcoco_joint, --count is divided over the datasets by their weights (config.data.joint).
 Several machines can share the work: --num_shards=4 and --shard=0, 1, 2, 3. With several JAX processes, each
 encodes one shard. After an interruption, rerun the command; complete shards are skipped.
@@ -24,7 +24,7 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A training config: a file, or a name such as genmask_tiny."
 )
 OUT = flags.DEFINE_string("out", None, "Directory to write to.", required=True)
-COUNT = flags.DEFINE_integer("count", None, "Number of examples of each task; all by default.", lower_bound=1)
+COUNT = flags.DEFINE_integer("count", None, "Number of examples per task; all by default.", lower_bound=1)
 INSTRUCTION = flags.DEFINE_bool(
     "instruction", False, "Also cache the output of the frozen instruction encoder."
 )
@@ -53,7 +53,7 @@ def main() -> None:
     if shard is None and num_shards is None:
         shard, num_shards = jax.process_index(), jax.process_count()
     if shard is None or num_shards is None:
-        raise UserError("--shard and --num_shards: give both or neither")
+        raise UserError("--shard and --num_shards: give both flags or neither")
     if shard >= num_shards:
         raise UserError(f"--shard={shard} must be from 0 to {num_shards - 1} (--num_shards={num_shards})")
     encoder = None

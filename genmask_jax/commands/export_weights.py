@@ -7,13 +7,13 @@
     python launch/export_weights.py lora --from=runs/genmask_l_lora --out=weights/lora
 
 wan: diffusers' folders transformer/ and vae/, for WanTransformer3DModel and AutoencoderKLWan. --from is a
-training run (its EMA parameters and its VAE) or a directory made by launch/import_weights.py. Adapters are
-merged. The VAE is for single images: weights that act across frames are zeros.
+training run (EMA parameters and VAE) or a directory made by launch/import_weights.py. Adapters are merged.
+The VAE is for single images: weights that act across frames are zeros.
 qwen: a folder for transformers, from a directory made by launch/import_weights.py.
-genmask: a run's model in one small directory. Every command takes it in place of a run.
+genmask: a run's model in one small directory, which every command accepts instead of a run.
 run: merges the adapters of a run (config.model.lora_rank) into its weights, for sampling, evaluation and
 --config.init.
-lora: the adapters alone, as safetensors for diffusers' WanPipeline.load_lora_weights.
+lora: only the adapters, as safetensors for diffusers' WanPipeline.load_lora_weights.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main() -> None:
         choices=["float16", "bfloat16", "float32"],
         help="genmask: dtype of the weights; float16 by default",
     )
-    parser.add_argument("--only", choices=["dit", "vae"], help="wan: only this part")
+    parser.add_argument("--only", choices=["dit", "vae"], help="wan: export only this part")
     arguments = cli.parse(parser)
     cli.guard(lambda: export(arguments))
 

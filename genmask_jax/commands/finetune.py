@@ -5,8 +5,8 @@
     python launch/finetune.py --raw=photos --workdir=runs/l --from=weights/wan --config=configs/genmask_l.py
 
 Prepares the images (docs/your_photographs.md lists the layouts), trains a VAE if the VAE of --from does not
-reconstruct them well enough, trains the model, and scores it on the held-out images. Each step is another
-command, which is printed. After an interruption, rerun the command; finished steps are skipped.
+reconstruct them well enough, trains the model, and scores it on the held-out images. Each step runs another
+command and prints it. After an interruption, rerun the command; finished steps are skipped.
 
 --config.FIELD=VALUE is passed to launch/train.py, --vae.FIELD=VALUE to launch/train_vae.py. --workdir gets
 data/ (the prepared images), vae/, and model/ (the trained model, with contact sheets of its masks).
@@ -34,9 +34,9 @@ from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.paths import need_makeable
 from genmask_jax.utils.workers import run_command
 
-NOTHING = "nothing"
+NO_WEIGHTS = "nothing"
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Maps memory in pages of 2 MiB, which makes steps on a CPU faster. glibc reads it when a process starts."""
+"""Memory pages of 2 MiB make training steps on a CPU faster. glibc reads this when a process starts."""
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
         "--from",
         dest="start",
         default=DEFAULT_MODEL,
-        help=f"weights to start from: {DEFAULT_MODEL}, a run, or imported ones; {NOTHING} for none",
+        help=f"weights to start from: {DEFAULT_MODEL}, a run, or imported weights; {NO_WEIGHTS} for none",
     )
     parser.add_argument(
         "--format", choices=FORMATS, default="", help="layout of --raw, instead of the recognised one"
@@ -63,37 +63,40 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> None:
     from genmask_jax.data.prepared import records
     from genmask_jax.training.finetuning import MAX_EPOCHS, make_plan
 
-    began = time.monotonic()
+    start = time.monotonic()
     run = plan_run(arguments, fields)
     layout = [f"--format={arguments.format}"] if arguments.format else []
-    call("prepare_data", "image_folder", f"--raw={arguments.raw}", f"--out={run.workdir}/data", *layout)
+    run_step("prepare_data", "image_folder", f"--raw={arguments.raw}", f"--out={run.workdir}/data", *layout)
     prepared = records.find(run.workdir / "data", "image_folder")
     print(f"examples of the prepared images: {prepared}/examples.png")
     plan = make_plan(prepared, run.config.loop)
     vae = choose_vae(run)
     generate = "" if plan.captioned else "none"
-    given = [f"--config.vae={vae}", f"--config.data.generate={generate}"]
-    if plan.num_steps < run.config.loop.num_steps and not names_field(fields, "loop.num_steps"):
+    derived = [f"--config.vae={vae}", f"--config.data.generate={generate}"]
+    if plan.num_steps < run.config.loop.num_steps and not sets_field(fields, "loop.num_steps"):
         print(f"\n{plan.masks} masks for training: {plan.num_steps} steps, {MAX_EPOCHS} for each mask")
-        given.append(f"--config.loop.num_steps={plan.num_steps}")
+        derived.append(f"--config.loop.num_steps={plan.num_steps}")
     model = run.workdir / "model"
-    call("train", *run.train, *given, *of_model(fields), *in_directory(model))
-    call("evaluate", f"--checkpoint={model}", f"--split={plan.split}")
-    minutes = (time.monotonic() - began) / 60
+    run_step("train", *run.train, *derived, *model_flags(fields), *workdir_flags(model))
+    run_step("evaluate", f"--checkpoint={model}", f"--split={plan.split}")
+    minutes = (time.monotonic() - start) / 60
     print(f"{minutes:.0f} min. Masks: {model}/evaluation_{plan.split}/masks.png. Now try:")
-    sample = cli.as_called("python launch/sample.py")
-    print(f'    {sample} --checkpoint={model} --image=FILE --text="{plan.phrase}" --out=runs/out')
+    command = cli.as_called("python launch/sample.py")
+    print(f'    {command} --checkpoint={model} --image=FILE --text="{plan.phrase}" --out=runs/out')
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """The checked flags.
+class FinetuneRun:
+    """The checked flags of a fine-tuning.
 
-    start: weights to start from; "" for none.
+    workdir: directory for all results.
+    start: weights to start from; "" for random weights.
     fields: the user's --config.FIELD and --vae.FIELD flags.
-    train, train_vae: flags of the two trainings, without `fields`.
-    config, vae_config: the resulting `TrainConfig` and `VAETrainConfig`.
-    vae_fits: whether the VAE of `start` has the shape of `vae_config`; if so, its training starts from it.
+    train: flags of launch/train.py, without `fields`.
+    train_vae: flags of launch/train_vae.py, without `fields`.
+    config: the resulting `TrainConfig`.
+    vae_config: the resulting `VAETrainConfig`.
+    vae_fits: whether the VAE of `start` has the shape of `vae_config`; if so, VAE training starts from it.
     """
 
     workdir: epath.Path
@@ -106,8 +109,8 @@ class Run:
     vae_fits: bool
 
 
-def plan_run(arguments: argparse.Namespace, fields: list[str]) -> Run:
-    """Checks everything that can be checked before the images are read. Raises UserError."""
+def plan_run(arguments: argparse.Namespace, fields: list[str]) -> FinetuneRun:
+    """Checks all flags before any image is read. Raises UserError."""
     from genmask_jax.checkpoints.runs import read_vae_config
     from genmask_jax.config import TrainConfig, VAETrainConfig
     from genmask_jax.config.checks import from_config_dict
@@ -121,72 +124,74 @@ def plan_run(arguments: argparse.Namespace, fields: list[str]) -> Run:
     workdir = need_makeable(arguments.workdir, "--workdir").resolve()
     values = config_files.load_config(arguments.config)
     from_config_dict(TrainConfig, values, file=f"--config={arguments.config}")
-    start = "" if arguments.start == NOTHING else arguments.start
-    shape = read_vae_config(directory_of(start)) if start else None
+    start = "" if arguments.start == NO_WEIGHTS else arguments.start
+    start_vae = read_vae_config(directory_of(start)) if start else None
     data = ["--config.data.name=image_folder", f"--config.data.path={workdir}/data"]
     train = [f"--config={config_files.path_of(arguments.config)}", f"--config.init={start}", *data]
-    unset = f"--config.vae={workdir}/vae"
-    config = from_config_dict(TrainConfig, cli.read_config([*train, unset, *of_model(fields)]))
+    new_vae = f"--config.vae={workdir}/vae"
+    config = from_config_dict(TrainConfig, cli.read_config([*train, new_vae, *model_flags(fields)]))
     train_vae = [f"--config={config_files.path_of(arguments.vae_config)}", *data]
     train_vae.append(f"--config.data.size={config.data.size}")
     vae_config = from_config_dict(
         VAETrainConfig,
-        cli.read_config([*train_vae, *of_vae(fields)]),
+        cli.read_config([*train_vae, *vae_flags(fields)]),
         file=f"--vae_config={arguments.vae_config}",
     )
-    fits = shape == vae_config.vae
+    fits = start_vae == vae_config.vae
     train_vae.append(f"--config.init={start if fits else ''}")
-    apart(finetuning.check, config, shape or vae_config.vae, vae_config)
-    return Run(workdir, start, fields, train, train_vae, config, vae_config, fits)
+    run_in_subprocess(finetuning.check, config, start_vae or vae_config.vae, vae_config)
+    return FinetuneRun(workdir, start, fields, train, train_vae, config, vae_config, fits)
 
 
-def of_model(fields: list[str]) -> list[str]:
+def model_flags(fields: list[str]) -> list[str]:
+    """Returns the flags of launch/train.py."""
     return [field for field in fields if field.startswith("--config.")]
 
 
-def of_vae(fields: list[str]) -> list[str]:
+def vae_flags(fields: list[str]) -> list[str]:
+    """Returns the flags of launch/train_vae.py."""
     return [field.replace("--vae.", "--config.", 1) for field in fields if field.startswith("--vae.")]
 
 
-def names_field(fields: list[str], name: str) -> bool:
+def sets_field(fields: list[str], name: str) -> bool:
     return any(field.startswith(f"--config.{name}=") for field in fields)
 
 
-def choose_vae(run: Run) -> str:
-    """The VAE's directory: that of `run.start` if it reconstructs the images well enough, else a new one."""
+def choose_vae(run: FinetuneRun) -> str:
+    """Returns the directory of a VAE: `run.start` if it reconstructs the images well, else a trained one."""
     from genmask_jax.training import finetuning
 
     directory = run.workdir / "vae"
     if run.start and not (directory / "config.json").exists():
-        scores = apart(finetuning.score_vae, run.start, run.vae_config)
-        needed = finetuning.MIN_VAE_SCORES
-        said = ", ".join(f"{name} {scores[name]:.3g} (needed {least:g})" for name, least in needed.items())
-        print(f"the VAE of {run.start} on val images: {said}")
-        if all(scores[name] >= least for name, least in needed.items()):
+        scores = run_in_subprocess(finetuning.score_vae, run.start, run.vae_config)
+        required = finetuning.MIN_VAE_SCORES
+        summary = ", ".join(f"{name} {scores[name]:.3g} (needed {x:g})" for name, x in required.items())
+        print(f"the VAE of {run.start} on val images: {summary}")
+        if all(scores[name] >= minimum for name, minimum in required.items()):
             return run.start
         if not run.vae_fits:
             print("the new VAE has another shape and is trained from scratch")
-            apart(finetuning.check, run.config, run.vae_config.vae, run.vae_config)
-    call("train_vae", *run.train_vae, *of_vae(run.fields), *in_directory(directory))
+            run_in_subprocess(finetuning.check, run.config, run.vae_config.vae, run.vae_config)
+    run_step("train_vae", *run.train_vae, *vae_flags(run.fields), *workdir_flags(directory))
     return str(directory)
 
 
-def in_directory(directory: epath.Path) -> list[str]:
-    """Flags for a training in a directory; --resume if it holds a run."""
+def workdir_flags(directory: epath.Path) -> list[str]:
+    """Returns --workdir, and --resume if the directory contains a run."""
     return [f"--workdir={directory}", *(["--resume"] if (directory / "config.json").exists() else [])]
 
 
-def apart(function: Callable, *arguments: Any) -> Any:
-    """Calls a function in another process, because a process that uses JAX keeps the devices."""
+def run_in_subprocess(function: Callable, *arguments: Any) -> Any:
+    """Calls a function in another process, because a process that uses JAX does not release the devices."""
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
-def call(name: str, *arguments: str) -> None:
-    """Runs another command, whose script is next to this one's; exits if it fails or is stopped."""
-    this = pathlib.Path(sys.argv[0])
-    python = this.suffix == ".py"
-    script = this.with_name(f"{name}.py" if python else f"genmask-{name.replace('_', '-')}")
+def run_step(name: str, *arguments: str) -> None:
+    """Runs another command from this script's directory; exits if it fails or is stopped."""
+    own_script = pathlib.Path(sys.argv[0])
+    in_checkout = own_script.suffix == ".py"
+    script = own_script.with_name(f"{name}.py" if in_checkout else f"genmask-{name.replace('_', '-')}")
     print(f"\n$ {cli.as_called(f'python launch/{name}.py')} {shlex.join(arguments)}", flush=True)
     status, stopped = run_command([sys.executable, str(script), *arguments], HUGE_PAGES | os.environ)
     if status and stopped:

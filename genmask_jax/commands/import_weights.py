@@ -1,18 +1,18 @@
-"""Imports public weights (safetensors) to start a training from.
+"""Imports public weights (safetensors), to start a training run from them.
 
     python launch/import_weights.py wan --from=Wan2.1-T2V-1.3B-Diffusers --out=weights/wan_l
     python launch/import_weights.py qwen --from=Qwen2.5-VL-7B-Instruct --out=weights/qwen_7b
     python launch/import_weights.py wan --from=hf:Wan-AI/Wan2.1-T2V-1.3B-Diffusers --out=weights/wan_l
 
-wan: the Wan 2.1 text-to-video DiT and its VAE, in diffusers' layout (transformer/, vae/) or in Wan's original
-one. Start from them with launch/train.py --config.init=OUT --config.vae=OUT.
+wan: the Wan 2.1 text-to-video DiT and its VAE, in the layout of diffusers (transformer/, vae/) or of Wan.
+Start from them with launch/train.py --config.init=OUT --config.vae=OUT.
 qwen: Qwen2.5-VL of any size, or a text-only Qwen2.5, in the layout of the model hubs, with its tokenizer and
 chat template. Use it with launch/train.py --config.instruction.qwen.weights=OUT.
 
 --from is a folder, or hf:OWNER/NAME[@REVISION] on the Hugging Face hub. Only the imported files are
 downloaded, never pickles. An interrupted download resumes.
 
-Tensors are streamed, so a model may be larger than memory. The result can be restored on any mesh.
+Tensors are streamed, so models may be larger than memory. The result can be loaded on any mesh.
 """
 
 import argparse
@@ -39,11 +39,11 @@ def main() -> None:
     )
     parser.add_argument("--out", type=epath.Path, required=True, help="directory to write to")
     parser.add_argument("--dtype", choices=DTYPES, help="dtype of the result; the source's by default")
-    parser.add_argument("--only", choices=PARTS, help="wan: only this part")
+    parser.add_argument("--only", choices=PARTS, help="wan: import only this part")
     parser.add_argument(
         "--text_dim",
         type=int,
-        help="wan: width of the instruction encoder; if it is not that of the weights (4096), the first text "
+        help="wan: width of the instruction encoder; if it differs from the weights (4096), the first text "
         "projection is not imported and starts from random values",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace parts that are already in --out")
@@ -55,11 +55,11 @@ def import_wan(arguments: argparse.Namespace) -> None:
     from genmask_jax.public_weights import hub, wan
 
     parts = (arguments.only,) if arguments.only else PARTS
-    need_room(arguments, parts)
+    prepare_out(arguments, parts)
     patterns = [pattern for part in parts for pattern in wan.HUB_PATTERNS[part]]
     source = hub.resolve(arguments.source, patterns, wan.check_names)
     for part in wan.open_wan(source, parts, arguments.text_dim):
-        clear(part.name, arguments)
+        remove(part.name, arguments)
         write(part, arguments)
     fields = {"dit": "init", "vae": "vae"}
     flags = " ".join(f"--config.{fields[part]}={arguments.out}" for part in parts)
@@ -72,21 +72,22 @@ def import_qwen(arguments: argparse.Namespace) -> None:
     for flag in ("only", "text_dim"):
         if getattr(arguments, flag) is not None:
             raise UserError(f"--{flag} is only for wan; leave it out")
-    need_room(arguments, (qwen.NAME,))
+    prepare_out(arguments, (qwen.NAME,))
     source = hub.resolve(arguments.source, (*qwen.WEIGHT_FILES, *qwen.HUB_FILES))
     part = qwen.open_qwen(source)
-    clear(part.name, arguments)
+    remove(part.name, arguments)
     qwen.copy_hub_files(source, arguments.out)
     write(part, arguments)
     width = part.config.text.hidden_size
-    use = cli.as_called("use it with launch/train.py")
+    hint = cli.as_called("use it with launch/train.py")
     print(
-        f"wrote {arguments.out}; {use} --config.instruction.name=qwen "
-        f"--config.instruction.qwen.weights={arguments.out}; for it, import wan with --text_dim={width}"
+        f"wrote {arguments.out}; {hint} --config.instruction.name=qwen "
+        f"--config.instruction.qwen.weights={arguments.out}; import wan with --text_dim={width}"
     )
 
 
-def need_room(arguments: argparse.Namespace, parts: tuple[str, ...]) -> None:
+def prepare_out(arguments: argparse.Namespace, parts: tuple[str, ...]) -> None:
+    """Creates --out. Raises UserError if it contains one of the parts and --overwrite is not set."""
     need_storable(arguments.out)
     make_directory(arguments.out, "--out")
     for part in parts:
@@ -94,7 +95,7 @@ def need_room(arguments: argparse.Namespace, parts: tuple[str, ...]) -> None:
             raise UserError(f"--out={arguments.out} holds a {part} already; add --overwrite to replace it")
 
 
-def clear(name: str, arguments: argparse.Namespace) -> None:
+def remove(name: str, arguments: argparse.Namespace) -> None:
     if (arguments.out / name).exists():
         shutil.rmtree(arguments.out / name)
 

@@ -6,13 +6,13 @@
     python launch/prepare_data.py image_folder --raw=my_images --out=data
 
 stamps: photographic cut-outs on photographic backgrounds, from Debian packages. Installed packages are used
-first, then .deb files in --raw. The rest is downloaded to --raw with apt-get download, which needs no root.
+first, then .deb files in --raw. Other packages are downloaded to --raw with apt-get download, without root.
 
 refcoco, refcocoplus, refcocog, grefcoco, reasonseg, coco_captions, image_folder: converts the publisher's
 files in --raw to OUT/NAME. docs/benchmarks.md lists sources and folder layouts. Prints a table that compares
-the result with the published sizes. After an interruption, rerun the command to continue.
+the result with the published numbers. After an interruption, rerun the command to continue.
 
-image_folder recognises the layout of the folder and prints it; --format sets another
+image_folder recognises the layout of the folder and prints it; --format sets a different layout
 (docs/your_photographs.md lists the layouts). --inspect=FILE.png prints the table and all problems, and writes
 only a contact sheet.
 """
@@ -33,7 +33,7 @@ from genmask_jax.utils.paths import make_directory
 
 def main() -> None:
     parser = cli.make_parser(__doc__)
-    parser.add_argument("name", choices=["stamps", *BUILDERS], help="which dataset")
+    parser.add_argument("name", choices=["stamps", *BUILDERS], help="dataset")
     parser.add_argument("--out", type=epath.Path, help="directory to create")
     parser.add_argument(
         "--raw", type=epath.Path, help="folder of the publisher's files (stamps: OUT/packages by default)"
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument(
         "--inspect",
         type=epath.Path,
-        help="only print what would be prepared, and write a contact sheet to this PNG",
+        help="print what would be prepared, and write only a contact sheet to this PNG",
     )
     parser.add_argument("--strict", action="store_true", help="stop at the first problem in the data")
     parser.add_argument("--num_workers", type=int, help="number of processes (default: one per core)")

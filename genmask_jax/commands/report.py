@@ -17,7 +17,7 @@ def main() -> None:
     parser = cli.make_parser(__doc__)
     parser.add_argument("runs", nargs="+", help="--workdir of one or several runs")
     parser.add_argument(
-        "--out", help="file to write; by default report.html, in the run's directory if there is only one run"
+        "--out", help="file to write; by default report.html, in the run's directory for a single run"
     )
     arguments = cli.parse(parser)
     cli.guard(lambda: run(arguments))

@@ -1,12 +1,12 @@
-"""Scores the predictions of any model on a benchmark, by the benchmark's own protocol.
+"""Scores the predictions of any model on a benchmark, with the benchmark's protocol.
 
     python launch/score.py --benchmark=data/refcoco/unc:testA --predictions=testA.jsonl
     python launch/score.py --benchmark=data/reasonseg:val --predictions=masks --format=latex
 
 --predictions is a file with lines {"id": ..., "rle": {"size": [H, W], "counts": "..."}}, or a folder of
-ID.png, nonzero inside the mask. Masks have the image's own resolution; an empty mask means "no target". The
-id is the sent_id in the RefCOCO family and gRefCOCO, and the image file's stem in ReasonSeg. Prints a table
-and a last line of JSON with the metrics as fractions.
+ID.png files, nonzero inside the mask. Masks have the image's own resolution; an empty mask means "no target".
+The id is the sent_id in the RefCOCO family and gRefCOCO, and the image file's stem in ReasonSeg. Prints a
+table and a last line of JSON with the metrics as fractions.
 """
 
 import json
@@ -17,7 +17,7 @@ from genmask_jax import cli
 from genmask_jax.utils.errors import UserError
 
 BENCHMARK = flags.DEFINE_string("benchmark", None, "DIR:SPLIT; DIR is a prepared dataset.", required=True)
-PREDICTIONS = flags.DEFINE_string("predictions", None, "JSON lines or a folder of PNGs.", required=True)
+PREDICTIONS = flags.DEFINE_string("predictions", None, "JSON-lines file or folder of PNGs.", required=True)
 FORMAT = flags.DEFINE_enum("format", "papers", ["papers", "json", "latex"], "Format of the table.")
 
 

@@ -1,4 +1,4 @@
-"""Trains GenMask: masks and images with one model and one objective.
+"""Trains GenMask: one model for masks and images, with one objective.
 
     python launch/train.py --config=configs/genmask_tiny.py --workdir=runs/tiny
     python launch/train.py --config=genmask_tiny --config.vae=refershapes --config.seed=1 --workdir=runs/seed1
@@ -28,7 +28,7 @@ CHANGE = flags.DEFINE_list(
 PROFILE = flags.DEFINE_string(
     "profile",
     None,
-    "START:STOP: trace these steps to WORKDIR/profile, for XProf and Perfetto.",
+    "START:STOP: steps to trace to WORKDIR/profile, for XProf and Perfetto.",
 )
 cli.define_host_flags()
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Delete the run in --workdir and start again.")

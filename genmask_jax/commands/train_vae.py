@@ -1,4 +1,4 @@
-"""Trains a VAE on images and on masks as RGB, and measures its latents.
+"""Trains a VAE on images and on RGB masks, and measures statistics of its latents.
 
     python launch/train_vae.py --config=configs/vae_tiny.py --workdir=runs/vae_tiny
     python launch/train_vae.py --config=vae_photographs --config.data.path=data --workdir=runs/vae

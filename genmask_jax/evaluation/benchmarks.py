@@ -1,7 +1,7 @@
-"""Benchmarks: prepared splits with the protocol that scores them, for a model or for given predictions.
+"""Benchmarks: prepared splits and the protocols that score them.
 
-A prediction is a mask at the image's own resolution. All scores are computed from `Counts`, and all tables
-from the rows that are saved, one per expression, so that anyone can recompute them.
+A prediction is a mask at the image's own resolution. One row per expression is saved, with its `Counts`; all
+metrics and tables are computed from these rows and can be recomputed from the saved file.
 """
 
 import dataclasses
@@ -29,16 +29,17 @@ from genmask_jax.utils.paths import write_text
 from genmask_jax.utils.sheets import segmentation_sheet
 
 Row = dict[str, Any]
-"""One expression: id, expression, I, U, prediction (its area), no_target, rle; and a model's score."""
+"""One expression: id, expression, I, U, prediction (area in pixels), no_target, rle; score for a model."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
     """One split of a prepared dataset.
 
-    name: such as "refcoco:unc:testA".
+    name: a name such as "refcoco:unc:testA".
     protocol: a key of `metrics.PROTOCOLS`.
-    directory, split: where it is.
+    directory: directory of the prepared dataset.
+    split: name of the split.
     """
 
     name: str
@@ -47,25 +48,25 @@ class Benchmark:
     split: str
 
     def items(self) -> records.Items:
-        """Its expressions: all of them, but for ReasonSeg only the first of each image."""
+        """The expressions of the split; for ReasonSeg, only the first of each image."""
         first_only = self.protocol == "reasonseg"
         return records.Items(self.directory, self.split, "expressions", first_only=first_only)
 
     def images(self) -> set[str]:
-        """The names of its images: those of COCO begin with "coco:"."""
+        """The names of the images; names of COCO images begin with "coco:"."""
         ids = records.read_index(self.directory, self.split).image_ids
         return {image_name(self.name.split(":")[0], image_id) for image_id in ids}
 
     def source(self, size: int) -> PreparedBenchmark:
-        """Its expressions as examples to be scored, with square images of side `size`."""
+        """The expressions as examples to score, with square images of side `size`."""
         return PreparedBenchmark(self.items(), size)
 
 
 def open_benchmark(root: epath.PathLike, name: str, split: str) -> Benchmark:
-    """Opens a split of the dataset `name` (or of the only one there) under `root`.
+    """Opens a split of the dataset `name` under `root`; "" is the only dataset there.
 
     Raises:
-        UserError: it does not exist or has no expressions.
+        UserError: the split does not exist or has no expressions.
     """
     directory = records.find(root, name, split)
     builder = records.open_dataset(directory)
@@ -81,36 +82,36 @@ def open_benchmark(root: epath.PathLike, name: str, split: str) -> Benchmark:
 
 def parse_benchmarks(names: Sequence[str], root: epath.PathLike) -> list[Benchmark]:
     """Opens benchmarks by names such as "refcoco:unc:testA" or "reasonseg:val". Raises UserError."""
-    found = []
+    benchmarks = []
     for name in names:
-        data, _, split = name.rpartition(":")
-        if not data or not split:
-            raise UserError(f"--benchmark={name}: name the dataset and the split, such as reasonseg:val")
-        found.append(open_benchmark(root, data, split))
-    return found
+        dataset, _, split = name.rpartition(":")
+        if not dataset or not split:
+            raise UserError(f"--benchmark={name}: give the dataset and the split, such as reasonseg:val")
+        benchmarks.append(open_benchmark(root, dataset, split))
+    return benchmarks
 
 
-def make_row(asked: records.ReferringExpression, prediction: np.ndarray) -> Row:
-    """The row of one expression. `prediction`: bool [H, W] at the mask's resolution."""
-    counts = count_pixels(prediction, asked.mask, asked.no_target)
+def make_row(expression: records.ReferringExpression, prediction: np.ndarray) -> Row:
+    """Returns the row of one expression. `prediction`: bool [H, W] at the mask's resolution."""
+    counts = count_pixels(prediction, expression.mask, expression.no_target)
     return {
-        "id": asked.id,
-        "expression": asked.text,
+        "id": expression.id,
+        "expression": expression.text,
         "I": counts.intersection,
         "U": counts.union,
         "prediction": counts.prediction,
         "no_target": counts.no_target,
-        "rle": {"size": list(asked.mask.shape), "counts": masks.encode(prediction)},
+        "rle": {"size": list(expression.mask.shape), "counts": masks.encode(prediction)},
     }
 
 
 def row_counts(row: Row) -> Counts:
-    """The four numbers that metrics are computed from."""
+    """Returns the pixel counts of a row."""
     return Counts(row["I"], row["U"], row["prediction"], row["no_target"])
 
 
 def summarize_rows(protocol: str, rows: Sequence[Row]) -> dict[str, Any]:
-    """The metrics of a benchmark, by their published names, as fractions."""
+    """Returns the metrics of a benchmark as fractions, by their published names."""
     return PROTOCOLS[protocol]([row_counts(row) for row in rows])
 
 
@@ -124,55 +125,58 @@ class BenchmarkResult:
 
 
 def evaluate_benchmark(
-    segmenter: MaskSampler, benchmark: Benchmark, *, described: Sequence[str] | None = None, keep: int = 0
+    segmenter: MaskSampler, benchmark: Benchmark, *, descriptions: Sequence[str] | None = None, keep: int = 0
 ) -> BenchmarkResult:
-    """Scores a model. Hosts share the expressions, and each returns the whole result.
+    """Scores a model. Hosts share the expressions, and each host returns the complete result.
 
-    An expression's noise depends on its id, so that the order of the records does not matter.
+    The noise of an expression depends on its id, so that the order of the records does not matter.
 
     Args:
         segmenter: the model; images are resized to its size.
-        benchmark: what to score it on.
-        described: texts to segment instead of the expressions.
-        keep: how many expressions, evenly spaced, to show on the contact sheet.
+        benchmark: the expressions to score.
+        descriptions: one text per expression, to segment instead of the expressions.
+        keep: number of expressions on the contact sheet, evenly spaced.
     """
-    source = benchmark.source(segmenter.networks.size)
-    part, size = part_of_batch(segmenter.networks.mesh), segmenter.networks.size
-    scored: dict[int, Row] = {}
-    shown = np.linspace(0, len(source) - 1, min(keep, len(source))).astype(int).tolist()
-    kept = np.zeros((len(shown), size, size), np.float16)
+    size, part = segmenter.networks.size, part_of_batch(segmenter.networks.mesh)
+    source = benchmark.source(size)
+    rows_by_index: dict[int, Row] = {}
+    sheet_indices = np.linspace(0, len(source) - 1, min(keep, len(source))).astype(int).tolist()
+    sheet_probabilities = np.zeros((len(sheet_indices), size, size), np.float16)
     batches = read_batches(source, len(source), segmenter.batch_size, part)
     count = -(-len(source) // (segmenter.batch_size * part[1]))
-    for indices, real, batch in tqdm(batches, benchmark.name, count, disable=not is_first(), unit=" batches"):
+    for indices, valid, batch in tqdm(
+        batches, benchmark.name, count, disable=not is_first(), unit=" batches"
+    ):
         texts: list[str] = [example["text"] for example in batch]
-        if described is not None:
-            texts = [described[int(i)] for i in indices]
-        numbers = [zlib.crc32(example["id"].encode()) for example in batch]
-        probabilities = segmenter(np.stack([example["image"] for example in batch]), texts, numbers)
-        for n, i in enumerate(indices.tolist()[:real]):
-            scored[i] = _score(batch[n], probabilities[n], segmenter)
-            if described is not None:
-                scored[i]["described"] = texts[n]
-            if i in shown:
-                kept[shown.index(i)] = probabilities[n]
-    rows, pairs = gather_rows(scored), zip(shown, gather_arrays(kept), strict=True)
-    sheet = [sheet_row(source, i, p, _shown_iou(rows[i]), segmenter.sampler) for i, p in pairs]
+        if descriptions is not None:
+            texts = [descriptions[int(i)] for i in indices]
+        noise_indices = [zlib.crc32(example["id"].encode()) for example in batch]
+        probabilities = segmenter(np.stack([example["image"] for example in batch]), texts, noise_indices)
+        for n, i in enumerate(indices.tolist()[:valid]):
+            rows_by_index[i] = _score(batch[n], probabilities[n], segmenter)
+            if descriptions is not None:
+                rows_by_index[i]["described"] = texts[n]
+            if i in sheet_indices:
+                sheet_probabilities[sheet_indices.index(i)] = probabilities[n]
+    rows = gather_rows(rows_by_index)
+    pairs = zip(sheet_indices, gather_arrays(sheet_probabilities), strict=True)
+    sheet = [sheet_row(source, i, p, _sheet_iou(rows[i]), segmenter.sampler) for i, p in pairs]
     return BenchmarkResult(summarize_rows(benchmark.protocol, rows), rows, sheet)
 
 
 def _score(example: Any, probability: np.ndarray, segmenter: MaskSampler) -> Row:
-    asked = example["expression"]
-    mask, score = to_mask(probability, asked.mask.shape, segmenter.sampler)
-    return make_row(asked, mask) | {"score": score}
+    expression = example["expression"]
+    mask, score = to_mask(probability, expression.mask.shape, segmenter.sampler)
+    return make_row(expression, mask) | {"score": score}
 
 
-def _shown_iou(row: Row) -> float:
-    """A row's IoU for display: 1 if both masks are empty."""
+def _sheet_iou(row: Row) -> float:
+    """A row's IoU on the contact sheet: 1 if both masks are empty."""
     return row["I"] / row["U"] if row["U"] else 1.0
 
 
 def write_benchmark(out: epath.Path, name: str, result: BenchmarkResult) -> None:
-    """Writes the evidence of one benchmark: one line per expression, and a contact sheet."""
+    """Writes the rows of one benchmark as JSON lines, and its contact sheet."""
     stem = name.replace(":", "_")
     lines = (json.dumps(row, ensure_ascii=False) for row in result.rows)
     write_text(out / f"{stem}.jsonl", "\n".join(lines) + "\n")
@@ -180,9 +184,9 @@ def write_benchmark(out: epath.Path, name: str, result: BenchmarkResult) -> None
 
 
 def write_record(path: epath.Path, name: str, record: dict[str, Any]) -> None:
-    """Adds a benchmark's metrics, and how they were computed, to those of other benchmarks in the file."""
+    """Adds a benchmark's metrics and settings to the file; entries of other benchmarks are preserved."""
     try:
-        found = json.loads(path.read_text())
+        entries = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
-        found = {}
-    write_text(path, json.dumps((found if isinstance(found, dict) else {}) | {name: record}, indent=2))
+        entries = {}
+    write_text(path, json.dumps((entries if isinstance(entries, dict) else {}) | {name: record}, indent=2))

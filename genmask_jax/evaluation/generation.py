@@ -9,25 +9,25 @@ from jaxtyping import UInt8
 
 from genmask_jax.data.refershapes.source import ReferShapesGenerate
 from genmask_jax.data.refershapes.styles import Style
-from genmask_jax.evaluation.scene_rule import named_in, shows
-from genmask_jax.evaluation.shape_rule import contains
+from genmask_jax.evaluation.scene_rule import matches_prompt, parse_prompt
+from genmask_jax.evaluation.shape_rule import contains_shape
 from genmask_jax.inference.image_sampler import ImageSampler
 
 
 def shape_prompts(count: int, style: Style) -> list[tuple[str, str]]:
-    """`count` pairs (colour, kind), cycling through all of them."""
+    """Returns `count` pairs (colour, kind), cycling through all combinations."""
     return list(itertools.islice(itertools.cycle(itertools.product(style.colours, style.kinds)), count))
 
 
 def evaluate_generation(
     generator: ImageSampler, source: ReferShapesGenerate, count: int
 ) -> tuple[dict[str, Any], np.ndarray, list[str]]:
-    """Share of images generated for "a COLOUR KIND" that hold a shape of that colour and kind.
+    """Generates images for "a COLOUR KIND" and scores how many show a shape of that colour and kind.
 
     Args:
         generator: the model, at a size for ReferShapes.
-        source: its style gives colours and kinds; its real images of one shape are scored by the same rule.
-        count: how many generated and how many real images to score.
+        source: gives colours and kinds, and real images of one shape, which the same rule scores.
+        count: number of generated images, and of real images, to score.
 
     Returns:
         Metrics, the generated images uint8 [N, H, W, 3] and their prompts.
@@ -36,9 +36,9 @@ def evaluate_generation(
     pairs = shape_prompts(count, style)
     prompts = [f"{'an' if colour == 'orange' else 'a'} {colour} {kind}" for colour, kind in pairs]
     images = generator(prompts)
-    hits = [contains(image, *pair, style) for image, pair in zip(images, pairs, strict=True)]
-    other = [_next(style.kinds, kind) for _, kind in pairs]
-    wrong = [contains(p, c, k, style) for p, (c, _), k in zip(images, pairs, other, strict=True)]
+    hits = [contains_shape(image, *pair, style) for image, pair in zip(images, pairs, strict=True)]
+    other_kinds = [_next(style.kinds, kind) for _, kind in pairs]
+    wrong = [contains_shape(p, c, k, style) for p, (c, _), k in zip(images, pairs, other_kinds, strict=True)]
     metrics = {
         "count": count,
         "kinds": _shares(hits, [kind for _, kind in pairs]),
@@ -51,21 +51,21 @@ def evaluate_generation(
 
 
 def evaluate_prompts(images: UInt8[np.ndarray, "N S S 3"], source: ReferShapesGenerate) -> dict[str, Any]:
-    """Share of images that show exactly what the source's first N prompts name.
+    """Scores how many images show exactly the objects of their prompt, the source's first N prompts.
 
     Args:
-        images: generated for these prompts.
-        source: `GenerateExample`s, whose real images are scored by the same rule.
+        images: images generated for these prompts.
+        source: gives the prompts, and real images, which the same rule scores.
     """
     examples = [source[i] for i in range(len(images))]
     texts = [example["text"] for example in examples]
-    hits = [shows(image, text, source.style) for image, text in zip(images, texts, strict=True)]
+    hits = [matches_prompt(image, text, source.style) for image, text in zip(images, texts, strict=True)]
     return {
         "count": len(images),
         "share_right": float(np.mean(hits)),
-        "objects": _shares(hits, [str(len(named_in(text))) for text in texts]),
+        "objects": _shares(hits, [str(len(parse_prompt(text))) for text in texts]),
         "share_right_of_real_images": float(
-            np.mean([shows(e["image"], e["text"], source.style) for e in examples])
+            np.mean([matches_prompt(e["image"], e["text"], source.style) for e in examples])
         ),
     }
 
@@ -75,7 +75,7 @@ def _next(names: Sequence[str], name: str) -> str:
 
 
 def _shares(hits: Sequence[bool], groups: Sequence[str]) -> dict[str, float]:
-    """The share of hits in each group, by name."""
+    """The share of hits in each group, by name of the group."""
     return {
         name: float(np.mean([hit for hit, group in zip(hits, groups, strict=True) if group == name]))
         for name in sorted(set(groups))
@@ -88,7 +88,7 @@ def _score_real(source: ReferShapesGenerate, count: int) -> list[bool]:
         example = source[i]
         words = example["text"].split()
         if " and " not in example["text"]:
-            hits.append(contains(example["image"], words[-2], words[-1], source.style))
+            hits.append(contains_shape(example["image"], words[-2], words[-1], source.style))
         if len(hits) == count:
             break
     return hits

@@ -1,8 +1,8 @@
 """Exact metrics of referring segmentation: pixels are counted as integers and divided once.
 
-There are three protocols, each as used for the published tables: RefCOCO, RefCOCO+ and RefCOCOg as in LAVT's
-evaluation (Yang et al., 2022), ReasonSeg as in LISA's (Lai et al., 2024), gRefCOCO as in ReLA's (Liu et al.,
-2023). They need only four numbers per expression (`Counts`), from which any table can be recomputed.
+There are three protocols, as used for the published tables: RefCOCO, RefCOCO+ and RefCOCOg as evaluated by
+LAVT (Yang et al., 2022), ReasonSeg as by LISA (Lai et al., 2024), gRefCOCO as by ReLA (Liu et al., 2023).
+They need only four numbers per expression (`Counts`).
 """
 
 from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ def count_pixels(
 def intersection_union(
     prediction: Bool[np.ndarray, "h w"], truth: UInt8[np.ndarray, "H W"]
 ) -> tuple[int, int]:
-    """Pixels in both masks and pixels in either, as counted by `count_pixels`."""
+    """Returns the pixels in both masks and in either mask, as counted by `count_pixels`."""
     counts = count_pixels(prediction, truth)
     return counts.intersection, counts.union
 
@@ -73,12 +73,14 @@ def summarize(
         cIoU), the sum of intersections over the sum of unions; `P@X`, the share with IoU >= X.
 
     Raises:
-        ValueError: no expressions, or lists of different lengths.
+        ValueError: there are no expressions, or the lengths differ.
     """
     overlap, union = np.asarray(intersections, np.int64), np.asarray(unions, np.int64)
     if overlap.shape != union.shape or not union.size:
-        raise ValueError(f"need as many intersections as unions, one at least: {overlap.size}, {union.size}")
-    # If the union is empty, so is the intersection: 0 / 1 gives 0, as is the convention.
+        raise ValueError(
+            f"need equally many intersections and unions, at least one: {overlap.size}, {union.size}"
+        )
+    # An empty union has an empty intersection, and 0 / 1 gives the conventional IoU of 0.
     ious = overlap / np.maximum(union, 1)
     return {
         "count": int(union.size),
@@ -89,7 +91,7 @@ def summarize(
 
 
 def summarize_refcoco(counts: Sequence[Counts]) -> dict[str, int | float]:
-    """`summarize`, with its oIoU also under the name `cIoU`, since papers use either."""
+    """`summarize`, with oIoU also under the name `cIoU`, because papers use both names."""
     summary = summarize([c.intersection for c in counts], [c.union for c in counts])
     return summary | {"cIoU": summary["oIoU"]}
 
@@ -110,7 +112,7 @@ def summarize_reasonseg(counts: Sequence[Counts]) -> dict[str, int | float]:
 
 
 def summarize_grefcoco(counts: Sequence[Counts]) -> dict[str, int | float | None]:
-    """The metrics of expressions that may have no target; an empty prediction means "no target".
+    """Metrics of expressions that may have no target; an empty prediction means "no target".
 
     Returns:
         `count`; `gIoU`, the mean IoU, where an expression without a target gives 1 if the prediction is empty
@@ -123,21 +125,21 @@ def summarize_grefcoco(counts: Sequence[Counts]) -> dict[str, int | float | None
         ValueError: no expressions.
     """
     overlap, union, prediction, no_target = _columns(counts)
-    no_target, told = no_target == 1, prediction == 0
-    ious = np.where(no_target, told.astype(float), overlap / np.maximum(union, 1))
+    no_target, empty = no_target == 1, prediction == 0
+    ious = np.where(no_target, empty.astype(float), overlap / np.maximum(union, 1))
     summary = {
         "count": len(counts),
         "gIoU": float(ious.mean()),
         "cIoU": float(overlap.sum() / max(union.sum(), 1)),
-        "N-acc": _share(told[no_target]),
-        "T-acc": _share(~told[~no_target]),
+        "N-acc": _share(empty[no_target]),
+        "T-acc": _share(~empty[~no_target]),
     }
     return summary | {f"Pr@{x}": _share(ious[~no_target] >= x) for x in TARGETED_THRESHOLDS}
 
 
 def _columns(counts: Sequence[Counts]) -> np.ndarray:
     if not counts:
-        raise ValueError("need one expression at least")
+        raise ValueError("need at least one expression")
     return np.asarray(counts, np.int64).T
 
 
@@ -150,4 +152,4 @@ PROTOCOLS: dict[str, Callable[[Sequence[Counts]], dict[str, Any]]] = {
     "reasonseg": summarize_reasonseg,
     "grefcoco": summarize_grefcoco,
 }
-"""Functions from a benchmark's counts to its metrics, by protocol."""
+"""Functions that compute a benchmark's metrics from its counts, by protocol."""

@@ -1,4 +1,4 @@
-"""Chooses the thresholds at which a mask counts as "no target", on a val split of gRefCOCO or ReferShapes."""
+"""Selects the thresholds of the no-target rule on a val split of gRefCOCO or ReferShapes."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,13 +13,13 @@ from genmask_jax.inference.masks import is_no_target
 from genmask_jax.utils.console import console
 from genmask_jax.utils.errors import UserError
 
-AREAS = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
+AREA_THRESHOLDS = (0.0, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02)
 """Shares of the image."""
-SCORES = (0.0, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
+SCORE_THRESHOLDS = (0.0, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 
 
-class Found(NamedTuple):
-    """A mask that was made without thresholds: its counts, the image's number of pixels, and its score."""
+class ScoredMask(NamedTuple):
+    """A mask without the no-target rule: pixel counts, the image's number of pixels, and the mask's score."""
 
     counts: Counts
     pixels: int
@@ -27,7 +27,7 @@ class Found(NamedTuple):
 
 
 def need_val(benchmarks: Sequence[Benchmark], sampler: SamplerConfig) -> None:
-    """Raises UserError when thresholds may not, or cannot, be chosen on these benchmarks."""
+    """Raises UserError if thresholds must not be chosen on these benchmarks."""
     for benchmark in benchmarks:
         if benchmark.protocol != "grefcoco" or benchmark.split not in ("train", "val"):
             raise UserError(f"--choose_no_target: choose on a val split of grefcoco, not on {benchmark.name}")
@@ -35,7 +35,7 @@ def need_val(benchmarks: Sequence[Benchmark], sampler: SamplerConfig) -> None:
 
 
 def need_val_scenes(data: str, split: str, sampler: SamplerConfig) -> None:
-    """Raises UserError when thresholds may not, or cannot, be chosen on a split of a training dataset."""
+    """Raises UserError if thresholds must not be chosen on this split of a training dataset."""
     if data != "refershapes" or split != "val":
         raise UserError(f"--choose_no_target: choose on --split=val of refershapes, not on {split} of {data}")
     _need_no_rule(sampler)
@@ -43,54 +43,51 @@ def need_val_scenes(data: str, split: str, sampler: SamplerConfig) -> None:
 
 def _need_no_rule(sampler: SamplerConfig) -> None:
     if sampler.no_target_area or sampler.no_target_score:
-        raise UserError("--choose_no_target: give --no_target_area=0 --no_target_score=0 with it")
+        raise UserError("--choose_no_target: add --no_target_area=0 --no_target_score=0")
 
 
-def found_in_rows(rows: Sequence[Row]) -> list[Found]:
-    """The masks of a benchmark's rows."""
+def masks_from_rows(rows: Sequence[Row]) -> list[ScoredMask]:
+    """Returns the masks of a benchmark's rows."""
     return [
-        Found(row_counts(row), row["rle"]["size"][0] * row["rle"]["size"][1], row["score"]) for row in rows
+        ScoredMask(row_counts(row), row["rle"]["size"][0] * row["rle"]["size"][1], row["score"])
+        for row in rows
     ]
 
 
-def found_in_examples(examples: Sequence[dict[str, Any]]) -> list[Found]:
-    """Two masks of each of `SegmentationResult.examples`: of the present and of the absent object."""
-    found = []
+def masks_from_examples(examples: Sequence[dict[str, Any]]) -> list[ScoredMask]:
+    """Returns the masks of the present and the absent object of each of `SegmentationResult.examples`."""
+    masks = []
     for row in examples:
         present = Counts(row["intersection"], row["union"], row["prediction"])
         absent = Counts(0, row["absent_prediction"], row["absent_prediction"], no_target=True)
-        found.append(Found(present, row["pixels"], row["score"]))
-        found.append(Found(absent, row["pixels"], row["absent_score"]))
-    return found
+        masks.append(ScoredMask(present, row["pixels"], row["score"]))
+        masks.append(ScoredMask(absent, row["pixels"], row["absent_score"]))
+    return masks
 
 
-def choose_no_target(masks: Sequence[Found]) -> list[dict[str, Any]]:
-    """The metrics of gRefCOCO with each pair of thresholds, the best gIoU first.
-
-    Args:
-        masks: those of a split that thresholds may be chosen on.
-    """
+def choose_no_target(masks: Sequence[ScoredMask]) -> list[dict[str, Any]]:
+    """Returns the metrics of gRefCOCO for each pair of thresholds, sorted by gIoU, the best first."""
     choices = []
-    for area in AREAS:
-        for score in SCORES:
+    for area in AREA_THRESHOLDS:
+        for score in SCORE_THRESHOLDS:
             rule = SamplerConfig(no_target_area=area, no_target_score=score)
             summary = summarize_grefcoco([_apply(rule, mask) for mask in masks])
             choices.append({"no_target_area": area, "no_target_score": score, **summary})
-    # Break ties by the lower thresholds.
+    # Ties are resolved in favour of the lower thresholds.
     return sorted(choices, key=lambda x: (-x["gIoU"], x["no_target_area"], x["no_target_score"]))
 
 
-def _apply(rule: SamplerConfig, mask: Found) -> Counts:
+def _apply(rule: SamplerConfig, mask: ScoredMask) -> Counts:
     counts = mask.counts
     if is_no_target(counts.prediction, mask.pixels, mask.score, rule):
-        # The prediction becomes empty, so the union is the truth: |truth| = U + I - |prediction|.
+        # The prediction becomes empty, so the union is the true mask: |truth| = U + I - |prediction|.
         truth = counts.union + counts.intersection - counts.prediction
         return Counts(0, truth, 0, counts.no_target)
     return counts
 
 
 def print_choices(choices: Sequence[dict[str, Any]], count: int = 8) -> None:
-    """Prints the best choices, and the flags that set the best one."""
+    """Prints the best choices, and the flags of the best one."""
     columns = ("no_target_area", "no_target_score", "gIoU", "cIoU", "N-acc", "T-acc")
     table = Table(title="no-target rules by gIoU", title_justify="left", box=box.SIMPLE_HEAD)
     for column in columns:

@@ -1,4 +1,4 @@
-"""Scores a checkpoint on a list of benchmarks, and prints tables of its scores."""
+"""Scores a checkpoint on a list of benchmarks, and prints tables of the scores."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,6 +22,9 @@ from genmask_jax.inference.reasoner import Reasoner
 from genmask_jax.pretrained import directory_of
 from genmask_jax.utils import hosts
 
+SHEET_SIZE = 24
+"""Number of expressions on a contact sheet."""
+
 
 def score_benchmarks(
     scoring: Scoring,
@@ -35,48 +38,60 @@ def score_benchmarks(
     """Scores all benchmarks, prints their tables and writes metrics, masks and contact sheets.
 
     Args:
-        scoring: which checkpoint to score, and how.
+        scoring: the checkpoint and its sampling options.
         config: the run's config.
         names: names of benchmarks, such as "refcoco:unc:testA".
         root: the --out of launch/prepare_data.py.
-        reason: whether the run's Qwen first describes what each expression asks for.
-        choose_no_target: whether to find the no-target rule with the best gIoU.
+        reason: segment descriptions of the expressions, written by the run's Qwen.
+        choose_no_target: also find the no-target rule with the best gIoU.
 
     Raises:
-        UserError: a benchmark or the checkpoint does not exist, or a rule may not be chosen on a benchmark.
+        UserError: a benchmark or the checkpoint does not exist, or `choose_no_target` is not allowed on a
+            benchmark.
     """
     benchmarks = parse_benchmarks(names, root)
     if choose_no_target:
         no_target.need_val(benchmarks, scoring.sampler)
     out = scoring.make_out("evaluation_benchmarks")
-    # Before the run's own encoder is loaded: only one of them is in memory at a time.
-    described = _describe(scoring, config, benchmarks) if reason else {}
+    # Qwen is freed before the run's own encoder is loaded, so that only one of them is in memory.
+    descriptions = _describe(scoring, config, benchmarks) if reason else {}
     _, segmenter, record = scoring.open()
-    found, learned = {}, learned_from(dataclasses.replace(config.data, path=root))
-    if learned is None:
+    settings = record | {"data": root, "reason": reason}
+    training_images = learned_from(dataclasses.replace(config.data, path=root))
+    if training_images is None:
         logging.warning(
-            "cannot tell whether the run was trained on these images: its datasets are not in %s", root
+            "cannot check for training images in the benchmarks: the run's data is not in %s", root
         )
+    results = {}
     for benchmark in benchmarks:
-        known = None if learned is None else len(benchmark.images() & learned)
-        if known:
-            logging.warning("%s: the run was trained on %d of its images", benchmark.name, known)
-        result = evaluate_benchmark(segmenter, benchmark, described=described.get(benchmark.name), keep=24)
-        result.metrics["images_learned_from"] = known
-        found[benchmark.name] = (benchmark.protocol, result.metrics)
-        if hosts.is_first():  # write each as soon as it is done
+        num_trained = _count_training_images(benchmark, training_images)
+        result = evaluate_benchmark(
+            segmenter, benchmark, descriptions=descriptions.get(benchmark.name), keep=SHEET_SIZE
+        )
+        result.metrics["images_learned_from"] = num_trained
+        results[benchmark.name] = (benchmark.protocol, result.metrics)
+        if hosts.is_first():  # write each result as soon as it exists
             write_benchmark(out, benchmark.name, result)
-            how = record | {"data": root, "reason": reason}
-            write_record(out / "metrics.json", benchmark.name, {"metrics": result.metrics, "how": how})
+            write_record(out / "metrics.json", benchmark.name, {"metrics": result.metrics, "how": settings})
             if choose_no_target:
-                no_target.print_choices(no_target.choose_no_target(no_target.found_in_rows(result.rows)))
+                no_target.print_choices(no_target.choose_no_target(no_target.masks_from_rows(result.rows)))
     if hosts.is_first():
-        print_grids(make_grids(found))
+        print_grids(make_grids(results))
         print(f"wrote metrics.json, and a .jsonl file and a contact sheet for each benchmark, to {out}")
 
 
+def _count_training_images(benchmark: Benchmark, training_images: frozenset[str] | None) -> int | None:
+    """The number of the benchmark's images that the run was trained on; None if this is unknown."""
+    if training_images is None:
+        return None
+    count = len(benchmark.images() & training_images)
+    if count:
+        logging.warning("%s: the run was trained on %d of its images", benchmark.name, count)
+    return count
+
+
 def _describe(scoring: Scoring, config: TrainConfig, benchmarks: Sequence[Benchmark]) -> dict[str, list[str]]:
-    """By benchmark, what its expressions ask for, as described by the run's Qwen."""
+    """Descriptions of each benchmark's expressions, by name of the benchmark, written by the run's Qwen."""
     reasoner = Reasoner(
         config.instruction,
         directory_of(scoring.checkpoint) / "instruction",

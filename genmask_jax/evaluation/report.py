@@ -26,26 +26,26 @@ def print_tables(metrics: dict[str, Any]) -> None:
         swapped = metrics["swapped"]
         original, named = 100 * swapped["mIoU_original"], 100 * swapped["mIoU_named"]
         out.print(
-            f"asked for another object ({swapped['count']} scenes): "
-            f"mIoU {original:.1f} with the first object, {named:.1f} with the one named"
+            f"swapped prompts, which name another object ({swapped['count']} scenes): "
+            f"mIoU {original:.1f} with the original object, {named:.1f} with the named object"
         )
     if "absent" in metrics:
-        out.print(_absent(metrics["absent"], metrics["sampler"]))
+        out.print(_absent_table(metrics["absent"], metrics["sampler"]))
     if "label_maps" in metrics:
-        out.print(_label_maps(metrics["label_maps"]))
+        out.print(_label_map_table(metrics["label_maps"]))
     if "generation" in metrics:
-        found = metrics["generation"]
-        right, real = 100 * found["share_right"], 100 * found["share_right_of_real_images"]
-        out.print(f'"a COLOUR SHAPE" generated {found["count"]} times: {right:.1f} % right', end=" ")
+        generation = metrics["generation"]
+        right, real = 100 * generation["share_right"], 100 * generation["share_right_of_real_images"]
+        out.print(f'"a COLOUR SHAPE" generated {generation["count"]} times: {right:.1f} % right', end=" ")
         out.print(f"(by the same rule, real images: {real:.1f} %)")
         for groups in ("kinds", "colours"):
-            out.print("  " + ", ".join(f"{name} {100 * x:.0f}" for name, x in found[groups].items()))
+            out.print("  " + ", ".join(f"{name} {100 * x:.0f}" for name, x in generation[groups].items()))
     if "scenes" in metrics:
-        found = metrics["scenes"]
-        right, real = 100 * found["share_right"], 100 * found["share_right_of_real_images"]
-        by = ", ".join(f"{100 * x:.0f} of {n}" for n, x in found["objects"].items())
+        scenes = metrics["scenes"]
+        right, real = 100 * scenes["share_right"], 100 * scenes["share_right_of_real_images"]
+        by = ", ".join(f"{100 * x:.0f} of {n}" for n, x in scenes["objects"].items())
         out.print(
-            f"prompts of the split shown exactly: {right:.1f} % of {found['count']}; objects: {by}", end=" "
+            f"prompts of the split shown exactly: {right:.1f} % of {scenes['count']}; objects: {by}", end=" "
         )
         out.print(f"(by the same rule, real images: {real:.1f} %)")
     if metrics["seconds_per_image"]:
@@ -53,30 +53,30 @@ def print_tables(metrics: dict[str, Any]) -> None:
         out.print(f"{milliseconds:.1f} ms per mask, in batches of {metrics['batch_size']}")
 
 
-def _absent(found: dict[str, Any], sampler: dict[str, Any]) -> Table:
-    """Which objects a mask, empty or not, is right about, in per cent, and the rule that empties masks."""
+def _absent_table(metrics: dict[str, Any], sampler: dict[str, Any]) -> Table:
+    """Shares of absent and present objects that are reported correctly, in per cent."""
     rule = ", ".join(f"{name} {sampler[name]:g}" for name in ("no_target_area", "no_target_score"))
     table = Table(title=f"absent objects\n({rule})", title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("expressions", "count", "%"):
         table.add_column(column, justify="left" if column == "expressions" else "right")
-    groups = {"absent, reported as absent": found}
-    groups |= {f"  {name}": group for name, group in found["groups"].items()}
+    groups = {"absent, reported as absent": metrics}
+    groups |= {f"  {name}": group for name, group in metrics["groups"].items()}
     for name, group in groups.items():
         table.add_row(name, str(group["count"]), f"{100 * group['absent_reported']:.1f}")
-    table.add_row("present, found", str(found["count"]), f"{100 * found['present_found']:.1f}")
+    table.add_row("present, found", str(metrics["count"]), f"{100 * metrics['present_found']:.1f}")
     return table
 
 
-def _label_maps(found: dict[str, Any]) -> Table:
+def _label_map_table(metrics: dict[str, Any]) -> Table:
     """Scores of label maps over the whole split, in per cent."""
     table = Table(title="label maps, all images", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("class")
     table.add_column("IoU", justify="right")
-    for name, iou in found["IoU"].items():
+    for name, iou in metrics["IoU"].items():
         table.add_row(name, "absent" if iou is None else f"{100 * iou:.1f}")
     table.add_section()
-    table.add_row("mean", f"{100 * found['mIoU']:.1f}")
-    if "mIoU_with_none" in found:
-        table.add_row("mean, pixels of no class counted as a class", f"{100 * found['mIoU_with_none']:.1f}")
-    table.add_row("pixel accuracy", f"{100 * found['pixel_accuracy']:.1f}")
+    table.add_row("mean", f"{100 * metrics['mIoU']:.1f}")
+    if "mIoU_with_none" in metrics:
+        table.add_row('mean, with "no class" as a class', f"{100 * metrics['mIoU_with_none']:.1f}")
+    table.add_row("pixel accuracy", f"{100 * metrics['pixel_accuracy']:.1f}")
     return table

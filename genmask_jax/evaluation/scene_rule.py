@@ -1,8 +1,8 @@
-"""A rule that says whether an image shows exactly what a ReferShapes prompt names, for generated scenes.
+"""A rule that decides whether a generated image shows exactly the objects of a ReferShapes prompt.
 
-Every connected region of a named colour that is not background is an object. The prompt's objects must be
-there, each with its colour, kind and (where it is named) size, and nothing else. Nearly all real images of
-the test split pass, softened ones too (see `tests/evaluation`).
+Every connected region of a named colour that is not background is an object. The image must show every object
+of the prompt, with its colour, kind and (if the prompt names it) size, and no other objects. Nearly all real
+images of the test split pass, also if they are blurred (see `tests/evaluation`).
 """
 
 from typing import cast
@@ -14,52 +14,52 @@ from scipy import ndimage
 from genmask_jax.data.refershapes.styles import Style
 from genmask_jax.evaluation.shape_rule import best_kind, nearest_colours
 
-Named = tuple[str, str, str]
+PromptObject = tuple[str, str, str]
 """Size ("small", "large", or "" if it is not named), colour and kind."""
-Found = tuple[float, str, str]
-"""Radius as a share of the image's side, colour and kind ("" for what has no shape)."""
-VIVID, WHITE = 60, 170
-"""In muted scenes, a pixel is an object's if its channels differ by more, or if all are above WHITE."""
+DetectedObject = tuple[float, str, str]
+"""Radius as a share of the image's side, colour and kind ("" for an unknown shape)."""
+MIN_CHROMA, MIN_WHITE = 60, 170
+"""In muted scenes, the channels of an object's pixels differ by more than MIN_CHROMA, or exceed MIN_WHITE."""
 
 
-def shows(image: UInt8[np.ndarray, "S S 3"], text: str, style: Style) -> bool:
-    """Whether an image shows the objects of a prompt such as "a red star and a small white circle"."""
-    asked, left = named_in(text), objects_in(image, style)
-    if len(asked) != len(left):
+def matches_prompt(image: UInt8[np.ndarray, "S S 3"], text: str, style: Style) -> bool:
+    """Whether an image shows exactly the objects of a prompt such as "a red star and a white circle"."""
+    expected, unmatched = parse_prompt(text), detect_objects(image, style)
+    if len(expected) != len(unmatched):
         return False
-    for size, colour, kind in sorted(asked, key=lambda named: not named[0]):  # the most particular first
-        fits = [one for one in left if one[1:] == (colour, kind) and _has(one[0], size, style)]
-        if not fits:
+    for size, colour, kind in sorted(expected, key=lambda item: not item[0]):  # those with a size first
+        matches = [d for d in unmatched if d[1:] == (colour, kind) and _has_size(d[0], size, style)]
+        if not matches:
             return False
-        left.remove(fits[0])
+        unmatched.remove(matches[0])
     return True
 
 
-def _has(radius: float, size: str, style: Style) -> bool:
+def _has_size(radius: float, size: str, style: Style) -> bool:
     return not size or (radius > style.middle_radius) == (size == "large")
 
 
-def named_in(text: str) -> list[Named]:
-    """The objects that a prompt of `ReferShapesGenerate` lists."""
-    found = []
+def parse_prompt(text: str) -> list[PromptObject]:
+    """Returns the objects that a prompt of `ReferShapesGenerate` lists."""
+    objects = []
     for phrase in text.replace(" and ", ", ").split(", "):
         *size, colour, kind = phrase.split()[1:]  # without the article
-        found.append((size[0] if size else "", colour, kind))
-    return found
+        objects.append((size[0] if size else "", colour, kind))
+    return objects
 
 
-def objects_in(image: UInt8[np.ndarray, "S S 3"], style: Style) -> list[Found]:
-    """The objects in an image."""
+def detect_objects(image: UInt8[np.ndarray, "S S 3"], style: Style) -> list[DetectedObject]:
+    """Returns the objects in an image."""
     nearest = nearest_colours(image, style)
     if not style.varied:
         channels = image.astype(np.int32)
-        nearest[(np.ptp(channels, axis=-1) <= VIVID) & (channels.min(-1) <= WHITE)] = -1
-    found = []
+        nearest[(np.ptp(channels, axis=-1) <= MIN_CHROMA) & (channels.min(-1) <= MIN_WHITE)] = -1
+    objects = []
     for i, colour in enumerate(style.colours):
         labels, count = cast(tuple[np.ndarray, int], ndimage.label(nearest == i))
         for number in range(1, count + 1):
             blob = labels == number
             if blob.mean() >= style.areas[0]:
                 kind, radius = best_kind(blob, style)
-                found.append((radius / len(image), colour, kind))
-    return found
+                objects.append((radius / len(image), colour, kind))
+    return objects

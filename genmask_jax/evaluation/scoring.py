@@ -1,4 +1,4 @@
-"""What evaluations on scenes and on benchmarks share: how a checkpoint is scored, and where scores go."""
+"""The checkpoint, sampling options and output directory of an evaluation."""
 
 import dataclasses
 import subprocess
@@ -21,7 +21,7 @@ from genmask_jax.utils.paths import make_directory
 
 @dataclasses.dataclass(frozen=True)
 class Scoring:
-    """One checkpoint and how it is sampled.
+    """A checkpoint and its sampling options.
 
     checkpoint: directory of a training run or a packed model, or the name of a model in the package.
     step: "last", "best" or a number.
@@ -29,7 +29,7 @@ class Scoring:
     batch_size: images per batch.
     seed: seed of the noise that sampling starts from.
     fsdp: number of devices that the parameters are sharded over.
-    workdir: where to write; a directory in `checkpoint` when empty (in runs/NAME of a model in the package).
+    workdir: output directory; if "", a directory in `checkpoint` (in runs/NAME for a model in the package).
     """
 
     checkpoint: str
@@ -41,7 +41,7 @@ class Scoring:
     workdir: str
 
     def open(self) -> tuple[Networks, MaskSampler, dict[str, Any]]:
-        """The networks, a segmenter, and a record of everything, except the data, that affects a score.
+        """Returns the networks, a segmenter, and a record of all settings that affect scores.
 
         Raises:
             UserError: there is no such checkpoint.
@@ -54,25 +54,25 @@ class Scoring:
         """Makes the output directory on the first host, before any slow work starts.
 
         Args:
-            default: its name in the checkpoint's directory when `workdir` is empty.
+            default: name of the directory in the checkpoint's directory, used if `workdir` is "".
 
         Raises:
-            UserError: on every host, when it cannot be made.
+            UserError: the directory cannot be created; raised on every host.
         """
-        beside = f"runs/{self.checkpoint}" if is_packaged(self.checkpoint) else self.checkpoint
-        path, failed = epath.Path(self.workdir or f"{beside}/{default}"), None
+        parent = f"runs/{self.checkpoint}" if is_packaged(self.checkpoint) else self.checkpoint
+        path, failure = epath.Path(self.workdir or f"{parent}/{default}"), None
         if hosts.is_first():
             try:
                 make_directory(path, "--workdir")
             except UserError as error:
-                failed = error
-        if hosts.any_host(failed is not None):
-            raise failed or UserError("--workdir: the first host cannot make it")
+                failure = error
+        if hosts.any_host(failure is not None):
+            raise failure or UserError("--workdir: the first host cannot create it")
         return path
 
     def _record(self, step: int, sampler: SamplerConfig) -> dict[str, Any]:
-        boxed = is_packaged(self.checkpoint)
-        checkpoint = self.checkpoint if boxed else str(epath.Path(self.checkpoint).resolve())
+        packaged = is_packaged(self.checkpoint)
+        checkpoint = self.checkpoint if packaged else str(epath.Path(self.checkpoint).resolve())
         return {
             "checkpoint": checkpoint,
             "checkpoint_step": step,
@@ -86,11 +86,11 @@ class Scoring:
 
 
 def describe_version() -> str:
-    """The package's version, with the commit when it runs from a checkout; "dirty" if that was changed."""
+    """Returns the package's version, with the commit in a checkout, and "dirty" for uncommitted changes."""
     folder = epath.Path(__file__).parent
     command = ["git", "describe", "--always", "--dirty"]
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    except OSError:  # there is no git
+        completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError:  # git is not installed
         return genmask_jax.__version__
-    return f"{genmask_jax.__version__} {done.stdout.strip()}".strip()
+    return f"{genmask_jax.__version__} {completed.stdout.strip()}".strip()

@@ -1,4 +1,4 @@
-"""Tables of benchmark scores with the papers' order of columns, beside the published rows."""
+"""Tables of benchmark scores, with published rows and the papers' order of columns."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from rich.table import Table
 from genmask_jax.data.published import RESULTS
 from genmask_jax.utils.console import console
 
-OURS, NOTHING = "this", "-"
+OWN_ROW, MISSING = "this", "-"
 NAMES = {"refcoco": "RefCOCO", "refcocoplus": "RefCOCO+", "refcocog": "RefCOCOg", "grefcoco": "gRefCOCO",
          "reasonseg": "ReasonSeg", "image_folder": "image folder"}  # fmt: skip
 COLUMNS = {
@@ -23,7 +23,7 @@ COLUMNS = {
     "reasonseg": ("reasonseg:val", "reasonseg:test"),
     "grefcoco": ("grefcoco:unc:val", "grefcoco:unc:testA", "grefcoco:unc:testB"),
 }  # fmt: skip
-"""Columns of each protocol, in the papers' order; other benchmarks follow."""
+"""Columns of each protocol, in the papers' order; other benchmarks come after them."""
 METRICS = {
     "refcoco": ("oIoU", "mIoU", "P@0.5", "P@0.7", "P@0.9"),
     "reasonseg": ("gIoU", "cIoU"),
@@ -40,49 +40,50 @@ class Grid:
 
 
 def make_grids(results: Mapping[str, tuple[str, Mapping[str, Any]]]) -> list[Grid]:
-    """One table per protocol that occurs.
+    """Returns one table per protocol in the results.
 
     Args:
-        results: protocol and metrics by benchmark, such as "refcoco:unc:testA".
+        results: (protocol, metrics) by name of the benchmark, such as "refcoco:unc:testA".
     """
     grids = []
     for protocol, order in COLUMNS.items():
-        names = [name for name, (its, _) in results.items() if its == protocol]
+        names = [name for name, (key, _) in results.items() if key == protocol]
         names.sort(key=lambda name: (order.index(name) if name in order else len(order), name))
         if names:
-            make = _one_metric_a_row if protocol == "refcoco" else _metrics_side_by_side
+            make = _grid_of_metric_rows if protocol == "refcoco" else _grid_of_metric_columns
             grids.append(make(names, {name: results[name][1] for name in names}, METRICS[protocol]))
     return grids
 
 
-def _one_metric_a_row(names: list[str], found: Mapping[str, Any], metrics: tuple[str, ...]) -> Grid:
-    """The layout of the RefCOCO family; published rows have only the first metric."""
-    ours = [[f"{OURS}, {metric}", *(_cell(found[name][metric]) for name in names)] for metric in metrics]
-    rows = [[f"{model}, {metrics[0]}", *cells] for model, *cells in _published(names)]
-    return Grid([_heading(name) for name in names], ours + rows)
+def _grid_of_metric_rows(names: list[str], results: Mapping[str, Any], metrics: tuple[str, ...]) -> Grid:
+    """The layout of the RefCOCO family: a row per metric. Published rows have only the first metric."""
+    own = [[f"{OWN_ROW}, {metric}", *(_cell(results[name][metric]) for name in names)] for metric in metrics]
+    rows = [[f"{model}, {metrics[0]}", *cells] for model, *cells in _published_rows(names)]
+    return Grid([_heading(name) for name in names], own + rows)
 
 
-def _metrics_side_by_side(names: list[str], found: Mapping[str, Any], metrics: tuple[str, ...]) -> Grid:
+def _grid_of_metric_columns(names: list[str], results: Mapping[str, Any], metrics: tuple[str, ...]) -> Grid:
+    """The layout of the other protocols: a column per benchmark and metric."""
     pairs = [(name, metric) for name in names for metric in metrics]
     headings = [f"{_heading(name)} {metric}" for name, metric in pairs]
-    ours = [OURS, *(_cell(found[name][metric]) for name, metric in pairs)]
-    return Grid(headings, [ours, *_published([f"{name}:{metric}" for name, metric in pairs])])
+    own = [OWN_ROW, *(_cell(results[name][metric]) for name, metric in pairs)]
+    return Grid(headings, [own, *_published_rows([f"{name}:{metric}" for name, metric in pairs])])
 
 
-def _published(keys: list[str]) -> list[list[str]]:
-    """Rows of the models with a published number for any of the keys."""
+def _published_rows(keys: list[str]) -> list[list[str]]:
+    """Rows of the models that have a published number for at least one key."""
     rows = ([model, *(_cell(numbers.get(key), 1) for key in keys)] for model, numbers in RESULTS.items())
-    return [row for row in rows if set(row[1:]) != {NOTHING}]
+    return [row for row in rows if set(row[1:]) != {MISSING}]
 
 
 def _heading(name: str) -> str:
-    data, *rest = name.split(":")
+    dataset, *rest = name.split(":")
     split_by = f" ({rest[0][0]})" if rest[:-1] and rest[0] != "unc" else ""
-    return f"{NAMES[data]} {rest[-1]}{split_by}"
+    return f"{NAMES[dataset]} {rest[-1]}{split_by}"
 
 
 def _cell(value: float | None, scale: float = 100) -> str:
-    return NOTHING if value is None else f"{scale * value:.1f}"
+    return MISSING if value is None else f"{scale * value:.1f}"
 
 
 def print_grids(grids: list[Grid]) -> None:
@@ -98,7 +99,7 @@ def print_grids(grids: list[Grid]) -> None:
 
 
 def to_latex(grid: Grid) -> str:
-    """A `tabular` for a paper (with booktabs)."""
+    """Returns a LaTeX `tabular` (needs booktabs)."""
 
     def escape(text: str) -> str:
         return text.replace("%", r"\%").replace("_", r"\_")

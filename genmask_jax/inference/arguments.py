@@ -1,4 +1,4 @@
-"""The checks of what users of the library pass; errors name the argument (`ArgumentError`)."""
+"""Checks of the arguments that users of the library pass; errors name the argument (`ArgumentError`)."""
 
 import operator
 import warnings
@@ -15,75 +15,75 @@ MAX_SEED = 2**32 - 1
 
 
 def read_texts(argument: str, value: Any, example: str) -> list[str]:
-    """A text, or several, as a list.
+    """Returns a text, or several texts, as a list.
 
     Args:
-        argument: its name.
-        value: a text, or texts in a list or anything else that can be iterated over.
-        example: of a text, for the error.
+        argument: the argument's name.
+        value: a text, or an iterable of texts.
+        example: an example text for the error message.
 
     Raises:
-        ArgumentError: something is not a text, or empty, or there is nothing.
+        ArgumentError: a value is not a text or is empty, or there are no texts.
     """
-    wanted = f"give a text such as {example!r}, or a list of texts"
+    fix = f"give a text such as {example!r}, or a list of texts"
     if isinstance(value, np.ndarray) and not value.ndim:
         value = value.item()
     if isinstance(value, str):
-        return [_read_text(argument, "", value, wanted)]
+        return [_read_text(argument, "", value, fix)]
     if isinstance(value, (bytes, bytearray)) or not isinstance(value, Iterable):
-        raise ArgumentError(argument, f"={short_repr(value)} is not a text; {wanted}")
-    texts = [_read_text(argument, f"[{i}]", one, wanted) for i, one in enumerate(value)]
+        raise ArgumentError(argument, f"={short_repr(value)} is not a text; {fix}")
+    texts = [_read_text(argument, f"[{i}]", text, fix) for i, text in enumerate(value)]
     if not texts:
-        raise ArgumentError(argument, f": there is none; {wanted}")
+        raise ArgumentError(argument, f": there is none; {fix}")
     return texts
 
 
-def _read_text(argument: str, place: str, value: Any, wanted: str) -> str:
+def _read_text(argument: str, index: str, value: Any, fix: str) -> str:
     if not isinstance(value, str):
-        raise ArgumentError(argument, f"{place}={short_repr(value)} is not a text; {wanted}")
+        raise ArgumentError(argument, f"{index}={short_repr(value)} is not a text; {fix}")
     if not value.strip():
-        raise ArgumentError(argument, f"{place}={str(value)!r} is empty; {wanted}")
-    return str(value)  # of numpy, too
+        raise ArgumentError(argument, f"{index}={str(value)!r} is empty; {fix}")
+    return str(value)  # converts np.str_
 
 
-def read_integer(argument: str, value: Any, least: int, most: int | None = None) -> int:
-    """A whole number of any library, from `least` to `most`. Raises ArgumentError."""
+def read_integer(argument: str, value: Any, minimum: int, maximum: int | None = None) -> int:
+    """Returns an integer of any library as an int. Raises ArgumentError if it is out of range."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
-    if number is None or number < least or (most is not None and number > most):
-        wanted = f"from {least} to {most}" if most is not None else f"from {least} on"
-        raise ArgumentError(argument, f"={short_repr(value)} must be a whole number {wanted}")
+    if number is None or number < minimum or (maximum is not None and number > maximum):
+        limits = f"from {minimum} to {maximum}" if maximum is not None else f"from {minimum} on"
+        raise ArgumentError(argument, f"={short_repr(value)} must be a whole number {limits}")
     return number
 
 
 def read_noises(value: Any) -> int:
-    """A number of noises whose masks are averaged. Raises ArgumentError."""
+    """Checks the number of noises whose masks are averaged. Raises ArgumentError."""
     return read_integer("noises", value, 1, MAX_NOISES)
 
 
 def read_seed(value: Any, argument: str = "seed") -> int:
-    """A seed of noise, or the number of a noise. Raises ArgumentError."""
+    """Checks a seed, or the index of a noise. Raises ArgumentError."""
     return read_integer(argument, value, 0, MAX_SEED)
 
 
 def warn_of_unknown_words(preparer: TextTruncator, texts: list[str]) -> tuple[tuple[str, ...], ...]:
-    """The words of each text that the model cannot know, after an `UnknownWordWarning` if there are any.
+    """Returns the words of each text that the model was not trained on; warns if there are any.
 
-    To be called by what the user calls, whose caller the warning names.
+    Call this directly from a public method: the `UnknownWordWarning` points to the caller of that method.
     """
     unknown = tuple(unknown_words(preparer, text) for text in texts)
     if any(unknown):
-        warnings.warn(describe_unknown(texts, unknown), UnknownWordWarning, stacklevel=3)
+        warnings.warn(describe_unknown_words(texts, unknown), UnknownWordWarning, stacklevel=3)
     return unknown
 
 
-def describe_unknown(texts: Sequence[str], unknown: Sequence[Sequence[str]]) -> str:
-    """One line about the words that the model cannot know, of at least one text."""
-    words = dict.fromkeys(word for some in unknown for word in some)
-    asked = [text for text, some in zip(texts, unknown, strict=True) if some]
-    where = repr(str(asked[0])) if len(asked) == 1 else f"{len(asked)} of {len(texts)} texts"
-    *most, last = (repr(str(word)) for word in words)
-    named = f"words {', '.join(most)} and {last}" if most else f"word {last}"
-    return f"the model was not trained on the {named}; what it makes of {where} means little"
+def describe_unknown_words(texts: Sequence[str], unknown: Sequence[Sequence[str]]) -> str:
+    """Returns one line about the unknown words of each text; at least one text has some."""
+    unique = dict.fromkeys(word for words in unknown for word in words)
+    affected = [text for text, words in zip(texts, unknown, strict=True) if words]
+    which = repr(str(affected[0])) if len(affected) == 1 else f"{len(affected)} of {len(texts)} texts"
+    *others, last = (repr(str(word)) for word in unique)
+    listed = f"words {', '.join(others)} and {last}" if others else f"word {last}"
+    return f"the model was not trained on the {listed}; the result for {which} is unreliable"

@@ -1,4 +1,4 @@
-"""`Generator`: images of prompts."""
+"""`Generator`: generates images from prompts."""
 
 from collections.abc import Sequence
 from typing import Any, overload
@@ -18,9 +18,9 @@ from genmask_jax.system import Networks
 from genmask_jax.utils.errors import ArgumentError, short_repr
 
 BATCH_SIZE = 8
-"""Images per batch; at most half as many are generated one by one."""
-CANDIDATES = 4
-"""How many images of a prompt there are to choose from."""
+"""Images per batch; half as many or fewer are generated one by one."""
+NUM_CANDIDATES = 4
+"""Default number of candidate images of a prompt."""
 
 
 class Generator:
@@ -30,7 +30,7 @@ class Generator:
         generator("a large red circle", seed=1).save("circle.png")
         generator.candidates("a large red circle", 4)    # four images, with seeds 0 to 3
 
-    Generators of models of the same shape share their compiled programs, which are also kept on disk.
+    Generators of models of the same shape share their compiled programs, which are also cached on disk.
     """
 
     def __init__(self, networks: Networks, sampler: SamplerConfig):
@@ -94,13 +94,13 @@ class Generator:
         texts, sampler = self._prepare(prompts, seed, steps, guidance_scale)
         warn_of_unknown_words(self.networks.preparer, texts)
         images = sampler(texts, seed=int(seed), guidance_scale=guidance_scale)
-        pictures = [Image.fromarray(image) for image in images]
-        return pictures[0] if isinstance(prompts, str) else pictures
+        generated = [Image.fromarray(image) for image in images]
+        return generated[0] if isinstance(prompts, str) else generated
 
     def candidates(
         self,
         prompt: str,
-        count: int = CANDIDATES,
+        count: int = NUM_CANDIDATES,
         *,
         seed: int = 0,
         steps: int | None = None,
@@ -126,8 +126,8 @@ class Generator:
         read_seed(seed + count - 1, "seed + count - 1")
         texts, sampler = self._prepare([prompt] * count, seed, steps, guidance_scale)
         warn_of_unknown_words(self.networks.preparer, [prompt])
-        found = sampler(texts, seed=range(int(seed), int(seed) + count), guidance_scale=guidance_scale)
-        return [Image.fromarray(image) for image in found]
+        images = sampler(texts, seed=range(int(seed), int(seed) + count), guidance_scale=guidance_scale)
+        return [Image.fromarray(image) for image in images]
 
     def steps(
         self, prompt: str, *, seed: int = 0, steps: int | None = None, guidance_scale: float | None = None
@@ -139,28 +139,28 @@ class Generator:
         _need_text(prompt)
         texts, sampler = self._prepare(prompt, seed, steps, guidance_scale)
         warn_of_unknown_words(self.networks.preparer, texts)
-        found = sampler.steps(prompt, seed=int(seed), guidance_scale=guidance_scale)
-        return [Image.fromarray(image) for image in found]
+        predictions = sampler.steps(prompt, seed=int(seed), guidance_scale=guidance_scale)
+        return [Image.fromarray(image) for image in predictions]
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
-        """The words of a prompt that the model was not trained on; see `Segmentation.unknown_words`."""
+        """Returns the words of a prompt that are unknown to the model; see `Segmentation.unknown_words`."""
         return unknown_words(self.networks.preparer, prompt)
 
     def _prepare(
         self, prompts: Any, seed: Any, steps: Any, guidance_scale: Any
     ) -> tuple[list[str], ImageSampler]:
-        """Checks all arguments; returns the prompts as a list, and their sampler."""
+        """Checks all arguments; returns the prompts as a list, and the sampler for them."""
         texts = read_texts("prompts", prompts, EXAMPLE_PROMPT)
         read_seed(seed)
         if steps is not None:
             steps = read_integer("steps", steps, 1)
-        with_given(self.sampler, guidance_scale=guidance_scale)  # in range?
-        sampler = with_given(self.sampler, image_steps=steps)
+        with_given(self.sampler, guidance_scale=guidance_scale)  # raises if out of range
+        config = with_given(self.sampler, image_steps=steps)
         size = bucket_size(len(texts), BATCH_SIZE, self.networks.mesh)
-        if (sampler.image_steps, size) not in self._samplers:
-            made = ImageSampler(self.networks, sampler, batch_size=size)
-            self._samplers[sampler.image_steps, size] = made
-        return texts, self._samplers[sampler.image_steps, size]
+        key = config.image_steps, size
+        if key not in self._samplers:
+            self._samplers[key] = ImageSampler(self.networks, config, batch_size=size)
+        return texts, self._samplers[key]
 
 
 def _need_text(prompt: Any) -> None:

@@ -16,7 +16,7 @@ from genmask_jax.inference.batching import (
     example_noise,
     fixed_batches,
     host_batch_size,
-    own_rows,
+    local_rows,
 )
 from genmask_jax.inference.programs import Program, shared_program
 from genmask_jax.instruction.base import stack_inputs, warn_of_long_texts
@@ -29,16 +29,20 @@ class ImageSampler:
     """A jitted image sampler with a fixed batch size; compiled once, at its first call."""
 
     def __init__(self, networks: Networks, sampler: SamplerConfig, *, batch_size: int, seed: int = 0):
-        """`networks.params` may change between calls (as in training); the rest may not.
+        """Prepares the sampler.
 
-        `batch_size` is per host; it is rounded up to shard evenly over the host's devices.
+        Args:
+            networks: `networks.params` may change between calls (as in training); the rest may not.
+            sampler: number of steps, method, shift and guidance scale.
+            batch_size: batch size per host; it is rounded up to shard evenly over the host's devices.
+            seed: default seed of the noise.
         """
         self.networks, self.sampler = networks, sampler
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         self._null = stack_inputs([networks.preparer("", None)] * self.batch_size)
-        fixed = networks.graph, networks.plan, networks.latent_shape, sampler.image_steps, sampler.shift
-        self._sample = shared_program(_sample, *fixed, sampler.method)
-        self._steps = shared_program(_steps, *fixed)
+        static = networks.graph, networks.plan, networks.latent_shape, sampler.image_steps, sampler.shift
+        self._sample = shared_program(_sample, *static, sampler.method)
+        self._steps = shared_program(_steps, *static)
 
     def __call__(
         self,
@@ -49,9 +53,9 @@ class ImageSampler:
     ) -> UInt8[np.ndarray, "N H W 3"]:
         """Generates one image per prompt. The n-th prompt's noise depends only on the seed and n.
 
-        With a list of seeds, one per prompt, each image is the first of its own seed. `seed` and
-        `guidance_scale` take the place of the sampler's own; no value of them compiles anew. If the mesh
-        spans several hosts, they split the work, and each returns all images.
+        With a list of seeds, one per prompt, each image is the first image of its seed. `seed` and
+        `guidance_scale` override the sampler's own values and do not cause a recompilation. If the mesh spans
+        several hosts, they split the work, and each returns all images.
         """
         networks, count = self.networks, len(prompts)
         warn_of_long_texts(networks.preparer, prompts)
@@ -61,25 +65,25 @@ class ImageSampler:
             keys = example_keys(self.seed if seed is None else seed, np.arange(count))
         side = networks.size
         images = np.zeros((count, side, side, 3), np.uint8)
-        for batch, real in fixed_batches(count, self.batch_size, part_of_batch(networks.mesh)):
+        for batch, valid in fixed_batches(count, self.batch_size, part_of_batch(networks.mesh)):
             inputs = stack_inputs([networks.preparer(prompts[int(i)], None) for i in batch])
             output = self._sample(*self._arguments(inputs, keys[batch], guidance_scale))
-            images[batch[:real]] = _to_levels(own_rows(output)[:real])
+            images[batch[:valid]] = _to_uint8(local_rows(output)[:valid])
         return gather_arrays(images)
 
     def steps(
         self, prompt: str, *, seed: int | None = None, guidance_scale: float | None = None
     ) -> UInt8[np.ndarray, "T H W 3"]:
-        """What the model predicts the image to be at each step, for one prompt, on one host."""
+        """Returns the predicted image after each of T steps, for one prompt, on one host."""
         networks = self.networks
         warn_of_long_texts(networks.preparer, [prompt])
         inputs = stack_inputs([networks.preparer(prompt, None)] * self.batch_size)
         keys = example_keys(self.seed if seed is None else seed, np.zeros(self.batch_size, int))
-        found = self._steps(*self._arguments(inputs, keys, guidance_scale))
-        return _to_levels(jax.device_get(found[:, 0]))
+        images = self._steps(*self._arguments(inputs, keys, guidance_scale))
+        return _to_uint8(jax.device_get(images[:, 0]))
 
     def _arguments(self, inputs: Any, keys: np.ndarray, guidance_scale: float | None) -> tuple[Any, ...]:
-        """Those of `program`, on the devices, for a batch of prepared prompts."""
+        """The arguments of `program` for a batch of prepared prompts, on the devices."""
         networks = self.networks
         scale = self.sampler.guidance_scale if guidance_scale is None else guidance_scale
         scales = np.full(len(keys), scale, np.float32)
@@ -88,15 +92,16 @@ class ImageSampler:
 
     @property
     def program(self) -> Program:
-        """What `__call__` runs: images float32 `[B, H, W, 3]` of a batch.
+        """The compiled program, which returns images float32 `[B, H, W, 3]` of a batch.
 
-        Its arguments are the parameters, the frozen ones, the prepared prompts, the prepared empty prompt in
-        every row, seeds uint32 `[B, 2]` from `example_keys`, and guidance scales float32 `[B]`.
+        Its arguments are the trainable parameters, the frozen parameters, the prepared prompts, the prepared
+        empty prompt in every row, seeds uint32 `[B, 2]` from `example_keys`, and guidance scales float32
+        `[B]`.
         """
         return self._sample
 
     def images(self, params, frozen, *batch):
-        """What `program` computes, without sharding constraints."""
+        """Computes the output of `program` without sharding constraints."""
         sampler, model = self.sampler, self.networks.merge(params, frozen)
         timesteps = sampler.image_steps, sampler.shift
         return _images(model, self.networks.latent_shape, *timesteps, sampler.method, *batch)
@@ -109,22 +114,22 @@ def _sample(graph, plan, shape, steps, shift, method, params, frozen, *batch):
 
 
 def _images(model, shape, steps, shift, method, *batch):
-    """Images `[B, H, W, 3]` of a batch, of the arguments of `_path`."""
-    velocity, noise = _path(model, shape, *batch)
+    """Images `[B, H, W, 3]` of a batch; `batch` are the arguments of `_guided_velocity`."""
+    velocity, noise = _guided_velocity(model, shape, *batch)
     latents = flow.integrate(velocity, noise, flow.sampling_timesteps(steps, shift), method)
     return model.vae.decode(latents)
 
 
 def _steps(graph, plan, shape, steps, shift, params, frozen, *batch):
-    """Predicted images of each step of Euler's method, `[T, B, H, W, 3]`."""
+    """Predicted images `[T, B, H, W, 3]` after each step of Euler's method."""
     with tracing_on(plan):
         model = nnx.merge(graph, params, frozen)
-        velocity, noise = _path(model, shape, *batch)
+        velocity, noise = _guided_velocity(model, shape, *batch)
         predicted = flow.predictions(velocity, noise, flow.sampling_timesteps(steps, shift))
         return jax.lax.map(model.vae.decode, predicted)
 
 
-def _path(
+def _guided_velocity(
     model: GenMask,
     shape: tuple[int, int, int],
     instruction: dict[str, Array],
@@ -132,7 +137,7 @@ def _path(
     seeds: UInt32[Array, "B 2"],
     scales: Float[Array, " B"],
 ) -> tuple[flow.Velocity, Float[Array, "B h w c"]]:
-    """The velocity with guidance, and the noise that a batch starts from."""
+    """Returns the velocity function with guidance, and the initial noise of a batch."""
     text = model.instruction(jax.tree.map(lambda a, b: jnp.concatenate([a, b]), instruction, null))
 
     def velocity(x_t, t):
@@ -143,6 +148,6 @@ def _path(
     return velocity, example_noise(seeds, 0, shape)
 
 
-def _to_levels(output: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-    """Pixels in [-1, 1] as levels of 0 to 255."""
+def _to_uint8(output: Float[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Converts pixels in [-1, 1] to levels from 0 to 255."""
     return np.round(np.clip(output * 127.5 + 127.5, 0, 255)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Loads a trained run from its directory, for the scripts and for users of the library."""
+"""Loads a trained model from its directory."""
 
 from typing import Any
 
@@ -18,39 +18,40 @@ from genmask_jax.utils.errors import ArgumentError, DamagedError
 
 
 def load(
-    workdir: epath.PathLike, which: str = "last", mesh: Mesh | None = None
+    name: epath.PathLike, step: str = "last", mesh: Mesh | None = None
 ) -> tuple[Networks, TrainConfig, int]:
-    """Returns the networks with the EMA parameters of one checkpoint, the run's config, and the step.
+    """Returns the networks with the EMA parameters of a checkpoint, the run's config, and the step.
 
     Args:
-        workdir: the --workdir of launch/train.py, or a packed model, or the name of one in the package.
-        which: "last", "best" or a step. If the last is damaged, an earlier one is loaded, and that is logged.
+        name: directory of a training run or of a packed model, or the name of a model in the package.
+        step: "last", "best" or a number. If the last checkpoint is damaged, the newest intact one is loaded,
+            and a warning is logged.
         mesh: devices to load the networks on; JAX's default device if None.
 
     Raises:
-        UserError: the directory holds no run, or the checkpoint is missing or belongs to another model.
+        UserError: there is no model, or the checkpoint is missing or belongs to another model.
     """
     if mesh is not None and not isinstance(mesh, Mesh):
         raise ArgumentError("mesh", f"={mesh!r} is not a jax.sharding.Mesh; leave it out for one device")
-    workdir, steps = find(workdir, which)
+    workdir, steps = find_checkpoints(name, step)
     config = read_config(TrainConfig, workdir)
     encoder = factory.build(config.instruction, workdir / "instruction")
     sources = Sources(init=open_base(config, workdir), restored=True)
     networks = make_networks(config, *load_vae(workdir), encoder, mesh, sources)
-    step, networks.params = _restore_newest(workdir, steps, networks.abstract_params())
-    return networks, config, step
+    loaded_step, networks.params = _restore_newest(workdir, steps, networks.abstract_params())
+    return networks, config, loaded_step
 
 
-def find(name: epath.PathLike, which: str = "last") -> tuple[epath.Path, list[int]]:
-    """The directory of a model, and the steps to read, the first that can be. For the rest see `load`."""
+def find_checkpoints(name: epath.PathLike, step: str = "last") -> tuple[epath.Path, list[int]]:
+    """Returns a model's directory, and the steps to try in order. For the arguments and errors see `load`."""
     directory = directory_of(name)
     if not (directory / "config.json").exists():
         raise ArgumentError("name", f"={name}: there is no trained model; give {describe_models()}")
-    return directory, find_steps(directory, which)
+    return directory, find_steps(directory, step)
 
 
 def _restore_newest(workdir: epath.PathLike, steps: list[int], abstract: Any) -> tuple[int, Any]:
-    """The first of the steps whose parameters can be read, and these."""
+    """Returns the first of the steps whose parameters can be read, and the parameters."""
     *newer, oldest = steps
     for step in newer:
         try:

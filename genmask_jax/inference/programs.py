@@ -1,4 +1,4 @@
-"""Compiled programs: shared by all models of one shape, and kept on disk for the processes that follow."""
+"""Compiled programs, shared by models of the same shape and cached on disk for later processes."""
 
 import contextlib
 import functools
@@ -14,21 +14,21 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from genmask_jax.utils import hosts
 
-PATIENCE = 3.0
-"""Seconds of compilation before the user is told of it."""
-SHORTEST = 0.1
-"""Seconds of compilation from which a program is kept on disk."""
+NOTICE_SECONDS = 3.0
+"""Compilation time after which a notice is printed."""
+MIN_CACHED_SECONDS = 0.1
+"""Programs that compile faster than this are not cached on disk."""
 
 
 class Program:
     """A jitted function of (params, frozen, *batch), compiled once for each shape of the batch.
 
-    The first call for each shape reads the program from the cache on disk or compiles it, and says so on
-    stderr, once in a process, if that takes longer than PATIENCE.
+    The first call for each shape reads the program from the cache on disk or compiles it. If that takes
+    longer than NOTICE_SECONDS, a notice is printed to stderr, once per process.
     """
 
     def __init__(self, trace: Callable[..., Any]):
-        """`trace` must not hold weights: programs outlive models."""
+        """`trace` is a pure function. It must not hold weights, because programs outlive models."""
         self.trace = trace
         self._call, self._shapes = jax.jit(trace), set()
 
@@ -36,63 +36,63 @@ class Program:
         shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(batch))
         if shapes in self._shapes:
             return self._call(params, frozen, *batch)
-        with caching(), _announcing():
+        with caching(), _slow_compilation_notice():
             result = self._call(params, frozen, *batch)
         self._shapes.add(shapes)
         return result
 
 
 @functools.lru_cache(maxsize=64)
-def shared_program(trace: Callable[..., Any], *fixed: Any) -> Program:
-    """The program of `trace` with its first arguments fixed; the same one for equal arguments.
+def shared_program(trace: Callable[..., Any], *static: Any) -> Program:
+    """Returns the program of `trace` with static first arguments; equal arguments give the same object.
 
     Args:
-        trace: a function of (*fixed, params, frozen, *batch).
-        fixed: hashable, such as the model's graph and its mesh.
+        trace: a function of (*static, params, frozen, *batch).
+        static: hashable values, such as the model's graph and its mesh.
     """
-    return Program(functools.partial(trace, *fixed))
+    return Program(functools.partial(trace, *static))
 
 
 def default_cache() -> str:
-    """Where compiled programs are kept if the user names no place: in the user's cache folder."""
-    home = epath.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return str(home / "genmask_jax")
+    """The default directory of compiled programs, in the user's cache directory."""
+    cache = epath.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return str(cache / "genmask_jax")
 
 
 def use_compilation_cache() -> None:
-    """Keeps all compiled programs of this process, in JAX_COMPILATION_CACHE_DIR or `default_cache`."""
+    """Caches all compiled programs of this process in JAX_COMPILATION_CACHE_DIR or `default_cache`."""
     if _directory() is None:
         jax.config.update("jax_compilation_cache_dir", default_cache())
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", SHORTEST)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_CACHED_SECONDS)
 
 
 _lock = threading.Lock()
-_within, _before = 0, SHORTEST
+_num_active, _previous_min_seconds = 0, MIN_CACHED_SECONDS
 
 
 @contextlib.contextmanager
 def caching() -> Iterator[None]:
-    """Keeps the programs that are compiled within it, and leaves JAX's settings as they were.
+    """Caches programs that are compiled in this context on disk, and restores JAX's settings afterwards.
 
-    If the user has set a directory (JAX_COMPILATION_CACHE_DIR or `jax_compilation_cache_dir`), or switched
-    the cache off (JAX_ENABLE_COMPILATION_CACHE=0), nothing is changed.
+    If the user has set a directory (JAX_COMPILATION_CACHE_DIR or `jax_compilation_cache_dir`), or disabled
+    the cache (JAX_ENABLE_COMPILATION_CACHE=0), this context changes nothing.
     """
-    global _within, _before
+    global _num_active, _previous_min_seconds
     with _lock:
-        ours = _within > 0 or (_directory() is None and _enabled() and _can_write(default_cache()))
-        if ours and not _within:
-            _before = jax.config.jax_persistent_cache_min_compile_time_secs  # pyright: ignore
+        changes = _num_active > 0 or (_directory() is None and _enabled() and _can_write(default_cache()))
+        if changes and not _num_active:
+            _previous_min_seconds = jax.config.jax_persistent_cache_min_compile_time_secs  # pyright: ignore
             use_compilation_cache()
-        _within += ours
+        _num_active += changes
     try:
         yield
     finally:
         with _lock:
-            _within -= ours
-            if ours and not _within:
+            _num_active -= changes
+            if changes and not _num_active:
                 jax.config.update("jax_compilation_cache_dir", None)
-                jax.config.update("jax_persistent_cache_min_compile_time_secs", _before)
-                compilation_cache.reset_cache()  # else JAX would go on using the directory
+                jax.config.update("jax_persistent_cache_min_compile_time_secs", _previous_min_seconds)
+                compilation_cache.reset_cache()  # otherwise JAX would continue to use the directory
 
 
 def _directory() -> str | None:
@@ -112,14 +112,14 @@ def _can_write(directory: str) -> bool:
     return os.access(directory, os.W_OK)
 
 
-_announced = threading.Event()
+_notice_printed = threading.Event()
 
 
 @contextlib.contextmanager
-def _announcing() -> Iterator[None]:
-    timer = threading.Timer(PATIENCE, _announce, [_directory() if _enabled() else None])
+def _slow_compilation_notice() -> Iterator[None]:
+    timer = threading.Timer(NOTICE_SECONDS, _print_notice, [_directory() if _enabled() else None])
     timer.daemon = True
-    if not _announced.is_set():
+    if not _notice_printed.is_set():
         timer.start()
     try:
         yield
@@ -127,9 +127,9 @@ def _announcing() -> Iterator[None]:
         timer.cancel()
 
 
-def _announce(directory: str | None) -> None:
-    if _announced.is_set() or not hosts.is_first():
+def _print_notice(directory: str | None) -> None:
+    if _notice_printed.is_set() or not hosts.is_first():
         return
-    _announced.set()
-    kept = f"kept in {directory} for later processes" if directory else "not kept: there is no cache on disk"
-    print(f"compiling the model for {jax.default_backend()}; {kept}", file=sys.stderr, flush=True)
+    _notice_printed.set()
+    cache = f"the result is cached in {directory}" if directory else "there is no cache on disk"
+    print(f"compiling the model for {jax.default_backend()}; {cache}", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""Stage one of reasoning segmentation: describes in plain words what a question about an image asks for."""
+"""First stage of reasoning segmentation: describes the object that a question about an image asks for."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,7 +21,7 @@ from genmask_jax.utils.errors import UserError
 
 
 class Reasoner:
-    """A jitted text generator with a fixed batch size; compiled once per image token budget in use."""
+    """A jitted text generator with a fixed batch size; compiled once per image token budget."""
 
     def __init__(
         self,
@@ -32,31 +32,31 @@ class Reasoner:
         batch_size: int,
         seed: int = 0,
     ):
-        """Loads the published language model, without layers or adapters that the run has trained.
+        """Loads the published language model, without the layers or adapters that the run trained.
 
         Args:
             instruction: the run's instruction encoder.
-            directory: of the run's own tokenizer, if it has one.
-            dtype: of weights and matrix products.
+            directory: directory of the run's own tokenizer, if it has one.
+            dtype: dtype of weights and matrix products.
             batch_size: questions per batch.
-            seed: for sampling tokens, if the temperature is not 0.
+            seed: seed for sampling tokens, if the temperature is not 0.
 
         Raises:
             UserError: the run's encoder does not generate text, or its weights are missing.
         """
         if instruction.name != "qwen":
             raise UserError(
-                f"--reason: the run's instruction encoder, {instruction.name}, does not write text; "
+                f"--reason: the run's instruction encoder, {instruction.name}, does not generate text; "
                 "train with config.instruction.name = qwen"
             )
-        shape, self.maker = open_model(instruction.qwen, directory)
+        shape, self.preparer = open_model(instruction.qwen, directory)
         if not shape.vision.depth:
-            raise UserError("--reason: the run's Qwen reads words alone; train with a Qwen2.5-VL")
+            raise UserError("--reason: the run's Qwen cannot read images; train with a Qwen2.5-VL")
         self.batch_size, self.seed = batch_size, seed
-        (self._prompt,) = self.maker.render([instruction.qwen.prompts.reason], 1)
+        (self._prompt,) = self.preparer.render([instruction.qwen.prompts.reason], 1)
         make = lambda rngs: Qwen(shape, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(dtype), rngs=rngs)  # noqa: E731
         graph, self._state = load_model(make, instruction.qwen)
-        options, stop = instruction.qwen.write, stop_ids(self.maker.tokenizer)
+        options, stop = instruction.qwen.write, stop_ids(self.preparer.tokenizer)
 
         # Not a method: jit's cache would hold `self`, and with it the weights, after the reasoner is deleted.
         def trace(state: Any, inputs: Any, seeds: UInt32[Array, "B 2"]) -> Int[Array, "B N"]:
@@ -68,26 +68,26 @@ class Reasoner:
         self,
         images: Sequence[UInt8[np.ndarray, "_ _ 3"]],
         questions: Sequence[str],
-        numbers: Sequence[int] | np.ndarray | None = None,
+        indices: Sequence[int] | np.ndarray | None = None,
     ) -> list[str]:
-        """Writes a description for every question, each about its own image of any size.
+        """Writes a description for every question; each question has its own image, of any size.
 
-        Token sampling depends only on the seed and the question's number (0, 1, ... if `numbers` is None).
+        Token sampling depends only on the seed and the question's index (0, 1, ... if `indices` is None).
         """
-        warn_of_long_texts(self.maker, questions)
-        of_each = np.arange(len(questions)) if numbers is None else np.asarray(numbers)
+        warn_of_long_texts(self.preparer, questions)
+        seed_indices = np.arange(len(questions)) if indices is None else np.asarray(indices)
         pairs = zip(questions, images, strict=True)
-        rows = [self.maker(self._prompt, question, [image]) for question, image in pairs]
+        rows = [self.preparer(self._prompt, question, [image]) for question, image in pairs]
         answers = [""] * len(rows)
-        alike: dict[Any, list[int]] = {}
+        groups: dict[Any, list[int]] = {}  # rows of the same shape
         for i, row in enumerate(rows):
-            alike.setdefault(row["input_ids"].shape, []).append(i)
-        for indices in alike.values():
-            inputs = stack_inputs([rows[i] for i in indices])
-            for batch, real in fixed_batches(len(indices), self.batch_size):
-                seeds = example_keys(self.seed, of_each[np.asarray(indices)[batch]])
+            groups.setdefault(row["input_ids"].shape, []).append(i)
+        for group in groups.values():
+            inputs = stack_inputs([rows[i] for i in group])
+            for batch, valid in fixed_batches(len(group), self.batch_size):
+                seeds = example_keys(self.seed, seed_indices[np.asarray(group)[batch]])
                 arguments = jax.device_put((jax.tree.map(lambda x, b=batch: x[b], inputs), seeds))
                 tokens = jax.device_get(self._write(self._state, *arguments))
-                for i, row in zip(batch[:real], tokens[:real], strict=True):
-                    answers[indices[i]] = self.maker.tokenizer.decode(row.tolist()).strip()
+                for i, row in zip(batch[:valid], tokens[:valid], strict=True):
+                    answers[group[i]] = self.preparer.tokenizer.decode(row.tolist()).strip()
         return answers

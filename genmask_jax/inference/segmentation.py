@@ -1,4 +1,4 @@
-"""`Segmentation`: the masks of an image's phrases, which `Segmenter` returns."""
+"""`Segmentation`: the masks of an image's phrases, as returned by `Segmenter`."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ from genmask_jax.utils.paths import make_directory, replacing, to_path
 from genmask_jax.utils.sheets import label_image, legend, outlined, overlay
 
 VIEWS = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
-"""Views that `Segmentation.save` can write."""
+"""The views that `Segmentation.save` can write."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -39,7 +39,7 @@ class Segmentation:
             `noises`.
         threshold: the probability above which a pixel is in a mask.
         unknown_words: for each phrase, the words that the model was not trained on; the mask of such a phrase
-            means little. Empty if the model's vocabulary is open.
+            is unreliable. Empty if the model's vocabulary is open.
         no_target_area: masks that cover at most this share of the image are empty.
         no_target_score: masks with a lower score are empty.
     """
@@ -62,38 +62,38 @@ class Segmentation:
     def __repr__(self) -> str:
         height, width = self.image.shape[:2]
         areas = [f"{area:,} px" if area else "nothing found" for area in self.areas.tolist()]
-        found = ", ".join(f"{p!r}: {area}" for p, area in zip(self.phrases, areas, strict=True))
-        return f"Segmentation of {width} x {height} px ({found})"
+        masks = ", ".join(f"{p!r}: {area}" for p, area in zip(self.phrases, areas, strict=True))
+        return f"Segmentation of {width} x {height} px ({masks})"
 
     def __len__(self) -> int:
         return len(self.phrases)
 
-    def __getitem__(self, number: SupportsIndex | slice) -> "Segmentation":
-        """The result of one phrase, or of a slice of phrases.
+    def __getitem__(self, index: SupportsIndex | slice) -> "Segmentation":
+        """Returns the result of one phrase, or of a slice of phrases.
 
         Raises:
-            IndexError: there is no phrase of this number, from 0 on.
+            IndexError: there is no phrase with this index.
         """
-        if isinstance(number, slice):
-            return self._part(number)
-        place, count = operator.index(number), len(self)
-        if not -count <= place < count:
-            raise IndexError(f"[{place}]: the result has {count} phrase{'s' if count != 1 else ''}")
-        return self._part(slice(place % count, place % count + 1))
+        if isinstance(index, slice):
+            return self._select(index)
+        i, count = operator.index(index), len(self)
+        if not -count <= i < count:
+            raise IndexError(f"[{i}]: the result has {count} phrase{'s' if count != 1 else ''}")
+        return self._select(slice(i % count, i % count + 1))
 
-    def _part(self, one: slice) -> "Segmentation":
+    def _select(self, phrases: slice) -> "Segmentation":
         return dataclasses.replace(
             self,
-            phrases=self.phrases[one],
-            masks=self.masks[one],
-            probabilities=self.probabilities[one],
-            scores=self.scores[one],
-            uncertainty=None if self.uncertainty is None else self.uncertainty[one],
-            unknown_words=self.unknown_words[one],
+            phrases=self.phrases[phrases],
+            masks=self.masks[phrases],
+            probabilities=self.probabilities[phrases],
+            scores=self.scores[phrases],
+            uncertainty=None if self.uncertainty is None else self.uncertainty[phrases],
+            unknown_words=self.unknown_words[phrases],
         )
 
     def __iter__(self) -> Iterator["Segmentation"]:
-        return (self[number] for number in range(len(self)))
+        return (self[i] for i in range(len(self)))
 
     @functools.cached_property
     def found(self) -> Bool[np.ndarray, " K"]:
@@ -111,15 +111,15 @@ class Segmentation:
 
         All four are 0 for an empty mask.
         """
-        found = np.zeros((len(self.masks), 4), int)
+        boxes = np.zeros((len(self.masks), 4), int)
         for i, mask in enumerate(self.masks):
             rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
             if rows.size:
-                found[i] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-        return found
+                boxes[i] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        return boxes
 
     def at_threshold(self, threshold: float) -> "Segmentation":
-        """The masks of the same probabilities at another threshold, after the no-target rule.
+        """Returns the masks of the same probabilities at another threshold, with the no-target rule applied.
 
         Raises:
             UserError: `threshold` is not between 0 and 1.
@@ -132,20 +132,20 @@ class Segmentation:
             no_target_score=self.no_target_score,
         )
         shape = self.masks.shape[1:]
-        masks, scores = zip(*(to_mask(one, shape, sampler) for one in self.probabilities), strict=True)
+        masks, scores = zip(*(to_mask(p, shape, sampler) for p in self.probabilities), strict=True)
         return dataclasses.replace(
             self, masks=np.stack(masks), scores=np.asarray(scores, np.float32), threshold=threshold
         )
 
     def label_map(self) -> Int[np.ndarray, "H W"]:
-        """Int `[H, W]`: the number of the most probable phrase at each pixel, or -1.
+        """Returns int `[H, W]`: the index of the most probable phrase at each pixel.
 
-        It is -1 where no phrase is above the threshold. Phrases with an empty mask have no pixels.
+        Pixels where no phrase is above the threshold are -1. Phrases with an empty mask have no pixels.
         """
         return most_probable(self.probabilities * self.found[:, None, None], self.threshold)
 
     def overlay(self) -> Image.Image:
-        """The image at its own size, dark grey outside the masks, with a border around each mask.
+        """Returns the image at its own size, dark grey outside the masks, with a border around each mask.
 
         With several phrases, a pixel belongs to the most probable phrase, as in `label_map`, and borders have
         the colours of `legend`.
@@ -155,16 +155,16 @@ class Segmentation:
         return Image.fromarray(outlined(self.image, self.label_map()))
 
     def legend(self) -> Image.Image:
-        """The phrases with their colours in `overlay`, about as wide as the image."""
+        """Returns an image of the phrases with their colours in `overlay`, about as wide as `image`."""
         return Image.fromarray(legend(self.phrases, self.image.shape[1]))
 
     def to_rle(self) -> list[dict[str, Any]]:
-        """Each mask as a COCO RLE: `{"size": [H, W], "counts": text}`."""
+        """Returns each mask as a COCO RLE: `{"size": [H, W], "counts": text}`."""
         size = list(self.masks.shape[1:])
         return [{"size": size, "counts": rle.encode(mask)} for mask in self.masks]
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers for JSON: `width` and `height` of the image in pixels, and `phrases`, a list with
+        """Returns numbers for JSON: `width` and `height` of the image in pixels, and `phrases`, a list with
 
         - `phrase`: the text;
         - `found`: whether the mask has any pixel;
@@ -197,9 +197,9 @@ class Segmentation:
     ) -> list[epath.Path]:
         """Writes views as PNG and JSON files to a directory and returns their paths.
 
-        Files are VIEW.png, or NAME_VIEW.png. With several phrases, files of a phrase have its number, from 1,
-        and overlay.png comes with overlay_legend.png. label_map.png is paletted: its values are the numbers
-        of the phrases from 1 on, and 0 for none. It has 16 bits for more than 255 phrases.
+        Files are VIEW.png, or NAME_VIEW.png. With several phrases, the files of a phrase have its number,
+        from 1, and overlay_legend.png is written with overlay.png. label_map.png is paletted: its values are
+        the numbers of the phrases, from 1, and 0 for none. It has 16 bits for more than 255 phrases.
 
         Args:
             directory: directory to write to; it is created if it is missing.
@@ -217,26 +217,26 @@ class Segmentation:
             if view == "uncertainty" and self.uncertainty is None:
                 raise UserError("uncertainty needs several noises: call the segmenter with noises=8")
         if not isinstance(name, str) or "/" in name or os.sep in name:
-            raise ArgumentError("name", f"={name!r} must be the beginning of a file's name, without folders")
+            raise ArgumentError("name", f"={name!r} must be a prefix of file names, without a directory")
         if to_path(directory, "directory").suffix.lower() in SUFFIXES:
             raise ArgumentError(
                 "directory",
-                f"={directory} is the name of a file; give a directory, or save one picture: "
+                f"={directory} is the name of a file; give a directory, or save one image: "
                 f"result.overlay().save({str(directory)!r})",
             )
-        out, stem, written = make_directory(directory, "directory"), f"{name}_" if name else "", []
+        out, prefix, paths = make_directory(directory, "directory"), f"{name}_" if name else "", []
         for view in views:
-            for end, content in zip(file_ends(view, len(self)), self._contents(view), strict=True):
-                written.append(out / f"{stem}{end}")
-                with replacing(written[-1]) as temporary, temporary.open("wb") as file:
+            for suffix, content in zip(file_suffixes(view, len(self)), self._contents(view), strict=True):
+                paths.append(out / f"{prefix}{suffix}")
+                with replacing(paths[-1]) as temporary, temporary.open("wb") as file:
                     if isinstance(content, bytes):
                         file.write(content)
                     else:
                         content.save(file, format="PNG")
-        return written
+        return paths
 
     def _contents(self, view: str) -> list[Any]:
-        """Images or bytes, in the order of `file_ends`."""
+        """Images or bytes, in the order of `file_suffixes`."""
         if view == "rle":
             content = dict(zip(self.phrases, self.to_rle(), strict=True))
             return [json.dumps(content, ensure_ascii=False).encode()]
@@ -251,13 +251,13 @@ class Segmentation:
         return [_grey(array * float(scale)) for array in arrays[view]]
 
 
-def file_ends(view: str, count: int) -> list[str]:
-    """The ends of the names of a view's files, for `count` phrases; see `Segmentation.save`."""
+def file_suffixes(view: str, count: int) -> list[str]:
+    """Returns the names of a view's files for `count` phrases, without prefix; see `Segmentation.save`."""
     if view in ("rle", "boxes"):
         return [f"{view}.json"]
     if view in ("overlay", "label_map") or count == 1:
-        legend_too = view == "overlay" and count > 1
-        return [f"{view}.png", *(["overlay_legend.png"] if legend_too else [])]
+        has_legend = view == "overlay" and count > 1
+        return [f"{view}.png", *(["overlay_legend.png"] if has_legend else [])]
     return [f"{view}_{i}.png" for i in range(1, count + 1)]
 
 

@@ -1,4 +1,4 @@
-"""`Segmenter`: masks of phrases at the images' own size."""
+"""`Segmenter`: segments images by phrases, at the images' own size."""
 
 from collections.abc import Sequence
 from typing import Any, overload
@@ -19,17 +19,17 @@ from genmask_jax.utils.errors import ArgumentError
 from genmask_jax.utils.images import to_model_size, to_rgb
 
 BATCH_SIZE = 8
-"""Images or masks per batch; at most half as many are computed one by one."""
+"""Images or masks per batch; half as many or fewer are computed one by one."""
 
 
 class Segmenter:
-    """Finds what phrases name in images.
+    """Segments the objects that phrases name in images.
 
         segmenter = Segmenter.from_pretrained("refershapes")
         result = segmenter("scene.png", ["the red star", "the large circle"])
         result.masks        # bool [2, H, W]
 
-    Segmenters of models of the same shape share their compiled programs, which are also kept on disk.
+    Segmenters of models of the same shape share their compiled programs, which are also cached on disk.
     """
 
     def __init__(self, networks: Networks, sampler: SamplerConfig, *, seed: int = 0):
@@ -110,10 +110,10 @@ class Segmenter:
         Args:
             images: a path, bytes, an open file, a Pillow image, an array or a tensor `[H, W]` or `[H, W, 1 to
                 4]` (uint8, uint16, bool, or floats in [0, 1]); or a list of these, of any sizes.
-            phrases: what to find: one text, or a list of texts. An image is encoded once for all of them.
+            phrases: what to segment: one text, or a list of texts. An image is encoded once for all of them.
             noises: number of noises whose masks are averaged, 1 to 64; their standard deviation becomes
                 `uncertainty`.
-            indices: for a list, the number of the noise that each image starts from; 0 for all if None, so
+            indices: for a list, the index of the noise that each image starts from; 0 for all if None, so
                 that a mask does not depend on the list. `launch/evaluate.py` starts example n from noise n.
 
         Returns:
@@ -122,38 +122,42 @@ class Segmenter:
         Raises:
             UserError: an image cannot be read, a phrase is empty, or a value is out of range.
         """
-        several = isinstance(images, list | tuple)
+        is_list = isinstance(images, list | tuple)
         texts = read_texts("phrases", phrases, "the red star")
-        named = [(one, f"images[{i}]") for i, one in enumerate(images)] if several else [(images, "images")]
+        named = (
+            [(image, f"images[{i}]") for i, image in enumerate(images)] if is_list else [(images, "images")]
+        )
         if not named:
             raise ArgumentError("images", ": the list is empty; give at least one image")
         if noises is not None:
             noises = read_noises(noises)
-        numbers = [
+        noise_indices = [
             read_seed(index, "indices") for index in ([0] * len(named) if indices is None else indices)
         ]
-        if len(numbers) != len(named):
-            raise ArgumentError("indices", f": {len(numbers)} for {len(named)} images; give one for each")
+        if len(noise_indices) != len(named):
+            count = len(noise_indices)
+            raise ArgumentError("indices", f": {count} for {len(named)} images; give one for each")
         unknown = warn_of_unknown_words(self.networks.preparer, texts)
-        found = self._segment([to_rgb(*one) for one in named], texts, unknown, noises, numbers)
-        return found if several else found[0]
+        pixels = [to_rgb(image, name) for image, name in named]
+        results = self._segment(pixels, texts, unknown, noises, noise_indices)
+        return results if is_list else results[0]
 
     def _segment(
         self,
-        whole: list[np.ndarray],
+        images: list[np.ndarray],
         texts: list[str],
         unknown: tuple[tuple[str, ...], ...],
         noises: int | None,
-        numbers: list[int],
+        noise_indices: list[int],
     ) -> list[Segmentation]:
         sampler, mesh = self._sampler(noises), self.networks.mesh
-        small = np.stack([to_model_size(image, self.networks.size) for image in whole])
-        masks = len(small) * len(texts) * sampler.sampler.mask_samples
-        sizes = bucket_size(len(small), BATCH_SIZE, mesh), bucket_size(masks, BATCH_SIZE, mesh)
-        means, deviations = sampler.of_phrases(small, texts, numbers, batch_sizes=sizes)
+        resized = np.stack([to_model_size(image, self.networks.size) for image in images])
+        num_masks = len(resized) * len(texts) * sampler.sampler.mask_samples
+        sizes = bucket_size(len(resized), BATCH_SIZE, mesh), bucket_size(num_masks, BATCH_SIZE, mesh)
+        means, deviations = sampler.sample_phrases(resized, texts, noise_indices, batch_sizes=sizes)
         return [
-            _at_own_size(image, texts, unknown, mean, deviation if noises else None, sampler.sampler)
-            for image, mean, deviation in zip(whole, means, deviations, strict=True)
+            _make_result(image, texts, unknown, mean, deviation if noises else None, sampler.sampler)
+            for image, mean, deviation in zip(images, means, deviations, strict=True)
         ]
 
     def _sampler(self, noises: int | None) -> MaskSampler:
@@ -164,7 +168,7 @@ class Segmenter:
         return self._samplers[count]
 
 
-def _at_own_size(
+def _make_result(
     image: np.ndarray,
     texts: list[str],
     unknown: tuple[tuple[str, ...], ...],
@@ -172,6 +176,7 @@ def _at_own_size(
     deviation: np.ndarray | None,
     sampler: SamplerConfig,
 ) -> Segmentation:
+    """Resizes probabilities and deviation `[K, size, size]` to the image's size, and makes the masks."""
     shape = (image.shape[0], image.shape[1])
     masks, scores = zip(*(to_mask(probability, shape, sampler) for probability in mean), strict=True)
     return Segmentation(

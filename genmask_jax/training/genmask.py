@@ -123,7 +123,7 @@ class GenMaskTask:
         count = self.config.loop.num_eval_examples
         source = scored_source(self.config.data, "val")
         result = evaluate_segmentation(
-            self.segmenter, source, count, swapped=False, keep=16, between=check_stop
+            self.segmenter, source, count, swapped=False, keep=16, before_batch=check_stop
         )
         prompts = validation_prompts(self.config.data)
         check_stop()

@@ -1,9 +1,9 @@
-"""Every score of `launch/evaluate.py`, of 1, 9 and 17 examples, on any number of processes.
+"""Computes every score of `launch/evaluate.py` for 1, 9 and 17 examples, on any number of processes.
 
     python shared_scores.py FLAGS --grefcoco=DIRECTORY
 
-FLAGS are those of launch/evaluate.py, for a dataset of classes; the command as a whole runs with them, and
-again with the benchmark reasonseg:val under --data. Each process writes what it got to WORKDIR/scores_N.json.
+FLAGS are flags of launch/evaluate.py for a dataset of classes. The command runs with these flags, and again
+with the benchmark reasonseg:val under --data. Each process writes its results to WORKDIR/scores_N.json.
 """
 
 import dataclasses
@@ -32,11 +32,11 @@ from genmask_jax.sharding import MeshConfig, make_mesh
 from genmask_jax.training.vae import VAETask
 
 SIZES = (1, 9, 17)
-GREFCOCO = flags.DEFINE_string("grefcoco", None, "Where gRefCOCO is prepared.")
+GREFCOCO = flags.DEFINE_string("grefcoco", None, "Directory of the prepared gRefCOCO.")
 
 
-class First(records.Items):
-    """The first so many of them."""
+class FirstItems(records.Items):
+    """The first `count` items."""
 
     count = 0
 
@@ -45,14 +45,14 @@ class First(records.Items):
 
 
 @dataclasses.dataclass(frozen=True)
-class Few(Benchmark):
-    """The first expressions of a benchmark."""
+class ShortBenchmark(Benchmark):
+    """The first `count` expressions of a benchmark."""
 
     count: int = 0
 
     def items(self):
         first_only = self.protocol == "reasonseg"
-        items = First(self.directory, self.split, "expressions", first_only=first_only)
+        items = FirstItems(self.directory, self.split, "expressions", first_only=first_only)
         items.count = self.count
         return items
 
@@ -61,37 +61,37 @@ def main() -> None:
     evaluate.main()
     flags.FLAGS.benchmark = ["reasonseg:val"]
     evaluate.main()
-    own, asked = evaluate.CHECKPOINT.value, from_config_dict(TrainConfig, evaluate.CONFIG.value)
-    networks, _, _ = load(own, mesh=make_mesh(MeshConfig(fsdp=evaluate.FSDP.value)))
-    sampler, size = asked.sampler, evaluate.BATCH_SIZE.value
+    checkpoint, config = evaluate.CHECKPOINT.value, from_config_dict(TrainConfig, evaluate.CONFIG.value)
+    networks, _, _ = load(checkpoint, mesh=make_mesh(MeshConfig(fsdp=evaluate.FSDP.value)))
+    sampler, size = config.sampler, evaluate.BATCH_SIZE.value
     segmenter = MaskSampler(networks, sampler, batch_size=size)
     generator = ImageSampler(networks, sampler, batch_size=size)
-    scenes = dataclasses.replace(asked.data, name="refershapes", generate="")
+    scenes = dataclasses.replace(config.data, name="refershapes", generate="")
     prompts = generate_source(scenes, "test")
-    found = {}
+    scores = {}
     for count in SIZES:
         source = scored_source(scenes, "test")
         masks = evaluate_segmentation(segmenter, source, count, swapped=True, absent=True, keep=2)
-        timed = masks.metrics.pop("seconds_per_image")
-        assert timed is None or timed > 0
-        maps = evaluate_label_maps(segmenter, label_maps(asked.data, "val"), 0.5, count, 0)
+        seconds = masks.metrics.pop("seconds_per_image")
+        assert seconds is None or seconds > 0
+        maps = evaluate_label_maps(segmenter, label_maps(config.data, "val"), 0.5, count, 0)
         shapes, images, _ = evaluate_generation(generator, prompts, count)
-        found[count] = {
+        scores[count] = {
             "scenes": [masks.metrics, masks.examples, float(masks.probabilities.astype(float).sum())],
             "label maps": maps.metrics,
             "reasonseg": benchmark(segmenter, evaluate.DATA.value, "reasonseg", count),
             "grefcoco": benchmark(segmenter, GREFCOCO.value, "grefcoco:unc", count),
             "images": [shapes, evaluate_prompts(images, prompts)],
             "levels": images.astype(int).sum((1, 2, 3)).tolist(),
-            "vae": vae(own, scenes, networks.mesh, count),
+            "vae": vae(checkpoint, scenes, networks.mesh, count),
         }
     out = epath.Path(evaluate.WORKDIR.value) / f"scores_{jax.process_index()}.json"
-    out.write_text(json.dumps(found))
+    out.write_text(json.dumps(scores))
 
 
 def benchmark(segmenter: MaskSampler, root: str, name: str, count: int) -> list[Any]:
     opened = open_benchmark(root, name, "val")
-    result = evaluate_benchmark(segmenter, Few(**vars(opened), count=count), keep=2)
+    result = evaluate_benchmark(segmenter, ShortBenchmark(**vars(opened), count=count), keep=2)
     assert len(result.rows) == count
     return [result.metrics, result.rows, [row["iou"] for row in result.sheet]]
 

@@ -1,4 +1,4 @@
-"""Absent objects as a score, and the rule for it, chosen on val."""
+"""Scores of absent objects, and the no-target rule that is chosen on val."""
 
 import types
 
@@ -7,8 +7,8 @@ import pytest
 
 from genmask_jax.config import SamplerConfig
 from genmask_jax.data.refershapes.source import ReferShapesSegment
-from genmask_jax.evaluation.no_target import choose_no_target, found_in_examples, need_val_scenes
-from genmask_jax.evaluation.report import _absent
+from genmask_jax.evaluation.no_target import choose_no_target, masks_from_examples, need_val_scenes
+from genmask_jax.evaluation.report import _absent_table
 from genmask_jax.evaluation.segmentation import evaluate_segmentation
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.sharding import one_device
@@ -17,8 +17,8 @@ from genmask_jax.utils.errors import UserError
 SIZE, COUNT = 32, 7
 
 
-class Sure(MaskSampler):
-    """Stands in for a sampler: sure of what is there, less sure of what is not, and wise about stars."""
+class FakeSampler(MaskSampler):
+    """Predicts 0.95 for present objects, 0.72 for absent objects, and 0.1 for absent stars."""
 
     def __init__(self, source, **rule):
         self.networks, self.batch_size = types.SimpleNamespace(mesh=one_device(), size=source.size), 4
@@ -38,43 +38,43 @@ def source():
 
 
 def evaluate(source, **rule):
-    return evaluate_segmentation(Sure(source, **rule), source, COUNT, swapped=True, absent=True)
+    return evaluate_segmentation(FakeSampler(source, **rule), source, COUNT, swapped=True, absent=True)
 
 
 def test_empty_masks_report_absent_objects(source):
     examples = [source[i] for i in range(COUNT)]
-    wise = ["star" in example["absent_text"] for example in examples]
-    assert 0 < sum(wise) < COUNT
+    is_star = ["star" in example["absent_text"] for example in examples]
+    assert 0 < sum(is_star) < COUNT
     result = evaluate(source)
-    found = result.metrics["absent"]
-    assert (found["count"], found["absent_reported"]) == (COUNT, pytest.approx(np.mean(wise)))
-    assert sum(group["count"] for group in found["groups"].values()) == COUNT
-    assert found["present_found"] == 1.0
-    ruled = evaluate(source, no_target_score=0.9).metrics["absent"]
-    assert ruled["absent_reported"] == 1.0
+    metrics = result.metrics["absent"]
+    assert (metrics["count"], metrics["absent_reported"]) == (COUNT, pytest.approx(np.mean(is_star)))
+    assert sum(group["count"] for group in metrics["groups"].values()) == COUNT
+    assert metrics["present_found"] == 1.0
+    filtered = evaluate(source, no_target_score=0.9).metrics["absent"]
+    assert filtered["absent_reported"] == 1.0
 
 
-def test_asking_for_absent_objects_changes_no_other_score(source):
-    asked, not_asked = (
-        evaluate_segmentation(Sure(source), source, COUNT, swapped=True, absent=absent).metrics
+def test_absent_objects_do_not_change_other_scores(source):
+    with_absent, without_absent = (
+        evaluate_segmentation(FakeSampler(source), source, COUNT, swapped=True, absent=absent).metrics
         for absent in (True, False)
     )
-    assert "absent" not in not_asked
-    for metrics in (asked, not_asked):
+    assert "absent" not in without_absent
+    for metrics in (with_absent, without_absent):
         metrics.pop("seconds_per_image")
-    assert asked == not_asked | {"absent": asked["absent"]}
+    assert with_absent == without_absent | {"absent": with_absent["absent"]}
 
 
-def test_the_rule_is_chosen_by_its_giou_and_gives_it(source):
-    best, *_, worst = choose_no_target(found_in_examples(evaluate(source).examples))
+def test_the_rule_with_the_best_giou_is_chosen(source):
+    best, *_, worst = choose_no_target(masks_from_examples(evaluate(source).examples))
     assert (best["no_target_area"], best["no_target_score"]) == (0.0, 0.75)
     assert best["N-acc"] == 1.0
     for choice in (best, worst):
         rule = {name: choice[name] for name in ("no_target_area", "no_target_score")}
-        found = evaluate(source, **rule).metrics
-        assert choice["N-acc"] == found["absent"]["absent_reported"]
-        assert choice["T-acc"] == found["absent"]["present_found"]
-        assert choice["gIoU"] == pytest.approx((found["mIoU"] + found["absent"]["absent_reported"]) / 2)
+        metrics = evaluate(source, **rule).metrics
+        assert choice["N-acc"] == metrics["absent"]["absent_reported"]
+        assert choice["T-acc"] == metrics["absent"]["present_found"]
+        assert choice["gIoU"] == pytest.approx((metrics["mIoU"] + metrics["absent"]["absent_reported"]) / 2)
 
 
 def test_the_rule_is_never_chosen_on_test():
@@ -90,7 +90,7 @@ def test_the_rule_is_never_chosen_on_test():
 
 def test_the_table_names_the_rule(source):
     rule = {"no_target_area": 0.001, "no_target_score": 0.9}
-    table = _absent(evaluate(source, **rule).metrics["absent"], vars(SamplerConfig(**rule)))
+    table = _absent_table(evaluate(source, **rule).metrics["absent"], vars(SamplerConfig(**rule)))
     assert table.title == "absent objects\n(no_target_area 0.001, no_target_score 0.9)"
     names, _, shares = (list(column.cells) for column in table.columns)
     assert names[0] == "absent, reported as absent"

@@ -1,4 +1,4 @@
-"""Scores of label maps, by a definition in plain NumPy; label maps themselves."""
+"""Label maps, and their scores compared with a definition in plain NumPy."""
 
 import types
 
@@ -7,7 +7,7 @@ import pytest
 
 from genmask_jax.data.examples import IGNORED_PIXEL, NO_CLASS
 from genmask_jax.data.prepared.source import PreparedLabelMaps
-from genmask_jax.evaluation.label_maps import IMAGES, confusion, evaluate_label_maps, score
+from genmask_jax.evaluation.label_maps import IMAGES_PER_BATCH, confusion, evaluate_label_maps, score
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import label_map
 from genmask_jax.sharding import one_device
@@ -15,7 +15,7 @@ from genmask_jax.sharding import one_device
 CLASSES = ("sky", "road", "car", "never")
 
 
-def maps(count=5, seed=0):
+def random_maps(count=5, seed=0):
     rng = np.random.default_rng(seed)
     truths = [rng.integers(-2, 3, (9, 11)) for _ in range(count)]
     return truths, [
@@ -23,48 +23,48 @@ def maps(count=5, seed=0):
     ]
 
 
-def test_the_mean_over_classes_is_of_the_pixels_of_all_images_together():
-    truths, predictions = maps()
+def test_the_iou_of_a_class_counts_the_pixels_of_all_images():
+    truths, predictions = random_maps()
     total = np.sum([confusion(t, p, 4) for t, p in zip(truths, predictions, strict=True)], axis=0)
-    found = score(total, CLASSES)
+    scores = score(total, CLASSES)
     truth, predicted = np.concatenate(truths), np.concatenate(predictions)
     counted = truth != IGNORED_PIXEL
     expected = {}
     for number, name in enumerate(CLASSES):
         t, p = (truth == number) & counted, (predicted == number) & counted
         expected[name] = (t & p).sum() / (t | p).sum() if (t | p).any() else None
-    assert found["IoU"] == pytest.approx(expected)
+    assert scores["IoU"] == pytest.approx(expected)
     assert expected["never"] is None
-    named = [value for value in expected.values() if value is not None]
-    assert found["mIoU"] == pytest.approx(np.mean(named))
-    assert found["pixel_accuracy"] == pytest.approx((truth == predicted)[counted].mean())
+    present = [value for value in expected.values() if value is not None]
+    assert scores["mIoU"] == pytest.approx(np.mean(present))
+    assert scores["pixel_accuracy"] == pytest.approx((truth == predicted)[counted].mean())
     t, p = (truth == NO_CLASS) & counted, (predicted == NO_CLASS) & counted
-    assert found["mIoU_with_none"] == pytest.approx(np.mean([*named, (t & p).sum() / (t | p).sum()]))
+    assert scores["mIoU_with_none"] == pytest.approx(np.mean([*present, (t & p).sum() / (t | p).sum()]))
 
 
-def test_where_every_pixel_has_a_class_there_is_no_other_mean():
+def test_the_mean_with_no_class_is_left_out_if_every_pixel_has_a_class():
     truth = np.array([[0, 1], [2, IGNORED_PIXEL]])
-    found = score(confusion(truth, np.array([[0, 1], [1, 0]]), 4), CLASSES)
-    assert "mIoU_with_none" not in found
-    assert found["IoU"] == {"sky": 1.0, "road": 0.5, "car": 0.0, "never": None}
+    scores = score(confusion(truth, np.array([[0, 1], [1, 0]]), 4), CLASSES)
+    assert "mIoU_with_none" not in scores
+    assert scores["IoU"] == {"sky": 1.0, "road": 0.5, "car": 0.0, "never": None}
 
 
-class Finds(MaskSampler):
-    """Stands in for a sampler: the first class everywhere. Keeps how it was called."""
+class FakeSampler(MaskSampler):
+    """Predicts the first class everywhere, and records the shapes of its calls."""
 
     def __init__(self):
         self.calls = set()
         self.networks, self.batch_size = types.SimpleNamespace(mesh=one_device()), 4
 
-    def of_phrases(self, images, texts, indices, *, batch_sizes):
+    def sample_phrases(self, images, texts, indices, *, batch_sizes):
         self.calls.add((len(images), len(texts), len(indices), batch_sizes))
-        found = np.zeros((len(images), len(texts), 4, 4), np.float32)
-        found[:, 0] = 0.9
-        return found, 0 * found
+        probabilities = np.zeros((len(images), len(texts), 4, 4), np.float32)
+        probabilities[:, 0] = 0.9
+        return probabilities, 0 * probabilities
 
 
-class Labelled(PreparedLabelMaps):
-    """Images that show the first class on a quarter of their pixels, and, from the third on, none."""
+class FakeLabels(PreparedLabelMaps):
+    """The first two images show the first class on a quarter of their pixels; the others show no class."""
 
     def __init__(self):
         self.classes = self.phrases = ("sky", "road", "car")
@@ -79,13 +79,13 @@ class Labelled(PreparedLabelMaps):
 
 
 @pytest.mark.parametrize("count", [1, 9, 17])
-def test_an_image_that_shows_no_class_counts_and_every_batch_has_one_size(count):
-    segmenter = Finds()
-    found = evaluate_label_maps(segmenter, Labelled(), 0.5, count, keep=2)
-    assert found.metrics["IoU"]["sky"] == pytest.approx(min(count, 2) / 4 / count)
-    assert found.metrics["pixel_accuracy"] == found.metrics["IoU"]["sky"]
-    assert len(found.predicted) == min(count, 2)
-    assert segmenter.calls == {(IMAGES, 3, IMAGES, (IMAGES, 4))}
+def test_images_without_classes_count_and_all_batches_have_one_size(count):
+    segmenter = FakeSampler()
+    result = evaluate_label_maps(segmenter, FakeLabels(), 0.5, count, keep=2)
+    assert result.metrics["IoU"]["sky"] == pytest.approx(min(count, 2) / 4 / count)
+    assert result.metrics["pixel_accuracy"] == result.metrics["IoU"]["sky"]
+    assert len(result.predicted) == min(count, 2)
+    assert segmenter.calls == {(IMAGES_PER_BATCH, 3, IMAGES_PER_BATCH, (IMAGES_PER_BATCH, 4))}
 
 
 def test_a_label_map_has_the_most_probable_phrase_or_none():

@@ -24,20 +24,20 @@ def test_counts_pixels_in_both_and_in_either():
     assert intersection_union(np.zeros((2, 3), bool), np.zeros((2, 3), np.uint8)) == (0, 0)
 
 
-def test_ignored_pixels_count_in_neither():
+def test_ignored_pixels_are_not_counted():
     truth = np.array([[1, 0, 255, 255]], np.uint8)
     assert intersection_union(np.array([[True, False, True, False]]), truth) == (1, 1)
     assert intersection_union(np.array([[False, True, True, True]]), truth) == (0, 2)
     assert intersection_union(np.ones((2, 2), bool), np.full((2, 2), 255, np.uint8)) == (0, 0)
 
 
-def test_another_shape_is_refused_with_both_shapes():
+def test_different_shapes_are_rejected_with_both_shapes():
     with pytest.raises(ValueError, match=r"\(2, 3\).*\(3, 2\)"):
         intersection_union(np.zeros((2, 3), bool), np.zeros((3, 2), np.uint8))
 
 
 def test_summary_by_hand():
-    # IoUs 0.5, 1, 0 (nothing there, nothing predicted), 0.
+    # IoUs 0.5, 1, 0 (both masks empty), 0.
     summary = summarize([5, 10, 0, 0], [10, 10, 0, 20])
     assert summary == {
         "count": 4,
@@ -74,8 +74,8 @@ def test_sums_are_exact_beyond_float_and_int32():
     assert summary["oIoU"] == (n * (pixels - 1)) / (n * pixels)
 
 
-def test_an_empty_set_and_uneven_lists_are_refused():
-    with pytest.raises(ValueError, match="one at least"):
+def test_an_empty_set_and_different_lengths_are_rejected():
+    with pytest.raises(ValueError, match="at least one"):
         summarize([], [])
     with pytest.raises(ValueError, match="2, 1"):
         summarize([1, 1], [2])
@@ -100,7 +100,7 @@ def random_pairs(count, seed):
 
 
 def reference(pairs):
-    """Every metric by its definition, pixel by pixel in floating point, in no hurry."""
+    """Every metric by its definition, in floating point."""
     ious, lisa, rela, inter, unions = [], [], [], 0.0, 0.0
     none, some, reached = [], [], {0.7: [], 0.8: [], 0.9: []}
     for prediction, truth in pairs:
@@ -140,19 +140,19 @@ def test_all_protocols_agree_with_a_plain_reference(seed):
 
 
 def test_grefcoco_by_hand():
-    told = Counts(0, 0, 0, no_target=True)
+    rejected = Counts(0, 0, 0, no_target=True)
     invented = Counts(0, 50, 50, no_target=True)
     missed = Counts(0, 80, 0)
     found = Counts(60, 80, 70)
-    summary = summarize_grefcoco([told, invented, missed, found])
+    summary = summarize_grefcoco([rejected, invented, missed, found])
     assert summary["gIoU"] == pytest.approx((1 + 0 + 0 + 0.75) / 4)
     assert summary["cIoU"] == 60 / (50 + 80 + 80)
     assert summary["N-acc"] == 0.5
     assert summary["T-acc"] == 0.5
     assert [summary[f"Pr@{x}"] for x in (0.7, 0.8, 0.9)] == [0.5, 0, 0]
     assert summarize_grefcoco([found])["N-acc"] is None
-    assert summarize_grefcoco([told])["T-acc"] is None
-    assert summarize_reasonseg([told])["gIoU"] == 1
-    # An object so small that it has no pixel is one all the same.
+    assert summarize_grefcoco([rejected])["T-acc"] is None
+    assert summarize_reasonseg([rejected])["gIoU"] == 1
+    # An object that is too small to cover a pixel still counts as a target.
     tiny = summarize_grefcoco([Counts(0, 0, 0), Counts(0, 9, 9)])
     assert (tiny["gIoU"], tiny["N-acc"], tiny["T-acc"]) == (0, None, 0.5)

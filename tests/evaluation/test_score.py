@@ -1,4 +1,4 @@
-"""launch/score.py: anyone's predictions, checked id by id, against a reference of its own."""
+"""launch/score.py: predictions are checked by id, and scores are compared with a reference."""
 
 import json
 import pathlib
@@ -24,11 +24,11 @@ def truths(benchmark):
     return [records.read_expression(*items[i]) for i in range(len(items))]
 
 
-def guess(asked, rng):
-    """Right in some pixels, empty at times."""
+def predict(expression, rng):
+    """A mask that is right in most pixels, and sometimes empty."""
     if rng.random() < 0.3:
-        return np.zeros(asked.mask.shape, bool)
-    return (asked.mask == 1) ^ (rng.random(asked.mask.shape) < 0.1)
+        return np.zeros(expression.mask.shape, bool)
+    return (expression.mask == 1) ^ (rng.random(expression.mask.shape) < 0.1)
 
 
 def line(name, mask):
@@ -37,7 +37,7 @@ def line(name, mask):
 
 
 def write_lines(path, lines):
-    path.write_text("\n".join(json.dumps(one) for one in lines))
+    path.write_text("\n".join(json.dumps(entry) for entry in lines))
     return path
 
 
@@ -53,20 +53,20 @@ def test_lines_and_pngs_score_as_the_reference_says(benchmark_data, tmp_path, da
     benchmark, rng = open_benchmark(benchmark_data.out, data, split), np.random.default_rng(0)
     pairs, lines, folder = [], [], tmp_path / "pngs"
     folder.mkdir()
-    for asked in truths(benchmark):
-        mask = guess(asked, rng)
-        pairs.append((mask, asked.mask))
-        name = int(asked.id) if asked.id.isdigit() and len(lines) % 2 else asked.id
+    for expression in truths(benchmark):
+        mask = predict(expression, rng)
+        pairs.append((mask, expression.mask))
+        name = int(expression.id) if expression.id.isdigit() and len(lines) % 2 else expression.id
         lines.append(line(name, mask))
         pixels = mask.astype(np.uint8) * (255 if len(lines) % 3 else 1)
         pixels = np.stack([pixels] * 3, -1) if len(lines) % 4 == 0 else pixels
-        Image.fromarray(pixels).save(folder / f"{asked.id}.png")
+        Image.fromarray(pixels).save(folder / f"{expression.id}.png")
     rng.shuffle(lines)
     expected = reference(pairs)[benchmark.protocol]
     path = write_lines(tmp_path / "lines.jsonl", lines)
     command = [sys.executable, SCRIPT, f"--benchmark={benchmark.directory}:{split}", f"--predictions={path}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    printed = json.loads(done.stdout.splitlines()[-1])
+    completed = subprocess.run(command, capture_output=True, text=True, check=True)
+    printed = json.loads(completed.stdout.splitlines()[-1])
     assert printed == {
         "benchmark": f"{data}:{split}",
         **summarize_rows(benchmark.protocol, score_predictions(benchmark, folder)),
@@ -77,13 +77,15 @@ def test_lines_and_pngs_score_as_the_reference_says(benchmark_data, tmp_path, da
 
 
 def test_formats(val, tmp_path):
-    path = write_lines(tmp_path / "p.jsonl", [line(asked.id, asked.mask == 1) for asked in truths(val)])
+    path = write_lines(
+        tmp_path / "p.jsonl", [line(expression.id, expression.mask == 1) for expression in truths(val)]
+    )
     arguments = [sys.executable, SCRIPT, f"--benchmark={val.directory}:val", f"--predictions={path}"]
     printed = {
-        form: subprocess.run(
-            [*arguments, f"--format={form}"], capture_output=True, text=True, check=True
+        format: subprocess.run(
+            [*arguments, f"--format={format}"], capture_output=True, text=True, check=True
         ).stdout
-        for form in ("papers", "json", "latex")
+        for format in ("papers", "json", "latex")
     }
     assert len(printed["json"].splitlines()) == 1
     assert {text.splitlines()[-1] for text in printed.values()} == {printed["json"].strip()}
@@ -93,35 +95,35 @@ def test_formats(val, tmp_path):
     assert r"this, oIoU & 100.0 \\" in printed["latex"]
 
 
-def change(lines, tmp_path, what):
-    """The predictions with one thing wrong, and what must be said of it."""
+def corrupt(lines, problem):
+    """Returns the predictions with one problem, and the expected error message."""
     first, size = lines[0], lines[0]["rle"]["size"]
-    if what == "missing":
+    if problem == "missing":
         return lines[1:], f"id '{first['id']}' of refcoco:unc:val is missing"
-    if what == "double":
+    if problem == "double":
         return [*lines, first], f"id '{first['id']}' occurs twice"
-    if what == "unknown":
+    if problem == "unknown":
         return [*lines, {**first, "id": "nobody"}], "id 'nobody' is not in refcoco:unc:val"
-    if what == "size":
+    if problem == "size":
         rle = {"size": size[::-1] if size[0] != size[1] else [1, 1], "counts": first["rle"]["counts"]}
         return [{**first, "rle": rle}, *lines[1:]], f"id '{first['id']}': a mask of"
-    if what == "short":
+    if problem == "short":
         return [{**first, "rle": {"size": size, "counts": "0"}}, *lines[1:]], "do not add up"
-    if what == "damaged":
+    if problem == "damaged":
         return [{**first, "rle": {"size": size, "counts": "é~"}}, *lines[1:]], f"id '{first['id']}'"
     return [{"mask": 1}, *lines[1:]], "a line must be"
 
 
-@pytest.mark.parametrize("what", ["missing", "double", "unknown", "size", "short", "damaged", "line"])
-def test_what_is_wrong_is_named(val, tmp_path, what):
-    lines = [line(asked.id, asked.mask == 1) for asked in truths(val)]
-    changed, says = change(lines, tmp_path, what)
+@pytest.mark.parametrize("problem", ["missing", "double", "unknown", "size", "short", "damaged", "line"])
+def test_a_problem_is_named(val, tmp_path, problem):
+    lines = [line(expression.id, expression.mask == 1) for expression in truths(val)]
+    corrupted, message = corrupt(lines, problem)
     with pytest.raises(UserError) as caught:
-        score_predictions(val, write_lines(tmp_path / "p.jsonl", changed))
-    assert says in str(caught.value)
+        score_predictions(val, write_lines(tmp_path / "p.jsonl", corrupted))
+    assert message in str(caught.value)
 
 
-def test_files_that_are_no_predictions_get_one_line(val, tmp_path):
+def test_invalid_files_give_one_line(val, tmp_path):
     folder = tmp_path / "folder"
     folder.mkdir()
     with pytest.raises(UserError, match="no PNG"):
@@ -131,22 +133,22 @@ def test_files_that_are_no_predictions_get_one_line(val, tmp_path):
     (tmp_path / "x").write_text('{"id": 1\n')
     with pytest.raises(UserError, match=r"x:1 is not JSON"):
         score_predictions(val, tmp_path / "x")
-    for asked in truths(val):
-        Image.fromarray((asked.mask == 1).astype(np.uint8) * 255).save(folder / f"{asked.id}.png")
+    for expression in truths(val):
+        Image.fromarray((expression.mask == 1).astype(np.uint8) * 255).save(folder / f"{expression.id}.png")
     assert summarize_rows("refcoco", score_predictions(val, folder))["mIoU"] == 1
-    grey = np.arange(np.prod(asked.mask.shape), dtype=np.uint8).reshape(asked.mask.shape)
-    Image.fromarray(grey).save(folder / f"{asked.id}.png")
-    with pytest.raises(UserError, match=rf"{asked.id}\.png is not a mask"):
+    grey = np.arange(np.prod(expression.mask.shape), dtype=np.uint8).reshape(expression.mask.shape)
+    Image.fromarray(grey).save(folder / f"{expression.id}.png")
+    with pytest.raises(UserError, match=rf"{expression.id}\.png is not a mask"):
         score_predictions(val, folder)
-    Image.fromarray(grey[:-1]).save(folder / f"{asked.id}.png")
-    with pytest.raises(UserError, match=rf"{asked.id}\.png has .* pixels, the image"):
+    Image.fromarray(grey[:-1]).save(folder / f"{expression.id}.png")
+    with pytest.raises(UserError, match=rf"{expression.id}\.png has .* pixels, the image"):
         score_predictions(val, folder)
-    (folder / f"{asked.id}.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=rf"{asked.id}\.png is not a PNG"):
+    (folder / f"{expression.id}.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=rf"{expression.id}\.png is not a PNG"):
         score_predictions(val, folder)
 
 
-def test_a_benchmark_is_found_by_its_split_or_named(benchmark_data):
+def test_a_benchmark_is_opened_by_its_split_or_name(benchmark_data):
     assert open_benchmark(benchmark_data.out, "refcoco", "testA").name == "refcoco:unc:testA"
     with pytest.raises(UserError, match="several datasets"):
         open_benchmark(benchmark_data.out, "refcoco", "val")
@@ -158,17 +160,17 @@ def test_a_benchmark_is_found_by_its_split_or_named(benchmark_data):
         open_benchmark(benchmark_data.out, "coco_captions", "val")
 
 
-def paletted(mask, palette):
-    """A PNG of indices: 0 where the mask is."""
+def make_paletted(mask, palette):
+    """A paletted image with index 0 in the mask, and 1 elsewhere."""
     image = Image.fromarray((~mask).astype(np.uint8), "P")
     image.putpalette(palette)
     return image
 
 
-def test_a_paletted_mask_is_what_it_shows(val, tmp_path):
-    for asked in truths(val):
-        paletted(asked.mask == 1, [255, 255, 255, 0, 0, 0]).save(tmp_path / f"{asked.id}.png")
+def test_a_paletted_mask_is_read_by_its_colours(val, tmp_path):
+    for expression in truths(val):
+        make_paletted(expression.mask == 1, [255, 255, 255, 0, 0, 0]).save(tmp_path / f"{expression.id}.png")
     assert summarize_rows("refcoco", score_predictions(val, tmp_path))["mIoU"] == 1
-    paletted(asked.mask == 1, [255, 255, 255, 200, 0, 0]).save(tmp_path / f"{asked.id}.png")
+    make_paletted(expression.mask == 1, [255, 255, 255, 200, 0, 0]).save(tmp_path / f"{expression.id}.png")
     with pytest.raises(UserError, match="its palette has no black"):
         score_predictions(val, tmp_path)

@@ -1,4 +1,4 @@
-"""What users pass to the library: read, or refused in their words."""
+"""Arguments of the library: accepted, or rejected with a clear message."""
 
 import copy
 import io
@@ -16,7 +16,7 @@ from PIL import Image
 
 from genmask_jax import Generator, Segmentation, Segmenter, UnknownWordWarning, UserError, cli
 from genmask_jax.checkpoints.runs import load_vae
-from genmask_jax.inference.arguments import describe_unknown, read_texts
+from genmask_jax.inference.arguments import describe_unknown_words, read_texts
 from genmask_jax.inference.load import load
 from genmask_jax.utils.errors import ArgumentError
 from genmask_jax.utils.images import to_rgb
@@ -35,23 +35,23 @@ def generator(segmenter) -> Generator:
     return Generator(segmenter.networks, segmenter.sampler)
 
 
-def png(image: Image.Image, form: str = "PNG", **options) -> bytes:
+def encode(image: Image.Image, format: str = "PNG", **options) -> bytes:
     file = io.BytesIO()
-    image.save(file, form, **options)
+    image.save(file, format, **options)
     return file.getvalue()
 
 
 def test_files_bytes_and_tensors_are_read(tmp_path, monkeypatch):
-    content = png(Image.fromarray(COLOURS))
+    content = encode(Image.fromarray(COLOURS))
     (tmp_path / "x.png").write_bytes(content)
     monkeypatch.setenv("HOME", str(tmp_path))
     floats = torch.tensor(COLOURS / 255, requires_grad=True)
-    written = io.BytesIO()
-    Image.fromarray(COLOURS).save(written, "PNG")  # which leaves it at its end
+    at_end = io.BytesIO()
+    Image.fromarray(COLOURS).save(at_end, "PNG")  # leaves the position at the end
     with (tmp_path / "x.png").open("rb") as opened:
-        alike = [
-            written,
-            written,
+        images = [
+            at_end,
+            at_end,
             content,
             bytearray(content),
             memoryview(content),
@@ -59,14 +59,14 @@ def test_files_bytes_and_tensors_are_read(tmp_path, monkeypatch):
             opened,
             "~/x.png",
         ]
-        alike += [
+        images += [
             tmp_path / "x.png",
             torch.tensor(COLOURS),
             floats,
             floats.float(),
             COLOURS[..., ::-1][..., ::-1],
         ]
-        for image in alike:
+        for image in images:
             np.testing.assert_array_equal(to_rgb(image), COLOURS)
     np.testing.assert_allclose(to_rgb(floats.bfloat16()), COLOURS, atol=1)
 
@@ -81,12 +81,12 @@ def test_images_of_every_mode_are_read():
     clear = Image.fromarray(np.dstack([COLOURS, np.zeros((6, 9), np.uint8)]))
     assert (to_rgb(clear) == 255).all()
     others = [Image.fromarray(255 - COLOURS)]
-    moving = png(image, "WEBP", lossless=True, save_all=True, append_images=others)
-    np.testing.assert_array_equal(to_rgb(moving), COLOURS)
+    animated = encode(image, "WEBP", lossless=True, save_all=True, append_images=others)
+    np.testing.assert_array_equal(to_rgb(animated), COLOURS)
 
 
 @pytest.mark.parametrize(
-    ("image", "says"),
+    ("image", "message"),
     [
         (
             None,
@@ -120,15 +120,15 @@ def test_images_of_every_mode_are_read():
         (iter([COLOURS]), "is not an image"),
     ],
 )
-def test_what_is_no_image_is_one_line(segmenter, image, says):
+def test_a_wrong_image_gives_one_line(segmenter, image, message):
     with pytest.raises(UserError) as caught:
         segmenter(image, "a star")
-    assert says in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("phrases", "options", "says"),
+    ("phrases", "options", "message"),
     [
         (None, {}, "phrases=None is not a text; give a text such as 'the red star', or a list of texts"),
         (3, {}, "phrases=3 is not a text"),
@@ -147,15 +147,15 @@ def test_what_is_no_image_is_one_line(segmenter, image, says):
         ("a star", {"indices": [0, 1]}, "indices: 2 for 1 images; give one for each"),
     ],
 )
-def test_wrong_phrases_and_numbers_are_named(segmenter, phrases, options, says):
+def test_wrong_phrases_and_numbers_are_named(segmenter, phrases, options, message):
     with pytest.raises(UserError) as caught:
         segmenter(COLOURS, phrases, **options)
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_texts_of_numpy_become_texts():
-    for given in (np.array("a star"), np.str_("a star"), np.array(["a star"]), [np.str_("a star")]):
-        (text,) = read_texts("phrases", given, "the red star")
+    for value in (np.array("a star"), np.str_("a star"), np.array(["a star"]), [np.str_("a star")]):
+        (text,) = read_texts("phrases", value, "the red star")
         assert type(text) is str
         assert text == "a star"
     with pytest.raises(UserError, match=r"^phrases\[0\]=' ' is empty"):
@@ -163,19 +163,19 @@ def test_texts_of_numpy_become_texts():
 
 
 @pytest.mark.parametrize(
-    ("texts", "unknown", "says"),
+    ("texts", "unknown", "message"),
     [
-        (["the dog"], [["dog"]], "on the word 'dog'; what it makes of 'the dog' means little"),
-        (["a", "b c d"], [[], ["b", "c", "d"]], "on the words 'b', 'c' and 'd'; what it makes of 'b c d'"),
-        (["a", "b", "c"], [["a"], ["b"], []], "on the words 'a' and 'b'; what it makes of 2 of 3 texts"),
-        ([np.str_("a")], [[np.str_("a")]], "on the word 'a'; what it makes of 'a' means little"),
+        (["the dog"], [["dog"]], "on the word 'dog'; the result for 'the dog' is unreliable"),
+        (["a", "b c d"], [[], ["b", "c", "d"]], "on the words 'b', 'c' and 'd'; the result for 'b c d'"),
+        (["a", "b", "c"], [["a"], ["b"], []], "on the words 'a' and 'b'; the result for 2 of 3 texts"),
+        ([np.str_("a")], [[np.str_("a")]], "on the word 'a'; the result for 'a' is unreliable"),
     ],
 )
-def test_unknown_words_are_named(texts, unknown, says):
-    assert f"the model was not trained {says}" in describe_unknown(texts, unknown)
+def test_unknown_words_are_named(texts, unknown, message):
+    assert f"the model was not trained {message}" in describe_unknown_words(texts, unknown)
 
 
-WRONG = {
+ERRORS = {
     "load(None)": "name=None is not a path",
     "load('')": "name='' is not a path",
     "load('nowhere')": "name=nowhere: there is no trained model; give the directory of a training run, or a",
@@ -204,30 +204,32 @@ WRONG = {
     "draw('a star', guidance_scale='3')": "guidance_scale='3' must be a number",
     "draw('a star', guidance_scale=float('inf'))": "guidance_scale=inf must be finite",
 }
-"""Calls, and what their errors say."""
-CALLS = """
+"""Calls, and a part of their error messages."""
+SCRIPT = """
 import json, sys
 from genmask_jax import Generator, Segmenter, UserError
 load = Segmenter.from_pretrained
 draw = Generator.from_pretrained("refershapes")
-said = []
+messages = []
 for call in json.load(sys.stdin):
     try:
-        said.append(f"no error, but {eval(call)}")
+        messages.append(f"no error, but {eval(call)}")
     except UserError as error:
-        said.append(str(error))
-print(json.dumps(said))
+        messages.append(str(error))
+print(json.dumps(messages))
 """
 
 
 def test_wrong_models_settings_and_prompts_are_named():
-    """In a process of its own: the tests' own checks of types would come first."""
-    command = [sys.executable, "-c", CALLS]
-    done = subprocess.run(command, input=json.dumps(list(WRONG)), capture_output=True, text=True, check=True)
-    for (call, says), said in zip(WRONG.items(), json.loads(done.stdout), strict=True):
-        assert says in said, call
-        assert "--checkpoint" not in said
-        assert "config.sampler" not in said
+    """In another process, because the type checks of the tests would raise first."""
+    command = [sys.executable, "-c", SCRIPT]
+    completed = subprocess.run(
+        command, input=json.dumps(list(ERRORS)), capture_output=True, text=True, check=True
+    )
+    for (call, message), actual in zip(ERRORS.items(), json.loads(completed.stdout), strict=True):
+        assert message in actual, call
+        assert "--checkpoint" not in actual
+        assert "config.sampler" not in actual
 
 
 def test_a_home_directory_is_expanded_in_python(monkeypatch, micro_run, tmp_path, result):
@@ -239,7 +241,7 @@ def test_a_home_directory_is_expanded_in_python(monkeypatch, micro_run, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("argument", "says"),
+    ("argument", "message"),
     [
         (
             "--checkpoint=https://x.org/m",
@@ -250,13 +252,13 @@ def test_a_home_directory_is_expanded_in_python(monkeypatch, micro_run, tmp_path
         ("--out https://x.org/m", "--out=https://x.org/m: URLs are not read"),
     ],
 )
-def test_a_url_is_refused_in_every_flag(argument, says):
+def test_a_url_is_rejected_in_every_flag(argument, message):
     with pytest.raises(UserError) as caught:
         cli._need_no_urls(argument.split(" "))
-    assert says in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_urls_in_texts_and_stored_elsewhere_are_left_alone():
+def test_urls_in_texts_and_of_buckets_and_hubs_are_allowed():
     cli._need_no_urls(["--text=https://x.org", "--workdir=gs://bucket/run", "--from=hf:owner/name"])
 
 
@@ -292,7 +294,7 @@ def test_a_result_is_a_sequence_of_its_phrases(result):
     for number in (2, -3):
         with pytest.raises(IndexError, match=r"the result has 2 phrases"):
             result[number]
-    assert [one.phrases for one in result] == [("a star",), ("a dog",)]
+    assert [part.phrases for part in result] == [("a star",), ("a dog",)]
     np.testing.assert_array_equal(result[-1].masks, result.masks[1:])
     assert result[1].unknown_words == (("dog",),)
     assert result[0].areas.tolist() == [40]
@@ -317,15 +319,15 @@ def test_nothing_found_and_unknown_words_are_reported(result):
     assert (dog["found"], dog["unknown_words"]) == (False, ["dog"])
 
 
-def test_width_is_before_height_as_x_is_before_y(result):
+def test_width_comes_before_height(result):
     """A mask that fills the image has the image's size as right and bottom."""
     full = Segmentation(
         result.image, ("all",), np.ones((1, 30, 50), bool), np.ones((1, 30, 50), np.float32),
         np.float32([1]), None, 0.5,
     )  # fmt: skip
-    said = full.to_dict()
-    assert (said["width"], said["height"]) == (50, 30)
-    assert said["phrases"][0]["box"] == [0, 0, said["width"], said["height"]]
+    numbers = full.to_dict()
+    assert (numbers["width"], numbers["height"]) == (50, 30)
+    assert numbers["phrases"][0]["box"] == [0, 0, numbers["width"], numbers["height"]]
     assert full.to_rle()[0]["size"] == [30, 50]  # COCO's order
 
 
@@ -333,7 +335,7 @@ def test_files_go_to_directories_by_names_without_folders(result, tmp_path):
     assert len(result.save(tmp_path / "a" / "b", "mask")) == 2
     with pytest.raises(UserError, match=r"directory=.*x\.png is the name of a file; give"):
         result.save(str(tmp_path / "x.png"))
-    with pytest.raises(UserError, match="name='a/b' must be the beginning of a file's name"):
+    with pytest.raises(UserError, match="name='a/b' must be a prefix of file names"):
         result.save(tmp_path, name="a/b")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"directory=.*file/in cannot be created"):
@@ -356,12 +358,13 @@ def test_overlays_keep_the_images_size_and_legends_can_be_read(height, width, co
     assert result.overlay().size == (width, height)
     legend = np.asarray(result.legend())
     assert legend.shape[1] >= width
-    inked = np.flatnonzero((legend.max(-1) < 80).any(1))  # rows with letters
-    first = inked[: np.flatnonzero(np.diff(inked) > 1)[0] + 1] if (np.diff(inked) > 1).any() else inked
+    text_rows = np.flatnonzero((legend.max(-1) < 80).any(1))
+    gaps = np.flatnonzero(np.diff(text_rows) > 1)
+    first = text_rows[: gaps[0] + 1] if gaps.size else text_rows
     assert len(first) >= max(9, width // 100)  # the height of letters
 
 
-def test_words_that_the_model_cannot_know_cause_a_warning(segmenter, generator):
+def test_unknown_words_cause_a_warning(segmenter, generator):
     with pytest.warns(UnknownWordWarning, match=r"not trained on the words \"l'étoile\" and 'zebra'"):
         found = segmenter(COLOURS, ["the red star", "l'étoile zebra"])
     assert found.unknown_words == ((), ("l'étoile", "zebra"))
@@ -373,6 +376,6 @@ def test_words_that_the_model_cannot_know_cause_a_warning(segmenter, generator):
 
 
 def test_no_script_flag_is_named_in_python():
-    """Errors of the library are in its own words."""
+    """Errors of the library name its arguments."""
     folder = pathlib.Path(sys.modules["genmask_jax"].__file__).parent / "inference"
     assert not [path.name for path in folder.glob("*.py") if '"--text' in path.read_text()]

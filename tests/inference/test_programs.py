@@ -1,4 +1,4 @@
-"""Compiled programs: shared by models of one shape, kept on disk, and announced when they take long."""
+"""Compiled programs: shared by models of one shape, cached on disk, with a notice when they are slow."""
 
 import pathlib
 import threading
@@ -29,20 +29,20 @@ def photo() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 
 
-def test_phrases_images_noises_and_models_share_two_sizes(segmenter, photo, micro_run, programs_made):
+def test_all_phrases_images_noises_and_models_use_two_batch_sizes(segmenter, photo, micro_run, programs_made):
     other = Segmenter.from_pretrained(str(micro_run[0]), seed=3, mask_threshold=0.4)
-    for images, phrases, noises in ((1, 1, None), (5, 1, None)):  # of one example and of eight
+    for images, phrases, noises in ((1, 1, None), (5, 1, None)):  # batches of one and of eight
         segmenter([photo] * images, [PHRASE] * phrases, noises=noises)
     before = len(programs_made)
     assert before
-    for ask in (segmenter, other):
+    for model in (segmenter, other):
         for images, phrases, noises in ((1, 2, None), (1, 1, 3), (1, 9, None), (3, 1, None), (6, 3, 2)):
-            ask([photo] * images, [PHRASE] * phrases, noises=noises)
+            model([photo] * images, [PHRASE] * phrases, noises=noises)
     assert len(programs_made) == before
-    assert segmenter._sampler(None)._decide is other._sampler(3)._decide
+    assert segmenter._sampler(None)._predict is other._sampler(3)._predict
 
 
-def test_padding_changes_no_mask(segmenter, photo):
+def test_padding_does_not_change_masks(segmenter, photo):
     phrases = [f"the {colour} star" for colour in ("red", "green", "blue", "white", "cyan")]
     together = segmenter(photo, phrases, noises=2)
     for phrase, result in zip(phrases, together, strict=True):
@@ -51,12 +51,12 @@ def test_padding_changes_no_mask(segmenter, photo):
         np.testing.assert_allclose(result.uncertainty, alone.uncertainty, atol=1e-4)
 
 
-def test_noises_are_averaged_and_their_spread_is_the_standard_deviation(segmenter, photo):
+def test_noises_are_averaged_and_uncertainty_is_their_standard_deviation(segmenter, photo):
     means = [segmenter(photo, PHRASE, noises=count).probabilities[0].astype(float) for count in (1, 2, 3)]
-    each = np.stack([means[0], 2 * means[1] - means[0], 3 * means[2] - 2 * means[1]])
-    assert each.std(0).max() > 1e-4
-    spread = segmenter(photo, PHRASE, noises=3).uncertainty[0]
-    np.testing.assert_allclose(spread, each.std(0), atol=1e-5)
+    single = np.stack([means[0], 2 * means[1] - means[0], 3 * means[2] - 2 * means[1]])
+    assert single.std(0).max() > 1e-4
+    deviation = segmenter(photo, PHRASE, noises=3).uncertainty[0]
+    np.testing.assert_allclose(deviation, single.std(0), atol=1e-5)
     sampler = MaskSampler(segmenter.networks, SamplerConfig(mask_samples=3), batch_size=1)
     np.testing.assert_allclose(sampler(photo[None], [PHRASE], [0])[0], means[2], atol=1e-5)
 
@@ -71,17 +71,17 @@ def test_generators_share_programs(micro_run, programs_made):
 
 @pytest.fixture
 def no_cache(monkeypatch, tmp_path):
-    """As in a process that sets nothing about caches."""
-    kept = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
+    """The settings of a process that does not configure the cache; yields the default directory."""
+    saved = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(programs, "SHORTEST", 0.0)
+    monkeypatch.setattr(programs, "MIN_CACHED_SECONDS", 0.0)
     jax.config.update("jax_compilation_cache_dir", None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     compilation_cache.reset_cache()
     yield tmp_path / "home" / "genmask_jax"
     jax.config.update("jax_enable_compilation_cache", True)
-    jax.config.update("jax_compilation_cache_dir", kept[0])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", kept[1])
+    jax.config.update("jax_compilation_cache_dir", saved[0])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", saved[1])
     compilation_cache.reset_cache()
 
 
@@ -89,37 +89,37 @@ def compile_something(number: float) -> None:
     Program(lambda params, frozen, x: jnp.sin(x) + number)(None, None, np.float32(1))
 
 
-def entries(folder: pathlib.Path) -> int:
+def count_entries(folder: pathlib.Path) -> int:
     return len(list(folder.glob("*-cache")))
 
 
-def test_programs_are_kept_where_the_commands_keep_theirs_and_no_setting_stays(no_cache):
+def test_programs_are_cached_in_the_default_directory_and_settings_are_restored(no_cache):
     compile_something(1)
-    assert entries(no_cache) == 1
+    assert count_entries(no_cache) == 1
     assert jax.config.jax_compilation_cache_dir is None
     assert jax.config.jax_persistent_cache_min_compile_time_secs == 1.0
-    jax.jit(lambda x: jnp.sin(x) + 2)(1.0)  # the user's own
-    assert entries(no_cache) == 1
+    jax.jit(lambda x: jnp.sin(x) + 2)(1.0)  # a program of the user
+    assert count_entries(no_cache) == 1
     compile_something(1)
-    assert entries(no_cache) == 1
+    assert count_entries(no_cache) == 1
 
 
-def test_a_directory_of_the_users_is_respected(no_cache, tmp_path):
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
+def test_a_directory_set_by_the_user_is_used(no_cache, tmp_path):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "user"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     compile_something(3)
-    assert entries(tmp_path / "mine") >= 1
-    assert entries(no_cache) == 0
-    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
+    assert count_entries(tmp_path / "user") >= 1
+    assert count_entries(no_cache) == 0
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "user")
 
 
-def test_a_cache_that_is_switched_off_stays_off(no_cache):
+def test_a_disabled_cache_stays_disabled(no_cache):
     jax.config.update("jax_enable_compilation_cache", False)
     compile_something(4)
     assert not no_cache.exists()
 
 
-def test_a_folder_that_cannot_be_written_is_no_fault(no_cache, tmp_path):
+def test_an_unwritable_directory_is_not_an_error(no_cache, tmp_path):
     (tmp_path / "home").write_text("a file")
     compile_something(5)
     assert jax.config.jax_compilation_cache_dir is None
@@ -133,26 +133,26 @@ def run_slowly() -> None:
     Program(slow)(None, None, np.float32(1))
 
 
-def test_a_long_compilation_is_announced_once(monkeypatch, capsys):
-    monkeypatch.setattr(programs, "_announced", threading.Event())
+def test_a_slow_compilation_prints_one_notice(monkeypatch, capsys):
+    monkeypatch.setattr(programs, "_notice_printed", threading.Event())
     run_slowly()
     assert "compiling" not in capsys.readouterr().err
-    monkeypatch.setattr(programs, "PATIENCE", 0.05)
+    monkeypatch.setattr(programs, "NOTICE_SECONDS", 0.05)
     run_slowly()
     run_slowly()
-    said = capsys.readouterr()
-    assert said.err.count("compiling the model for cpu; kept in") == 1
-    assert not said.out
+    captured = capsys.readouterr()
+    assert captured.err.count("compiling the model for cpu; the result is cached in") == 1
+    assert not captured.out
 
 
 def test_a_model_is_loaded_on_the_users_default_device(monkeypatch):
-    given, mesh = [], sharding.one_device()
-    monkeypatch.setattr(sharding, "make_mesh", lambda config, devices: given.append(devices) or mesh)
+    requested, mesh = [], sharding.one_device()
+    monkeypatch.setattr(sharding, "make_mesh", lambda config, devices: requested.append(devices) or mesh)
     monkeypatch.setattr(jax, "local_devices", lambda backend="first": [f"{backend} device", "another"])
     sharding.one_device()
-    chosen = jax.devices()[0]
-    with jax.default_device(chosen):
+    default = jax.devices()[0]
+    with jax.default_device(default):
         sharding.one_device()
     with jax.default_device("cpu"):
         sharding.one_device()
-    assert given == [["first device"], [chosen], ["cpu device"]]
+    assert requested == [["first device"], [default], ["cpu device"]]

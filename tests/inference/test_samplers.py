@@ -32,28 +32,28 @@ def scenes():
 def test_masks_do_not_depend_on_the_batch_and_compile_once(networks, scenes, programs_made):
     images, texts = scenes
     segmenter = MaskSampler(networks, SamplerConfig(), batch_size=2)
-    whole = segmenter(images, texts)
-    assert whole.shape == (5, 32, 32)
-    assert whole.min() >= 0
-    assert whole.max() <= 1
+    masks = segmenter(images, texts)
+    assert masks.shape == (5, 32, 32)
+    assert masks.min() >= 0
+    assert masks.max() <= 1
     before = len(programs_made)
     segmenter(images[:1], texts[:1])
     assert len(programs_made) == before
     alone = MaskSampler(networks, SamplerConfig(), batch_size=3)(images[3:], texts[3:], [3, 4])
-    np.testing.assert_allclose(alone, whole[3:], atol=1e-5)
+    np.testing.assert_allclose(alone, masks[3:], atol=1e-5)
 
 
-def test_phrases_over_one_image_are_as_if_asked_one_by_one(networks, scenes):
+def test_phrases_of_one_image_get_the_masks_that_they_get_alone(networks, scenes):
     images, texts = scenes
     phrases = texts[:3]
     together = MaskSampler(networks, SamplerConfig(), batch_size=2)
-    found, deviation = together.of_phrases(images[:2], phrases, [7, 8])
-    assert found.shape == deviation.shape == (2, 3, 32, 32)
+    mean, deviation = together.sample_phrases(images[:2], phrases, [7, 8])
+    assert mean.shape == deviation.shape == (2, 3, 32, 32)
     assert not deviation.any()
     for i in range(2):
         for k, phrase in enumerate(phrases):
             alone = MaskSampler(networks, SamplerConfig(), batch_size=1)(images[i : i + 1], [phrase], [7 + i])
-            np.testing.assert_allclose(found[i, k], alone[0], atol=1e-5)
+            np.testing.assert_allclose(mean[i, k], alone[0], atol=1e-5)
 
 
 def test_averaging_and_refining_change_the_mask(networks, scenes):
@@ -66,23 +66,23 @@ def test_averaging_and_refining_change_the_mask(networks, scenes):
         assert np.abs(other - one).max() > 1e-4
 
 
-def test_masks_are_refined_at_the_level_that_their_law_trains(networks):
-    def level(distribution, mask_steps=2, **fields):
+def test_masks_are_refined_at_a_noise_level_of_training(networks):
+    def refine_t(distribution, mask_steps=2, **fields):
         config = dataclasses.replace(networks.config, timesteps=TimestepsConfig(segment=distribution))
         sampler = SamplerConfig(mask_steps=mask_steps, **fields)
         trained = dataclasses.replace(networks, config=config)
         return MaskSampler(trained, sampler, batch_size=5).sampler.refine_t
 
     assert (
-        level(TimestepDistribution("bimodal", a=0.02))
-        == level(TimestepDistribution("bimodal", a=0.05), refine_t=0.02)
+        refine_t(TimestepDistribution("bimodal", a=0.02))
+        == refine_t(TimestepDistribution("bimodal", a=0.05), refine_t=0.02)
         == 0.02
     )
     for one_sided in (TimestepDistribution("long_tail"), TimestepDistribution("bimodal", low_share=0.0)):
         with pytest.raises(UserError, match=r"mask_steps=2: .* has no levels for refining; use mask_steps=1"):
-            level(one_sided)
-        assert level(one_sided, refine_t=0.02) == 0.02
-        assert level(one_sided, mask_steps=1) == 0
+            refine_t(one_sided)
+        assert refine_t(one_sided, refine_t=0.02) == 0.02
+        assert refine_t(one_sided, mask_steps=1) == 0
 
 
 def test_images_depend_on_seed_prompt_and_guidance(networks):
@@ -96,7 +96,7 @@ def test_images_depend_on_seed_prompt_and_guidance(networks):
     assert not np.array_equal(other[0], first[0])
 
 
-def test_an_empty_expression_is_refused(networks, scenes):
+def test_an_empty_expression_is_rejected(networks, scenes):
     with pytest.raises(UserError, match="empty"):
         MaskSampler(networks, SamplerConfig(), batch_size=1)(scenes[0][:1], [" "])
 
@@ -109,7 +109,7 @@ def test_an_empty_expression_is_refused(networks, scenes):
         lambda path: [os.truncate(file, file.stat().st_size // 2) for file in path.rglob("d/*")],
     ],
 )
-def test_an_earlier_checkpoint_stands_in_for_a_damaged_one(micro_run, tmp_path, caplog, damage):
+def test_an_earlier_checkpoint_replaces_a_damaged_one(micro_run, tmp_path, caplog, damage):
     workdir = shutil.copytree(micro_run[0], tmp_path / "run")
     shutil.copytree(workdir / "checkpoints/4", workdir / "checkpoints/8")
     damage(workdir / "checkpoints/8/ema_params")
@@ -124,7 +124,7 @@ def test_an_earlier_checkpoint_stands_in_for_a_damaged_one(micro_run, tmp_path, 
     assert "\n" not in str(caught.value)
 
 
-def test_loading_restores_the_average(micro_run):
+def test_loading_restores_the_ema(micro_run):
     workdir, _, state = micro_run
     networks, _, step = load(workdir, "last")
     assert step == 4

@@ -1,4 +1,4 @@
-"""Segmenter and Generator as a user calls them; launch/sample.py gives the same."""
+"""Segmenter and Generator as users call them; launch/sample.py gives the same results."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def photo() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
 
 
-def same(a: Segmentation, b: Segmentation) -> None:
+def assert_same(a: Segmentation, b: Segmentation) -> None:
     np.testing.assert_array_equal(a.masks, b.masks)
     np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-5)
 
@@ -46,33 +46,33 @@ def test_paths_images_and_arrays_are_the_same_image(segmenter, photo, tmp_path):
     first = segmenter(photo, PHRASES)
     assert first.masks.shape == first.probabilities.shape == (2, 50, 70)
     assert first.uncertainty is None
-    same(first, segmenter(str(tmp_path / "photo.png"), PHRASES))
-    same(first, segmenter(Image.open(tmp_path / "photo.png"), PHRASES))
-    same(first, segmenter(photo.astype(np.float32) / 255, PHRASES))
+    assert_same(first, segmenter(str(tmp_path / "photo.png"), PHRASES))
+    assert_same(first, segmenter(Image.open(tmp_path / "photo.png"), PHRASES))
+    assert_same(first, segmenter(photo.astype(np.float32) / 255, PHRASES))
 
 
-def test_a_list_gives_what_its_images_give_alone(segmenter, photo):
+def test_a_list_gives_the_results_of_its_images(segmenter, photo):
     images = [photo, photo[:20, :33], photo[..., 0]]
     together = segmenter(images, PHRASES)
     for image, result in zip(images, together, strict=True):
-        same(result, segmenter(image, PHRASES))
+        assert_same(result, segmenter(image, PHRASES))
         assert result.masks.shape[1:] == image.shape[:2]
 
 
 def test_evaluation_gives_the_same_masks(segmenter, micro_run):
-    """Example n of evaluation starts from noise n; its IoUs are those of the user's masks, bit for bit."""
+    """Example n of evaluation starts from noise n; its IoUs equal those of the user's masks exactly."""
     source = ReferShapesSegment("val", segmenter.networks.size, 0)
     sampler = MaskSampler(segmenter.networks, segmenter.sampler, batch_size=4)
     rows = evaluate_segmentation(sampler, source, 6, swapped=False).examples
     for n, row in enumerate(rows):
         example = source[n]
-        found = segmenter([example["image"]], example["text"], indices=[n])[0].masks[0]
-        assert (row["intersection"], row["union"]) == intersection_union(found, example["mask"])
+        mask = segmenter([example["image"]], example["text"], indices=[n])[0].masks[0]
+        assert (row["intersection"], row["union"]) == intersection_union(mask, example["mask"])
     with pytest.raises(UserError, match="one for each"):
         segmenter([source[0]["image"]], "x", indices=[0, 1])
 
 
-def test_the_numbers_of_a_result_are_those_of_its_masks(photo):
+def test_the_numbers_of_a_result_match_its_masks(photo):
     masks = np.zeros((2, 50, 70), bool)
     masks[0, 10:20, 5:9] = True
     probabilities = np.where(masks, 0.75, 0.1).astype(np.float32)
@@ -80,23 +80,23 @@ def test_the_numbers_of_a_result_are_those_of_its_masks(photo):
     assert result.areas.tolist() == [40, 0]
     assert result.boxes.tolist() == [[5, 10, 9, 20], [0, 0, 0, 0]]
     np.testing.assert_array_equal(result.label_map(), np.where(masks[0], 0, -1))
-    for one, mask in zip(result.to_rle(), masks, strict=True):
-        np.testing.assert_array_equal(rle.decode(one["counts"], (50, 70)), mask)
+    for encoded, mask in zip(result.to_rle(), masks, strict=True):
+        np.testing.assert_array_equal(rle.decode(encoded["counts"], (50, 70)), mask)
     assert result.to_dict()["phrases"][0]["share"] == pytest.approx(40 / 3500)
 
 
-def test_the_no_target_rule_holds_for_every_view(segmenter, photo):
-    sure = segmenter(photo, PHRASES)
-    assert sure.found.all()
-    between = float(sure.scores.mean())
-    rule = {"mask_threshold": sure.threshold, "no_target_score": between}
-    doubtful = Segmenter(segmenter.networks, SamplerConfig(**rule))(photo, PHRASES)
-    expected = sure.scores >= between
+def test_the_no_target_rule_applies_to_every_view(segmenter, photo):
+    unfiltered = segmenter(photo, PHRASES)
+    assert unfiltered.found.all()
+    min_score = float(unfiltered.scores.mean())
+    rule = {"mask_threshold": unfiltered.threshold, "no_target_score": min_score}
+    filtered = Segmenter(segmenter.networks, SamplerConfig(**rule))(photo, PHRASES)
+    expected = unfiltered.scores >= min_score
     assert 0 < expected.sum() < 2
-    for result in (doubtful, doubtful.at_threshold(sure.threshold)):
+    for result in (filtered, filtered.at_threshold(unfiltered.threshold)):
         np.testing.assert_array_equal(result.found, expected)
         assert set(np.unique(result.label_map())) - {-1} == set(np.flatnonzero(expected))
-    np.testing.assert_array_equal(doubtful.scores, sure.scores)
+    np.testing.assert_array_equal(filtered.scores, unfiltered.scores)
 
 
 @pytest.mark.parametrize(("count", "mode"), [(255, "P"), (256, "I;16"), (300, "I;16")])
@@ -118,8 +118,8 @@ def test_views_are_written_and_read_back(segmenter, photo, tmp_path):
     result = segmenter(photo, PHRASES, noises=2)
     assert result.uncertainty.max() > 0
     views = ("mask", "overlay", "probability", "uncertainty", "label_map", "rle", "boxes")
-    written = result.save(tmp_path, views, name="x")
-    assert len(written) == 11
+    paths = result.save(tmp_path, views, name="x")
+    assert len(paths) == 11
     for i, mask in enumerate(result.masks, 1):
         np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / f"x_mask_{i}.png")) > 0, mask)
     np.testing.assert_array_equal(Image.open(tmp_path / "x_label_map.png"), result.label_map() + 1)
@@ -140,40 +140,40 @@ def test_arrays_of_every_kind_become_rgb():
     np.testing.assert_array_equal(to_rgb(grey > 100), np.where(expected > 100, 255, 0))
 
 
-def close(a, b) -> None:
-    """Images of different batches, rounded to levels."""
+def assert_close(a, b) -> None:
+    """Compares images of different batches, which may differ by rounding."""
     np.testing.assert_allclose(np.asarray(a, int), np.asarray(b, int), atol=1)
 
 
-def test_images_are_generated_and_emerge(micro_run):
+def test_images_are_generated_step_by_step(micro_run):
     generator = Generator.from_pretrained(str(micro_run[0]))
     image = generator("a red star", seed=3, steps=3)
     assert image.size == (32, 32)
     one, other = generator(["a red star", "a red star"], seed=3, steps=3)
-    close(one, image)
+    assert_close(one, image)
     assert not np.array_equal(one, other)
-    emerging = generator.steps("a red star", seed=3, steps=3)
-    assert len(emerging) == 3
-    close(emerging[-1], image)
+    predictions = generator.steps("a red star", seed=3, steps=3)
+    assert len(predictions) == 3
+    assert_close(predictions[-1], image)
     with pytest.raises(UserError, match=r"^steps=0 must be"):
         generator("a red star", steps=0)
 
 
 @pytest.mark.parametrize("count", [3, 5])
-def test_candidates_are_the_images_of_the_seeds_that_follow(micro_run, count):
-    """Of one by one, and of a padded batch."""
+def test_candidates_are_the_images_of_consecutive_seeds(micro_run, count):
+    """Both one by one and in a padded batch."""
     generator = Generator.from_pretrained(str(micro_run[0]))
-    found = generator.candidates("a red star", count, seed=3, steps=2)
-    assert len(found) == count
+    candidates = generator.candidates("a red star", count, seed=3, steps=2)
+    assert len(candidates) == count
     for seed in (3, 2 + count):
-        close(found[seed - 3], generator("a red star", seed=seed, steps=2))
-    assert len({image.tobytes() for image in found}) == count
-    for wrong, says in (
+        assert_close(candidates[seed - 3], generator("a red star", seed=seed, steps=2))
+    assert len({image.tobytes() for image in candidates}) == count
+    for changes, message in (
         ({"count": 0}, "^count=0 must be"),
         ({"seed": 2**32 - 1, "count": 2}, r"^seed \+ count - 1="),
     ):
-        with pytest.raises(UserError, match=says):
-            generator.candidates(**{"prompt": "a", "steps": 2} | wrong)
+        with pytest.raises(UserError, match=message):
+            generator.candidates(**{"prompt": "a", "steps": 2} | changes)
 
 
 def run_script(*arguments, cwd):
@@ -187,13 +187,13 @@ def test_the_script_the_library_and_the_evaluation_give_the_same_masks(micro_run
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     text = ";".join([*PHRASES, "the zebra"])
     shared = (f"--checkpoint={micro_run[0]}", "--image=.", f"--text={text}", "--out=out")
-    done = run_script(*shared, "--save=mask,boxes", "--json", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.count("the model was not trained on the word 'zebra'") == 1
-    assert "1 of 4 images could not be read; the others are done" in done.stderr
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    completed = run_script(*shared, "--save=mask,boxes", "--json", cwd=tmp_path)
+    assert completed.returncode == 1
+    assert completed.stderr.count("the model was not trained on the word 'zebra'") == 1
+    assert "1 of 4 images could not be read; the others were segmented" in completed.stderr
+    lines = [json.loads(line) for line in completed.stdout.splitlines()]
     assert [line["image"] for line in lines if "error" in line] == ["broken.jpg"]
-    assert [one["unknown_words"] for one in lines[0]["phrases"]] == [[], [], ["zebra"]]
+    assert [phrase["unknown_words"] for phrase in lines[0]["phrases"]] == [[], [], ["zebra"]]
     networks, config, _ = load(micro_run[0])
     segmenter = Segmenter(networks, config.sampler)
     sampler = MaskSampler(networks, config.sampler, batch_size=1)
@@ -218,7 +218,7 @@ def test_importing_the_package_imports_no_jax():
         _ = genmask_jax.Segmentor
 
 
-def test_another_guidance_scale_is_not_compiled_anew(micro_run, programs_made):
+def test_another_guidance_scale_causes_no_recompilation(micro_run, programs_made):
     generator = Generator.from_pretrained(str(micro_run[0]))
     images = [generator("a red star", steps=2)]
     before = len(programs_made)

@@ -1,4 +1,4 @@
-"""What the page does, without the page: plain values in, results and paths of pictures out."""
+"""The work of the page, without its layout: takes plain values, returns results and paths of pictures."""
 
 import dataclasses
 import functools
@@ -21,76 +21,77 @@ from genmask_jax.tools.demo.limits import (
     MAX_CANDIDATES,
     MAX_GUIDANCE,
     MAX_SEED,
-    need_short,
+    limit_size,
+    normalize_text,
     read_phrases,
-    reduced,
 )
-from genmask_jax.tools.demo.noise import NAMES, Noise, densities, spread
-from genmask_jax.tools.demo.views import Shown
+from genmask_jax.tools.demo.noise import PICTURE_NAMES, NoisePreview, densities, quartiles
+from genmask_jax.tools.demo.views import ResultView
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import read_named
 from genmask_jax.utils.sheets import heat, outlined, with_palette
 
-NOISES = 4
-"""Noises whose masks are averaged, and whose spread is the uncertainty."""
-EXAMPLES, EXAMPLE_SIDE = 6, 256
-LEAST_SIDE = 480
-"""Pixels of the long side of a picture on the page."""
-LEAST_TOP = 0.02
-"""Of the uncertainty's colours: less is not made brighter."""
-KEPT = 200
-"""Results whose files are kept for download."""
-DOWNLOADS = ("mask", "overlay", "label_map", "uncertainty", "rle", "boxes")
+NUM_NOISES = 4
+"""Number of noises whose masks are averaged; their standard deviation is the uncertainty."""
+NUM_EXAMPLES, EXAMPLE_SIZE = 6, 256
+MIN_DISPLAY_SIZE = 480
+"""Smallest long side of a picture on the page, in pixels; smaller images are enlarged."""
+MIN_COLOUR_RANGE = 0.02
+"""Smallest value of the uncertainty that has the brightest colour."""
+MAX_RESULTS = 200
+"""Number of results whose files remain available for download."""
+DOWNLOAD_VIEWS = ("mask", "overlay", "label_map", "uncertainty", "rle", "boxes")
 
 
 class Handlers:
-    """The page's work on one model. Files for download lie in a directory that goes with the process."""
+    """Runs one model for the page. Files are in a temporary directory that is deleted with the process."""
 
     def __init__(self, networks: Networks, config: TrainConfig):
-        """`networks` and `config` as from `load`."""
+        """Takes the networks and the config of a model, as returned by `load`."""
         self.config = config
         self.segmenter = Segmenter(networks, config.sampler)
         self.generator = Generator(networks, config.sampler)
-        self.noise = Noise(networks)
+        self.noise_preview = NoisePreview(networks)
         self.threshold = config.sampler.mask_threshold
-        self._folder = tempfile.TemporaryDirectory(prefix="genmask_demo_")
-        self.folder = self._folder.name
-        self._folders: list[pathlib.Path] = []
+        self._temporary = tempfile.TemporaryDirectory(prefix="genmask_demo_")
+        self.directory = self._temporary.name
+        self._directories: list[pathlib.Path] = []
         self.examples = self._draw_examples() if config.data.name == "refershapes" else []
 
     def _draw_examples(self) -> list[tuple[str, str]]:
-        """Paths of test scenes in the style of the model's own, and a phrase or two for each."""
-        data = dataclasses.replace(self.config.data, size=EXAMPLE_SIDE)
-        source, folder = scored_source(data, "test"), self._new_folder()
-        self._folders.clear()  # these stay
+        """Returns paths of test scenes in the style of the training data, each with one or two phrases."""
+        data = dataclasses.replace(self.config.data, size=EXAMPLE_SIZE)
+        source, directory = scored_source(data, "test"), self._new_directory()
+        self._directories.clear()  # the examples are never deleted
         examples = []
-        for i in range(EXAMPLES):
-            example, path = source[i], folder / f"scene_{i + 1}.png"
+        for i in range(NUM_EXAMPLES):
+            example, path = source[i], directory / f"scene_{i + 1}.png"
             Image.fromarray(example["image"]).save(path)
             other = f"; {example['other_text']}" if i % 2 and example["other_text"] else ""
             examples.append((str(path), example["text"] + other))
         return examples
 
     def warm_up(self) -> None:
-        """Compiles what most visitors ask for first."""
+        """Compiles the programs that most requests need."""
         side = self.segmenter.networks.size
-        found = self.segment(Image.new("RGB", (side, side), "grey"), "a phrase")
-        self.segment(Image.new("RGB", (side, side), "grey"), "a phrase; another")
-        self.look_at_noise(found, 0.5)
+        grey = Image.new("RGB", (side, side), "grey")
+        result = self.segment(grey, "a phrase")
+        self.segment(grey, "a phrase; another")
+        self.preview_noise(result, 0.5)
         self.generate("a phrase", 0, 1, 1.5, self.default_steps)
 
     @property
     def default_steps(self) -> int:
-        """The number of sampling steps on offer that is closest to the model's own."""
+        """The offered number of sampling steps that is closest to the model's own."""
         return min(IMAGE_STEPS, key=lambda steps: abs(steps - self.config.sampler.image_steps))
 
     @functools.cached_property
-    def first(self) -> Segmentation | None:
-        """The first example, for visitors who have segmented nothing yet; None if there are no examples."""
+    def example_result(self) -> Segmentation | None:
+        """The result of the first example, shown before a visitor's first result; None without examples."""
         return self.segment(*self.examples[0]) if self.examples else None
 
     def segment(self, image: str | Image.Image | None, text: str) -> Segmentation:
-        """Finds the phrases of `text` in an image, which is reduced if it is large. Raises UserError."""
+        """Segments an image, reduced if it is large, by the phrases of `text`. Raises UserError."""
         if image is None:
             raise UserError("Add an image first, or choose an example.")
         phrases = read_phrases(text)
@@ -98,42 +99,42 @@ class Handlers:
             pixels = read_named(image, f"The file {pathlib.Path(image).name} cannot be read")
         else:
             pixels = np.asarray(image)
-        return self.segmenter(reduced(pixels), phrases, noises=NOISES)
+        return self.segmenter(limit_size(pixels), phrases, noises=NUM_NOISES)
 
-    def show(self, found: Segmentation, threshold: float) -> Shown:
-        """The views at a threshold in (0, 1), without another pass of the model."""
-        found = found.at_threshold(threshold)
-        folder, factor = self._new_folder(), -(-LEAST_SIDE // max(found.image.shape[:2]))
-        assert found.uncertainty is not None  # `segment` asks for several noises
-        top = max(LEAST_TOP, float(found.uncertainty.max()))
-        image, labels = (_enlarged(one, factor) for one in (found.image, found.label_map()))
+    def render(self, result: Segmentation, threshold: float) -> ResultView:
+        """Draws a result at a threshold in (0, 1), without another pass of the model."""
+        result = result.at_threshold(threshold)
+        directory, factor = self._new_directory(), -(-MIN_DISPLAY_SIZE // max(result.image.shape[:2]))
+        assert result.uncertainty is not None  # `segment` uses several noises
+        colour_range = max(MIN_COLOUR_RANGE, float(result.uncertainty.max()))
+        image, labels = _enlarge(result.image, factor), _enlarge(result.label_map(), factor)
 
-        def save(pictures: Iterable[np.ndarray], name: str) -> list[str]:
-            images = (Image.fromarray(_enlarged(one, factor)) for one in pictures)
-            return [_save(one, folder / f"shown_{name}_{i}.png") for i, one in enumerate(images, 1)]
+        def save(arrays: Iterable[np.ndarray], name: str) -> list[str]:
+            images = (Image.fromarray(_enlarge(array, factor)) for array in arrays)
+            return [_save(image, directory / f"shown_{name}_{i}.png") for i, image in enumerate(images, 1)]
 
-        return Shown(
-            found=found,
-            overlay=_save(Image.fromarray(outlined(image, labels)), folder / "shown_overlay.png"),
-            label_map=_save(with_palette(labels), folder / "shown_label_map.png"),
-            masks=save(found.masks, "mask"),
-            uncertainty=save((heat(one, top) for one in found.uncertainty), "uncertainty"),
-            top=top,
-            files=[str(path) for path in found.save(folder, DOWNLOADS)],
+        return ResultView(
+            result=result,
+            overlay=_save(Image.fromarray(outlined(image, labels)), directory / "shown_overlay.png"),
+            label_map=_save(with_palette(labels), directory / "shown_label_map.png"),
+            masks=save(result.masks, "mask"),
+            uncertainty=save((heat(array, colour_range) for array in result.uncertainty), "uncertainty"),
+            colour_range=colour_range,
+            files=[str(path) for path in result.save(directory, DOWNLOAD_VIEWS)],
         )
 
     def generate(
         self, prompt: str, seed: float | None, count: float | None, guidance_scale: float, steps: int
     ) -> dict[int, list[str]]:
-        """Draws `count` candidates of a prompt, with seeds from `seed` on.
+        """Generates `count` candidate images of a prompt, with the seeds `seed`, `seed + 1`, ...
 
         Returns:
-            By seed, paths of what the model takes the image to be after each step, the last being the image.
+            For each seed, paths of the predicted image after each step; the last is the result.
 
         Raises:
-            UserError: a value is not accepted.
+            UserError: a value is out of range.
         """
-        prompt = need_short(prompt)
+        prompt = normalize_text(prompt)
         if count is None or int(count) not in range(1, MAX_CANDIDATES + 1):
             raise UserError(f"The number of images must be between 1 and {MAX_CANDIDATES}.")
         if seed is None or not 0 <= seed <= MAX_SEED + 1 - count:
@@ -142,33 +143,34 @@ class Handlers:
             raise UserError(f"The guidance scale must be between 0 and {MAX_GUIDANCE:g}.")
         if steps not in IMAGE_STEPS:
             raise UserError(f"The number of steps must be one of {', '.join(map(str, IMAGE_STEPS))}.")
-        folder, drawn = self._new_folder(), {}
-        for one in range(int(seed), int(seed) + int(count)):
-            images = self.generator.steps(prompt, seed=one, steps=steps, guidance_scale=guidance_scale)
-            paths = (folder / f"seed_{one}_step_{i}.png" for i in range(1, steps + 1))
-            drawn[one] = [_save(image, path) for image, path in zip(images, paths, strict=True)]
-        return drawn
+        directory, frames = self._new_directory(), {}
+        for candidate in range(int(seed), int(seed) + int(count)):
+            images = self.generator.steps(prompt, seed=candidate, steps=steps, guidance_scale=guidance_scale)
+            paths = (directory / f"seed_{candidate}_step_{i}.png" for i in range(1, steps + 1))
+            frames[candidate] = [_save(image, path) for image, path in zip(images, paths, strict=True)]
+        return frames
 
-    def look_at_noise(self, found: Segmentation, t: float) -> dict[str, str]:
-        """Paths of the first phrase's mask and image at noise level `t`, by the names of `noise.NAMES`."""
-        pictures = self.noise(found.image, found.masks[0], found.phrases[0], float(np.clip(t, 0, 1)))
-        folder = self._new_folder()
-        paths = [_save(Image.fromarray(one), folder / f"noise_{i}.png") for i, one in enumerate(pictures)]
-        return dict(zip(NAMES, paths, strict=True))
+    def preview_noise(self, result: Segmentation, t: float) -> dict[str, str]:
+        """Returns paths of the four pictures at noise level `t`, by name (`noise.PICTURE_NAMES`)."""
+        level = float(np.clip(t, 0, 1))
+        pictures = self.noise_preview(result.image, result.masks[0], result.phrases[0], level)
+        directory = self._new_directory()
+        paths = [_save(Image.fromarray(p), directory / f"noise_{i}.png") for i, p in enumerate(pictures)]
+        return dict(zip(PICTURE_NAMES, paths, strict=True))
 
     def densities(self) -> dict[str, np.ndarray]:
-        """Where this model's training drew noise levels (see `noise.densities`)."""
+        """Returns the density of noise levels in this model's training (see `noise.densities`)."""
         return densities(self.config.timesteps)
 
-    def image_levels(self) -> tuple[float, float]:
-        """The noise levels between which half of this model's images were trained."""
-        return spread(self.config.timesteps.generate)
+    def image_level_quartiles(self) -> tuple[float, float]:
+        """Returns the quartiles of the noise levels that images were trained at."""
+        return quartiles(self.config.timesteps.generate)
 
-    def _new_folder(self) -> pathlib.Path:
-        self._folders.append(pathlib.Path(tempfile.mkdtemp(dir=self._folder.name)))
-        while len(self._folders) > KEPT:
-            shutil.rmtree(self._folders.pop(0), ignore_errors=True)
-        return self._folders[-1]
+    def _new_directory(self) -> pathlib.Path:
+        self._directories.append(pathlib.Path(tempfile.mkdtemp(dir=self.directory)))
+        while len(self._directories) > MAX_RESULTS:
+            shutil.rmtree(self._directories.pop(0), ignore_errors=True)
+        return self._directories[-1]
 
 
 def _save(image: Image.Image, path: pathlib.Path) -> str:
@@ -176,6 +178,6 @@ def _save(image: Image.Image, path: pathlib.Path) -> str:
     return str(path)
 
 
-def _enlarged(array: np.ndarray, factor: int) -> np.ndarray:
-    """With every pixel repeated, so that a browser does not blur a small image."""
+def _enlarge(array: np.ndarray, factor: int) -> np.ndarray:
+    """Repeats every pixel, so that browsers do not blur small images."""
     return array.repeat(factor, 0).repeat(factor, 1)

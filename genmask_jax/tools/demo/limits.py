@@ -10,25 +10,25 @@ from genmask_jax.pretrained import EXAMPLE_PROMPT
 from genmask_jax.utils.errors import UserError
 
 MAX_SIDE = 1024
-"""Largest side of an image, pixels; larger images are reduced."""
+"""Largest side of an image in pixels; larger images are reduced."""
 MAX_PHRASES = 6
-MAX_LETTERS = 200
-MAX_FILE = "25mb"
+MAX_CHARACTERS = 200
+MAX_FILE_SIZE = "25mb"
 MAX_CANDIDATES = 8
 """Largest number of images per request."""
 IMAGE_STEPS = (5, 10, 20, 50)
 MAX_GUIDANCE = 10.0
 MAX_SEED = 2**31 - 1
-MAX_WAITING = 64
-"""Largest number of requests in the queue; further ones are refused."""
+MAX_QUEUE_SIZE = 64
+"""Largest number of requests in the queue; more are rejected."""
 MAX_SESSIONS = 32
-"""Number of visitors whose last result is kept; the oldest is dropped."""
-PER_MINUTE = 60
-"""Requests per visitor and minute."""
+"""Largest number of visitors whose last result is in memory; the oldest is dropped."""
+MAX_REQUESTS_PER_MINUTE = 60
+"""Largest number of requests per visitor and minute."""
 
 
-def reduced(image: np.ndarray) -> np.ndarray:
-    """The image with sides of at most MAX_SIDE: uint8 [H, W, 3]."""
+def limit_size(image: np.ndarray) -> np.ndarray:
+    """Reduces an image, uint8 [H, W, 3], to sides of at most MAX_SIDE."""
     height, width = image.shape[:2]
     scale = MAX_SIDE / max(height, width)
     if scale >= 1:
@@ -38,7 +38,7 @@ def reduced(image: np.ndarray) -> np.ndarray:
 
 
 def read_phrases(text: str) -> list[str]:
-    """The phrases of a text, separated by lines or semicolons. Raises UserError."""
+    """Returns the phrases of a text, separated by line breaks or semicolons. Raises UserError."""
     parts = [" ".join(part.split()) for line in text.splitlines() for part in line.split(";")]
     phrases = list(dict.fromkeys(part for part in parts if part))
     if not phrases:
@@ -46,26 +46,26 @@ def read_phrases(text: str) -> list[str]:
     if len(phrases) > MAX_PHRASES:
         raise UserError(f"These are {len(phrases)} phrases; give at most {MAX_PHRASES}.")
     for phrase in phrases:
-        need_short(phrase)
+        normalize_text(phrase)
     return phrases
 
 
-def need_short(text: str) -> str:
-    """The text with single spaces. Raises UserError if it is empty or too long."""
+def normalize_text(text: str) -> str:
+    """Returns the text with single spaces. Raises UserError if it is empty or too long."""
     text = " ".join(text.split())
     if not text:
         raise UserError(f"Type what to draw, such as: {EXAMPLE_PROMPT}.")
-    if len(text) > MAX_LETTERS:
-        raise UserError(f"A phrase of {len(text)} characters is too long; give at most {MAX_LETTERS}.")
+    if len(text) > MAX_CHARACTERS:
+        raise UserError(f"A phrase of {len(text)} characters is too long; give at most {MAX_CHARACTERS}.")
     return text
 
 
-class Rate:
-    """Counts the requests of each visitor in the last minute."""
+class RateLimiter:
+    """Limits the requests of each visitor per minute."""
 
-    def __init__(self, per_minute: int, visitors: int = 1000):
-        """`visitors`: number of visitors that are remembered."""
-        self.per_minute, self.visitors = per_minute, visitors
+    def __init__(self, per_minute: int, max_visitors: int = 1000):
+        """`max_visitors`: number of visitors to remember; the one without requests for longest is dropped."""
+        self.per_minute, self.max_visitors = per_minute, max_visitors
         self._times: collections.OrderedDict[str, collections.deque[float]] = collections.OrderedDict()
 
     def count(self, visitor: str) -> None:
@@ -73,7 +73,7 @@ class Rate:
         now = time.monotonic()
         times = self._times.setdefault(visitor, collections.deque())
         self._times.move_to_end(visitor)
-        if len(self._times) > self.visitors:
+        if len(self._times) > self.max_visitors:
             self._times.popitem(last=False)
         while times and now - times[0] > 60:
             times.popleft()

@@ -7,7 +7,7 @@ CSS = """
 #phrases textarea, #prompt textarea { font-size: 16px; }
 .tab-container button.selected { color: var(--primary-700) !important; }
 .dark .tab-container button.selected { color: var(--primary-300) !important; }
-@media (max-width: 400px) {  /* so that all tabs are seen at 320 px */
+@media (max-width: 400px) {  /* all tabs must be visible at 320 px */
   .tab-container button { padding: 0 5px !important; font-size: .875rem !important; }
 }
 figure { margin: 0; min-width: 0; }
@@ -75,15 +75,15 @@ SHOW_RESULTS = """() => {
   if (results.getBoundingClientRect().top > innerHeight / 2)
     results.scrollIntoView({behavior: still ? 'auto' : 'smooth'});
 }"""
-"""Scrolls to an element below the visible part of the page, as on a phone."""
+"""Scrolls to an element that is below the visible part of the page, as on a phone."""
 
-CHOOSE = """element.addEventListener('click', event => {
+TRIGGER_EXAMPLE = """element.addEventListener('click', event => {
   const button = event.target.closest('button');
   if (button) trigger('click', {index: Number(button.dataset.index)});
 });"""
-"""Turns a click on the n-th example, or Enter on its button, into an event of the list."""
+"""Triggers a click event of the list, with an index, when a visitor activates the button of an example."""
 
-ANNOUNCE = "element.setAttribute('role', 'status');"
+ANNOUNCE_CHANGES = "element.setAttribute('role', 'status');"
 """Makes screen readers announce changes of the element."""
 
 ICON = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">
@@ -97,7 +97,7 @@ def theme() -> themes.Base:
     """Colours and local fonts. Every text has a contrast of at least 4.5 : 1."""
     soft = themes.Soft(primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["monospace"])
     return soft.set(
-        background_fill_primary="*neutral_50",  # Soft's own, which `set` would forget
+        background_fill_primary="*neutral_50",  # the default of Soft, which `set` would override
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
         block_info_text_color="*neutral_600",

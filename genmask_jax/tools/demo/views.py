@@ -1,4 +1,4 @@
-"""What the page shows, as HTML. All texts are escaped."""
+"""The HTML of the page's results. All texts are escaped."""
 
 import dataclasses
 import itertools
@@ -13,9 +13,9 @@ from genmask_jax.utils.curves import plot
 from genmask_jax.utils.sheets import HEAT, label_colour
 
 MAX_DENSITY = 5.0
-"""At which the plot of densities is cut off; that of masks has a peak many times as high."""
+"""Upper limit of the plot of densities; the density of masks has a much higher peak."""
 FRAME_SECONDS = 0.25
-"""Between two steps of an image that emerges."""
+"""Time between two frames of a generated image."""
 
 TEMPLATES = jinja2.Environment(
     autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -65,8 +65,8 @@ DETAILS = (
 {% endfor %}
 </ul>
 <div class="scale">
-  <p>Uncertainty: how far the masks from {{ noises }} noises disagree, as the standard deviation of a pixel's
-    probability. Black pixels are certain.</p>
+  <p>Uncertainty: the standard deviation of a pixel's probability over {{ noises }} noises. Black pixels are
+    certain.</p>
   <div class="bar" style="background: linear-gradient(to right, {{ heat }})"></div>
   <p class="ends"><span>0</span><span>{{ top }}</span></p>
 </div>
@@ -77,7 +77,7 @@ DETAILS = (
 {% endif %}
 """
 )
-DRAWN = (
+CANDIDATES = (
     PICTURE
     + """
 <h2>{{ prompt }}</h2>
@@ -85,7 +85,7 @@ DRAWN = (
 {% for seed, frames in candidates %}
   <li><figure class="large">
     <a class="frames" href="{{ frames[-1] | url }}" target="_blank">
-    {% for frame in chosen %}
+    {% for frame in frame_indices %}
       <img src="{{ frames[frame] | url }}" alt="{{ 'Drawn with seed ' ~ seed ~ ': ' ~ prompt if loop.last }}"
         style="animation-delay: {{ loop.index0 * seconds }}s">
     {% endfor %}
@@ -94,9 +94,9 @@ DRAWN = (
 {% endfor %}
 </ul>
 {% set seed, frames = candidates[0] %}
-<h2>What the model expects the image of seed {{ seed }} to be after each step</h2>
+<h2>Predicted image of seed {{ seed }} after each step</h2>
 <ul class="strip">
-{% for frame in chosen %}
+{% for frame in frame_indices %}
   <li><figure>{{ picture(frames[frame], "After step " ~ (frame + 1)) }}
     <figcaption>{{ frame + 1 }} of {{ frames | length }}</figcaption></figure></li>
 {% endfor %}
@@ -127,105 +127,113 @@ DENSITIES = """
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
-    """A `Segmentation` and paths of pictures of it.
+class ResultView:
+    """A `Segmentation` and the paths of its pictures.
 
-    Every result has files of its own: two visitors' pictures never share one that is being read.
+    Every result has its own files, so that results of different visitors cannot overwrite each other.
 
-    found: at the threshold that is shown.
-    overlay, label_map: of all phrases.
-    masks, uncertainty: of each phrase.
-    top: the largest value of the uncertainties' colours.
-    files: for download.
+    result: the segmentation at the selected threshold.
+    overlay: picture of all phrases.
+    label_map: picture of all phrases.
+    masks: one picture per phrase.
+    uncertainty: one picture per phrase.
+    colour_range: the uncertainty that has the brightest colour.
+    files: files for download.
     """
 
-    found: Segmentation
+    result: Segmentation
     overlay: str
     label_map: str
     masks: list[str]
     uncertainty: list[str]
-    top: float
+    colour_range: float
     files: list[str]
 
 
 def examples(pairs: Sequence[tuple[str, str]]) -> str:
-    """Buttons of (path of an image, phrases)."""
+    """Returns buttons for pairs (path of an image, phrases)."""
     return _render(EXAMPLES, examples=pairs)
 
 
 def message(*lines: str, problem: bool = False) -> str:
-    """Paragraphs; `problem`: about a mistake."""
+    """Returns a message of one paragraph per line; `problem` marks it as an error."""
     return _render(MESSAGE, lines=lines, problem=problem)
 
 
-def summary(found: Segmentation) -> list[str]:
-    """What was found, in sentences."""
-    missing = [f"“{p}”" for p, yes in zip(found.phrases, found.found, strict=True) if not yes]
-    many = len(found.phrases)
+def summarize(result: Segmentation) -> list[str]:
+    """Returns sentences about which phrases were found."""
+    missing = [f"“{p}”" for p, found in zip(result.phrases, result.found, strict=True) if not found]
+    count = len(result.phrases)
     if not missing:
-        lines = ["Found a mask." if many == 1 else f"Found a mask for each of {many} phrases."]
-    elif len(missing) == many:
+        lines = ["Found a mask." if count == 1 else f"Found a mask for each of {count} phrases."]
+    elif len(missing) == count:
         lines = [f"Nothing found for {_join(missing)}."]
     else:
-        lines = [f"Found {many - len(missing)} of {many} phrases; nothing found for {_join(missing)}."]
-    return lines + of_unknown(itertools.chain(*found.unknown_words))
+        lines = [f"Found {count - len(missing)} of {count} phrases; nothing found for {_join(missing)}."]
+    return lines + describe_unknown_words(itertools.chain(*result.unknown_words))
 
 
-def of_unknown(words: Iterable[str]) -> list[str]:
-    """A sentence about words that the model cannot know, if there are any."""
-    named = [f"“{word}”" for word in dict.fromkeys(words)]
-    if not named:
+def describe_unknown_words(words: Iterable[str]) -> list[str]:
+    """Returns a sentence about words that the model was not trained on; [] if there are none."""
+    quoted = [f"“{word}”" for word in dict.fromkeys(words)]
+    if not quoted:
         return []
-    which, them = ("words", "them") if len(named) > 1 else ("word", "it")
-    return [f"The model was not trained on the {which} {_join(named)}; what it makes of {them} means little."]
+    noun, pronoun = ("words", "them") if len(quoted) > 1 else ("word", "it")
+    return [f"The model was not trained on the {noun} {_join(quoted)}; results for {pronoun} are unreliable."]
 
 
-def overlay(shown: Shown) -> str:
-    """The image with its masks."""
-    phrases = [f"“{p}”" for p in shown.found.phrases]
+def overlay(view: ResultView) -> str:
+    """Returns the image with its masks."""
+    phrases = [f"“{p}”" for p in view.result.phrases]
     alt = f"The image, dark grey outside the masks of {_join(phrases)}"
-    return _render(OVERLAY, path=shown.overlay, alt=alt, many=len(phrases) > 1)
+    return _render(OVERLAY, path=view.overlay, alt=alt, many=len(phrases) > 1)
 
 
-def details(shown: Shown, noises: int) -> str:
-    """Mask, uncertainty and numbers of each phrase, and the label map of several."""
+def details(view: ResultView, noises: int) -> str:
+    """Returns mask, uncertainty and numbers of each phrase, and the label map of several phrases."""
     phrases = [
         {
             "phrase": row["phrase"],
-            "colour": _colour(label_colour(i)),
-            "mask": shown.masks[i],
-            "uncertainty": shown.uncertainty[i],
-            "numbers": _numbers(row),
+            "colour": _css_colour(label_colour(i)),
+            "mask": view.masks[i],
+            "uncertainty": view.uncertainty[i],
+            "numbers": _describe_mask(row),
         }
-        for i, row in enumerate(shown.found.to_dict()["phrases"])
+        for i, row in enumerate(view.result.to_dict()["phrases"])
     ]
     return _render(
         DETAILS,
         phrases=phrases,
         noises=noises,
-        heat=", ".join(map(_colour, HEAT)),
-        top=f"{shown.top:.2f}",
-        label_map=shown.label_map if len(phrases) > 1 else None,
+        heat=", ".join(map(_css_colour, HEAT)),
+        top=f"{view.colour_range:.2f}",
+        label_map=view.label_map if len(phrases) > 1 else None,
     )
 
 
-def drawn(candidates: Mapping[int, Sequence[str]], prompt: str, shown: int) -> str:
-    """Images that emerge from `shown` of their frames, and these of the first image beside one another.
+def candidates(frames: Mapping[int, Sequence[str]], prompt: str, num_frames: int) -> str:
+    """Returns animated images, and the frames of the first image in a row.
 
-    `candidates`: paths of the frames of each image, by seed; all have as many.
+    Args:
+        frames: paths of the frames of each image, by seed; all images have equally many.
+        prompt: the prompt of the images.
+        num_frames: number of frames to show, evenly spaced.
     """
-    images = list(candidates.items())
-    chosen = sorted(set(np.linspace(0, len(images[0][1]) - 1, shown).round().astype(int).tolist()))
-    return _render(DRAWN, candidates=images, chosen=chosen, prompt=prompt, seconds=FRAME_SECONDS)
+    images = list(frames.items())
+    indices = np.linspace(0, len(images[0][1]) - 1, num_frames).round().astype(int)
+    frame_indices = sorted(set(indices.tolist()))
+    return _render(
+        CANDIDATES, candidates=images, frame_indices=frame_indices, prompt=prompt, seconds=FRAME_SECONDS
+    )
 
 
 def noise(pictures: Mapping[str, str], phrase: str, t: float) -> str:
-    """Paths of pictures by name, at noise level `t`."""
+    """Returns pictures at noise level `t`, given their paths by name."""
     return _render(NOISE, pictures=list(pictures.items()), phrase=phrase, t=f"{t:g}")
 
 
 def densities(lines: Mapping[str, np.ndarray]) -> str:
-    """A plot of densities in equal bins of [0, 1]."""
+    """Returns a plot of densities in equal bins of [0, 1]."""
     points = {
         name: [((i + 0.5) / len(values), min(float(value), MAX_DENSITY)) for i, value in enumerate(values)]
         for name, values in lines.items()
@@ -235,7 +243,7 @@ def densities(lines: Mapping[str, np.ndarray]) -> str:
 
 
 def _render(template: str, **values: Any) -> str:
-    # Gradio reads HTML as a template of its own, in which braces and dollars have a meaning.
+    # Gradio treats HTML as a template, in which braces and dollar signs are special.
     text = TEMPLATES.from_string(template).render(values)
     return text.strip().replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;")
 
@@ -247,7 +255,7 @@ def _url(path: str) -> str:
 TEMPLATES.filters["url"] = _url
 
 
-def _numbers(row: Mapping[str, Any]) -> str:
+def _describe_mask(row: Mapping[str, Any]) -> str:
     if not row["area"]:
         return "Nothing found."
     left, top, right, bottom = row["box"]
@@ -257,7 +265,7 @@ def _numbers(row: Mapping[str, Any]) -> str:
     )
 
 
-def _colour(rgb: tuple[int, int, int]) -> str:
+def _css_colour(rgb: tuple[int, int, int]) -> str:
     return "rgb({} {} {})".format(*rgb)
 
 

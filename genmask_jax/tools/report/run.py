@@ -32,9 +32,9 @@ class Run:
     path: its directory.
     config: its config.
     changed: (field, default, value) of every field that differs from its default.
-    history: changes of the config on resumes.
+    history: changes of the config when the run was resumed.
     curves: points (step, value) of each logged metric, ordered by step.
-    parameters: the plan of its parameters as text; "" for older runs.
+    parameters: the plan of the parameters as text; "" for older runs.
     sheets: paths of the last validation's contact sheets.
     evaluations: results of launch/evaluate.py.
     sessions: command, machine and versions of each start; [] for older runs.
@@ -52,7 +52,7 @@ class Run:
 
     @property
     def script(self) -> str:
-        """The script that trained it."""
+        """The script that trained the run."""
         return "train.py" if isinstance(self.config, TrainConfig) else "train_vae.py"
 
 
@@ -76,7 +76,7 @@ def read_run(path: epath.PathLike) -> Run:
         curves={name: sorted(points.items()) for name, points in curves.items()},
         parameters=(path / PLAN_FILE).read_text() if (path / PLAN_FILE).exists() else "",
         sheets=list(latest.values()),
-        evaluations=[found for folder in sorted(listed(path)) if (found := _evaluation(folder))],
+        evaluations=[e for directory in sorted(listed(path)) if (e := _read_evaluation(directory))],
         sessions=_read_lines(path / "sessions.jsonl"),
     )
 
@@ -94,7 +94,7 @@ def _read_config(path: epath.Path) -> TrainConfig | VAETrainConfig:
 
 
 def _default(config: Any) -> Any:
-    """A config of the same kind with default values; fields without a default keep theirs."""
+    """Returns a config of the same type with default values; fields without a default keep their value."""
     values = {}
     for field in dataclasses.fields(config):
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
@@ -103,20 +103,21 @@ def _default(config: Any) -> Any:
     return type(config)(**values)
 
 
-def _evaluation(folder: epath.Path) -> Evaluation | None:
-    if not (folder.name.startswith("evaluation_") and (folder / "metrics.json").exists()):
+def _read_evaluation(directory: epath.Path) -> Evaluation | None:
+    """Reads an evaluation_*/ directory; None for other directories and unreadable metrics."""
+    if not (directory.name.startswith("evaluation_") and (directory / "metrics.json").exists()):
         return None
     try:
-        metrics = json.loads((folder / "metrics.json").read_text())
+        metrics = json.loads((directory / "metrics.json").read_text())
     except ValueError:
         return None
     if not isinstance(metrics, dict):
         return None
-    return Evaluation(folder.name.removeprefix("evaluation_"), metrics, sorted(listed(folder, ".png")))
+    return Evaluation(directory.name.removeprefix("evaluation_"), metrics, sorted(listed(directory, ".png")))
 
 
 def _read_lines(path: epath.Path) -> list[dict[str, Any]]:
-    """The lines of a JSON-lines file; an incomplete line of a running or killed process is skipped."""
+    """Reads a JSON-lines file; skips an incomplete line of a running or killed process."""
     rows = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

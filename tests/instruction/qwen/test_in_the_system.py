@@ -177,7 +177,7 @@ def test_a_text_only_model_ignores_the_image(micro_vae, tmp_path):
     assert one.keys() == encoder.preparer("the red star").keys()
     state, _ = start(config, tmp_path / "run")
     assert np.isfinite(state.metrics["loss"])
-    with pytest.raises(UserError, match="reads words alone"):
+    with pytest.raises(UserError, match="cannot read images"):
         Reasoner(config.instruction, tmp_path, dtype="float32", batch_size=1)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCENE = pathlib.Path(__file__).parents[3] / "docs" / "scene.png"
-FAINT_TEXTS = """() => {
+LOW_CONTRAST_TEXTS = """() => {
   const parse = colour => (colour.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
   const luminance = rgb => rgb.slice(0, 3).map(c => c / 255)
     .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
@@ -39,7 +39,7 @@ FAINT_TEXTS = """() => {
   return found;
 }"""
 """Visible texts whose contrast is below WCAG's 4.5 : 1."""
-NAMELESS = re.compile(r"^\s*- (button|textbox|slider|spinbutton|radio|tab|link)(:| \[|$)", re.M)
+UNNAMED_CONTROL = re.compile(r"^\s*- (button|textbox|slider|spinbutton|radio|tab|link)(:| \[|$)", re.M)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")]
 
 
@@ -54,13 +54,13 @@ def browser():
 @pytest.fixture(params=[1280, 390, 320], ids=["wide", "phone", "narrow"])
 def tab(browser, address, request):
     page = browser.new_page(viewport={"width": request.param, "height": 800})
-    page.alarms = []
-    page.on("pageerror", lambda error: page.alarms.append(str(error)))
-    page.on("dialog", lambda dialog: (page.alarms.append(dialog.message), dialog.dismiss()))
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("dialog", lambda dialog: (page.errors.append(dialog.message), dialog.dismiss()))
     page.goto(address)
     page.get_by_role("button", name="Segment", exact=True).wait_for()
     yield page
-    assert not page.alarms
+    assert not page.errors
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.close()
 
@@ -79,7 +79,7 @@ def wait_for_another(tab, before: str) -> str:
     return source(tab)
 
 
-def drop(tab, path: pathlib.Path) -> None:
+def upload(tab, path: pathlib.Path) -> None:
     clear = tab.get_by_role("button", name=re.compile("clear|remove", re.I))
     if clear.count():
         clear.first.click()
@@ -88,7 +88,7 @@ def drop(tab, path: pathlib.Path) -> None:
     tab.wait_for_timeout(500)
 
 
-def ask(tab, text: str) -> None:
+def submit(tab, text: str) -> None:
     box = tab.locator("#phrases textarea")
     box.fill(text)
     box.press("Enter")
@@ -118,8 +118,8 @@ def test_texts_have_contrast_and_controls_have_names(tab, theme):
     tab.goto(f"{tab.url.split('?')[0]}?__theme={theme}")
     assert tab.evaluate("document.documentElement.lang") == "en"
     playwright.expect(tab).to_have_title("GenMask-JAX: micro")
-    drop(tab, SCENE)
-    ask(tab, "the star; the circle")
+    upload(tab, SCENE)
+    submit(tab, "the star; the circle")
     wait_for_another(tab, "")
     for name, wait_for in (
         ("Segment", "#overlay img"),
@@ -133,14 +133,14 @@ def test_texts_have_contrast_and_controls_have_names(tab, theme):
             tab.locator("#drawn img").last.wait_for()
         tab.locator(wait_for).first.wait_for()
         tab.wait_for_timeout(500)  # for fades to end
-        assert tab.evaluate(FAINT_TEXTS) == []
+        assert tab.evaluate(LOW_CONTRAST_TEXTS) == []
         tree = tab.locator("body").aria_snapshot()
-        assert not NAMELESS.findall(tree), tree
+        assert not UNNAMED_CONTROL.findall(tree), tree
         assert tab.locator("img:not([alt])").count() == 0
 
 
 def test_one_mistake_gives_one_message(tab, tmp_path):
-    def said(text: str) -> None:
+    def expect_problem(text: str) -> None:
         problem = tab.locator(".problem").locator("visible=true")
         problem.filter(has_text=text).wait_for()
         assert problem.count() == 1
@@ -148,28 +148,28 @@ def test_one_mistake_gives_one_message(tab, tmp_path):
         assert tab.locator("[data-testid=toast-body]").count() == 0
         playwright.expect(problem).to_be_in_viewport()
 
-    ask(tab, "a star")
-    said("Add an image first")
+    submit(tab, "a star")
+    expect_problem("Add an image first")
     (tmp_path / "no.png").write_text("hello")
-    drop(tab, tmp_path / "no.png")
-    ask(tab, "a star")
-    said("it is not an image")
-    drop(tab, SCENE)
-    ask(tab, "")
-    said("Type what to find")
-    ask(tab, "a; b; c; d; e; f; g")
-    said("give at most 6")
-    ask(tab, "a" * 500)
-    said("is too long")
+    upload(tab, tmp_path / "no.png")
+    submit(tab, "a star")
+    expect_problem("it is not an image")
+    upload(tab, SCENE)
+    submit(tab, "")
+    expect_problem("Type what to find")
+    submit(tab, "a; b; c; d; e; f; g")
+    expect_problem("give at most 6")
+    submit(tab, "a" * 500)
+    expect_problem("is too long")
     tab.get_by_role("tab", name="Generate").click()
     tab.get_by_role("button", name="Generate", exact=True).click()
-    said("Type what to draw")
+    expect_problem("Type what to draw")
 
 
 @pytest.mark.parametrize("tab", [1280], indirect=True)
 def test_hostile_texts_stay_texts(tab):
-    drop(tab, SCENE)
-    ask(tab, "<img src=x onerror=alert(1)>; <script>alert(2)</script>; ${alert(3)}; {{value}}; {{#each}}")
+    upload(tab, SCENE)
+    submit(tab, "<img src=x onerror=alert(1)>; <script>alert(2)</script>; ${alert(3)}; {{value}}; {{#each}}")
     wait_for_another(tab, "")
     shown = tab.locator("#details h2").all_inner_texts()
     assert shown[0] == "<img src=x onerror=alert(1)>"
@@ -186,28 +186,28 @@ def test_odd_images_are_shown(tab, tmp_path):
     Image.fromarray(pixels[..., :3]).resize((5200, 3900)).save(tmp_path / "large.jpg")
     before = ""
     for name in ("rgba.png", "cmyk.jpg", "deep.png", "large.jpg"):
-        drop(tab, tmp_path / name)
-        ask(tab, "a star")
+        upload(tab, tmp_path / name)
+        submit(tab, "a star")
         before = wait_for_another(tab, before)
 
 
 @pytest.mark.parametrize("tab", [1280], indirect=True)
 def test_a_run_can_be_stopped(tab, handlers, monkeypatch):
-    monkeypatch.setattr(handlers, "segment", lambda *_: tab_waits.wait(20))
-    tab_waits = threading.Event()
-    drop(tab, SCENE)
-    ask(tab, "a star")
+    monkeypatch.setattr(handlers, "segment", lambda *_: released.wait(20))
+    released = threading.Event()
+    upload(tab, SCENE)
+    submit(tab, "a star")
     tab.wait_for_timeout(1000)
     tab.get_by_role("button", name="Stop").first.click()
     tab.get_by_text("Stopped.").wait_for()
-    tab_waits.set()
+    released.set()
     tab.wait_for_timeout(1000)
     assert source(tab) == ""
     assert tab.get_by_text("Stopped.").is_visible()
 
 
 @pytest.mark.parametrize("tab", [1280, 390], indirect=True)
-def test_images_emerge_and_noise_is_shown(tab, handlers):
+def test_images_are_generated_and_noise_is_shown(tab, handlers):
     tab.get_by_role("tab", name="Generate").click()
     tab.locator("#prompt textarea").fill("a red star")
     tab.keyboard.press("Enter")

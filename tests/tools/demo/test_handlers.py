@@ -1,4 +1,4 @@
-"""What the page does, without the page."""
+"""The work of the page, without its layout."""
 
 import dataclasses
 import pathlib
@@ -12,8 +12,8 @@ from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.data.refershapes.styles import VARIED
 from genmask_jax.timesteps import TimestepDistribution
 from genmask_jax.tools.demo import limits
-from genmask_jax.tools.demo.handlers import EXAMPLE_SIDE, Handlers
-from genmask_jax.tools.demo.noise import spread
+from genmask_jax.tools.demo.handlers import EXAMPLE_SIZE, Handlers
+from genmask_jax.tools.demo.noise import quartiles
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import to_model_size
 from genmask_jax.utils.pixels import to_signed
@@ -21,7 +21,7 @@ from genmask_jax.utils.sheets import HEAT
 
 
 @pytest.fixture(scope="module")
-def found(handlers):
+def result(handlers):
     return handlers.segment(handlers.examples[0][0], "the red star; a circle")
 
 
@@ -31,65 +31,65 @@ def pixels(path: str) -> np.ndarray:
 
 def test_phrases_are_separated_and_limited():
     assert limits.read_phrases(" the red star ;; a  circle\nthe red star\n") == ["the red star", "a circle"]
-    for text, why in (
+    for text, message in (
         (" ; ", "Type what"),
         (";".join("abcdefg"), "at most 6"),
         ("a" * 201, "201 characters"),
     ):
-        with pytest.raises(UserError, match=why):
+        with pytest.raises(UserError, match=message):
             limits.read_phrases(text)
 
 
 def test_large_images_are_reduced_and_keep_their_shape():
-    assert limits.reduced(np.zeros((3000, 2000, 3), np.uint8)).shape == (1024, 683, 3)
-    assert limits.reduced(np.zeros((5, 4000, 3), np.uint8)).shape == (1, 1024, 3)
+    assert limits.limit_size(np.zeros((3000, 2000, 3), np.uint8)).shape == (1024, 683, 3)
+    assert limits.limit_size(np.zeros((5, 4000, 3), np.uint8)).shape == (1, 1024, 3)
     small = np.zeros((10, 20, 3), np.uint8)
-    assert limits.reduced(small) is small
+    assert limits.limit_size(small) is small
 
 
 def test_a_visitor_waits_after_too_many_requests(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(limits.time, "monotonic", lambda: now[0])
-    rate = limits.Rate(3, visitors=2)
+    limiter = limits.RateLimiter(3, max_visitors=2)
     for _ in range(3):
-        rate.count("a")
+        limiter.count("a")
     with pytest.raises(UserError, match="wait 61 seconds"):
-        rate.count("a")
-    rate.count("b")
+        limiter.count("a")
+    limiter.count("b")
     now[0] = 60.5
-    rate.count("a")
+    limiter.count("a")
 
 
-def test_the_views_are_those_of_the_masks(handlers, found):
-    shown = handlers.show(found, 0.5)
-    masks = found.probabilities > 0.5
-    for mask, path in zip(masks, shown.masks, strict=True):
+def test_pictures_and_files_match_the_masks(handlers, result):
+    view = handlers.render(result, 0.5)
+    masks = result.probabilities > 0.5
+    for mask, path in zip(masks, view.masks, strict=True):
         factor = len(pixels(path)) // len(mask)
         np.testing.assert_array_equal(pixels(path)[::factor, ::factor] > 0, mask)
-    np.testing.assert_array_equal(shown.found.masks, masks)
-    names = {pathlib.Path(path).name for path in shown.files}
+    np.testing.assert_array_equal(view.result.masks, masks)
+    names = {pathlib.Path(path).name for path in view.files}
     assert {"mask_1.png", "mask_2.png", "label_map.png", "rle.json", "boxes.json"} <= names
 
 
-def test_uncertainty_is_scaled_to_what_there_is(handlers, found):
-    for most in (0.06, 0.5):
-        values = np.linspace(0, most, found.masks.size, dtype=np.float32).reshape(found.masks.shape)
-        shown = handlers.show(dataclasses.replace(found, uncertainty=values), 0.5)
-        assert shown.top == pytest.approx(most)
-        np.testing.assert_array_equal(pixels(shown.uncertainty[0])[0, 0], HEAT[0])
-        np.testing.assert_array_equal(pixels(shown.uncertainty[-1])[-1, -1], HEAT[-1])
-    calm = dataclasses.replace(found, uncertainty=np.full(found.masks.shape, 0.001, np.float32))
-    assert pixels(handlers.show(calm, 0.5).uncertainty[0]).max() < 40  # nothing is made of next to nothing
+def test_colours_of_uncertainty_span_its_range(handlers, result):
+    for maximum in (0.06, 0.5):
+        values = np.linspace(0, maximum, result.masks.size, dtype=np.float32).reshape(result.masks.shape)
+        view = handlers.render(dataclasses.replace(result, uncertainty=values), 0.5)
+        assert view.colour_range == pytest.approx(maximum)
+        np.testing.assert_array_equal(pixels(view.uncertainty[0])[0, 0], HEAT[0])
+        np.testing.assert_array_equal(pixels(view.uncertainty[-1])[-1, -1], HEAT[-1])
+    certain = dataclasses.replace(result, uncertainty=np.full(result.masks.shape, 0.001, np.float32))
+    assert pixels(handlers.render(certain, 0.5).uncertainty[0]).max() < 40  # small values stay dark
 
 
-def test_a_threshold_needs_no_other_pass(handlers, found):
+def test_a_threshold_needs_no_other_pass(handlers, result):
     for t in (0.05, 0.95):
-        np.testing.assert_array_equal(handlers.show(found, t).found.masks, found.probabilities > t)
+        np.testing.assert_array_equal(handlers.render(result, t).result.masks, result.probabilities > t)
 
 
-def test_files_of_old_results_are_deleted(handlers, found, monkeypatch):
-    monkeypatch.setattr("genmask_jax.tools.demo.handlers.KEPT", 2)
-    paths = [pathlib.Path(handlers.show(found, 0.5).files[0]) for _ in range(4)]
+def test_files_of_old_results_are_deleted(handlers, result, monkeypatch):
+    monkeypatch.setattr("genmask_jax.tools.demo.handlers.MAX_RESULTS", 2)
+    paths = [pathlib.Path(handlers.render(result, 0.5).files[0]) for _ in range(4)]
     assert [path.exists() for path in paths][-2:] == [True, True]
     assert not paths[0].exists()
     assert pathlib.Path(handlers.examples[0][0]).exists()
@@ -98,7 +98,7 @@ def test_files_of_old_results_are_deleted(handlers, found, monkeypatch):
 def test_examples_are_scenes_in_the_style_that_the_model_was_trained_on(handlers):
     data = dataclasses.replace(handlers.config.data, scenes="varied")
     other = Handlers(handlers.segmenter.networks, dataclasses.replace(handlers.config, data=data))
-    source = ReferShapesSegment("test", EXAMPLE_SIDE, data.seed, VARIED)
+    source = ReferShapesSegment("test", EXAMPLE_SIZE, data.seed, VARIED)
     for i, (path, phrases) in enumerate(other.examples):
         np.testing.assert_array_equal(pixels(path), source[i]["image"])
         assert phrases.startswith(source[i]["text"])
@@ -113,14 +113,14 @@ def test_files_that_are_no_images_are_named(handlers, tmp_path):
 
 
 def test_candidates_emerge_step_by_step_and_each_can_be_drawn_again(handlers):
-    drawn = handlers.generate("a red star", 3, 2, 2.0, 5)
-    assert list(drawn) == [3, 4]
-    for seed, frames in drawn.items():
-        assert len(frames) == 5
-        whole = handlers.generator("a red star", seed=seed, steps=5, guidance_scale=2.0)
-        np.testing.assert_allclose(pixels(frames[-1]), np.asarray(whole), atol=1)
+    frames = handlers.generate("a red star", 3, 2, 2.0, 5)
+    assert list(frames) == [3, 4]
+    for seed, paths in frames.items():
+        assert len(paths) == 5
+        image = handlers.generator("a red star", seed=seed, steps=5, guidance_scale=2.0)
+        np.testing.assert_allclose(pixels(paths[-1]), np.asarray(image), atol=1)
     again = handlers.generate("a red star", 4, 1, 2.0, 5)
-    np.testing.assert_array_equal(pixels(again[4][-1]), pixels(drawn[4][-1]))
+    np.testing.assert_array_equal(pixels(again[4][-1]), pixels(frames[4][-1]))
     for wrong in (
         ("", 0, 4, 1.0, 5),
         ("a", -1, 4, 1.0, 5),
@@ -135,22 +135,22 @@ def test_candidates_emerge_step_by_step_and_each_can_be_drawn_again(handlers):
             handlers.generate(*wrong)
 
 
-def test_no_noise_is_the_vae_and_pure_noise_is_the_mask_of_one_pass(handlers, found):
+def test_no_noise_is_the_vae_and_pure_noise_is_the_mask_of_one_pass(handlers, result):
     networks = handlers.segmenter.networks
-    clean = handlers.look_at_noise(found, 0.0)
-    small = to_model_size(found.image, networks.size)[None]
+    clean = handlers.preview_noise(result, 0.0)
+    small = to_model_size(result.image, networks.size)[None]
     vae = networks.merge(networks.params, networks.frozen).vae
-    through = np.asarray(jax.jit(lambda x: vae.decode(vae.encode(to_signed(x))))(small))[0]
-    levels = np.clip(through * 127.5 + 127.5, 0, 255)
+    reconstruction = np.asarray(jax.jit(lambda x: vae.decode(vae.encode(to_signed(x))))(small))[0]
+    levels = np.clip(reconstruction * 127.5 + 127.5, 0, 255)
     for name in ("image, with noise", "image, from one pass"):
         np.testing.assert_allclose(pixels(clean[name]), levels, atol=1)
-    one = handlers.segmenter(small[0], found.phrases[0]).probabilities[0]
-    noisy = handlers.look_at_noise(found, 1.0)
-    drawn = pixels(noisy["mask, from one pass"]).mean(-1) / 255
-    assert np.abs(drawn - one).mean() < 0.05  # clipped before and after the mean of the channels
+    probability = handlers.segmenter(small[0], result.phrases[0]).probabilities[0]
+    noisy = handlers.preview_noise(result, 1.0)
+    decoded = pixels(noisy["mask, from one pass"]).mean(-1) / 255
+    assert np.abs(decoded - probability).mean() < 0.05  # clipped before and after the mean of the channels
 
 
-def test_densities_are_those_of_the_laws(handlers):
+def test_densities_match_the_distributions(handlers):
     distributions = handlers.densities()
     t = (np.arange(50) + 0.5) / 50
     for distribution, values in distributions.items():
@@ -159,17 +159,17 @@ def test_densities_are_those_of_the_laws(handlers):
         assert (extremes > 0.9) if distribution.startswith("masks") else (extremes < 0.5)
 
 
-def test_half_of_a_laws_draws_lie_in_its_spread():
+def test_quartiles_match_the_formula():
     for mean, std in ((0.0, 1.0), (1.6, 0.8)):  # the default, and the package's model
-        quartiles = 1 / (1 + np.exp(-(mean + std * np.array([-0.67449, 0.67449]))))
-        assert spread(TimestepDistribution("logit_normal", mean=mean, std=std)) == pytest.approx(
-            quartiles, abs=0.01
+        expected = 1 / (1 + np.exp(-(mean + std * np.array([-0.67449, 0.67449]))))
+        assert quartiles(TimestepDistribution("logit_normal", mean=mean, std=std)) == pytest.approx(
+            expected, abs=0.01
         )
 
 
 def test_a_large_image_is_shown_as_it_is(handlers):
-    shown = handlers.show(handlers.segment(Image.new("RGB", (900, 600)), "a star"), 0.5)
-    assert Image.open(shown.overlay).size == (900, 600)
+    view = handlers.render(handlers.segment(Image.new("RGB", (900, 600)), "a star"), 0.5)
+    assert Image.open(view.overlay).size == (900, 600)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "CMYK", "I;16", "P", "1"])

@@ -29,13 +29,13 @@ def test_only_the_documented_calls_are_public(client):
 
 def test_segmenting_gives_numbers_and_files(client, handlers):
     numbers, files = client.predict(handle_file(SCENE), "the star; the circle", 0.4, api_name="/segment")
-    found = handlers.segment(SCENE, "the star; the circle").at_threshold(0.4)
-    assert numbers == json.loads(json.dumps(found.to_dict()))
-    written = {pathlib.Path(path).name: pathlib.Path(path) for path in files}
-    for i, mask in enumerate(found.masks, 1):
-        np.testing.assert_array_equal(np.asarray(Image.open(written[f"mask_{i}.png"])) > 0, mask)
-    counts = json.loads(written["rle.json"].read_text())["the star"]["counts"]
-    np.testing.assert_array_equal(rle.decode(counts, found.masks[0].shape), found.masks[0])
+    result = handlers.segment(SCENE, "the star; the circle").at_threshold(0.4)
+    assert numbers == json.loads(json.dumps(result.to_dict()))
+    paths = {pathlib.Path(path).name: pathlib.Path(path) for path in files}
+    for i, mask in enumerate(result.masks, 1):
+        np.testing.assert_array_equal(np.asarray(Image.open(paths[f"mask_{i}.png"])) > 0, mask)
+    counts = json.loads(paths["rle.json"].read_text())["the star"]["counts"]
+    np.testing.assert_array_equal(rle.decode(counts, result.masks[0].shape), result.masks[0])
 
 
 def test_generating_gives_the_seed_and_the_file_of_each_image(client, handlers):
@@ -46,28 +46,28 @@ def test_generating_gives_the_seed_and_the_file_of_each_image(client, handlers):
         np.testing.assert_array_equal(np.asarray(Image.open(image)), np.asarray(Image.open(frames[-1])))
 
 
-def test_bad_input_is_said_and_cannot_be_code(client, tmp_path):
+def test_bad_input_gives_an_error(client, tmp_path):
     (tmp_path / "no.png").write_text("<svg onload=alert(1)>")
-    for image, text, why in (
+    for image, text, message in (
         (SCENE, "", "Type what to find"),
         (SCENE, "a" * 300, "300 characters"),
         (str(tmp_path / "no.png"), "a", "it is SVG"),
     ):
-        with pytest.raises(AppError, match=why):
+        with pytest.raises(AppError, match=message):
             client.predict(handle_file(image), text, 0.4, api_name="/segment")
     with pytest.raises(AppError):
         client.predict("a", 0, 4, 1.0, 7, api_name="/generate")
 
 
-def test_files_of_the_machine_cannot_be_asked_for(address, tmp_path):
+def test_other_files_of_the_machine_cannot_be_read(address, tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
-    asked = {"path": str(tmp_path / "secret.png"), "meta": {"_type": "gradio.FileData"}}
+    file = {"path": str(tmp_path / "secret.png"), "meta": {"_type": "gradio.FileData"}}
     call = f"{address}/gradio_api/call/segment"
-    event = httpx.post(call, json={"data": [asked, "a", 0.4]}).json()["event_id"]
+    event = httpx.post(call, json={"data": [file, "a", 0.4]}).json()["event_id"]
     assert "event: error" in httpx.get(f"{call}/{event}", timeout=60).text
 
 
-def test_many_at_once_are_all_answered(address):
+def test_concurrent_requests_are_all_answered(address):
     def ask(i: int) -> str:
         result = Client(address, verbose=False).predict(
             handle_file(SCENE), f"object {i}", 0.4, api_name="/segment"

@@ -1,4 +1,4 @@
-"""What the page says and shows of a result, as HTML."""
+"""The HTML of the page's results."""
 
 import dataclasses
 import re
@@ -12,7 +12,7 @@ from genmask_jax.tools.demo import views
 HOSTILE = "<img src=x onerror=alert(1)> {{value}} ${alert(2)}"
 
 
-def result(*phrases: str, missing: tuple[str, ...] = ()) -> Segmentation:
+def make_result(*phrases: str, missing: tuple[str, ...] = ()) -> Segmentation:
     probabilities = np.zeros((len(phrases), 8, 8), np.float32)
     for i, phrase in enumerate(phrases):
         probabilities[i, i, :4] = phrase not in missing
@@ -27,21 +27,21 @@ def result(*phrases: str, missing: tuple[str, ...] = ()) -> Segmentation:
     )
 
 
-def shown(found: Segmentation) -> views.Shown:
-    numbers = range(len(found.phrases))
-    return views.Shown(
-        found=found,
+def view(result: Segmentation) -> views.ResultView:
+    indices = range(len(result.phrases))
+    return views.ResultView(
+        result=result,
         overlay="/t/overlay.png",
         label_map="/t/label_map.png",
-        masks=[f"/t/mask_{i}.png" for i in numbers],
-        uncertainty=[f"/t/uncertainty_{i}.png" for i in numbers],
-        top=0.25,
+        masks=[f"/t/mask_{i}.png" for i in indices],
+        uncertainty=[f"/t/uncertainty_{i}.png" for i in indices],
+        colour_range=0.25,
         files=[],
     )
 
 
 @pytest.mark.parametrize(
-    ("phrases", "missing", "said"),
+    ("phrases", "missing", "summary"),
     [
         (("a",), (), "Found a mask."),
         (("a",), ("a",), "Nothing found for “a”."),
@@ -50,21 +50,23 @@ def shown(found: Segmentation) -> views.Shown:
         (("a", "b", "c"), ("a", "b", "c"), "Nothing found for “a”, “b” and “c”."),
     ],
 )
-def test_what_was_found_is_said(phrases, missing, said):
-    assert views.summary(result(*phrases, missing=missing)) == [said]
+def test_the_summary_names_phrases_without_a_mask(phrases, missing, summary):
+    assert views.summarize(make_result(*phrases, missing=missing)) == [summary]
 
 
-def test_words_that_the_model_cannot_know_are_said_once():
-    found = dataclasses.replace(result("a dog", "the dog; a cat"), unknown_words=(("dog",), ("dog", "cat")))
-    assert views.summary(found)[1:] == [
-        "The model was not trained on the words “dog” and “cat”; what it makes of them means little."
+def test_unknown_words_are_named_once():
+    result = dataclasses.replace(
+        make_result("a dog", "the dog; a cat"), unknown_words=(("dog",), ("dog", "cat"))
+    )
+    assert views.summarize(result)[1:] == [
+        "The model was not trained on the words “dog” and “cat”; results for them are unreliable."
     ]
 
 
 def test_every_phrase_has_its_pictures_with_captions_and_numbers():
-    found = result("the red star", "the dog", missing=("the dog",))
-    html = views.details(shown(found), noises=4)
-    for i, phrase in enumerate(found.phrases):
+    result = make_result("the red star", "the dog", missing=("the dog",))
+    html = views.details(view(result), noises=4)
+    for i, phrase in enumerate(result.phrases):
         assert f'src="gradio_api/file=/t/mask_{i}.png" alt="Mask of “{phrase}”"' in html
         assert (
             f'src="gradio_api/file=/t/uncertainty_{i}.png" alt="Uncertainty of the mask of “{phrase}”"'
@@ -77,15 +79,15 @@ def test_every_phrase_has_its_pictures_with_captions_and_numbers():
     assert html.count("<figcaption>") == 5  # of two masks, two uncertainties and the label map
     assert "4 noises" in html
     assert ">0.25<" in html
-    assert "label_map" not in views.details(shown(result("a")), noises=4)
+    assert "label_map" not in views.details(view(make_result("a")), noises=4)
 
 
-def test_nothing_that_was_typed_becomes_code():
+def test_typed_texts_are_escaped():
     pages = [
         views.message(HOSTILE),
-        views.overlay(shown(result(HOSTILE))),
-        views.details(shown(result(HOSTILE)), 4),
-        views.drawn({0: ["/t/1.png", "/t/2.png"]}, HOSTILE, 8),
+        views.overlay(view(make_result(HOSTILE))),
+        views.details(view(make_result(HOSTILE)), 4),
+        views.candidates({0: ["/t/1.png", "/t/2.png"]}, HOSTILE, 8),
         views.noise({"mask": "/t/1.png"}, HOSTILE, 0.5),
         views.examples([("/t/1.png", HOSTILE)]),
     ]
@@ -97,8 +99,8 @@ def test_nothing_that_was_typed_becomes_code():
 
 def test_every_picture_has_a_name():
     pages = [
-        views.overlay(shown(result("a", "b"))),
-        views.details(shown(result("a", "b")), 4),
+        views.overlay(view(make_result("a", "b"))),
+        views.details(view(make_result("a", "b")), 4),
         views.noise({"mask": "/t/1.png"}, "a", 0.5),
         views.examples([("/t/1.png", "a")]),
     ]
@@ -106,11 +108,11 @@ def test_every_picture_has_a_name():
         names = re.findall(r'<img [^>]*alt="([^"]*)"', page)
         assert len(names) == page.count("<img ")
         assert all(names)
-    drawn = {seed: [f"/t/{seed}_{i}.png" for i in range(20)] for seed in (7, 8)}
-    steps = views.drawn(drawn, "a star", 8)
+    frames = {seed: [f"/t/{seed}_{i}.png" for i in range(20)] for seed in (7, 8)}
+    steps = views.candidates(frames, "a star", 8)
     assert re.findall(r"\d+ of 20", steps) == [f"{i} of 20" for i in (1, 4, 6, 9, 12, 15, 17, 20)]
-    for seed in drawn:
-        assert steps.count(f'alt="Drawn with seed {seed}: a star"') == 1  # of frames in one place, the last
+    for seed in frames:
+        assert steps.count(f'alt="Drawn with seed {seed}: a star"') == 1  # only the last frame
         assert f"<figcaption>seed {seed}</figcaption>" in steps
 
 
