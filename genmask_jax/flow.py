@@ -1,4 +1,4 @@
-"""Flow matching on a straight path between data and noise: all its formulas.
+"""All formulas of flow matching on a straight path between data and noise.
 
 The noise level t is 0 for clean data and **1 for pure noise**:
 
@@ -33,14 +33,14 @@ def add_noise(
 
 
 def velocity_target(x0: Float[Array, "B ..."], noise: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
-    """The velocity that the network is trained to predict; constant along the path."""
+    """The velocity that the network learns to predict; it is constant along the path."""
     return noise - x0
 
 
 def predict_x0(
     x_t: Float[Array, "B ..."], velocity: Float[Array, "B ..."], t: Float[Array, "B"]
 ) -> Float[Array, "B ..."]:
-    """The clean data that a velocity at `x_t` points to."""
+    """The clean data that follow from the velocity at `x_t`."""
     return x_t - _like(t, x_t) * velocity
 
 
@@ -62,14 +62,14 @@ def sampling_timesteps(num_steps: int, shift: float = 1.0) -> Float[Array, "{num
 def integrate(
     velocity: Velocity, noise: Float[Array, "B ..."], timesteps: Float[Array, "N"], method: str
 ) -> Float[Array, "B ..."]:
-    """Follows the velocity from `noise` at `timesteps[0]` to data at `timesteps[-1]`.
+    """Integrates the velocity from `noise` at `timesteps[0]` to data at `timesteps[-1]`.
 
     Args:
         velocity: (x_t, t [B]) -> velocity.
-        noise: the start, `[B, ...]`.
+        noise: starting point, `[B, ...]`.
         timesteps: decreasing noise levels.
-        method: "euler" (one evaluation per step) or "heun" (two; the last step, to t = 0, is Euler's, as in
-            Karras et al. 2022).
+        method: "euler" (one evaluation per step) or "heun" (two evaluations, except in the last step, which
+            is an Euler step, as in Karras et al. 2022).
     """
     batch = noise.shape[0]
 
@@ -94,7 +94,7 @@ def integrate(
 def predictions(
     velocity: Velocity, noise: Float[Array, "B ..."], timesteps: Float[Array, "N"]
 ) -> Float[Array, "N-1 B ..."]:
-    """The clean data predicted at each step of Euler's method; the last is what `integrate` returns."""
+    """The clean data predicted at each step of Euler's method; the last equals the result of `integrate`."""
 
     def step(x, times):
         t, t_next = times

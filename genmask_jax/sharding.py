@@ -1,7 +1,7 @@
-"""The device mesh, how batches are sharded over it, and what a traced program is told of both.
+"""The device mesh, the sharding of batches, and the context of traced programs.
 
-Mesh axes: `data` (replicas), `fsdp` (parameters and batch are sharded) and `tensor` (matrices are sharded by
-output or input features). The plan says how each parameter is sharded (`parameters/plan.py`).
+Mesh axes: `data` (replicas), `fsdp` (shards parameters and batches) and `tensor` (shards matrices by their
+output or input features). The plan has the sharding of each parameter (`parameters/plan.py`).
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from genmask_jax.utils.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; data = -1 uses all devices that the other axes leave."""
+    """Number of devices along each axis; data = -1 uses all remaining devices."""
 
     data: int = -1
     fsdp: int = 1
@@ -35,13 +35,14 @@ class MeshConfig:
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh over the given devices, or over all.
+    """The mesh of the given devices, or of all devices.
 
     `data` is the outermost axis: parameters are sharded over neighbours (fsdp within a node, a slice or an
-    axis of a torus) and replicated across the rest, and only gradients travel between slices.
+    axis of a torus) and replicated across the rest, so that only gradients travel between slices.
 
     Raises:
-        UserError: the axes do not multiply to the device count, or data is not a multiple of the slices.
+        UserError: the product of the axes is not the number of devices, or data is not a multiple of the
+            number of slices.
     """
     devices = jax.devices() if devices is None else devices
     count, inner = len(devices), config.fsdp * config.tensor
@@ -52,7 +53,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
             "devices here"
         )
     shape, names = (data, config.fsdp, config.tensor), ("data", "fsdp", "tensor")
-    # Other platforms number nodes this way; parameters may be sharded across nodes.
+    # On other platforms, slice_index counts nodes, and parameters may be sharded across nodes.
     tpu = devices[0].platform == "tpu"
     slices = len({getattr(device, "slice_index", 0) for device in devices}) if tpu else 1
     if data % slices:
@@ -66,35 +67,35 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     return Mesh(grid, names, axis_types=(AxisType.Auto,) * 3)
 
 
-_tracing_on: contextvars.ContextVar[ParameterPlan | None] = contextvars.ContextVar("plan", default=None)
+_traced_plan: contextvars.ContextVar[ParameterPlan | None] = contextvars.ContextVar("plan", default=None)
 _counting: contextvars.ContextVar[bool] = contextvars.ContextVar("counting", default=False)
 
 
 @contextlib.contextmanager
 def tracing_on(plan: ParameterPlan) -> Iterator[None]:
-    """Sets the plan, and the mesh, of the program that is traced: for layers, batches and attention."""
-    token = _tracing_on.set(plan)
+    """Sets the plan and its mesh while a program is traced, for its layers, batches and attention."""
+    token = _traced_plan.set(plan)
     try:
         yield
     finally:
-        _tracing_on.reset(token)
+        _traced_plan.reset(token)
 
 
 def _mesh() -> Mesh | None:
-    """The mesh of the program that is traced, if it was set."""
-    plan = _tracing_on.get()
+    """The mesh of the traced program, if it was set."""
+    plan = _traced_plan.get()
     return plan.mesh if plan else None
 
 
 def bytes_per_device(arrays: Any) -> int:
-    """How much memory a tree of arrays takes on one device."""
+    """Memory of a tree of arrays on one device, bytes."""
     leaves = jax.tree.leaves(arrays)
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
 
 
 def constrain_parameters(tree: Any) -> Any:
-    """Shards a tree with the names and shapes of parameters as these are, for example their gradients."""
-    plan = _tracing_on.get()
+    """Shards a tree like the parameters of the same names and shapes, for example their gradients."""
+    plan = _traced_plan.get()
     if plan is None or plan.mesh.size == 1:
         return tree
     return jax.lax.with_sharding_constraint(tree, plan.shardings(tree))
@@ -102,9 +103,9 @@ def constrain_parameters(tree: Any) -> Any:
 
 @contextlib.contextmanager
 def counting() -> Iterator[None]:
-    """For tracing a program to count its model FLOPs (`hardware.flops.ModelFlops`).
+    """A context for tracing a program to count its model FLOPs (`hardware.flops.ModelFlops`).
 
-    Attention is matrix products, on every platform, and the backward pass recomputes nothing.
+    In it, attention consists of matrix products on every platform, and the backward pass recomputes nothing.
     """
     token = _counting.set(True)
     try:
@@ -119,41 +120,41 @@ def is_counting() -> bool:
 
 
 def gather_layer(layer: Any, stacked: Any) -> Any:
-    """All-gathers one layer's parameters over fsdp before the layer is computed; tensor stays sharded.
+    """All-gathers the parameters of one layer over fsdp before it is computed; they stay sharded over tensor.
 
-    Matrices travel in the dtype in which they are multiplied. Gradients travel in the parameters' dtype, back
-    to the devices that hold them. Without these constraints, the compiler may shard activations by channels
-    where a weight is sharded that way, or sum a layer's whole gradient on every device.
+    Matrices travel in the dtype of their products, and gradients in the dtype of the parameters. Without
+    these constraints, the compiler may shard activations by channels like the weights, or sum the whole
+    gradient of a layer on every device.
 
     Args:
-        layer: the state of one layer, without the layer axis.
-        stacked: the state of all layers.
+        layer: state of one layer, without the layer axis.
+        stacked: state of all layers.
     """
-    plan = _tracing_on.get()
+    plan = _traced_plan.get()
     if plan is None or plan.mesh.size == 1:
         return layer
 
     def gather(path: Any, x: jax.Array, all_layers: jax.Array) -> jax.Array:
-        one = plan.of_layers(parameter_name(path), all_layers.shape)
-        spec = one.spec[1:]
-        whole = P(*(axis if axis == "tensor" else None for axis in spec))
-        shardings = NamedSharding(plan.mesh, P(*spec)), NamedSharding(plan.mesh, whole)
-        return _gather(x, *shardings, one.compute_dtype)
+        parameter = plan.of_layers(parameter_name(path), all_layers.shape)
+        spec = parameter.spec[1:]
+        gathered = P(*(axis if axis == "tensor" else None for axis in spec))
+        shardings = NamedSharding(plan.mesh, P(*spec)), NamedSharding(plan.mesh, gathered)
+        return _gather(x, *shardings, parameter.compute_dtype)
 
     return jax.tree.map_with_path(gather, layer, stacked)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _gather(x: jax.Array, sharded: NamedSharding, whole: NamedSharding, dtype: Any) -> jax.Array:
+def _gather(x: jax.Array, sharded: NamedSharding, gathered: NamedSharding, dtype: Any) -> jax.Array:
     x = jax.lax.with_sharding_constraint(x.astype(dtype), sharded)
-    return jax.lax.with_sharding_constraint(x, whole)
+    return jax.lax.with_sharding_constraint(x, gathered)
 
 
-def _gather_forward(x, sharded, whole, dtype):
-    return _gather(x, sharded, whole, dtype), jnp.zeros((), x.dtype)
+def _gather_forward(x, sharded, gathered, dtype):
+    return _gather(x, sharded, gathered, dtype), jnp.zeros((), x.dtype)
 
 
-def _gather_backward(sharded, whole, dtype, like, gradient):
+def _gather_backward(sharded, gathered, dtype, like, gradient):
     return (jax.lax.with_sharding_constraint(gradient.astype(like.dtype), sharded),)
 
 
@@ -161,9 +162,9 @@ _gather.defvjp(_gather_forward, _gather_backward)
 
 
 def constrain_batch(x: jax.Array) -> jax.Array:
-    """Shards an array by examples (its first axis), whatever the sharding of the weights applied to it.
+    """Shards an array by examples (its first axis), whatever the sharding of the weights is.
 
-    The array is left alone if the examples do not divide evenly over the devices.
+    The array is unchanged if the examples do not divide evenly over the devices.
     """
     mesh = _mesh()
     if mesh is None or x.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]):
@@ -187,14 +188,14 @@ def over_examples_and_heads(
 ) -> Callable[..., Array] | None:
     """Wraps an attention kernel so that each device computes its own examples and heads.
 
-    The compiler does not partition custom kernels by itself.
+    The compiler does not partition custom kernels.
 
     Args:
         attend: (query, key, value, mask), the first three `[B, N, heads, D]`, the mask `[B, M]` or None.
-        queries, keys: their shapes.
+        queries, keys: shapes of query and key.
 
     Returns:
-        The same function of arrays on the whole mesh; None if they do not divide evenly over it.
+        The same function of arrays on the whole mesh; None if their axes do not divide evenly over it.
     """
     mesh = _mesh()
     if mesh is None or mesh.size == 1:
@@ -209,22 +210,22 @@ def over_examples_and_heads(
 
 
 def placed(x: Any, sharding: Sharding) -> jax.ShapeDtypeStruct:
-    """The shape and dtype of an array, with the sharding that it will have."""
+    """The shape and dtype of an array with a sharding."""
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Every device has the whole array."""
+    """The sharding in which every device has the whole array."""
     return NamedSharding(mesh, P())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Batches are sharded over data and fsdp along their first axis."""
+    """The sharding of batches: over data and fsdp along the first axis."""
     return NamedSharding(mesh, P(("data", "fsdp")))
 
 
 def part_of_batch(mesh: Mesh) -> tuple[int, int]:
-    """(index, count): which of `count` equal parts of every batch this host loads.
+    """(index, count): this host loads part `index` of `count` equal parts of every batch.
 
     Hosts whose devices share a tensor axis load the same part.
 
@@ -236,35 +237,35 @@ def part_of_batch(mesh: Mesh) -> tuple[int, int]:
     for row, tensor in enumerate(devices):
         for device in tensor:
             rows.setdefault(device.process_index, set()).add(row)
-    parts = sorted({tuple(sorted(found)) for found in rows.values()})
+    parts = sorted({tuple(sorted(indices)) for indices in rows.values()})
     if sum(map(len, parts)) != len(devices) or len(set(map(len, parts))) > 1:
         raise UserError(f"config.mesh {dict(mesh.shape)} shards batches unequally over the hosts")
     return parts.index(tuple(sorted(rows[jax.process_index()]))), len(parts)
 
 
 def need_rows(count: int, mesh: Mesh, what: str) -> None:
-    """Raises UserError if `count` rows do not divide evenly over the mesh; `what` names them."""
+    """Raises UserError if `count` rows do not divide evenly over the mesh; `what` describes them."""
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if count % parts:
         raise UserError(f"{what}: {count} rows do not divide evenly over data x fsdp = {parts} devices")
 
 
 def one_device() -> Mesh:
-    """The mesh of one device: the default one that the user has set, or else this process's first."""
-    chosen = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
-    if isinstance(chosen, str):  # a platform
-        chosen = jax.local_devices(backend=chosen)[0]
-    return make_mesh(MeshConfig(), [chosen or jax.local_devices()[0]])
+    """The mesh of one device: JAX's default device if it is set, or else the first device of this process."""
+    device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(device, str):  # a platform
+        device = jax.local_devices(backend=device)[0]
+    return make_mesh(MeshConfig(), [device or jax.local_devices()[0]])
 
 
 def local_batch_sharding() -> tuple[NamedSharding, NamedSharding]:
-    """For work that each host does alone: batches sharded over its own devices, and replicated on them."""
+    """Two shardings over this host's own devices, for work of each host alone: batches, and replicated."""
     mesh = Mesh(np.array(jax.local_devices()), ("data",))
     return NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
 
 
 def to_devices(batch: Any, mesh: Mesh) -> Any:
-    """This host's part of a batch of NumPy arrays, as global arrays: the only way that data enters."""
+    """Converts this host's part of a batch of NumPy arrays to global arrays. All data enter devices here."""
     sharding = batch_sharding(mesh)
-    with jax.transfer_guard_host_to_device("allow"):  # this transfer is intended
+    with jax.transfer_guard_host_to_device("allow"):  # an explicit transfer
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)

@@ -1,4 +1,4 @@
-"""GenMask: the DiT, the VAE and the instruction encoder in one model, and which parameters are trained."""
+"""GenMask: the DiT, the VAE and the instruction encoder as one model, split into trained and frozen parts."""
 
 import dataclasses
 from typing import Any
@@ -33,11 +33,11 @@ class GenMask(nnx.Module):
         text: Embedded,
         image_latents: Float[Array, "B h w c"] | None = None,
     ) -> Float[Array, "B h w c"]:
-        """Velocity of the noisy target. If given, the clean image is frame 1, with timestep 0."""
+        """Velocity of the noisy target. The clean image, if given, is frame 1, with timestep 0."""
         return self.velocities((x_t, t, text, image_latents))[0]
 
     def velocities(self, *inputs: tuple[Any, ...]) -> list[Float[Array, "B h w c"]]:
-        """Like `velocity`, for batches of different shapes: one tuple of the four arguments each."""
+        """Like `velocity` for several batches of different shapes: a tuple of its four arguments for each."""
         velocities = self.dit.together(*(_frames(*arguments) for arguments in inputs), frames=1)
         return [v[:, 0] for v in velocities]
 
@@ -53,14 +53,14 @@ def _frames(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -
 class Networks:
     """The model, split for jit: `graph` is static, the states are pytrees.
 
-    graph: merges with (params, frozen) into a `GenMask`.
+    graph: graph definition that merges with (params, frozen) into a `GenMask`.
     params: trained parameters (DiT, instruction encoder); None until initialised or restored.
-    frozen: frozen parameters (VAE, instruction encoder, the DiT's base beside adapters).
-    shapes: of `params`.
-    plan: of all parameters.
-    preparer: the host side of the instruction encoder.
-    size: side of the images, in pixels.
-    init: the weights that the plan takes parameters from (`config.init`), if it does.
+    frozen: frozen parameters (VAE, instruction encoder, base weights of the DiT's adapters).
+    shapes: shapes and dtypes of `params`.
+    plan: plan of all parameters.
+    preparer: host side of the instruction encoder.
+    size: side of the images, pixels.
+    init: weights of `config.init`, if the plan loads parameters from them.
     """
 
     graph: Any
@@ -77,15 +77,15 @@ class Networks:
 
     @property
     def mesh(self) -> Mesh:
-        """Devices that hold the parameters and that batches are sharded over."""
+        """The mesh of the parameters and batches."""
         return self.plan.mesh
 
     def merge(self, params: Any, frozen: Any) -> GenMask:
-        """The model itself, for use inside a traced function."""
+        """The model, for use inside a traced function."""
         return nnx.merge(self.graph, params, frozen)
 
     def init_params(self, key: jax.Array) -> Any:
-        """Newly initialised trained parameters. Call this under jit, where the frozen ones cost nothing."""
+        """Newly initialised trained parameters. Call this under jit, which removes the frozen ones."""
         model = _make(self.config, self.vae_config, self.instruction, key)
         return nnx.split(model, self.plan.is_trained, ...)[1]
 
@@ -94,11 +94,14 @@ class Networks:
         return jax.tree.map(placed, self.shapes, self.plan.shardings(self.shapes))
 
     def load(self, state: Any) -> Any:
-        """Fills in what the plan takes from the instruction encoder's own weights and from `config.init`.
+        """Loads the parameters that come from the instruction encoder's weights or from `config.init`.
 
         Args:
-            state: the trained or the frozen parameters, or their shapes and shardings. Arrays are deleted
+            state: trained or frozen parameters, as arrays or as shapes and shardings. Arrays are deleted
                 before they are replaced, so that device memory never holds a large model twice.
+
+        Returns:
+            The state with the loaded parameters.
         """
         leaves, loaded = named_leaves(state), {}
         for origin, load in (("instruction", self._load_instruction), ("init", self._load_init)):
@@ -111,7 +114,7 @@ class Networks:
         return with_leaves(state, loaded) if loaded else state
 
     def _load_instruction(self, targets: Targets) -> dict[str, jax.Array]:
-        assert self.instruction.load is not None  # the plan has it from there
+        assert self.instruction.load is not None  # a parameter of the plan has this origin
         inner = {name.removeprefix("instruction."): target for name, target in targets.items()}
         return {f"instruction.{name}": array for name, array in self.instruction.load(inner).items()}
 
@@ -143,18 +146,18 @@ def abstract_networks(
     mesh: Mesh | None = None,
     sources: Sources | None = None,
 ) -> Networks:
-    """The model that a config describes, with only shapes and shardings for the frozen weights.
+    """The model of a config, with shapes and shardings instead of frozen weights.
 
     Args:
-        config: the run's.
-        vae_config: the VAE's.
+        config: config of the run.
+        vae_config: config of the VAE.
         instruction: the instruction encoder.
-        mesh: devices that will hold the weights; this process's first device if None.
-        sources: where the parameters come from, but for the encoder's own; all defaults if None.
+        mesh: mesh for the weights; this process's first device if None.
+        sources: sources of the parameters, except those of the instruction encoder; defaults if None.
 
     Raises:
         UserError: the image size is not a multiple of the VAE's stride times the DiT's patch size, or
-            `sources.init` is of another model.
+            `sources.init` belongs to another model.
     """
     step = vae_config.stride * config.model.patch_size
     if config.data.size % step:
@@ -196,14 +199,14 @@ def make_networks(
     mesh: Mesh | None = None,
     sources: Sources | None = None,
 ) -> Networks:
-    """`abstract_networks` with the frozen weights loaded, and without trained ones.
+    """Like `abstract_networks`, with loaded frozen weights; the trained ones are None.
 
     Args:
         config, vae_config, instruction, mesh, sources: see `abstract_networks`.
-        vae_state: the VAE's weights.
+        vae_state: weights of the VAE.
 
     Raises:
-        UserError: as in `abstract_networks`, or the encoder's weights are missing.
+        UserError: see `abstract_networks`; or the weights of the instruction encoder are missing.
     """
     networks = abstract_networks(config, vae_config, instruction, mesh, sources)
     frozen = networks.frozen

@@ -1,4 +1,4 @@
-"""A trained model in one small directory, to hand on: what inference needs of a run, and nothing else.
+"""Packed models: a directory with everything that inference needs, and nothing else.
 
     config.json            the training config
     model.safetensors      the trained parameters (EMA), by their names in `GenMask`
@@ -6,7 +6,7 @@
     vae/                   config.json and model.safetensors
     README.md              the model card
 
-`launch/export_weights.py genmask` writes it. `runs.py` reads it wherever a run's directory is taken.
+`launch/export_weights.py genmask` writes packed models. `runs.py` reads them like the directory of a run.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def is_packed(directory: epath.PathLike) -> bool:
 
 
 def read_step(directory: epath.PathLike) -> int:
-    """The training step that the weights are of. Raises DamagedError if the file is damaged."""
+    """The training step of the weights. Raises DamagedError if the file is damaged."""
     path = epath.Path(directory) / WEIGHTS
     opened = reading(f"{path}", "download or export it again")
     with opened, safetensors.safe_open(path, framework="np") as file:
@@ -38,11 +38,11 @@ def read_step(directory: epath.PathLike) -> int:
 
 
 class PackedReader:
-    """The weights in a directory, each read on its own; the interface of `ParameterReader`.
+    """Reads the parameters in a directory one by one; has the interface of `ParameterReader`.
 
     Args:
-        directory: of a packed model, or of its VAE.
-        prefix: of the parameters to read, such as "dit."; it is stripped from their names.
+        directory: directory of a packed model, or of its VAE.
+        prefix: prefix of the parameters to read, such as "dit."; it is removed from their names.
 
     Raises:
         UserError: the file is damaged.
@@ -56,7 +56,7 @@ class PackedReader:
         self.dtypes = {name[len(prefix) :]: self._files.dtypes[name] for name in names}
 
     def read(self, name: str) -> np.ndarray:
-        """One parameter, on the host and as stored."""
+        """One parameter, as a NumPy array in the stored dtype."""
         return self._files.read(self._prefix + name)
 
     def restore(self, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:

@@ -1,15 +1,15 @@
-"""Reads a run's directory, which contains
+"""Reads the directories of runs, which contain
 
     config.json            the training config
     instruction/           the learned tokenizer, or the digest of the encoder's imported weights
     vae/                   config.json and weights of the (frozen) VAE
-    parameters.txt         the plan of its parameters, for people
-    base.json              of a run with adapters: what identifies the weights that they belong to
-    checkpoints/STEP/      train (state without EMA), ema_params, data (position), metrics. A run without an
-                           average has its parameters as ema_params, and not in train
+    parameters.txt         the plan of the parameters, as a table
+    base.json              for a run with adapters: identifies their base weights
+    checkpoints/STEP/      train (state without EMA), ema_params, data (position), metrics. Without an EMA,
+                           ema_params has the parameters themselves, and train does not
 
-This is enough to resume, evaluate and sample; only Qwen's imported weights, and those under adapters, are
-not copied into it. A packed model (`packed.py`) is read like a run that has one checkpoint.
+This is enough to resume, evaluate and sample. Only the imported weights of Qwen and the base weights of
+adapters are not copied. A packed model (`packed.py`) is read like a run with one checkpoint.
 """
 
 import dataclasses
@@ -34,11 +34,11 @@ from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import read_dataclass, to_json
 from genmask_jax.utils.paths import listed, read_text, write_text
 
-with epy.lazy_imports():  # half a second, which a packed model does not need
+with epy.lazy_imports():  # saves half a second for packed models
     import orbax.checkpoint as ocp
 
 OLD_REFINE_T = 0.3
-"""The former default of `sampler.refine_t`, stored by runs whose masks were hardly trained there."""
+"""The former default of `sampler.refine_t`, a timestep at which masks are hardly trained."""
 
 
 def find_step(workdir: epath.PathLike, which: str) -> int:
@@ -51,7 +51,7 @@ def find_step(workdir: epath.PathLike, which: str) -> int:
 
 
 def find_steps(workdir: epath.PathLike, which: str) -> list[int]:
-    """The step that `which` names, followed by those to read if it is damaged: for "last", the earlier ones.
+    """The step of `which`, followed by steps to try if it is damaged: for "last", the earlier ones.
 
     Raises:
         UserError: there is no such checkpoint.
@@ -78,13 +78,13 @@ def _only(workdir: epath.PathLike, which: str, step: int) -> list[int]:
 
 
 def has_checkpoint(workdir: epath.PathLike) -> bool:
-    """Whether there is a whole checkpoint, from which a run can go on."""
+    """Whether a complete checkpoint exists."""
     directory = epath.Path(workdir) / "checkpoints"
     return directory.exists() and bool(ocp.utils.checkpoint_steps(directory))
 
 
 def open_ema(workdir: epath.PathLike, step: int, prefix: str = "") -> ParameterReader | PackedReader:
-    """A reader of the parameters that inference uses; `prefix` as in `ParameterReader`."""
+    """A reader of the parameters for inference; for `prefix` see `ParameterReader`."""
     if is_packed(workdir):
         return PackedReader(workdir, prefix)
     return ParameterReader(epath.Path(workdir) / "checkpoints" / str(step) / "ema_params", prefix)
@@ -93,16 +93,16 @@ def open_ema(workdir: epath.PathLike, step: int, prefix: str = "") -> ParameterR
 def _metric(directory: epath.Path) -> float:
     try:
         return float(json.loads((directory / "metrics" / "metrics").read_text())["score"])
-    except (OSError, ValueError, KeyError, TypeError):  # it was not scored, or is damaged
+    except (OSError, ValueError, KeyError, TypeError):  # it has no scores, or is damaged
         return float("-inf")
 
 
 def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
-    """The EMA parameters of one checkpoint, in the dtypes and shardings of `abstract`.
+    """The EMA parameters of a checkpoint, in the dtypes and shardings of `abstract`.
 
     Raises:
         UserError: the checkpoint belongs to another model.
-        DamagedError: it cannot be read.
+        DamagedError: the checkpoint cannot be read.
     """
     if is_packed(workdir):
         return _unpack(workdir, abstract)
@@ -110,14 +110,14 @@ def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
 
 
 def _unpack(directory: epath.PathLike, targets: Any) -> Any:
-    """The arrays of a packed model; all shapes are compared first."""
+    """The arrays of a packed model; compares all shapes first."""
     reader = PackedReader(directory)
     need_same_shapes(reader.path, reader.shapes, shapes_of(targets))
     return with_leaves(targets, reader.restore(named_leaves(targets)))
 
 
 def _restore(path: epath.Path, targets: Any) -> Any:
-    """The arrays in `path`; all shapes are compared before any array is read."""
+    """The arrays of a checkpoint; compares all shapes before reading any array."""
     need_same_shapes(path, ParameterReader(path).shapes, shapes_of(targets))
     with restoring(path), ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path.resolve(), targets)
@@ -127,9 +127,9 @@ def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:
     """Writes a VAE's weights (with latent statistics) to WORKDIR/vae, and then its config."""
     directory = (epath.Path(workdir) / "vae").resolve()
     if hosts.is_first():
-        (directory / "config.json").unlink(missing_ok=True)  # of one that is replaced
+        (directory / "config.json").unlink(missing_ok=True)  # of a VAE that is replaced
     with ocp.StandardCheckpointer() as checkpointer:
-        # As NumPy arrays, which the first host writes for all hosts.
+        # NumPy arrays are written by the first host alone.
         checkpointer.save(directory / "params", jax.device_get(state), force=True)
     if hosts.is_first():
         write_text(directory / "config.json", to_json(config))
@@ -143,7 +143,7 @@ def open_vae(workdir: epath.PathLike) -> ParameterReader | PackedReader:
 
 
 def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
-    """Reads what `save_vae` wrote, or the VAE of a packed model.
+    """Reads a VAE from `save_vae`, or from a packed model.
 
     Raises:
         UserError: there is no VAE in WORKDIR/vae.
@@ -158,7 +158,7 @@ def load_vae(workdir: epath.PathLike) -> tuple[VAEConfig, Any]:
 
 
 def read_vae_config(workdir: epath.PathLike) -> VAEConfig:
-    """The shape of the VAE that `load_vae` reads. Raises UserError as it does."""
+    """The config of the VAE that `load_vae` reads. Raises UserError like `load_vae`."""
     directory = _vae_directory(workdir)
     if not (directory / "config.json").exists():
         raise UserError(
@@ -168,7 +168,7 @@ def read_vae_config(workdir: epath.PathLike) -> VAEConfig:
 
 
 def vae_source(workdir: epath.PathLike) -> Source:
-    """What the weights are that `load_vae` reads: imported ones, or trained ones."""
+    """The source of the weights that `load_vae` reads: IMPORT or RUN."""
     return Source.IMPORT if (_vae_directory(workdir) / "import.json").exists() else Source.RUN
 
 
@@ -177,7 +177,7 @@ def _vae_directory(workdir: epath.PathLike) -> epath.Path:
 
 
 def read_config(kind: Any, workdir: epath.PathLike) -> Any:
-    """The config.json of a run, as its dataclass. Raises UserError if it is missing or not of `kind`."""
+    """Reads the config.json of a run. Raises UserError if it is missing or not a `kind`."""
     path = epath.Path(workdir) / "config.json"
     if not path.exists():
         raise UserError(f"{workdir}: no config.json here; give {describe_models()}")
@@ -191,7 +191,7 @@ def _without_history(kind: Any, values: Any, where: str) -> Any:
 
 
 def _without_old_default(config: Any) -> Any:
-    """Leaves the level of refinement to the distribution where the run has it from the former default."""
+    """Replaces the former default of `refine_t` by 0, which derives it from the timestep distribution."""
     if not isinstance(config, TrainConfig):
         return config
     extremes = config.timesteps.segment.name in ("bimodal", "long_tail")
@@ -201,6 +201,6 @@ def _without_old_default(config: Any) -> Any:
 
 
 def read_history(workdir: epath.PathLike) -> list[dict[str, Any]]:
-    """What changed when a run was resumed: `step` and `changes`, {dotted name: [old value, new value]}."""
+    """Changes of the config on resumes: dicts of `step` and `changes`, {dotted name: [old, new]}."""
     path = epath.Path(workdir) / "config.json"
     return json.loads(read_text(path)).get("history", []) if path.exists() else []

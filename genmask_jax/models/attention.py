@@ -1,6 +1,6 @@
-"""Softmax attention, one kernel per platform: splash on TPUs, cuDNN on GPUs, matrix products elsewhere.
+"""Softmax attention with a kernel per platform: splash on TPUs, cuDNN on GPUs, matrix products elsewhere.
 
-All three compute the same result; `tests/models/test_attention.py` compares them.
+All three have the same result; `tests/models/test_attention.py` compares them.
 """
 
 import functools
@@ -16,21 +16,21 @@ from jaxtyping import Array, Bool, Float
 
 from genmask_jax.sharding import is_counting, over_examples_and_heads, tracing_for
 
-with epy.lazy_imports():  # they are for TPUs alone
+with epy.lazy_imports():  # only for TPUs
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
     from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 
-SAVED = "attention"
+CHECKPOINT_NAME = "attention"
 """Name of the values that attention saves for its backward pass, for checkpoint (remat) policies.
-cuDNN's kernels do not use this name, so their forward pass is recomputed under any such policy."""
+cuDNN's kernels do not use this name, so any such policy recomputes their forward pass."""
 TILE = 128
 """Side of splash's tiles, and the largest head dimension that cuDNN supports on all cards."""
-EVEN = 8
-"""cuDNN's head dimensions are multiples of this, and sequences are padded to one."""
+CUDNN_MULTIPLE = 8
+"""cuDNN's head dimensions are multiples of this, and sequences are padded to multiples of it."""
 AMPERE = (8, 0)
 """Compute capability of the first cards that cuDNN's fused kernels support."""
-KERNEL_LENGTH = 256
-"""With fewer queries, a fused kernel does not pay off."""
+MIN_KERNEL_LENGTH = 256
+"""Number of queries from which a fused kernel is faster."""
 
 
 def attend(
@@ -49,9 +49,9 @@ def attend(
 
     Args:
         query, key, value: 16- or 32-bit floats.
-        mask: `[B, M]` leaves out padding: it is True for the first keys of an example, False for the rest.
-            `[B, N, M]` leaves out any keys.
-        causal: whether query n attends to the first n + 1 keys alone.
+        mask: `[B, M]` leaves out padding: True for the first keys of an example, False for the others.
+            `[B, N, M]` leaves out any keys of a query.
+        causal: whether query n only attends to the first n + 1 keys.
     """
     kernel = _kernel(query, key, mask, causal)
     mapped = kernel and over_examples_and_heads(kernel, query.shape, key.shape)
@@ -59,23 +59,23 @@ def attend(
 
 
 def _kernel(query: Array, key: Array, mask: Array | None, causal: bool) -> Callable[..., Array] | None:
-    """The fused kernel of the platform, if it takes these arrays and pays off."""
+    """The fused kernel of the platform, if it supports these arrays and is faster."""
     length, heads, width = query.shape[1:]
-    if length < KERNEL_LENGTH or (mask is not None and mask.ndim == 3):
+    if length < MIN_KERNEL_LENGTH or (mask is not None and mask.ndim == 3):
         return None
     platform, capability = tracing_for()
     if platform == "tpu" and heads == key.shape[2] and width % TILE == 0 and not causal:
         return attend_by_splash
-    fits = query.dtype.itemsize == 2 and width % EVEN == 0 and width <= TILE
+    fits = query.dtype.itemsize == 2 and width % CUDNN_MULTIPLE == 0 and width <= TILE
     if platform == "gpu" and fits and capability >= AMPERE:
         return functools.partial(attend_by_cudnn, causal=causal)
     return None
 
 
 def attend_by_splash(query, key, value, mask, *, interpret: bool = False):
-    """Attention by the TPU's splash kernels, forward and backward; the scores never leave on-chip memory.
+    """Attention by the TPU's splash kernels, whose scores never leave on-chip memory.
 
-    Masked keys and the padding to whole tiles get a segment id that no query has.
+    Masked keys, and the padding to whole tiles, have a segment id that no query has.
     """
     batch, length, heads, width = query.shape
     mask = jnp.ones(key.shape[:2], bool) if mask is None else mask
@@ -105,7 +105,7 @@ def _splash_kernel(heads: int, rows: int, columns: int, interpret: bool) -> Any:
     return splash.make_splash_mha_single_device(
         splash_mask.MultiHeadMask([splash_mask.FullMask((rows, columns))] * heads),
         block_sizes=blocks,
-        residual_checkpoint_name=SAVED,
+        residual_checkpoint_name=CHECKPOINT_NAME,
         interpret=interpret,
     )
 
@@ -118,9 +118,9 @@ def attend_by_cudnn(query, key, value, mask, *, causal: bool = False):
     length, lengths = query.shape[1], None
     if mask is not None:
         lengths = mask.sum(-1, dtype=jnp.int32)
-    elif key.shape[1] % EVEN:
+    elif key.shape[1] % CUDNN_MULTIPLE:
         lengths = jnp.full(key.shape[0], key.shape[1], jnp.int32)
-    query, key, value = (_pad_to(x, EVEN) for x in (query, key, value))
+    query, key, value = (_pad_to(x, CUDNN_MULTIPLE) for x in (query, key, value))
     out = jax.nn.dot_product_attention(
         query, key, value, key_value_seq_lengths=lengths, is_causal=causal, implementation="cudnn"
     )
@@ -130,8 +130,8 @@ def attend_by_cudnn(query, key, value, mask, *, causal: bool = False):
 def attend_by_xla(query, key, value, mask, *, causal: bool = False):
     """Attention by matrix products.
 
-    The backward pass recomputes the weights (Dao et al. 2022, without the tiling), so nothing as large as the
-    scores is kept. The query heads that share a key head are treated as additional queries of one head.
+    The backward pass recomputes the weights (as in Dao et al. 2022, without tiling), so that nothing as large
+    as the scores is saved. Query heads that share a key head become additional queries of one head.
     """
     batch, length, heads, width = query.shape
     groups = heads // key.shape[2]
@@ -143,24 +143,24 @@ def attend_by_xla(query, key, value, mask, *, causal: bool = False):
         mask = mask[:, None]
     query = (query * width**-0.5).reshape(batch, length, -1, groups, width)
     query = query.swapaxes(2, 3).reshape(batch, length * groups, -1, width)
-    core: Any = _attend_keeping_all if is_counting() else _attend
-    out = core(*(x.swapaxes(1, 2) for x in (query, key, value)), mask).swapaxes(1, 2)
+    attend_heads: Any = _attend_keeping_all if is_counting() else _attend
+    out = attend_heads(*(x.swapaxes(1, 2) for x in (query, key, value)), mask).swapaxes(1, 2)
     return out.reshape(batch, length, groups, -1, width).swapaxes(2, 3).reshape(batch, length, heads, width)
 
 
 @jax.custom_vjp
 def _attend(query, key, value, mask):
-    """softmax(query key^T) value, with its own gradient; all `[B, H, N, D]`, mask `[B, 1, N or 1, M]`."""
+    """softmax(query key^T) value with a custom gradient; all `[B, H, N, D]`, mask `[B, 1, N or 1, M]`."""
     return _attend_forward(query, key, value, mask)[0]
 
 
 def _scores(query, key, mask):
     scores = jnp.einsum("bhnd,bhmd->bhnm", query, key, preferred_element_type=jnp.float32)
-    return scores if mask is None else jnp.where(mask, scores, _NEVER)
+    return scores if mask is None else jnp.where(mask, scores, _MASKED_SCORE)
 
 
 def _attend_keeping_all(query, key, value, mask):
-    """The same, with the gradient that JAX derives: it keeps the weights, and computes nothing again."""
+    """Like `_attend` with the gradient that JAX derives, which saves the weights and recomputes nothing."""
     weights = jax.nn.softmax(_scores(query, key, mask)).astype(value.dtype)
     return jnp.einsum("bhnm,bhmd->bhnd", weights, value)
 
@@ -174,7 +174,7 @@ def _attend_forward(query, key, value, mask):
         "bhnm,bhmd->bhnd", weights.astype(value.dtype), value, preferred_element_type=jnp.float32
     )
     out = (out / total).astype(value.dtype)
-    largest, total, out = (checkpoint_name(x, SAVED) for x in (largest, total, out))
+    largest, total, out = (checkpoint_name(x, CHECKPOINT_NAME) for x in (largest, total, out))
     return out, (query, key, value, mask, largest, total, out)
 
 
@@ -189,11 +189,11 @@ def _attend_backward(saved, gradient):
     if mask is not None:  # where all keys are masked, the weights are not zero
         d_scores = jnp.where(mask, d_scores, 0)
     d_query = jnp.einsum("bhnm,bhmd->bhnd", d_scores, key)
-    # Transposing the narrow factor is twice as fast on CPUs as contracting over the wide one's rows.
+    # On CPUs, transposing the narrow factor is twice as fast as contracting over rows of the wide one.
     d_key = jnp.einsum("bhdn,bhnm->bhdm", query.swapaxes(2, 3), d_scores)
     d_value = jnp.einsum("bhdn,bhnm->bhdm", gradient.swapaxes(2, 3), weights.astype(value.dtype))
     return d_query, d_key.swapaxes(2, 3), d_value.swapaxes(2, 3), None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
-_NEVER = jnp.finfo(jnp.float32).min
+_MASKED_SCORE = jnp.finfo(jnp.float32).min

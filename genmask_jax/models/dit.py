@@ -1,7 +1,7 @@
 """The diffusion transformer of Wan 2.1 (`WanTransformer3DModel` in diffusers), in Flax NNX.
 
 Frames are concatenated along the token axis: frame 0 is the noisy target; for segmentation, frame 1 is the
-clean image. Each run of tokens has its own timestep, so that the clean frame can have t = 0.
+clean image. Each frame has its own timestep, so that the clean frame can have t = 0.
 """
 
 import dataclasses
@@ -41,15 +41,15 @@ class DiTConfig:
     patch_size: side of the square patch of latents that forms one token (frames are never merged).
     text_dim: channels of `text_embeds`.
     frequency_dim: channels of the sinusoidal timestep embedding.
-    pooled_text: add the mean of the text's embeddings, projected, to the timestep's embedding (as Stable
-        Diffusion 3 does with a pooled text). Wan has no such projection.
+    pooled_text: add a projection of the mean text embedding to the timestep embedding (like the pooled text
+        of Stable Diffusion 3). Wan has no such projection.
     rope_theta: base of the rotary frequencies; 1e4 as published. On a grid of a few tokens per side, most of
         those frequencies rotate too little to tell positions apart; a small base makes all of them useful.
     remat: what the backward pass recomputes in each block to save memory: "none", "matrices" (all but matrix
         products and attention), "attention" (all but attention) or "all".
     unroll: compile the blocks one by one instead of as a loop: faster on a CPU, slow to compile if deep.
-    lora_rank: rank of low-rank adapters on the blocks' attention and feed-forward matrices; 0 for none. They
-        are trained beside weights that a run starts from (`config.init`), which stay as they are.
+    lora_rank: rank of low-rank adapters on the attention and feed-forward matrices of blocks; 0 for none. The
+        adapters are trained, and the weights of `config.init` are frozen.
     """
 
     hidden_size: int
@@ -68,10 +68,10 @@ class DiTConfig:
 
 
 class Attention(nnx.Module):
-    """Multi-head attention; queries and keys are RMS-normed over all channels before the split into heads."""
+    """Multi-head attention; queries and keys are RMS-normed before the split into heads."""
 
     def __init__(self, hidden_size: int, num_heads: int, *, linear):
-        """`linear`: from `linear_factory`."""
+        """`linear` is from `linear_factory`."""
         self.num_heads = num_heads
         self.to_q = linear(hidden_size, hidden_size)
         self.to_k = linear(hidden_size, hidden_size)
@@ -100,28 +100,28 @@ class Attention(nnx.Module):
 
 
 def _modulate(x, scale, shift):
-    """LayerNorm of x `[B, N, D]`, scaled and shifted by `[B, K, D]` for K equal runs of tokens."""
+    """LayerNorm of x `[B, N, D]`, scaled and shifted by `[B, K, D]` for K equal groups of tokens."""
     # Split into runs before the norm, so that compilers for GPUs fuse it with what follows.
-    y = layer_norm(_runs(x, scale)) * (1 + _per_run(scale)) + _per_run(shift)
+    y = layer_norm(_groups(x, scale)) * (1 + _per_group(scale)) + _per_group(shift)
     return y.reshape(x.shape).astype(x.dtype)
 
 
 def _gate(x, gate):
-    """x `[B, N, D]` times `gate` `[B, K, D]`, in float32, for K equal runs of tokens."""
-    return (_runs(x.astype(jnp.float32), gate) * _per_run(gate)).reshape(x.shape)
+    """x `[B, N, D]` times `gate` `[B, K, D]`, in float32, for K equal groups of tokens."""
+    return (_groups(x.astype(jnp.float32), gate) * _per_group(gate)).reshape(x.shape)
 
 
-def _runs(x, modulation):
-    """`[B, N, D]` to `[B * K, N / K, D]`; with four axes, XLA on CPUs sums gradients 40 times slower."""
+def _groups(x, modulation):
+    """`[B, N, D]` to `[B * K, N / K, D]`: with four axes, XLA sums gradients 40 times slower on CPUs."""
     return x.reshape(math.prod(modulation.shape[:2]), -1, x.shape[-1])
 
 
-def _per_run(modulation):
-    """`[B, K, D]` to `[B * K, 1, D]`, to broadcast against `_runs`."""
+def _per_group(modulation):
+    """`[B, K, D]` to `[B * K, 1, D]`, to broadcast against `_groups`."""
     return modulation.reshape(-1, 1, modulation.shape[-1])
 
 
-def _leading_runs(modulation, share: float):
+def _leading_groups(modulation, share: float):
     """The modulation `[B, K, D]` of the leading share of the tokens."""
     return modulation[:, : max(1, round(share * modulation.shape[1]))]
 
@@ -131,7 +131,7 @@ class Block(nnx.Module):
 
     def __init__(self, config: DiTConfig, *, dtype, rngs: nnx.Rngs):
         size, rank = config.hidden_size, config.lora_rank
-        # Frozen matrices are stored in the dtype of their products: in training, the same numbers.
+        # Frozen matrices are stored in the dtype of their products, which gives the same results.
         linear = linear_factory(dtype, dtype if rank else jnp.float32, rngs, rank)
         self.attn1 = Attention(size, config.num_heads, linear=linear)
         self.attn2 = Attention(size, config.num_heads, linear=linear)
@@ -148,7 +148,7 @@ class Block(nnx.Module):
         y = self.attn1(_modulate(x, scale_1, shift_1), rotary=rotary, keep=keep)
         if keep is not None:
             parts = gate_1, shift_3, scale_3, gate_3
-            gate_1, shift_3, scale_3, gate_3 = (_leading_runs(part, keep / x.shape[1]) for part in parts)
+            gate_1, shift_3, scale_3, gate_3 = (_leading_groups(part, keep / x.shape[1]) for part in parts)
             x = x[:, :keep]
         x = (x + _gate(y, gate_1)).astype(dtype)
         x = x + self.attn2(self.norm2(x).astype(dtype), context, mask=context_mask)
@@ -160,7 +160,7 @@ class DiT(nnx.Module):
     """Predicts the velocity of noisy latents from timesteps and an instruction."""
 
     def __init__(self, config: DiTConfig, *, dtype=jnp.float32, rngs: nnx.Rngs):
-        """Parameters are float32 (the blocks' matrices `dtype` beside adapters); products use `dtype`."""
+        """Parameters are float32 (with adapters, matrices of blocks are `dtype`); products use `dtype`."""
         self.config, self.dtype = config, dtype
         size, patch = config.hidden_size, config.patch_size**2 * config.channels
         self.patch_embedding = Linear(patch, size, dtype=dtype, kernel_init=xavier, rngs=rngs)
@@ -177,7 +177,7 @@ class DiT(nnx.Module):
         self._start_as_identity()
 
     def _start_as_identity(self) -> None:
-        """Initialises the output projection as the transpose of the input's: at first, velocity ~ x_t.
+        """Initialises the output projection as the transpose of the input projection, so that velocity ~ x_t.
 
         Most of the velocity of a very noisy latent is the noise itself. A model that starts at zero needs
         some hundred steps to learn to copy it.
@@ -187,7 +187,7 @@ class DiT(nnx.Module):
         basis, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (max(size, inputs), min(size, inputs))))
         basis = basis if size < inputs else basis.T
         self.patch_embedding.kernel[...] = basis
-        # Tokens leave the last norm with unit variance, not with the variance of the patch.
+        # The last norm gives tokens unit variance, not the variance of the patch.
         back = basis.T.reshape(size, channels, inputs // channels).swapaxes(1, 2).reshape(size, inputs)
         self.proj_out.kernel[...] = back * math.sqrt(inputs / size)
 
@@ -201,10 +201,10 @@ class DiT(nnx.Module):
         """Predicts the velocity of every frame.
 
         Args:
-            latents: frame 0 is noisy; further frames are the conditioning.
-            timesteps: noise levels in [0, 1], one for each of K equal runs of tokens: K = 1 is one for all
-                tokens, K = F one per frame, K = tokens one per token. Like Wan's, the network sees 1000 t.
-            text_embeds: the instruction, one embedding per token.
+            latents: frame 0 is noisy; further frames are conditions.
+            timesteps: noise levels in [0, 1] of K equal groups of consecutive tokens: K = 1 for one level,
+                K = F for one per frame, K = N for one per token. Like Wan, the network embeds 1000 t.
+            text_embeds: embeddings of the instruction, one per token.
             text_mask: False for padding; None attends to all tokens, as Wan's own pipelines do.
 
         Returns:
@@ -215,9 +215,9 @@ class DiT(nnx.Module):
     def together(
         self, *inputs: tuple[Any, ...], frames: int | None = None
     ) -> list[Float[Array, "B f h w C"]]:
-        """Like `__call__`, for batches of different shapes: a tuple of arguments each (see `scan_blocks`).
+        """Like `__call__` for several batches of different shapes: a tuple of its arguments for each.
 
-        Only the first `frames` frames are predicted; all if it is None.
+        Only the first `frames` frames are predicted; all if it is None. See `scan_blocks`.
         """
         times = [self._embed(t, text, mask) for _, t, text, mask in inputs]
         streams = [
@@ -232,32 +232,32 @@ class DiT(nnx.Module):
         ]
         xs = scan_blocks(self.blocks, *streams, remat=config.remat, unroll=config.unroll, keep=keep)
         times = [
-            _leading_runs(time, grid[0] / arguments[0].shape[1])
+            _leading_groups(time, grid[0] / arguments[0].shape[1])
             for time, grid, arguments in zip(times, grids, inputs, strict=True)
         ]
         return [self._leave(x, time, grid) for x, time, grid in zip(xs, times, grids, strict=True)]
 
     def _embed(self, timesteps, text_embeds, text_mask) -> Float[Array, "B K D"]:
-        """What modulates each run of tokens: its timestep, and the pooled text if the model has it."""
+        """The embedding that modulates each group of tokens: timestep and, if enabled, pooled text."""
         time = self.time_embedder(sinusoid(1000 * timesteps, self.config.frequency_dim))
         if self.pooled_embedder is None:
             return time
-        shown = None if text_mask is None else text_mask[..., None]
-        pooled = text_embeds.astype(jnp.float32).mean(1, where=shown)
+        where = None if text_mask is None else text_mask[..., None]
+        pooled = text_embeds.astype(jnp.float32).mean(1, where=where)
         return time + self.pooled_embedder(pooled)[:, None]
 
     def _grid(self, latents: Float[Array, "B F h w C"]) -> tuple[int, int, int]:
-        """(frames, rows, columns) of the tokens."""
+        """The grid of tokens: (frames, rows, columns)."""
         _, frames, height, width, _ = latents.shape
         return frames, height // self.config.patch_size, width // self.config.patch_size
 
     def _enter(self, latents, timesteps, text_embeds, text_mask, time) -> tuple[Any, ...]:
-        """The arguments of the blocks; `time` is the embedding of each run (`_embed`)."""
+        """The arguments of the blocks; `time` is from `_embed`."""
         config = self.config
         x = self.patch_embedding(patchify(latents, config.patch_size).astype(self.dtype))
         modulation = self.time_proj(jax.nn.silu(time)).reshape(*timesteps.shape, 6, -1)
         context = self.text_embedder(text_embeds.astype(self.dtype))
-        # Otherwise they stay sharded by channels, like the weights, and every block gathers them again.
+        # Otherwise they are sharded by channels like the weights, and every block gathers them.
         modulation, context = constrain_batch(modulation), constrain_batch(context)
         head_dim = config.hidden_size // config.num_heads
         rotary = rotary_table(head_dim, self._grid(latents), config.rope_theta)
@@ -271,7 +271,7 @@ class DiT(nnx.Module):
 
 
 def patchify(latents: Float[Array, "B F h w C"], patch: int) -> Float[Array, "B N C*{patch}*{patch}"]:
-    """Square patches as tokens, in the order (frame, row, column); channels in Wan's order (C, p, p)."""
+    """Square patches as tokens in the order (frame, row, column), with channels in Wan's order (C, p, p)."""
     b, f, h, w, c = latents.shape
     x = latents.reshape(b, f, h // patch, patch, w // patch, patch, c)
     return x.transpose(0, 1, 2, 4, 6, 3, 5).reshape(b, f * (h // patch) * (w // patch), -1)

@@ -1,4 +1,4 @@
-"""Layers that the transformers share: norms, MLPs, rotary and timestep embeddings, stacked blocks."""
+"""Layers shared by the transformers: norms, MLPs, rotary and timestep embeddings, stacked blocks."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from genmask_jax.models.attention import SAVED as ATTENTION
+from genmask_jax.models.attention import CHECKPOINT_NAME
 from genmask_jax.sharding import constrain_batch, gather_layer, is_counting
 
 xavier = nnx.initializers.xavier_uniform()
@@ -28,7 +28,7 @@ def exact_gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def layer_norm(x: Float[Array, "... D"], eps: float = 1e-6) -> Float[Array, "... D"]:
-    """LayerNorm without parameters, computed in float32; the caller scales, shifts and casts."""
+    """LayerNorm without parameters, in float32; the caller scales, shifts and casts the result."""
     x = x.astype(jnp.float32)
     mean = x.mean(-1, keepdims=True)
     variance = jnp.square(x - mean).mean(-1, keepdims=True)
@@ -49,10 +49,10 @@ class RMSNorm(nnx.Module):
 
 
 class Linear(nnx.Linear):
-    """nnx.Linear on all tokens as one matrix: on CPUs, its gradient is faster than over several axes.
+    """nnx.Linear on all tokens as one matrix: on CPUs, its gradient is faster than with several axes.
 
     With `lora_rank`, a low-rank adapter (Hu et al. 2021) is added: x W + b + x A B. A is random, B starts at
-    zero, both are float32. There is no further factor (alpha equals the rank).
+    zero, and both are float32. There is no scaling factor (alpha equals the rank).
     """
 
     def __init__(
@@ -71,8 +71,10 @@ class Linear(nnx.Linear):
 
 
 def project(x: Float[Array, "... I"], *layers: Linear) -> list[Float[Array, "... O"]]:
-    """The outputs of several layers of one input, by one matrix product: one wide product is faster than
-    several narrow ones, most of all for the gradient of the weights. Layers with adapters are applied singly.
+    """The outputs of several layers for one input, by one matrix product.
+
+    One wide product is faster than several narrow ones, especially for the gradients of the weights. Layers
+    with adapters are applied one by one.
     """
     if any(hasattr(layer, "lora") for layer in layers):
         return [layer(x) for layer in layers]
@@ -90,10 +92,10 @@ def linear_factory(dtype: Any, param_dtype: Any, rngs: nnx.Rngs, lora_rank: int 
     """(inputs, outputs, use_bias=True) -> a linear layer.
 
     Args:
-        dtype: of the matrix product.
-        param_dtype: of the weights; adapters are float32.
-        rngs: for the weights.
-        lora_rank: of the adapters; 0 for none.
+        dtype: dtype of the matrix product.
+        param_dtype: dtype of the weights; adapters are float32.
+        rngs: PRNG keys of the weights.
+        lora_rank: rank of the adapters; 0 for none.
     """
     options = {"dtype": dtype, "param_dtype": param_dtype, "lora_rank": lora_rank, "rngs": rngs}
 
@@ -104,7 +106,7 @@ def linear_factory(dtype: Any, param_dtype: Any, rngs: nnx.Rngs, lora_rank: int 
 
 
 class MLP(nnx.Module):
-    """linear, activation, linear. `linear`: from `linear_factory`."""
+    """Linear, activation, linear. `linear` is from `linear_factory`."""
 
     def __init__(self, sizes: tuple[int, int, int], activation, *, linear):
         self.linear_1 = linear(sizes[0], sizes[1])
@@ -153,8 +155,8 @@ def rotate(
     """Rotates interleaved channel pairs (2i, 2i + 1) by the angles of `rotary_table`."""
     cos, sin = (part[None, :, None, :] for part in table)
     even, odd = x[..., 0::2].astype(jnp.float32), x[..., 1::2].astype(jnp.float32)
-    turned = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
-    return turned.reshape(x.shape).astype(x.dtype)
+    rotated = jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1)
+    return rotated.reshape(x.shape).astype(x.dtype)
 
 
 def sinusoid(t: Float[Array, "..."], features: int, max_period: float = 1e4) -> Float[Array, "... features"]:
@@ -171,13 +173,13 @@ REMAT = {
     "none": jax.checkpoint_policies.everything_saveable,
     "matrices": jax.checkpoint_policies.save_from_both_policies(
         jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-        jax.checkpoint_policies.save_only_these_names(ATTENTION),
+        jax.checkpoint_policies.save_only_these_names(CHECKPOINT_NAME),
     ),
-    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
+    "attention": jax.checkpoint_policies.save_only_these_names(CHECKPOINT_NAME),
     "all": jax.checkpoint_policies.nothing_saveable,
 }
-"""What each block keeps for the backward pass, from most to least: everything; the results of matrix products
-and attention; those of attention; only the block's input."""
+"""What each block saves for the backward pass, from most to least: everything; the results of matrix products
+and attention; the results of attention; only the input of the block."""
 
 
 def stack(make: Callable[[nnx.Rngs], nnx.Module], depth: int, rngs: nnx.Rngs) -> nnx.Module:
@@ -201,17 +203,17 @@ def scan_blocks(
 ) -> list[Array]:
     """x = block(x, *args) for each block of a `stack`, compiled once for any depth (unless unrolled).
 
-    Several streams, of any shapes, pass through each block together: sharded weights are then gathered once
-    for all streams, and their gradients are summed once.
+    Several streams of any shapes pass through each block together, so that sharded weights are gathered once,
+    and their gradients are summed once.
 
     Args:
-        blocks: made by `stack`.
-        streams: (x, *args) each: the input of the first block, and the arguments that every block receives.
-        each: `[depth]`; every block receives its own element as the last argument. None for no such argument.
-        remat: what the backward pass recomputes, by name in `REMAT`.
-        unroll: compile every block separately; on a CPU, a few blocks then run a quarter faster.
-        keep: for each stream, the number of leading tokens that are needed of the result, or None for all.
-            The last of unrolled blocks receives it as `keep`, and computes only these.
+        blocks: blocks from `stack`.
+        streams: tuples (x, *args): the input of the first block, and further arguments of every block.
+        each: `[depth]`; each block receives its own element as the last argument. None for no such argument.
+        remat: what the backward pass recomputes: a key of `REMAT`.
+        unroll: compile each block separately; on a CPU, a few blocks then run a quarter faster.
+        keep: for each stream, the number of leading tokens to return, or None for all. If the blocks are
+            unrolled, the last block receives it as `keep`, and computes only these tokens.
     """
     graph, state = nnx.split(blocks)
 
@@ -225,7 +227,7 @@ def scan_blocks(
         return [constrain_batch(x) for x in xs], None
 
     xs = [x for x, *_ in streams]
-    if is_counting() and each is not None:  # one by one, so that a block knows what is its own
+    if is_counting() and each is not None:  # as constants, so that each block knows its own element
         with jax.ensure_compile_time_eval():
             each = [jnp.asarray(own) for own in each]
         unroll = True
@@ -246,7 +248,7 @@ def scan_blocks(
 
 @jax.custom_vjp
 def _layers(stacked: Any) -> list[Any]:
-    """A tree of arrays `[depth, ...]` as `depth` trees, whose gradients are stacked in one operation."""
+    """Splits arrays `[depth, ...]` into `depth` trees, whose gradients are stacked in one operation."""
     return [jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(len(jax.tree.leaves(stacked)[0]))]
 
 

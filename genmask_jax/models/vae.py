@@ -1,8 +1,8 @@
 """The image VAE of Wan 2.1 (`AutoencoderKLWan` in diffusers) in its single-frame, 2-D form, in Flax NNX.
 
 For one frame, every temporal convolution of the video VAE is skipped or reduces to its last tap, so this
-2-D network is exact. An optional pixel-unshuffle in front of it (`patch_size`, as in newer Wan VAEs) makes a
-small VAE cheap. Images are `[B, H, W, 3]` in [-1, 1]; a mask is an RGB image of -1 and +1.
+2-D network is exact. An optional pixel-unshuffle before it (`patch_size`, as in newer Wan VAEs) makes small
+VAEs fast. Images are `[B, H, W, 3]` in [-1, 1]; a mask is an RGB image of -1 and +1.
 """
 
 import dataclasses
@@ -58,7 +58,7 @@ def _conv(inputs: int, outputs: int, size: int, *, dtype, rngs, strides: int = 1
 
 
 class ResidualBlock(nnx.Module):
-    """norm, silu, 3x3 convolution, twice, with a skip connection (1x1 convolution if the channels change)."""
+    """Norm, SiLU and 3x3 convolution, twice, with a skip connection (1x1 convolution if channels change)."""
 
     def __init__(self, inputs: int, outputs: int, *, dtype, rngs: nnx.Rngs):
         self.norm1, self.norm2 = ChannelNorm(inputs), ChannelNorm(outputs)
@@ -89,7 +89,7 @@ class AttentionBlock(nnx.Module):
 
 
 class MidBlock(nnx.Module):
-    """residual, attention, residual, at the lowest resolution."""
+    """Residual block, attention, residual block, at the lowest resolution."""
 
     def __init__(self, channels: int, *, dtype, rngs: nnx.Rngs):
         self.resnets = nnx.List(ResidualBlock(channels, channels, dtype=dtype, rngs=rngs) for _ in range(2))
@@ -172,7 +172,7 @@ class Decoder(nnx.Module):
         for level, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
             blocks.append(
                 UpBlock(
-                    inputs if level == 0 else inputs // 2,  # the upsampling before it halved them
+                    inputs if level == 0 else inputs // 2,  # halved by the previous upsampling
                     outputs,
                     config.num_res_blocks + 1,
                     upsample=level < len(multipliers) - 1,
@@ -221,13 +221,13 @@ class VAE(nnx.Module):
         return self.decode_raw(latents * self.latents_std[...] + self.latents_mean[...])
 
     def decode_raw(self, latents: Float[Array, "B h w C"]) -> Float[Array, "B H W 3"]:
-        """Unnormalised latents, as the posterior gives them, to images."""
+        """Latents before normalisation (samples of the posterior) to images."""
         x = self.decoder(self.post_quant_conv(latents.astype(self.dtype)))
         return _shuffle(x.astype(jnp.float32), self.config.patch_size)
 
 
 class LatentStatistic(nnx.Variable):
-    """Per-channel statistics of the latents: measured after training, not trained."""
+    """Per-channel statistics of the latents, measured after training."""
 
 
 def sample_posterior(key: PRNGKeyArray, mean, log_variance):
