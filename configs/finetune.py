@@ -5,7 +5,7 @@
 Trains on masks alone unless the images have captions. A class is asked for by its name.
 """
 
-from genmask_jax.config.files import base_config
+from genmask_jax.utils.config_files import base_config
 
 
 def get_config():

@@ -10,7 +10,7 @@ docs/scale.md, no step takes less than 4.05 s (60 % MFU of all networks), nor th
 9.0 hours.
 """
 
-from genmask_jax.config.files import base_config
+from genmask_jax.utils.config_files import base_config
 
 
 def get_config(variant: str = ""):

@@ -16,7 +16,7 @@ are allowed for CUDA), and no step takes less than 8.8 s:
     python launch/compile.py --config=configs/genmask_l_lora.py --topology=rtx4090:1
 """
 
-from genmask_jax.config.files import base_config
+from genmask_jax.utils.config_files import base_config
 
 
 def get_config():

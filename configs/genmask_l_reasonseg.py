@@ -7,7 +7,7 @@
 Training uses the questions as they are; at evaluation the language model first describes the target.
 """
 
-from genmask_jax.config.files import base_config
+from genmask_jax.utils.config_files import base_config
 
 
 def get_config():

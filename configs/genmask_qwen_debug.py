@@ -7,7 +7,6 @@ genmask_l does with the real one, on a laptop. With the quickstart's earlier, co
 0.572, oIoU 0.555 on 512 test scenes (0.681 / 0.679 with --config.instruction.qwen.train_layers=2).
 """
 
-from genmask_jax.config.files import base_config
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen.config import (
     QwenConfig,
@@ -15,6 +14,7 @@ from genmask_jax.instruction.qwen.config import (
     QwenTextConfig,
     QwenVisionConfig,
 )
+from genmask_jax.utils.config_files import base_config
 from genmask_jax.utils.fields import to_config_dict
 
 MINIATURE = QwenConfig(

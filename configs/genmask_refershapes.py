@@ -10,7 +10,7 @@ refer to nothing (one in ten), pooled text in the modulation, larger batches, im
 shift of the image sampler that fits it.
 """
 
-from genmask_jax.config.files import base_config
+from genmask_jax.utils.config_files import base_config
 
 
 def get_config():

@@ -7,7 +7,7 @@ name 0.556 / 0.617).
 """
 
 from genmask_jax.config import DIT_SIZES
-from genmask_jax.config.files import base_config
+from genmask_jax.utils.config_files import base_config
 
 
 def get_config():

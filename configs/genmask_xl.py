@@ -10,7 +10,7 @@ devices.
 """
 
 from genmask_jax.config import DIT_SIZES
-from genmask_jax.config.files import base_config
+from genmask_jax.utils.config_files import base_config
 
 
 def get_config():

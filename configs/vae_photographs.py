@@ -6,7 +6,7 @@
 Starts from the VAE of the model in the package, which has only seen coloured shapes.
 """
 
-from genmask_jax.config.files import base_config
+from genmask_jax.utils.config_files import base_config
 
 
 def get_config():

@@ -6,7 +6,7 @@
 scenes).
 """
 
-from genmask_jax.config.files import base_config
+from genmask_jax.utils.config_files import base_config
 
 
 def get_config():

@@ -19,7 +19,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from genmask_jax.config import files as config_files
+from genmask_jax.utils import config_files
 from genmask_jax.utils.errors import ArgumentError, Stopped, UserError
 from genmask_jax.utils.paths import DOWNLOAD, IMPORT, expand_flags, need_no_url
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 Velocity = Callable[[Float[Array, "B ..."], Float[Array, "B"]], Float[Array, "B ..."]]
 
 
-def _like(t: Float[Array, "B"], x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
+def _expand_to(t: Float[Array, "B"], x: Float[Array, "B ..."]) -> Float[Array, "B ..."]:
     return t.reshape(t.shape + (1,) * (x.ndim - t.ndim))
 
 
@@ -28,7 +28,7 @@ def add_noise(
     x0: Float[Array, "B ..."], noise: Float[Array, "B ..."], t: Float[Array, "B"]
 ) -> Float[Array, "B ..."]:
     """x_t, the point at noise level `t` on the path from `x0` to `noise`."""
-    t = _like(t, x0)
+    t = _expand_to(t, x0)
     return (1 - t) * x0 + t * noise
 
 
@@ -40,17 +40,17 @@ def velocity_target(x0: Float[Array, "B ..."], noise: Float[Array, "B ..."]) -> 
 def predict_x0(
     x_t: Float[Array, "B ..."], velocity: Float[Array, "B ..."], t: Float[Array, "B"]
 ) -> Float[Array, "B ..."]:
-    """The clean data that follow from the velocity at `x_t`."""
-    return x_t - _like(t, x_t) * velocity
+    """The clean data implied by the velocity at `x_t`."""
+    return x_t - _expand_to(t, x_t) * velocity
 
 
-def guide(
+def apply_guidance(
     conditional: Float[Array, "B ..."],
     unconditional: Float[Array, "B ..."],
     guidance_scale: Float[Array, "B"],
 ) -> Float[Array, "B ..."]:
     """Classifier-free guidance (Ho & Salimans 2022): scale 1 is the conditional velocity itself."""
-    return unconditional + _like(guidance_scale, conditional) * (conditional - unconditional)
+    return unconditional + _expand_to(guidance_scale, conditional) * (conditional - unconditional)
 
 
 def sampling_timesteps(num_steps: int, shift: float = 1.0) -> Float[Array, "{num_steps}+1"]:
@@ -91,7 +91,7 @@ def integrate(
     return euler(x, timesteps[-2], timesteps[-1])[0]
 
 
-def predictions(
+def x0_trajectory(
     velocity: Velocity, noise: Float[Array, "B ..."], timesteps: Float[Array, "N"]
 ) -> Float[Array, "N-1 B ..."]:
     """The clean data predicted at each step of Euler's method; the last equals the result of `integrate`."""

@@ -72,7 +72,7 @@ _counting: contextvars.ContextVar[bool] = contextvars.ContextVar("counting", def
 
 
 @contextlib.contextmanager
-def tracing_on(plan: ParameterPlan) -> Iterator[None]:
+def tracing_context(plan: ParameterPlan) -> Iterator[None]:
     """Sets the plan and its mesh while a program is traced, for its layers, batches and attention."""
     token = _traced_plan.set(plan)
     try:

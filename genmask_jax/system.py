@@ -37,12 +37,12 @@ class GenMask(nnx.Module):
         return self.velocities((x_t, t, text, image_latents))[0]
 
     def velocities(self, *inputs: tuple[Any, ...]) -> list[Float[Array, "B h w c"]]:
-        """Like `velocity` for several batches of different shapes: a tuple of its four arguments for each."""
-        velocities = self.dit.together(*(_frames(*arguments) for arguments in inputs), frames=1)
+        """Like `velocity`, for several batches of different shapes: a tuple of its arguments for each."""
+        velocities = self.dit.together(*(_dit_inputs(*arguments) for arguments in inputs), frames=1)
         return [v[:, 0] for v in velocities]
 
 
-def _frames(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -> tuple[Array, ...]:
+def _dit_inputs(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -> tuple[Array, ...]:
     """The arguments of the DiT."""
     if image_latents is None:
         return x_t[:, None], t[:, None], *text
@@ -53,17 +53,18 @@ def _frames(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -
 class Networks:
     """The model, split for jit: `graph` is static, the states are pytrees.
 
-    graph: graph definition that merges with (params, frozen) into a `GenMask`.
+    graphdef: `nnx.merge(graphdef, params, frozen)` is the `GenMask`.
     params: trained parameters (DiT, instruction encoder); None until initialised or restored.
     frozen: frozen parameters (VAE, instruction encoder, base weights of the DiT's adapters).
     shapes: shapes and dtypes of `params`.
     plan: plan of all parameters.
     preparer: host side of the instruction encoder.
     size: side of the images, pixels.
+    config, instruction, vae_config: config of the run, its instruction encoder, config of its VAE.
     init: weights of `config.init`, if the plan loads parameters from them.
     """
 
-    graph: Any
+    graphdef: Any
     params: Any
     frozen: Any
     shapes: Any
@@ -82,11 +83,11 @@ class Networks:
 
     def merge(self, params: Any, frozen: Any) -> GenMask:
         """The model, for use inside a traced function."""
-        return nnx.merge(self.graph, params, frozen)
+        return nnx.merge(self.graphdef, params, frozen)
 
     def init_params(self, key: jax.Array) -> Any:
-        """Newly initialised trained parameters. Call this under jit, which removes the frozen ones."""
-        model = _make(self.config, self.vae_config, self.instruction, key)
+        """Newly initialised trained parameters. Call this under jit, which omits the frozen ones."""
+        model = _build_model(self.config, self.vae_config, self.instruction, key)
         return nnx.split(model, self.plan.is_trained, ...)[1]
 
     def abstract_params(self) -> Any:
@@ -129,7 +130,9 @@ class Networks:
         return side, side, self.vae_config.channels
 
 
-def _make(config: TrainConfig, vae_config: VAEConfig, instruction: Instruction, key: jax.Array) -> GenMask:
+def _build_model(
+    config: TrainConfig, vae_config: VAEConfig, instruction: Instruction, key: jax.Array
+) -> GenMask:
     dtype, rngs = jnp.dtype(config.compute_dtype), nnx.Rngs(key)
     model = dataclasses.replace(config.model, channels=vae_config.channels, text_dim=instruction.text_dim)
     return GenMask(
@@ -159,12 +162,12 @@ def abstract_networks(
         UserError: the image size is not a multiple of the VAE's stride times the DiT's patch size, or
             `sources.init` belongs to another model.
     """
-    step = vae_config.stride * config.model.patch_size
-    if config.data.size % step:
+    multiple = vae_config.stride * config.model.patch_size
+    if config.data.size % multiple:
         raise UserError(
-            f"config.data.size {config.data.size} is not a multiple of VAE stride x patch size = {step}"
+            f"config.data.size {config.data.size} is not a multiple of VAE stride x patch size = {multiple}"
         )
-    model = nnx.eval_shape(lambda: _make(config, vae_config, instruction, jax.random.key(0)))
+    model = nnx.eval_shape(lambda: _build_model(config, vae_config, instruction, jax.random.key(0)))
     plan = make_plan(
         dict(flat_paths(nnx.state(model))),
         mesh or one_device(),
@@ -175,9 +178,9 @@ def abstract_networks(
         optimizer=config.optimizer.name,
         instruction_lr_scale=config.optimizer.instruction_lr_scale,
     )
-    graph, params, frozen = nnx.split(model, plan.is_trained, ...)
+    graphdef, params, frozen = nnx.split(model, plan.is_trained, ...)
     return Networks(
-        graph=graph,
+        graphdef=graphdef,
         params=None,
         frozen=jax.tree.map(placed, frozen, plan.shardings(frozen)),
         shapes=params,

@@ -1,10 +1,10 @@
 """Timestep sampling: one distribution for masks, one for images (t = 0 is clean data, t = 1 is pure noise).
 
 Masks survive noise that destroys an image, so moderate noise teaches little about *which* pixels belong to
-an object. Masks are therefore trained at the extremes (GenMask, section on timestep sampling).
+an object. Masks are therefore trained at the extremes (see the GenMask paper, section on timestep sampling).
 
-Each distribution is a function `(key, shape, **parameters) -> t`, float32 in [0, 1]. Its parameters are
-fields of `TimestepDistribution`, which has their defaults.
+Each distribution is a function `(key, shape, **parameters) -> t`, float32 in [0, 1]. The values of its
+parameters are fields of `TimestepDistribution`.
 """
 
 import dataclasses
@@ -41,10 +41,10 @@ def long_tail(key: PRNGKeyArray, shape: tuple[int, ...], a: float) -> Float[Arra
 
 
 def bimodal(key: PRNGKeyArray, shape: tuple[int, ...], a: float, low_share: float) -> Float[Array, "..."]:
-    """Both extremes: `long_tail`, mirrored to t = s with probability `low_share`.
+    """Both extremes: like `long_tail`, but t becomes 1 - t with probability `low_share`.
 
-    With `low_share` 0, this is the paper's distribution. The mirrored share trains timesteps near clean data,
-    at which a mask can be refined. It neither improves nor harms one-pass masks (docs/measurements.md).
+    With `low_share` 0, this is the paper's distribution. The mirrored samples train the model near clean
+    data, where a mask can be refined. This neither improves nor harms one-pass masks (docs/measurements.md).
     """
     t_key, side_key = jax.random.split(key)
     t = long_tail(t_key, shape, a)
@@ -56,7 +56,7 @@ DISTRIBUTIONS = {function.__name__: function for function in (uniform, logit_nor
 
 @dataclasses.dataclass(frozen=True)
 class TimestepDistribution:
-    """A distribution by name, with its parameters; those that it does not have are ignored.
+    """The name of a distribution, and its parameters; those that it does not use are ignored.
 
     name: a function of this module: "uniform", "logit_normal", "long_tail" or "bimodal".
     mean, std: of the logit of t, for "logit_normal".
@@ -81,7 +81,7 @@ class TimestepDistribution:
 
     @property
     def low_level(self) -> float | None:
-        """The median of the mode near clean data; None for a distribution without such a mode."""
+        """The median of the timesteps near clean data; None if the distribution hardly has such timesteps."""
         return self.a if self.name == "bimodal" and self.low_share else None
 
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:

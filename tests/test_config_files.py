@@ -5,7 +5,7 @@ import pytest
 from genmask_jax import cli
 from genmask_jax.config import TrainConfig
 from genmask_jax.config.checks import from_config_dict
-from genmask_jax.config.files import folder, load_config
+from genmask_jax.utils.config_files import folder, load_config
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import differences
 
@@ -18,7 +18,7 @@ def write(path, base, *lines):
     path.parent.mkdir(exist_ok=True)
     body = "".join(f"    {line}\n" for line in lines)
     path.write_text(
-        "from genmask_jax.config.files import base_config\n\n\n"
+        "from genmask_jax.utils.config_files import base_config\n\n\n"
         f"def get_config():\n    config = base_config({base!r}, __file__)\n{body}    return config\n"
     )
     return str(path)

@@ -116,7 +116,7 @@ def test_a_validation_that_was_stopped_is_made_up(micro_run, tmp_path, caplog):
         return wrap
 
     for step, batch in ((2, 0), (4, 1)):
-        with pytest.raises(SystemExit, match=f"stopped in the validation of step {step}, .* --resume"):
+        with pytest.raises(SystemExit, match=f"stopped during the validation of step {step}; .* --resume"):
             start(config, run, evaluate=interrupted_at(step, batch), resume=True)
         assert f"Ctrl-C: stopping the validation of step {step}, after its checkpoint" in caplog.text
         assert find_step(run, "last") == step

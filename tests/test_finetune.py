@@ -13,12 +13,12 @@ from test_end_to_end import one_line_error, run_script
 from genmask_jax import cli
 from genmask_jax.commands import finetune
 from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
-from genmask_jax.config import files as config_files
 from genmask_jax.config.checks import from_config_dict
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.prepare import prepare
 from genmask_jax.training import finetuning
 from genmask_jax.training.optimizer import learning_rate_schedule
+from genmask_jax.utils import config_files
 from genmask_jax.utils.errors import UserError
 
 SMALL = (

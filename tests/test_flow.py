@@ -76,10 +76,10 @@ def test_unknown_method_is_refused():
 def test_guidance_extrapolates():
     conditional, unconditional = jnp.ones((2, 3)), jnp.zeros((2, 3))
     np.testing.assert_array_equal(
-        flow.guide(conditional, unconditional, jnp.ones(len(conditional))), conditional
+        flow.apply_guidance(conditional, unconditional, jnp.ones(len(conditional))), conditional
     )
     np.testing.assert_array_equal(
-        flow.guide(conditional, unconditional, jnp.full(len(conditional), 3.0)), 3 * conditional
+        flow.apply_guidance(conditional, unconditional, jnp.full(len(conditional), 3.0)), 3 * conditional
     )
 
 

@@ -212,7 +212,7 @@ def test_two_processes_stop_together_in_a_validation_which_one_makes_up(micro_va
     saved = (run / "checkpoints/2").exists
     arguments = training(micro_vae, run, *last, "--config.loop.num_eval_examples=100000")
     logs = train_and_stop(arguments, run, saved, processes=2)
-    assert logs.count("stopped in the validation of step 2") == 2
+    assert logs.count("stopped during the validation of step 2") == 2
     assert "stopping the validation of step 2, after its checkpoint" in logs
     assert (2, True) not in rows(run)
     shorter = training(micro_vae, run, *last, "--config.loop.num_eval_examples=8", "--resume")

@@ -98,7 +98,7 @@ def test_configs_are_found_by_name_where_no_file_has_it(installed, tmp_path):
 
 def test_a_config_of_ones_own_builds_on_ours(installed, tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from genmask_jax.config.files import base_config\n\n\n"
+        "from genmask_jax.utils.config_files import base_config\n\n\n"
         "def get_config(variant=''):\n"
         "    config = base_config(f'genmask_l_8xh100:{variant}', __file__)\n"
         "    config.vae = f'vae of {config.name}'\n"
@@ -115,7 +115,7 @@ def test_a_config_of_ones_own_builds_on_ours(installed, tmp_path):
 def test_a_command_starts_others_that_are_installed_with_it(installed, tmp_path):
     code = (
         f"import sys; sys.argv[0] = {str(installed / 'bin' / 'genmask-finetune')!r}\n"
-        "from genmask_jax.commands import finetune; finetune.call('train_vae', '--workdir=a b')"
+        "from genmask_jax.commands import finetune; finetune.run_step('train_vae', '--workdir=a b')"
     )
     done = run(installed, tmp_path, "python", "-c", code)
     assert "$ genmask-train-vae '--workdir=a b'" in done.stdout
@@ -127,7 +127,7 @@ def test_files_that_are_no_modules_are_there(installed, tmp_path):
     code = "import genmask_jax; print(genmask_jax.__path__[0])"
     package = pathlib.Path(run(installed, tmp_path, "python", "-c", code).stdout.strip())
     assert ROOT not in package.parents
-    for name in ("py.typed", "report/page.html", "pretrained/refershapes/config.json"):
+    for name in ("py.typed", "tools/report/page.html", "pretrained/refershapes/config.json"):
         assert (package / name).exists()
 
 

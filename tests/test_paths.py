@@ -13,14 +13,13 @@ from rich.table import Table
 
 from genmask_jax import cli
 from genmask_jax.config import DataConfig
-from genmask_jax.config import files as config_files
 from genmask_jax.data.raw_formats.layout import images_by_stem
 from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.evaluation.predictions import read_predictions
 from genmask_jax.training.reporting import Reporter
 from genmask_jax.training.sessions import add_session
 from genmask_jax.training.workdir import check_workdir, make_workdir
-from genmask_jax.utils import console, paths
+from genmask_jax.utils import config_files, console, paths
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import from_dict, to_config_dict
 from tests.conftest import micro_config

@@ -24,8 +24,8 @@ from tests.test_end_to_end import run_script
 
 
 def test_names_are_directories_of_the_package():
-    assert pretrained.DEFAULT_MODEL in pretrained.names()
-    assert (pretrained.directory_of(pretrained.DEFAULT_MODEL) / "config.json").exists()
+    assert pretrained.DEFAULT_MODEL_MODEL in pretrained.names()
+    assert (pretrained.directory_of(pretrained.DEFAULT_MODEL_MODEL) / "config.json").exists()
     assert pretrained.directory_of("runs/tiny") == epath.Path("runs/tiny")
 
 
@@ -83,10 +83,10 @@ def test_the_model_is_small_and_has_a_card():
 
 
 def test_the_example_prompt_is_drawn_with_the_default_seed():
-    generator = Generator.from_pretrained(pretrained.DEFAULT)
-    style = STYLES[read_config(TrainConfig, pretrained.directory_of(pretrained.DEFAULT)).data.scenes]
-    image = generator(pretrained.PROMPT)
-    assert matches_prompt(np.asarray(image), pretrained.PROMPT, style)
+    generator = Generator.from_pretrained(pretrained.DEFAULT_MODEL)
+    style = STYLES[read_config(TrainConfig, pretrained.directory_of(pretrained.DEFAULT_MODEL)).data.scenes]
+    image = generator(pretrained.EXAMPLE_PROMPT)
+    assert matches_prompt(np.asarray(image), pretrained.EXAMPLE_PROMPT, style)
 
 
 @pytest.mark.slow

@@ -21,8 +21,8 @@ import dataclasses
 from typing import Any
 
 from genmask_jax import cli
-from genmask_jax.config import files as config_files
 from genmask_jax.instruction.qwen.config import SIZES
+from genmask_jax.utils import config_files
 
 
 def main() -> None:

@@ -27,9 +27,9 @@ from typing import Any
 from etils import epath
 
 from genmask_jax import cli
-from genmask_jax.config import files as config_files
 from genmask_jax.data.raw_formats.folder import FORMATS
 from genmask_jax.pretrained import DEFAULT_MODEL, directory_of
+from genmask_jax.utils import config_files
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.paths import need_makeable
 from genmask_jax.utils.workers import run_command

@@ -1,8 +1,8 @@
-"""The configuration: typed, frozen dataclasses. `checks.py` validates them, `files.py` loads config files.
+"""The configuration: typed, frozen dataclasses. `checks.py` validates them.
 
 A file in `configs/` builds a `TrainConfig`, `VAETrainConfig` or `EvaluationConfig` and returns it as a
 ConfigDict, which the command line may override. `checks.from_config_dict` converts it back to the dataclass
-and checks it. All code below the commands uses the dataclass.
+and checks it. All code in the layers below the commands uses the dataclass.
 """
 
 import dataclasses
@@ -46,8 +46,8 @@ class AugmentConfig:
     """Random augmentation of training examples (`data/augment.py`); none by default.
 
     crop: smallest share of an image's area that a random crop keeps; 1 for no crop.
-    flip: probability of mirroring an image and its words, if the words allow it.
-    flip_words: words of the texts that stay true in a mirror image, in addition to common English ones.
+    flip: probability of mirroring an image (and swapping left and right in its text), if the text allows it.
+    flip_words: further words that remain true when the image is mirrored; common English words are built in.
     jitter: largest relative change of brightness, contrast and saturation.
     """
 
@@ -66,19 +66,20 @@ class DataConfig:
         weights of `joint`.
     generate: dataset of images with prompts: "coco_captions", "image_folder" or "refershapes"; empty if
         `name` has prompts itself; "classes" for the images of `name` with their classes as prompts; "none" to
-        train on masks alone, with the whole batch.
+        train on masks alone; the whole batch then consists of masks.
     scenes: style of ReferShapes' scenes: "muted", or "varied", which also has plain and light backgrounds,
         shapes of any size and angle, hearts and rings, outlines and shadows.
-    path: --out of launch/prepare_data.py; empty for a built-in dataset.
+    path: directory given to launch/prepare_data.py as --out; empty for a built-in dataset.
     latents: directory of cached latents (launch/encode_latents.py) to train on instead of images; empty to
         encode images in every step.
     size: side of the square images, pixels.
     seed: seed of generated scenes.
     num_workers: processes that prepare batches; 0 uses threads of the main process.
     augment: random augmentation of training examples.
-    templates: texts that ask for a class, with {} for its name; training draws one, scoring uses the first.
+    templates: templates of class expressions, with {} for the class; training draws one, scoring uses the
+        first.
     absent_share: share of training examples that ask for a class that the image does not show (an empty
-        mask). Images without any class are only trained on in this way.
+        mask). Images without any class are used only for such examples.
     """
 
     name: str = "refershapes"
@@ -114,7 +115,8 @@ class OptimizerConfig:
 
     name: "adamw", or "muon": Muon for the matrices of transformer blocks and Adam for the rest.
     warmup_steps: steps of linear warm-up; at most a quarter of the run.
-    weight_decay: for matrices (also those of adapters); biases, norms, tables and embeddings have none.
+    weight_decay: weight decay of matrices, including adapters; biases, norms, tables and embeddings do not
+        decay.
     instruction_lr_scale: factor on the learning rate for an instruction encoder that is trained with the DiT.
     moments_dtype: dtype of the moments between steps; "bfloat16" halves their memory. They are updated in
         float32 and rounded, which loses changes below about 0.3 %, so b2 must not exceed 0.99.
@@ -138,10 +140,10 @@ class SamplerConfig:
     mask_steps: passes per mask: 1 is one pass from pure noise; further passes refine the mask at low noise.
     refine_t: timestep at which a mask is refined; 0 for the median of the low mode of `timesteps.segment`.
         Refining at a level that training seldom draws makes masks worse.
-    mask_samples: number of noises whose masks are averaged.
+    mask_samples: number of noise samples whose probabilities are averaged.
     mask_threshold: probability above which a pixel is in the mask. A threshold chosen on val is better than
-        0.5, because a model that doubts between two objects gives both a lower probability.
-    no_target_area: masks that cover at most this fraction of the image become empty (no target); 0 for none.
+        0.5, because a model that is unsure which object is meant gives each a lower probability.
+    no_target_area: masks that cover at most this share of the image become empty (no target); 0 for none.
     no_target_score: masks whose pixels have a mean probability below this become empty; 0 for none.
     image_steps: sampling steps per generated image.
     method: integrator for images, "euler" or "heun".
@@ -167,12 +169,12 @@ class LoopConfig:
 
     num_steps: optimizer steps of the run.
     global_batch_size: examples per step, over all devices and hosts.
-    grad_accumulation_steps: parts of a batch whose gradients are accumulated, to save memory.
-    ema_decay: decay of the average of the parameters that validation and sampling use; 0 for no average.
+    grad_accumulation_steps: number of microbatches whose gradients are accumulated, to save memory.
+    ema_decay: decay of the EMA of the parameters, which validation and sampling use; 0 for no EMA.
     log_every_steps: interval of logged losses.
     eval_every_steps: interval of validation, which also writes sample images and a checkpoint.
     checkpoint_every_steps: interval of checkpoints without validation.
-    num_eval_examples: examples of the val split in a validation.
+    num_eval_examples: number of val examples per validation.
     """
 
     num_steps: int = 2000
@@ -187,15 +189,15 @@ class LoopConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """Training of GenMask itself.
+    """Config of a GenMask training run.
 
     name: name of the run in logs and reports.
-    vae: directory of a VAE: trained (launch/train_vae.py), imported (launch/import_weights.py) or of a run;
-        or the name of a model in the package.
-    init: directory of weights to start from: imported (launch/import_weights.py) or of a training run, or the
-        name of a model in the package; empty for random initialisation. With `model.lora_rank`, these weights
-        are frozen. Adapters are trained, and parts that the weights do not have (a text projection of another
-        width, a trained instruction encoder).
+    vae: directory of a trained VAE (launch/train_vae.py), of imported weights (launch/import_weights.py) or
+        of a training run; or the name of a model in the package.
+    init: weights to start from: directory of imported weights (launch/import_weights.py) or of a training
+        run, or the name of a model in the package; empty for random initialisation. With `model.lora_rank`,
+        these weights are frozen. Only the adapters are trained, and parameters that the weights do not have
+        (a text projection of another width, a trained instruction encoder).
     seed: seed of initialisation, noise and data order.
     model: the DiT; `channels` and `text_dim` are set from the VAE and the instruction encoder.
     segment_weight: weight of the masks' loss relative to the images'; 1 is the paper's objective.
@@ -229,7 +231,7 @@ class EvaluationConfig:
 
     benchmarks: each as DATASET:SPLIT_BY:SPLIT or DATASET:SPLIT, such as "refcoco:unc:testA", "reasonseg:val".
     path: --out of launch/prepare_data.py; the run's own `data.path` if empty.
-    reason: let the run's Qwen describe the target of each question, and segment the description.
+    reason: let the run's Qwen turn each question into a description of the target, and segment that.
     """
 
     benchmarks: tuple[str, ...]
@@ -239,7 +241,7 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True)
 class VAETrainConfig:
-    """Training of a VAE on images and on masks as RGB, half of the batch each.
+    """Config of the training of a VAE. Half of each batch is images, and half is masks as RGB.
 
     name: name of the run in logs and reports.
     init: directory of a VAE of the same shape to start from, or the name of a model in the package; empty for

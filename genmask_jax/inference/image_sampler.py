@@ -20,7 +20,7 @@ from genmask_jax.inference.batching import (
 )
 from genmask_jax.inference.programs import Program, shared_program
 from genmask_jax.instruction.base import stack_inputs, warn_of_long_texts
-from genmask_jax.sharding import constrain_batch, part_of_batch, to_devices, tracing_on
+from genmask_jax.sharding import constrain_batch, part_of_batch, to_devices, tracing_context
 from genmask_jax.system import GenMask, Networks
 from genmask_jax.utils.hosts import gather_arrays
 
@@ -40,7 +40,7 @@ class ImageSampler:
         self.networks, self.sampler = networks, sampler
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         self._null = stack_inputs([networks.preparer("", None)] * self.batch_size)
-        static = networks.graph, networks.plan, networks.latent_shape, sampler.image_steps, sampler.shift
+        static = networks.graphdef, networks.plan, networks.latent_shape, sampler.image_steps, sampler.shift
         self._sample = shared_program(_sample, *static, sampler.method)
         self._steps = shared_program(_steps, *static)
 
@@ -107,9 +107,9 @@ class ImageSampler:
         return _images(model, self.networks.latent_shape, *timesteps, sampler.method, *batch)
 
 
-def _sample(graph, plan, shape, steps, shift, method, params, frozen, *batch):
-    with tracing_on(plan):
-        model = nnx.merge(graph, params, frozen)
+def _sample(graphdef, plan, shape, steps, shift, method, params, frozen, *batch):
+    with tracing_context(plan):
+        model = nnx.merge(graphdef, params, frozen)
         return constrain_batch(_images(model, shape, steps, shift, method, *batch))
 
 
@@ -120,12 +120,12 @@ def _images(model, shape, steps, shift, method, *batch):
     return model.vae.decode(latents)
 
 
-def _steps(graph, plan, shape, steps, shift, params, frozen, *batch):
+def _steps(graphdef, plan, shape, steps, shift, params, frozen, *batch):
     """Predicted images `[T, B, H, W, 3]` after each step of Euler's method."""
-    with tracing_on(plan):
-        model = nnx.merge(graph, params, frozen)
+    with tracing_context(plan):
+        model = nnx.merge(graphdef, params, frozen)
         velocity, noise = _guided_velocity(model, shape, *batch)
-        predicted = flow.predictions(velocity, noise, flow.sampling_timesteps(steps, shift))
+        predicted = flow.x0_trajectory(velocity, noise, flow.sampling_timesteps(steps, shift))
         return jax.lax.map(model.vae.decode, predicted)
 
 
@@ -143,7 +143,7 @@ def _guided_velocity(
     def velocity(x_t, t):
         doubled = model.velocity(jnp.concatenate([x_t, x_t]), jnp.concatenate([t, t]), text)
         conditional, unconditional = jnp.split(doubled, 2)
-        return flow.guide(conditional, unconditional, scales)
+        return flow.apply_guidance(conditional, unconditional, scales)
 
     return velocity, example_noise(seeds, 0, shape)
 

@@ -1,4 +1,4 @@
-"""Mask sampling: one pass from pure noise to a mask. Masks may be refined, or averaged over noises."""
+"""Mask sampling: one pass from pure noise to mask probabilities, optionally refined or averaged."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ from genmask_jax.inference.batching import (
 )
 from genmask_jax.inference.programs import Program, shared_program
 from genmask_jax.instruction.base import Embedded, stack_inputs, warn_of_long_texts
-from genmask_jax.sharding import constrain_batch, to_devices, tracing_on
+from genmask_jax.sharding import constrain_batch, to_devices, tracing_context
 from genmask_jax.system import GenMask, Networks
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.pixels import rgb_to_probability, to_signed
@@ -44,7 +44,7 @@ class MaskSampler:
         self.networks = networks
         self.sampler = with_refinement(sampler, networks.config.timesteps.segment)
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
-        model = networks.graph, networks.plan
+        model = networks.graphdef, networks.plan
         refinement = self.sampler.mask_steps, self.sampler.refine_t
         self._sample = shared_program(_sample, *model, *refinement, self.sampler.mask_samples)
         self._encode = shared_program(_encode, *model)
@@ -149,9 +149,9 @@ class MaskSampler:
         return _mean_probability(model, sampler.mask_steps, sampler.refine_t, sampler.mask_samples, *batch)
 
 
-def _sample(graph, plan, steps, refine_t, samples, params, frozen, *batch):
-    with tracing_on(plan):
-        model = nnx.merge(graph, params, frozen)
+def _sample(graphdef, plan, steps, refine_t, samples, params, frozen, *batch):
+    with tracing_context(plan):
+        model = nnx.merge(graphdef, params, frozen)
         return constrain_batch(_mean_probability(model, steps, refine_t, samples, *batch))
 
 
@@ -172,16 +172,16 @@ def _mean_probability(
     return probabilities.mean(0)
 
 
-def _encode(graph, plan, params, frozen, images):
+def _encode(graphdef, plan, params, frozen, images):
     """Latents `[B, h, w, c]` of images."""
-    with tracing_on(plan):
-        return constrain_batch(nnx.merge(graph, params, frozen).vae.encode(to_signed(images)))
+    with tracing_context(plan):
+        return constrain_batch(nnx.merge(graphdef, params, frozen).vae.encode(to_signed(images)))
 
 
-def _predict(graph, plan, steps, refine_t, params, frozen, latents, instruction, seeds, draws):
+def _predict(graphdef, plan, steps, refine_t, params, frozen, latents, instruction, seeds, draws):
     """Probabilities `[B, H, W]`; each starts from the noise of its seed and its index in `draws`."""
-    with tracing_on(plan):
-        model = nnx.merge(graph, params, frozen)
+    with tracing_context(plan):
+        model = nnx.merge(graphdef, params, frozen)
         text = model.instruction(instruction)
         return constrain_batch(_probability(model, steps, refine_t, latents, text, seeds, draws))
 

@@ -31,6 +31,8 @@ from genmask_jax.models.layers import (
 )
 from genmask_jax.sharding import constrain_batch
 
+_time_proj_init = nnx.initializers.normal(0.02)
+
 
 @dataclasses.dataclass(frozen=True)
 class DiTConfig:
@@ -45,9 +47,9 @@ class DiTConfig:
         of Stable Diffusion 3). Wan has no such projection.
     rope_theta: base of the rotary frequencies; 1e4 as published. On a grid of a few tokens per side, most of
         those frequencies rotate too little to tell positions apart; a small base makes all of them useful.
-    remat: what the backward pass recomputes in each block to save memory: "none", "matrices" (all but matrix
-        products and attention), "attention" (all but attention) or "all".
-    unroll: compile the blocks one by one instead of as a loop: faster on a CPU, slow to compile if deep.
+    remat: rematerialisation in each block, to save memory: "none" recomputes nothing, "matrices" saves the
+        results of matrix products and attention, "attention" those of attention, "all" recomputes everything.
+    unroll: unroll the loop over blocks: faster on a CPU, slow to compile if there are many.
     lora_rank: rank of low-rank adapters on the attention and feed-forward matrices of blocks; 0 for none. The
         adapters are trained, and the weights of `config.init` are frozen.
     """
@@ -101,7 +103,7 @@ class Attention(nnx.Module):
 
 def _modulate(x, scale, shift):
     """LayerNorm of x `[B, N, D]`, scaled and shifted by `[B, K, D]` for K equal groups of tokens."""
-    # Split into runs before the norm, so that compilers for GPUs fuse it with what follows.
+    # Split into runs before the norm, so that GPU compilers fuse the norm with the scale and shift.
     y = layer_norm(_groups(x, scale)) * (1 + _per_group(scale)) + _per_group(shift)
     return y.reshape(x.shape).astype(x.dtype)
 
@@ -121,9 +123,9 @@ def _per_group(modulation):
     return modulation.reshape(-1, 1, modulation.shape[-1])
 
 
-def _leading_groups(modulation, share: float):
-    """The modulation `[B, K, D]` of the leading share of the tokens."""
-    return modulation[:, : max(1, round(share * modulation.shape[1]))]
+def _leading_groups(modulation, fraction: float):
+    """The modulation `[B, K, D]` of the leading fraction of the tokens."""
+    return modulation[:, : max(1, round(fraction * modulation.shape[1]))]
 
 
 class Block(nnx.Module):
@@ -131,7 +133,7 @@ class Block(nnx.Module):
 
     def __init__(self, config: DiTConfig, *, dtype, rngs: nnx.Rngs):
         size, rank = config.hidden_size, config.lora_rank
-        # Frozen matrices are stored in the dtype of their products, which gives the same results.
+        # With adapters, frozen matrices are stored in the dtype of their products (they would be cast).
         linear = linear_factory(dtype, dtype if rank else jnp.float32, rngs, rank)
         self.attn1 = Attention(size, config.num_heads, linear=linear)
         self.attn2 = Attention(size, config.num_heads, linear=linear)
@@ -164,32 +166,34 @@ class DiT(nnx.Module):
         self.config, self.dtype = config, dtype
         size, patch = config.hidden_size, config.patch_size**2 * config.channels
         self.patch_embedding = Linear(patch, size, dtype=dtype, kernel_init=xavier, rngs=rngs)
-        precise = linear_factory(jnp.float32, jnp.float32, rngs)
-        self.time_embedder = MLP((config.frequency_dim, size, size), jax.nn.silu, linear=precise)
-        self.time_proj = Linear(size, 6 * size, dtype=jnp.float32, kernel_init=_small, rngs=rngs)
-        self.pooled_embedder = precise(config.text_dim, size) if config.pooled_text else None
+        linear_float32 = linear_factory(jnp.float32, jnp.float32, rngs)
+        self.time_embedder = MLP((config.frequency_dim, size, size), jax.nn.silu, linear=linear_float32)
+        self.time_proj = Linear(size, 6 * size, dtype=jnp.float32, kernel_init=_time_proj_init, rngs=rngs)
+        self.pooled_embedder = linear_float32(config.text_dim, size) if config.pooled_text else None
         linear = linear_factory(dtype, jnp.float32, rngs)
         self.text_embedder = MLP((config.text_dim, size, size), gelu, linear=linear)
         self.blocks = stack(lambda rngs: Block(config, dtype=dtype, rngs=rngs), config.depth, rngs)
         table = jax.random.normal(rngs.params(), (2, size)) / math.sqrt(size)
         self.scale_shift_table = nnx.Param(table)
         self.proj_out = Linear(size, patch, dtype=dtype, kernel_init=nnx.initializers.zeros, rngs=rngs)
-        self._start_as_identity()
+        self._init_output_projection()
 
-    def _start_as_identity(self) -> None:
+    def _init_output_projection(self) -> None:
         """Initialises the output projection as the transpose of the input projection, so that velocity ~ x_t.
 
-        Most of the velocity of a very noisy latent is the noise itself. A model that starts at zero needs
-        some hundred steps to learn to copy it.
+        Most of the velocity of a very noisy latent is the noise itself. A zero-initialised output layer
+        needs a few hundred steps to learn to copy it.
         """
         kernel, channels = self.patch_embedding.kernel[...], self.config.channels
-        inputs, size = kernel.shape
-        basis, _ = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (max(size, inputs), min(size, inputs))))
-        basis = basis if size < inputs else basis.T
+        patch_dim, size = kernel.shape
+        basis, _ = jnp.linalg.qr(
+            jax.random.normal(jax.random.key(0), (max(size, patch_dim), min(size, patch_dim)))
+        )
+        basis = basis if size < patch_dim else basis.T
         self.patch_embedding.kernel[...] = basis
-        # The last norm gives tokens unit variance, not the variance of the patch.
-        back = basis.T.reshape(size, channels, inputs // channels).swapaxes(1, 2).reshape(size, inputs)
-        self.proj_out.kernel[...] = back * math.sqrt(inputs / size)
+        # Rescaled, because the last norm gives tokens unit variance, not the variance of the patch.
+        kernel = basis.T.reshape(size, channels, patch_dim // channels).swapaxes(1, 2)
+        self.proj_out.kernel[...] = kernel.reshape(size, patch_dim) * math.sqrt(patch_dim / size)
 
     def __call__(
         self,
@@ -219,9 +223,9 @@ class DiT(nnx.Module):
 
         Only the first `frames` frames are predicted; all if it is None. See `scan_blocks`.
         """
-        times = [self._embed(t, text, mask) for _, t, text, mask in inputs]
+        times = [self._modulation_embedding(t, text, mask) for _, t, text, mask in inputs]
         streams = [
-            self._enter(x, t, text, mask, time)
+            self._block_inputs(x, t, text, mask, time)
             for (x, t, text, mask), time in zip(inputs, times, strict=True)
         ]
         config = self.config
@@ -235,9 +239,9 @@ class DiT(nnx.Module):
             _leading_groups(time, grid[0] / arguments[0].shape[1])
             for time, grid, arguments in zip(times, grids, inputs, strict=True)
         ]
-        return [self._leave(x, time, grid) for x, time, grid in zip(xs, times, grids, strict=True)]
+        return [self._project_out(x, time, grid) for x, time, grid in zip(xs, times, grids, strict=True)]
 
-    def _embed(self, timesteps, text_embeds, text_mask) -> Float[Array, "B K D"]:
+    def _modulation_embedding(self, timesteps, text_embeds, text_mask) -> Float[Array, "B K D"]:
         """The embedding that modulates each group of tokens: timestep and, if enabled, pooled text."""
         time = self.time_embedder(sinusoid(1000 * timesteps, self.config.frequency_dim))
         if self.pooled_embedder is None:
@@ -251,19 +255,19 @@ class DiT(nnx.Module):
         _, frames, height, width, _ = latents.shape
         return frames, height // self.config.patch_size, width // self.config.patch_size
 
-    def _enter(self, latents, timesteps, text_embeds, text_mask, time) -> tuple[Any, ...]:
-        """The arguments of the blocks; `time` is from `_embed`."""
+    def _block_inputs(self, latents, timesteps, text_embeds, text_mask, time) -> tuple[Any, ...]:
+        """The arguments of the blocks; `time` is from `_modulation_embedding`."""
         config = self.config
         x = self.patch_embedding(patchify(latents, config.patch_size).astype(self.dtype))
         modulation = self.time_proj(jax.nn.silu(time)).reshape(*timesteps.shape, 6, -1)
         context = self.text_embedder(text_embeds.astype(self.dtype))
-        # Otherwise they are sharded by channels like the weights, and every block gathers them.
+        # Without this, XLA shards them by channels like the weights, and gathers them again in every block.
         modulation, context = constrain_batch(modulation), constrain_batch(context)
         head_dim = config.hidden_size // config.num_heads
         rotary = rotary_table(head_dim, self._grid(latents), config.rope_theta)
         return x, modulation, context, text_mask, rotary
 
-    def _leave(self, x, time, grid) -> Float[Array, "B F h w C"]:
+    def _project_out(self, x, time, grid) -> Float[Array, "B F h w C"]:
         """Velocities from the output of the blocks."""
         shift, scale = (self.scale_shift_table[i].astype(jnp.float32) + time for i in range(2))
         x = self.proj_out(_modulate(x, scale, shift))
@@ -284,6 +288,3 @@ def unpatchify(
     b, (f, rows, columns) = tokens.shape[0], grid
     x = tokens.reshape(b, f, rows, columns, patch, patch, -1)
     return x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, f, rows * patch, columns * patch, -1)
-
-
-_small = nnx.initializers.normal(0.02)

@@ -1,7 +1,7 @@
 """The plan of a model's parameters: a table with a row for each parameter, made once (`rules.make_plan`).
 
 Everything that treats parameters differently reads this table: the split into trained and frozen parameters,
-the loading of weights, the masks of the optimizer, and the sharding of parameters, gradients, averages and
+the loading of weights, the masks of the optimizer, and the sharding of parameters, gradients, EMA and
 moments.
 """
 
@@ -49,15 +49,15 @@ class Parameter:
 
     name: name in the model, such as "dit.blocks.attn1.to_q.kernel".
     dtype: dtype in memory.
-    compute_dtype: dtype of a matrix in products; `dtype` for other parameters.
+    compute_dtype: dtype that a matrix is cast to in products; `dtype` for other parameters.
     spec: sharding over the mesh.
     source: where the initial values come from.
-    origin: field of the config that names them: "vae", "instruction" or "init"; "" for none.
+    origin: field of the config that names this source: "vae", "instruction" or "init"; "" for none.
     optimizer: "muon" or "adam"; "" if the parameter is not trained.
     decayed: whether the parameter has weight decay.
     lr_scale: factor on the learning rate.
 
-    Comparisons ignore sources and optimizers, which compiled programs do not depend on.
+    Comparisons ignore the fields from `source` on, which the programs of samplers do not depend on.
     """
 
     name: str

@@ -51,7 +51,7 @@ class Checkpoints:
         with _written(self.manager):
             self.manager.save(step, args=items, force=True)
 
-    def score(self, step: int, scores: dict[str, float]) -> None:
+    def record_scores(self, step: int, scores: dict[str, float]) -> None:
         """Adds validation scores to the last checkpoint; by its `score`, it may become the best one."""
         with _written(self.manager):
             self.manager.wait_until_finished()

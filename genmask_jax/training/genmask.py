@@ -27,14 +27,14 @@ from genmask_jax.utils.hosts import is_first
 from genmask_jax.utils.pixels import mask_to_rgb, to_signed
 from genmask_jax.utils.sheets import generation_sheet, segmentation_sheet
 
-FULL_WEIGHT_AREA = 0.1
+MIN_UNWEIGHTED_AREA = 0.1
 """Objects that cover at least this share of the image get no extra weight."""
 TASKS = {"segment": SEGMENT, "generate": GENERATE}
 """Halves of a batch, in order."""
 
 
 class GenMaskTask:
-    """Flow matching on masks and images, 1 : 1 in every batch, or on masks alone, for `training/loop.py`."""
+    """A `Task` for `training/loop.py`: flow matching on as many masks as images, or on masks alone."""
 
     metric_names: tuple[str, ...]
     plan: ParameterPlan
@@ -135,28 +135,29 @@ class GenMaskTask:
         # The score selects the best checkpoint; an empty prediction is correct if there is no target.
         score = np.mean([row["iou"] if row["union"] else 1.0 for row in result.examples])
         scores = {name: result.metrics[name] for name in ("mIoU", "oIoU", "P@0.5")} | {"score": float(score)}
-        return scores | {f"mIoU/{kind}": of["mIoU"] for kind, of in result.metrics["groups"].items()}
+        return scores | {f"mIoU/{kind}": group["mIoU"] for kind, group in result.metrics["groups"].items()}
 
 
 def small_mask_weights(
-    masks: UInt8[Array, "B H W"], grid: tuple[int, int], largest: float
+    masks: UInt8[Array, "B H W"], grid: tuple[int, int], max_extra_weight: float
 ) -> Float[Array, "B h w"]:
-    """Weights of the latents of masks: 1 outside an object, more inside a small one.
+    """Loss weights of mask latents: 1 outside the object, and more than 1 inside a small object.
 
-    A thin object covers about a hundredth of its mask, so a black mask has almost no loss, and the model
-    learns it first. Inside an object, the weights add up to those of an object that covers FULL_WEIGHT_AREA
-    of the image, but no weight exceeds `1 + largest`. (Class balancing; not in the paper.)
+    A thin object covers about 1 % of the mask, so an all-black prediction has almost no loss, and the model
+    learns that first. The total weight inside a small object equals that of an object that covers
+    MIN_UNWEIGHTED_AREA of the image, but no weight exceeds `1 + max_extra_weight`. (Class balancing; not in
+    the paper.)
     """
     batch, height, width = masks.shape
     rows, columns = grid
     share = masks.astype(jnp.float32).reshape(batch, rows, height // rows, columns, width // columns)
     share = share.mean((2, 4))
     area = jnp.maximum(share.mean((1, 2), keepdims=True), 1e-6)
-    return 1 + share * jnp.clip(FULL_WEIGHT_AREA / area - 1, 0.0, largest)
+    return 1 + share * jnp.clip(MIN_UNWEIGHTED_AREA / area - 1, 0.0, max_extra_weight)
 
 
 def _encode(model: GenMask, batch: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Latents of the images of the segment half; clean latents of each half (masks, images) by task."""
+    """Returns the image latents of the segment half, and the clean target latents of each half by task."""
     segment, generate = batch["segment"], batch.get("generate")
     if "image_latents" in segment:  # cached
         x0 = {"segment": segment["mask_latents"], "generate": generate["image_latents"]}

@@ -22,7 +22,7 @@ from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
 from genmask_jax.data.pipeline import draw
 from genmask_jax.hardware.flops import ModelFlops
 from genmask_jax.parameters.plan import ParameterPlan
-from genmask_jax.sharding import bytes_per_device, need_rows, part_of_batch, to_devices, tracing_on
+from genmask_jax.sharding import bytes_per_device, need_rows, part_of_batch, to_devices, tracing_context
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.profiling import Profiler
@@ -33,7 +33,7 @@ from genmask_jax.training.stopping import StopRequests
 from genmask_jax.utils.errors import UserError, first_line
 
 MAX_QUEUED_STEPS = 2
-"""Number of steps queued ahead of the device."""
+"""Maximum number of steps dispatched ahead of the device."""
 IN_TRAINING = "stopping after this step, with a checkpoint"
 RESUME = "the same command with --resume continues"
 
@@ -72,7 +72,7 @@ class Task(Protocol):
         """Validation scores, including `score`, which selects the best checkpoint (higher is better).
 
         Scores of a group of examples have a slash in their names and appear only in charts. `check_stop` is
-        called between batches, equally often on all hosts; it raises SystemExit to stop the validation.
+        called between batches, the same number of times on all hosts; it raises SystemExit to stop.
         """
         ...
 
@@ -83,7 +83,7 @@ def check_batch(loop: LoopConfig, mesh: Mesh) -> None:
     need_rows(rows, mesh, "config.loop.global_batch_size / 2 / grad_accumulation_steps")
 
 
-def rehearse(task: Task, config: TrainConfig | VAETrainConfig) -> None:
+def dry_run(task: Task, config: TrainConfig | VAETrainConfig) -> None:
     """Draws a batch and traces the initialisation and the loss, to find errors before a run is overwritten.
 
     Nothing is allocated on the devices.
@@ -98,7 +98,7 @@ def rehearse(task: Task, config: TrainConfig | VAETrainConfig) -> None:
     try:
         init = make_init(task.init_params, tx, task.metric_names, ema=loop.ema_decay > 0)
         state = jax.eval_shape(init, jax.random.key(0))
-        with tracing_on(plan):
+        with tracing_context(plan):
             jax.eval_shape(task.loss, state.params, task.frozen, batch, jax.random.key(0))
     except (ValueError, TypeError, ZeroDivisionError) as error:
         line = first_line(error)
@@ -114,7 +114,7 @@ def train(
 ) -> tuple[TrainState, dict[str, float]]:
     """Trains to `config.loop.num_steps`, from the last checkpoint in `workdir` if there is one.
 
-    Each validation follows the checkpoint of its step. A resumed run repeats an interrupted one.
+    A checkpoint is saved before each validation. A resumed run repeats an interrupted validation.
 
     Args:
         task: parameters, data, loss and validation.
@@ -160,7 +160,7 @@ def _restore_or_start(
     checkpoints: Checkpoints,
     data: Any,
 ) -> tuple[TrainState, Any, dict[str, float]]:
-    """The state, its shardings, and the scores of its step if that was validated."""
+    """The state, its shardings, and the scores of its step (empty if it was not validated)."""
     init = make_init(task.init_params, tx, task.metric_names, ema=config.loop.ema_decay > 0)
     state, shardings = init_state(init, config.seed, task.plan)
     restored = checkpoints.latest_step() is not None
@@ -180,7 +180,7 @@ def _start(task: Task, state: TrainState) -> TrainState:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Loop:
-    """The loop of `train`, with what it uses."""
+    """The training loop, and the objects that it uses."""
 
     task: Task
     config: LoopConfig
@@ -195,9 +195,9 @@ class _Loop:
     def run(
         self, state: TrainState, step: int, scores: dict[str, float]
     ) -> tuple[TrainState, dict[str, float]]:
-        """Trains from `step`, whose scores are empty if it was not validated, to the last step."""
+        """Trains from `step` to the last step; `scores` are those of `step` (empty if not validated)."""
         config, queue = self.config, deque()
-        if step and self._is_due(step) and not scores:
+        if step and self._is_validation_due(step) and not scores:
             scores = self._validate(state, step)
         while step < config.num_steps:
             self.profiler.before(step)
@@ -208,14 +208,14 @@ class _Loop:
                 jax.block_until_ready(queue.popleft())
             self.profiler.after(step, state)
             self.reporter.step(step, state.metrics)
-            stopped = self.stop.reached()
-            if stopped or self._is_due(step) or step % config.checkpoint_every_steps == 0:
+            stopped = self.stop.requested()
+            if stopped or self._is_validation_due(step) or step % config.checkpoint_every_steps == 0:
                 need_finite(step, {name: float(x) for name, x in jax.device_get(state.metrics).items()})
-                # Before the next batch is drawn, so that the position of the data belongs to this step.
+                # Before drawing the next batch, so that the saved position of the data matches this step.
                 self.checkpoints.save(state, self.data)
             if stopped:
                 raise SystemExit(f"stopped at step {step}, with a checkpoint; {RESUME}")
-            if self._is_due(step):
+            if self._is_validation_due(step):
                 scores = self._validate(state, step)
         return state, scores
 
@@ -228,7 +228,7 @@ class _Loop:
         self.stop.expect(IN_TRAINING)
         return state
 
-    def _is_due(self, step: int) -> bool:
+    def _is_validation_due(self, step: int) -> bool:
         """Whether this step is followed by a validation."""
         return step % self.config.eval_every_steps == 0 or step == self.config.num_steps
 
@@ -236,15 +236,17 @@ class _Loop:
         """Validates a step whose checkpoint was written; returns its overall scores."""
 
         def check_stop() -> None:
-            if self.stop.reached():
-                raise SystemExit(f"stopped in the validation of step {step}, after its checkpoint; {RESUME}")
+            if self.stop.requested():
+                raise SystemExit(
+                    f"stopped during the validation of step {step}; its checkpoint is saved; {RESUME}"
+                )
 
         self.stop.expect(f"stopping the validation of step {step}, after its checkpoint")
         start = time.monotonic()
         scores = self.task.evaluate(state.eval_params, step, self.workdir / "samples", check_stop)
-        self.reporter.scores(step, scores, time.monotonic() - start)
+        self.reporter.log_scores(step, scores, time.monotonic() - start)
         overall = {name: value for name, value in scores.items() if "/" not in name}
-        self.checkpoints.score(step, overall)
+        self.checkpoints.record_scores(step, overall)
         check_stop()
         self.stop.expect(IN_TRAINING)
         return overall

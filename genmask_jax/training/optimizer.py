@@ -30,9 +30,7 @@ def make_optimizer(
         _moments_in(make(config, plan), jnp.dtype(config.moments_dtype)),
         optax.add_decayed_weights(config.weight_decay, mask=_mask(plan, lambda parameter: parameter.decayed)),
         optax.scale_by_learning_rate(learning_rate_schedule(config, loop)),
-        optax.masked(
-            optax.scale(config.instruction_lr_scale), _mask(plan, lambda parameter: parameter.lr_scale != 1)
-        ),
+        optax.masked(_scale_by_plan(plan), _mask(plan, lambda parameter: parameter.lr_scale != 1)),
     )
 
 
@@ -83,6 +81,17 @@ def _muon(config: OptimizerConfig, plan: ParameterPlan) -> optax.GradientTransfo
 def _matrix_axes(parameter: Parameter) -> optax.contrib.MuonDimensionNumbers | None:
     """Input and output axes of Muon's matrices [depth, input, output]; None for all other parameters."""
     return optax.contrib.MuonDimensionNumbers(1, 2) if parameter.optimizer == "muon" else None
+
+
+def _scale_by_plan(plan: ParameterPlan) -> optax.GradientTransformation:
+    """Multiplies updates by the learning-rate scales of their parameters."""
+
+    def update(updates: Any, params: Any) -> Any:
+        del params
+        scales = plan.map(lambda parameter: parameter.lr_scale, updates)
+        return jax.tree.map(lambda update, scale: update * scale, updates, scales)
+
+    return optax.stateless(update)
 
 
 def _mask(plan: ParameterPlan, predicate: Callable[[Parameter], bool]) -> Callable[[Any], Any]:

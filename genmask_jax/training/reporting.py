@@ -156,7 +156,7 @@ class Reporter:
         losses = " ".join(f"{name} {value:.4f}" for name, value in parts.items())
         self.progress.update(self.bar, losses=f"{losses} {speed['examples_per_second']:.0f} examples/s")
 
-    def scores(self, step: int, scores: dict[str, float], seconds: float) -> None:
+    def log_scores(self, step: int, scores: dict[str, float], seconds: float) -> None:
         """Logs validation scores, and the contact sheets of this step in `samples/`."""
         self._append({"step": step, **{f"val_{name}": value for name, value in scores.items()}})
         overall = {name: value for name, value in scores.items() if "/" not in name}

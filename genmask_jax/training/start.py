@@ -26,7 +26,7 @@ from genmask_jax.parameters.rules import Sources
 from genmask_jax.sharding import make_mesh
 from genmask_jax.system import Networks, make_networks
 from genmask_jax.training.genmask import GenMaskTask
-from genmask_jax.training.loop import check_batch, rehearse, train
+from genmask_jax.training.loop import check_batch, dry_run, train
 from genmask_jax.training.state import TrainState
 from genmask_jax.training.stopping import StopRequests
 from genmask_jax.training.vae import VAETask
@@ -36,7 +36,7 @@ from genmask_jax.utils.errors import UserError
 
 BEFORE_TRAINING = "stopped before the first step; the same command with --resume continues"
 INSTRUCTION = "instruction"
-"""Folder of a run for the files of its instruction encoder."""
+"""Subfolder of a run with the files of its instruction encoder."""
 
 
 def train_genmask(
@@ -55,7 +55,7 @@ def train_genmask(
         config: config of the run.
         workdir, resume, overwrite, change: see `check_workdir`.
         profile: steps to trace.
-        make_task: (networks, config) -> the task; a parameter for tests.
+        make_task: (networks, config) -> the task; tests replace it.
 
     Returns:
         The last state, and the scores of the last validation.
@@ -70,7 +70,7 @@ def train_genmask(
         _check_data(config, vae_config, vae_state)
         init = _open_init(run, config)
         vocabulary = [] if _saved_encoder(run) else texts(config.data)
-        init = _drop_unfit_encoder(run, config, init, vocabulary)
+        init = _drop_incompatible_encoder(run, config, init, vocabulary)
         encoder = _make_encoder(run, config, init, vocabulary)
         mesh = make_mesh(config.mesh)
         check_batch(config.loop, mesh)
@@ -79,7 +79,7 @@ def train_genmask(
         networks = make_networks(config, vae_config, vae_state, encoder, mesh, sources)
         task = make_task(networks, config)
         if run.overwrite:
-            rehearse(task, config)
+            dry_run(task, config)
         make_workdir(run, config)
         _save_frozen(run, networks, vae_state)
         return train(task, config, run.path, stop, profile)
@@ -125,7 +125,7 @@ def _open_init(run: Workdir, config: TrainConfig) -> InitialWeights | None:
     return open_weights(config.init) if config.init and not run.restored else None
 
 
-def _drop_unfit_encoder(
+def _drop_incompatible_encoder(
     run: Workdir, config: TrainConfig, init: InitialWeights | None, vocabulary: list[str]
 ) -> InitialWeights | None:
     """Drops the text encoder of `config.init` if it does not know the words of the data (`vocabulary`)."""
@@ -180,7 +180,7 @@ def train_vae(
     overwrite: bool = False,
     change: Sequence[str] = (),
 ) -> tuple[epath.Path, dict[str, float]]:
-    """Trains a VAE in a directory; for the arguments see `train_genmask`.
+    """Trains a VAE in a directory; see `train_genmask` for the arguments.
 
     Returns:
         The directory, and the scores of the last validation.
@@ -199,7 +199,7 @@ def train_vae(
         check_batch(config.loop, mesh)
         task = VAETask(config, mesh, restored=run.restored)
         if run.overwrite:
-            rehearse(task, config)
+            dry_run(task, config)
         make_workdir(run, config)
         state, scores = train(task, config, run.path, stop)
         stop.expect("stopped before the VAE was written; --resume writes it", at_once=True)

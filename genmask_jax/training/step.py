@@ -9,7 +9,7 @@ import optax
 
 from genmask_jax.config import LoopConfig
 from genmask_jax.parameters.plan import ParameterPlan
-from genmask_jax.sharding import batch_sharding, constrain_parameters, tracing_on
+from genmask_jax.sharding import batch_sharding, constrain_parameters, tracing_context
 from genmask_jax.training.state import TrainState
 
 NORMS = ("grad_norm", "update_norm")
@@ -29,7 +29,7 @@ def make_train_step(
 
     def train_step(state: TrainState, frozen: Any, batch: Any) -> TrainState:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        with tracing_on(plan):
+        with tracing_context(plan):
             grads, metrics = accumulate_gradients(
                 loss, state.params, frozen, batch, key, loop.grad_accumulation_steps
             )
@@ -42,7 +42,7 @@ def make_train_step(
             ema_params=update_ema(state.ema_params, params, state.step, loop.ema_decay),
             opt_state=opt_state,
             key=state.key,
-            metrics=update_window(state.metrics, metrics, state.step % loop.log_every_steps),
+            metrics=update_running_means(state.metrics, metrics, state.step % loop.log_every_steps),
         )
 
     return jax.jit(
@@ -67,7 +67,7 @@ def accumulate_gradients(
 
     if steps == 1:
         return gradient(params, frozen, batch, key)
-    # Strided microbatches are sharded over the devices like the batch.
+    # A microbatch is every `steps`-th row, so that it is spread over the devices like the batch.
     parts = jax.tree.map(lambda x: x.reshape(-1, steps, *x.shape[1:]).swapaxes(0, 1), batch)
 
     def add(total, inputs):
@@ -89,7 +89,7 @@ def update_ema(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
     return jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)
 
 
-def update_window(means: dict, values: dict, position: jax.Array) -> dict:
+def update_running_means(means: dict, values: dict, position: jax.Array) -> dict:
     """Running means; they restart when `position`, the index in the logging window, is 0."""
     return {
         name: jnp.where(position == 0, values[name], mean + (values[name] - mean) / (position + 1))

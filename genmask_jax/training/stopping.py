@@ -26,9 +26,9 @@ EXIT_SECONDS = 2.0
 class StopRequests:
     """A context that answers SIGTERM and SIGINT with a line, in the main thread.
 
-    The first signal is a request: it ends the process at once where nothing can be lost; elsewhere, `reached`
-    returns True from then on. A second signal always ends the process at once. With several hosts, a request
-    to one of them stops all of them at the same step.
+    The first signal is a request: it ends the process at once where nothing can be lost; elsewhere,
+    `requested` returns True from then on. A second signal always ends the process at once. With several
+    hosts, a request to one of them stops all of them at the same step.
     """
 
     def __init__(self, message: str):
@@ -43,7 +43,7 @@ class StopRequests:
             if not self._requested:
                 self._message, self._at_once = message, at_once
 
-    def reached(self) -> bool:
+    def requested(self) -> bool:
         """Whether to stop now: the same answer on all hosts, which must call this equally often."""
         return self._requested if jax.process_count() == 1 else hosts.reached_stop()
 

@@ -54,7 +54,7 @@ class VAETask:
             sources=Sources(init=self._init(shapes), restored=restored),
             compute_dtypes=compute_dtypes(model),
         )
-        self.graph, _, _ = nnx.split(model, self.plan.is_trained, ...)
+        self.graphdef, _, _ = nnx.split(model, self.plan.is_trained, ...)
         self.statistics = jax.jit(lambda: self._split(jax.random.key(0))[2])()
         self._reconstruct = jax.jit(self._trace_reconstruct)
 
@@ -86,7 +86,7 @@ class VAETask:
                 f"config.init={self.config.init}: its VAE has another shape; set config.vae as in its "
                 "config.json"
             )
-        _, loaded, _ = nnx.split(nnx.merge(self.graph, state), self.plan.is_trained, ...)
+        _, loaded, _ = nnx.split(nnx.merge(self.graphdef, state), self.plan.is_trained, ...)
         return jax.tree.map(lambda old, new: jax.device_put(new, old.sharding), params, loaded)
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
@@ -99,7 +99,7 @@ class VAETask:
         L2 alone blurs the edges of masks; L1 alone loses the colours of small objects.
         """
         del frozen
-        model = nnx.merge(self.graph, params, self.statistics)
+        model = nnx.merge(self.graphdef, params, self.statistics)
         rgb = jnp.concatenate([to_signed(batch["images"]), mask_to_rgb(batch["masks"])])
         mean, log_variance = model.moments(rgb)
         error = model.decode_raw(sample_posterior(key, mean, log_variance)) - rgb
@@ -118,7 +118,7 @@ class VAETask:
         return ModelFlops(total, total)
 
     def _trace_reconstruct(self, params: Any, images: jax.Array, masks: jax.Array) -> tuple:
-        model = nnx.merge(self.graph, params, self.statistics)
+        model = nnx.merge(self.graphdef, params, self.statistics)
         rgb = jnp.concatenate([to_signed(images), mask_to_rgb(masks)])
         return rgb, model.decode(model.encode(rgb))
 
@@ -172,7 +172,7 @@ class VAETask:
 
         @jax.jit
         def encode(params, batch):
-            model = nnx.merge(self.graph, params, self.statistics)
+            model = nnx.merge(self.graphdef, params, self.statistics)
             return model.moments(jnp.concatenate([to_signed(batch["images"]), mask_to_rgb(batch["masks"])]))[
                 0
             ]
@@ -185,4 +185,4 @@ class VAETask:
         statistics = jax.tree.map(lambda x: x, self.statistics)
         statistics["latents_mean"][...] = jnp.asarray(latents.mean(0))
         statistics["latents_std"][...] = jnp.asarray(latents.std(0))
-        return nnx.state(nnx.merge(self.graph, ema_params, statistics))
+        return nnx.state(nnx.merge(self.graphdef, ema_params, statistics))

@@ -20,7 +20,7 @@ class Characters:
 
     limit = "64 characters"
 
-    def read(self, text):
+    def truncate(self, text):
         return text[:64]
 
     def __call__(self, text, image=None):

@@ -62,7 +62,7 @@ class KeepText:
 
     limit = "300 bytes"
 
-    def read(self, text):
+    def truncate(self, text):
         return text
 
     def __call__(self, text, image=None):

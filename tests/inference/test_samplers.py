@@ -79,7 +79,9 @@ def test_masks_are_refined_at_a_noise_level_of_training(networks):
         == 0.02
     )
     for one_sided in (TimestepDistribution("long_tail"), TimestepDistribution("bimodal", low_share=0.0)):
-        with pytest.raises(UserError, match=r"mask_steps=2: .* has no levels for refining; use mask_steps=1"):
+        with pytest.raises(
+            UserError, match=r"mask_steps=2: .* none of which are near clean data; use mask_steps=1"
+        ):
             refine_t(one_sided)
         assert refine_t(one_sided, refine_t=0.02) == 0.02
         assert refine_t(one_sided, mask_steps=1) == 0

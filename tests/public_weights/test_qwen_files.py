@@ -225,7 +225,7 @@ def test_damaged_imports_are_named(hub, tmp_path, monkeypatch, capsys):
     assert "import the weights again" in error_of()
     (folder / "config.json").write_text(config)
     (folder / "hub/config.json").rename(folder / "hub/gone")
-    assert "hub/config.json: not there" in error_of()
+    assert "hub/config.json: this file is missing" in error_of()
     (folder / "hub/gone").rename(folder / "hub/config.json")
     shutil.move(folder / "params", folder / "elsewhere")
     assert "params: no parameters here" in error_of()

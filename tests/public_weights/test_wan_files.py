@@ -264,7 +264,7 @@ def test_damaged_folders(broken, tmp_path):
     assert f"{shard}: " in complaint(broken)
     assert "lists this shard, but it is missing" in complaint(broken)
     (broken / "vae" / "config.json").unlink()
-    assert "it is needed beside the weights" in complaint(broken, ("vae",))
+    assert "it is needed next to the weights" in complaint(broken, ("vae",))
     (broken / "vae" / "config.json").write_text("{")
     assert "this is not valid JSON" in complaint(broken, ("vae",))
     shutil.rmtree(broken / "transformer")

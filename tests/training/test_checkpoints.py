@@ -85,7 +85,7 @@ def test_the_newest_whole_checkpoint_is_used_and_a_damaged_one_put_aside(tmp_pat
     checkpoints = Checkpoints(tmp_path)
     for step in (4, 8, 12):
         checkpoints.save(dataclasses.replace(state(loss=step), step=jnp.int32(step)), Position(step))
-        checkpoints.score(step, {"score": step})
+        checkpoints.record_scores(step, {"score": step})
     checkpoints.close()
     steps = sorted(int(path.name) for path in (tmp_path / "checkpoints").iterdir())
     assert steps == [12]
@@ -113,7 +113,7 @@ def test_the_last_and_the_best_are_kept_and_scores_come_later(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for step, score in ((2, 0.5), (4, 0.8), (6, 0.3)):
         save(checkpoints, step)
-        checkpoints.score(step, {"score": score, "mIoU": score / 2})
+        checkpoints.record_scores(step, {"score": score, "mIoU": score / 2})
     assert kept() == [4, 6]
     save(checkpoints, 8)
     checkpoints.close()
@@ -122,7 +122,7 @@ def test_the_last_and_the_best_are_kept_and_scores_come_later(tmp_path):
     assert checkpoints.scores(4) == {"score": 0.8, "mIoU": 0.4}
     assert checkpoints.scores(8) == {}
     assert find_step(tmp_path, "best") == 4
-    checkpoints.score(8, {"score": 0.9})
+    checkpoints.record_scores(8, {"score": 0.9})
     assert kept() == [8]
     save(checkpoints, 10)
     checkpoints.close()

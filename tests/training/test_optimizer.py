@@ -107,7 +107,7 @@ LAYOUT = """
     batch = jax.ShapeDtypeStruct((16,), jnp.float32, sharding=sharding.batch_sharding(mesh))
     for steps in (1, 2):
         def gradients(params, batch):
-            with sharding.tracing_on(plan):
+            with sharding.tracing_context(plan):
                 return accumulate_gradients(loss, params, None, batch, jax.random.key(0), steps)
         program = jax.jit(gradients).lower(params, batch).compile()
         note(f"gradients of {steps}", params, program.output_shardings[0])

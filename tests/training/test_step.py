@@ -13,7 +13,7 @@ import pytest
 
 from genmask_jax.config import LoopConfig, OptimizerConfig
 from genmask_jax.training.optimizer import make_optimizer
-from genmask_jax.training.step import accumulate_gradients, update_ema, update_window
+from genmask_jax.training.step import accumulate_gradients, update_ema, update_running_means
 from tests.training.plans import plan_of
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -70,7 +70,7 @@ def test_moments_in_bfloat16_take_half_the_memory_and_nearly_the_same_steps(name
 def test_window_means_restart():
     means, seen = {"loss": jnp.array(99.0)}, []
     for step, value in enumerate([1.0, 3.0, 10.0, 20.0]):
-        means = update_window(means, {"loss": jnp.array(value)}, jnp.array(step % 2))
+        means = update_running_means(means, {"loss": jnp.array(value)}, jnp.array(step % 2))
         seen.append(float(means["loss"]))
     assert seen == [1.0, 2.0, 10.0, 15.0]
 

@@ -33,9 +33,11 @@ def test_each_example_counts_once_on_any_number_of_hosts(task, monkeypatch, coun
     params = jax.jit(task.init_params)(jax.random.key(0))
     ious, psnr = [], []
     for example in split:
-        one = jax.tree.map(lambda x: np.repeat(x[None], vae.HALF, 0), (example["image"], example["mask"]))
+        one = jax.tree.map(
+            lambda x: np.repeat(x[None], vae.EVAL_BATCH_SIZE, 0), (example["image"], example["mask"])
+        )
         truth, output = jax.device_get(task._reconstruct(params, *one))
-        overlap, union = intersection_union(output[vae.HALF].mean(-1) > 0, example["mask"])
+        overlap, union = intersection_union(output[vae.EVAL_BATCH_SIZE].mean(-1) > 0, example["mask"])
         ious.append(overlap / union)
         error = np.clip(output[0], -1, 1) - truth[0]
         psnr.append(10 * np.log10(4 / np.square(error).mean()))
@@ -44,7 +46,7 @@ def test_each_example_counts_once_on_any_number_of_hosts(task, monkeypatch, coun
     polled = []
     alone = task._score(params, None, lambda: polled.append(0))
     assert alone == pytest.approx(expected, rel=1e-5)
-    assert len(polled) == -(-count // vae.HALF)
+    assert len(polled) == -(-count // vae.EVAL_BATCH_SIZE)
 
     hosts = []
     for host in range(2):  # what each of two hosts has, put together

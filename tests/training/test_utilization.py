@@ -20,7 +20,6 @@ from genmask_jax.instruction.qwen.vision import QwenVision
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.sharding import MeshConfig, counting, make_mesh
 from genmask_jax.tools.estimates import programs
-from genmask_jax.training import loop
 from genmask_jax.training.vae import VAETask
 from tests.instruction.qwen.test_in_the_system import qwen_config
 
@@ -149,7 +148,7 @@ def series(workdir, tag):
 
 def test_both_are_charted_where_the_peak_is_known(micro_vae, micro_run, tmp_path, monkeypatch):
     config = micro_config(micro_vae)
-    monkeypatch.setattr(loop, "peak_flops", lambda kind: PEAK)
+    monkeypatch.setattr(reporting, "peak_flops", lambda kind: PEAK)
     start(config, tmp_path / "run")
     per_step = flops(config) / (PEAK * jax.device_count())
     speed = series(tmp_path / "run", "steps_per_second")

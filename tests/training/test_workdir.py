@@ -112,9 +112,9 @@ def test_what_changes_numbers_must_be_named(copied, name, value, group):
 )
 def test_what_makes_another_run_is_refused(copied, name, value):
     workdir, config = copied
-    with pytest.raises(UserError, match=rf"config\.{name} .*; a run keeps it"):
+    with pytest.raises(UserError, match=rf"config\.{name} .*; this field cannot change"):
         check_workdir(str(workdir), changed(config, name, value), resume=True)
-    with pytest.raises(UserError, match=f"--change={name}: this cannot change"):
+    with pytest.raises(UserError, match=f"--change={name}: this field cannot change"):
         check_workdir(str(workdir), changed(config, name, value), resume=True, change=[name])
 
 

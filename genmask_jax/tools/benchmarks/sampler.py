@@ -16,7 +16,7 @@ from genmask_jax.instruction.base import stack_inputs
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.models.dit import DiTConfig
 from genmask_jax.models.vae import VAE, VAEConfig
-from genmask_jax.sharding import tracing_on
+from genmask_jax.sharding import tracing_context
 from genmask_jax.system import GenMask, Networks, make_networks
 from genmask_jax.tools.benchmarks.random_weights import random_weights
 from genmask_jax.tools.benchmarks.timing import Stages, report_stages
@@ -60,7 +60,7 @@ def stages(networks: Networks, batch_size: int) -> Stages:
 
     def stage(function: Callable[..., jax.Array], *arguments: Any) -> Callable[[], Any]:
         def trace(params: Any, frozen: Any, *arguments: Any) -> jax.Array:
-            with tracing_on(networks.plan):
+            with tracing_context(networks.plan):
                 return function(networks.merge(params, frozen), *arguments)
 
         compiled = jax.jit(trace)

@@ -11,7 +11,7 @@ from genmask_jax import flow
 from genmask_jax.config import TimestepsConfig
 from genmask_jax.inference.batching import example_keys, example_noise
 from genmask_jax.instruction.base import stack_inputs
-from genmask_jax.sharding import to_devices, tracing_on
+from genmask_jax.sharding import to_devices, tracing_context
 from genmask_jax.system import Networks
 from genmask_jax.timesteps import TimestepDistribution
 from genmask_jax.utils.images import to_model_size
@@ -53,7 +53,7 @@ class NoisePreview:
         return np.round(np.clip(jax.device_get(pictures) * 127.5 + 127.5, 0, 255)).astype(np.uint8)
 
     def _trace(self, params: Any, frozen: Any, image, mask, mask_text, image_text, seeds, t):
-        with tracing_on(self.networks.plan):
+        with tracing_context(self.networks.plan):
             model = self.networks.merge(params, frozen)
             latents = model.vae.encode(to_signed(image))
             noise = example_noise(seeds, 0, latents.shape[1:])

@@ -106,7 +106,7 @@ class Lengths:
 
     limit = "none"
 
-    def read(self, text):
+    def truncate(self, text):
         return text
 
     def __call__(self, text, image=None):

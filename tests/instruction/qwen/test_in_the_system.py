@@ -133,7 +133,7 @@ def test_reasoning_needs_qwen_and_an_image(run, micro_run, tmp_path):
     Image.fromarray(reference.photograph(50, 40)).save(tmp_path / "photo.png")
     flags = ("--text=Which one is hot?", "--reason")
     done = run_script("sample", f"--checkpoint={micro_run[0]}", "--image=photo.png", *flags, cwd=tmp_path)
-    one_line_error(done, "--reason", "tiny", "does not write")
+    one_line_error(done, "--reason", "tiny", "does not generate text")
     one_line_error(
         run_script("sample", f"--checkpoint={run[0]}", *flags, cwd=tmp_path), "--reason", "--image"
     )

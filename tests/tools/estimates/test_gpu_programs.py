@@ -16,7 +16,7 @@ jax.config.update("jax_platforms", "cpu")
 from genmask_jax.tools.estimates.work import read_work
 from genmask_jax.tools.estimates.topology import describe_devices
 from genmask_jax.parameters.rules import make_plan
-from genmask_jax.sharding import MeshConfig, gather_layer, make_mesh, tracing_on
+from genmask_jax.sharding import MeshConfig, gather_layer, make_mesh, tracing_context
 found = {}
 def read(name, function, *arguments, options=None, **jit):
     program = jax.jit(function, **jit).lower(*arguments).compile(compiler_options=options)
@@ -63,7 +63,7 @@ def loss(w, x):
     def layer(x, one):
         one = gather_layer(one, w)
         return jnp.tanh(x @ one["up"]["kernel"]) @ one["down"]["kernel"], None
-    with tracing_on(plan):
+    with tracing_context(plan):
         return jax.lax.scan(jax.checkpoint(layer, prevent_cse=False), x, w)[0].astype(jnp.float32).sum()
 for topology, data, fsdp in (("1x4", 1, 4), ("2x4", 2, 4), ("2x4", 1, 8)):
     mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp), describe_devices("h100", topology, 1))

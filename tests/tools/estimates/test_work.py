@@ -292,7 +292,7 @@ from genmask_jax.models.attention import attend
 from genmask_jax.parameters.plan import ParameterPlan
 from genmask_jax.tools.estimates.work import read_work
 from genmask_jax.tools.estimates.topology import describe_devices
-from genmask_jax.sharding import MeshConfig, make_mesh, tracing_on
+from genmask_jax.sharding import MeshConfig, make_mesh, tracing_context
 found = {}
 for card in ("h100", "a100-40", "rtx3090"):
     mesh = make_mesh(MeshConfig(fsdp=2), describe_devices(card, "1x4", 1))
@@ -301,7 +301,7 @@ for card in ("h100", "a100-40", "rtx3090"):
         return jax.ShapeDtypeStruct(dims, dtype, sharding=batch)
     for name, keys, heads, causal in (("texts", 392, 12, False), ("qwen", 1024, 4, True)):
         def loss(q, k, v, mask):
-            with tracing_on(ParameterPlan((), mesh)):
+            with tracing_context(ParameterPlan((), mesh)):
                 return attend(q, k, v, mask, causal=causal).astype(jnp.float32).sum()
         arguments = (shape(8, 1024, 12, 128), *[shape(8, keys, heads, 128)] * 2, shape(8, keys, dtype=bool))
         text = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).lower(*arguments).compile().as_text()
