@@ -20,6 +20,7 @@ from genmask_jax.instruction.qwen.vision import QwenVision
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.sharding import MeshConfig, counting, make_mesh
 from genmask_jax.tools.estimates import programs
+from genmask_jax.training import reporting
 from genmask_jax.training.vae import VAETask
 from tests.instruction.qwen.test_in_the_system import qwen_config
 
