@@ -63,8 +63,9 @@ def describe_run(config: TrainConfig, mesh: Mesh) -> RunShapes:
         UserError: the config is inconsistent, or does not fit the mesh.
     """
     assumptions = []
-    if (epath.Path(config.vae) / "vae" / "config.json").exists():
-        vae_config, vae = read_config(VAEConfig, epath.Path(config.vae) / "vae"), vae_source(config.vae)
+    vae_directory = directory_of(config.vae, "config.vae") / "vae"
+    if (vae_directory / "config.json").exists():
+        vae_config, vae = read_config(VAEConfig, vae_directory), vae_source(config.vae)
     else:
         vae_config, vae = VAEConfig(), Source.IMPORT
         assumptions.append(f"{config.vae} does not exist; using the shape of Wan 2.1's VAE")

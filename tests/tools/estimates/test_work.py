@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from genmask_jax.checkpoints.runs import read_vae_config
 from genmask_jax.hardware.chips import CHIPS, find_chip, parse_topology
 from genmask_jax.hardware.flops import ModelFlops, count_flops
 from genmask_jax.parameters.names import is_adapter, shapes_of
@@ -117,6 +118,12 @@ def test_missing_weights_have_the_shapes_of_published_models(micro_vae):
     run = programs.describe_run(config, make_mesh(MeshConfig()))
     assert run.assumptions == ("/nowhere does not exist; using the shape of Wan 2.1's VAE",)
     assert run.networks.latent_shape == (8, 8, 16)
+
+
+def test_a_packaged_vae_is_found_by_its_name():
+    run = programs.describe_run(micro_config("refershapes"), make_mesh(MeshConfig()))
+    assert run.assumptions == ()
+    assert run.networks.vae_config == read_vae_config("refershapes")
 
 
 def test_adapters_on_missing_cached_encodings(micro_vae):
