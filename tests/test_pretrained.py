@@ -24,8 +24,8 @@ from tests.test_end_to_end import run_script
 
 
 def test_names_are_directories_of_the_package():
-    assert pretrained.DEFAULT_MODEL_MODEL in pretrained.names()
-    assert (pretrained.directory_of(pretrained.DEFAULT_MODEL_MODEL) / "config.json").exists()
+    assert pretrained.DEFAULT_MODEL in pretrained.names()
+    assert (pretrained.directory_of(pretrained.DEFAULT_MODEL) / "config.json").exists()
     assert pretrained.directory_of("runs/tiny") == epath.Path("runs/tiny")
 
 
