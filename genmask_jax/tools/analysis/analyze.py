@@ -26,6 +26,7 @@ from genmask_jax.tools.analysis.statistics import (
 )
 from genmask_jax.utils.console import console
 from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.extras import need
 from genmask_jax.utils.paths import write_text
 
 LEVELS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
@@ -69,7 +70,8 @@ def analyze(config: AnalysisConfig, out: epath.Path) -> dict[str, Any]:
     Raises:
         UserError: the VAE or the data do not exist or do not fit, or the extra analysis is not installed.
     """
-    figures.need_matplotlib()
+    for package in ("matplotlib", "sklearn"):
+        need(package, "analysis", "the analysis of latents")
     vae = open_autoencoder(config.vae, config.seed)
     if config.data.size % vae.config.stride:
         raise UserError(

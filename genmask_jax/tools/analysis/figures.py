@@ -7,7 +7,6 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, UInt8
 
-from genmask_jax.utils.extras import need
 from genmask_jax.utils.paths import replacing
 
 Panels = dict[str, tuple[Float[np.ndarray, "N h w"], Float[np.ndarray, "N H W 3"]]]
@@ -32,6 +31,7 @@ STYLE: Any = {
     "svg.hashsalt": "genmask",  # the same result gives the same file
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "image.interpolation": "nearest",
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#dddddd",
@@ -40,11 +40,6 @@ STYLE: Any = {
 }
 MAX_SHOWN_LEVEL = 0.9
 """Highest noise level in the figures of pictures; pictures at more noise look like noise alone."""
-
-
-def need_matplotlib() -> None:
-    """Raises UserError if matplotlib is not installed."""
-    need("matplotlib", "analysis", "the analysis of latents")
 
 
 def draw_all(
@@ -146,7 +141,7 @@ def draw_variance(result: Mapping[str, Any]) -> Any:
 
 
 def draw_classifiers(result: Mapping[str, Any]) -> Any:
-    """Scores of the linear classifiers of cells by noise level, with chance as a dashed line."""
+    """Scores of the linear classifiers of cells by noise level; dashed, if all cells are called object."""
     figure, axes = new_figure(9, 3.4, 1, 2)
     chance = {"balanced_accuracy": 0.5, "IoU": result["object_cells"]}
     for axis, name in zip(axes[0], chance, strict=True):
@@ -162,7 +157,7 @@ def draw_classifiers(result: Mapping[str, Any]) -> Any:
 
 
 def draw_readers(result: Mapping[str, Any]) -> Any:
-    """What a matched filter recognises, and how well decoded latents match, by noise level."""
+    """Accuracy of the matched filter (dashed grey: a guess) and scores of decoded latents, by noise level."""
     figure, axes = new_figure(12, 3.4, 1, 3)
     matched, overlap, psnr = axes[0]
     counts = result["levels"][0]["mask"]["matched_filter"]
@@ -173,13 +168,14 @@ def draw_readers(result: Mapping[str, Any]) -> Any:
         matched.axhline(1 / int(count), color="#777777", linewidth=1, linestyle="--")
     matched.set(ylabel="accuracy of the matched filter", ylim=(0, 1.02))
     values = [level["mask"]["decoded_mIoU"] for level in result["levels"]]
-    overlap.plot(values, "-" + MARKERS["mask"], color=COLOURS["mask"], label="mask")
+    overlap.plot(values, "-" + MARKERS["mask"], color=COLOURS["mask"])
     overlap.set(ylabel="mIoU of decoded masks", ylim=(0, 1.02))
     plot_kinds(psnr, result, lambda x: x["decoded_psnr"], "-", "{}")
     psnr.set(ylabel="PSNR of decoded pictures (dB)", ylim=(0, None))
     for axis in (matched, overlap, psnr):
         label_noise(axis, result)
-        axis.legend()
+    matched.legend(loc=(0.03, 0.12))
+    psnr.legend()
     return figure
 
 

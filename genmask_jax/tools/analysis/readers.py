@@ -5,8 +5,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from genmask_jax.utils.extras import need
-
 MAX_ITERATIONS = 2000
 """Iterations of the SVM's solver; it converges in tens."""
 NUM_DRAWS = 8
@@ -28,12 +26,7 @@ def least_squares(
 def linear_svm(
     train: Float[np.ndarray, "N C"], labels: Bool[np.ndarray, "N"], test: Float[np.ndarray, "B C"]
 ) -> Bool[np.ndarray, "B"]:
-    """Classifies cells by a linear SVM (squared hinge loss); both classes have the same total weight.
-
-    Raises:
-        UserError: scikit-learn is not installed.
-    """
-    need("sklearn", "analysis", "the linear SVM")
+    """Classifies cells by a linear SVM (squared hinge loss); both classes have the same total weight."""
     from sklearn.svm import LinearSVC
 
     mean, std = train.mean(0), train.std(0) + 1e-12
