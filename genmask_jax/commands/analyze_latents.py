@@ -13,9 +13,12 @@ random:wan in the shape of Wan 2.1's. Writes latents.json and figures as SVG and
 table.
 """
 
+import re
+
 from absl import flags
 
 from genmask_jax import cli
+from genmask_jax.utils.errors import ArgumentError, UserError
 
 VAE = flags.DEFINE_string(
     "vae", None, "Directory with a VAE, a name such as refershapes, or random:NAME.", required=True
@@ -29,6 +32,8 @@ SIZE = flags.DEFINE_integer(
     "size", None, "Side of the images in pixels; by default that of the VAE's run, or 128.", lower_bound=1
 )
 SEED = flags.DEFINE_integer("seed", 0, "Seed of noise and random weights.", lower_bound=0)
+FLAG_NAMES = {"config.vae": "--vae", "config.data.name": "--data", "config.data.path": "--path"}
+"""Names of flags by the config fields in errors."""
 
 
 def main() -> None:
@@ -41,7 +46,14 @@ def main() -> None:
     size = SIZE.value or image_size(VAE.value)
     data = DataConfig(name=DATA.value, path=PATH.value, size=size)
     config = AnalysisConfig(VAE.value, data, SPLIT.value, COUNT.value, SEED.value)
-    analyze(config, out)
+    try:
+        analyze(config, out)
+    except ArgumentError:
+        raise
+    except UserError as error:
+        raise UserError(
+            re.sub("|".join(map(re.escape, FLAG_NAMES)), lambda field: FLAG_NAMES[field[0]], str(error))
+        ) from error
     print(f"wrote {OUT.value}: latents.json and figures")
 
 

@@ -75,7 +75,8 @@ def open_autoencoder(name: str, seed: int) -> Autoencoder:
 def image_size(name: str) -> int:
     """The side of the images that a VAE (see `open_autoencoder`) was trained on, pixels; else 128."""
     path = None if name == WAN else _directory(name) / "config.json"
-    return json.loads(path.read_text())["data"]["size"] if path and path.exists() else DEFAULT_SIZE
+    config = json.loads(path.read_text()) if path and path.exists() else {}
+    return config.get("data", {}).get("size", DEFAULT_SIZE)
 
 
 def _directory(name: str) -> epath.Path:

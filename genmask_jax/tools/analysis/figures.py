@@ -82,24 +82,34 @@ def new_figure(width: float, height: float, rows: int, columns: int, **options: 
 def draw_pictures(result: Mapping[str, Any], pictures: Pictures, panels: Sequence[Panels], part: int) -> Any:
     """Pictures of a few scenes, next to a part of their panels (see `Panels`) at several noise levels."""
     shown = [i for i, level in enumerate(result["levels"]) if level["t"] <= MAX_SHOWN_LEVEL]
-    rows = [(kind, i) for i in range(min(NUM_SCENES, len(pictures["mask"]))) for kind in pictures]
-    figure, axes = new_figure(len(shown) + 1, len(rows) + 0.3, len(rows), len(shown) + 1)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    for axis in axes.flat:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    for row, (kind, i) in enumerate(rows):
-        axes[row, 0].imshow(pictures[kind][i])
-        for column, number in enumerate(shown, start=1):
-            panel = panels[number][kind][part]
-            low, high = np.percentile(panel, [0.5, 99.5]) if part == 0 else (-1, 1)
-            shade = np.clip((panel[i] - low) / (high - low), 0, 1)
-            axes[row, column].imshow(shade, cmap="gray", vmin=0, vmax=1)
-    axes[0, 0].set_title("picture", fontsize=9)
-    for column, number in enumerate(shown, start=1):
-        t = result["levels"][number]["t"]
-        axes[0, column].set_title(f"t = {t:g}" if t else "clean", fontsize=9)
+    rows = []
+    for i in range(min(NUM_SCENES, len(pictures["mask"]))):
+        for kind, originals in pictures.items():
+            tiles = [originals[i] / 255]
+            for number in shown:
+                panel = panels[number][kind][part]
+                low, high = np.percentile(panel, [0.5, 99.5]) if part == 0 else (-1, 1)
+                tiles.append(np.clip((panel[i] - low) / (high - low), 0, 1))
+            rows.append(np.concatenate([_tile(tile, originals.shape[1]) for tile in tiles], axis=1))
+    figure, axes = new_figure(len(shown) + 1, len(rows) + 0.3, 1, 1)
+    axis = axes[0, 0]
+    axis.imshow(np.concatenate(rows))
+    names = [f"t = {result['levels'][i]['t']:g}" for i in shown]
+    width = rows[0].shape[1] / (len(shown) + 1)
+    axis.set_xticks((np.arange(len(shown) + 1) + 0.5) * width, ["picture", *names])
+    axis.set_yticks([])
+    axis.tick_params(length=0, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    axis.grid(False)
     return figure
+
+
+def _tile(panel: np.ndarray, size: int) -> Float[np.ndarray, "H W 3"]:
+    """A panel `[h, w]` or `[H, W, 3]` in [0, 1] as RGB, with repeated cells and a white margin."""
+    colours = panel if panel.ndim == 3 else np.repeat(panel[..., None], 3, axis=-1)
+    factor, margin = size // len(panel), max(1, size // 32)
+    enlarged = colours.repeat(factor, axis=0).repeat(factor, axis=1)
+    return np.pad(enlarged, ((margin, margin), (margin, margin), (0, 0)), constant_values=1)
 
 
 def label_noise(axis: Any, result: Mapping[str, Any]) -> None:

@@ -193,7 +193,8 @@ def test_the_command_measures_the_model_in_the_package(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--vae=nowhere", "--data=refershapes"), "nowhere: no trained VAE here"),
+        (("--vae=nowhere", "--data=refershapes"), "nowhere: no trained VAE here; --vae is"),
+        (("--vae=refershapes", "--data=stamps"), "--path is empty"),
         (
             ("--vae=refershapes", "--data=refershapes", "--size=66"),
             "--size=66 is not a multiple of the stride",
