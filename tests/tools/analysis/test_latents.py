@@ -6,9 +6,10 @@ import math
 import numpy as np
 import pytest
 from etils import epath
+from matplotlib import rc_context
 
-from genmask_jax.config import DataConfig
-from genmask_jax.tools.analysis.analyze import CANDIDATES, LEVELS, AnalysisConfig, analyze, compare, log_snr
+from genmask_jax.tools.analysis import figures
+from genmask_jax.tools.analysis.analyze import CANDIDATES, LEVELS, compare, log_snr
 from genmask_jax.tools.analysis.autoencoder import DEFAULT_SIZE, image_size, open_autoencoder
 from genmask_jax.tools.analysis.readers import cell_scores, least_squares, linear_svm, matched_filter
 from genmask_jax.tools.analysis.scenes import read_scenes
@@ -170,11 +171,11 @@ def test_the_size_of_the_images_is_that_of_the_run(tmp_path):
 
 
 def test_the_command_measures_the_model_in_the_package(tmp_path):
-    flags = ("--vae=refershapes", "--data=refershapes", "--count=24", "--out=once")
+    flags = ("--vae=refershapes", "--data=refershapes", "--count=16", "--out=out")
     done = run_script("analyze_latents", *flags, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / "once" / "latents.json").read_text(), parse_constant=pytest.fail)
-    assert (result["scenes"], result["held_out"], result["latents"]) == (24, 6, [16, 16, 6])
+    result = json.loads((tmp_path / "out" / "latents.json").read_text(), parse_constant=pytest.fail)
+    assert (result["scenes"], result["held_out"], result["latents"]) == (16, 4, [16, 16, 6])
     assert [level["t"] for level in result["levels"]] == list(LEVELS)
     clean, noisy = result["levels"][0], result["levels"][-1]
     for kind in ("mask", "image"):
@@ -185,9 +186,14 @@ def test_the_command_measures_the_model_in_the_package(tmp_path):
     assert clean["mask"]["linear_svm"]["balanced_accuracy"] > 0.95
     assert clean["mask"]["first_component_correlation"] > 0.9
     assert clean["mask"]["decoded_mIoU"] > 0.95
-    analyze(AnalysisConfig("refershapes", DataConfig(), count=24), epath.Path(tmp_path / "again"))
-    for name in ("latents.json", *(f"{figure}.{suffix}" for figure in FIGURES for suffix in ("png", "svg"))):
-        assert (tmp_path / "once" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "latents.json", *(f"{figure}.{suffix}" for figure in FIGURES for suffix in ("png", "svg"))
+    }  # fmt: skip
+    with rc_context(figures.STYLE):
+        figures.save(figures.draw_classifiers(result), epath.Path(tmp_path / "again"))
+    for suffix in ("png", "svg"):  # the same numbers give the same files
+        drawn = (tmp_path / f"again.{suffix}").read_bytes()
+        assert drawn == (tmp_path / "out" / f"classifiers.{suffix}").read_bytes()
 
 
 @pytest.mark.parametrize(
