@@ -48,6 +48,7 @@ SMALL = {
     "evaluate --config=configs/evaluate_refcoco.py": ("--data=data",),
     "evaluate --split": ("--count=8",),
     "encode_latents": ("--count=16",),
+    "analyze_latents": ("--count=16",),
     "prepare_data": ("--out=prepared_again",),
     "prepare_data --inspect": (),
     "benchmark train_step": ("--size=1x64", "--batch_size=1", "--height=8", "--width=8", "--rounds=1"),

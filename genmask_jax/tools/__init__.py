@@ -1,1 +1,1 @@
-"""What surrounds training: the demo page, reports, benchmarks, and estimates for absent devices."""
+"""Around training: web page, reports, benchmarks, analysis of latents, estimates for absent devices."""
