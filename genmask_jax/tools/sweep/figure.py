@@ -51,7 +51,7 @@ def draw(config: SweepConfig, lines: Sequence[Mapping[str, Any]]) -> str:
     """
     parts, top = [], 0.0
     for metric in config.metrics:
-        scores = {name: scores_by_seed(lines, name, metric) for name in config.variants}
+        scores = {name: scores_by_seed(lines, name, metric) for name in sorted(config.variants)}
         scores = {name: by_seed for name, by_seed in scores.items() if by_seed}
         if scores:
             parts += _draw_metric(metric, scores, config.reference, top)

@@ -15,12 +15,12 @@ Lines = Sequence[Mapping[str, Any]]
 
 
 def make_rows(config: SweepConfig, lines: Lines) -> tuple[list[str], list[list[str]]]:
-    """The header and one row per variant with results, the reference first."""
+    """The header and one row per variant with results: the reference, then the others by name."""
     header = ["variant", "seeds"]
     for metric in config.metrics:
         header += [metric, "difference"]
     rows = []
-    for variant in sorted(config.variants, key=lambda name: name != config.reference):
+    for variant in sorted(config.variants, key=lambda name: (name != config.reference, name)):
         seeds = {line["seed"] for line in lines if line["variant"] == variant}
         if seeds:
             cells = [cell for metric in config.metrics for cell in _cells(config, lines, variant, metric)]
