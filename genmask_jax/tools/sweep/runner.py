@@ -53,7 +53,9 @@ class Runner:
         merge(self._workdir)
 
     def _run_training(self, training: Training) -> None:
-        """Trains, if that is not finished, and evaluates all runs that are not."""
+        """Trains, if that is not finished, and evaluates all runs that are not; nothing after a signal."""
+        if self.stopped:
+            return
         todo = [run for run in training.runs if not (run.folder / RESULT).exists()]
         if not todo:
             _report(training.runs, "finished before")
@@ -99,8 +101,9 @@ class Runner:
     def _run_command(self, run: Run, name: str, flags: list[str], folder: epath.Path, lock: int) -> bool:
         """Runs a command for a run, with its output in FOLDER/NAME.log; returns whether it succeeded."""
         log = folder / f"{name}.log"
-        if not self.stopped:
-            _report([run], f"{name}, log: {log}")
+        if self.stopped:
+            return False
+        _report([run], f"{name}, log: {log}")
         status = self._processes.run([*self._start_of(name), *flags], log, lock)
         if status:
             self.failures.append(f"{run.name}: {name} failed with status {status}; log: {log}")

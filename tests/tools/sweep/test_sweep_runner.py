@@ -182,6 +182,8 @@ def test_a_signal_stops_the_training_which_saves(sweep, number):
     assert (sweep.workdir / "runs/long_seed0/model/saved").exists()
     assert [call["run"] for call in sweep.calls("train")] == ["short_seed0", "long_seed0"]
     assert names(sweep.lines()) == ["short_2_seed0", "short_seed0"]
+    folders = {path.name for path in (sweep.workdir / "runs").iterdir()}
+    assert folders == {"short_seed0", "short_2_seed0", "long_seed0"}
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")

@@ -113,7 +113,7 @@ def test_mistakes_in_a_sweep_are_named(changes, message):
     [
         ("--base.loop.num_stpes=3", "config.variants.bimodal_0.05: --config.loop.num_stpes: no such field"),
         ("--base.optimizer.b1=2", "config.variants.bimodal_0.05: config.optimizer.b1 must be in [0, 1)"),
-        ("--evaluate.mask_steps=2", "config.variants.long_tail_0.05: mask_steps=2: masks were trained with"),
+        ("--evaluate.mask_steps=2", "config.variants.logit_normal: mask_steps=2: masks were trained with"),
         ("--evaluate.mask_threshold=2", "mask_threshold=2 must be between 0 and 1"),
     ],
 )
