@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from genmask_jax.config import SweepConfig
-from genmask_jax.tools.sweep.statistics import Difference, paired_difference, scores_by_seed
+from genmask_jax.tools.sweep.statistics import Difference, in_order, paired_difference, scores_by_seed
 from genmask_jax.utils.curves import round_numbers
 
 NAMES, PANEL, GAP, MARGIN = 170, 250, 40, 16
@@ -51,7 +51,7 @@ def draw(config: SweepConfig, lines: Sequence[Mapping[str, Any]]) -> str:
     """
     parts, top = [], 0.0
     for metric in config.metrics:
-        scores = {name: scores_by_seed(lines, name, metric) for name in sorted(config.variants)}
+        scores = {name: scores_by_seed(lines, name, metric) for name in in_order(config)}
         scores = {name: by_seed for name, by_seed in scores.items() if by_seed}
         if scores:
             parts += _draw_metric(metric, scores, config.reference, top)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from genmask_jax.config import SweepConfig
+
 CONFIDENCE = 0.95
 
 
@@ -21,6 +23,11 @@ class Difference(NamedTuple):
     mean: float
     margin: float
     count: int
+
+
+def in_order(config: SweepConfig) -> list[str]:
+    """The variants of a sweep: the reference, then the others by name."""
+    return sorted(config.variants, key=lambda name: (name != config.reference, name))
 
 
 def scores_by_seed(lines: Sequence[Mapping[str, Any]], variant: str, metric: str) -> dict[int, float]:

@@ -8,19 +8,19 @@ from rich import box
 from rich.table import Table
 
 from genmask_jax.config import SweepConfig
-from genmask_jax.tools.sweep.statistics import paired_difference, scores_by_seed
+from genmask_jax.tools.sweep.statistics import in_order, paired_difference, scores_by_seed
 from genmask_jax.utils.console import console
 
 Lines = Sequence[Mapping[str, Any]]
 
 
 def make_rows(config: SweepConfig, lines: Lines) -> tuple[list[str], list[list[str]]]:
-    """The header and one row per variant with results: the reference, then the others by name."""
+    """The header and one row per variant with results."""
     header = ["variant", "seeds"]
     for metric in config.metrics:
         header += [metric, "difference"]
     rows = []
-    for variant in sorted(config.variants, key=lambda name: (name != config.reference, name)):
+    for variant in in_order(config):
         seeds = {line["seed"] for line in lines if line["variant"] == variant}
         if seeds:
             cells = [cell for metric in config.metrics for cell in _cells(config, lines, variant, metric)]
