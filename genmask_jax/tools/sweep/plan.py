@@ -45,7 +45,7 @@ class Training:
 
     @property
     def folder(self) -> epath.Path:
-        """The directory of the model, its log, lock and `training.json`."""
+        """The directory of the model, its log, its lock and its state."""
         return self.runs[0].folder
 
     @property

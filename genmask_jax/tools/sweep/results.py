@@ -15,6 +15,8 @@ from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.paths import listed, write_text
 
 RESULT, RESULTS = "result.json", "results.jsonl"
+STATE = "training.json"
+"""File of a training: its fields, the seconds so far, and whether it is finished."""
 
 
 @contextlib.contextmanager
@@ -84,18 +86,22 @@ def find_metric(scores: Any, name: str) -> float | None:
     return next((find_metric(scores[key], name[len(key) + 1 :]) for key in heads), None)
 
 
-def need_same_options(run: Run) -> None:
-    """Raises UserError if a run is finished, but with other fields or flags."""
-    path = run.folder / RESULT
-    if not path.exists():
-        return
-    line = json.loads(path.read_text())
-    for name in ("train", "evaluate"):
-        old, new = line[name], getattr(run, name)
-        for key in {**old, **new}:
-            if old.get(key) != new.get(key):
+def need_same_options(training: Training) -> None:
+    """Raises UserError if files of a training or of its runs are from other fields or flags."""
+    _need_same(training.folder / STATE, {"train": training.runs[0].train})
+    for run in training.runs:
+        _need_same(run.folder / RESULT, {"train": run.train, "evaluate": run.evaluate})
+
+
+def _need_same(path: epath.Path, options: dict[str, dict[str, object]]) -> None:
+    """Raises UserError if a JSON file exists and has other options."""
+    saved = json.loads(path.read_text()) if path.exists() else options
+    for group, new in options.items():
+        old = saved[group]
+        for name in {**old, **new}:
+            if old.get(name) != new.get(name):
                 raise UserError(
-                    f"{path}: this run had {name} {key} = {old.get(key)!r}, not {new.get(key)!r}; "
+                    f"{path}: this run had {group} {name} = {old.get(name)!r}, not {new.get(name)!r}; "
                     "give the same options, or another --workdir"
                 )
 

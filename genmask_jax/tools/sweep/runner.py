@@ -10,7 +10,7 @@ from etils import epath
 from genmask_jax.config import SweepConfig
 from genmask_jax.tools.sweep.plan import Run, Training
 from genmask_jax.tools.sweep.processes import Processes, divide_cores, last_lines, pin_thread
-from genmask_jax.tools.sweep.results import RESULT, locking, merge, need_same_options, write_result
+from genmask_jax.tools.sweep.results import RESULT, STATE, locking, merge, need_same_options, write_result
 from genmask_jax.utils.paths import write_text
 
 
@@ -43,8 +43,7 @@ class Runner:
             UserError: a finished run had other options, or there are fewer cores than processes.
         """
         for training in trainings:
-            for run in training.runs:
-                need_same_options(run)
+            need_same_options(training)
         parts = divide_cores(num_processes)
         pool = ThreadPoolExecutor(num_processes, initializer=pin_thread, initargs=(parts,))
         with self._processes.answering_signals(), pool:
@@ -78,8 +77,8 @@ class Runner:
             training.runs[0], "train", [*training.train_flags(), *resume], training.folder, lock
         )
         seconds = state["seconds"] + time.monotonic() - begin
-        state = {"seconds": round(seconds, 1), "finished": succeeded}
-        write_text(training.folder / "training.json", json.dumps(state))
+        state = {"train": training.runs[0].train, "seconds": round(seconds, 1), "finished": succeeded}
+        write_text(training.folder / STATE, json.dumps(state))
         return succeeded
 
     def _evaluate(self, run: Run, training: Training, lock: int) -> None:
@@ -113,7 +112,7 @@ class Runner:
 
 def _read_state(training: Training) -> dict:
     """Seconds of the training so far, and whether it is finished."""
-    path = training.folder / "training.json"
+    path = training.folder / STATE
     return json.loads(path.read_text()) if path.exists() else {"seconds": 0.0, "finished": False}
 
 

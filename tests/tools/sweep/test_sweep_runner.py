@@ -129,6 +129,17 @@ def test_a_finished_run_with_other_options_is_refused(sweep):
         sweep.run(other)
 
 
+def test_a_model_of_other_fields_is_not_evaluated(sweep):
+    sweep.run()
+    for path in (sweep.workdir / "runs").glob("*/result.json"):
+        path.unlink()
+    other = SweepConfig(**{**vars(CONFIG), "train": {"loop.log_every_steps": 5}})
+    with pytest.raises(
+        UserError, match=r"training.json: this run had train loop.log_every_steps = None, not 5"
+    ):
+        sweep.run(other)
+
+
 def test_a_failed_run_is_named_and_the_others_go_on(sweep, capsys):
     sweep.set("fail.json", "short_seed1")
     log = sweep.workdir / "runs/short_seed1/train.log"
