@@ -13,13 +13,13 @@ line for each finished run), table.md and figure.svg; --only_report writes the l
 """
 
 import argparse
+import ast
+import contextlib
 import dataclasses
 import re
 import shlex
 import sys
 from typing import Any
-
-import yaml
 
 from genmask_jax import cli
 from genmask_jax.config import files as config_files
@@ -86,7 +86,7 @@ def read_sweep(value: str, overrides: list[str], seeds: str | None) -> Any:
         match = re.fullmatch(r"--(base|evaluate)\.([\w.]+)=(.*)", override)
         if not match:
             raise UserError(f"{override}: no such flag; see --help")
-        changes[match[1]][match[2]] = yaml.safe_load(match[3])
+        changes[match[1]][match[2]] = parse_value(match[3])
     if seeds is not None:
         numbers = seeds.split(",")
         if not all(number.isdigit() for number in numbers):
@@ -96,6 +96,13 @@ def read_sweep(value: str, overrides: list[str], seeds: str | None) -> Any:
     config = dataclasses.replace(config, train=train, evaluate=evaluate)
     validate_sweep(config)
     return config
+
+
+def parse_value(text: str) -> object:
+    """The value of a flag as a number or a boolean if it is one, else as text."""
+    with contextlib.suppress(ValueError, SyntaxError):
+        return ast.literal_eval(text)
+    return text
 
 
 def choose_variants(config: Any, names: str | None) -> Any:

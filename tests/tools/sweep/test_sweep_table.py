@@ -124,6 +124,13 @@ def test_every_variant_is_checked_before_the_first_training(override, message):
     assert message in str(error.value)
 
 
+def test_the_command_line_changes_all_variants():
+    overrides = ["--base.optimizer.learning_rate=1e-3", "--base.data.generate=none", "--evaluate.count=8"]
+    config = sweep.read_sweep("ablations/passes", overrides, "3,4")
+    assert (config.train["optimizer.learning_rate"], config.train["data.generate"]) == (1e-3, "none")
+    assert (config.evaluate["count"], config.seeds) == (8, (3, 4))
+
+
 def make_arguments(tmp_path, **flags) -> argparse.Namespace:
     values = {"config": "ablations/passes", "workdir": str(tmp_path / "out"), "seeds": None, "variants": None}
     return argparse.Namespace(**values | {"processes": 1, "job": "0/1", "only_report": False} | flags)
