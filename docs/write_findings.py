@@ -1,6 +1,6 @@
 """Writes docs/findings.md and its figures from the results of sweeps in docs/findings/.
 
-    cp runs/mask_timesteps/results.jsonl docs/findings/mask_timesteps.jsonl
+    cp runs/passes/results.jsonl docs/findings/passes.jsonl
     python docs/write_findings.py
 
 docs/findings/NAME.jsonl has the results of configs/ablations/NAME.py. CLAIMS says what each sweep tests and
@@ -44,12 +44,11 @@ class Claim:
 
 CLAIMS = (
     Claim(
-        title="Noise levels of masks",
-        claim="Masks need training close to pure noise; uniform or moderate noise levels make them worse "
-        "(GenMask, section on timestep sampling).",
+        title="Passes per mask",
+        claim="A mask takes one pass: a further pass does not improve it.",
         paper="",
-        sweep="mask_timesteps",
-        verdict="Not decided: after 40 steps, no variant finds objects yet.",
+        sweep="passes",
+        verdict="PENDING",
     ),
 )
 
@@ -93,7 +92,7 @@ def write_section(claim: Claim) -> str:
     paper = f"\n\n**In the paper:** {claim.paper}" if claim.paper else ""
     return (
         f"## {claim.title}\n\n**Claim:** {claim.claim}{paper}\n\n**Verdict:** {claim.verdict}\n\n"
-        f"{to_markdown(config, lines)}\n"
+        f"{to_markdown(config, lines, f'runs/findings/{claim.sweep}')}\n"
         f"![Scores of all seeds, and differences from {config.reference}](findings/{claim.sweep}.svg)\n"
     )
 

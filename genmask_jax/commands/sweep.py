@@ -153,7 +153,7 @@ def write_report(config: Any, workdir: Any) -> None:
     table.print_table(config, lines)
     for metric in table.missing_metrics(config, lines):
         print(f"config.metrics: no run has {metric!r}; see the names in a run's evaluation/metrics.json")
-    write_text(workdir / "table.md", f"# {config.name}\n\n{table.to_markdown(config, lines)}")
+    write_text(workdir / "table.md", f"# {config.name}\n\n{table.to_markdown(config, lines, str(workdir))}")
     write_text(workdir / "figure.svg", figure.draw(config, lines))
     print(f"{len(lines)} runs in {workdir}/results.jsonl; wrote table.md and figure.svg")
 

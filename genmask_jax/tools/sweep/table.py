@@ -57,13 +57,19 @@ def print_table(config: SweepConfig, lines: Lines) -> None:
     console().print(table)
 
 
-def to_markdown(config: SweepConfig, lines: Lines) -> str:
-    """The table, its explanation, the command, and the machines and versions of the runs."""
+def to_markdown(config: SweepConfig, lines: Lines, workdir: str) -> str:
+    """The command, the table, its explanation, and the machines and versions of the runs.
+
+    Args:
+        config: the sweep.
+        lines: its results.
+        workdir: directory of the runs in the command.
+    """
     header, rows = make_rows(config, lines)
     table = "\n".join(
         f"| {' | '.join(row)} |" for row in (header, ["---", *["---:"] * (len(header) - 1)], *rows)
     )
-    commands = "\n".join(f"    {command}" for command in _distinct(line["command"] for line in lines))
+    commands = "\n".join(_distinct(f"    {line['command']} --workdir={workdir}" for line in lines))
     machines = _distinct(f"{line['cores']} x {line['processor']}" for line in lines)
     versions = _distinct(line["version"] for line in lines)
     minutes = np.mean([sum(line["seconds"].values()) for line in lines]) / 60

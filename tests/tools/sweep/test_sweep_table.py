@@ -61,8 +61,9 @@ def test_the_table_compares_with_the_reference():
         ["a", "3", "0.600 (0.500 to 0.700)", "reference", "0.500 (0.500 to 0.500)", "reference"],
         ["b", "3", "0.800 (0.600 to 1.000)", "+0.200 ± 0.248", "", ""],
     ]
-    text = to_markdown(CONFIG, LINES)
+    text = to_markdown(CONFIG, LINES, "runs/x")
     assert "| b | 3 | 0.800 (0.600 to 1.000) | +0.200 ± 0.248 |  |  |" in text
+    assert text.startswith("    python launch/sweep.py --workdir=runs/x\n\n| variant ")
     assert "2.0 min per run" in text
 
 
