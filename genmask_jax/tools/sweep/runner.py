@@ -55,12 +55,11 @@ class Runner:
         """Trains, if that is not finished, and evaluates all runs that are not; nothing after a signal."""
         if self.stopped:
             return
-        todo = [run for run in training.runs if not (run.folder / RESULT).exists()]
-        if not todo:
-            _report(training.runs, "finished before")
-            return
         with locking(training.folder / "lock", wait=False) as lock:
-            if lock is None:
+            todo = [run for run in training.runs if not (run.folder / RESULT).exists()]
+            if not todo:
+                _report(training.runs, "finished before")
+            elif lock is None:
                 _report(todo, "another process is running this; skipped")
             elif self._train(training, lock):
                 for run in todo:
