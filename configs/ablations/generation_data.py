@@ -4,7 +4,7 @@
 
 Half of a batch are images with prompts (`half`, 8 masks and 8 images), or none are: with as many masks per
 step (`none_same_masks`, 8 masks) or as many examples per step (`none_same_batch`, 16 masks). Other shares,
-such as one image for three masks, would need a config field that does not exist. 400 steps each.
+such as one image for three masks, would need a config field that does not exist. 1,000 steps each.
 """
 
 from genmask_jax.config import SweepConfig, VariantConfig
@@ -27,7 +27,7 @@ def get_config():
             },
             reference="half",
             metrics=("mIoU", "oIoU", "groups.kind.mIoU", "swapped.mIoU_named"),
-            train={"loop.num_steps": 400, "loop.eval_every_steps": 400, "loop.checkpoint_every_steps": 200},
+            train={"loop.num_steps": 1000, "loop.eval_every_steps": 1000, "loop.checkpoint_every_steps": 250},
             evaluate={"split": "test", "count": 256, "num_images": 1},
         )
     )

@@ -2,7 +2,7 @@
 
     python launch/sweep.py --config=configs/ablations/passes.py --workdir=runs/passes
 
-One training of 400 steps for each seed. Masks are trained with `bimodal`, which has the levels at which
+One training of 1,000 steps for each seed. Masks are trained with `bimodal`, which has the levels at which
 masks are refined.
 """
 
@@ -21,7 +21,7 @@ def get_config():
             },
             reference="1_pass",
             metrics=("mIoU", "oIoU", "P@0.9"),
-            train={"loop.num_steps": 400, "loop.eval_every_steps": 400, "loop.checkpoint_every_steps": 200},
+            train={"loop.num_steps": 1000, "loop.eval_every_steps": 1000, "loop.checkpoint_every_steps": 250},
             evaluate={"split": "test", "count": 256, "num_images": 1},
         )
     )
