@@ -3,6 +3,10 @@
 from setuptools import find_packages, setup
 
 setup(
-    packages=[*find_packages(include=["genmask_jax*"]), "genmask_jax.configs"],
+    packages=[
+        *find_packages(include=["genmask_jax*"]),
+        "genmask_jax.configs",
+        "genmask_jax.configs.ablations",
+    ],
     package_dir={"genmask_jax.configs": "configs"},
 )

@@ -16,16 +16,22 @@ import re
 import runpy
 import subprocess
 import sys
+import typing
 from typing import Any
 
 from genmask_jax import __all__ as public
-from genmask_jax.config import EvaluationConfig, TrainConfig, VAETrainConfig
+from genmask_jax.config import EvaluationConfig, SweepConfig, TrainConfig, VAETrainConfig
 from genmask_jax.config.ranges import rule_of
 
 DOCS = pathlib.Path(__file__).parent
 REFERENCE = DOCS / "reference"
 LAUNCH = DOCS.parent / "launch"
-CONFIG_CLASSES = {"train.py": TrainConfig, "train_vae.py": VAETrainConfig, "evaluate.py": EvaluationConfig}
+CONFIG_CLASSES = {
+    "train.py": TrainConfig,
+    "train_vae.py": VAETrainConfig,
+    "evaluate.py": EvaluationConfig,
+    "sweep.py": SweepConfig,
+}
 
 
 def main() -> None:
@@ -61,6 +67,8 @@ def _dataclass(kind: Any, prefix: str, visited: set[type]) -> list[str]:
         hint, name = hints[field.name], f"{prefix}{field.name}"
         if dataclasses.is_dataclass(hint):
             nested.append((hint, f"{name}."))
+        elif dataclasses.is_dataclass(item := (typing.get_args(hint) or (None,))[-1]):
+            nested.append((item, f"{name}.NAME."))
         rule = rule_of(name)
         note = " ".join(filter(None, [notes.get(field.name, ""), f"({rule[1]})" if rule else ""]))
         default = f"`{_default(field)}`" if not dataclasses.is_dataclass(hint) else f"see `{hint.__name__}`"
@@ -97,6 +105,8 @@ def _type(hint: Any) -> str:
 
 
 def _default(field: dataclasses.Field) -> str:
+    if field.default_factory is not dataclasses.MISSING:
+        return repr(field.default_factory())
     return "required" if field.default is dataclasses.MISSING else repr(field.default)
 
 

@@ -87,7 +87,15 @@ def as_called(text: str) -> str:
         return text
     name = r"(?<![\w/])(?:python )?launch/(\w+)\.py"
     text = re.sub(name, lambda match: f"genmask-{match[1].replace('_', '-')}", text)
-    return re.sub(r"(?<![\w/])configs/(\w+)\.py", r"\1", text)
+    return re.sub(r"(?<![\w/])configs/([\w/]+)\.py", r"\1", text)
+
+
+def other_command(name: str) -> list[str]:
+    """Returns what starts another command, such as "train", from the directory of this script."""
+    own_script = pathlib.Path(sys.argv[0])
+    in_checkout = own_script.suffix == ".py"
+    script = own_script.with_name(f"{name}.py" if in_checkout else f"genmask-{name.replace('_', '-')}")
+    return [sys.executable, str(script)]
 
 
 def make_parser(description: str | None) -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ import textwrap
 import pytest
 
 from genmask_jax.config import EvaluationConfig, TrainConfig, VAETrainConfig
+from genmask_jax.config.checks import EVALUATE_FLAGS
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,9 +56,11 @@ def test_commands_exist(command):
         if not word.startswith("--"):
             continue
         name, _, value = word[2:].partition("=")
-        if name.startswith(("config.", "vae.")):
+        if name.startswith(("config.", "vae.", "base.")):
             field = name.partition(".")[2]
             assert any(has_field(kind, field) for kind in (TrainConfig, VAETrainConfig, EvaluationConfig))
+        elif name.startswith("evaluate."):
+            assert name.partition(".")[2] in EVALUATE_FLAGS
         else:
             assert name.strip("[]") in flags_of(script)
         if name == "config" and value.startswith("configs/"):
@@ -67,7 +70,7 @@ def test_commands_exist(command):
 def test_what_the_examples_write_is_ignored_by_git():
     """Examples leave a checkout clean: they write to folders of .gitignore, or to where the reader says."""
     folders = tuple(re.findall(r"^/(\w+/)$", (ROOT / ".gitignore").read_text(), flags=re.M))
-    docstrings = [*(ROOT / "genmask_jax" / "commands").glob("*.py"), *(ROOT / "configs").glob("*.py")]
+    docstrings = [*(ROOT / "genmask_jax" / "commands").glob("*.py"), *(ROOT / "configs").rglob("*.py")]
     code = [block for page in PAGES for block in code_blocks(page)]
     code += [ast.get_docstring(ast.parse(path.read_text())) or "" for path in docstrings]
     code.append((ROOT / "Makefile").read_text().replace("$(RUNS)", "runs/quickstart"))
@@ -76,6 +79,10 @@ def test_what_the_examples_write_is_ignored_by_git():
     assert len(written) > 60
     left = [path for path in written if not f"{path}/".startswith(folders)]
     assert [path for path in left if not re.match(r"[A-Z]+\b|gs:", path)] == []
+
+
+def test_a_sweep_sets_flags_that_evaluate_has():
+    assert set(EVALUATE_FLAGS) <= flags_of(ROOT / "launch" / "evaluate.py")
 
 
 def test_a_stale_flag_would_be_found():

@@ -6,7 +6,7 @@ import re
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "genmask_jax").rglob("*.py"))
-MODULES = [*PACKAGE, *(ROOT / "docs").glob("*.py"), *(ROOT / "configs").glob("*.py")]
+MODULES = [*PACKAGE, *(ROOT / "docs").glob("*.py"), *(ROOT / "configs").rglob("*.py")]
 
 
 def lines_of(path: pathlib.Path) -> int:

@@ -88,8 +88,15 @@ def test_configs_are_found_by_name_where_no_file_has_it(installed, tmp_path):
     assert "did you mean depth?" in run(installed, tmp_path, "genmask-train", *given).stderr
     done = run(installed, tmp_path, "genmask-train", "--config=nope", "--workdir=run")
     assert done.stderr.startswith("error: --config=nope: there is no such file. Shipped configs: evaluate_")
-    for path in (ROOT / "configs").glob("*.py"):
-        assert path.stem in done.stderr
+    for path in (ROOT / "configs").rglob("*.py"):
+        assert path.relative_to(ROOT / "configs").with_suffix("").as_posix() in done.stderr
+    sweep = ("genmask-sweep", "--config=ablations/passes", "--workdir=sweep", "--variants=3")
+    done = run(installed, tmp_path, *sweep)
+    assert done.stderr == "error: --variants: '3' is not one of 1_pass, 2_passes, 4_passes, 8_passes\n"
+    done = run(installed, tmp_path, "genmask-train", "--config=ablations/passes", "--workdir=run")
+    assert "is a config for launch/sweep.py, not for" in done.stderr.replace(
+        "genmask-sweep", "launch/sweep.py"
+    )
     done = run(installed, tmp_path, "genmask-train", "--workdir=run")
     assert done.stderr == (
         "error: --config is missing: a training config: a file, or a name such as genmask_tiny\n"

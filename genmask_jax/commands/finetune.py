@@ -17,7 +17,6 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
-import pathlib
 import shlex
 import sys
 import time
@@ -32,11 +31,9 @@ from genmask_jax.pretrained import DEFAULT_MODEL, directory_of
 from genmask_jax.utils import config_files
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.paths import need_makeable
-from genmask_jax.utils.workers import run_command
+from genmask_jax.utils.workers import HUGE_PAGES, run_command
 
 NO_WEIGHTS = "nothing"
-HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""Memory pages of 2 MiB make training steps on a CPU faster. glibc reads this when a process starts."""
 
 
 def main() -> None:
@@ -189,11 +186,8 @@ def run_in_subprocess(function: Callable, *arguments: Any) -> Any:
 
 def run_step(name: str, *arguments: str) -> None:
     """Runs another command from this script's directory; exits if it fails or is stopped."""
-    own_script = pathlib.Path(sys.argv[0])
-    in_checkout = own_script.suffix == ".py"
-    script = own_script.with_name(f"{name}.py" if in_checkout else f"genmask-{name.replace('_', '-')}")
     print(f"\n$ {cli.as_called(f'python launch/{name}.py')} {shlex.join(arguments)}", flush=True)
-    status, stopped = run_command([sys.executable, str(script), *arguments], HUGE_PAGES | os.environ)
+    status, stopped = run_command([*cli.other_command(name), *arguments], HUGE_PAGES | os.environ)
     if status and stopped:
         print("finetune: stopped. Rerun the finetune command, without --resume; finished steps are skipped")
         sys.exit(1)

@@ -1,8 +1,8 @@
 """The configuration: typed, frozen dataclasses. `checks.py` validates them.
 
-A file in `configs/` builds a `TrainConfig`, `VAETrainConfig` or `EvaluationConfig` and returns it as a
-ConfigDict, which the command line may override. `checks.from_config_dict` converts it back to the dataclass
-and checks it. All code in the layers below the commands uses the dataclass.
+A file in `configs/` builds a `TrainConfig`, `VAETrainConfig`, `EvaluationConfig` or `SweepConfig` and returns
+it as a ConfigDict, which the command line may override. `checks.from_config_dict` converts it back to the
+dataclass and checks it. All code in layers below the commands uses the dataclass.
 """
 
 import dataclasses
@@ -263,3 +263,42 @@ class VAETrainConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     loop: LoopConfig = LoopConfig()
     mesh: MeshConfig = MeshConfig()
+
+
+@dataclasses.dataclass(frozen=True)
+class VariantConfig:
+    """One variant of a sweep.
+
+    train: fields of the base config by dotted name, such as {"timesteps.segment.name": "uniform"}.
+    evaluate: flags of launch/evaluate.py, such as {"mask_steps": 2}.
+    """
+
+    train: dict[str, object] = dataclasses.field(default_factory=dict)
+    evaluate: dict[str, object] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """A comparison of variants over several seeds, for launch/sweep.py.
+
+    Variants with the same `train` fields share one training for each seed.
+
+    name: name of the sweep in tables.
+    base: config of the trainings: a name, such as "genmask_tiny", or a file.
+    variants: by name; names become parts of folder names.
+    reference: name of the variant that the others are compared with.
+    seeds: seeds of the trainings; each is also the seed of the noise in its evaluations.
+    metrics: columns of the table: dotted names in the evaluation's metrics.json, such as "mIoU",
+        "groups.kind.mIoU" or "generation.share_right".
+    train: fields of `base` that all variants set.
+    evaluate: flags of launch/evaluate.py that all variants set.
+    """
+
+    name: str
+    base: str
+    variants: dict[str, VariantConfig]
+    reference: str
+    seeds: tuple[int, ...] = (0, 1, 2)
+    metrics: tuple[str, ...] = ("mIoU", "oIoU")
+    train: dict[str, object] = dataclasses.field(default_factory=dict)
+    evaluate: dict[str, object] = dataclasses.field(default_factory=dict)

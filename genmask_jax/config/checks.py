@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import numbers
+import re
 from typing import TypeVar
 
 from ml_collections import ConfigDict
@@ -12,6 +13,7 @@ from genmask_jax.config import (
     EvaluationConfig,
     OptimizerConfig,
     SamplerConfig,
+    SweepConfig,
     TrainConfig,
     VAETrainConfig,
 )
@@ -24,6 +26,20 @@ from genmask_jax.utils.errors import ArgumentError, UserError
 from genmask_jax.utils.fields import from_dict
 
 C = TypeVar("C")
+EVALUATE_FLAGS = (
+    "split",
+    "count",
+    "num_images",
+    "batch_size",
+    "mask_threshold",
+    "mask_steps",
+    "mask_samples",
+    "image_steps",
+    "guidance_scale",
+    "no_target_area",
+    "no_target_score",
+)
+"""Flags of launch/evaluate.py that a sweep may set."""
 
 
 def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "config", file: str = "") -> C:
@@ -44,12 +60,19 @@ def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "con
         validate(config)
     elif isinstance(config, EvaluationConfig) and not config.benchmarks:
         raise UserError("config.benchmarks is empty; give at least one, such as reasonseg:val")
+    elif isinstance(config, SweepConfig):
+        validate_sweep(config)
     return config
 
 
 def _need_kind(kind: type, values: ConfigDict | dict, file: str) -> None:
     """Raises UserError if the values are the fields of another kind of config."""
-    users = {TrainConfig: "train", VAETrainConfig: "train_vae", EvaluationConfig: "evaluate"}
+    users = {
+        TrainConfig: "train",
+        VAETrainConfig: "train_vae",
+        EvaluationConfig: "evaluate",
+        SweepConfig: "sweep",
+    }
     for other, user in users.items():
         names = {field.name for field in dataclasses.fields(other)}
         if other is not kind and kind in users and set(values) == names:
@@ -196,3 +219,39 @@ def validate_sampler(sampler: SamplerConfig) -> None:
     check_ranges(sampler, "sampler.")
     if sampler.method not in ("euler", "heun"):
         raise UserError(f"config.sampler.method: {sampler.method!r} is not euler or heun")
+
+
+def validate_sweep(config: SweepConfig) -> None:
+    """Checks everything except the fields of `base`. Raises UserError."""
+    check_ranges(config)
+    _need(bool(config.metrics), "metrics is empty; name at least one, such as mIoU")
+    _need(bool(config.seeds), "seeds is empty; give at least one")
+    _need(len(set(config.seeds)) == len(config.seeds), f"seeds: {config.seeds} has a seed twice")
+    names = ", ".join(config.variants)
+    _need(
+        config.reference in config.variants,
+        f"reference: {config.reference!r} is not a variant; variants: {names}",
+    )
+    _validate_overrides(config.train, config.evaluate, "")
+    for name, variant in config.variants.items():
+        _need(
+            re.fullmatch(r"[\w.=+-]+", name) is not None,
+            f"variants: {name!r} must consist of letters, digits and . _ = + -, for a folder's name",
+        )
+        _validate_overrides(variant.train, variant.evaluate, f"variants.{name}.")
+
+
+def _validate_overrides(train: dict[str, object], evaluate: dict[str, object], prefix: str) -> None:
+    """Checks the fields and flags of one variant, or of all variants."""
+    _need("seed" not in train, f"{prefix}train: a sweep sets the seed itself; use seeds")
+    for flag in evaluate:
+        _need(
+            flag in EVALUATE_FLAGS,
+            f"{prefix}evaluate: {flag!r} is not a flag that a sweep sets; flags: {', '.join(EVALUATE_FLAGS)}",
+        )
+    for group, values in (("train", train), ("evaluate", evaluate)):
+        for name, value in values.items():
+            _need(
+                isinstance(value, (str, int, float)),
+                f"{prefix}{group}.{name} must be text, a number, True or False, not {value!r}",
+            )

@@ -22,10 +22,13 @@ def folder() -> pathlib.Path:
 
 
 def path_of(value: str) -> str:
-    """The path of a config, given as a path or as the name of a shipped config such as genmask_tiny."""
+    """The path of a config, given as a path or as the name of a shipped config.
+
+    Names are such as genmask_tiny, or ablations/passes in a subfolder.
+    """
     name, colon, argument = value.partition(":")
     shipped = folder() / f"{name}.py"
-    known = re.fullmatch(r"\w+", name) and not os.path.isfile(name) and shipped.exists()
+    known = re.fullmatch(r"\w+(/\w+)?", name) and not os.path.isfile(name) and shipped.exists()
     return f"{shipped}{colon}{argument}" if known else value
 
 
@@ -71,7 +74,8 @@ def base_config(name: str, file: str) -> Any:
 
 
 def _names() -> str:
-    return ", ".join(sorted(file.stem for file in folder().glob("*.py")))
+    files = [*sorted(folder().glob("*.py")), *sorted(folder().glob("*/*.py"))]
+    return ", ".join(file.relative_to(folder()).with_suffix("").as_posix() for file in files)
 
 
 def _run(path: str, arguments: list[str]) -> Any:

@@ -60,12 +60,12 @@ def plot(
 def _grid(axes: _Axes) -> list[str]:
     """Horizontal lines, and the numbers of both axes."""
     parts = []
-    ticks = _decades(*axes.y_range) if axes.logarithmic else _ticks(*axes.y_range)
+    ticks = _decades(*axes.y_range) if axes.logarithmic else round_numbers(*axes.y_range)
     for value in (10**tick if axes.logarithmic else tick for tick in ticks):
         y = axes.y(value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:.3g}</text>')
-    for tick in _ticks(*axes.x_range):
+    for tick in round_numbers(*axes.x_range):
         x, text = axes.x(tick), _abbreviate(tick)
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{text}</text>')
     return parts
@@ -89,7 +89,7 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return (low, high) if high > low else (low - margin, high + (margin or 1))
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def round_numbers(low: float, high: float) -> list[float]:
     """Round numbers between two values, about TICKS of them."""
     rough = (high - low) / TICKS
     unit = 10.0 ** math.floor(math.log10(rough))
@@ -104,7 +104,7 @@ def _decades(low: float, high: float) -> list[float]:
     candidates = [ten + math.log10(digit) for ten in tens for digit in (1, 2, 5)]
     inside = [value for value in candidates if low <= value <= high]
     powers = [value for value in inside if value == int(value)]
-    return (powers if len(powers) >= TICKS else inside) or _ticks(low, high)
+    return (powers if len(powers) >= TICKS else inside) or round_numbers(low, high)
 
 
 def _abbreviate(step: float) -> str:

@@ -18,7 +18,7 @@ C = TypeVar("C")
 
 def to_config_dict(config: Any) -> ConfigDict:
     """Converts a dataclass to a ConfigDict, for `get_config()` in configs/*.py."""
-    return ConfigDict(dataclasses.asdict(config))
+    return ConfigDict(dataclasses.asdict(config), allow_dotted_keys=True)
 
 
 def from_dict(kind: type[C], values: ConfigDict | dict, where: str = "config") -> C:
@@ -67,6 +67,9 @@ def _has_default(field: dataclasses.Field) -> bool:
 
 def _coerce(kind: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(kind) or kind
+    if origin is dict and isinstance(value, dict):
+        item_kind = typing.get_args(kind)[1]
+        return {name: _build(item_kind, item, f"{where}.{name}") for name, item in value.items()}
     if origin is tuple and isinstance(value, (list, tuple)):
         item_kind = (typing.get_args(kind) or (object,))[0]
         return tuple(_coerce(item_kind, item, f"{where}[{i}]") for i, item in enumerate(value))

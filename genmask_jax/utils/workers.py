@@ -9,6 +9,9 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""Memory pages of 2 MiB make training steps on a CPU faster. glibc reads this when a process starts."""
+
 
 def end_with_parent() -> None:
     """Ignores Ctrl-C in a worker, which the parent handles, and ends the worker when the parent ends."""

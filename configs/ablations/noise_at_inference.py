@@ -1,0 +1,26 @@
+"""Number of noises whose masks are averaged.
+
+    python launch/sweep.py --config=configs/ablations/noise_at_inference.py --workdir=runs/noise_at_inference
+
+One training of 1,000 steps for each seed.
+"""
+
+from genmask_jax.config import SweepConfig, VariantConfig
+from genmask_jax.utils.fields import to_config_dict
+
+
+def get_config():
+    return to_config_dict(
+        SweepConfig(
+            name="noise_at_inference",
+            base="genmask_tiny",
+            variants={
+                f"{count}_noise{'s' if count > 1 else ''}": VariantConfig(evaluate={"mask_samples": count})
+                for count in (1, 4, 8)
+            },
+            reference="1_noise",
+            metrics=("mIoU", "oIoU", "P@0.9"),
+            train={"loop.num_steps": 1000, "loop.eval_every_steps": 1000, "loop.checkpoint_every_steps": 250},
+            evaluate={"split": "test", "count": 256, "num_images": 1},
+        )
+    )

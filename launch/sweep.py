@@ -1,0 +1,4 @@
+from genmask_jax.commands.sweep import main
+
+if __name__ == "__main__":
+    main()
