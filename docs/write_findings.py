@@ -12,13 +12,13 @@ import pathlib
 from typing import Any
 
 from etils import epath
-from genmask_jax.config.files import load_config
 
 from genmask_jax.config import SweepConfig
 from genmask_jax.config.checks import from_config_dict
 from genmask_jax.tools.sweep.figure import draw
 from genmask_jax.tools.sweep.results import read_lines
 from genmask_jax.tools.sweep.table import missing_metrics, to_markdown
+from genmask_jax.utils.config_files import load_config
 
 DOCS = pathlib.Path(__file__).parent
 RESULTS = DOCS / "findings"

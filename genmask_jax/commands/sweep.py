@@ -22,7 +22,7 @@ import sys
 from typing import Any
 
 from genmask_jax import cli
-from genmask_jax.config import files as config_files
+from genmask_jax.utils import config_files
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.paths import make_directory, write_text
 

@@ -7,7 +7,6 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from genmask_jax.config.files import folder, load_config
 from scipy import stats
 
 from genmask_jax.commands import sweep
@@ -16,6 +15,7 @@ from genmask_jax.config.checks import from_config_dict
 from genmask_jax.tools.sweep.figure import draw
 from genmask_jax.tools.sweep.statistics import paired_difference
 from genmask_jax.tools.sweep.table import make_rows, to_markdown
+from genmask_jax.utils.config_files import folder, load_config
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import to_config_dict, to_json
 
