@@ -78,8 +78,8 @@ def write_page() -> str:
 INTRODUCTION = """# Findings
 
 Claims about the method, each tested by a [sweep](training.md#comparing-variants) of several seeds on ReferShapes at
-64 px. Trainings are short, so the sweeps compare how fast masks are learned. `python docs/write_findings.py` writes
-this page from the results in `docs/findings/`, which also have the commands of every run."""  # noqa: E501
+64 px. Training runs are short, so the sweeps compare how fast masks are learned. `python docs/write_findings.py` writes
+this page from the results in `docs/findings/`, which also contain the commands of every run."""  # noqa: E501
 
 
 def anchor(title: str) -> str:
