@@ -26,7 +26,7 @@ def locking(path: epath.Path, *, wait: bool) -> Iterator[int | None]:
     A process to which the descriptor is passed holds the lock as well, until it ends.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
+    with open(path, "a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
