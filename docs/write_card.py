@@ -15,6 +15,7 @@ from typing import Any
 
 from etils import epath
 
+from genmask_jax.checkpoints.packed import read_step
 from genmask_jax.checkpoints.runs import read_config
 from genmask_jax.config import TrainConfig
 from genmask_jax.evaluation.on_scenes import score_scenes
@@ -41,7 +42,7 @@ def main() -> None:
     config = read_config(TrainConfig, folder)
     scores = {name: score(config, name, arguments.workdir) for name in SETS}
     size = sum(path.stat().st_size for path in pathlib.Path(folder).rglob("*") if path.suffix != ".md")
-    card = write_card(config, scores, describe_training(arguments.run), size)
+    card = write_card(config, scores, describe_training(arguments.run, read_step(folder)), size)
     (folder / "README.md").write_text(card)
 
 
@@ -56,16 +57,23 @@ def score(config: TrainConfig, name: str, workdir: pathlib.Path) -> dict[str, An
     return json.loads(path.read_text())
 
 
-def describe_training(run: pathlib.Path) -> str:
-    """Steps, examples and processors of a run."""
+def describe_training(run: pathlib.Path, step: int) -> str:
+    """Steps, examples and machines of a run, of which the first `step` steps were made."""
     sessions = [json.loads(line) for line in (run / "sessions.jsonl").read_text().splitlines()]
-    machines = sorted({f"{s['cores']} x {s['processor']}" for s in sessions})
+    machines = sorted({_machine(session) for session in sessions})
     loop = read_config(TrainConfig, epath.Path(run)).loop
-    examples = loop.num_steps * loop.global_batch_size // 2
+    examples = step * loop.global_batch_size // 2
+    planned = f" of {loop.num_steps:,}" if step < loop.num_steps else ""
+    count = f"{len(sessions)} session{'s' if len(sessions) > 1 else ''}"
     return (
-        f"{loop.num_steps:,} steps, {examples:,} masks and as many images, "
-        f"in {len(sessions)} sessions on {' and '.join(machines)}"
+        f"{step:,}{planned} steps, {examples:,} masks and as many images, in {count} on {' and '.join(machines)}"
     )
+
+
+def _machine(session: dict[str, Any]) -> str:
+    """The accelerators of a session, or its cores if it had none."""
+    on_cpu = session["devices"].endswith("cpu")
+    return f"{session['cores']} x {session['processor']}" if on_cpu else session["devices"]
 
 
 def percent(fraction: float) -> str:
@@ -136,7 +144,11 @@ background. It shows what a GenMask model does without training one.
   {sampler.mask_threshold:g}. An object is reported as absent if its mask covers less than {sampler.no_target_area:g} of the image, or
   has a score below {sampler.no_target_score:g}.
 
-`configs/{config.name}.py` has the commands that trained it. This card was written by
+`configs/{config.name}.py` has the commands that trained its VAE and the model, and
+
+    python launch/export_weights.py genmask --from=runs/box --out=genmask_jax/pretrained/refershapes
+
+packed it (then, in `config.json`, `vae` was set to `refershapes` and `num_workers` to 0). This card was written by
 `python docs/write_card.py --run=runs/box` (version {version}); {NUM_SCENES} scenes of each set, one pass per mask.
 """  # noqa: E501 (lines of the card)
 

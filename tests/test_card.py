@@ -35,12 +35,13 @@ def test_the_card_shows_the_scores():
 
 def test_the_training_describes_all_sessions(tmp_path):
     sessions = [
-        {"cores": 1, "processor": "A"},
-        {"cores": 1, "processor": "B"},
-        {"cores": 1, "processor": "A"},
+        {"devices": "1 x cpu", "cores": 2, "processor": "A"},
+        {"devices": "4 x B", "cores": 1, "processor": "A"},
+        {"devices": "1 x cpu", "cores": 2, "processor": "A"},
     ]
     (tmp_path / "sessions.jsonl").write_text("\n".join(json.dumps(line) for line in sessions) + "\n")
     (tmp_path / "config.json").write_text(to_json(CONFIG))
-    description = CARD["describe_training"](tmp_path)
+    description = CARD["describe_training"](tmp_path, CONFIG.loop.num_steps)
     assert description.startswith(f"{CONFIG.loop.num_steps:,} steps, ")
-    assert description.endswith("in 3 sessions on 1 x A and 1 x B")
+    assert description.endswith("in 3 sessions on 2 x A and 4 x B")
+    assert CARD["describe_training"](tmp_path, 1).startswith(f"1 of {CONFIG.loop.num_steps:,} steps, ")
