@@ -4,12 +4,14 @@ python docs/draw_figures.py
 """
 
 import pathlib
+import textwrap
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from genmask_jax import Generator, Segmenter
 from genmask_jax.config import TimestepsConfig
+from genmask_jax.data.refershapes.hand_drawn import HandDrawn
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.inference.load import load
 from genmask_jax.timesteps import TimestepDistribution
@@ -20,6 +22,8 @@ from genmask_jax.utils.sheets import font
 FIGURES = pathlib.Path(__file__).parent / "figures"
 LEVELS = (0.2, 0.5, 0.7, 0.9, 1.0)
 SCENE, SIDE, MARGIN, LABEL_WIDTH, LINE_HEIGHT = 1, 128, 8, 190, 26
+CAPTION_WIDTH = 20
+"""Characters in a line below a picture."""
 COLOURS = ("#3b53c4", "#c2410c", "#3b53c4", "#c2410c")
 DASHES = ("2 3", "2 3", "none", "none")
 """Colours and dashes of the lines in `draw_timesteps`; lines of the paper are dotted."""
@@ -29,6 +33,45 @@ PROMPT, SEED = "a large green circle", 2
 """Prompt and seed of the generated image in `draw_method`."""
 PICTURE_LEFTS, BOX_EDGES = (20, 180, 610), (375, 535)
 """Left edges of the pictures in `draw_method`, and left and right edge of the transformer's box."""
+
+PROMPTS = (
+    "a large red circle",
+    "a blue heart",
+    "a large purple diamond",
+    "a yellow ring",
+    "a large orange heart and a small blue circle",
+    "a small green diamond and a large red circle",
+)
+"""Prompts of `draw_examples`, drawn with EXAMPLE_SEED."""
+EXAMPLE_SEED = 1
+
+
+def draw_examples() -> None:
+    """Masks of the first scenes of `hand_drawn`, and images of PROMPTS, by the packaged model."""
+    segmenter = Segmenter.from_pretrained("refershapes")
+    scenes = HandDrawn(segmenter.networks.size)
+    square = [i for i in range(40) if len({*scenes.image(i).shape[:2]}) == 1][: len(PROMPTS)]
+    images = [scenes.image(i) for i in square]
+    texts = [scenes[i]["text"] for i in square]
+    masks = [segmenter(*one).masks[0] for one in zip(images, texts, strict=True)]
+    generated = Generator(segmenter.networks, segmenter.sampler)(list(PROMPTS), seed=EXAMPLE_SEED)
+    step, second = SIDE + MARGIN, 2 * (SIDE + MARGIN) + 2 * LINE_HEIGHT
+    size = (MARGIN + len(PROMPTS) * step, second + step + 3 * LINE_HEIGHT)
+    sheet = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, text in enumerate(texts):
+        rows = [
+            (0, images[i]),
+            (step, masks[i].astype(np.uint8) * 255),
+            (second, np.asarray(generated[i])),
+        ]
+        for top, picture in rows:
+            large = Image.fromarray(picture).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            sheet.paste(large, (MARGIN + i * step, MARGIN + top))
+        for top, words in ((step, text), (second, PROMPTS[i])):
+            lines = "\n".join(textwrap.wrap(words, CAPTION_WIDTH))
+            draw.multiline_text((MARGIN + i * step, MARGIN + top + SIDE + 4), lines, "black", font(12))
+    sheet.save(FIGURES / "examples.png", optimize=True)
 
 
 def draw_method() -> None:
@@ -124,6 +167,7 @@ def draw_timesteps() -> None:
 
 if __name__ == "__main__":
     FIGURES.mkdir(exist_ok=True)
+    draw_examples()
     draw_method()
     draw_noise()
     draw_timesteps()

@@ -17,7 +17,7 @@ from etils import epath
 
 from genmask_jax.checkpoints.packed import read_step
 from genmask_jax.checkpoints.runs import read_config
-from genmask_jax.config import TrainConfig
+from genmask_jax.config import SamplerConfig, TrainConfig
 from genmask_jax.evaluation.on_scenes import score_scenes
 from genmask_jax.evaluation.scoring import Scoring
 from genmask_jax.pretrained import MODELS_DIR
@@ -65,9 +65,8 @@ def describe_training(run: pathlib.Path, step: int) -> str:
     examples = step * loop.global_batch_size // 2
     planned = f" of {loop.num_steps:,}" if step < loop.num_steps else ""
     count = f"{len(sessions)} session{'s' if len(sessions) > 1 else ''}"
-    return (
-        f"{step:,}{planned} steps, {examples:,} masks and as many images, in {count} on {' and '.join(machines)}"
-    )
+    made = f"{step:,}{planned} steps, {examples:,} masks and as many images"
+    return f"{made}, in {count} on {' and '.join(machines)}"
 
 
 def _machine(session: dict[str, Any]) -> str:
@@ -140,9 +139,8 @@ background. It shows what a GenMask model does without training one.
 - **Licence:** that of the package (Apache License 2.0).
 - **Weights:** EMA, float16; {size / 1e6:.1f} MB with the VAE.
 - **Training:** {training}. Seed {config.seed}.
-- **Sampler:** {sampler.image_steps} steps, guidance scale {sampler.guidance_scale:g} and shift {sampler.shift:g} for images; mask threshold
-  {sampler.mask_threshold:g}. An object is reported as absent if its mask covers less than {sampler.no_target_area:g} of the image, or
-  has a score below {sampler.no_target_score:g}.
+- **Sampler:** {sampler.image_steps} steps, guidance scale {sampler.guidance_scale:g} and shift {sampler.shift:g} for images; mask threshold {sampler.mask_threshold:g}.
+  {describe_no_target(sampler)}
 
 `configs/{config.name}.py` has the commands that trained its VAE and the model, and
 
@@ -153,6 +151,16 @@ packed it (then, in `config.json`, `vae` was set to `refershapes` and `num_worke
 """  # noqa: E501 (lines of the card)
 
 
+def describe_no_target(sampler: SamplerConfig) -> str:
+    """The rule that reports an object as absent."""
+    if not (sampler.no_target_area or sampler.no_target_score):
+        return "An object is reported as absent if its mask is empty."
+    return (
+        f"An object is reported as absent if its mask covers less than {sampler.no_target_area:g} of the "
+        f"image, or has a score below {sampler.no_target_score:g}."
+    )
+
+
 def describe_scores(config: TrainConfig, scores: dict[str, Any]) -> str:
     """The scores of the card, and the limits of the model."""
     varied = scores["varied"]
@@ -161,8 +169,8 @@ def describe_scores(config: TrainConfig, scores: dict[str, Any]) -> str:
     return f"""
 ## Masks
 
-Varied scenes of the test split. Swapped prompt: mIoU {swapped["mIoU_named"]:.3f} with the object that the new prompt
-names, {swapped["mIoU_original"]:.3f} with the original object (lower is better).
+Varied scenes of the test split. If the prompt is changed to name another object, the mIoU is {swapped["mIoU_named"]:.3f}
+with that object and {swapped["mIoU_original"]:.3f} with the original one (lower is better).
 
 {masks_table(varied)}
 

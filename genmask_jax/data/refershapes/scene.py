@@ -130,8 +130,8 @@ def _visible_on(background: np.ndarray, style: Style) -> list[str]:
     pixels = background.reshape(-1, 3).T
     rgb = np.array(list(style.colours.values()))[..., None]
     # One channel at a time: NumPy is slow at reducing an axis of length 3.
-    squared = sum((pixels[i] - rgb[:, i]) ** 2 for i in range(3))
-    distances = dict(zip(style.colours, np.sqrt(squared.min(1)), strict=True))
+    red, green, blue = (np.square(pixels[i] - rgb[:, i]) for i in range(3))
+    distances = dict(zip(style.colours, np.sqrt((red + green + blue).min(1)), strict=True))
     visible = [name for name, distance in distances.items() if distance >= MIN_CONTRAST]
     return visible or [max(distances, key=distances.__getitem__)]
 
