@@ -109,6 +109,38 @@ class TimestepsConfig:
     generate: TimestepDistribution = TimestepDistribution("logit_normal")
 
 
+CLEAN_FRAMES = ("timestep_0", "learned", "off")
+LATENT_LOSSES = ("velocity", "x0")
+PIXEL_LOSSES = ("decoder_cross_entropy", "linear_cross_entropy")
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What the network learns for masks; images always have the velocity's mean squared error.
+
+    clean_frame: how the network sees the clean image of a mask: "timestep_0": its latents are a frame with
+        timestep 0; "learned": a frame with the timestep of the noisy mask and a learned vector added to its
+        tokens; "off": not at all, so that only an instruction encoder that sees the image knows it.
+    mask_loss: mean squared error of the "velocity" or of "x0", the clean latents that it implies;
+        "decoder_cross_entropy": cross-entropy of pixels, whose logits are the grey levels of the decoded x0;
+        "linear_cross_entropy": the same, with a trained linear layer in the decoder's place, in training and
+        in sampling.
+    """
+
+    clean_frame: str = "timestep_0"
+    mask_loss: str = "velocity"
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether the loss compares pixels, not latents."""
+        return self.mask_loss in PIXEL_LOSSES
+
+    @property
+    def has_linear_readout(self) -> bool:
+        """Whether a linear layer takes the place of the decoder for masks."""
+        return self.mask_loss == "linear_cross_entropy"
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """The optimiser, with linear warm-up, cosine decay to zero and clipping by the gradient's global norm.
@@ -199,7 +231,8 @@ class TrainConfig:
         these weights are frozen. Only the adapters are trained, and parameters that the weights do not have
         (a text projection of another width, a trained instruction encoder).
     seed: seed of initialisation, noise and data order.
-    model: the DiT; `channels` and `text_dim` are set from the VAE and the instruction encoder.
+    model: the DiT; `channels`, `text_dim` and `clean_embedding` are set from the VAE, the instruction encoder
+        and `objective`.
     segment_weight: weight of the masks' loss relative to the images'; 1 is the paper's objective.
     small_mask_weight: largest extra weight in the loss for the inside of a small object's mask
         (`training/genmask.py`); 0 is the paper's objective.
@@ -215,6 +248,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     instruction: InstructionConfig = InstructionConfig()
     timesteps: TimestepsConfig = TimestepsConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     segment_weight: float = 1.0
     small_mask_weight: float = 0.0
     condition_dropout: float = 0.1

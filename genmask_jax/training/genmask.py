@@ -22,6 +22,7 @@ from genmask_jax.sharding import counting
 from genmask_jax.system import GenMask, Networks
 from genmask_jax.timesteps import GENERATE, SEGMENT, sample_timesteps
 from genmask_jax.training import noise_levels
+from genmask_jax.training.objective import MASK_LOSSES, Prediction, velocity_errors
 from genmask_jax.training.step import NORMS
 from genmask_jax.utils.hosts import is_first
 from genmask_jax.utils.pixels import mask_to_rgb, to_signed
@@ -46,6 +47,7 @@ class GenMaskTask:
         by_noise = [name for task in tasks for name in noise_levels.metric_names(task)]
         self.metric_names = ("loss", *(f"loss_{task}" for task in tasks), *NORMS, *by_noise)
         self.plan, self.frozen, self.init_params = networks.plan, networks.frozen, networks.init_params
+        self.errors = {"segment": MASK_LOSSES[config.objective.mask_loss], "generate": velocity_errors}
         self.segmenter = MaskSampler(networks, config.sampler, batch_size=32)
         self.generator = ImageSampler(networks, config.sampler, batch_size=16)
 
@@ -69,6 +71,7 @@ class GenMaskTask:
 
         `data/pipeline.py` describes the batch. Images and masks go through the same VAE. Timesteps are drawn
         per example, from the distribution of its task. The clean image of a mask is frame 1 of the input.
+        `config.objective` may replace the loss of masks (`training/objective.py`) or the clean frame.
         """
         model = self.networks.merge(params, frozen)
         image_latents, x0 = _encode(model, batch)
@@ -83,11 +86,11 @@ class GenMaskTask:
         texts = model.instruction.together(*(batch[name]["instruction"] for name in x0))
         images = [image_latents, None][: len(x0)]
         velocities = model.velocities(*zip(x_t, t, texts, images, strict=True))
-        targets = [flow.velocity_target(*one) for one in zip(x0.values(), noise, strict=True)]
-        errors = [jnp.square(v - target) for v, target in zip(velocities, targets, strict=True)]
+        predictions = [Prediction(*one) for one in zip(velocities, x_t, t, x0.values(), noise, strict=True)]
+        masks = batch["segment"].get("masks")
+        errors = [self.errors[name](model, one, masks) for name, one in zip(x0, predictions, strict=True)]
         if self.config.small_mask_weight:
             _, rows, columns, _ = errors[0].shape
-            masks = batch["segment"]["masks"]
             weights = small_mask_weights(masks, (rows, columns), self.config.small_mask_weight)
             errors[0] = errors[0] * weights[..., None]
         losses, by_noise = {}, {}
