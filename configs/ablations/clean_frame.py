@@ -1,4 +1,4 @@
-"""How the network sees the clean image of a mask: as a frame with timestep 0, with a learned embedding, or not.
+"""The clean image of a mask: a frame with timestep 0, one with a learned embedding, or left out.
 
     python launch/sweep.py --config=configs/ablations/clean_frame.py --workdir=runs/clean_frame
 

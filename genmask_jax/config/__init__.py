@@ -58,6 +58,23 @@ class AugmentConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MixtureConfig:
+    """Share of each task in a batch: `masks` examples of masks for every `images` examples of generation.
+
+    The loss is the mean over all examples, with `segment_weight` for masks. Ignored if there are no images
+    (`data.generate="none"`).
+    """
+
+    masks: int = 1
+    images: int = 1
+
+    @property
+    def total(self) -> int:
+        """A batch has a multiple of this number of examples."""
+        return self.masks + self.images
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Training data.
 
@@ -84,6 +101,7 @@ class DataConfig:
 
     name: str = "refershapes"
     generate: str = ""
+    mixture: MixtureConfig = MixtureConfig()
     joint: JointConfig = JointConfig()
     scenes: str = "muted"
     path: str = ""
@@ -235,7 +253,7 @@ class TrainConfig:
         and `objective`.
     segment_weight: weight of the masks' loss relative to the images'; 1 is the paper's objective.
     small_mask_weight: largest extra weight in the loss for the inside of a small object's mask
-        (`training/genmask.py`); 0 is the paper's objective.
+        (`training/objective.py`); 0 is the paper's objective.
     condition_dropout: fraction of generation prompts that are replaced by the null instruction.
     compute_dtype: dtype of matrix products; parameters, norms, softmax and loss are float32.
     """

@@ -14,6 +14,7 @@ from genmask_jax.config import (
     PIXEL_LOSSES,
     DataConfig,
     EvaluationConfig,
+    MixtureConfig,
     ObjectiveConfig,
     OptimizerConfig,
     SamplerConfig,
@@ -85,10 +86,10 @@ def _need_kind(kind: type, values: ConfigDict | dict, file: str) -> None:
 def validate(config: TrainConfig | VAETrainConfig) -> None:
     """Checks everything that can be checked without data or weights. Raises UserError."""
     check_ranges(config)
-    loop = config.loop
+    loop, total = config.loop, config.data.mixture.total
     _need(
-        loop.global_batch_size % (2 * loop.grad_accumulation_steps) == 0,
-        "loop.global_batch_size must be a multiple of 2 x loop.grad_accumulation_steps",
+        loop.global_batch_size % (total * loop.grad_accumulation_steps) == 0,
+        f"loop.global_batch_size must be a multiple of {total} x loop.grad_accumulation_steps",
     )
     _need(
         config.compute_dtype in ("float32", "bfloat16"),
@@ -142,6 +143,10 @@ def _validate_vae(config: VAETrainConfig) -> None:
     size, stride = config.data.size, config.vae.stride
     _need(bool(config.vae.multipliers), "vae.multipliers must not be empty")
     _need(config.optimizer.name == "adamw", "optimizer.name: a VAE has no transformer blocks; use adamw")
+    _need(
+        config.data.mixture == MixtureConfig(),
+        "data.mixture: a VAE is trained on as many masks as images; leave it out",
+    )
     _need(size % stride == 0, f"data.size {size} is not a multiple of the VAE's stride {stride}")
 
 

@@ -1,4 +1,4 @@
-"""The losses of masks, one of which `config.objective.mask_loss` names."""
+"""The losses of masks, one of which `config.objective.mask_loss` names, and the weights of small objects."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,6 +9,9 @@ from jaxtyping import Array, Float, UInt8
 
 from genmask_jax import flow
 from genmask_jax.system import GenMask
+
+MIN_UNWEIGHTED_AREA = 0.1
+"""Objects that cover at least this share of the image get no extra weight."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,3 +55,21 @@ MASK_LOSSES: dict[str, Callable[..., Float[Array, "B rows columns channels"]]] =
     "linear_cross_entropy": cross_entropies,
 }
 """(model, prediction, masks) -> errors, whose mean is the loss; by name."""
+
+
+def small_mask_weights(
+    masks: UInt8[Array, "B H W"], grid: tuple[int, int], max_extra_weight: float
+) -> Float[Array, "B h w"]:
+    """Loss weights of mask latents: 1 outside the object, and more than 1 inside a small object.
+
+    A thin object covers about 1 % of the mask, so an all-black prediction has almost no loss, and the model
+    learns that first. The total weight inside a small object equals that of an object that covers
+    MIN_UNWEIGHTED_AREA of the image, but no weight exceeds `1 + max_extra_weight`. (Class balancing; not in
+    the paper.)
+    """
+    batch, height, width = masks.shape
+    rows, columns = grid
+    share = masks.astype(jnp.float32).reshape(batch, rows, height // rows, columns, width // columns)
+    share = share.mean((2, 4))
+    area = jnp.maximum(share.mean((1, 2), keepdims=True), 1e-6)
+    return 1 + share * jnp.clip(MIN_UNWEIGHTED_AREA / area - 1, 0.0, max_extra_weight)

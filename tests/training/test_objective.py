@@ -17,6 +17,7 @@ from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.instruction import factory
 from genmask_jax.parameters.names import named_leaves
 from genmask_jax.public_weights.packing import pack_run
+from genmask_jax.sharding import parts_of, split_groups
 from genmask_jax.system import make_networks
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.objective import MASK_LOSSES, Prediction
@@ -128,6 +129,29 @@ def test_the_learned_embedding_acts_on_the_clean_frame_alone(make_task):
     one, other = (task.loss(p, task.frozen, batch, key)[1] for p in (params, moved))
     assert one["loss_generate"] == other["loss_generate"]
     assert one["loss_segment"] != other["loss_segment"]
+
+
+@pytest.mark.parametrize(("masks", "images"), [(3, 1), (1, 3)])
+def test_a_batch_of_another_mixture_is_the_mean_over_its_examples(make_task, masks, images):
+    task, params = make_task()
+    batch = batch_of(task)
+    batch = {
+        "segment": jax.tree.map(lambda x: x[:masks], batch["segment"]),
+        "generate": jax.tree.map(lambda x: x[:images], batch["generate"]),
+    }
+    loss, metrics = jax.jit(task.loss)(params, task.frozen, batch, jax.random.key(1))
+    expected = (masks * metrics["loss_segment"] + images * metrics["loss_generate"]) / (masks + images)
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_groups_have_equal_shares_and_keep_their_order():
+    arrays = {"a": jnp.arange(6), "b": jnp.arange(10, 12)}
+    parts, groups = parts_of(arrays)
+    assert (parts, groups) == ([3, 1], 2)
+    joined = jnp.concatenate([x.reshape(groups, -1) for x in arrays.values()], axis=1)
+    np.testing.assert_array_equal(joined, [[0, 1, 2, 10], [3, 4, 5, 11]])
+    for array, other in zip(arrays.values(), split_groups(joined, parts), strict=True):
+        np.testing.assert_array_equal(array, other)
 
 
 def test_masks_are_read_by_the_linear_layer_pixel_by_pixel(make_task):
