@@ -9,7 +9,7 @@ import contextvars
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -248,6 +248,24 @@ def need_rows(count: int, mesh: Mesh, what: str) -> None:
     parts = mesh.shape["data"] * mesh.shape["fsdp"]
     if count % parts:
         raise UserError(f"{what}: {count} rows do not divide evenly over data x fsdp = {parts} devices")
+
+
+def parts_of(arrays: Mapping[str, jax.Array]) -> tuple[list[int], int]:
+    """Divides the rows of arrays into as many groups as possible, which all have equal shares of each array.
+
+    A batch is sharded over its groups, so nothing moves between devices if arrays are joined group by group.
+
+    Returns:
+        Rows of each array in a group, and the number of groups.
+    """
+    groups = math.gcd(*map(len, arrays.values()))
+    return [len(x) // groups for x in arrays.values()], groups
+
+
+def split_groups(groups: jax.Array, parts: list[int]) -> list[jax.Array]:
+    """`[G, K, ...]` to `[G k, ...]` for each k of `parts`, whose sum is K."""
+    arrays = jnp.split(groups, np.cumsum(parts)[:-1], axis=1)
+    return [x.reshape(-1, *x.shape[2:]) for x in arrays]
 
 
 def one_device() -> Mesh:

@@ -9,22 +9,36 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from genmask_jax.config import TrainConfig
+from genmask_jax.config import ObjectiveConfig, TrainConfig
 from genmask_jax.instruction.base import Embedded, Instruction, InstructionEncoder, Preparer
 from genmask_jax.models.dit import DiT
+from genmask_jax.models.layers import Linear
 from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.parameters.names import flat_paths, named_leaves, with_leaves
 from genmask_jax.parameters.plan import ParameterPlan
 from genmask_jax.parameters.rules import Sources, Targets, Weights, compute_dtypes, make_plan
 from genmask_jax.sharding import one_device, placed
 from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.pixels import rgb_to_probability
+
+GREY_LOGIT = 5.0
+"""Logit of a pixel that the VAE decodes to white (grey level 1), if the loss is cross-entropy."""
 
 
 class GenMask(nnx.Module):
     """The whole model. Latents are `[B, h, w, c]`, timesteps `[B]` (0 clean, 1 pure noise)."""
 
-    def __init__(self, dit: DiT, vae: VAE, instruction: InstructionEncoder):
+    def __init__(
+        self,
+        dit: DiT,
+        vae: VAE,
+        instruction: InstructionEncoder,
+        objective: ObjectiveConfig,
+        mask_readout: Linear | None,
+    ):
+        """`mask_readout`: channels of a latent to logits of its pixels, if the objective has one."""
         self.dit, self.vae, self.instruction = dit, vae, instruction
+        self.objective, self.mask_readout = objective, mask_readout
 
     def velocity(
         self,
@@ -33,20 +47,39 @@ class GenMask(nnx.Module):
         text: Embedded,
         image_latents: Float[Array, "B h w c"] | None = None,
     ) -> Float[Array, "B h w c"]:
-        """Velocity of the noisy target. The clean image, if given, is frame 1, with timestep 0."""
+        """Velocity of the noisy target. The clean image, if given, is frame 1 (see `ObjectiveConfig`)."""
         return self.velocities((x_t, t, text, image_latents))[0]
 
     def velocities(self, *inputs: tuple[Any, ...]) -> list[Float[Array, "B h w c"]]:
         """Like `velocity`, for several batches of different shapes: a tuple of its arguments for each."""
-        velocities = self.dit.together(*(_dit_inputs(*arguments) for arguments in inputs), frames=1)
+        velocities = self.dit.together(*(self._dit_inputs(*arguments) for arguments in inputs), frames=1)
         return [v[:, 0] for v in velocities]
 
+    def _dit_inputs(
+        self, x_t: Array, t: Array, text: Embedded, image_latents: Array | None
+    ) -> tuple[Array, ...]:
+        """The arguments of the DiT."""
+        if image_latents is None or self.objective.clean_frame == "off":
+            return x_t[:, None], t[:, None], *text
+        frames = jnp.stack([x_t, image_latents], axis=1)
+        if self.objective.clean_frame == "learned":
+            return frames, t[:, None], *text
+        return frames, jnp.stack([t, jnp.zeros_like(t)], axis=1), *text
 
-def _dit_inputs(x_t: Array, t: Array, text: Embedded, image_latents: Array | None) -> tuple[Array, ...]:
-    """The arguments of the DiT."""
-    if image_latents is None:
-        return x_t[:, None], t[:, None], *text
-    return jnp.stack([x_t, image_latents], axis=1), jnp.stack([t, jnp.zeros_like(t)], axis=1), *text
+    def mask_logits(self, x0: Float[Array, "B h w c"]) -> Float[Array, "B H W"]:
+        """Logits of the pixels of masks, for losses of cross-entropy."""
+        if self.mask_readout is None:
+            return GREY_LOGIT * self.vae.decode(x0).mean(-1)
+        batch, rows, columns, _ = x0.shape
+        stride = self.vae.config.stride
+        logits = self.mask_readout(x0).reshape(batch, rows, columns, stride, stride)
+        return logits.swapaxes(2, 3).reshape(batch, rows * stride, columns * stride)
+
+    def mask_probabilities(self, x0: Float[Array, "B h w c"]) -> Float[Array, "B H W"]:
+        """Probabilities in [0, 1] of the pixels of masks, read as in training."""
+        if self.objective.needs_masks:
+            return jax.nn.sigmoid(self.mask_logits(x0))
+        return rgb_to_probability(self.vae.decode(x0))
 
 
 @dataclasses.dataclass
@@ -134,12 +167,20 @@ def _build_model(
     config: TrainConfig, vae_config: VAEConfig, instruction: Instruction, key: jax.Array
 ) -> GenMask:
     dtype, rngs = jnp.dtype(config.compute_dtype), nnx.Rngs(key)
-    model = dataclasses.replace(config.model, channels=vae_config.channels, text_dim=instruction.text_dim)
-    return GenMask(
-        dit=DiT(model, dtype=dtype, rngs=rngs),
-        vae=VAE(vae_config, dtype=dtype, rngs=rngs),
-        instruction=instruction.make(rngs, dtype),
+    objective, channels = config.objective, vae_config.channels
+    model = dataclasses.replace(
+        config.model,
+        channels=channels,
+        text_dim=instruction.text_dim,
+        clean_embedding=objective.clean_frame == "learned",
     )
+    dit, vae = DiT(model, dtype=dtype, rngs=rngs), VAE(vae_config, dtype=dtype, rngs=rngs)
+    encoder = instruction.make(rngs, dtype)
+    # Last, so that the other parameters start the same with every objective.
+    readout = None
+    if objective.has_linear_readout:
+        readout = Linear(channels, vae_config.stride**2, dtype=jnp.float32, rngs=rngs)
+    return GenMask(dit, vae, encoder, objective, readout)
 
 
 def abstract_networks(
@@ -171,7 +212,7 @@ def abstract_networks(
     plan = make_plan(
         dict(flat_paths(nnx.state(model))),
         mesh or one_device(),
-        trained=("dit", *instruction.trained),
+        trained=("dit", "mask_readout", *instruction.trained),
         sources=sources,
         instruction=instruction.source,
         compute_dtypes=compute_dtypes(model),

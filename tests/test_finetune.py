@@ -12,7 +12,7 @@ from test_end_to_end import one_line_error, run_script
 
 from genmask_jax import cli
 from genmask_jax.commands import finetune
-from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
+from genmask_jax.config import TrainConfig, VAETrainConfig
 from genmask_jax.config.checks import from_config_dict
 from genmask_jax.data.prepared import records
 from genmask_jax.data.prepared.prepare import prepare
@@ -20,6 +20,7 @@ from genmask_jax.training import finetuning
 from genmask_jax.training.optimizer import learning_rate_schedule
 from genmask_jax.utils import config_files
 from genmask_jax.utils.errors import UserError
+from tests.conftest import micro_config
 
 SMALL = (
     "--config.loop.num_steps=2", "--config.loop.eval_every_steps=2", "--config.loop.checkpoint_every_steps=2",
@@ -81,15 +82,15 @@ def test_a_few_masks_need_fewer_steps(images, masks, steps, tmp_path):
     write_leaves(tmp_path / "raw", images or 1)
     prepare("image_folder", epath.Path(tmp_path / "raw"), epath.Path(tmp_path / "data"), num_workers=1)
     prepared = records.find(str(tmp_path / "data"), "image_folder")
-    loop = LoopConfig(num_steps=2700, global_batch_size=16)
+    config = micro_config("", num_steps=2700, global_batch_size=16)
     if images is None:
         with pytest.raises(UserError, match="the split val has no image; add images"):
-            finetuning.make_plan(prepared, loop)
+            finetuning.make_plan(prepared, config)
         return
-    plan = finetuning.make_plan(prepared, loop)
+    plan = finetuning.make_plan(prepared, config)
     assert (plan.masks, plan.num_steps) == (masks, steps)  # 400 passes over the masks, in batches of 16
     assert (plan.captioned, plan.split, plan.phrase) == (False, "val", "the leaf")
-    assert finetuning.make_plan(prepared, LoopConfig(num_steps=2)).num_steps == 2
+    assert finetuning.make_plan(prepared, micro_config("", num_steps=2)).num_steps == 2
 
 
 def make_run(raw, tmp_path, *fields, **options) -> finetune.FinetuneRun:

@@ -2,9 +2,9 @@
 
     python launch/sweep.py --config=configs/ablations/generation_data.py --workdir=runs/generation_data
 
-Half of a batch are images with prompts (`half`, 8 masks and 8 images), or none are: with as many masks per
-step (`none_same_masks`, 8 masks) or as many examples per step (`none_same_batch`, 16 masks). Other shares,
-such as one image for three masks, would need a config field that does not exist. 1,000 steps each.
+Half of a batch are images with prompts (`half`, 8 masks and 8 images), a quarter (`quarter`, 12 and 4) or
+three quarters (`three_quarters`, 4 and 12). Or none are: with as many masks per step (`none_same_masks`, 8
+masks) or as many examples per step (`none_same_batch`, 16 masks). 1,000 steps each.
 """
 
 from genmask_jax.config import SweepConfig, VariantConfig
@@ -18,6 +18,12 @@ def get_config():
             base="genmask_tiny",
             variants={
                 "half": VariantConfig(train={"loop.global_batch_size": 16}),
+                "quarter": VariantConfig(
+                    train={"data.mixture.masks": 3, "data.mixture.images": 1, "loop.global_batch_size": 16}
+                ),
+                "three_quarters": VariantConfig(
+                    train={"data.mixture.masks": 1, "data.mixture.images": 3, "loop.global_batch_size": 16}
+                ),
                 "none_same_masks": VariantConfig(
                     train={"data.generate": "none", "loop.global_batch_size": 8}
                 ),

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace, fields: list[str]) -> None:
     run_step("prepare_data", "image_folder", f"--raw={arguments.raw}", f"--out={run.workdir}/data", *layout)
     prepared = records.find(run.workdir / "data", "image_folder")
     print(f"examples of the prepared images: {prepared}/examples.png")
-    plan = make_plan(prepared, run.config.loop)
+    plan = make_plan(prepared, run.config)
     vae = choose_vae(run)
     generate = "" if plan.captioned else "none"
     derived = [f"--config.vae={vae}", f"--config.data.generate={generate}"]

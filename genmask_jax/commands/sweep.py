@@ -137,7 +137,7 @@ def check_runs(config: Any) -> None:
             values = cli.read_config([f"--config={config.base}", *overrides])
             base = from_config_dict(TrainConfig, values, file=f"config.base={config.base}")
             given: dict[str, Any] = {flag: value for flag, value in flags.items() if flag in sampler_fields}
-            with_refinement(with_given(base.sampler, **given), base.timesteps.segment)
+            with_refinement(with_given(base.sampler, **given), base)
         except UserError as error:
             raise UserError(f"config.variants.{name}: {error}") from error
 

@@ -58,6 +58,23 @@ class AugmentConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class MixtureConfig:
+    """Share of each task in a batch: `masks` examples of masks for every `images` examples of generation.
+
+    The loss is the mean over all examples, with `segment_weight` for masks. Ignored if there are no images
+    (`data.generate="none"`).
+    """
+
+    masks: int = 1
+    images: int = 1
+
+    @property
+    def total(self) -> int:
+        """A batch has a multiple of this number of examples."""
+        return self.masks + self.images
+
+
+@dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Training data.
 
@@ -84,6 +101,7 @@ class DataConfig:
 
     name: str = "refershapes"
     generate: str = ""
+    mixture: MixtureConfig = MixtureConfig()
     joint: JointConfig = JointConfig()
     scenes: str = "muted"
     path: str = ""
@@ -107,6 +125,38 @@ class TimestepsConfig:
 
     segment: TimestepDistribution = TimestepDistribution("bimodal")
     generate: TimestepDistribution = TimestepDistribution("logit_normal")
+
+
+CLEAN_FRAMES = ("timestep_0", "learned", "off")
+LATENT_LOSSES = ("velocity", "x0")
+PIXEL_LOSSES = ("decoder_cross_entropy", "linear_cross_entropy")
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectiveConfig:
+    """What the network learns for masks; images always have the velocity's mean squared error.
+
+    clean_frame: how the network sees the clean image of a mask: "timestep_0": its latents are a frame with
+        timestep 0; "learned": a frame with the timestep of the noisy mask and a learned vector added to its
+        tokens; "off": not at all, so that only an instruction encoder that sees the image knows it.
+    mask_loss: mean squared error of the "velocity" or of "x0", the clean latents that it implies;
+        "decoder_cross_entropy": cross-entropy of pixels, whose logits are the grey levels of the decoded x0;
+        "linear_cross_entropy": the same, with a trained linear layer in the decoder's place, in training and
+        in sampling.
+    """
+
+    clean_frame: str = "timestep_0"
+    mask_loss: str = "velocity"
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether the loss compares pixels, not latents."""
+        return self.mask_loss in PIXEL_LOSSES
+
+    @property
+    def has_linear_readout(self) -> bool:
+        """Whether a linear layer takes the place of the decoder for masks."""
+        return self.mask_loss == "linear_cross_entropy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,10 +249,11 @@ class TrainConfig:
         these weights are frozen. Only the adapters are trained, and parameters that the weights do not have
         (a text projection of another width, a trained instruction encoder).
     seed: seed of initialisation, noise and data order.
-    model: the DiT; `channels` and `text_dim` are set from the VAE and the instruction encoder.
+    model: the DiT; `channels`, `text_dim` and `clean_embedding` are set from the VAE, the instruction encoder
+        and `objective`.
     segment_weight: weight of the masks' loss relative to the images'; 1 is the paper's objective.
     small_mask_weight: largest extra weight in the loss for the inside of a small object's mask
-        (`training/genmask.py`); 0 is the paper's objective.
+        (`training/objective.py`); 0 is the paper's objective.
     condition_dropout: fraction of generation prompts that are replaced by the null instruction.
     compute_dtype: dtype of matrix products; parameters, norms, softmax and loss are float32.
     """
@@ -215,6 +266,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     instruction: InstructionConfig = InstructionConfig()
     timesteps: TimestepsConfig = TimestepsConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
     segment_weight: float = 1.0
     small_mask_weight: float = 0.0
     condition_dropout: float = 0.1

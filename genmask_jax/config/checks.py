@@ -9,8 +9,13 @@ from typing import TypeVar
 from ml_collections import ConfigDict
 
 from genmask_jax.config import (
+    CLEAN_FRAMES,
+    LATENT_LOSSES,
+    PIXEL_LOSSES,
     DataConfig,
     EvaluationConfig,
+    MixtureConfig,
+    ObjectiveConfig,
     OptimizerConfig,
     SamplerConfig,
     SweepConfig,
@@ -21,7 +26,6 @@ from genmask_jax.config.ranges import check_ranges, rule_of
 from genmask_jax.instruction.factory import ENCODERS
 from genmask_jax.instruction.qwen.config import need_valid
 from genmask_jax.models.layers import REMAT
-from genmask_jax.timesteps import TimestepDistribution
 from genmask_jax.utils.errors import ArgumentError, UserError
 from genmask_jax.utils.fields import from_dict
 
@@ -82,10 +86,10 @@ def _need_kind(kind: type, values: ConfigDict | dict, file: str) -> None:
 def validate(config: TrainConfig | VAETrainConfig) -> None:
     """Checks everything that can be checked without data or weights. Raises UserError."""
     check_ranges(config)
-    loop = config.loop
+    loop, total = config.loop, config.data.mixture.total
     _need(
-        loop.global_batch_size % (2 * loop.grad_accumulation_steps) == 0,
-        "loop.global_batch_size must be a multiple of 2 x loop.grad_accumulation_steps",
+        loop.global_batch_size % (total * loop.grad_accumulation_steps) == 0,
+        f"loop.global_batch_size must be a multiple of {total} x loop.grad_accumulation_steps",
     )
     _need(
         config.compute_dtype in ("float32", "bfloat16"),
@@ -97,6 +101,7 @@ def validate(config: TrainConfig | VAETrainConfig) -> None:
         _validate_vae(config)
     else:
         _validate_model(config)
+        _validate_objective(config.objective, config.data)
         validate_sampler(config.sampler)
 
 
@@ -138,6 +143,10 @@ def _validate_vae(config: VAETrainConfig) -> None:
     size, stride = config.data.size, config.vae.stride
     _need(bool(config.vae.multipliers), "vae.multipliers must not be empty")
     _need(config.optimizer.name == "adamw", "optimizer.name: a VAE has no transformer blocks; use adamw")
+    _need(
+        config.data.mixture == MixtureConfig(),
+        "data.mixture: a VAE is trained on as many masks as images; leave it out",
+    )
     _need(size % stride == 0, f"data.size {size} is not a multiple of the VAE's stride {stride}")
 
 
@@ -170,6 +179,23 @@ def _validate_model(config: TrainConfig) -> None:
         need_valid(instruction.qwen, "config.instruction.qwen")
 
 
+def _validate_objective(objective: ObjectiveConfig, data: DataConfig) -> None:
+    losses = LATENT_LOSSES + PIXEL_LOSSES
+    _need(
+        objective.clean_frame in CLEAN_FRAMES,
+        f"objective.clean_frame: {objective.clean_frame!r} is not {', '.join(CLEAN_FRAMES)}",
+    )
+    _need(
+        objective.mask_loss in losses,
+        f"objective.mask_loss: {objective.mask_loss!r} is not {', '.join(losses)}",
+    )
+    _need(
+        not (data.latents and objective.needs_masks),
+        f"objective.mask_loss={objective.mask_loss} needs masks, which a cache of latents does not have; "
+        "leave out data.latents",
+    )
+
+
 def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
     """The sampler with the given fields replaced; None keeps a field.
 
@@ -192,18 +218,29 @@ def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
     return sampler
 
 
-def with_refinement(sampler: SamplerConfig, distribution: TimestepDistribution) -> SamplerConfig:
-    """The sampler with `refine_t` set from the distribution, if masks are refined and `refine_t` is 0.
+def with_refinement(sampler: SamplerConfig, config: TrainConfig) -> SamplerConfig:
+    """The sampler with `refine_t` set from the training, if masks are refined and `refine_t` is 0.
 
     Args:
         sampler: sampling of masks.
-        distribution: timestep distribution of the masks in training.
+        config: config of the training.
 
     Raises:
-        UserError: the distribution has no mode near clean data.
+        UserError: the timesteps of masks in training have no mode near clean data, or the model does not
+            predict a mask's latents.
     """
-    if sampler.mask_steps == 1 or sampler.refine_t:
+    if sampler.mask_steps == 1:
         return sampler
+    if config.objective.needs_masks:
+        raise ArgumentError(
+            "mask_steps",
+            f"={sampler.mask_steps}: the model was trained with objective.mask_loss="
+            f"{config.objective.mask_loss}, so it does not predict latents of masks, which a further pass "
+            "would start from; use mask_steps=1",
+        )
+    if sampler.refine_t:
+        return sampler
+    distribution = config.timesteps.segment
     if distribution.low_level is None:
         raise ArgumentError(
             "mask_steps",

@@ -23,8 +23,9 @@ AXIS: Rule = (lambda x: x > 0 or x == -1, "must be positive, or -1 for all other
 _FIELDS: dict[str, Rule] = {
     "seed seeds data.seed data.num_workers optimizer.warmup_steps optimizer.weight_decay data.joint.* "
     "kl_weight mask_weight small_mask_weight optimizer.instruction_lr_scale model.lora_rank": NOT_NEGATIVE,
-    "data.size loop.num_steps loop.log_every_steps loop.eval_every_steps loop.checkpoint_every_steps "
-    "loop.num_eval_examples loop.global_batch_size loop.grad_accumulation_steps optimizer.learning_rate "
+    "data.size data.mixture.* loop.num_steps loop.log_every_steps loop.eval_every_steps "
+    "loop.checkpoint_every_steps loop.num_eval_examples loop.global_batch_size "
+    "loop.grad_accumulation_steps optimizer.learning_rate "
     "optimizer.max_grad_norm segment_weight model.hidden_size model.depth model.num_heads model.ffn_size "
     "model.channels model.patch_size model.text_dim model.frequency_dim model.rope_theta mesh.fsdp "
     "mesh.tensor vae.base_dim vae.decoder_base_dim vae.channels vae.multipliers vae.num_res_blocks "

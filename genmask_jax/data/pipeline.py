@@ -1,15 +1,16 @@
 """Makes batches from sources with Grain: shuffle, repeat, preprocess, shard over hosts, batch.
 
-A training batch has two halves of static shape, one of masks and one of images:
+A training batch has two parts of static shape, M rows of masks and G rows of images. They are halves, unless
+`config.mixture` sets other shares:
 
-    {"segment":  {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W], "instruction": {...}},
-     "generate": {"images" uint8 [B/2, H, W, 3],                            "instruction": {...}}}
+    {"segment":  {"images" uint8 [M, H, W, 3], "masks" uint8 [M, H, W], "instruction": {...}},
+     "generate": {"images" uint8 [G, H, W, 3],                          "instruction": {...}}}
 
-If latents are cached (`config.latents`), "image_latents" and "mask_latents" float32 [B/2, h, w, c] replace
-images and masks. If instructions are cached too, "text_embeds" float32 [B/2, K, D] and "text_mask" bool [B/2,
-K] replace the inputs of the encoder.
+If latents are cached (`config.latents`), "image_latents" and "mask_latents" float32 [., h, w, c] replace
+images and masks. If instructions are cached too, "text_embeds" float32 [., K, D] and "text_mask" bool [., K]
+replace the inputs of the encoder.
 
-Without images (`config.generate="none"`), "segment" is the whole batch of B rows.
+Without images (`config.generate="none"`), "segment" is the whole batch.
 
 Each task is a `MapDataset` that is sharded over the hosts and batched; then the two are zipped. (If the
 tasks were mixed before sharding, a host could get only one of them.) Everything is a function of index and
@@ -18,7 +19,7 @@ seed, and global batches do not depend on the number of hosts, so the iterator's
 
 import dataclasses
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grain
@@ -28,7 +29,7 @@ from genmask_jax.config import DataConfig
 from genmask_jax.data.augment import AugmentGenerate, AugmentSegment
 from genmask_jax.data.examples import FullSizeSource, Mixture, Source
 from genmask_jax.data.latents.store import CachedLatents, cached_segments
-from genmask_jax.data.sources import generate_source, generates, segment_source
+from genmask_jax.data.sources import generate_source, generates, rows_by_task, segment_source
 from genmask_jax.instruction.base import Preparer
 from genmask_jax.utils.errors import UserError, first_line
 from genmask_jax.utils.workers import end_with_parent
@@ -79,8 +80,15 @@ def _arrays(example: Any) -> dict[str, np.ndarray]:
     return {name: example[key] for key, name in BATCH_KEYS.items() if key in example}
 
 
+MAX_BATCHES = 2**40
+"""Length of an endless dataset, in batches: the same for both tasks, as Grain requires."""
+
+
 class HostRows(grain.MapDataset):
-    """This host's rows of every batch. All hosts together read the same rows as a single host."""
+    """This host's rows of every batch of an endless dataset.
+
+    All hosts together read the same rows as a single host.
+    """
 
     def __init__(self, parent: grain.MapDataset, rows: int, part: tuple[int, int]):
         """`rows`: rows per batch on this host; `part`: the host's `part_of_batch`."""
@@ -88,7 +96,7 @@ class HostRows(grain.MapDataset):
         self.rows, (self.index, self.count) = rows, part
 
     def __len__(self) -> int:
-        return len(self._parent) // self.count
+        return self.rows * MAX_BATCHES
 
     def __getitem__(self, position: int) -> Any:
         batch, row = divmod(position, self.rows)
@@ -199,7 +207,7 @@ def training_batches(
         segments,
         images,
         preparer,
-        batch_size=batch_size,
+        rows=rows_by_task(config, batch_size),
         part=part,
         condition_dropout=condition_dropout,
         num_workers=config.num_workers,
@@ -222,18 +230,23 @@ def batches_of(
     images: grain.MapDataset | None,
     preparer: Preparer,
     *,
-    batch_size: int,
+    rows: Mapping[str, int],
     part: tuple[int, int],
     condition_dropout: float,
     num_workers: int,
 ) -> Batches:
-    """Like `training_batches`, for `endless` datasets of both tasks; `images` may be None."""
+    """Like `training_batches`, for `endless` datasets of both tasks and their numbers of `rows_by_task`.
+
+    `images` may be None if there are no rows of images.
+    """
     tasks = {"segment": segments.map(PrepareSegment(preparer))}
     if images is not None:
         tasks["generate"] = images.random_map(PrepareGenerate(preparer, condition_dropout))
-    rows = batch_size // len(tasks) // part[1]
-    # Without drop_remainder, Grain overflows on the length of an endless dataset at batch size 1.
-    parts = [HostRows(task, rows, part).batch(rows, drop_remainder=True) for task in tasks.values()]
+    parts = []
+    for name, task in tasks.items():
+        own = rows[name] // part[1]
+        # Without drop_remainder, Grain overflows on the length of an endless dataset at batch size 1.
+        parts.append(HostRows(task, own, part).batch(own, drop_remainder=True))
     return Batches(grain.experimental.ZipMapDataset(parts).map(_NameTasks(tuple(tasks))), num_workers)
 
 

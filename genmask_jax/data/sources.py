@@ -242,6 +242,14 @@ def generates(config: DataConfig) -> bool:
     return config.generate != NO_IMAGES
 
 
+def rows_by_task(config: DataConfig, batch_size: int) -> dict[str, int]:
+    """The number of rows of each task, "segment" and "generate", in a batch; masks alone without images."""
+    if not generates(config):
+        return {"segment": batch_size}
+    unit = batch_size // config.mixture.total
+    return {"segment": unit * config.mixture.masks, "generate": unit * config.mixture.images}
+
+
 def _need_path(config: DataConfig, dataset: Dataset) -> None:
     if not dataset.built_in and not config.path:
         raise UserError("config.data.path is empty; set it to the --out of launch/prepare_data.py")

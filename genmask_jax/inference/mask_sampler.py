@@ -23,7 +23,7 @@ from genmask_jax.instruction.base import Embedded, stack_inputs, warn_of_long_te
 from genmask_jax.sharding import constrain_batch, to_devices, tracing_context
 from genmask_jax.system import GenMask, Networks
 from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.pixels import rgb_to_probability, to_signed
+from genmask_jax.utils.pixels import to_signed
 
 
 class MaskSampler:
@@ -42,7 +42,7 @@ class MaskSampler:
             UserError: `sampler` refines masks, and the model was not trained for it (`with_refinement`).
         """
         self.networks = networks
-        self.sampler = with_refinement(sampler, networks.config.timesteps.segment)
+        self.sampler = with_refinement(sampler, networks.config)
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         model = networks.graphdef, networks.plan
         refinement = self.sampler.mask_steps, self.sampler.refine_t
@@ -208,4 +208,4 @@ def _probability(
     for step in range(1, steps):
         t = jnp.full(len(latents), refine_t)
         x0 = predict(flow.add_noise(x0, noise(step), t), refine_t)
-    return rgb_to_probability(model.vae.decode(x0))
+    return model.mask_probabilities(x0)

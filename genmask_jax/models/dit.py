@@ -45,6 +45,7 @@ class DiTConfig:
     frequency_dim: channels of the sinusoidal timestep embedding.
     pooled_text: add a projection of the mean text embedding to the timestep embedding (like the pooled text
         of Stable Diffusion 3). Wan has no such projection.
+    clean_embedding: add a learned vector to the tokens of all frames but the first. Wan has no such vector.
     rope_theta: base of the rotary frequencies; 1e4 as published. On a grid of a few tokens per side, most of
         those frequencies rotate too little to tell positions apart; a small base makes all of them useful.
     remat: rematerialisation in each block, to save memory: "none" recomputes nothing, "matrices" saves the
@@ -63,6 +64,7 @@ class DiTConfig:
     text_dim: int = 4096
     frequency_dim: int = 256
     pooled_text: bool = False
+    clean_embedding: bool = False
     rope_theta: float = 1e4
     remat: str = "none"
     unroll: bool = False
@@ -176,6 +178,7 @@ class DiT(nnx.Module):
         table = jax.random.normal(rngs.params(), (2, size)) / math.sqrt(size)
         self.scale_shift_table = nnx.Param(table)
         self.proj_out = Linear(size, patch, dtype=dtype, kernel_init=nnx.initializers.zeros, rngs=rngs)
+        self.clean_embedding = nnx.Param(jnp.zeros((size,))) if config.clean_embedding else None
         self._init_output_projection()
 
     def _init_output_projection(self) -> None:
@@ -259,6 +262,8 @@ class DiT(nnx.Module):
         """The arguments of the blocks; `time` is from `_modulation_embedding`."""
         config = self.config
         x = self.patch_embedding(patchify(latents, config.patch_size).astype(self.dtype))
+        if self.clean_embedding is not None:
+            x = x.at[:, math.prod(self._grid(latents)[1:]) :].add(self.clean_embedding[...].astype(x.dtype))
         modulation = self.time_proj(jax.nn.silu(time)).reshape(*timesteps.shape, 6, -1)
         context = self.text_embedder(text_embeds.astype(self.dtype))
         # Without this, XLA shards them by channels like the weights, and gathers them again in every block.

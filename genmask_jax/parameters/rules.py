@@ -31,7 +31,9 @@ COLUMN_PARALLEL = re.compile(
 )
 ROW_PARALLEL = re.compile(r"\.(to_out|ffn\.linear_2|o_proj|down_proj)\.kernel$")
 TEXT_PROJECTION = "dit.text_embedder.linear_1."
-"""Not loaded from weights whose instruction encoder has another width."""
+OPTIONAL_PARTS = (TEXT_PROJECTION, "dit.clean_embedding", "mask_readout.")
+"""Not loaded from weights that do not have them in this shape: the text projection depends on the width of
+the instruction encoder, the others on `config.objective`."""
 
 Targets = dict[str, jax.ShapeDtypeStruct]
 """Shapes, dtypes and shardings of the parameters to load, by name."""
@@ -171,7 +173,8 @@ def available_in(weights: Weights, model: Mapping[str, Shape]) -> frozenset[str]
     Args:
         weights: weights of a model of the same shape.
         model: shapes of all trainable parameters. The DiT's adapters are never loaded, nor the text
-            projection of an encoder of another width, nor an encoder that the weights do not have.
+            projection of an encoder of another width, nor an encoder or a part of `config.objective` that the
+            weights do not have.
 
     Raises:
         UserError: the weights belong to another model.
@@ -180,8 +183,7 @@ def available_in(weights: Weights, model: Mapping[str, Shape]) -> frozenset[str]
     excluded = []
     if _part(saved, "instruction.").keys() != _part(wanted, "instruction.").keys():
         excluded.append("instruction.")
-    if _part(saved, TEXT_PROJECTION) != _part(wanted, TEXT_PROJECTION):
-        excluded.append(TEXT_PROJECTION)
+    excluded += [part for part in OPTIONAL_PARTS if _part(saved, part) != _part(wanted, part)]
     saved, wanted = (
         {n: s for n, s in x.items() if not n.startswith(tuple(excluded))} for x in (saved, wanted)
     )

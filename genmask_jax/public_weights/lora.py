@@ -171,7 +171,8 @@ def _shape(config: TrainConfig, reader: ParameterReader) -> DiTConfig:
     """The config of the DiT without adapters, with the text width of the run."""
     kernel = reader.shapes.get(f"{TEXT_PROJECTION.removeprefix('dit.')}kernel")
     text_dim = kernel[0] if kernel else config.model.text_dim
-    return dataclasses.replace(config.model, text_dim=text_dim, lora_rank=0)
+    learned = config.objective.clean_frame == "learned"
+    return dataclasses.replace(config.model, text_dim=text_dim, lora_rank=0, clean_embedding=learned)
 
 
 def lora_entries(config: TrainConfig) -> list[Entry]:

@@ -174,5 +174,11 @@ def _find_dit(source: epath.Path, which: str) -> tuple[DiTConfig, Reader]:
         reader = open_ema(source, step, "dit.")
     text_dim = reader.shapes[f"{wan_dit.TEXT_PROJECTION}.kernel"][0]
     channels = read_config(VAEConfig, source / "vae").channels
-    model = dataclasses.replace(config.model, text_dim=text_dim, channels=channels, lora_rank=0)
+    model = dataclasses.replace(
+        config.model,
+        text_dim=text_dim,
+        channels=channels,
+        lora_rank=0,
+        clean_embedding=config.objective.clean_frame == "learned",
+    )
     return model, reader

@@ -132,8 +132,12 @@ def config_to_public(config: DiTConfig) -> dict[str, Any]:
     """The `config.json` of diffusers' `WanTransformer3DModel`.
 
     Raises:
-        UserError: the patch size or the rotary base is not Wan's.
+        UserError: the patch size or the rotary base is not Wan's, or the clean frame has a learned embedding.
     """
+    if config.clean_embedding:
+        raise UserError(
+            "objective.clean_frame=learned: diffusers cannot represent this model; Wan has no such embedding"
+        )
     if config.patch_size != 2 or config.rope_theta != 1e4:
         raise UserError(
             f"patch_size {config.patch_size}, rope_theta {config.rope_theta}: diffusers cannot represent "

@@ -6,7 +6,7 @@ from etils import epath
 
 from genmask_jax.checkpoints.initial_weights import open_weights
 from genmask_jax.checkpoints.runs import load_vae
-from genmask_jax.config import LoopConfig, TrainConfig, VAETrainConfig
+from genmask_jax.config import TrainConfig, VAETrainConfig
 from genmask_jax.data.prepared import records
 from genmask_jax.instruction import factory
 from genmask_jax.models.vae import VAEConfig
@@ -41,7 +41,7 @@ class Plan:
     phrase: str
 
 
-def make_plan(prepared: epath.PathLike, loop: LoopConfig) -> Plan:
+def make_plan(prepared: epath.PathLike, config: TrainConfig) -> Plan:
     """The plan for a dataset that launch/prepare_data.py made.
 
     Raises:
@@ -56,7 +56,9 @@ def make_plan(prepared: epath.PathLike, loop: LoopConfig) -> Plan:
             )
     masks = records.read_index(prepared, "train").counts["expressions"]
     captioned = all(records.read_index(prepared, split).counts["captions"] for split in ("train", "val"))
-    masks_per_step = loop.global_batch_size // 2 if captioned else loop.global_batch_size
+    loop, mixture = config.loop, config.data.mixture
+    share = mixture.masks / mixture.total if captioned else 1
+    masks_per_step = int(loop.global_batch_size * share)
     return Plan(
         masks=masks,
         num_steps=min(loop.num_steps, max(1, -(-MAX_EPOCHS * masks // masks_per_step))),
@@ -79,8 +81,8 @@ def check(config: TrainConfig, vae: VAEConfig, vae_config: VAETrainConfig) -> No
             image size and the VAE do not fit together.
     """
     mesh = make_mesh(config.mesh)
-    check_batch(config.loop, mesh)
-    check_batch(vae_config.loop, make_mesh(vae_config.mesh))
+    check_batch(config, mesh)
+    check_batch(vae_config, make_mesh(vae_config.mesh))
     init = open_weights(config.init).without_encoder() if config.init else None
     encoder = factory.build(config.instruction, "", ["any text"])
     abstract_networks(config, vae, encoder, mesh, Sources(init=init))

@@ -77,10 +77,11 @@ class Task(Protocol):
         ...
 
 
-def check_batch(loop: LoopConfig, mesh: Mesh) -> None:
-    """Raises UserError if half a batch, or half a microbatch, cannot be sharded evenly over the mesh."""
-    rows = loop.global_batch_size // 2 // loop.grad_accumulation_steps
-    need_rows(rows, mesh, "config.loop.global_batch_size / 2 / grad_accumulation_steps")
+def check_batch(config: TrainConfig | VAETrainConfig, mesh: Mesh) -> None:
+    """Raises UserError if a batch or microbatch, task by task, cannot be sharded evenly over the mesh."""
+    loop, total = config.loop, config.data.mixture.total
+    rows = loop.global_batch_size // total // loop.grad_accumulation_steps
+    need_rows(rows, mesh, f"config.loop.global_batch_size / {total} / grad_accumulation_steps")
 
 
 def dry_run(task: Task, config: TrainConfig | VAETrainConfig) -> None:

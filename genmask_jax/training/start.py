@@ -73,7 +73,7 @@ def train_genmask(
         init = _drop_incompatible_encoder(run, config, init, vocabulary)
         encoder = _make_encoder(run, config, init, vocabulary)
         mesh = make_mesh(config.mesh)
-        check_batch(config.loop, mesh)
+        check_batch(config, mesh)
         vae = vae_source(run.path if _has_vae(run) else config.vae)
         sources = Sources(vae=vae, init=init, restored=run.restored)
         networks = make_networks(config, vae_config, vae_state, encoder, mesh, sources)
@@ -196,7 +196,7 @@ def train_vae(
         if config.init:
             load_vae(config.init)
         mesh = make_mesh(config.mesh)
-        check_batch(config.loop, mesh)
+        check_batch(config, mesh)
         task = VAETask(config, mesh, restored=run.restored)
         if run.overwrite:
             dry_run(task, config)

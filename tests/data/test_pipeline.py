@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from genmask_jax.config import DataConfig
+from genmask_jax.config import DataConfig, MixtureConfig
 from genmask_jax.data import pipeline, sources
 from genmask_jax.utils.errors import UserError
 
@@ -30,8 +30,8 @@ class Characters:
 CHARACTERS = Characters()
 
 
-def batches(seed=0, dropout=0.1, size=4, workers=0, part=(0, 1), preparer=CHARACTERS):
-    config = DataConfig(size=32, num_workers=workers)
+def batches(seed=0, dropout=0.1, size=4, workers=0, part=(0, 1), preparer=CHARACTERS, mixture=(1, 1)):
+    config = DataConfig(size=32, num_workers=workers, mixture=MixtureConfig(*mixture))
     options = {"batch_size": size, "part": part, "condition_dropout": dropout, "seed": seed}
     return pipeline.training_batches(config, preparer, **options)
 
@@ -71,10 +71,20 @@ def test_dropout_empties_prompts_of_images_only():
     assert 18 <= empty <= 46  # 32 of 64 expected
 
 
-@pytest.mark.parametrize("hosts", [2, 4])
-def test_hosts_share_the_batches_of_one(hosts):
-    alone = batches(size=16, dropout=0.5)
-    parts = [batches(size=16, dropout=0.5, part=(host, hosts)) for host in range(hosts)]
+def test_a_batch_has_the_shares_of_the_mixture():
+    for mixture in ((3, 1), (1, 3)):
+        batch = next(batches(size=8, mixture=mixture))
+        assert (len(batch["segment"]["masks"]), len(batch["generate"]["images"])) == (
+            2 * mixture[0],
+            2 * mixture[1],
+        )
+
+
+@pytest.mark.parametrize(("hosts", "mixture"), [(2, (1, 1)), (4, (1, 1)), (2, (3, 1))])
+def test_hosts_share_the_batches_of_one(hosts, mixture):
+    options = {"size": 16, "dropout": 0.5, "mixture": mixture}
+    alone = batches(**options)
+    parts = [batches(**options, part=(host, hosts)) for host in range(hosts)]
     for _ in range(3):
         together = jax.tree.map(lambda *rows: np.concatenate(rows), *map(next, parts))
         same(next(alone), together)

@@ -8,7 +8,7 @@ import pytest
 from etils import epath
 from jax.sharding import PartitionSpec
 
-from genmask_jax.config import LoopConfig
+from genmask_jax.config import LoopConfig, ObjectiveConfig
 from genmask_jax.instruction import factory
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.names import is_adapter, shapes_of
@@ -162,3 +162,14 @@ def test_the_table_has_a_line_for_what_is_treated_alike_and_the_totals():
 def by_role(networks):
     shapes = {one.name: jax.ShapeDtypeStruct(one.shape, one.dtype) for one in networks.plan}
     return {role: [shapes[one.name] for one in networks.plan if one.role is role] for role in Role}
+
+
+def test_parts_of_an_objective_that_the_weights_lack_start_afresh_and_those_it_lacks_are_left_out():
+    usual = micro_config("")
+    objective = ObjectiveConfig(clean_frame="learned", mask_loss="linear_cross_entropy")
+    other = dataclasses.replace(usual, objective=objective)
+    plan = networks_of(other, init=weights_of(networks_of(usual), Source.RUN)).plan
+    assert said(plan, "clean_embedding", "mask_readout") == {("trained", "fresh", "", "adam")}
+    assert said(plan, "dit.proj_out") == {("trained", "run", "init", "adam")}
+    plan = networks_of(usual, init=weights_of(networks_of(other), Source.RUN)).plan
+    assert said(plan, "dit.proj_out") == {("trained", "run", "init", "adam")}

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genmask_jax.training.genmask import small_mask_weights
+from genmask_jax.training.objective import small_mask_weights
 
 
 def test_the_inside_of_a_small_object_weighs_more_and_nothing_else_does():

@@ -20,7 +20,7 @@ from genmask_jax.checkpoints.runs import load_vae
 from genmask_jax.config import TrainConfig
 from genmask_jax.data.pipeline import batches_of, endless, training_batches
 from genmask_jax.data.refershapes.source import ReferShapesSegment
-from genmask_jax.data.sources import texts
+from genmask_jax.data.sources import generates, rows_by_task, texts
 from genmask_jax.instruction import factory
 from genmask_jax.sharding import make_mesh, part_of_batch, to_devices
 from genmask_jax.system import make_networks
@@ -112,13 +112,15 @@ def measure(config: TrainConfig, jpeg_size: int, duration: float) -> dict[str, A
         path = f"{folder}/jpegs.arrayrecord"
         write_jpegs(epath.Path(path), jpeg_size)
         segments, images = JpegSource(path, masks=True), JpegSource(path, masks=False)
-        seed = options.pop("seed")
+        seed = config.seed
         batches = batches_of(
             endless(segments, seed),
-            endless(images, seed + 1),
+            endless(images, seed + 1) if generates(config.data) else None,
             encoder.preparer,
+            rows=rows_by_task(config.data, size),
+            part=options["part"],
+            condition_dropout=config.condition_dropout,
             num_workers=config.data.num_workers,
-            **options,
         )
         rates["jpegs"] = examples_per_second(batches, size, duration)
     rates["step"] = size / step_seconds(config, encoder, next(read()))

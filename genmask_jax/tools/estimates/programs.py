@@ -15,7 +15,7 @@ from genmask_jax.checkpoints.initial_weights import open_weights
 from genmask_jax.checkpoints.runs import read_config, vae_source
 from genmask_jax.config import TrainConfig
 from genmask_jax.data.latents.cached_instruction import given_embeddings
-from genmask_jax.data.sources import generates
+from genmask_jax.data.sources import rows_by_task
 from genmask_jax.hardware.flops import ModelFlops, count_flops
 from genmask_jax.instruction import factory
 from genmask_jax.instruction.base import Instruction
@@ -120,19 +120,18 @@ def train_step(run: RunShapes) -> jax.stages.Lowered:
 
 def batch_shapes(run: RunShapes) -> Any:
     """Shapes, dtypes and shardings of a global batch (`data/pipeline.py`)."""
-    data, rows = run.config.data, run.config.loop.global_batch_size
-    size = data.size
+    data, size = run.config.data, run.config.data.size
     image = np.zeros((size, size, 3), np.uint8)
     latents = np.zeros(run.networks.latent_shape, np.float32)
-    if run.config.data.latents:
+    if data.latents:
         segment = {"image_latents": latents, "mask_latents": latents}
         generate = {"image_latents": latents}
     else:
         segment, generate = {"images": image, "masks": image[..., 0]}, {"images": image}
     segment["instruction"], generate["instruction"] = _instruction(run, image), _instruction(run, None)
-    if not generates(data):
-        return _rows({"segment": segment}, rows, run.mesh)
-    return _rows({"segment": segment, "generate": generate}, rows // 2, run.mesh)
+    examples = {"segment": segment, "generate": generate}
+    counts = rows_by_task(data, run.config.loop.global_batch_size)
+    return {name: _rows(examples[name], count, run.mesh) for name, count in counts.items()}
 
 
 def _instruction(run: RunShapes, image: np.ndarray | None) -> Any:
@@ -152,7 +151,7 @@ def _instruction(run: RunShapes, image: np.ndarray | None) -> Any:
 
 def _rows(example: Any, count: int, mesh: Mesh) -> Any:
     """Shapes of `count` rows, sharded over the mesh. Raises UserError if they cannot be divided equally."""
-    need_rows(count, mesh, "config.loop.global_batch_size / 2, or --batch_size")
+    need_rows(count, mesh, "each task in config.loop.global_batch_size, or --batch_size")
     sharding = batch_sharding(mesh)
     return jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype, sharding=sharding), example
