@@ -6,7 +6,8 @@ import re
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = sorted((ROOT / "genmask_jax").rglob("*.py"))
-MODULES = [*PACKAGE, *(ROOT / "docs").glob("*.py"), *(ROOT / "configs").rglob("*.py")]
+SCRIPTS = [path for folder in ("docs", "configs", "baselines") for path in (ROOT / folder).rglob("*.py")]
+MODULES = [*PACKAGE, *SCRIPTS]
 
 
 def lines_of(path: pathlib.Path) -> int:
