@@ -43,6 +43,12 @@ SPLIT = flags.DEFINE_enum(
     "Held-out split, without --benchmark; hand_drawn only for ReferShapes.",
 )
 COUNT = flags.DEFINE_integer("count", 512, "Number of examples of the split.", lower_bound=1)
+UNCERTAINTY = flags.DEFINE_integer(
+    "uncertainty",
+    0,
+    "Report calibration and risk-coverage, from this number of noises per mask.",
+    lower_bound=0,
+)
 NUM_IMAGES = flags.DEFINE_integer("num_images", 96, "Number of images to generate.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per batch.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise that sampling starts from.")
@@ -63,29 +69,49 @@ NO_TARGET_SCORE = flags.DEFINE_float("no_target_score", None, "Masks with a lowe
 
 
 def main() -> None:
-    from genmask_jax.checkpoints.runs import read_config
-    from genmask_jax.config import EvaluationConfig, TrainConfig
-    from genmask_jax.config.checks import from_config_dict
+    from genmask_jax.config import TrainConfig
+    from genmask_jax.evaluation.scoring import Scoring
     from genmask_jax.tools.report import report_on
 
+    evaluate(TrainConfig, Scoring)
     run = directory_of(CHECKPOINT.value)
-    run_config = read_config(TrainConfig, run)
-    config: Any = run_config
-    if CONFIG.value:
-        kind = EvaluationConfig if "benchmarks" in CONFIG.value else TrainConfig
-        config = from_config_dict(kind, CONFIG.value, file=cli.config_flag())
-    if BENCHMARK.value or isinstance(config, EvaluationConfig):
-        evaluate_benchmarks(run_config, config)
-    else:
-        evaluate_split(run_config, config)
     if not WORKDIR.value and (run / "metrics.jsonl").exists():  # a packed model has no report
         report_on(run)
 
 
-def make_scoring(sampler: Any) -> Any:
-    """Returns the `Scoring` of the flags, with a `SamplerConfig` as the default of sampling options."""
+def evaluate(kind: Any, scoring: Any) -> None:
+    """Scores the checkpoint of the flags.
+
+    Args:
+        kind: class of the run's config, a `TrainConfig`.
+        scoring: class that opens the checkpoint, a `Scoring`.
+
+    Raises:
+        UserError: the flags are inconsistent, or the data or the checkpoint does not exist.
+    """
+    from genmask_jax.checkpoints.runs import read_config
+    from genmask_jax.config import EvaluationConfig
+    from genmask_jax.config.checks import from_config_dict
+
+    run_config = read_config(kind, directory_of(CHECKPOINT.value))
+    config: Any = run_config
+    if CONFIG.value:
+        given = EvaluationConfig if "benchmarks" in CONFIG.value else kind
+        config = from_config_dict(given, CONFIG.value, file=cli.config_flag())
+    if BENCHMARK.value or isinstance(config, EvaluationConfig):
+        evaluate_benchmarks(run_config, config, scoring)
+    else:
+        evaluate_split(run_config, config, scoring)
+
+
+def make_scoring(kind: Any, sampler: Any) -> Any:
+    """Returns the `Scoring` of the flags.
+
+    Args:
+        kind: its class.
+        sampler: `SamplerConfig` whose fields are the defaults of the sampling options.
+    """
     from genmask_jax.config.checks import with_given
-    from genmask_jax.evaluation.scoring import Scoring
 
     sampler = with_given(
         sampler,
@@ -97,7 +123,7 @@ def make_scoring(sampler: Any) -> Any:
         no_target_area=NO_TARGET_AREA.value,
         no_target_score=NO_TARGET_SCORE.value,
     )
-    return Scoring(
+    return kind(
         checkpoint=CHECKPOINT.value,
         step=STEP.value,
         sampler=sampler,
@@ -108,7 +134,7 @@ def make_scoring(sampler: Any) -> Any:
     )
 
 
-def evaluate_benchmarks(run_config: Any, config: Any) -> None:
+def evaluate_benchmarks(run_config: Any, config: Any, kind: Any) -> None:
     """Scores benchmarks. `config` is an `EvaluationConfig` or a `TrainConfig`. Raises UserError."""
     from genmask_jax.config import EvaluationConfig
     from genmask_jax.evaluation.on_benchmarks import score_benchmarks
@@ -118,7 +144,7 @@ def evaluate_benchmarks(run_config: Any, config: Any) -> None:
     else:
         sampler, names, path, reason = config.sampler, (), config.data.path, False
     root = DATA.value or path or run_config.data.path
-    scoring = make_scoring(sampler)
+    scoring = make_scoring(kind, sampler)
     if not root:
         raise UserError("--data is missing: the directory that launch/prepare_data.py made")
     score_benchmarks(
@@ -131,11 +157,11 @@ def evaluate_benchmarks(run_config: Any, config: Any) -> None:
     )
 
 
-def evaluate_split(run_config: Any, config: Any) -> None:
+def evaluate_split(run_config: Any, config: Any, kind: Any) -> None:
     """Scores a held-out split of a `TrainConfig`'s dataset. Raises UserError."""
     from genmask_jax.evaluation.on_scenes import score_scenes
 
-    scoring = make_scoring(config.sampler)
+    scoring = make_scoring(kind, config.sampler)
     if REASON.value:
         raise UserError("--reason is for benchmarks; add --benchmark")
     if config.data.size != run_config.data.size:
@@ -148,6 +174,7 @@ def evaluate_split(run_config: Any, config: Any) -> None:
         count=COUNT.value,
         num_images=NUM_IMAGES.value,
         choose_no_target=CHOOSE_NO_TARGET.value,
+        noises=UNCERTAINTY.value,
     )
 
 

@@ -42,6 +42,7 @@ EVALUATE_FLAGS = (
     "guidance_scale",
     "no_target_area",
     "no_target_score",
+    "uncertainty",
 )
 """Flags of launch/evaluate.py that a sweep may set."""
 

@@ -5,9 +5,11 @@ LAVT (Yang et al., 2022), ReasonSeg as by LISA (Lai et al., 2024), gRefCOCO as b
 They need only four numbers per expression (`Counts`).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from jaxtyping import Bool, UInt8
 
@@ -16,6 +18,8 @@ from genmask_jax.data.masks import IGNORE
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 TARGETED_THRESHOLDS = (0.7, 0.8, 0.9)
 """Thresholds of gRefCOCO."""
+BOUNDARY_WIDTH = 0.02
+"""Width of a mask's boundary region as a share of the image's diagonal."""
 
 
 class Counts(NamedTuple):
@@ -57,6 +61,22 @@ def intersection_union(
     """Returns the pixels in both masks and in either mask, as counted by `count_pixels`."""
     counts = count_pixels(prediction, truth)
     return counts.intersection, counts.union
+
+
+def boundary_intersection_union(
+    prediction: Bool[np.ndarray, "h w"], truth: UInt8[np.ndarray, "H W"]
+) -> tuple[int, int]:
+    """Like `intersection_union`, of the boundary regions alone, for boundary IoU (Cheng et al. 2021)."""
+    truth_boundary = np.where(truth == IGNORE, IGNORE, boundary(truth == 1)).astype(np.uint8)
+    return intersection_union(boundary(prediction), truth_boundary)
+
+
+def boundary(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """The pixels of a mask within BOUNDARY_WIDTH of its contour, to which the image's border belongs."""
+    width = max(1, round(BOUNDARY_WIDTH * math.hypot(*mask.shape)))
+    padded = np.pad(mask, 1).astype(np.uint8)
+    interior = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=width)[1:-1, 1:-1]
+    return mask & (interior == 0)
 
 
 def summarize(

@@ -17,6 +17,8 @@ from genmask_jax.evaluation.label_maps import LabelMapResult, evaluate_label_map
 from genmask_jax.evaluation.report import print_tables
 from genmask_jax.evaluation.scoring import Scoring
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
+from genmask_jax.evaluation.uncertainty import evaluate_uncertainty
+from genmask_jax.evaluation.uncertainty_figure import draw_uncertainty
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.utils import hosts
@@ -42,6 +44,7 @@ def score_scenes(
     count: int,
     num_images: int,
     choose_no_target: bool,
+    noises: int = 0,
 ) -> None:
     """Scores masks and generated images, prints tables and writes metrics, examples and contact sheets.
 
@@ -52,6 +55,7 @@ def score_scenes(
         count: number of examples to score.
         num_images: number of images to generate.
         choose_no_target: also find the no-target rule with the best gIoU.
+        noises: number of noises per mask of a report on uncertainty; 0 for no report.
 
     Raises:
         UserError: the data or the checkpoint does not exist, or `choose_no_target` is not allowed on the
@@ -67,6 +71,8 @@ def score_scenes(
     absent = data.name == "refershapes"
     result = evaluate_segmentation(segmenter, source, count, swapped=True, absent=absent, keep=SHEET_SIZE)
     metrics = {"split": split, **result.metrics}
+    if noises:
+        metrics["uncertainty"] = evaluate_uncertainty(segmenter, source, count, noises)
     sheets: dict[str, _GeneratedSheet] = {}
     if prompts is not None:
         generator = ImageSampler(networks, scoring.sampler, batch_size=scoring.batch_size, seed=scoring.seed)
@@ -82,6 +88,8 @@ def score_scenes(
     if labelled is not None and maps is not None:
         _write_label_sheet(labelled, maps.predicted, out / "label_maps.png")
     segmentation_sheet(sheet_rows(result, source), out / "masks.png")
+    if noises:
+        write_text(out / "uncertainty.svg", draw_uncertainty(metrics["uncertainty"]))
     _write(out, metrics, result.examples, sheets)
     if choose_no_target:
         no_target.print_choices(no_target.choose_no_target(no_target.masks_from_examples(result.examples)))

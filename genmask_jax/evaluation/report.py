@@ -8,6 +8,7 @@ from rich.table import Table
 from genmask_jax.utils.console import console
 
 PRECISIONS = ("P@0.5", "P@0.7", "P@0.9")
+UNCERTAINTIES = ("probability", "spread")
 
 
 def print_tables(metrics: dict[str, Any]) -> None:
@@ -31,6 +32,8 @@ def print_tables(metrics: dict[str, Any]) -> None:
         )
     if "absent" in metrics:
         out.print(_absent_table(metrics["absent"], metrics["sampler"]))
+    if "uncertainty" in metrics:
+        out.print(_uncertainty_table(metrics["uncertainty"]))
     if "label_maps" in metrics:
         out.print(_label_map_table(metrics["label_maps"]))
     if "generation" in metrics:
@@ -64,6 +67,19 @@ def _absent_table(metrics: dict[str, Any], sampler: dict[str, Any]) -> Table:
     for name, group in groups.items():
         table.add_row(name, str(group["count"]), f"{100 * group['absent_reported']:.1f}")
     table.add_row("present, found", str(metrics["count"]), f"{100 * metrics['present_found']:.1f}")
+    return table
+
+
+def _uncertainty_table(metrics: dict[str, Any]) -> Table:
+    """The calibration error, and the area under the risk-coverage curve for each kind of uncertainty."""
+    title = f"uncertainty, noises per mask: {metrics['noises']}\n(calibration error {metrics['ece']:.4f})"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in ("risk", "of all", *(f"area, by {name}" for name in UNCERTAINTIES if name in metrics)):
+        table.add_column(column, justify="left" if column == "risk" else "right")
+    for name, risk in (("pixels", "wrong pixels"), ("masks", "1 - IoU of masks")):
+        scores = [metrics[kind][name] for kind in UNCERTAINTIES if kind in metrics]
+        areas = [f"{score['aurc']:.4f}" for score in scores]
+        table.add_row(risk, f"{scores[0]['risk']:.4f}", *areas)
     return table
 
 

@@ -11,7 +11,12 @@ import numpy as np
 
 from genmask_jax.config import SamplerConfig
 from genmask_jax.data.examples import OwnImages, ScoredExample, Source
-from genmask_jax.evaluation.metrics import count_pixels, intersection_union, summarize
+from genmask_jax.evaluation.metrics import (
+    boundary_intersection_union,
+    count_pixels,
+    intersection_union,
+    summarize,
+)
 from genmask_jax.inference.batching import fixed_batches
 from genmask_jax.inference.mask_sampler import MaskSampler
 from genmask_jax.inference.masks import to_image_size, to_mask
@@ -122,6 +127,7 @@ def _score(example: Any, probability: np.ndarray, sampler: SamplerConfig) -> dic
         "intersection": intersection,
         "union": union,
         "iou": _iou(intersection, union),
+        "boundary_iou": _iou(*boundary_intersection_union(prediction, example["mask"])),
         "every_object_iou": _iou(*all_objects),
         "prediction": area,
         "score": score,
@@ -152,16 +158,15 @@ def _score_absent(example: Any, probability: np.ndarray, sampler: SamplerConfig)
 
 def _summarize(examples: list[dict[str, Any]]) -> dict[str, Any]:
     def table(rows):
-        return summarize([row["intersection"] for row in rows], [row["union"] for row in rows])
+        counts = summarize([row["intersection"] for row in rows], [row["union"] for row in rows])
+        means = {
+            f"{kind}_mIoU": [row[f"{kind}_iou"] for row in rows] for kind in ("boundary", "every_object")
+        }
+        return counts | {name: float(np.mean(values)) for name, values in means.items()}
 
     metrics: dict[str, Any] = table(examples)
     groups = sorted({row["group"] for row in examples})
-    metrics["groups"] = {
-        group: table(rows) | {"every_object_mIoU": float(np.mean([r["every_object_iou"] for r in rows]))}
-        for group in groups
-        for rows in [[row for row in examples if row["group"] == group]]
-    }
-    metrics["every_object_mIoU"] = float(np.mean([row["every_object_iou"] for row in examples]))
+    metrics["groups"] = {group: table([row for row in examples if row["group"] == group]) for group in groups}
     swapped = [row for row in examples if "swapped_text" in row]
     if swapped:
         metrics["swapped"] = {
