@@ -41,7 +41,8 @@ def main() -> None:
         fsdp=config.mesh.fsdp,
         workdir="",
     )
-    score_scenes(scoring, config.data, "test", count=NUM_TEST_EXAMPLES, num_images=1, choose_no_target=False)
+    count = NUM_TEST_EXAMPLES
+    score_scenes(scoring, config.data, "test", count=count, num_images=1, choose_no_target=False, noises=1)
 
 
 if __name__ == "__main__":
