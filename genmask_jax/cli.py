@@ -90,8 +90,15 @@ def as_called(text: str) -> str:
     return re.sub(r"(?<![\w/])configs/([\w/]+)\.py", r"\1", text)
 
 
-def other_command(name: str) -> list[str]:
-    """Returns what starts another command, such as "train", from the directory of this script."""
+def other_command(name: str, folder: str = "launch") -> list[str]:
+    """Returns what starts another command, such as "train", from the directory of this script.
+
+    Args:
+        name: name of the command.
+        folder: "launch", or a folder of other scripts, such as "baselines", in the current directory.
+    """
+    if folder != "launch":
+        return [sys.executable, f"{folder}/{name}.py"]
     own_script = pathlib.Path(sys.argv[0])
     in_checkout = own_script.suffix == ".py"
     script = own_script.with_name(f"{name}.py" if in_checkout else f"genmask-{name.replace('_', '-')}")

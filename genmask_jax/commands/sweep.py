@@ -134,7 +134,9 @@ def check_runs(config: Any) -> None:
         fields, flags = config.train | variant.train, config.evaluate | variant.evaluate
         overrides = [f"--config.{field}={value}" for field, value in fields.items()]
         try:
-            values = cli.read_config([f"--config={config.base}", *overrides])
+            values = cli.read_config([f"--config={variant.base or config.base}", *overrides])
+            if variant.scripts != "launch":  # their configs may be of another kind
+                continue
             base = from_config_dict(TrainConfig, values, file=f"config.base={config.base}")
             given: dict[str, Any] = {flag: value for flag, value in flags.items() if flag in sampler_fields}
             with_refinement(with_given(base.sampler, **given), base)

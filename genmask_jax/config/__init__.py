@@ -323,17 +323,21 @@ class VariantConfig:
 
     train: fields of the base config by dotted name, such as {"timesteps.segment.name": "uniform"}.
     evaluate: flags of launch/evaluate.py, such as {"mask_steps": 2}.
+    base: config of its training; the sweep's `base` if empty.
+    scripts: folder of the train.py and evaluate.py that it runs, such as "baselines".
     """
 
     train: dict[str, object] = dataclasses.field(default_factory=dict)
     evaluate: dict[str, object] = dataclasses.field(default_factory=dict)
+    base: str = ""
+    scripts: str = "launch"
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepConfig:
     """A comparison of variants over several seeds, for launch/sweep.py.
 
-    Variants with the same `train` fields share one training for each seed.
+    Variants with the same `train` fields, base and scripts share one training for each seed.
 
     name: name of the sweep in tables.
     base: config of the trainings: a name, such as "genmask_tiny", or a file.

@@ -37,10 +37,12 @@ class Training:
     """A training and the runs that evaluate its model.
 
     base: config of the training: a name or a file.
+    scripts: folder of train.py and evaluate.py.
     runs: runs with the same seed and `train` fields. The first run's folder has the model.
     """
 
     base: str
+    scripts: str
     runs: tuple[Run, ...]
 
     @property
@@ -54,14 +56,14 @@ class Training:
         return self.folder / "model"
 
     def train_flags(self) -> list[str]:
-        """The flags of launch/train.py, without --resume."""
+        """The flags of train.py, without --resume."""
         run = self.runs[0]
         fields = {**run.train, "seed": run.seed}
         overrides = [f"--config.{name}={value}" for name, value in fields.items()]
         return [f"--config={self.base}", *overrides, f"--workdir={self.model}"]
 
     def evaluate_flags(self, run: Run) -> list[str]:
-        """The flags of launch/evaluate.py for a run of this training."""
+        """The flags of evaluate.py for a run of this training."""
         flags = {**run.evaluate, "seed": run.seed, "workdir": run.folder / "evaluation"}
         return [f"--checkpoint={self.model}", *(f"--{name}={value}" for name, value in flags.items())]
 
@@ -70,13 +72,16 @@ def make_plan(config: SweepConfig, workdir: epath.Path) -> list[Training]:
     """All trainings of a sweep, seed by seed, so that early results can be compared between variants."""
     trainings = []
     for seed in config.seeds:
-        runs_by_fields: dict[str, list[Run]] = {}
+        runs_by_fields: dict[tuple[str, str, str], list[Run]] = {}
         for name, variant in config.variants.items():
             folder = workdir / "runs" / f"{name}_seed{seed}"
             train, evaluate = config.train | variant.train, config.evaluate | variant.evaluate
             fields = json.dumps(train, sort_keys=True)
-            runs_by_fields.setdefault(fields, []).append(Run(name, seed, train, evaluate, folder))
-        trainings += [Training(config.base, tuple(runs)) for runs in runs_by_fields.values()]
+            training = variant.base or config.base, variant.scripts, fields
+            runs_by_fields.setdefault(training, []).append(Run(name, seed, train, evaluate, folder))
+        trainings += [
+            Training(base, scripts, tuple(runs)) for (base, scripts, _), runs in runs_by_fields.items()
+        ]
     return trainings
 
 

@@ -64,8 +64,8 @@ def write_result(
         "evaluate": run.evaluate,
         "command": command,
         "commands": [
-            shlex.join(["python", "launch/train.py", *training.train_flags()]),
-            shlex.join(["python", "launch/evaluate.py", *training.evaluate_flags(run)]),
+            shlex.join(["python", f"{training.scripts}/train.py", *training.train_flags()]),
+            shlex.join(["python", f"{training.scripts}/evaluate.py", *training.evaluate_flags(run)]),
         ],
         "version": session["versions"]["genmask-jax"],
         "processor": session["processor"],

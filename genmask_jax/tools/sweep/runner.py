@@ -18,14 +18,19 @@ class Runner:
     """Runs trainings and their evaluations in the directory of a sweep."""
 
     def __init__(
-        self, config: SweepConfig, workdir: epath.Path, command: str, start_of: Callable[[str], list[str]]
+        self,
+        config: SweepConfig,
+        workdir: epath.Path,
+        command: str,
+        start_of: Callable[[str, str], list[str]],
     ):
         """
         Args:
             config: the sweep.
             workdir: its directory.
             command: its command, for the results.
-            start_of: what starts a command, such as "train", as the start of an argument list.
+            start_of: what starts a command, such as "train", of a folder of scripts, such as "launch", as the
+                start of an argument list.
         """
         self._config, self._workdir, self._command, self._start_of = config, workdir, command, start_of
         self._processes = Processes()
@@ -72,9 +77,9 @@ class Runner:
             return True
         resume = ["--resume"] if (training.model / "config.json").exists() else []
         begin = time.monotonic()
-        succeeded = self._run_command(
-            training.runs[0], "train", [*training.train_flags(), *resume], training.folder, lock
-        )
+        start = self._start_of("train", training.scripts)
+        arguments = [*start, *training.train_flags(), *resume]
+        succeeded = self._run_command(training.runs[0], "train", arguments, training.folder, lock)
         seconds = state["seconds"] + time.monotonic() - begin
         state = {"train": training.runs[0].train, "seconds": round(seconds, 1), "finished": succeeded}
         write_text(training.folder / STATE, json.dumps(state))
@@ -83,7 +88,8 @@ class Runner:
     def _evaluate(self, run: Run, training: Training, lock: int) -> None:
         run.folder.mkdir(parents=True, exist_ok=True)
         begin = time.monotonic()
-        if not self._run_command(run, "evaluate", training.evaluate_flags(run), run.folder, lock):
+        arguments = [*self._start_of("evaluate", training.scripts), *training.evaluate_flags(run)]
+        if not self._run_command(run, "evaluate", arguments, run.folder, lock):
             return
         seconds = {
             "train": _read_state(training)["seconds"],
@@ -96,13 +102,13 @@ class Runner:
             [run], f"finished, {seconds['train']:.0f} s training and {seconds['evaluate']:.0f} s evaluation"
         )
 
-    def _run_command(self, run: Run, name: str, flags: list[str], folder: epath.Path, lock: int) -> bool:
+    def _run_command(self, run: Run, name: str, command: list[str], folder: epath.Path, lock: int) -> bool:
         """Runs a command for a run, with its output in FOLDER/NAME.log; returns whether it succeeded."""
         log = folder / f"{name}.log"
         if self.stopped:
             return False
         _report([run], f"{name}, log: {log}")
-        status = self._processes.run([*self._start_of(name), *flags], log, lock)
+        status = self._processes.run(command, log, lock)
         if status:
             self.failures.append(f"{run.name}: {name} failed with status {status}; log: {log}")
             _report([run], f"{name} failed with status {status}; log: {log}\n{last_lines(log)}")

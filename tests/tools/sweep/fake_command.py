@@ -1,4 +1,4 @@
-"""Stands for launch/train.py and launch/evaluate.py in tests of sweeps: python fake_command.py NAME FLAGS.
+"""Stands for train.py and evaluate.py in tests of sweeps: python fake_command.py NAME FOLDER FLAGS.
 
 Writes its call to calls.jsonl next to this file. A run whose folder is in fail.json fails; one in wait.json
 waits until it is stopped, saves on SIGTERM, and exits.
@@ -12,13 +12,15 @@ import sys
 import time
 
 here = pathlib.Path(__file__).parent
-name, *words = sys.argv[1:]
+name, scripts, *words = sys.argv[1:]
 flags = dict((word[2:].partition("=")[::2]) for word in words)
 workdir = pathlib.Path(flags["workdir"])
 run = workdir.parent.name
 cores = sorted(os.sched_getaffinity(0))
 with open(here / "calls.jsonl", "a") as file:
-    file.write(json.dumps({"name": name, "run": run, "flags": flags, "cores": cores}) + "\n")
+    file.write(
+        json.dumps({"name": name, "scripts": scripts, "run": run, "flags": flags, "cores": cores}) + "\n"
+    )
 
 
 def listed(file: str) -> bool:

@@ -1,6 +1,7 @@
 """Running sweeps, with fake commands: sharing, skipping, resuming, splitting, failing and stopping."""
 
 import collections
+import dataclasses
 import json
 import os
 import pathlib
@@ -45,7 +46,7 @@ class Sweep:
 
     def run(self, config=CONFIG, job=(0, 1), processes=1) -> Runner:
         start = [sys.executable, str(self.folder / FAKE.name)]
-        runner = Runner(config, self.workdir, "command", lambda name: [*start, name])
+        runner = Runner(config, self.workdir, "command", lambda name, folder: [*start, name, folder])
         runner.run(part_of(make_plan(config, self.workdir), *job), processes)
         return runner
 
@@ -111,6 +112,17 @@ def test_every_run_has_one_line_and_equal_trainings_are_shared(sweep):
         f"python launch/evaluate.py --checkpoint={model} --mask_steps=2 --seed=1 "
         f"--workdir={sweep.workdir}/runs/short_2_seed1/evaluation",
     ]
+
+
+def test_a_variant_may_have_its_own_config_and_scripts(sweep):
+    other = VariantConfig(train=CONFIG.variants["short"].train, base="baselines/unet.py", scripts="baselines")
+    config = dataclasses.replace(CONFIG, variants=CONFIG.variants | {"unet": other}, seeds=(0,))
+    assert sweep.run(config).failures == []
+    assert [call["scripts"] for call in sweep.calls("train")] == ["launch", "launch", "baselines"]
+    (line,) = [line for line in sweep.lines() if line["variant"] == "unet"]
+    train, evaluate = line["commands"]
+    assert train.startswith("python baselines/train.py --config=baselines/unet.py ")
+    assert evaluate.startswith("python baselines/evaluate.py --checkpoint=")
 
 
 def test_finished_runs_are_skipped(sweep, capsys):
