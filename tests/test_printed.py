@@ -95,7 +95,7 @@ def run(cwd: pathlib.Path, script: str, *arguments: str) -> None:
 def world(benchmark_data, micro_run, tmp_path_factory):
     """A checkout in which a reader has done what the pages take for granted."""
     place = tmp_path_factory.mktemp("world")
-    for name in ("launch", "configs", "docs"):
+    for name in ("launch", "configs", "docs", "baselines"):
         (place / name).symlink_to(ROOT / name)
     (place / "raw").symlink_to(benchmark_data.raw)
     shutil.copytree(benchmark_data.out, place / "data")
