@@ -139,12 +139,13 @@ class Predictor(MaskSampler):
 
     def __init__(self, networks: Networks, sampler: SamplerConfig, *, batch_size: int, seed: int = 0):
         super().__init__(networks, sampler, batch_size=batch_size, seed=seed)
-        self._sample = shared_program(_predict, networks.graphdef, networks.plan)
+        self._encode = lambda params, frozen, images: images  # for `sample_phrases`
+        self._sample = self._predict = shared_program(_predict, networks.graphdef, networks.plan)
 
 
-def _predict(graphdef, plan, params, frozen, images, instruction, seeds):
-    """Probabilities `[B, H, W]`."""
-    del seeds
+def _predict(graphdef, plan, params, frozen, images, instruction, *noise):
+    """Probabilities `[B, H, W]`; they do not depend on the noise."""
+    del noise
     with tracing_context(plan):
         logits = nnx.merge(graphdef, params, frozen).logits(images, instruction)
         return constrain_batch(jax.nn.sigmoid(logits))

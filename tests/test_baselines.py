@@ -6,6 +6,7 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from baseline import BaselineConfig, BaselineScoring, BaselineTask, count_parameters, make_baseline
 from conftest import micro_config
@@ -68,6 +69,15 @@ def test_a_baseline_is_trained_and_scored_like_genmask(name, micro_vae, tmp_path
     metrics = json.loads((tmp_path / "run" / "evaluation_test" / "metrics.json").read_text())
     assert {"mIoU", "oIoU", "P@0.5", "P@0.9", "groups", "swapped", "absent", "sampler"} <= set(metrics)
     assert (metrics["count"], metrics["checkpoint_step"]) == (6, 4)
+
+    _, segmenter, _ = scoring.open()
+    images = np.zeros((2, 32, 32, 3), np.uint8)
+    images[1, :16] = 255
+    texts = ["the red star", "the blue circle"]
+    probabilities, spread = segmenter.sample_phrases(images, texts)
+    pairs = segmenter(images[[0, 0, 1, 1]], texts * 2).reshape(2, 2, 32, 32)
+    assert np.allclose(probabilities, pairs, atol=1e-6)
+    assert not spread.any()
 
     resumed, _ = train_genmask(config, str(tmp_path / "run"), resume=True, make_task=BaselineTask)
     assert jax.tree.all(jax.tree.map(jnp.array_equal, resumed.params, state.params))

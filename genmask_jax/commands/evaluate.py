@@ -145,6 +145,8 @@ def evaluate_benchmarks(run_config: Any, config: Any, kind: Any) -> None:
         sampler, names, path, reason = config.sampler, (), config.data.path, False
     root = DATA.value or path or run_config.data.path
     scoring = make_scoring(kind, sampler)
+    if UNCERTAINTY.value:
+        raise UserError("--uncertainty is for splits; leave it out with benchmarks")
     if not root:
         raise UserError("--data is missing: the directory that launch/prepare_data.py made")
     score_benchmarks(

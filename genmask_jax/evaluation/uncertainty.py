@@ -70,7 +70,7 @@ def measure(
     """
     mask, _ = to_mask(draws.mean(0), truth.shape, sampler)
     p = to_image_size(draws.mean(0), truth.shape)
-    uncertainties = {"probability": np.sqrt(p * (1 - p))}
+    uncertainties = {"probability": np.sqrt(np.maximum(p * (1 - p), 0))}
     if len(draws) > 1:
         uncertainties["spread"] = to_image_size(draws.std(0), truth.shape)
     known = truth != IGNORE
