@@ -57,6 +57,7 @@ SMALL = {
         "--processes=1",
     ),
     "sweep --config=configs/ablations/mask_timesteps.py": ("--variants=uniform,long_tail_0.05",),
+    "sweep --config=configs/ablations/baselines.py": ("--variants=genmask",),
     "encode_latents": ("--count=16",),
     "analyze_latents": ("--count=16",),
     "prepare_data": ("--out=prepared_again",),

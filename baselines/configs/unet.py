@@ -2,7 +2,8 @@
 
     python baselines/train.py --config=baselines/configs/unet.py --workdir=runs/unet
 
-Batches consist of masks alone: 16 per step, where genmask_tiny has 8 and as many images.
+Batches consist of masks alone: 16 per step, where genmask_tiny has 8 and as many images. 2,600 steps take
+about as long as its 4,000 (on CPUs).
 """
 
 from genmask_jax.utils.config_files import base_config
@@ -12,6 +13,7 @@ def get_config():
     config = base_config("genmask_tiny", __file__)
     config.name = "unet"
     config.data.generate = "none"
+    config.loop.num_steps = 2600
     config.optimizer.update(name="adamw", learning_rate=1e-3)
     config.sampler.mask_threshold = 0.5
     with config.unlocked():
