@@ -39,8 +39,6 @@ def get_config():
             reference="genmask",
             metrics=(
                 "mIoU",
-                "oIoU",
-                "P@0.9",
                 "boundary_mIoU",
                 "swapped.mIoU_named",
                 "absent.absent_reported",
