@@ -37,7 +37,7 @@ from genmask_jax.utils.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class BaselineConfig(TrainConfig):
-    """A `TrainConfig` whose fields of noise levels, of images to generate and of passes have no effect.
+    """A `TrainConfig` whose fields of objective, noise, generated images and passes have no effect.
 
     baseline: "unet" or "dit_linear". The second uses `model` and `vae`, the first uses `unet`.
     unet: the U-Net.
