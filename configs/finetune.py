@@ -1,4 +1,4 @@
-"""Masks on one's own photographs, from the model in the package; `launch/finetune.py` uses it.
+"""Masks on one's own photographs, from the small model in the package; `launch/finetune.py` uses it.
 
     python launch/finetune.py --raw=my_images --workdir=runs/mine
 
@@ -12,7 +12,7 @@ def get_config():
     config = base_config("genmask_tiny", __file__)
     config.name = "finetune"
     config.vae = "runs/vae_photographs"
-    config.init = "refershapes"
+    config.init = "refershapes_small"
     config.data.update(name="image_folder", generate="none", path="data", size=96, absent_share=0.1)
     config.data.augment.update(crop=0.25, flip=0.5, jitter=0.4)
     config.segment_weight = 1.0

@@ -59,7 +59,7 @@ def test_a_folder_becomes_a_model_in_one_command(raw, tmp_path):
     for text in (
         "read as masks: 20 images",
         "1.0.0/examples.png",
-        "the VAE of refershapes on val images",
+        "the VAE of refershapes_small on val images",
         "Now try:",
     ):
         assert text in completed.stdout
@@ -95,7 +95,12 @@ def test_a_few_masks_need_fewer_steps(images, masks, steps, tmp_path):
 
 def make_run(raw, tmp_path, *fields, **options) -> finetune.FinetuneRun:
     """Runs the checks before the first step."""
-    flags = {"config": "finetune", "vae_config": "vae_photographs", "format": "", "start": "refershapes"}
+    flags = {
+        "config": "finetune",
+        "vae_config": "vae_photographs",
+        "format": "",
+        "start": "refershapes_small",
+    }
     flags |= {"raw": epath.Path(raw), "workdir": str(tmp_path / "mine"), **options}
     return finetune.plan_run(argparse.Namespace(**flags), list(fields))
 
@@ -111,7 +116,7 @@ def test_everything_is_checked_before_the_first_step(raw, tmp_path, same_process
     assert (run.config.loop.num_steps, run.vae_config.loop.num_steps) == (30, 40)
     assert (run.config.data.size, run.vae_config.data.size) == (96, 96)
     assert run.vae_fits
-    assert "--config.init=refershapes" in run.train_vae
+    assert "--config.init=refershapes_small" in run.train_vae
     errors = {
         "--config.model.depht=3": "did you mean depth",
         "--config.data.size=x": "--config.data.size=x",

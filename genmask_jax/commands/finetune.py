@@ -27,7 +27,7 @@ from etils import epath
 
 from genmask_jax import cli
 from genmask_jax.data.raw_formats.folder import FORMATS
-from genmask_jax.pretrained import DEFAULT_MODEL, directory_of
+from genmask_jax.pretrained import FINETUNED_MODEL, directory_of
 from genmask_jax.utils import config_files
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.paths import need_makeable
@@ -43,8 +43,8 @@ def main() -> None:
     parser.add_argument(
         "--from",
         dest="start",
-        default=DEFAULT_MODEL,
-        help=f"weights to start from: {DEFAULT_MODEL}, a run, or imported weights; {NO_WEIGHTS} for none",
+        default=FINETUNED_MODEL,
+        help=f"weights to start from: {FINETUNED_MODEL}, a run, or imported weights; {NO_WEIGHTS} for none",
     )
     parser.add_argument(
         "--format", choices=FORMATS, default="", help="layout of --raw, instead of the recognised one"

@@ -26,7 +26,7 @@ class Segmenter:
     """Segments the objects that phrases name in images.
 
         segmenter = Segmenter.from_pretrained("refershapes")
-        result = segmenter("scene.png", ["the red star", "the large circle"])
+        result = segmenter("scene.png", ["the red star", "the circle"])
         result.masks        # bool [2, H, W]
 
     Segmenters of models of the same shape share their compiled programs, which are also cached on disk.

@@ -145,7 +145,7 @@ def _segment_controls(handlers: Handlers) -> _SegmentControls:
     text = gr.Textbox(
         label="What to find",
         info=f"A phrase, or up to {MAX_PHRASES} with semicolons between them",
-        placeholder="the red star; the large circle",
+        placeholder="the red star; the circle",
         max_length=MAX_PHRASES * (MAX_CHARACTERS + 2),
         elem_id="phrases",
     )
