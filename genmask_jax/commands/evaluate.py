@@ -59,6 +59,9 @@ WORKDIR = flags.DEFINE_string(
 )
 MASK_THRESHOLD = flags.DEFINE_float("mask_threshold", None, "Probability above which a pixel is in the mask.")
 MASK_STEPS = flags.DEFINE_integer("mask_steps", None, "Passes per mask.", lower_bound=1)
+MASK_NOISE = flags.DEFINE_float(
+    "mask_noise", None, "Standard deviation of the noise of masks; 1 as in training, 0 for zeros."
+)
 MASK_SAMPLES = flags.DEFINE_integer(
     "mask_samples", None, "Number of noises to average masks over.", lower_bound=1
 )
@@ -117,6 +120,7 @@ def make_scoring(kind: Any, sampler: Any) -> Any:
         sampler,
         mask_threshold=MASK_THRESHOLD.value,
         mask_steps=MASK_STEPS.value,
+        mask_noise=MASK_NOISE.value,
         mask_samples=MASK_SAMPLES.value,
         image_steps=IMAGE_STEPS.value,
         guidance_scale=GUIDANCE_SCALE.value,
@@ -164,6 +168,8 @@ def evaluate_split(run_config: Any, config: Any, kind: Any) -> None:
     from genmask_jax.evaluation.on_scenes import score_scenes
 
     scoring = make_scoring(kind, config.sampler)
+    if UNCERTAINTY.value > 1 and scoring.sampler.mask_noise == 0:
+        raise UserError("--uncertainty needs masks that differ, but with --mask_noise=0 all are the same")
     if REASON.value:
         raise UserError("--reason is for benchmarks; add --benchmark")
     if config.data.size != run_config.data.size:
