@@ -49,6 +49,12 @@ UNCERTAINTY = flags.DEFINE_integer(
     "Report calibration and risk-coverage, from this number of noises per mask.",
     lower_bound=0,
 )
+MASK_READOUT = flags.DEFINE_enum(
+    "mask_readout",
+    "decoder",
+    ["decoder", "linear"],
+    "What reads masks from latents: the VAE's decoder, or a linear map fitted to training masks.",
+)
 NUM_IMAGES = flags.DEFINE_integer("num_images", 96, "Number of images to generate.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per batch.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise that sampling starts from.")
@@ -149,8 +155,12 @@ def evaluate_benchmarks(run_config: Any, config: Any, kind: Any) -> None:
         sampler, names, path, reason = config.sampler, (), config.data.path, False
     root = DATA.value or path or run_config.data.path
     scoring = make_scoring(kind, sampler)
-    if UNCERTAINTY.value:
-        raise UserError("--uncertainty is for splits; leave it out with benchmarks")
+    for flag, given in (
+        ("uncertainty", UNCERTAINTY.value),
+        ("mask_readout", MASK_READOUT.value != "decoder"),
+    ):
+        if given:
+            raise UserError(f"--{flag} is for splits; leave it out with benchmarks")
     if not root:
         raise UserError("--data is missing: the directory that launch/prepare_data.py made")
     score_benchmarks(
@@ -183,6 +193,7 @@ def evaluate_split(run_config: Any, config: Any, kind: Any) -> None:
         num_images=NUM_IMAGES.value,
         choose_no_target=CHOOSE_NO_TARGET.value,
         noises=UNCERTAINTY.value,
+        linear_readout=MASK_READOUT.value == "linear",
     )
 
 

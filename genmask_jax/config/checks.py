@@ -35,6 +35,7 @@ EVALUATE_FLAGS = (
     "count",
     "num_images",
     "batch_size",
+    "mask_readout",
     "mask_threshold",
     "mask_steps",
     "mask_noise",
