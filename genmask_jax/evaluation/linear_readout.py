@@ -116,8 +116,8 @@ def _replace_decoder(networks: Networks, model: GenMask, kernel: np.ndarray, bia
     """The networks with the map as the linear layer of a model that is trained with one."""
     readout = Linear(*kernel.shape, dtype=jnp.float32, rngs=nnx.Rngs(0))
     replicated = NamedSharding(networks.mesh, PartitionSpec())
-    for parameter, value in ((readout.kernel, kernel), (readout.bias, bias)):
-        parameter[...] = jax.device_put((GREY_LOGIT * value).astype(np.float32), replicated)
+    scaled = [(GREY_LOGIT * x).astype(np.float32) for x in (kernel, bias)]
+    readout.kernel, readout.bias = (nnx.Param(jax.device_put(x, replicated)) for x in scaled)
 
     def is_trained(path: tuple[Any, ...], leaf: Any) -> bool:
         return path[0] == "mask_readout" or networks.plan.is_trained(path, leaf)
