@@ -3,25 +3,41 @@
     cp runs/passes/results.jsonl docs/findings/passes.jsonl
     python docs/write_findings.py
 
-docs/findings/NAME.jsonl has the results of configs/ablations/NAME.py. CLAIMS says what each sweep tests and
-what it found; a verdict is written by hand, after a look at the table.
+docs/findings/NAME.jsonl has the results of configs/ablations/NAME.py. CLAIMS says what each sweep tests; the
+verdict follows from the results.
 """
 
 import dataclasses
+import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from etils import epath
 
 from genmask_jax.config import SweepConfig
 from genmask_jax.config.checks import from_config_dict
 from genmask_jax.tools.sweep.figure import draw
 from genmask_jax.tools.sweep.results import read_lines
+from genmask_jax.tools.sweep.statistics import Difference, paired_difference, scores_by_seed
 from genmask_jax.tools.sweep.table import missing_metrics, to_markdown
 from genmask_jax.utils.config_files import load_config
 
 DOCS = pathlib.Path(__file__).parent
 RESULTS = DOCS / "findings"
+METRIC = "mIoU"
+"""The score that verdicts compare."""
+LEVEL = 0.02
+"""Differences up to this are level."""
+MIN_SCORE = 0.2
+"""If no variant has a higher mean score, there is no verdict."""
+RANGES = {
+    "lower": (-math.inf, 0.0),
+    "level": (-LEVEL, LEVEL),
+    "not higher": (-math.inf, LEVEL),
+}
+"""Ranges of the difference from the reference, by what a claim expects of a variant."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,34 +46,95 @@ class Claim:
 
     title: heading of its section.
     claim: what is claimed, and where.
-    paper: the paper's own figures, where known; empty if not.
+    paper: the paper's statement and figures, where known; empty if not.
     sweep: name of a config in configs/ablations/, and of its results in docs/findings/.
-    verdict: what the sweep found, in a sentence or two.
+    expected: what the claim expects of variants' scores relative to the reference: a key of RANGES.
     """
 
     title: str
     claim: str
     paper: str
     sweep: str
-    verdict: str
+    expected: Mapping[str, str]
 
 
 CLAIMS = (
     Claim(
+        title="Noise levels of masks",
+        claim="Masks are learned best at extreme noise; moderate noise makes them worse.",
+        paper="RefCOCO mIoU 82.2 with `a` of 0.05, 78.1 with 0.1 and 66.0 with 0.5.",
+        sweep="mask_timesteps",
+        expected=dict.fromkeys(("long_tail_0.1", "long_tail_0.5", "uniform", "logit_normal"), "lower"),
+    ),
+    Claim(
+        title="Images with prompts",
+        claim="Training on images with prompts improves masks, and no share of them is better than a half.",
+        paper="RefCOCO mIoU 82.2 with half of each batch, 81.0 without. Other shares are not reported.",
+        sweep="generation_data",
+        expected={
+            "none_same_masks": "lower",
+            "none_same_batch": "lower",
+            "quarter": "not higher",
+            "three_quarters": "not higher",
+        },
+    ),
+    Claim(
+        title="Clean frame",
+        claim="Masks need the image's latents as a clean frame.",
+        paper='A "significant drop" without it, although Qwen2.5-VL still sees the image, which the text '
+        "encoder here does not. No figure is known.",
+        sweep="clean_frame",
+        expected={"off": "lower"},
+    ),
+    Claim(
+        title="Losses of masks",
+        claim="Squared error of the velocity is a better loss than cross-entropy of pixels.",
+        paper="RefCOCO mIoU 82.2 with the velocity, 78.1 with cross-entropy through the VAE's decoder, 81.3 "
+        "with a linear layer in its place.",
+        sweep="losses",
+        expected=dict.fromkeys(("decoder_cross_entropy", "linear_cross_entropy"), "lower"),
+    ),
+    Claim(
         title="Passes per mask",
-        claim="A mask takes one pass: a further pass does not improve it.",
-        paper="",
+        claim="A mask takes one pass: further passes do not improve it.",
+        paper="Masks take one pass. No figures for more are known.",
         sweep="passes",
-        verdict="Not decided. After 250 steps, a second pass changes mIoU by less than 0.002, but masks are "
-        "still poor, so this says little about a trained model.",
+        expected=dict.fromkeys(("2_passes", "4_passes", "8_passes"), "not higher"),
+    ),
+    Claim(
+        title="Noise at inference",
+        claim="It does not matter what a mask starts from: one noise, several that are averaged, or zeros.",
+        paper="",
+        sweep="noise_at_inference",
+        expected=dict.fromkeys(("4_noises", "8_noises", "zeros"), "level"),
+    ),
+    Claim(
+        title="Linear readout",
+        claim="A linear map of the predicted latents reads masks as well as the VAE's decoder.",
+        paper="Latents of masks are linearly separable: their first principal component already looks like "
+        "the mask. Masks are decoded by the VAE.",
+        sweep="readout",
+        expected={"linear": "level"},
+    ),
+    Claim(
+        title="Discriminative models",
+        claim="A generative model is ahead of discriminative models with the same data, parameters and time.",
+        paper="RefCOCO testA oIoU 83.3, against 79.1 of LISA-7B (fine-tuned), whose size and data differ.",
+        sweep="baselines",
+        expected=dict.fromkeys(("unet", "dit_linear"), "lower"),
     ),
 )
 
 
 def main() -> None:
     (DOCS / "findings.md").write_text(write_page())
-    for claim in CLAIMS:
+    for claim in run_claims():
         (RESULTS / f"{claim.sweep}.svg").write_text(draw(*read_sweep(claim.sweep)))
+
+
+def run_claims() -> list[Claim]:
+    """The claims whose sweeps have results."""
+    return [claim for claim in CLAIMS if (RESULTS / f"{claim.sweep}.jsonl").exists()]
 
 
 def read_sweep(name: str) -> tuple[SweepConfig, list[dict[str, Any]]]:
@@ -68,18 +145,69 @@ def read_sweep(name: str) -> tuple[SweepConfig, list[dict[str, Any]]]:
     return dataclasses.replace(config, metrics=tuple(m for m in config.metrics if m not in missing)), lines
 
 
+def judge(claim: Claim, config: SweepConfig, lines: list[dict[str, Any]]) -> tuple[str, str]:
+    """The verdict on a claim, and what it follows from, as a sentence.
+
+    An expectation holds if the 95 % confidence interval of the difference is within its range, and fails if
+    the interval is outside.
+    """
+    scores = {name: scores_by_seed(lines, name, METRIC) for name in config.variants}
+    best = max(np.mean(list(by_seed.values())) for by_seed in scores.values() if by_seed)
+    if best < MIN_SCORE:
+        return "Not decided", f"Masks are too poor for a verdict: the best mean {METRIC} is {best:.3f}."
+    outcomes, details = [], []
+    for variant, relation in claim.expected.items():
+        difference = paired_difference(scores[variant], scores[config.reference])
+        outcomes.append(compare(difference, RANGES[relation]))
+        if difference is not None:
+            interval = f" {difference.mean:+.3f} ± {difference.margin:.3f}"
+            details.append(f"`{variant}`{interval} ({relation}: {outcomes[-1]})")
+    return overall(outcomes), f"Difference in {METRIC} from `{config.reference}`: {', '.join(details)}."
+
+
+def compare(difference: Difference | None, expected: tuple[float, float]) -> str:
+    """Whether the interval of a difference is in the expected range; "not decided" without a difference."""
+    if difference is None:
+        return "not decided"
+    low, high = difference.mean - difference.margin, difference.mean + difference.margin
+    if expected[0] < low and high < expected[1]:
+        return "as claimed"
+    return "not as claimed" if high < expected[0] or low > expected[1] else "not decided"
+
+
+def overall(outcomes: list[str]) -> str:
+    """The verdict on all expectations of a claim."""
+    if all(outcome == "as claimed" for outcome in outcomes):
+        return "Reproduced"
+    if "as claimed" in outcomes:
+        return "Reproduced in part"
+    return "Not reproduced" if "not as claimed" in outcomes else "Not decided"
+
+
 def write_page() -> str:
     """The text of docs/findings.md."""
-    rows = [f"| [{claim.title}](#{anchor(claim.title)}) | {claim.verdict} |" for claim in CLAIMS]
-    summary = "\n".join(["| claim | verdict |", "|---|---|", *rows])
-    return "\n\n".join([INTRODUCTION, summary, *map(write_section, CLAIMS)])
+    claims = run_claims()
+    rows = [
+        f"| [{claim.title}](#{anchor(claim.title)}) | {claim.claim} | "
+        f"{judge(claim, *read_sweep(claim.sweep))[0]} |"
+        for claim in claims
+    ]
+    summary = "\n".join(["| sweep | claim | verdict |", "|---|---|---|", *rows])
+    missing = ", ".join(f"`{claim.sweep}`" for claim in CLAIMS if claim not in claims)
+    if missing:
+        summary += f"\n\nSweeps of `configs/ablations/` without results yet: {missing}."
+    return "\n\n".join([INTRODUCTION, summary, *map(write_section, claims)])
 
 
-INTRODUCTION = """# Findings
+INTRODUCTION = f"""# Findings
 
 Claims about the method, each tested by a [sweep](training.md#comparing-variants) of several seeds on ReferShapes at
 64 px. Training runs are short, so the sweeps compare how fast masks are learned. `python docs/write_findings.py` writes
-this page from the results in `docs/findings/`, which also contain the commands of every run."""  # noqa: E501
+this page from the results in `docs/findings/`, which also contain the commands of every run.
+
+A claim expects that a variant scores lower than the reference, that both are level (within {LEVEL}), or that the variant is
+not higher (by more than {LEVEL}). An expectation holds (as claimed) if the 95 % confidence interval of the difference agrees
+with it, fails (not as claimed) if the interval contradicts it, and is not decided otherwise."""  # noqa: E501
 
 
 def anchor(title: str) -> str:
@@ -90,9 +218,11 @@ def anchor(title: str) -> str:
 def write_section(claim: Claim) -> str:
     """The section of one claim."""
     config, lines = read_sweep(claim.sweep)
+    verdict, details = judge(claim, config, lines)
     paper = f"\n\n**In the paper:** {claim.paper}" if claim.paper else ""
     return (
-        f"## {claim.title}\n\n**Claim:** {claim.claim}{paper}\n\n**Verdict:** {claim.verdict}\n\n"
+        f"## {claim.title}\n\n**Claim:** {claim.claim}{paper}\n\n"
+        f"**Verdict:** {verdict}. {details}\n\n"
         f"{to_markdown(config, lines, f'runs/findings/{claim.sweep}')}\n"
         f"![Scores of all seeds, and differences from {config.reference}](findings/{claim.sweep}.svg)\n"
     )

@@ -32,7 +32,7 @@ def get_config():
                 ),
             },
             reference="half",
-            metrics=("mIoU", "oIoU", "groups.kind.mIoU", "swapped.mIoU_named"),
+            metrics=("mIoU", "oIoU", "swapped.mIoU_named"),
             train={"loop.num_steps": 1000, "loop.eval_every_steps": 1000, "loop.checkpoint_every_steps": 250},
             evaluate={"split": "test", "count": 256, "num_images": 1},
         )

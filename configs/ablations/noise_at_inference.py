@@ -1,4 +1,4 @@
-"""Number of noises whose masks are averaged.
+"""What masks start from: one noise, zeros, or several noises whose masks are averaged.
 
     python launch/sweep.py --config=configs/ablations/noise_at_inference.py --workdir=runs/noise_at_inference
 
@@ -17,7 +17,8 @@ def get_config():
             variants={
                 f"{count}_noise{'s' if count > 1 else ''}": VariantConfig(evaluate={"mask_samples": count})
                 for count in (1, 4, 8)
-            },
+            }
+            | {"zeros": VariantConfig(evaluate={"mask_noise": 0})},
             reference="1_noise",
             metrics=("mIoU", "oIoU", "P@0.9"),
             train={"loop.num_steps": 1000, "loop.eval_every_steps": 1000, "loop.checkpoint_every_steps": 250},

@@ -49,6 +49,12 @@ UNCERTAINTY = flags.DEFINE_integer(
     "Report calibration and risk-coverage, from this number of noises per mask.",
     lower_bound=0,
 )
+MASK_READOUT = flags.DEFINE_enum(
+    "mask_readout",
+    "decoder",
+    ["decoder", "linear"],
+    "What reads masks from latents: the VAE's decoder, or a linear map fitted to training masks.",
+)
 NUM_IMAGES = flags.DEFINE_integer("num_images", 96, "Number of images to generate.", lower_bound=1)
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images per batch.", lower_bound=1)
 SEED = flags.DEFINE_integer("seed", 0, "Seed of the noise that sampling starts from.")
@@ -59,6 +65,9 @@ WORKDIR = flags.DEFINE_string(
 )
 MASK_THRESHOLD = flags.DEFINE_float("mask_threshold", None, "Probability above which a pixel is in the mask.")
 MASK_STEPS = flags.DEFINE_integer("mask_steps", None, "Passes per mask.", lower_bound=1)
+MASK_NOISE = flags.DEFINE_float(
+    "mask_noise", None, "Standard deviation of the noise of masks; 1 as in training, 0 for zeros."
+)
 MASK_SAMPLES = flags.DEFINE_integer(
     "mask_samples", None, "Number of noises to average masks over.", lower_bound=1
 )
@@ -117,6 +126,7 @@ def make_scoring(kind: Any, sampler: Any) -> Any:
         sampler,
         mask_threshold=MASK_THRESHOLD.value,
         mask_steps=MASK_STEPS.value,
+        mask_noise=MASK_NOISE.value,
         mask_samples=MASK_SAMPLES.value,
         image_steps=IMAGE_STEPS.value,
         guidance_scale=GUIDANCE_SCALE.value,
@@ -145,8 +155,12 @@ def evaluate_benchmarks(run_config: Any, config: Any, kind: Any) -> None:
         sampler, names, path, reason = config.sampler, (), config.data.path, False
     root = DATA.value or path or run_config.data.path
     scoring = make_scoring(kind, sampler)
-    if UNCERTAINTY.value:
-        raise UserError("--uncertainty is for splits; leave it out with benchmarks")
+    for flag, given in (
+        ("uncertainty", UNCERTAINTY.value),
+        ("mask_readout", MASK_READOUT.value != "decoder"),
+    ):
+        if given:
+            raise UserError(f"--{flag} is for splits; leave it out with benchmarks")
     if not root:
         raise UserError("--data is missing: the directory that launch/prepare_data.py made")
     score_benchmarks(
@@ -164,6 +178,8 @@ def evaluate_split(run_config: Any, config: Any, kind: Any) -> None:
     from genmask_jax.evaluation.on_scenes import score_scenes
 
     scoring = make_scoring(kind, config.sampler)
+    if UNCERTAINTY.value > 1 and scoring.sampler.mask_noise == 0:
+        raise UserError("--uncertainty needs masks that differ, but with --mask_noise=0 all are the same")
     if REASON.value:
         raise UserError("--reason is for benchmarks; add --benchmark")
     if config.data.size != run_config.data.size:
@@ -177,6 +193,7 @@ def evaluate_split(run_config: Any, config: Any, kind: Any) -> None:
         num_images=NUM_IMAGES.value,
         choose_no_target=CHOOSE_NO_TARGET.value,
         noises=UNCERTAINTY.value,
+        linear_readout=MASK_READOUT.value == "linear",
     )
 
 

@@ -190,7 +190,8 @@ class SamplerConfig:
     mask_steps: passes per mask: 1 is one pass from pure noise; further passes refine the mask at low noise.
     refine_t: timestep at which a mask is refined; 0 for the median of the low mode of `timesteps.segment`.
         Refining at a level that training seldom draws makes masks worse.
-    mask_samples: number of noise samples whose probabilities are averaged.
+    mask_noise: standard deviation of the noise of masks, in [0, 1]; 1 as in training, 0 for zeros.
+    mask_samples: number of noise samples whose probabilities are averaged; 1 if `mask_noise` is 0.
     mask_threshold: probability above which a pixel is in the mask. A threshold chosen on val is better than
         0.5, because a model that is unsure which object is meant gives each a lower probability.
     no_target_area: masks that cover at most this share of the image become empty (no target); 0 for none.
@@ -203,6 +204,7 @@ class SamplerConfig:
 
     mask_steps: int = 1
     refine_t: float = 0.0
+    mask_noise: float = 1.0
     mask_samples: int = 1
     mask_threshold: float = 0.5
     no_target_area: float = 0.0

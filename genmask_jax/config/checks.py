@@ -35,8 +35,10 @@ EVALUATE_FLAGS = (
     "count",
     "num_images",
     "batch_size",
+    "mask_readout",
     "mask_threshold",
     "mask_steps",
+    "mask_noise",
     "mask_samples",
     "image_steps",
     "guidance_scale",
@@ -252,11 +254,15 @@ def with_refinement(sampler: SamplerConfig, config: TrainConfig) -> SamplerConfi
 
 
 def validate_sampler(sampler: SamplerConfig) -> None:
-    """Raises UserError if a field of `config.sampler` is out of range."""
-
+    """Raises UserError if a field of `config.sampler` is out of range or does not fit the others."""
     check_ranges(sampler, "sampler.")
     if sampler.method not in ("euler", "heun"):
         raise UserError(f"config.sampler.method: {sampler.method!r} is not euler or heun")
+    if sampler.mask_noise == 0 and sampler.mask_samples > 1:
+        raise ArgumentError(
+            "mask_samples",
+            f"={sampler.mask_samples}: with mask_noise=0, all samples are the same; use mask_samples=1",
+        )
 
 
 def validate_sweep(config: SweepConfig) -> None:

@@ -38,7 +38,7 @@ _FIELDS: dict[str, Rule] = {
     "sampler.mask_threshold": INSIDE,
     "sampler.mask_samples": NOISES,
     "data.augment.crop": SHARE,
-    "data.augment.flip data.augment.jitter data.absent_share sampler.refine_t "
+    "data.augment.flip data.augment.jitter data.absent_share sampler.refine_t sampler.mask_noise "
     "timesteps.segment.low_share timesteps.generate.low_share": UNIT,
     "sampler.guidance_scale timesteps.segment.mean timesteps.generate.mean": FINITE,
     "mesh.data": AXIS,

@@ -10,10 +10,11 @@ from genmask_jax.config import DataConfig
 from genmask_jax.data.examples import GenerateExample, Source
 from genmask_jax.data.prepared.source import PreparedLabelMaps
 from genmask_jax.data.refershapes.source import ReferShapesGenerate
-from genmask_jax.data.sources import generate_source, generates, label_maps, scored_source
+from genmask_jax.data.sources import generate_source, generates, label_maps, scored_source, segment_source
 from genmask_jax.evaluation import no_target
 from genmask_jax.evaluation.generation import evaluate_generation, evaluate_prompts
 from genmask_jax.evaluation.label_maps import LabelMapResult, evaluate_label_maps, is_closed
+from genmask_jax.evaluation.linear_readout import with_linear_readout
 from genmask_jax.evaluation.report import print_tables
 from genmask_jax.evaluation.scoring import Scoring
 from genmask_jax.evaluation.segmentation import evaluate_segmentation, sheet_rows
@@ -21,6 +22,7 @@ from genmask_jax.evaluation.uncertainty import evaluate_uncertainty
 from genmask_jax.evaluation.uncertainty_figure import draw_uncertainty
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.mask_sampler import MaskSampler
+from genmask_jax.system import Networks
 from genmask_jax.utils import hosts
 from genmask_jax.utils.paths import write_text
 from genmask_jax.utils.sheets import generation_sheet, label_sheet, segmentation_sheet
@@ -45,6 +47,7 @@ def score_scenes(
     num_images: int,
     choose_no_target: bool,
     noises: int = 0,
+    linear_readout: bool = False,
 ) -> None:
     """Scores masks and generated images, prints tables and writes metrics, examples and contact sheets.
 
@@ -56,6 +59,7 @@ def score_scenes(
         num_images: number of images to generate.
         choose_no_target: also find the no-target rule with the best gIoU.
         noises: number of noises per mask of a report on uncertainty; 0 for no report.
+        linear_readout: read masks by `with_linear_readout`, not by the VAE's decoder.
 
     Raises:
         UserError: the data or the checkpoint does not exist, or `choose_no_target` is not allowed on the
@@ -68,15 +72,18 @@ def score_scenes(
     labelled = label_maps(data, split)
     out = scoring.make_out(f"evaluation_{split}")
     networks, segmenter, record = scoring.open()
-    absent = data.name == "refershapes"
-    result = evaluate_segmentation(segmenter, source, count, swapped=True, absent=absent, keep=SHEET_SIZE)
-    metrics = {"split": split, **result.metrics}
+    metrics: dict[str, Any] = {"split": split}
+    if linear_readout:
+        segmenter, metrics["readout"] = with_linear_readout(segmenter, segment_source(data, "train"))
+    result = evaluate_segmentation(
+        segmenter, source, count, swapped=True, absent=data.name == "refershapes", keep=SHEET_SIZE
+    )
+    metrics |= result.metrics
     if noises:
         metrics["uncertainty"] = evaluate_uncertainty(segmenter, source, count, noises)
     sheets: dict[str, _GeneratedSheet] = {}
     if prompts is not None:
-        generator = ImageSampler(networks, scoring.sampler, batch_size=scoring.batch_size, seed=scoring.seed)
-        generation_metrics, sheets = _score_generation(generator, prompts, num_images)
+        generation_metrics, sheets = _score_generation(scoring, networks, prompts, num_images)
         metrics |= generation_metrics
     maps = None
     if labelled is not None:
@@ -88,20 +95,19 @@ def score_scenes(
     if labelled is not None and maps is not None:
         _write_label_sheet(labelled, maps.predicted, out / "label_maps.png")
     segmentation_sheet(sheet_rows(result, source), out / "masks.png")
-    if noises:
-        write_text(out / "uncertainty.svg", draw_uncertainty(metrics["uncertainty"]))
     _write(out, metrics, result.examples, sheets)
     if choose_no_target:
         no_target.print_choices(no_target.choose_no_target(no_target.masks_from_examples(result.examples)))
 
 
 def _score_generation(
-    generator: ImageSampler, prompts: Source[GenerateExample], num_images: int
+    scoring: Scoring, networks: Networks, prompts: Source[GenerateExample], num_images: int
 ) -> tuple[dict[str, Any], dict[str, _GeneratedSheet]]:
     """Generates images and returns metrics and contact sheets; only ReferShapes has metrics."""
     is_refershapes = isinstance(prompts, ReferShapesGenerate)
     count = min(num_images if is_refershapes else SHEET_SIZE, len(prompts))
     texts = [prompts[i]["text"] for i in range(count)]
+    generator = ImageSampler(networks, scoring.sampler, batch_size=scoring.batch_size, seed=scoring.seed)
     images = generator(texts)
     sheets = {"images": _GeneratedSheet(list(images[:SHEET_SIZE]), texts[:SHEET_SIZE])}
     if not is_refershapes:
@@ -140,6 +146,8 @@ def _write(
     """Writes and prints all results."""
     for name, sheet in sheets.items():
         generation_sheet(sheet.images, sheet.prompts, out / f"{name}.png")
+    if "uncertainty" in metrics:
+        write_text(out / "uncertainty.svg", draw_uncertainty(metrics["uncertainty"]))
     write_text(out / "metrics.json", json.dumps(metrics, indent=2))
     lines = (json.dumps(example) for example in examples)
     write_text(out / "examples.jsonl", "\n".join(lines) + "\n")

@@ -30,6 +30,12 @@ def print_tables(metrics: dict[str, Any]) -> None:
             f"swapped prompts, which name another object ({swapped['count']} scenes): "
             f"mIoU {original:.1f} with the original object, {named:.1f} with the named object"
         )
+    if "readout" in metrics:
+        decoder, linear = (metrics["readout"][name]["ms_per_mask"] for name in ("decoder", "linear"))
+        out.print(
+            f"linear map from latents to masks: {linear:.3f} ms per mask, in place of the VAE decoder's "
+            f"{decoder:.3f} ms"
+        )
     if "absent" in metrics:
         out.print(_absent_table(metrics["absent"], metrics["sampler"]))
     if "uncertainty" in metrics:

@@ -25,6 +25,9 @@ from genmask_jax.system import GenMask, Networks
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.pixels import to_signed
 
+Passes = tuple[int, float, float]
+"""`mask_steps`, `refine_t` and `mask_noise` of a `SamplerConfig`."""
+
 
 class MaskSampler:
     """A jitted mask sampler with a fixed batch size; compiled once, at its first call."""
@@ -45,10 +48,10 @@ class MaskSampler:
         self.sampler = with_refinement(sampler, networks.config)
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         model = networks.graphdef, networks.plan
-        refinement = self.sampler.mask_steps, self.sampler.refine_t
-        self._sample = shared_program(_sample, *model, *refinement, self.sampler.mask_samples)
+        passes = self.sampler.mask_steps, self.sampler.refine_t, self.sampler.mask_noise
+        self._sample = shared_program(_sample, *model, passes, self.sampler.mask_samples)
         self._encode = shared_program(_encode, *model)
-        self._predict = shared_program(_predict, *model, *refinement)
+        self._predict = shared_program(_predict, *model, passes)
 
     def __call__(
         self,
@@ -146,19 +149,19 @@ class MaskSampler:
     def probabilities(self, params, frozen, *batch):
         """Computes the output of `program` without sharding constraints."""
         sampler, model = self.sampler, self.networks.merge(params, frozen)
-        return _mean_probability(model, sampler.mask_steps, sampler.refine_t, sampler.mask_samples, *batch)
+        passes = sampler.mask_steps, sampler.refine_t, sampler.mask_noise
+        return _mean_probability(model, passes, sampler.mask_samples, *batch)
 
 
-def _sample(graphdef, plan, steps, refine_t, samples, params, frozen, *batch):
+def _sample(graphdef, plan, passes, samples, params, frozen, *batch):
     with tracing_context(plan):
         model = nnx.merge(graphdef, params, frozen)
-        return constrain_batch(_mean_probability(model, steps, refine_t, samples, *batch))
+        return constrain_batch(_mean_probability(model, passes, samples, *batch))
 
 
 def _mean_probability(
     model: GenMask,
-    steps: int,
-    refine_t: float,
+    passes: Passes,
     samples: int,
     images: UInt8[Array, "B H W 3"],
     instruction: dict[str, Array],
@@ -167,7 +170,7 @@ def _mean_probability(
     """Probabilities, averaged over `samples` noises."""
     latents, text = model.vae.encode(to_signed(images)), model.instruction(instruction)
     probabilities = jax.lax.map(
-        lambda draw: _probability(model, steps, refine_t, latents, text, seeds, draw), jnp.arange(samples)
+        lambda draw: _probability(model, passes, latents, text, seeds, draw), jnp.arange(samples)
     )
     return probabilities.mean(0)
 
@@ -178,31 +181,31 @@ def _encode(graphdef, plan, params, frozen, images):
         return constrain_batch(nnx.merge(graphdef, params, frozen).vae.encode(to_signed(images)))
 
 
-def _predict(graphdef, plan, steps, refine_t, params, frozen, latents, instruction, seeds, draws):
+def _predict(graphdef, plan, passes, params, frozen, latents, instruction, seeds, draws):
     """Probabilities `[B, H, W]`; each starts from the noise of its seed and its index in `draws`."""
     with tracing_context(plan):
         model = nnx.merge(graphdef, params, frozen)
         text = model.instruction(instruction)
-        return constrain_batch(_probability(model, steps, refine_t, latents, text, seeds, draws))
+        return constrain_batch(_probability(model, passes, latents, text, seeds, draws))
 
 
 def _probability(
     model: GenMask,
-    steps: int,
-    refine_t: float,
+    passes: Passes,
     latents: Float[Array, "B h w c"],
     text: Embedded,
     seeds: UInt32[Array, "B 2"],
     draw: Int[Array, "*one"],
 ) -> Float[Array, "B H W"]:
     """Probabilities from one noise per example; `draw` is its index, one for all examples or `[B]`."""
+    steps, refine_t, deviation = passes
 
     def predict(x_t, t):
         t = jnp.full(len(latents), t)
         return flow.predict_x0(x_t, model.velocity(x_t, t, text, latents), t)
 
     def noise(step):
-        return example_noise(seeds, draw * steps + step, latents.shape[1:])
+        return deviation * example_noise(seeds, draw * steps + step, latents.shape[1:])
 
     x0 = predict(noise(0), 1.0)
     for step in range(1, steps):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from genmask_jax.config import DataConfig, SamplerConfig, TimestepsConfig
+from genmask_jax.config.checks import with_given
 from genmask_jax.data.refershapes.source import ReferShapesSegment
 from genmask_jax.inference.image_sampler import ImageSampler
 from genmask_jax.inference.load import load
@@ -59,11 +60,29 @@ def test_phrases_of_one_image_get_the_masks_that_they_get_alone(networks, scenes
 def test_averaging_and_refining_change_the_mask(networks, scenes):
     images, texts = scenes
     one = MaskSampler(networks, SamplerConfig(), batch_size=5)(images, texts)
-    for change in ({"mask_steps": 2}, {"mask_samples": 3}):
+    for change in ({"mask_steps": 2}, {"mask_samples": 3}, {"mask_noise": 0.0}):
         other = MaskSampler(networks, dataclasses.replace(SamplerConfig(), **change), batch_size=5)(
             images, texts
         )
         assert np.abs(other - one).max() > 1e-4
+
+
+def test_masks_from_zeros_do_not_depend_on_the_seed(networks, scenes):
+    images, texts = scenes
+    zeros, noise = SamplerConfig(mask_noise=0.0), SamplerConfig()
+    one, other = (MaskSampler(networks, zeros, batch_size=5, seed=seed)(images, texts) for seed in (0, 1))
+    np.testing.assert_array_equal(one, other)
+    for sampler in (zeros, noise):
+        alone = MaskSampler(networks, sampler, batch_size=5)
+        together, _ = alone.sample_phrases(images[:1], texts[:1])
+        np.testing.assert_allclose(together[0, 0], alone(images[:1], texts[:1])[0], atol=1e-5)
+
+
+def test_several_samples_of_zeros_are_refused():
+    with pytest.raises(UserError, match="mask_samples=4: with mask_noise=0, all samples are the same"):
+        with_given(SamplerConfig(), mask_noise=0.0, mask_samples=4)
+    with pytest.raises(UserError, match=r"mask_noise=1.5 must be in \[0, 1\]"):
+        with_given(SamplerConfig(), mask_noise=1.5)
 
 
 def test_masks_are_refined_at_a_noise_level_of_training(networks):
