@@ -36,10 +36,10 @@ PICTURE_LEFTS, BOX_EDGES = (20, 180, 610), (375, 535)
 
 PROMPTS = (
     "a large red circle",
-    "a blue heart",
+    "a small blue circle",
     "a large purple diamond",
     "a yellow ring",
-    "a large orange heart and a small blue circle",
+    "a large yellow circle and a small purple diamond",
     "a small green diamond and a large red circle",
 )
 """Prompts of `draw_examples`, drawn with EXAMPLE_SEED."""

@@ -18,8 +18,10 @@ from etils import epath
 from genmask_jax.checkpoints.packed import read_step
 from genmask_jax.checkpoints.runs import read_config
 from genmask_jax.config import SamplerConfig, TrainConfig
+from genmask_jax.data.refershapes.scene import RADII
 from genmask_jax.evaluation.on_scenes import score_scenes
 from genmask_jax.evaluation.scoring import Scoring
+from genmask_jax.evaluation.shape_rule import MIN_IOU
 from genmask_jax.pretrained import MODELS_DIR
 
 MODEL = "refershapes"
@@ -199,6 +201,9 @@ By shape, "a COLOUR SHAPE" in varied scenes: {by_kind}.
 
 - It knows the words in `instruction/words.txt`. Phrases with other words are reported, and their masks mean little.
 - Images are resized to a square of {config.data.size} px, and masks back.
+- Training shapes have a radius of {100 * RADII[0]:.0f} % to {100 * RADII[1]:.0f} % of the image's side. Smaller objects are often missed, or confused
+  with others.
+- Images: see the shares above. A shape counts as the kind that it overlaps best, if the IoU is at least {MIN_IOU:g}.
 """  # noqa: E501 (lines of the card)
 
 

@@ -131,5 +131,5 @@ def _print_notice(directory: str | None) -> None:
     if _notice_printed.is_set() or not hosts.is_first():
         return
     _notice_printed.set()
-    cache = f"the result is cached in {directory}" if directory else "there is no cache on disk"
+    cache = f"later runs load it from {directory}" if directory else "there is no cache on disk"
     print(f"compiling the model for {jax.default_backend()}; {cache}", file=sys.stderr, flush=True)

@@ -141,7 +141,7 @@ def test_a_slow_compilation_prints_one_notice(monkeypatch, capsys):
     run_slowly()
     run_slowly()
     captured = capsys.readouterr()
-    assert captured.err.count("compiling the model for cpu; the result is cached in") == 1
+    assert captured.err.count("compiling the model for cpu; later runs load it from") == 1
     assert not captured.out
 
 
