@@ -80,9 +80,9 @@ CLAIMS = (
     ),
     Claim(
         title="Clean frame",
-        claim="Masks need the image's latents as a clean frame.",
-        paper='A "significant drop" without it, although Qwen2.5-VL still sees the image, which the text '
-        "encoder here does not. No figure is known.",
+        claim="Masks need the image's latents as a clean frame. Here, nothing else shows the image to the model, "
+        "so the masks without it are a lower bound.",
+        paper='A "significant drop" without it, although Qwen2.5-VL still sees the image. No figure is known.',
         sweep="clean_frame",
         expected={"off": "lower"},
     ),
