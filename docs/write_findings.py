@@ -80,9 +80,10 @@ CLAIMS = (
     ),
     Claim(
         title="Clean frame",
-        claim="Masks need the image's latents as a clean frame. Here, nothing else shows the image to the model, "
-        "so the masks without it are a lower bound.",
-        paper='A "significant drop" without it, although Qwen2.5-VL still sees the image. No figure is known.',
+        claim="Masks need the image's latents as a clean frame. Here, nothing else shows the image to the "
+        "model, so the masks without it are a lower bound.",
+        paper='A "significant drop" without it, although Qwen2.5-VL still sees the image. No figure is '
+        "known.",
         sweep="clean_frame",
         expected={"off": "lower"},
     ),
