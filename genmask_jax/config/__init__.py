@@ -227,6 +227,10 @@ class LoopConfig:
     eval_every_steps: interval of validation, which also writes sample images and a checkpoint.
     checkpoint_every_steps: interval of checkpoints without validation.
     num_eval_examples: number of val examples per validation.
+    max_skipped_steps: largest number of steps in a row whose update may be skipped, because the loss or the
+        gradient is not finite or the gradient is a spike; the run stops at the next one.
+    max_grad_norm_ratio: a gradient is a spike if its norm, before clipping, exceeds this many times the mean
+        norm of about the last 100 updates; 0 for no limit.
     """
 
     num_steps: int = 2000
@@ -237,6 +241,8 @@ class LoopConfig:
     eval_every_steps: int = 500
     checkpoint_every_steps: int = 500
     num_eval_examples: int = 128
+    max_skipped_steps: int = 10
+    max_grad_norm_ratio: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,11 +18,13 @@ SHARE: Rule = (lambda x: 0 < x <= 1, "must be in (0, 1]")
 UNIT: Rule = (lambda x: 0 <= x <= 1, "must be in [0, 1]")
 FINITE: Rule = (math.isfinite, "must be finite")
 NOISES: Rule = (lambda x: 1 <= x <= MAX_NOISES, f"must be from 1 to {MAX_NOISES}")
+RATIO: Rule = (lambda x: x > 1 or x == 0, "must be above 1, or 0 for no limit")
 AXIS: Rule = (lambda x: x > 0 or x == -1, "must be positive, or -1 for all other devices")
 
 _FIELDS: dict[str, Rule] = {
     "seed seeds data.seed data.num_workers optimizer.warmup_steps optimizer.weight_decay data.joint.* "
-    "kl_weight mask_weight small_mask_weight optimizer.instruction_lr_scale model.lora_rank": NOT_NEGATIVE,
+    "kl_weight mask_weight small_mask_weight optimizer.instruction_lr_scale model.lora_rank "
+    "loop.max_skipped_steps": NOT_NEGATIVE,
     "data.size data.mixture.* loop.num_steps loop.log_every_steps loop.eval_every_steps "
     "loop.checkpoint_every_steps loop.num_eval_examples loop.global_batch_size "
     "loop.grad_accumulation_steps optimizer.learning_rate "
@@ -42,6 +44,7 @@ _FIELDS: dict[str, Rule] = {
     "timesteps.segment.low_share timesteps.generate.low_share": UNIT,
     "sampler.guidance_scale timesteps.segment.mean timesteps.generate.mean": FINITE,
     "mesh.data": AXIS,
+    "loop.max_grad_norm_ratio": RATIO,
 }
 RULES: dict[str, Rule] = {name: rule for names, rule in _FIELDS.items() for name in names.split()}
 

@@ -118,9 +118,17 @@ class Batches(Iterator[Any]):
     Its state is the number of drawn batches, so a run may resume with another number of workers or hosts.
     """
 
-    def __init__(self, dataset: grain.MapDataset, num_workers: int):
-        """`num_workers`: processes that prepare batches; 0 for threads of this process."""
-        self._dataset, self._num_workers = dataset, num_workers
+    def __init__(
+        self, dataset: grain.MapDataset, tasks: Mapping[str, tuple[grain.MapDataset, int]], num_workers: int
+    ):
+        """A position at the first batch.
+
+        Args:
+            dataset: this host's batches.
+            tasks: by name, the examples of all hosts, and their number in a batch.
+            num_workers: processes that prepare batches; 0 for threads of this process.
+        """
+        self._dataset, self._tasks, self._num_workers = dataset, tasks, num_workers
         self._position = 0
         self._iterator: grain.DatasetIterator | None = None
 
@@ -139,6 +147,19 @@ class Batches(Iterator[Any]):
             options = grain.MultiprocessingOptions(num_workers=self._num_workers)
             iterable = iterable.mp_prefetch(options, worker_init_fn=_init_worker)
         return iter(iterable)
+
+    def examples(self, index: int) -> dict[str, list[dict[str, str]]]:
+        """The "id" and "text" of each example of a batch, of all hosts, by task; cached latents have no id.
+
+        The examples are read again.
+        """
+        return {
+            name: [
+                {key: example[key] for key in ("id", "text") if key in example}
+                for example in (dataset[index * rows + row] for row in range(rows))
+            ]
+            for name, (dataset, rows) in self._tasks.items()
+        }
 
     def get_state(self) -> dict[str, int]:
         """The position as JSON, for `set_state`."""
@@ -239,15 +260,18 @@ def batches_of(
 
     `images` may be None if there are no rows of images.
     """
+    examples = {"segment": (segments, rows["segment"])}
     tasks = {"segment": segments.map(PrepareSegment(preparer))}
     if images is not None:
+        examples["generate"] = images, rows["generate"]
         tasks["generate"] = images.random_map(PrepareGenerate(preparer, condition_dropout))
     parts = []
     for name, task in tasks.items():
         own = rows[name] // part[1]
         # Without drop_remainder, Grain overflows on the length of an endless dataset at batch size 1.
         parts.append(HostRows(task, own, part).batch(own, drop_remainder=True))
-    return Batches(grain.experimental.ZipMapDataset(parts).map(_NameTasks(tuple(tasks))), num_workers)
+    zipped = grain.experimental.ZipMapDataset(parts).map(_NameTasks(tuple(tasks)))
+    return Batches(zipped, examples, num_workers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,9 +285,9 @@ class _NameTasks:
 def image_batches(config: DataConfig, *, batch_size: int, part: tuple[int, int], seed: int) -> Batches:
     """Like `training_batches`, for a VAE: {"images" uint8 [B/2, H, W, 3], "masks" uint8 [B/2, H, W]}."""
     half = batch_size // 2 // part[1]
-    dataset = _segments(config, seed, with_text=False).map(_image_and_mask)
-    dataset = HostRows(dataset, half, part).batch(half, drop_remainder=True)
-    return Batches(dataset, config.num_workers)
+    segments = _segments(config, seed, with_text=False)
+    dataset = HostRows(segments.map(_image_and_mask), half, part).batch(half, drop_remainder=True)
+    return Batches(dataset, {"segment": (segments, batch_size // 2)}, config.num_workers)
 
 
 def _image_and_mask(example: Any) -> dict[str, np.ndarray]:

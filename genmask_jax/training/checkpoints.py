@@ -110,15 +110,17 @@ class Checkpoints:
         # The EMA may be switched on or off when a run is resumed.
         item = "ema_params" if saved["params"] else "params"
         wanted = dataclasses.replace(state, metrics={old: state.metrics[name] for old, name in names.items()})
+        # Older checkpoints have no `skips`; they start at 0.
+        fields = {name: value for name, value in vars(_without(wanted, item)).items() if name in saved}
         restored = self.manager.restore(
             step,
             args=ocp.args.Composite(
-                train=ocp.args.StandardRestore(_without(wanted, item)),
+                train=ocp.args.StandardRestore(fields),
                 ema_params=ocp.args.StandardRestore(state.eval_params),
                 data=ocp.args.JsonRestore(),
             ),
         )
-        train, averaged = restored["train"], restored["ema_params"]
+        train, averaged = dataclasses.replace(state, **restored["train"]), restored["ema_params"]
         train = dataclasses.replace(
             train,
             params=train.params if saved["params"] else averaged,

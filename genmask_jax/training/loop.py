@@ -6,7 +6,6 @@ logs, validates and saves.
 
 import dataclasses
 import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any, Protocol, runtime_checkable
@@ -27,13 +26,12 @@ from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.optimizer import make_optimizer
 from genmask_jax.training.profiling import Profiler
 from genmask_jax.training.reporting import Reporter, need_finite, report_plan
+from genmask_jax.training.skipping import SkipWatch
 from genmask_jax.training.state import TrainState, init_state, make_init
 from genmask_jax.training.step import make_train_step
 from genmask_jax.training.stopping import StopRequests
 from genmask_jax.utils.errors import UserError, first_line
 
-MAX_QUEUED_STEPS = 2
-"""Maximum number of steps dispatched ahead of the device."""
 IN_TRAINING = "stopping after this step, with a checkpoint"
 RESUME = "the same command with --resume continues"
 
@@ -51,7 +49,7 @@ class Task(Protocol):
         ...
 
     def batches(self, batch_size: int, part: tuple[int, int]) -> Any:
-        """An endless, resumable Grain iterator over this host's shard of every batch (`part_of_batch`)."""
+        """`data.pipeline.Batches`, with this host's shard of every batch (`part_of_batch`)."""
         ...
 
     def start(self, params: Any) -> Any:
@@ -115,7 +113,8 @@ def train(
 ) -> tuple[TrainState, dict[str, float]]:
     """Trains to `config.loop.num_steps`, from the last checkpoint in `workdir` if there is one.
 
-    A checkpoint is saved before each validation. A resumed run repeats an interrupted validation.
+    A checkpoint is saved before each validation; if that step was skipped, both wait for the next update. A
+    resumed run repeats an interrupted validation.
 
     Args:
         task: parameters, data, loss and validation.
@@ -128,7 +127,8 @@ def train(
         The final state, and the scores of the last validation.
 
     Raises:
-        UserError: a metric is not finite (its step is not saved), or no checkpoint can be read.
+        UserError: too many steps in a row were skipped or a metric is not finite (neither is saved), or no
+            checkpoint can be read.
         SystemExit: with status 1, after a SIGTERM or SIGINT, once a checkpoint is written. With several
             hosts, a signal to one stops all at the same step, or at the same batch of a validation.
     """
@@ -148,6 +148,7 @@ def train(
                 data=data,
                 checkpoints=checkpoints,
                 reporter=reporter,
+                skip_watch=SkipWatch(workdir, config.loop, data),
                 profiler=Profiler(workdir, profile, step),
                 train_step=make_train_step(task.loss, tx, config.loop, task.plan, shardings),
             )
@@ -190,6 +191,7 @@ class _Loop:
     data: Any
     checkpoints: Checkpoints
     reporter: Reporter
+    skip_watch: SkipWatch
     profiler: Profiler
     train_step: Callable[[TrainState, Any, Any], TrainState]
 
@@ -197,27 +199,30 @@ class _Loop:
         self, state: TrainState, step: int, scores: dict[str, float]
     ) -> tuple[TrainState, dict[str, float]]:
         """Trains from `step` to the last step; `scores` are those of `step` (empty if not validated)."""
-        config, queue = self.config, deque()
+        config, save, validate = self.config, False, False
         if step and self._is_validation_due(step) and not scores:
             scores = self._validate(state, step)
         while step < config.num_steps:
             self.profiler.before(step)
             state = self._train_step(state)
             step += 1
-            queue.append(jnp.copy(state.step))  # a copy, because the next step donates the state
-            if len(queue) > MAX_QUEUED_STEPS:
-                jax.block_until_ready(queue.popleft())
+            self.skip_watch.add(step, state.skips)
             self.profiler.after(step, state)
-            self.reporter.step(step, state.metrics)
+            self.reporter.step(step, state)
             stopped = self.stop.requested()
-            if stopped or self._is_validation_due(step) or step % config.checkpoint_every_steps == 0:
+            validate |= self._is_validation_due(step)
+            save |= stopped or validate or step % config.checkpoint_every_steps == 0
+            # Not after a skipped step: the parameters may be the cause, and would replace a good checkpoint.
+            if save and (not self.skip_watch.last_skipped() or step == config.num_steps):
                 need_finite(step, {name: float(x) for name, x in jax.device_get(state.metrics).items()})
                 # Before drawing the next batch, so that the saved position of the data matches this step.
                 self.checkpoints.save(state, self.data)
+                save = False
             if stopped:
-                raise SystemExit(f"stopped at step {step}, with a checkpoint; {RESUME}")
-            if self._is_validation_due(step):
-                scores = self._validate(state, step)
+                how = "which was skipped, without a checkpoint" if save else "with a checkpoint"
+                raise SystemExit(f"stopped at step {step}, {how}; {RESUME}")
+            if validate and not save:
+                scores, validate = self._validate(state, step), False
         return state, scores
 
     def _train_step(self, state: TrainState) -> TrainState:

@@ -23,6 +23,8 @@ from genmask_jax.training import noise_levels
 from genmask_jax.training.charts import Charts
 from genmask_jax.training.optimizer import learning_rate_schedule
 from genmask_jax.training.sessions import add_session
+from genmask_jax.training.skipping import SKIPPED_FILE, Skips
+from genmask_jax.training.state import TrainState
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.hosts import is_first
 from genmask_jax.utils.paths import listed, write_text
@@ -91,6 +93,7 @@ class Reporter:
         if self.first:
             (workdir / "samples").mkdir(parents=True, exist_ok=True)
             _drop_unsaved_rows(workdir / "metrics.jsonl", step, validated=validated)
+            _drop_unsaved_rows(workdir / SKIPPED_FILE, step, validated=True)
             add_session(workdir, step)
         self.charts = Charts(workdir if self.first else None)
         # Fits into a terminal of 80 columns.
@@ -122,19 +125,23 @@ class Reporter:
         if peak and self.seconds_at_peak is None:
             self.seconds_at_peak = flops(batch) / (peak * mesh.size)
 
-    def step(self, step: int, metrics: dict[str, Any]) -> None:
-        """Advances the progress bar. At the end of a logging window, logs its metrics (`TrainState.metrics`).
+    def step(self, step: int, state: TrainState) -> None:
+        """Advances the progress bar. At the end of a logging window, logs its metrics and skipped steps.
 
         Raises:
             UserError: a metric is not finite.
         """
         self.progress.update(self.bar, completed=step)
         if step % self.loop.log_every_steps == 0 or step == self.loop.num_steps:
-            self._log(step, jax.device_get(metrics), float(jnp.asarray(self.learning_rate(step - 1))))
+            self._log(step, *jax.device_get((state.metrics, state.skips)))
 
-    def _log(self, step: int, metrics: dict[str, Any], learning_rate: float) -> None:
-        scalars = {name: float(value) for name, value in metrics.items()}
+    def _log(self, step: int, metrics: dict[str, Any], skips: Skips) -> None:
+        updates = step - int(skips.total)
+        learning_rate = float(jnp.asarray(self.learning_rate(max(updates - 1, 0))))
+        any_update = skips.in_window <= (step - 1) % self.loop.log_every_steps
+        scalars = {name: float(value) for name, value in metrics.items()} if any_update else {}
         need_finite(step, scalars)
+        scalars |= {"skipped_steps": float(skips.total)} if skips.total else {}
         scalars, by_noise = noise_levels.split(scalars)
         seconds = (time.monotonic() - self.logged_time) / max(1, step - self.logged_step)
         self.logged_step, self.logged_time = step, time.monotonic()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from genmask_jax.parameters.plan import ParameterPlan
+from genmask_jax.training.skipping import no_skips
 
 Params = Any
 Leaf = Any
@@ -25,7 +26,8 @@ class TrainState:
     ema_params: their exponential moving average; None if `loop.ema_decay` is 0.
     opt_state: the optimiser's state (optax).
     key: PRNG key data of the run; step n uses fold_in(key, n).
-    metrics: means over the current logging window; a resumed run logs the same numbers.
+    metrics: means over the updates of the current logging window; a resumed run logs the same numbers.
+    skips: counts of skipped steps (`Skips`).
     """
 
     step: Leaf
@@ -34,6 +36,7 @@ class TrainState:
     opt_state: optax.OptState
     key: Leaf
     metrics: dict[str, Leaf]
+    skips: Any
 
     @property
     def eval_params(self) -> Params:
@@ -67,6 +70,7 @@ def make_init(
             opt_state=tx.init(params),
             key=jax.random.key_data(train_key),
             metrics={name: jnp.zeros(()) for name in metric_names},
+            skips=no_skips(),
         )
 
     return init

@@ -1,5 +1,6 @@
-"""One training step, pure and jitted: gradients, update, EMA, windowed means of the metrics."""
+"""One training step, pure and jitted: gradients, update (or none), EMA, windowed means of the metrics."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import optax
 from genmask_jax.config import LoopConfig
 from genmask_jax.parameters.plan import ParameterPlan
 from genmask_jax.sharding import batch_sharding, constrain_parameters, tracing_context
+from genmask_jax.training.skipping import count_skip
 from genmask_jax.training.state import TrainState
 
 NORMS = ("grad_norm", "update_norm")
@@ -25,7 +27,10 @@ def make_train_step(
     plan: ParameterPlan,
     shardings: TrainState,
 ) -> Callable[[TrainState, Any, Any], TrainState]:
-    """The jitted step (state, frozen, batch) -> state. The old state is donated."""
+    """The jitted step (state, frozen, batch) -> state. The old state is donated.
+
+    If the update is skipped (`skipping.py`), only `step` and `skips` change.
+    """
 
     def train_step(state: TrainState, frozen: Any, batch: Any) -> TrainState:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -33,17 +38,22 @@ def make_train_step(
             grads, metrics = accumulate_gradients(
                 loss, state.params, frozen, batch, key, loop.grad_accumulation_steps
             )
+        grad_norm, position = optax.tree.norm(grads), state.step % loop.log_every_steps
+        skips = count_skip(state.skips, metrics["loss"], grad_norm, position, loop.max_grad_norm_ratio)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics |= dict(zip(NORMS, (optax.tree.norm(grads), optax.tree.norm(updates)), strict=True))
-        return TrainState(
+        metrics |= dict(zip(NORMS, (grad_norm, optax.tree.norm(updates)), strict=True))
+        updated = TrainState(
             step=state.step + 1,
             params=params,
             ema_params=update_ema(state.ema_params, params, state.step, loop.ema_decay),
             opt_state=opt_state,
             key=state.key,
-            metrics=update_running_means(state.metrics, metrics, state.step % loop.log_every_steps),
+            metrics=update_running_means(state.metrics, metrics, position - skips.in_window),
+            skips=skips,
         )
+        unchanged = dataclasses.replace(state, step=updated.step, skips=skips)
+        return jax.tree.map(lambda new, old: jnp.where(skips.reason == 0, new, old), updated, unchanged)
 
     return jax.jit(
         train_step,
@@ -89,9 +99,9 @@ def update_ema(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
     return jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)
 
 
-def update_running_means(means: dict, values: dict, position: jax.Array) -> dict:
-    """Running means; they restart when `position`, the index in the logging window, is 0."""
+def update_running_means(means: dict, values: dict, count: jax.Array) -> dict:
+    """Running means; `count` values are in them so far, and they restart if it is not positive."""
     return {
-        name: jnp.where(position == 0, values[name], mean + (values[name] - mean) / (position + 1))
+        name: jnp.where(count <= 0, values[name], mean + (values[name] - mean) / (count + 1))
         for name, mean in means.items()
     }

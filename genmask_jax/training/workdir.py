@@ -28,6 +28,7 @@ FREE_FIELDS = (
     "loop.eval_every_steps",
     "loop.checkpoint_every_steps",
     "loop.num_eval_examples",
+    "loop.max_skipped_steps",
 )
 """Fields, and groups of fields, that may change on a resume: they do not affect results."""
 CHANGEABLE_FIELDS = (
@@ -40,6 +41,7 @@ CHANGEABLE_FIELDS = (
     "optimizer.max_grad_norm",
     "loop.num_steps",
     "loop.ema_decay",
+    "loop.max_grad_norm_ratio",
     "timesteps",
     "sampler",
     "segment_weight",

@@ -54,6 +54,16 @@ class Run:
     def result(self):
         return jax.device_get((self.state.params, self.state.metrics))
 
+    def skipped(self):
+        """How much a step whose loss is not finite changes the average, and the number of skipped steps."""
+        bad = jax.tree.map(lambda x: x * np.nan, self.state.params)
+        before = jax.device_get(self.state.ema_params)
+        self.state = dataclasses.replace(self.state, params=bad)
+        self.step()
+        after = jax.device_get(self.state.ema_params)
+        changes = jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max(), before, after))
+        return float(max(changes)), int(self.state.skips.total)
+
     def divided(self):
         """Share of the state's bytes that a device does not hold."""
         leaves = jax.tree.leaves(self.state)
@@ -103,6 +113,7 @@ def main(vae, workdir, *meshes):
         run.step()
         params, metrics = difference(run.result(), expected)
         said[name] |= {"restored_parameters": params, "restored_metrics": metrics}
+        said[name]["skipped"] = run.skipped()
     print(json.dumps(said))
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from etils import epath
 from genmask_jax.checkpoints.runs import find_step
 from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.training.checkpoints import Checkpoints
+from genmask_jax.training.skipping import no_skips
 from genmask_jax.training.state import TrainState
 from genmask_jax.utils.errors import UserError
 
@@ -41,6 +43,7 @@ def state(**metrics):
         opt_state=(),
         key=jnp.zeros(2, jnp.uint32),
         metrics={name: jnp.float32(value) for name, value in metrics.items()},
+        skips=dataclasses.replace(no_skips(), total=jnp.int32(2)),
     )
 
 
@@ -61,6 +64,21 @@ def test_a_metric_that_a_checkpoint_lacks_begins_anew(tmp_path):
     checkpoints.close()
     restored = Checkpoints(tmp_path).restore(state(loss=0, update_norm=0), Position())
     assert {name: float(value) for name, value in restored.metrics.items()} == {"loss": 1, "update_norm": 0}
+
+
+def test_a_checkpoint_from_before_steps_were_skipped_is_restored(tmp_path):
+    saved = state(loss=1)
+
+    class OlderState(TrainState):
+        """Has no skips in its tree."""
+
+    fields = [field.name for field in dataclasses.fields(saved) if field.name != "skips"]
+    jax.tree_util.register_dataclass(OlderState, fields, ["skips"])
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(OlderState(**{name: getattr(saved, name) for name in fields}, skips=None), Position(7))
+    checkpoints.close()
+    restored = Checkpoints(tmp_path).restore(state(loss=0), Position())
+    assert (int(restored.step), int(restored.skips.total), float(restored.metrics["loss"])) == (4, 2, 1)
 
 
 @pytest.mark.parametrize(("before", "after"), [(False, False), (False, True), (True, False)])
