@@ -154,10 +154,7 @@ class Batches(Iterator[Any]):
         The examples are read again.
         """
         return {
-            name: [
-                {key: example[key] for key in ("id", "text") if key in example}
-                for example in (dataset[index * rows + row] for row in range(rows))
-            ]
+            name: [_id_and_text(dataset[index * rows + row]) for row in range(rows)]
             for name, (dataset, rows) in self._tasks.items()
         }
 
@@ -175,6 +172,10 @@ class Batches(Iterator[Any]):
         if self._iterator is not None:
             self._iterator.close()
             self._iterator = None
+
+
+def _id_and_text(example: Any) -> dict[str, str]:
+    return {key: example[key] for key in ("id", "text") if key in example}
 
 
 def _init_worker(index: int, count: int) -> None:
