@@ -113,8 +113,7 @@ def train(
 ) -> tuple[TrainState, dict[str, float]]:
     """Trains to `config.loop.num_steps`, from the last checkpoint in `workdir` if there is one.
 
-    A checkpoint is saved before each validation; if that step was skipped, both wait for the next update. A
-    resumed run repeats an interrupted validation.
+    A checkpoint is saved before each validation. A resumed run repeats an interrupted validation.
 
     Args:
         task: parameters, data, loss and validation.
@@ -127,8 +126,7 @@ def train(
         The final state, and the scores of the last validation.
 
     Raises:
-        UserError: too many steps in a row were skipped or a metric is not finite (neither is saved), or no
-            checkpoint can be read.
+        UserError: a metric is not finite, too many steps are skipped, or no checkpoint can be read.
         SystemExit: with status 1, after a SIGTERM or SIGINT, once a checkpoint is written. With several
             hosts, a signal to one stops all at the same step, or at the same batch of a validation.
     """
@@ -212,7 +210,7 @@ class _Loop:
             stopped = self.stop.requested()
             validate |= self._is_validation_due(step)
             save |= stopped or validate or step % config.checkpoint_every_steps == 0
-            # Not after a skipped step: the parameters may be the cause, and would replace a good checkpoint.
+            # Skipped steps wait for an update: if parameters are the cause, the last checkpoint must stay.
             if save and (not self.skip_watch.last_skipped() or step == config.num_steps):
                 need_finite(step, {name: float(x) for name, x in jax.device_get(state.metrics).items()})
                 # Before drawing the next batch, so that the saved position of the data matches this step.
