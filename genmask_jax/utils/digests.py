@@ -16,7 +16,6 @@ from genmask_jax.utils.paths import write_text
 DIGESTS = "digests.json"
 """Name of the file with the SHA-256 of each file of its folder, by relative path."""
 THREADS = 8
-FIX = "restore it from a copy, or use another"
 
 
 def write_digests(folder: epath.PathLike, names: Iterable[str] | None = None) -> None:
@@ -31,12 +30,17 @@ def write_digests(folder: epath.PathLike, names: Iterable[str] | None = None) ->
     write_text(folder / DIGESTS, json.dumps(_digests(folder, names), indent=1))
 
 
-def check_digests(folder: epath.PathLike, part: tuple[int, int] = (0, 1)) -> None:
+def check_digests(
+    folder: epath.PathLike,
+    part: tuple[int, int] = (0, 1),
+    fix: str = "restore it from a copy, or use another",
+) -> None:
     """Compares the files in a folder with their digests. Does nothing if the folder has none.
 
     Args:
         folder: written by this version or by an older one, which wrote no digests.
         part: (i, n) to compare every n-th file only, starting with the i-th one.
+        fix: what the user can do about a damaged file.
 
     Raises:
         DamagedError: a file is missing or has changed, or the digests cannot be read.
@@ -47,15 +51,15 @@ def check_digests(folder: epath.PathLike, part: tuple[int, int] = (0, 1)) -> Non
             return
         digests = dict(json.loads((folder / DIGESTS).read_bytes()))
         names = sorted(digests)[part[0] :: part[1]]
-        missing = set(names).difference(_names_below(folder))
+        missing = sorted(set(names).difference(_names_below(folder)))
         found = {} if missing else _digests(folder, names)
     except (OSError, ValueError, TypeError) as error:
-        raise DamagedError(f"{folder / DIGESTS}: the files cannot be compared ({error}); {FIX}") from error
+        raise DamagedError(f"{folder / DIGESTS}: the files cannot be compared ({error}); {fix}") from error
+    if missing:
+        raise DamagedError(f"{folder / missing[0]} is missing; {fix}")
     for name in names:
-        if name in missing:
-            raise DamagedError(f"{folder / name} is missing; {FIX}")
         if found[name] != digests[name]:
-            raise DamagedError(f"{folder / name} is damaged: it changed after it was written; {FIX}")
+            raise DamagedError(f"{folder / name} is damaged: it changed after it was written; {fix}")
 
 
 def _names_below(folder: epath.Path, prefix: str = "") -> list[str]:

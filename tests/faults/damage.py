@@ -49,3 +49,9 @@ def faults_of(root: pathlib.Path, flips: int, cuts: int) -> Iterator[Fault]:
             yield Fault(path, "flip", offset)
         for offset in sorted({i * size // cuts for i in range(cuts)} if size else ()):
             yield Fault(path, "cut", offset)
+
+
+def a_fault_of_each(root: pathlib.Path) -> list[Fault]:
+    """One fault of each file that is not empty: a flip in its middle, or nothing left of it, in turn."""
+    faults = list(faults_of(root, flips=1, cuts=1))
+    return [fault for i, fault in enumerate(faults) if i % 4 in (0, 3)]
