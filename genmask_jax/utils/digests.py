@@ -16,6 +16,7 @@ from genmask_jax.utils.paths import write_text
 DIGESTS = "digests.json"
 """Name of the file with the SHA-256 of each file of its folder, by relative path."""
 THREADS = 8
+BLOCK = 2**20
 
 
 def write_digests(folder: epath.PathLike, names: Iterable[str] | None = None) -> None:
@@ -79,5 +80,8 @@ def _digests(folder: epath.Path, names: list[str]) -> dict[str, str]:
 
 
 def _digest(path: epath.Path) -> str:
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(BLOCK):  # files in buckets lack what hashlib.file_digest needs
+            digest.update(block)
+    return digest.hexdigest()

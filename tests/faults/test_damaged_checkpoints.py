@@ -127,16 +127,24 @@ def test_damage_to_any_file_is_found_and_changes_no_number(small, caplog):
         caplog.clear()
 
 
-def test_regions_of_each_file_are_in_its_digest(small, tmp_path):
+def compare_regions(checkpoint: pathlib.Path, scratch: pathlib.Path, flips: int, cuts: int) -> int:
+    """Compares digests after each fault of a copy; returns the number of faults, all of which were found."""
+    count = 0
     for item in ("train", "ema_params", "data", "metrics"):
-        copy = pathlib.Path(shutil.copytree(small.whole / "4" / item, tmp_path / item))
-        for fault in faults_of(copy, flips=4, cuts=2):
+        copy = pathlib.Path(shutil.copytree(checkpoint / item, scratch / item))
+        for fault in faults_of(copy, flips, cuts):
             whole = (copy / fault.path).read_bytes()
             fault.apply(copy)
             with pytest.raises(DamagedError, match=str(copy)):
                 check_digests(copy)
             (copy / fault.path).write_bytes(whole)
+            count += 1
         check_digests(copy)
+    return count
+
+
+def test_regions_of_each_file_are_in_its_digest(small, tmp_path):
+    compare_regions(small.whole / "4", tmp_path, flips=4, cuts=2)
 
 
 def test_checkpoints_without_digests_are_restored_and_missing_files_are_not(small):
@@ -168,11 +176,12 @@ def test_a_micro_run_in_every_region(micro_vae, tmp_path):
     template, _ = start(micro_config(micro_vae), tmp_path / "run", evaluate=evaluate)
     saved = Saved(tmp_path / "run" / "checkpoints", template, tmp_path / "damaged")
     counts = collections.Counter()
-    for fault in faults_of(saved.whole / "4", flips=8, cuts=3):
+    for fault in faults_of(saved.whole / "4", flips=4, cuts=2):
         outcome = saved.outcome(fault)
         assert (outcome == "no matter") == (str(fault.path) in UNUSED), (fault, outcome)
         counts[fault.kind, outcome] += 1
-    print(f"\n{len(files_below(saved.whole / '4'))} files: {dict(counts)}")
+    compared = compare_regions(saved.whole / "4", tmp_path / "regions", flips=64, cuts=8)
+    print(f"\n{len(files_below(saved.whole / '4'))} files, restored: {dict(counts)}, compared: {compared}")
     assert not any(outcome in ("silently wrong", "not set aside") for _, outcome in counts)
 
 

@@ -146,7 +146,7 @@ def write_json_digests(directory: epath.PathLike) -> None:
 def read_classes(directory: epath.PathLike) -> tuple[str, ...]:
     """Reads the classes; () for datasets without classes, and for older ones without this file."""
     path = epath.Path(directory) / CLASSES_FILE
-    with _reading(directory):
+    with reading(str(path), FIX):
         return tuple(json.loads(path.read_text())) if path.exists() else ()
 
 
