@@ -24,15 +24,17 @@ def needs_whole(model: pathlib.Path, fault: Fault) -> None:
 def test_a_damaged_packed_model_is_not_loaded(micro_run, tmp_path):
     model = tmp_path / "packed"
     pack_run(epath.Path(micro_run[0]), epath.Path(model), "last", "float32", lambda nbytes: None)
-    for fault in a_fault_of_each(model):
-        if fault.path.name != "README.md":
-            needs_whole(model, fault)
+    faults = [fault for fault in a_fault_of_each(model) if fault.path.name != "README.md"]
+    for fault in faults:
+        needs_whole(model, fault)
+    print(f"\npacked model: {len(faults)} faults, all found")
     load(model)
 
 
 def test_a_run_with_damaged_frozen_parts_is_not_loaded(micro_run, tmp_path):
     model = pathlib.Path(shutil.copytree(micro_run[0], tmp_path / "run"))
-    for fault in a_fault_of_each(model):
-        if fault.path.parts[0] in ("vae", "instruction"):
-            needs_whole(model, fault)
+    faults = [f for f in a_fault_of_each(model) if f.path.parts[0] in ("vae", "instruction")]
+    for fault in faults:
+        needs_whole(model, fault)
+    print(f"\nfrozen parts of a run: {len(faults)} faults, all found")
     load(model)
