@@ -5,6 +5,7 @@
     instruction/           as in a run
     vae/                   config.json and model.safetensors
     README.md              the model card
+    digests.json           of config.json and model.safetensors; vae/ and instruction/ have their own
 
 `launch/export_weights.py genmask` writes packed models. `runs.py` reads them like the directory of a run.
 """
@@ -18,6 +19,7 @@ import safetensors.numpy
 from etils import epath
 
 from genmask_jax.parameters.files import TensorFiles
+from genmask_jax.utils.digests import check_digests
 from genmask_jax.utils.errors import reading
 from genmask_jax.utils.paths import replacing
 
@@ -48,6 +50,8 @@ class PackedReader:
         UserError: the file is damaged.
     """
 
+    _checked = False
+
     def __init__(self, directory: epath.PathLike, prefix: str = ""):
         self.path, self._prefix = epath.Path(directory) / WEIGHTS, prefix
         self._files = TensorFiles([self.path])
@@ -55,8 +59,15 @@ class PackedReader:
         self.shapes = {name[len(prefix) :]: self._files.shapes[name] for name in names}
         self.dtypes = {name[len(prefix) :]: self._files.dtypes[name] for name in names}
 
+    def check(self) -> None:
+        """Compares weights and config with their digests, once. Raises DamagedError if one has changed."""
+        if not self._checked:
+            check_digests(self.path.parent)
+        self._checked = True
+
     def read(self, name: str) -> np.ndarray:
         """One parameter, as a NumPy array in the stored dtype."""
+        self.check()
         return self._files.read(self._prefix + name)
 
     def restore(self, targets: Mapping[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:

@@ -8,6 +8,8 @@
     checkpoints/STEP/      train (state without EMA), ema_params, data (position), metrics. Without an EMA,
                            ema_params has the parameters themselves, and train does not
 
+Folders of arrays, data, metrics and instruction have a digests.json (`utils/digests.py`).
+
 This is enough to resume, evaluate and sample. Only the imported weights of Qwen and the base weights of
 adapters are not copied. A packed model (`packed.py`) is read like a run with one checkpoint.
 """
@@ -30,7 +32,8 @@ from genmask_jax.parameters.reader import ParameterReader, restoring
 from genmask_jax.pretrained import describe_models, directory_of
 from genmask_jax.sharding import one_device, placed, replicated
 from genmask_jax.utils import hosts
-from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.digests import check_digests, write_digests
+from genmask_jax.utils.errors import DamagedError, UserError
 from genmask_jax.utils.fields import read_dataclass, to_json
 from genmask_jax.utils.paths import listed, read_text, write_text
 
@@ -92,8 +95,9 @@ def open_ema(workdir: epath.PathLike, step: int, prefix: str = "") -> ParameterR
 
 def _metric(directory: epath.Path) -> float:
     try:
+        check_digests(directory / "metrics")
         return float(json.loads((directory / "metrics" / "metrics").read_text())["score"])
-    except (OSError, ValueError, KeyError, TypeError):  # it has no scores, or is damaged
+    except (DamagedError, OSError, ValueError, KeyError, TypeError):  # it has no scores, or is damaged
         return float("-inf")
 
 
@@ -112,13 +116,16 @@ def restore_ema(workdir: epath.PathLike, step: int, abstract: Any) -> Any:
 def _unpack(directory: epath.PathLike, targets: Any) -> Any:
     """The arrays of a packed model; compares all shapes first."""
     reader = PackedReader(directory)
+    reader.check()
     need_same_shapes(reader.path, reader.shapes, shapes_of(targets))
     return with_leaves(targets, reader.restore(named_leaves(targets)))
 
 
 def _restore(path: epath.Path, targets: Any) -> Any:
     """The arrays of a checkpoint; compares all shapes before reading any array."""
-    need_same_shapes(path, ParameterReader(path).shapes, shapes_of(targets))
+    reader = ParameterReader(path)
+    reader.check()
+    need_same_shapes(path, reader.shapes, shapes_of(targets))
     with restoring(path), ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path.resolve(), targets)
 
@@ -132,6 +139,7 @@ def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:
         # NumPy arrays are written by the first host alone.
         checkpointer.save(directory / "params", jax.device_get(state), force=True)
     if hosts.is_first():
+        write_digests(directory / "params")
         write_text(directory / "config.json", to_json(config))
     hosts.wait("VAE saved")
 

@@ -8,6 +8,7 @@ from genmask_jax.instruction import minilm, tiny
 from genmask_jax.instruction.base import Instruction
 from genmask_jax.instruction.config import InstructionConfig
 from genmask_jax.instruction.qwen import load as qwen
+from genmask_jax.utils.digests import check_digests
 
 Build = Callable[[InstructionConfig, epath.PathLike, Iterable[str]], Instruction]
 
@@ -27,6 +28,7 @@ def build(config: InstructionConfig, directory: epath.PathLike, texts: Iterable[
         texts: texts of the dataset, for a new run; the encoder may learn its vocabulary from them.
 
     Raises:
-        UserError: the tokenizer or the weights are missing, or a package is not installed.
+        UserError: a file is damaged, the tokenizer or the weights are missing, or a package is not installed.
     """
+    check_digests(directory)
     return ENCODERS[config.name](config, directory, texts)

@@ -8,6 +8,7 @@ import numpy as np
 from etils import epath, epy
 
 from genmask_jax.parameters.names import nested
+from genmask_jax.utils.digests import check_digests
 from genmask_jax.utils.errors import DamagedError, reading
 from genmask_jax.utils.paths import need_storable
 
@@ -29,8 +30,10 @@ class ParameterReader:
         prefix: prefix of the parameters to read, such as "dit."; it is removed from their names.
 
     Raises:
-        DamagedError: the checkpoint is missing or incomplete.
+        DamagedError: the checkpoint is missing, incomplete or damaged.
     """
+
+    _checked = False
 
     def __init__(self, path: epath.Path, prefix: str = ""):
         self.path, self.prefix = path.resolve(), prefix
@@ -46,6 +49,12 @@ class ParameterReader:
         self.shapes = {name: tuple(leaf.shape) for name, leaf in found.items()}
         self.dtypes = {name: np.dtype(leaf.dtype) for name, leaf in found.items()}
 
+    def check(self) -> None:
+        """Compares all files with their digests, once. Raises DamagedError if one has changed."""
+        if not self._checked:
+            check_digests(self.path)
+        self._checked = True
+
     def read(self, name: str) -> np.ndarray:
         """One parameter, as a NumPy array in the stored dtype."""
         item = nested({self.prefix + name: 0})
@@ -60,6 +69,7 @@ class ParameterReader:
         return dict(zip(names, jax.tree.leaves(restored), strict=True))
 
     def _restore(self, item: Any, restore_args: Any) -> Any:
+        self.check()
         arguments = ocp.args.PyTreeRestore(item=item, restore_args=restore_args, partial_restore=True)
         with restoring(self.path), ocp.PyTreeCheckpointer() as checkpointer:
             return checkpointer.restore(self.path, arguments)

@@ -16,6 +16,8 @@ import tensorstore as ts
 from etils import epath
 from orbax.checkpoint import future
 
+from genmask_jax.utils.digests import write_digests
+
 CHUNK_BYTES = 32 * 2**20
 """Largest chunk on disk. A reader fetches whole chunks, so they are small enough for the shards of a mesh."""
 
@@ -95,3 +97,4 @@ def save_streamed(path: epath.Path, tree: Any, progress: Callable[[int], object]
     arguments = ocp.args.PyTreeSave(tree, save_args=jax.tree.map(lambda leaf: leaf.save_args, tree))
     with ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(path, args=arguments, force=True)
+    write_digests(path)

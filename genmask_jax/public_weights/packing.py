@@ -8,12 +8,13 @@ import ml_dtypes
 import numpy as np
 from etils import epath
 
-from genmask_jax.checkpoints.packed import write_weights
+from genmask_jax.checkpoints.packed import WEIGHTS, write_weights
 from genmask_jax.checkpoints.runs import find_step, open_vae, read_config
 from genmask_jax.config import TrainConfig
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.public_weights.lora import copy_directory, open_merged
 from genmask_jax.public_weights.parts import Reader
+from genmask_jax.utils.digests import write_digests
 from genmask_jax.utils.fields import to_json
 from genmask_jax.utils.paths import write_text
 
@@ -60,6 +61,8 @@ def pack_run(
     if (source / "instruction").exists():
         copy_directory(source / "instruction", out / "instruction")
     write_text(out / "config.json", to_json(config))
+    write_digests(out / "vae")
+    write_digests(out, ("config.json", WEIGHTS))
     write_text(out / "README.md", _card(source, config, step, dtype, parameters, vae))
     size = sum(x.nbytes for x in (*parameters.values(), *vae.values()))
     return f"{out}: step {step} of {source}, {size / 1e6:.2f} MB of weights as {dtype}"

@@ -16,17 +16,29 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from genmask_jax.training.state import TrainState
 from genmask_jax.utils import hosts
-from genmask_jax.utils.errors import UserError, first_line
-from genmask_jax.utils.paths import write_text
+from genmask_jax.utils.digests import check_digests, write_digests
+from genmask_jax.utils.errors import DamagedError, UserError, first_line
+from genmask_jax.utils.paths import listed, write_text
 
 OLD_METRIC_NAMES = {"loss_image": "loss_picture"}
 """Current metric names -> names in older checkpoints."""
 
 
+ITEMS = ("train", "ema_params", "data")
+"""Folders of a checkpoint. Its scores are a fourth one, added after validation."""
+
+
 class Checkpoints:
-    """Saves asynchronously, and keeps the last checkpoint and the one with the best validation score."""
+    """Saves asynchronously, and keeps the last checkpoint and the one with the best validation score.
+
+    Digests of all files are written just before a checkpoint is complete, and compared when it is restored.
+    """
+
+    _saving = 0
+    """Step of the checkpoint that is being written."""
 
     def __init__(self, workdir: epath.PathLike):
+        _delete_damaged_scores(epath.Path(workdir) / "checkpoints")
         policies = [
             managers.LatestN(1),
             managers.BestN(
@@ -36,7 +48,9 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(
             epath.Path(workdir) / "checkpoints",
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=managers.AnyPreservationPolicy(policies), cleanup_tmp_directories=True
+                preservation_policy=managers.AnyPreservationPolicy(policies),
+                cleanup_tmp_directories=True,
+                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
             ),
         )
 
@@ -49,7 +63,19 @@ class Checkpoints:
             data=ocp.args.JsonSave(data.get_state()),  # the same on every host
         )
         with _written(self.manager):
+            self.manager.wait_until_finished()
+            self._saving = step
             self.manager.save(step, args=items, force=True)
+
+    def _write_digests(self) -> None:
+        """Called by Orbax on the first host when all files are written, before the checkpoint is complete.
+
+        Until then the folder has a temporary name, STEP.orbax-checkpoint-tmp, except in buckets.
+        """
+        for folder in self.manager.directory.iterdir():
+            if folder.name.partition(".")[0] == str(self._saving):
+                for item in ITEMS:
+                    write_digests(folder / item)
 
     def record_scores(self, step: int, scores: dict[str, float]) -> None:
         """Adds validation scores to the last checkpoint; by its `score`, it may become the best one."""
@@ -59,6 +85,7 @@ class Checkpoints:
                 path = self._scores_of(step)
                 path.parent.mkdir(exist_ok=True)
                 write_text(path, json.dumps(scores))
+                write_digests(path.parent)
             hosts.wait("checkpoint scored")
             self.manager.reload()
             ranks = {saved: self.scores(saved).get("score", -math.inf) for saved in self.manager.all_steps()}
@@ -87,7 +114,7 @@ class Checkpoints:
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
                 restored = self._restore(step, state)
-            except (OSError, ValueError, KeyError, TypeError) as error:  # Orbax's errors for damaged files
+            except Exception as error:  # for damaged files, Orbax raises Exception itself too
                 problems.append(f"{self.manager.directory / str(step)}: {first_line(error)}")
                 logging.warning(
                     "checkpoint %d is incomplete or damaged, set aside: %s", step, first_line(error)
@@ -101,6 +128,7 @@ class Checkpoints:
 
     def _restore(self, step: int, state: TrainState) -> dict[str, Any]:
         """The train state ("train") and the position of the data ("data") at a step."""
+        self._check(step)
         saved = self._saved(step)
         metrics = saved["metrics"]
         names = {n if n in metrics else OLD_METRIC_NAMES.get(n, n): n for n in state.metrics}
@@ -131,6 +159,22 @@ class Checkpoints:
             train = dataclasses.replace(train, ema_params=None)
         return {"train": train, "data": restored["data"]}
 
+    def _check(self, step: int) -> None:
+        """Compares a checkpoint's files with their digests; the hosts share the files.
+
+        Raises:
+            DamagedError: on every host, if a file has changed.
+        """
+        found = None
+        try:
+            for item in ITEMS:
+                part = (jax.process_index(), jax.process_count())
+                check_digests(self.manager.directory / str(step) / item, part)
+        except DamagedError as error:
+            found = error
+        if hosts.any_host(found is not None):
+            raise found or DamagedError("another host found a damaged file")
+
     def _set_aside(self, steps: list[int]) -> None:
         """Renames damaged checkpoints, so that their steps can be saved again."""
         if steps and hosts.is_first():
@@ -159,6 +203,21 @@ class Checkpoints:
         with _written(self.manager):
             self.manager.wait_until_finished()
         self.manager.close()
+
+
+def _delete_damaged_scores(directory: epath.Path) -> None:
+    """Deletes damaged scores of checkpoints, which Orbax cannot open; the last one is validated again."""
+    hosts.wait("scores of checkpoints unchanged")
+    for path in (folder / "metrics" for folder in listed(directory)) if hosts.is_first() else ():
+        if not path.exists():
+            continue
+        try:
+            check_digests(path)
+            json.loads((path / "metrics").read_text())
+        except (DamagedError, OSError, ValueError) as error:
+            logging.warning("the scores of a checkpoint are damaged and are deleted: %s", first_line(error))
+            path.rmtree()
+    hosts.wait("scores of checkpoints checked")
 
 
 def _item_of_eval_params(state: TrainState) -> str:

@@ -32,6 +32,7 @@ from genmask_jax.training.stopping import StopRequests
 from genmask_jax.training.vae import VAETask
 from genmask_jax.training.workdir import Workdir, check_workdir, make_workdir
 from genmask_jax.utils import hosts
+from genmask_jax.utils.digests import write_digests
 from genmask_jax.utils.errors import UserError
 
 BEFORE_TRAINING = "stopped before the first step; the same command with --resume continues"
@@ -167,6 +168,7 @@ def _save_frozen(run: Workdir, networks: Networks, vae_state: Any) -> None:
     if hosts.is_first():
         if networks.instruction.save is not None and not _saved_encoder(run):
             networks.instruction.save(run.path / INSTRUCTION)
+            write_digests(run.path / INSTRUCTION)
         if isinstance(networks.init, InitialWeights) and networks.config.model.lora_rank:
             save_base(networks.init, networks.plan, run.path)
     hosts.wait("frozen networks saved")

@@ -27,7 +27,7 @@ def make_train_step(
     plan: ParameterPlan,
     shardings: TrainState,
 ) -> Callable[[TrainState, Any, Any], TrainState]:
-    """The jitted step (state, frozen, batch) -> state; the old state is donated. `skipping.py` may skip it."""
+    """The jitted step (state, frozen, batch) -> state; donates the old state. `skipping.py` may skip it."""
 
     def train_step(state: TrainState, frozen: Any, batch: Any) -> TrainState:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)

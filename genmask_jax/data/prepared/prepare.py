@@ -35,6 +35,7 @@ from genmask_jax.data.prepared.records import (
     splits_of,
     write_classes,
     write_index,
+    write_json_digests,
 )
 from genmask_jax.data.published import PAPER_COUNTS, PUBLISHED_COUNTS
 from genmask_jax.data.raw_formats.plan import Plan, PlannedImage
@@ -249,6 +250,7 @@ def _finish(directory: epath.Path, plan: Plan) -> None:
         problems += [_explain(image) for image in images if image.image_id not in prepared]
     write_sheet(directory)
     write_classes(directory, plan.classes)
+    write_json_digests(directory)
     write_text(directory / NOTES, "".join(f"{note}\n" for note in plan.problems.notes))
     write_text(directory / PROBLEMS, "".join(f"{problem}\n" for problem in problems))  # marks it as complete
 

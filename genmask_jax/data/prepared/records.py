@@ -17,7 +17,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from genmask_jax.data import masks
-from genmask_jax.utils.errors import UserError, reading
+from genmask_jax.utils.digests import check_digests, write_digests
+from genmask_jax.utils.errors import DamagedError, UserError, reading
 from genmask_jax.utils.images import decode
 from genmask_jax.utils.paths import listed, write_text
 
@@ -26,6 +27,7 @@ ITEM_KINDS = ("expressions", "captions", "targets")
 """Kinds of items that the index counts in each record."""
 
 CLASSES_FILE = "classes.json"
+FIX = "delete the dataset and prepare it again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +81,13 @@ def open_records(directory: epath.PathLike, split: str) -> Any:
 
 def open_dataset(directory: epath.PathLike) -> Any:
     """The builder of a prepared dataset. Raises DamagedError if its files cannot be read."""
+    check_digests(directory, fix=FIX)
     with _reading(directory):
         return tfds.builder_from_directory(directory)
 
 
 def _reading(directory: epath.PathLike) -> contextlib.AbstractContextManager[None]:
-    return reading(f"the dataset {directory}", "delete it and prepare it again")
+    return reading(f"the dataset {directory}", FIX)
 
 
 def write_index(directory: epath.PathLike, split: str) -> Index:
@@ -135,10 +138,15 @@ def write_classes(directory: epath.PathLike, classes: tuple[str, ...]) -> None:
     write_text(epath.Path(directory) / CLASSES_FILE, json.dumps(classes, ensure_ascii=False))
 
 
+def write_json_digests(directory: epath.PathLike) -> None:
+    """Writes the digests of the JSON files, which describe the records. ArrayRecord checks records itself."""
+    write_digests(directory, [path.name for path in listed(epath.Path(directory), ".json")])
+
+
 def read_classes(directory: epath.PathLike) -> tuple[str, ...]:
     """Reads the classes; () for datasets without classes, and for older ones without this file."""
     path = epath.Path(directory) / CLASSES_FILE
-    with _reading(directory):
+    with reading(str(path), FIX):
         return tuple(json.loads(path.read_text())) if path.exists() else ()
 
 
@@ -251,8 +259,17 @@ class Items:
         i = i if self._order is None else int(self._order[i])
         record = int(np.searchsorted(self._ends, i, side="right"))
         split = open_split(self.directory, self.split)
-        with _reading(self.directory):
-            return split.records[record], int(i - self._starts[record])
+        try:
+            with _reading(self.directory):
+                return split.records[record], int(i - self._starts[record])
+        except DamagedError as error:
+            raise DamagedError(f"{_file_of(self.directory, self.split, record)}: {error}") from error
+
+
+def _file_of(directory: str, split: str, record: int) -> epath.Path:
+    """The ArrayRecord file that holds a record."""
+    info = open_dataset(directory).info.splits[split]
+    return info.filepaths[int(np.searchsorted(np.cumsum(info.shard_lengths), record, side="right"))]
 
 
 def read_expression(record: Mapping[str, Any], number: int) -> ReferringExpression:

@@ -347,7 +347,7 @@ def test_a_damaged_dataset_is_one_line_that_names_it(tmp_path, damage):
     directory = epath.Path(records.find(out, "image_folder"))
     damage(directory)
     records.open_split.cache_clear()
-    with pytest.raises(UserError, match=f"{directory} is incomplete or damaged .*prepare it again") as caught:
+    with pytest.raises(UserError, match=f"{directory}.* damaged.*prepare it again") as caught:
         records.read_expression(*records.Items(str(directory), "train", "expressions")[0])
     assert "\n" not in str(caught.value)
 
