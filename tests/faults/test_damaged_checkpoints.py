@@ -15,6 +15,7 @@ import pytest
 from conftest import micro_config, start
 
 from genmask_jax.training.checkpoints import Checkpoints
+from genmask_jax.training.skipping import no_skips
 from genmask_jax.training.state import TrainState
 from genmask_jax.utils.digests import DIGESTS, check_digests, write_digests
 from genmask_jax.utils.errors import DamagedError
@@ -100,6 +101,7 @@ def state(step):
         opt_state=(params,),
         key=jax.random.key_data(jax.random.key(step)),
         metrics={"loss": jnp.float32(step)},
+        skips=no_skips(),
     )
 
 
