@@ -96,7 +96,8 @@ def train_and_stop(arguments, workdir, until, **options):
             break
         time.sleep(0.2)
     codes = finish(started)
-    logs = "\n".join(path.read_text()[-1500:] for path in workdir.parent.glob("train_*.log"))
+    paths = (workdir.parent / f"train_{i}.log" for i in range(len(started)))  # not of earlier processes
+    logs = "\n".join(path.read_text()[-1500:] for path in paths)
     assert codes == [1] * len(started), logs
     assert logs.count("the same command with --resume continues") == len(started), logs
     assert logs.count("SIGTERM: stopping") == 1, logs

@@ -201,7 +201,7 @@ def test_a_mixture_keeps_its_parts_and_weights(benchmark_data, vae, tmp_path):
 
 def test_few_examples_of_a_mixture_are_of_all_its_parts(benchmark_data, vae, tmp_path):
     joint = JointConfig(refcoco_unc=2.0)
-    data = DataConfig("refcoco_joint", "coco_captions", joint, path=str(benchmark_data.out), size=32)
+    data = DataConfig("refcoco_joint", "coco_captions", joint=joint, path=str(benchmark_data.out), size=32)
     identity = encode(tmp_path, vae, [0], data, num_shards=1, count=4)
     assert identity.part_counts == (2, 1, 1)
     assert (identity.segment, identity.generate) == (4, 4)
