@@ -110,6 +110,13 @@ CLAIMS = (
         expected=dict.fromkeys(("4_noises", "8_noises", "zeros"), "level"),
     ),
     Claim(
+        title="Start of the flow",
+        claim="Masks need noise to start from: a flow from the image's latents is worse.",
+        paper="",
+        sweep="mask_source",
+        expected=dict.fromkeys(("image", "image_alone"), "lower"),
+    ),
+    Claim(
         title="Linear readout",
         claim="A linear map of the predicted latents reads masks as well as the VAE's decoder.",
         paper="Latents of masks are linearly separable: their first principal component already looks like "

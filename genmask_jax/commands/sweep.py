@@ -127,7 +127,7 @@ def parse_job(text: str) -> tuple[int, int]:
 def check_runs(config: Any) -> None:
     """Checks the fields and flags of every variant before the first training. Raises UserError."""
     from genmask_jax.config import SamplerConfig, TrainConfig
-    from genmask_jax.config.checks import from_config_dict, with_given, with_refinement
+    from genmask_jax.config.checks import fit_to_training, from_config_dict, with_given
 
     sampler_fields = {field.name for field in dataclasses.fields(SamplerConfig)}
     for name, variant in config.variants.items():
@@ -139,7 +139,7 @@ def check_runs(config: Any) -> None:
                 continue
             base = from_config_dict(TrainConfig, values, file=f"config.base={config.base}")
             given: dict[str, Any] = {flag: value for flag, value in flags.items() if flag in sampler_fields}
-            with_refinement(with_given(base.sampler, **given), base)
+            fit_to_training(with_given(base.sampler, **given), base)
         except UserError as error:
             raise UserError(f"config.variants.{name}: {error}") from error
 

@@ -130,6 +130,7 @@ class TimestepsConfig:
 CLEAN_FRAMES = ("timestep_0", "learned", "off")
 LATENT_LOSSES = ("velocity", "x0")
 PIXEL_LOSSES = ("decoder_cross_entropy", "linear_cross_entropy")
+MASK_SOURCES = ("noise", "image")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,10 +144,13 @@ class ObjectiveConfig:
         "decoder_cross_entropy": cross-entropy of pixels, whose logits are the grey levels of the decoded x0;
         "linear_cross_entropy": the same, with a trained linear layer in the decoder's place, in training and
         in sampling.
+    mask_source: what the flow of a mask starts from, at t = 1: "noise", or the latents of its "image", which
+        makes sampling deterministic.
     """
 
     clean_frame: str = "timestep_0"
     mask_loss: str = "velocity"
+    mask_source: str = "noise"
 
     @property
     def needs_masks(self) -> bool:

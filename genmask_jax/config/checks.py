@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from genmask_jax.config import (
     CLEAN_FRAMES,
     LATENT_LOSSES,
+    MASK_SOURCES,
     PIXEL_LOSSES,
     DataConfig,
     EvaluationConfig,
@@ -193,6 +194,10 @@ def _validate_objective(objective: ObjectiveConfig, data: DataConfig) -> None:
         f"objective.mask_loss: {objective.mask_loss!r} is not {', '.join(losses)}",
     )
     _need(
+        objective.mask_source in MASK_SOURCES,
+        f"objective.mask_source: {objective.mask_source!r} is not {', '.join(MASK_SOURCES)}",
+    )
+    _need(
         not (data.latents and objective.needs_masks),
         f"objective.mask_loss={objective.mask_loss} needs masks, which a cache of latents does not have; "
         "leave out data.latents",
@@ -221,7 +226,7 @@ def with_given(sampler: SamplerConfig, **given: float | None) -> SamplerConfig:
     return sampler
 
 
-def with_refinement(sampler: SamplerConfig, config: TrainConfig) -> SamplerConfig:
+def fit_to_training(sampler: SamplerConfig, config: TrainConfig) -> SamplerConfig:
     """The sampler with `refine_t` set from the training, if masks are refined and `refine_t` is 0.
 
     Args:
@@ -230,8 +235,16 @@ def with_refinement(sampler: SamplerConfig, config: TrainConfig) -> SamplerConfi
 
     Raises:
         UserError: the timesteps of masks in training have no mode near clean data, or the model does not
-            predict a mask's latents.
+            predict a mask's latents; or masks start from the image, and `sampler` sets their noise.
     """
+    if config.objective.mask_source == "image":
+        for name, usual in (("mask_samples", 1), ("mask_noise", 1.0)):
+            if getattr(sampler, name) != usual:
+                raise ArgumentError(
+                    name,
+                    f"={getattr(sampler, name)}: the model was trained with objective.mask_source=image, so "
+                    f"masks do not start from noise; use {name}={usual}",
+                )
     if sampler.mask_steps == 1:
         return sampler
     if config.objective.needs_masks:

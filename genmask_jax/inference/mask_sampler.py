@@ -1,4 +1,7 @@
-"""Mask sampling: one pass from pure noise to mask probabilities, optionally refined or averaged."""
+"""Mask sampling: one pass from pure noise to mask probabilities, optionally refined or averaged.
+
+Models trained with `config.objective.mask_source="image"` start from the image's latents instead of noise.
+"""
 
 from collections.abc import Sequence
 
@@ -10,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from genmask_jax import flow
 from genmask_jax.config import SamplerConfig
-from genmask_jax.config.checks import with_refinement
+from genmask_jax.config.checks import fit_to_training
 from genmask_jax.inference.batching import (
     example_keys,
     example_noise,
@@ -42,10 +45,10 @@ class MaskSampler:
             seed: seed of the noise.
 
         Raises:
-            UserError: `sampler` refines masks, and the model was not trained for it (`with_refinement`).
+            UserError: the model was not trained for this `sampler` (`fit_to_training`).
         """
         self.networks = networks
-        self.sampler = with_refinement(sampler, networks.config)
+        self.sampler = fit_to_training(sampler, networks.config)
         self.batch_size, self.seed = host_batch_size(batch_size, networks.mesh), seed
         model = networks.graphdef, networks.plan
         passes = self.sampler.mask_steps, self.sampler.refine_t, self.sampler.mask_noise
@@ -205,6 +208,8 @@ def _probability(
         return flow.predict_x0(x_t, model.velocity(x_t, t, text, latents), t)
 
     def noise(step):
+        if model.objective.mask_source == "image":
+            return latents
         return deviation * example_noise(seeds, draw * steps + step, latents.shape[1:])
 
     x0 = predict(noise(0), 1.0)

@@ -68,11 +68,14 @@ class GenMaskTask:
 
         `data/pipeline.py` describes the batch. Images and masks go through the same VAE. Timesteps are drawn
         per example, from the distribution of its task. The clean image of a mask is frame 1 of the input.
-        `config.objective` may replace the loss of masks (`training/objective.py`) or the clean frame.
+        `config.objective` may replace the loss of masks (`training/objective.py`), the clean frame, or the
+        noise of masks.
         """
         model = self.networks.merge(params, frozen)
         image_latents, x0 = _encode(model, batch)
         t, noise = self._draw(key, x0)
+        if self.config.objective.mask_source == "image":
+            noise[0] = image_latents
         x_t = [flow.add_noise(*one) for one in zip(x0.values(), noise, t, strict=True)]
         texts = model.instruction.together(*(batch[name]["instruction"] for name in x0))
         images = [image_latents, None][: len(x0)]

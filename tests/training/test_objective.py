@@ -22,6 +22,7 @@ from genmask_jax.system import make_networks
 from genmask_jax.training.genmask import GenMaskTask
 from genmask_jax.training.objective import MASK_LOSSES, Prediction
 from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.pixels import to_signed
 from tests.conftest import micro_config, start
 
 READOUT = {"mask_readout.kernel", "mask_readout.bias"}
@@ -164,6 +165,30 @@ def test_masks_are_read_by_the_linear_layer_pixel_by_pixel(make_task):
     np.testing.assert_allclose(masks[0], np.tile(1 / (1 + np.exp(-pattern)), (8, 8)), atol=1e-5)
 
 
+def test_masks_that_start_from_the_image_have_no_noise(make_task):
+    task, params = make_task(mask_source="image", clean_frame="off")
+    batch = batch_of(task)
+    one, other = (task.loss(params, task.frozen, batch, jax.random.key(seed))[1] for seed in (1, 2))
+    task.networks.params = params
+    masks = [
+        MaskSampler(task.networks, SamplerConfig(), batch_size=4, seed=s)(IMAGES[0], TEXTS) for s in (0, 1)
+    ]
+    np.testing.assert_array_equal(*masks)
+    assert not np.array_equal(masks[0], sample(task, params, IMAGES[1]))
+    model, batch = task.networks.merge(params, task.frozen), batch_of(task)["segment"]
+    latents = model.vae.encode(to_signed(batch["images"]))
+    velocity = model.velocity(latents, jnp.ones(4), model.instruction(batch["instruction"]), latents)
+    np.testing.assert_allclose(masks[0], model.mask_probabilities(latents - velocity), atol=1e-4)
+    assert one["loss_generate"] != other["loss_generate"]
+
+
+@pytest.mark.parametrize("sampler", [{"mask_samples": 2}, {"mask_noise": 0.0}])
+def test_masks_that_start_from_the_image_cannot_have_other_noise(make_task, sampler):
+    task, params = make_task(mask_source="image")
+    with pytest.raises(UserError, match=r"mask_source=image, so masks do not start from noise; use mask_"):
+        sample(task, params, IMAGES[0], **sampler)
+
+
 @pytest.mark.parametrize("mask_loss", PIXEL_LOSSES)
 def test_masks_of_cross_entropy_are_not_refined(make_task, mask_loss):
     task, params = make_task(mask_loss=mask_loss)
@@ -175,6 +200,7 @@ def test_masks_of_cross_entropy_are_not_refined(make_task, mask_loss):
     ("objective", "latents", "says"),
     [
         ({"clean_frame": "of"}, "", r"^config.objective.clean_frame: 'of' is not timestep_0, learned, off$"),
+        ({"mask_source": "zeros"}, "", r"^config.objective.mask_source: 'zeros' is not noise, image$"),
         ({"mask_loss": "bce"}, "", r"^config.objective.mask_loss: 'bce' is not velocity, x0, "),
         ({"mask_loss": "decoder_cross_entropy"}, "cache", r"mask_loss=decoder_cross_entropy needs masks"),
     ],
