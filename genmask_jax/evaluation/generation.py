@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 
 from genmask_jax.data.refershapes.source import ReferShapesGenerate
 from genmask_jax.data.refershapes.styles import Style
-from genmask_jax.evaluation.scene_rule import matches_prompt, parse_prompt
+from genmask_jax.evaluation.scene_rule import found_objects, matches_prompt, parse_prompt
 from genmask_jax.evaluation.shape_rule import contains_shape
 from genmask_jax.inference.image_sampler import ImageSampler
 
@@ -51,18 +51,21 @@ def evaluate_generation(
 
 
 def evaluate_prompts(images: UInt8[np.ndarray, "N S S 3"], source: ReferShapesGenerate) -> dict[str, Any]:
-    """Scores how many images show exactly the objects of their prompt, the source's first N prompts.
+    """Scores how many images show exactly the objects of their prompt, and how many objects they show.
 
     Args:
-        images: images generated for these prompts.
+        images: images generated for the source's first N prompts.
         source: gives the prompts, and real images, which the same rule scores.
     """
     examples = [source[i] for i in range(len(images))]
     texts = [example["text"] for example in examples]
     hits = [matches_prompt(image, text, source.style) for image, text in zip(images, texts, strict=True)]
+    found = [found_objects(image, text, source.style) for image, text in zip(images, texts, strict=True)]
     return {
         "count": len(images),
         "share_right": float(np.mean(hits)),
+        "objects_f1": float(np.mean([scores["objects"] for scores in found])),
+        "colours_f1": float(np.mean([scores["colours"] for scores in found])),
         "objects": _shares(hits, [str(len(parse_prompt(text))) for text in texts]),
         "share_right_of_real_images": float(
             np.mean([matches_prompt(e["image"], e["text"], source.style) for e in examples])

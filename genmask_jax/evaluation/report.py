@@ -57,6 +57,8 @@ def print_tables(metrics: dict[str, Any]) -> None:
             f"prompts of the split shown exactly: {right:.1f} % of {scenes['count']}; objects: {by}", end=" "
         )
         out.print(f"(by the same rule, real images: {real:.1f} %)")
+        objects, colours = 100 * scenes["objects_f1"], 100 * scenes["colours_f1"]
+        out.print(f"objects shown (F1): {objects:.1f} %; only the colour counted: {colours:.1f} %")
     if metrics["seconds_per_image"]:
         milliseconds = 1000 * metrics["seconds_per_image"]
         out.print(f"{milliseconds:.1f} ms per mask, in batches of {metrics['batch_size']}")

@@ -5,6 +5,7 @@ of the prompt, with its colour, kind and (if the prompt names it) size, and no o
 images of the test split pass, also if they are blurred (see `tests/evaluation`).
 """
 
+from collections import Counter
 from typing import cast
 
 import numpy as np
@@ -33,6 +34,19 @@ def matches_prompt(image: UInt8[np.ndarray, "S S 3"], text: str, style: Style) -
             return False
         unmatched.remove(matches[0])
     return True
+
+
+def found_objects(image: UInt8[np.ndarray, "S S 3"], text: str, style: Style) -> dict[str, float]:
+    """F1 scores in [0, 1] of the objects that an image shows; missing and extra objects lower them.
+
+    Returns:
+        `objects`: objects with the right colour and kind; `colours`: objects with the right colour.
+    """
+    expected, detected = parse_prompt(text), detect_objects(image, style)
+    total = len(expected) + len(detected)
+    views = {"objects": lambda item: item[1:], "colours": lambda item: item[1]}
+    shared = {n: Counter(map(view, expected)) & Counter(map(view, detected)) for n, view in views.items()}
+    return {name: 2 * count.total() / total for name, count in shared.items()}
 
 
 def _has_size(radius: float, size: str, style: Style) -> bool:

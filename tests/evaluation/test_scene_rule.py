@@ -6,7 +6,7 @@ import pytest
 from genmask_jax.data.refershapes.source import ReferShapesGenerate
 from genmask_jax.data.refershapes.styles import MUTED, STYLES
 from genmask_jax.evaluation.generation import evaluate_prompts
-from genmask_jax.evaluation.scene_rule import detect_objects, matches_prompt, parse_prompt
+from genmask_jax.evaluation.scene_rule import detect_objects, found_objects, matches_prompt, parse_prompt
 from tests.evaluation.test_shape_rule import blur
 
 SOURCE = ReferShapesGenerate("test", 64)
@@ -53,6 +53,20 @@ def test_size_colour_kind_and_number_all_count():
     assert not matches_prompt(image, f"a {'red' if colour != 'red' else 'blue'} {kind}", MUTED)
     assert not matches_prompt(image, f"a {colour} {'star' if kind != 'star' else 'cross'}", MUTED)
     assert not matches_prompt(image, f"a {colour} {kind} and a {colour} {kind}", MUTED)
+
+
+def test_objects_that_are_found_are_counted():
+    image = next(SOURCE[i]["image"] for i in range(COUNT) if len(parse_prompt(SOURCE[i]["text"])) == 1)
+    ((_, colour, kind),) = detect_objects(image, MUTED)
+    other = "star" if kind != "star" else "cross"
+    for text, objects, colours in (
+        (f"a {colour} {kind}", 1, 1),
+        (f"a {colour} {other}", 0, 1),
+        (f"a {colour} {kind} and a {colour} {kind}", 2 / 3, 2 / 3),
+        (f"a {'red' if colour != 'red' else 'blue'} {kind}", 0, 0),
+    ):
+        found = found_objects(image, text, MUTED)
+        assert found == {"objects": pytest.approx(objects), "colours": pytest.approx(colours)}
 
 
 def test_a_region_of_no_known_shape_has_no_kind():
