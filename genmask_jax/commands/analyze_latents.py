@@ -7,10 +7,10 @@
 
 For masks and images at several noise levels: principal components, linear classifiers of object cells and
 background cells, kurtosis and standard deviations, the accuracy of a matched filter, and scores of the
-decoded latents (docs/analysis.md). --vae is a run of launch/train_vae.py or launch/train.py, imported
-weights, or a model in the package. random:NAME is a control with random weights in the shape of such a VAE,
-random:wan in the shape of Wan 2.1's. Writes latents.json and figures as SVG and PNG to --out, and prints a
-table.
+decoded latents (docs/analysis.md). Also prints the noise levels in training that fit these latents. --vae is
+a run of launch/train_vae.py or launch/train.py, imported weights, or a model in the package. random:NAME is a
+control with random weights in the shape of such a VAE, random:wan in the shape of Wan 2.1's. Writes
+latents.json and figures as SVG and PNG to --out, and prints a table.
 """
 
 import re
@@ -31,6 +31,7 @@ COUNT = flags.DEFINE_integer("count", 256, "Number of scenes; a quarter is held 
 SIZE = flags.DEFINE_integer(
     "size", None, "Side of the images in pixels; by default that of the VAE's run, or 128.", lower_bound=1
 )
+SCENES = flags.DEFINE_enum("scenes", "muted", ["muted", "varied"], "Style of the scenes of refershapes.")
 SEED = flags.DEFINE_integer("seed", 0, "Seed of noise and random weights.", lower_bound=0)
 FLAG_NAMES = {"config.vae": "--vae", "config.data.name": "--data", "config.data.path": "--path"}
 """Names of flags by the config fields in errors."""
@@ -44,7 +45,7 @@ def main() -> None:
 
     out = need_makeable(OUT.value, "--out")
     size = SIZE.value or image_size(VAE.value)
-    data = DataConfig(name=DATA.value, path=PATH.value, size=size)
+    data = DataConfig(name=DATA.value, path=PATH.value, size=size, scenes=SCENES.value)
     config = AnalysisConfig(VAE.value, data, SPLIT.value, COUNT.value, SEED.value)
     try:
         analyze(config, out)

@@ -72,6 +72,7 @@ MASK_SAMPLES = flags.DEFINE_integer(
     "mask_samples", None, "Number of noises to average masks over.", lower_bound=1
 )
 IMAGE_STEPS = flags.DEFINE_integer("image_steps", None, "Sampling steps per image.", lower_bound=1)
+SHIFT = flags.DEFINE_float("shift", None, "Shift of the timesteps of images towards noise; 1 for none.")
 GUIDANCE_SCALE = flags.DEFINE_float("guidance_scale", None, "Classifier-free guidance scale; 1 for none.")
 NO_TARGET_AREA = flags.DEFINE_float("no_target_area", None, "Masks of at most this share become empty.")
 NO_TARGET_SCORE = flags.DEFINE_float("no_target_score", None, "Masks with a lower score become empty.")
@@ -130,6 +131,7 @@ def make_scoring(kind: Any, sampler: Any) -> Any:
         mask_samples=MASK_SAMPLES.value,
         image_steps=IMAGE_STEPS.value,
         guidance_scale=GUIDANCE_SCALE.value,
+        shift=SHIFT.value,
         no_target_area=NO_TARGET_AREA.value,
         no_target_score=NO_TARGET_SCORE.value,
     )

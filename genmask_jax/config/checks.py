@@ -43,6 +43,7 @@ EVALUATE_FLAGS = (
     "mask_samples",
     "image_steps",
     "guidance_scale",
+    "shift",
     "no_target_area",
     "no_target_score",
     "uncertainty",

@@ -15,6 +15,7 @@ from genmask_jax.config import DataConfig
 from genmask_jax.data.sources import segment_source
 from genmask_jax.tools.analysis import figures
 from genmask_jax.tools.analysis.autoencoder import RANDOM, open_autoencoder
+from genmask_jax.tools.analysis.noise_law import fitting_fields, spectrum
 from genmask_jax.tools.analysis.readers import CLASSIFIERS, cell_scores, matched_filter
 from genmask_jax.tools.analysis.scenes import KINDS, read_scenes
 from genmask_jax.tools.analysis.statistics import (
@@ -81,6 +82,7 @@ def analyze(config: AnalysisConfig, out: epath.Path) -> dict[str, Any]:
     if config.vae.startswith(RANDOM):
         vae.normalise(np.concatenate([scenes.pictures[kind] for kind in KINDS]))
     clean = {kind: vae.encode(scenes.pictures[kind]) for kind in KINDS}
+    spectra = {kind: spectrum(clean[kind]) for kind in KINDS}
     share = scenes.object_share(vae.config.stride)
     first = round((1 - HELD_OUT) * len(scenes))  # scenes from here on are held out
     held_out = {kind: scenes.pictures[kind][first:] for kind in KINDS}
@@ -93,6 +95,8 @@ def analyze(config: AnalysisConfig, out: epath.Path) -> dict[str, Any]:
         "held_out": len(scenes) - first,
         "object_cells": float((share >= 0.5).mean()),
         "mean_distance": {kind: mean_distance(clean[kind]) for kind in KINDS},
+        "spectrum": {kind: dataclasses.asdict(spectra[kind]) for kind in KINDS},
+        "fitting_fields": fitting_fields(spectra["mask"], spectra["image"]),
         "histograms": histograms(clean, share),
     }
     noise = np.random.default_rng(config.seed).standard_normal(clean["mask"].shape, np.float32)
@@ -173,7 +177,7 @@ def compare(
 
 
 def print_table(result: dict[str, Any]) -> None:
-    """Prints one row per noise level."""
+    """Prints one row per noise level, and the fields of a config that fit the latents."""
     table = Table(title=f"latents of {result['config']['vae']}, {result['scenes']} scenes")
     most = max(result["levels"][0]["mask"]["matched_filter"], key=int)
     columns = {
@@ -193,3 +197,5 @@ def print_table(result: dict[str, Any]) -> None:
         snr = "clean" if level["log_snr"] is None else f"{level['log_snr']:.1f}"
         table.add_row(f"{level['t']:g}", snr, *values, f"{level['mask']['decoded_mIoU']:.3f}")
     console().print(table)
+    fields = " ".join(f"--config.{name}={value:.3g}" for name, value in result["fitting_fields"].items())
+    console().print(f"noise levels that fit these latents: {fields}")

@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from genmask_jax.tools.analysis import figures
 from genmask_jax.tools.analysis.analyze import CANDIDATES, LEVELS, compare, log_snr
 from genmask_jax.tools.analysis.autoencoder import DEFAULT_SIZE, image_size, open_autoencoder
+from genmask_jax.tools.analysis.noise_law import fitting_fields, spectrum
 from genmask_jax.tools.analysis.readers import cell_scores, least_squares, linear_svm, matched_filter
 from genmask_jax.tools.analysis.scenes import read_scenes
 from genmask_jax.tools.analysis.statistics import (
@@ -116,6 +117,28 @@ def test_mean_distance_between_scenes(rng):
     rows = latents.reshape(30, -1)
     squares = [np.sum((a - b) ** 2) for i, a in enumerate(rows) for b in rows[:i]]
     assert mean_distance(latents) == pytest.approx(np.sqrt(np.mean(squares)))
+
+
+def test_the_spectrum_of_planted_components(rng):
+    planted = np.array([8.0, 2.0])
+    directions = np.linalg.qr(rng.standard_normal((48, 2)))[0]
+    latents = (rng.standard_normal((5000, 2)) * planted @ directions.T + 7).reshape(5000, 4, 4, 3)
+    found, weights = spectrum(latents), planted**2 / (planted**2).sum()
+    assert found.mean == pytest.approx(weights @ np.log(planted), abs=0.02)
+    assert found.std == pytest.approx(np.sqrt(np.cov(np.log(planted), aweights=weights, ddof=0)), rel=0.02)
+    assert found.largest == pytest.approx(8, rel=0.03)
+    few = spectrum(latents[:40])  # fewer scenes than numbers in a latent
+    assert few.mean == pytest.approx(found.mean, abs=0.2)
+
+
+def test_noise_levels_shift_with_the_scale_of_the_latents(rng):
+    latents = rng.standard_normal((50, 4, 4, 3))
+    one, other = (fitting_fields(spectrum(x), spectrum(x)) for x in (latents, 3 * latents))
+    assert other["timesteps.generate.mean"] == pytest.approx(one["timesteps.generate.mean"] + np.log(3))
+    assert other["timesteps.generate.std"] == pytest.approx(one["timesteps.generate.std"])
+    assert other["sampler.shift"] == pytest.approx(3 * one["sampler.shift"])
+    odds = [fields["timesteps.segment.a"] / (1 - fields["timesteps.segment.a"]) for fields in (one, other)]
+    assert odds[1] == pytest.approx(odds[0] / 3)
 
 
 def test_scenes_are_different_images_with_an_object():
