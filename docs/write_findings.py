@@ -26,8 +26,6 @@ from genmask_jax.utils.config_files import load_config
 
 DOCS = pathlib.Path(__file__).parent
 RESULTS = DOCS / "findings"
-METRIC = "mIoU"
-"""The score that verdicts compare."""
 LEVEL = 0.02
 """Differences up to this are level."""
 MIN_SCORE = 0.2
@@ -49,6 +47,7 @@ class Claim:
     paper: the paper's statement and figures, where known; empty if not.
     sweep: name of a config in configs/ablations/, and of its results in docs/findings/.
     expected: what the claim expects of variants' scores relative to the reference: a key of RANGES.
+    metric: the score that the verdict compares.
     """
 
     title: str
@@ -56,6 +55,7 @@ class Claim:
     paper: str
     sweep: str
     expected: Mapping[str, str]
+    metric: str = "mIoU"
 
 
 CLAIMS = (
@@ -65,6 +65,23 @@ CLAIMS = (
         paper="RefCOCO mIoU 82.2 with `a` of 0.05, 78.1 with 0.1 and 66.0 with 0.5.",
         sweep="mask_timesteps",
         expected=dict.fromkeys(("long_tail_0.1", "long_tail_0.5", "uniform", "logit_normal"), "lower"),
+    ),
+    Claim(
+        title="Noise levels of images",
+        claim="The spectrum of a VAE's latents gives the best noise levels for images, at any scale of the "
+        "latents.",
+        paper="",
+        sweep="image_timesteps",
+        expected={
+            "lower": "lower",
+            "higher": "lower",
+            "fitting_quarter": "level",
+            "lower_quarter": "lower",
+            "higher_quarter": "lower",
+            "shift_low": "not higher",
+            "shift_high": "not higher",
+        },
+        metric="scenes.objects_f1",
     ),
     Claim(
         title="Images with prompts",
@@ -125,6 +142,13 @@ CLAIMS = (
         expected={"linear": "level"},
     ),
     Claim(
+        title="Optimisers",
+        claim="Muon learns masks faster than AdamW.",
+        paper="",
+        sweep="optimizers",
+        expected=dict.fromkeys(("adamw_0.001", "adamw_0.003"), "lower"),
+    ),
+    Claim(
         title="Discriminative models",
         claim="A generative model is ahead of discriminative models with the same data, parameters and time.",
         paper="RefCOCO testA oIoU 83.3, against 79.1 of LISA-7B (fine-tuned), whose size and data differ.",
@@ -159,10 +183,10 @@ def judge(claim: Claim, config: SweepConfig, lines: list[dict[str, Any]]) -> tup
     An expectation holds if the 95 % confidence interval of the difference is within its range, and fails if
     the interval is outside.
     """
-    scores = {name: scores_by_seed(lines, name, METRIC) for name in config.variants}
+    scores = {name: scores_by_seed(lines, name, claim.metric) for name in config.variants}
     best = max(np.mean(list(by_seed.values())) for by_seed in scores.values() if by_seed)
     if best < MIN_SCORE:
-        return "Not decided", f"Masks are too poor for a verdict: the best mean {METRIC} is {best:.3f}."
+        return "Not decided", f"Scores are too low for a verdict: the best mean {claim.metric} is {best:.3f}."
     outcomes, details = [], []
     for variant, relation in claim.expected.items():
         difference = paired_difference(scores[variant], scores[config.reference])
@@ -170,7 +194,7 @@ def judge(claim: Claim, config: SweepConfig, lines: list[dict[str, Any]]) -> tup
         if difference is not None:
             interval = f" {difference.mean:+.3f} ± {difference.margin:.3f}"
             details.append(f"`{variant}`{interval} ({relation}: {outcomes[-1]})")
-    return overall(outcomes), f"Difference in {METRIC} from `{config.reference}`: {', '.join(details)}."
+    return overall(outcomes), f"Difference in {claim.metric} from `{config.reference}`: {', '.join(details)}."
 
 
 def compare(difference: Difference | None, expected: tuple[float, float]) -> str:

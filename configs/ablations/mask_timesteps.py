@@ -2,8 +2,9 @@
 
     python launch/sweep.py --config=configs/ablations/mask_timesteps.py --workdir=runs/mask_timesteps
 
-24 trainings of 1,000 steps, a quarter of the quickstart's: this compares how fast masks are learned, not what
-is best after long training.
+`quickstart` is the distribution of the quickstart: `bimodal` with a=0.01 and low_share=0.1. 30 trainings of 1,000
+steps, a quarter of the quickstart's: this compares how fast masks are learned, not what is best after long
+training.
 """
 
 from genmask_jax.config import SweepConfig, VariantConfig
@@ -25,9 +26,11 @@ def get_config():
                 "long_tail_0.05": variant("long_tail", a=0.05),
                 "long_tail_0.1": variant("long_tail", a=0.1),
                 "long_tail_0.5": variant("long_tail", a=0.5),
+                "long_tail_0.01": variant("long_tail", a=0.01),
                 "bimodal_0.05": variant("bimodal", a=0.05, low_share=0.05),
                 "bimodal_0.1": variant("bimodal", a=0.05, low_share=0.1),
                 "bimodal_0.25": variant("bimodal", a=0.05, low_share=0.25),
+                "quickstart": VariantConfig(),
                 "uniform": variant("uniform"),
                 "logit_normal": variant("logit_normal", mean=0.0, std=1.0),
             },
