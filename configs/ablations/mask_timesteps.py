@@ -2,9 +2,9 @@
 
     python launch/sweep.py --config=configs/ablations/mask_timesteps.py --workdir=runs/mask_timesteps
 
-`quickstart` is the distribution of the quickstart: `bimodal` with a=0.01 and low_share=0.1. 30 trainings of 1,000
-steps, a quarter of the quickstart's: this compares how fast masks are learned, not what is best after long
-training.
+`quickstart` has the distribution of the quickstart: `bimodal` with a=0.01 and low_share=0.1. 30 trainings of
+1,000 steps, a quarter of the quickstart's: this compares how fast masks are learned, not what is best after
+long training.
 """
 
 from genmask_jax.config import SweepConfig, VariantConfig
