@@ -81,7 +81,7 @@ CLAIMS = (
             "shift_low": "not higher",
             "shift_high": "not higher",
         },
-        metric="scenes.objects_f1",
+        metric="scenes.colours_f1",
     ),
     Claim(
         title="Images with prompts",
@@ -111,6 +111,14 @@ CLAIMS = (
         "with a linear layer in its place.",
         sweep="losses",
         expected=dict.fromkeys(("decoder_cross_entropy", "linear_cross_entropy"), "lower"),
+    ),
+    Claim(
+        title="Losses of masks, longer training",
+        claim="With four times as many steps, squared error of the velocity is a better loss than "
+        "cross-entropy of pixels.",
+        paper="See above.",
+        sweep="losses_longer",
+        expected={"decoder_cross_entropy": "lower"},
     ),
     Claim(
         title="Passes per mask",
