@@ -43,8 +43,7 @@ def long_tail(key: PRNGKeyArray, shape: tuple[int, ...], a: float) -> Float[Arra
 def bimodal(key: PRNGKeyArray, shape: tuple[int, ...], a: float, low_share: float) -> Float[Array, "..."]:
     """Both extremes: like `long_tail`, but t becomes 1 - t with probability `low_share`.
 
-    With `low_share` 0, this is the paper's distribution. The mirrored samples train the model near clean
-    data, where a mask can be refined. This neither improves nor harms one-pass masks (docs/measurements.md).
+    With `low_share` 0, this is the paper's distribution. Near clean data, a mask can be refined.
     """
     t_key, side_key = jax.random.split(key)
     t = long_tail(t_key, shape, a)

@@ -1,7 +1,4 @@
-"""Mask sampling: one pass from pure noise to mask probabilities, optionally refined or averaged.
-
-Models trained with `config.objective.mask_source="image"` start from the image's latents instead of noise.
-"""
+"""Mask sampling: one pass from pure noise to mask probabilities, optionally refined or averaged."""
 
 from collections.abc import Sequence
 

@@ -68,8 +68,7 @@ class GenMaskTask:
 
         `data/pipeline.py` describes the batch. Images and masks go through the same VAE. Timesteps are drawn
         per example, from the distribution of its task. The clean image of a mask is frame 1 of the input.
-        `config.objective` may replace the loss of masks (`training/objective.py`), the clean frame, or the
-        noise of masks.
+        `config.objective` may replace the loss, clean frame and noise of masks (`training/objective.py`).
         """
         model = self.networks.merge(params, frozen)
         image_latents, x0 = _encode(model, batch)

@@ -16,10 +16,7 @@ MIN_UNWEIGHTED_AREA = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """The velocity that the network predicts at `x_t`, noise level `t`, between `x0` and `noise`.
-
-    `noise` is where the flow starts (`ObjectiveConfig.mask_source`).
-    """
+    """The velocity that the network predicts at `x_t`, noise level `t`, between `x0` and `noise`."""
 
     velocity: Float[Array, "B h w c"]
     x_t: Float[Array, "B h w c"]
