@@ -14,8 +14,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from genmask_jax.utils.errors import UserError
-
 SEGMENT, GENERATE = 0, 1
 """Values of the per-example `task` array."""
 
@@ -68,15 +66,6 @@ class TimestepDistribution:
     std: float = 1.0
     a: float = 0.05
     low_share: float = 0.1
-
-    def __post_init__(self):
-        if self.name not in DISTRIBUTIONS:
-            names = ", ".join(sorted(DISTRIBUTIONS))
-            raise UserError(f"timesteps: unknown distribution {self.name!r}; use one of {names}")
-        if self.a <= 0 or self.std <= 0:
-            raise UserError(f"timesteps: a={self.a} and std={self.std} must be positive")
-        if not 0 <= self.low_share <= 1:
-            raise UserError(f"timesteps: low_share={self.low_share} must be in [0, 1]")
 
     @property
     def low_level(self) -> float | None:

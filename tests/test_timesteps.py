@@ -16,7 +16,6 @@ from genmask_jax.timesteps import (
     sample_timesteps,
     uniform,
 )
-from genmask_jax.utils.errors import UserError
 
 KEY, N = jax.random.key(1), (200_000,)
 
@@ -95,8 +94,3 @@ def test_a_batch_draws_by_task_inside_jit():
     assert np.median(t[0::2]) == pytest.approx(0.95, abs=0.005)
     assert np.median(t[1::2]) == pytest.approx(0.5, abs=0.01)
     assert abs(np.corrcoef(t[0::2], t[1::2])[0, 1]) < 0.02
-
-
-def test_an_unknown_law_is_named():
-    with pytest.raises(UserError, match=r"gaussian.*bimodal"):
-        TimestepDistribution("gaussian")

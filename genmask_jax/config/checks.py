@@ -27,6 +27,7 @@ from genmask_jax.config.ranges import check_ranges, rule_of
 from genmask_jax.instruction.factory import ENCODERS
 from genmask_jax.instruction.qwen.config import need_valid
 from genmask_jax.models.layers import REMAT
+from genmask_jax.timesteps import DISTRIBUTIONS
 from genmask_jax.utils.errors import ArgumentError, UserError
 from genmask_jax.utils.fields import from_dict
 
@@ -169,6 +170,12 @@ def _validate_model(config: TrainConfig) -> None:
         bool(config.init) or not model.lora_rank,
         f"model.lora_rank {model.lora_rank} needs weights to adapt; set config.init",
     )
+    for task in ("segment", "generate"):
+        distribution = getattr(config.timesteps, task).name
+        _need(
+            distribution in DISTRIBUTIONS,
+            f"timesteps.{task}.name: {distribution!r} is not {', '.join(sorted(DISTRIBUTIONS))}",
+        )
     _need(model.remat in REMAT, f"model.remat: {model.remat!r} is not {', '.join(REMAT)}")
     _need(model.frequency_dim % 2 == 0, f"model.frequency_dim {model.frequency_dim} must be even")
     _need(

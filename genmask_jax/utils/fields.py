@@ -77,7 +77,8 @@ def _coerce(kind: Any, value: Any, where: str) -> Any:
         return float(value)
     if origin is str and isinstance(value, str):
         return expand(value)  # it may be a path
-    if isinstance(origin, types.UnionType) or not isinstance(value, origin):
+    wrong = isinstance(origin, types.UnionType) or not isinstance(value, origin)
+    if wrong or (isinstance(value, bool) and origin is not bool):
         raise UserError(f"{where} must be {getattr(kind, '__name__', kind)}, not {value!r}")
     return value
 
