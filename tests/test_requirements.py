@@ -101,7 +101,7 @@ def test_a_missing_extra_is_one_line_that_installs_it(monkeypatch, tmp_path):
 def test_without_tensorboard_a_run_says_so_and_goes_on(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(charts, "installed", lambda package: False)
     with caplog.at_level("INFO"):
-        writer = charts.Charts(epath.Path(tmp_path))
+        writer = charts.Charts(epath.Path(tmp_path), 0)
     assert 'pip install "genmask-jax[tensorboard]"' in caplog.text
     writer.scalars(1, {"loss": 2.0})
     writer.close()
@@ -112,7 +112,7 @@ def test_charts_hold_scalars_and_images(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     picture = tmp_path / "masks.png"
     Image.fromarray(np.full((4, 6, 3), 90, np.uint8)).save(picture)
-    writer = charts.Charts(epath.Path(tmp_path))
+    writer = charts.Charts(epath.Path(tmp_path), 0)
     writer.scalars(3, {"loss": 0.5})
     writer.image(3, "masks", picture.read_bytes())
     writer.close()
@@ -121,3 +121,15 @@ def test_charts_hold_scalars_and_images(tmp_path):
     assert (scalar.step, scalar.value) == (3, 0.5)
     (image,) = events.Images("masks")
     assert (image.width, image.height, image.encoded_image_string) == (6, 4, picture.read_bytes())
+
+
+def test_charts_of_a_resumed_run_show_each_step_once(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for first, last, value in ((0, 5, 1.0), (3, 6, 2.0)):  # killed after step 5; step 3 was saved
+        writer = charts.Charts(epath.Path(tmp_path), first)
+        for step in range(first + 1, last + 1):
+            writer.scalars(step, {"loss": value})
+        writer.close()
+    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    shown = [(scalar.step, scalar.value) for scalar in events.Scalars("loss")]
+    assert shown == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0), (6, 2.0)]

@@ -15,7 +15,8 @@ from genmask_jax.utils.extras import installed
 class Charts:
     """Writes scalars and images for `tensorboard --logdir`; without a directory, it writes nothing."""
 
-    def __init__(self, workdir: epath.Path | None):
+    def __init__(self, workdir: epath.Path | None, step: int):
+        """`step`: step that the run continues from. TensorBoard drops what it shows of later steps."""
         self._writer = None
         if workdir is None:
             return
@@ -26,6 +27,14 @@ class Charts:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._writer = EventFileWriter(str(workdir))
+        if step:
+            from tensorboard.compat.proto.event_pb2 import (  # pyright: ignore[reportAttributeAccessIssue]
+                Event,
+                SessionLog,
+            )
+
+            start = SessionLog(status=SessionLog.START)
+            self._writer.add_event(Event(step=step + 1, wall_time=time.time(), session_log=start))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         self._add(step, [{"tag": name, "simple_value": value} for name, value in values.items()])

@@ -95,7 +95,7 @@ class Reporter:
             _drop_unsaved_rows(workdir / "metrics.jsonl", step, validated=validated)
             _drop_unsaved_rows(workdir / SKIPPED_FILE, step, validated=True)
             add_session(workdir, step)
-        self.charts = Charts(workdir if self.first else None)
+        self.charts = Charts(workdir if self.first else None, step)
         # Fits into a terminal of 80 columns.
         losses = TextColumn("{task.fields[losses]}")
         columns = (BarColumn(bar_width=10), MofNCompleteColumn(), TimeRemainingColumn(), losses)
