@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from genmask_jax.utils import config_files
-from genmask_jax.utils.errors import ArgumentError, Stopped, UserError
+from genmask_jax.utils.errors import ArgumentError, Stopped, UserError, describe_storage_error
 from genmask_jax.utils.paths import DOWNLOAD, IMPORT, expand_flags, need_no_url
 
 flags.disclaim_key_flags()  # flags defined here belong to the command that calls the function
@@ -181,6 +181,10 @@ def guard(main: Callable[[], None]) -> None:
         fail(_describe_error(error))
     except KeyboardInterrupt:
         fail("stopped by Ctrl-C")
+    except Exception as error:  # of Python, TensorStore, ArrayRecord, TensorBoard's thread
+        if not describe_storage_error(error):
+            raise
+        fail(describe_storage_error(error))
     except Stopped:
         # A normal exit would wait for a running compilation and crash.
         sys.stdout.flush()

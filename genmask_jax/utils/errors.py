@@ -1,6 +1,8 @@
 """UserError, the exception for errors that the user can fix, and its subclasses."""
 
 import contextlib
+import errno
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,6 +51,29 @@ def short_repr(value: Any) -> str:
 def first_line(error: Exception) -> str:
     """The first line of an error's message, at most 200 characters."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+
+
+STORAGE_ADVICE = {
+    errno.ENOSPC: "make room",
+    errno.EDQUOT: "make room",
+    errno.EROFS: "make the disk writable",
+    errno.ESTALE: "mount the network folder again",
+    errno.EIO: "check the disk",
+}
+"""What to do about the errors of disks, by number."""
+
+
+def describe_storage_error(error: BaseException) -> str:
+    """One line about a full or failing disk; "" if the error has another cause.
+
+    Libraries in C++ raise RuntimeError and others with the system's text.
+    """
+    for number, advice in STORAGE_ADVICE.items():
+        text = os.strerror(number)
+        if getattr(error, "errno", None) == number or text in str(error):
+            where = getattr(error, "filename", None) or str(error).partition("\n")[0][:200]
+            return f"{where}: {text}; {advice}, then run the command again (trainings with --resume)"
+    return ""
 
 
 @contextlib.contextmanager

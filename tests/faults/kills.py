@@ -139,7 +139,8 @@ def start(command: str, flags: list[str], log: pathlib.Path) -> int:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
         sys.argv = [command, *flags]
-        importlib.import_module(f"genmask_jax.commands.{command}").start()
+        module = importlib.import_module(f"genmask_jax.commands.{command}")
+        getattr(module, "start", module.main)()
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else bool(end.code)
@@ -151,6 +152,12 @@ def start(command: str, flags: list[str], log: pathlib.Path) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def wait_for(target: Target, command: str, inputs: pathlib.Path, out: pathlib.Path, log: pathlib.Path) -> int:
+    """Runs a command to its end; returns its exit status."""
+    child = start(command, [flag.format(inputs=inputs, out=out) for flag in target.flags], log)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def in_child(function: Callable[..., None], *arguments: Any) -> str:
@@ -227,18 +234,14 @@ def make_inputs(inputs: pathlib.Path) -> None:
     save_vae(inputs / "vae", config, nnx.state(VAE(config, rngs=nnx.Rngs(0))))
     (inputs / "micro.py").write_text(CONFIG.format(vae=str(inputs / "vae")))
     (inputs / "micro_vae.py").write_text(VAE_CONFIG)
+    for folder in ("images", "masks"):
+        (inputs / "images" / folder).mkdir(parents=True)
+    (inputs / "images" / "phrases.txt").write_text("the square\n")
     for i in range(40):
-        name, box = f"{i:02d}.png", (8 + i % 9, 6, 30 + i % 7, 28 + i % 11)
         for folder, mode, colours in (("images", "RGB", ("navy", "red")), ("masks", "L", (0, 255))):
             image = Image.new(mode, (48, 40), colours[0])
-            ImageDraw.Draw(image).rectangle(box, fill=colours[1])
-            path = (
-                inputs / "images" / folder / "square" / name
-                if folder == "masks"
-                else inputs / "images" / folder / name
-            )
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.save(path)
+            ImageDraw.Draw(image).rectangle((8 + i % 9, 6, 30 + i % 7, 28 + i % 11), fill=colours[1])
+            image.save(inputs / "images" / folder / f"{i:02d}.png")
 
 
 def import_everything() -> None:
