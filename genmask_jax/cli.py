@@ -11,6 +11,7 @@ import os
 import pathlib
 import re
 import sys
+import threading
 import types
 from collections.abc import Callable
 from logging import ERROR, WARNING
@@ -175,6 +176,7 @@ def guard(main: Callable[[], None]) -> None:
     """
     logging.use_absl_handler()
     logging.get_absl_handler().addFilter(_should_log)
+    threading.excepthook = _log_storage_errors
     try:
         main()
     except UserError as error:
@@ -192,9 +194,23 @@ def guard(main: Callable[[], None]) -> None:
         os._exit(1)
 
 
+def _log_storage_errors(raised: threading.ExceptHookArgs) -> None:
+    """Logs the error of a disk in a thread in one line; other errors with a traceback.
+
+    The main thread raises Orbax's errors again when it waits for a checkpoint.
+    """
+    problem = raised.exc_value and describe_storage_error(raised.exc_value)
+    if problem:
+        logging.error("%s", problem)
+    else:
+        threading.__excepthook__(raised)
+
+
 def _should_log(record: Any) -> bool:
-    """Whether to print a log record; hides info logs of libraries, and warnings of Orbax."""
+    """Whether to print a log record; hides info logs of libraries, and warnings and tracebacks of Orbax."""
     folders = set(pathlib.Path(record.pathname).parts)
+    if "orbax" in folders:
+        record.exc_info = record.exc_text = None  # the error is raised, too
     return "genmask_jax" in folders or record.levelno >= (ERROR if "orbax" in folders else WARNING)
 
 

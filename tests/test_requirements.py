@@ -125,7 +125,8 @@ def test_charts_hold_scalars_and_images(tmp_path):
 
 def test_charts_of_a_resumed_run_show_each_step_once(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    for first, last, value in ((0, 5, 1.0), (3, 6, 2.0)):  # killed after step 5; step 3 was saved
+    # Killed after step 2, before a checkpoint; then after step 5, with a checkpoint of step 3.
+    for first, last, value in ((0, 2, 0.0), (0, 5, 1.0), (3, 6, 2.0)):
         writer = charts.Charts(epath.Path(tmp_path), first)
         for step in range(first + 1, last + 1):
             writer.scalars(step, {"loss": value})

@@ -27,31 +27,24 @@ class Charts:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._writer = EventFileWriter(str(workdir))
-        if step:
-            from tensorboard.compat.proto.event_pb2 import (  # pyright: ignore[reportAttributeAccessIssue]
-                Event,
-                SessionLog,
-            )
-
-            start = SessionLog(status=SessionLog.START)
-            self._writer.add_event(Event(step=step + 1, wall_time=time.time(), session_log=start))
+        self._add(step + 1, session_log={"status": "START"})
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        self._add(step, [{"tag": name, "simple_value": value} for name, value in values.items()])
+        self._add(step, summary={"value": [{"tag": k, "simple_value": x} for k, x in values.items()]})
 
     def image(self, step: int, name: str, content: bytes) -> None:
         """`content`: bytes of an image file, such as a PNG."""
         width, height = Image.open(io.BytesIO(content)).size
         image = {"width": width, "height": height, "colorspace": 3, "encoded_image_string": content}
-        self._add(step, [{"tag": name, "image": image}])
+        self._add(step, summary={"value": [{"tag": name, "image": image}]})
 
     def close(self) -> None:
         if self._writer is not None:
             self._writer.close()
 
-    def _add(self, step: int, values: list[dict]) -> None:
+    def _add(self, step: int, **content: dict) -> None:
         if self._writer is None:
             return
         from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 
-        self._writer.add_event(Event(step=step, wall_time=time.time(), summary={"value": values}))
+        self._writer.add_event(Event(step=step, wall_time=time.time(), **content))

@@ -71,8 +71,9 @@ def describe_storage_error(error: BaseException) -> str:
     for number, advice in STORAGE_ADVICE.items():
         text = os.strerror(number)
         if getattr(error, "errno", None) == number or text in str(error):
-            where = getattr(error, "filename", None) or str(error).partition("\n")[0][:200]
-            return f"{where}: {text}; {advice}, then run the command again (trainings with --resume)"
+            name = getattr(error, "filename", None)
+            problem = f"{name}: {text}" if name else str(error).partition("\n")[0][:200]
+            return f"{problem}; {advice}, then run the command again (trainings with --resume)"
     return ""
 
 

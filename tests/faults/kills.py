@@ -303,6 +303,7 @@ def main() -> None:
         problem = in_child(target.same, out, expected)
         assert not problem, f"after {sum(counts.values())} kills: {problem}; see {out} and {expected}"
         finished += 1
+        print(f"{sum(counts.values())} kills", flush=True)
         shutil.rmtree(out)
         log.unlink()
     minutes = (time.monotonic() - began) / 60
