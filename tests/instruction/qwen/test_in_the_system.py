@@ -320,7 +320,9 @@ def test_cached_embeddings_equal_the_encoders(run, micro_vae, tmp_path):
     _, scores = start(dataclasses.replace(config, data=cached), tmp_path / "run")
     # Validation uses cached embeddings, and has the same scores as with the encoder.
     trained, own, _ = load(tmp_path / "run")
-    expected_scores = GenMaskTask(trained, own).evaluate(trained.params, 0, epath.Path(tmp_path))
+    expected_scores = GenMaskTask(trained, own).evaluate(
+        trained.params, 0, epath.Path(tmp_path), lambda: None
+    )
     assert expected_scores == pytest.approx(scores, abs=1e-6)
     with pytest.raises(UserError, match=r"has no embeddings of 'another text'"):
         encoder_of_cache.preparer("another text")
