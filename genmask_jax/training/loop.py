@@ -214,6 +214,7 @@ class _Loop:
             if save and (not self.skip_watch.last_skipped() or step == config.num_steps):
                 need_finite(step, {name: float(x) for name, x in jax.device_get(state.metrics).items()})
                 # Before drawing the next batch, so that the saved position of the data matches this step.
+                self.reporter.charts.flush()
                 self.checkpoints.save(state, self.data)
                 save = False
             if stopped:
