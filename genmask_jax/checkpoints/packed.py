@@ -21,7 +21,7 @@ from etils import epath
 from genmask_jax.parameters.files import TensorFiles
 from genmask_jax.utils.digests import check_digests
 from genmask_jax.utils.errors import reading
-from genmask_jax.utils.paths import replacing
+from genmask_jax.utils.paths import need_regular, replacing
 
 WEIGHTS = "model.safetensors"
 
@@ -35,8 +35,13 @@ def read_step(directory: epath.PathLike) -> int:
     """The training step of the weights. Raises DamagedError if the file is damaged."""
     path = epath.Path(directory) / WEIGHTS
     opened = reading(f"{path}", "download or export it again")
-    with opened, safetensors.safe_open(path, framework="np") as file:
-        return int((file.metadata() or {}).get("step", 0))
+    with opened:
+        need_regular(path)
+        with safetensors.safe_open(path, framework="np") as file:
+            step = int((file.metadata() or {}).get("step", 0))
+        if not 0 <= step < 2**63:
+            raise ValueError(f"step {step}")
+    return step
 
 
 class PackedReader:

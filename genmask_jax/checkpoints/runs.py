@@ -35,7 +35,7 @@ from genmask_jax.utils import hosts
 from genmask_jax.utils.digests import check_digests, write_digests
 from genmask_jax.utils.errors import DamagedError, UserError
 from genmask_jax.utils.fields import read_dataclass, to_json
-from genmask_jax.utils.paths import listed, read_text, write_text
+from genmask_jax.utils.paths import listed, parse_json, read_text, write_text
 
 with epy.lazy_imports():  # saves half a second for packed models
     import orbax.checkpoint as ocp
@@ -211,4 +211,4 @@ def _without_old_default(config: Any) -> Any:
 def read_history(workdir: epath.PathLike) -> list[dict[str, Any]]:
     """Changes of the config on resumes: dicts of `step` and `changes`, {dotted name: [old, new]}."""
     path = epath.Path(workdir) / "config.json"
-    return json.loads(read_text(path)).get("history", []) if path.exists() else []
+    return parse_json(read_text(path)).get("history", []) if path.exists() else []

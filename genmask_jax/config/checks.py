@@ -4,7 +4,7 @@ import dataclasses
 import math
 import numbers
 import re
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -27,11 +27,14 @@ from genmask_jax.config.ranges import check_ranges, rule_of
 from genmask_jax.instruction.factory import ENCODERS
 from genmask_jax.instruction.qwen.config import need_valid
 from genmask_jax.models.layers import REMAT
+from genmask_jax.models.vae import VAEConfig
 from genmask_jax.timesteps import DISTRIBUTIONS
 from genmask_jax.utils.errors import ArgumentError, UserError
 from genmask_jax.utils.fields import from_dict
 
 C = TypeVar("C")
+MAX_LEVELS = 8
+"""Largest number of resolutions of a VAE."""
 EVALUATE_FLAGS = (
     "split",
     "count",
@@ -52,19 +55,20 @@ EVALUATE_FLAGS = (
 """Flags of launch/evaluate.py that a sweep may set."""
 
 
-def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "config", file: str = "") -> C:
+def from_config_dict(kind: type[C], values: Any, where: str = "config", file: str = "") -> C:
     """Converts a ConfigDict, or a dictionary read from JSON, to the dataclass `kind`, and validates it.
 
     Args:
         kind: dataclass of the config.
-        values: its fields.
+        values: its fields, a ConfigDict or a dictionary.
         where: prefix of field names in errors.
         file: name of the file in the error about another kind of config; `where` if empty.
 
     Raises:
         UserError: a field is unknown, missing, of the wrong type, or inconsistent with the others.
     """
-    _need_kind(kind, values, file or where)
+    if isinstance(values, ConfigDict | dict):
+        _need_kind(kind, values, file or where)
     config = from_dict(kind, values, where)
     if isinstance(config, (TrainConfig, VAETrainConfig)):
         validate(config)
@@ -72,6 +76,8 @@ def from_config_dict(kind: type[C], values: ConfigDict | dict, where: str = "con
         raise UserError("config.benchmarks is empty; give at least one, such as reasonseg:val")
     elif isinstance(config, SweepConfig):
         validate_sweep(config)
+    elif isinstance(config, VAEConfig):
+        validate_vae(config, where)
     return config
 
 
@@ -145,9 +151,19 @@ def _validate_optimizer(optimizer: OptimizerConfig) -> None:
     )
 
 
+def validate_vae(config: VAEConfig, where: str = "config.vae") -> None:
+    """Raises UserError if a dimension of a VAE is out of range; `where` is the prefix of the field."""
+    if not 0 < len(config.multipliers) <= MAX_LEVELS:
+        raise UserError(f"{where}.multipliers must have from 1 to {MAX_LEVELS} numbers")
+    try:
+        check_ranges(config, "vae.")
+    except UserError as error:
+        raise UserError(str(error).replace("config.vae", where, 1)) from error
+
+
 def _validate_vae(config: VAETrainConfig) -> None:
+    validate_vae(config.vae)
     size, stride = config.data.size, config.vae.stride
-    _need(bool(config.vae.multipliers), "vae.multipliers must not be empty")
     _need(config.optimizer.name == "adamw", "optimizer.name: a VAE has no transformer blocks; use adamw")
     _need(
         config.data.mixture == MixtureConfig(),

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.errors import UserError, short_repr
 
 MAX_NOISES = 64
 """Masks from more noises would not differ, and fill the memory."""
@@ -84,7 +84,7 @@ def check_ranges(config: Any, prefix: str = "") -> None:
     """
     for name, value in numbers(config, prefix):
         rule = rule_of(name)
-        if isinstance(value, int) and value > MAX_INT:
-            raise UserError(f"config.{name} must be at most {MAX_INT}, not {value}")
+        if isinstance(value, int) and abs(value) > MAX_INT:
+            raise UserError(f"config.{name} must be at most {MAX_INT}, not {short_repr(value)}")
         if rule is not None and not (math.isfinite(value) and rule[0](value)):
             raise UserError(f"config.{name} {rule[1]}, not {value}")

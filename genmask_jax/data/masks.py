@@ -13,6 +13,8 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 from pycocotools import mask as coco
 
+from genmask_jax.utils.errors import short_repr
+
 Size = tuple[int, int]
 """Height and width, pixels."""
 IGNORE = 255
@@ -23,6 +25,8 @@ TOLERANCE = 1e-6
 """Rounding error of coverages in float32."""
 MAX_COORDINATE = 2**15
 """Largest coordinate that the drawing libraries accept."""
+MAX_PIXELS = 2 * 10**8
+"""Largest number of pixels of an image with masks. Larger images are not decoded anyway (`utils.images`)."""
 
 
 def encode(mask: np.ndarray) -> str:
@@ -154,7 +158,8 @@ def from_rle(rle: dict[str, Any], size: Size) -> str:
     Raises:
         ValueError: it is not a valid RLE of this size.
     """
-    height_width = tuple(rle.get("size", ()))
+    found = rle.get("size")
+    height_width = tuple(found) if isinstance(found, list | tuple) else ()
     if height_width != tuple(size):
         raise ValueError(f"a mask of {_times(height_width)} pixels for an image of {_times(size)}")
     counts = rle.get("counts")
@@ -169,8 +174,8 @@ def from_rle(rle: dict[str, Any], size: Size) -> str:
     return encode(decode(counts, size))  # in its shortest form
 
 
-def _times(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size)) or "no"
+def _times(size: Sequence[Any]) -> str:
+    return " x ".join(map(short_repr, size)) or "no"
 
 
 def union(masks: Sequence[str], size: Size) -> str:

@@ -6,22 +6,19 @@
 Masks have the image's own resolution; an empty mask means "no target".
 """
 
-import io
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from etils import epath
-from PIL import Image
 from tqdm import tqdm
 
 from genmask_jax.data import masks
 from genmask_jax.data.prepared import records
 from genmask_jax.evaluation.benchmarks import Benchmark, Row, make_row
 from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.images import UNREADABLE, decode, why_unreadable
-from genmask_jax.utils.paths import listed, read_text
+from genmask_jax.utils.images import UNREADABLE, decode_mask, load_image, why_unreadable
+from genmask_jax.utils.paths import listed, parse_json, read_text
 
 MaskReader = Callable[[masks.Size], np.ndarray]
 """Reads a mask, bool [H, W], of the expected size. Raises UserError if it has another size or is invalid."""
@@ -91,8 +88,8 @@ def _lines(path: epath.Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                yield f"{path}:{number}", json.loads(line)
-            except json.JSONDecodeError as error:
+                yield f"{path}:{number}", parse_json(line)
+            except ValueError as error:
                 raise UserError(f"{path}:{number} is not JSON ({error})") from error
 
 
@@ -107,28 +104,26 @@ def _rle_reader(rle: dict[str, Any], location: str) -> MaskReader:
 
 
 def _pixels(path: epath.Path) -> np.ndarray:
-    """Reads a mask's pixels [H, W], 0 for the background. In a paletted file, black is the background.
+    """Reads a mask's pixels [H, W], 0 for the background: what is black or transparent (see `decode_mask`).
 
     Raises:
-        UserError: the file cannot be read, or a paletted file uses no black.
+        UserError: the file cannot be read, or has a palette or transparency and no black.
     """
     content = b""
     try:
         content = path.read_bytes()
-        image = Image.open(io.BytesIO(content))
-        image.load()
-        if image.mode not in ("P", "PA"):
+        image = load_image(content)
+        if image.mode != "P" and not image.has_transparency_data:
             pixels = np.asarray(image)
-            # With two or four channels, the last is alpha.
-            return pixels[..., : 1 + (pixels.shape[-1] > 2) * 2].max(-1) if pixels.ndim == 3 else pixels
-        colours = np.asarray(decode(content, background="black")).astype(int)
+            return pixels.max(-1) if pixels.ndim == 3 else pixels
+        colours = decode_mask(content).astype(int)
     except UNREADABLE as error:
         raise UserError(
             f"{path} is not a PNG that Pillow can read: {why_unreadable(error, content)}"
         ) from error
     codes = colours @ [1, 256, 65536]
     if codes.all() and len(np.unique(codes)) > 1:
-        raise UserError(f"{path} is not a mask: its palette has no black, so the background is unknown")
+        raise UserError(f"{path} is not a mask: it has no black, so the background is unknown")
     return codes
 
 

@@ -43,6 +43,10 @@ def _read_text(argument: str, index: str, value: Any, fix: str) -> str:
         raise ArgumentError(argument, f"{index}={short_repr(value)} is not a text; {fix}")
     if not value.strip():
         raise ArgumentError(argument, f"{index}={str(value)!r} is empty; {fix}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        raise ArgumentError(argument, f"{index}={str(value)!r} is not valid Unicode; {fix}") from None
     return str(value)  # converts np.str_
 
 

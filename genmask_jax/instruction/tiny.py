@@ -19,13 +19,14 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from genmask_jax.instruction.base import Instruction, InstructionEncoder
+from genmask_jax.instruction.tokenizer_files import TOKENIZER, read_tokenizer
 from genmask_jax.models.attention import attend
 from genmask_jax.models.layers import MLP, gelu, layer_norm, linear_factory, scan_blocks, stack
-from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.paths import read_text, write_text
+from genmask_jax.utils.errors import UserError, first_line
+from genmask_jax.utils.paths import need_regular, read_text, write_text
 
 PAD, START, UNKNOWN = "[PAD]", "[START]", "[UNK]"
-TOKENIZER, WORDS = "tokenizer.json", "words.txt"
+WORDS = "words.txt"
 MAX_TOKENS_PER_WORD = 2
 """Maximum mean number of tokens per word for a tokenizer to fit texts."""
 
@@ -66,11 +67,11 @@ def save_tokenizer(tokenizer: tokenizers.Tokenizer, directory: epath.PathLike) -
 
 
 def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
-    """Loads the tokenizer that was saved with a model. Raises UserError if there is none."""
+    """Loads the tokenizer of a model. Raises UserError if there is none, or it is damaged."""
     path = epath.Path(directory) / TOKENIZER
     if not path.exists():
         raise UserError(f"{directory}: no tokenizer.json here; give the directory of a trained model")
-    return tokenizers.Tokenizer.from_str(path.read_text())
+    return read_tokenizer(path, "export the model again")
 
 
 def split_words(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> set[str]:
@@ -90,9 +91,18 @@ def save_words(words: Iterable[str], directory: epath.PathLike) -> None:
 
 
 def load_words(directory: epath.PathLike) -> set[str] | None:
-    """Loads the words that were saved with a model; None if an earlier version trained it, without words."""
+    """Loads the words that were saved with a model; None if an earlier version trained it, without words.
+
+    Raises UserError if the file is damaged.
+    """
     path = epath.Path(directory) / WORDS
-    return set(read_text(path).split()) if path.exists() else None
+    try:
+        need_regular(path)
+        return set(read_text(path).split()) if path.exists() else None
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a list of words ({first_line(error)}); export the model again"
+        ) from error
 
 
 def fits_texts(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> bool:

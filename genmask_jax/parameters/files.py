@@ -12,8 +12,8 @@ import safetensors.numpy
 from etils import epath
 from safetensors import SafetensorError, safe_open
 
-from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.paths import listed, read_text, replacing, write_text
+from genmask_jax.utils.errors import UserError, first_line
+from genmask_jax.utils.paths import listed, need_regular, parse_json, read_text, replacing, write_text
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
@@ -44,6 +44,7 @@ class TensorFiles:
 
     def _read_header(self, path: epath.Path) -> None:
         try:
+            need_regular(path)
             with safe_open(path, framework="np") as file:
                 for key in file.keys():  # noqa: SIM118 (not a mapping)
                     tensor = file.get_slice(key)
@@ -104,7 +105,13 @@ def find_tensors(directory: epath.Path, accept: Callable[[str], bool] = bool) ->
     weight_map = read_json(indices[0]).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise UserError(f"{indices[0]}: not an index of shards: it has no weight_map; download it again")
-    paths = [directory / name for name in sorted(set(weight_map.values()))]
+    names = sorted(set(weight_map.values()))
+    outside = [name for name in names if epath.Path(name).name != name or name in ("", "..") or "\0" in name]
+    if outside:
+        raise UserError(
+            f"{indices[0]}: {outside[0]!r} is not the name of a file next to it; download it again"
+        )
+    paths = [directory / name for name in names]
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: {indices[0].name} lists this shard, but it is missing; download it")
@@ -133,13 +140,14 @@ def _need_all_shards(paths: list[epath.Path]) -> None:
 
 def _why_damaged(path: epath.Path, error: Exception) -> str:
     try:
+        need_regular(path)
         with path.open("rb") as file:
             start = file.read(len(LFS_POINTER))
     except OSError:
         start = b""
     if start == LFS_POINTER:
         return "this is Git LFS's pointer to the file, not the file; run git lfs pull, or download it"
-    return f"not a safetensors file ({error}); download it again"
+    return f"not a safetensors file ({first_line(error)}); download it again"
 
 
 def _common_prefix(keys: Iterable[str], name: Callable[[str], str], wanted: set[str]) -> str:
@@ -215,9 +223,12 @@ def write_tensors(
 def read_json(path: epath.Path) -> dict[str, Any]:
     """Reads a file with a JSON object. Raises UserError if it is missing or invalid."""
     try:
-        values = json.loads(read_text(path))
+        need_regular(path)
+        values = parse_json(read_text(path))
     except FileNotFoundError as error:
         raise UserError(f"{path}: this file is missing; it is needed next to the weights") from error
+    except OSError as error:
+        raise UserError(f"{path}: this file cannot be read ({error.strerror or error})") from error
     except ValueError as error:  # not JSON, or not text
         if path.read_bytes().startswith(LFS_POINTER):
             raise UserError(f"{path}: {_why_damaged(path, error)}") from error

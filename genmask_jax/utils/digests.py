@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from etils import epath
 
 from genmask_jax.utils.errors import DamagedError
-from genmask_jax.utils.paths import write_text
+from genmask_jax.utils.paths import need_regular, parse_json, write_text
 
 DIGESTS = "digests.json"
 """Name of the file with the SHA-256 of each file of its folder, by relative path."""
@@ -50,7 +50,8 @@ def check_digests(
     try:
         if not (folder / DIGESTS).exists():
             return
-        digests = dict(json.loads((folder / DIGESTS).read_bytes()))
+        need_regular(folder / DIGESTS)
+        digests = dict(parse_json((folder / DIGESTS).read_bytes()))
         names = sorted(digests)[part[0] :: part[1]]
         missing = sorted(set(names).difference(_names_below(folder)))
         found = {} if missing else _digests(folder, names)
@@ -80,6 +81,7 @@ def _digests(folder: epath.Path, names: list[str]) -> dict[str, str]:
 
 
 def _digest(path: epath.Path) -> str:
+    need_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):  # files in buckets lack what hashlib.file_digest needs

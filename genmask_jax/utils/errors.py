@@ -3,15 +3,26 @@
 import contextlib
 import errno
 import os
+import re
+import reprlib
 from collections.abc import Iterator
 from typing import Any
+
+MAX_LENGTH = 3000
+"""Largest number of characters of a message; more are cut out before its end."""
+UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that control a terminal or the direction of text, and halves of surrogate pairs."""
 
 
 class UserError(Exception):
     """Bad input. The message is one line that names the file, field, flag or argument, and the fix.
 
-    Commands print the line and exit with status 1, without a traceback.
+    Commands print the line and exit with status 1, without a traceback. The message may quote any data: it is
+    made one line (`one_line`).
     """
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
 
 
 class ArgumentError(UserError):
@@ -42,13 +53,29 @@ class Stopped(SystemExit):
     """Exits after a stop request when there is nothing to save, even if a thread is still compiling."""
 
 
+def one_line(text: str) -> str:
+    """A text in one line of at most MAX_LENGTH characters, with escapes for unprintable ones."""
+    text = UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], " ".join(text.splitlines()))
+    return text if len(text) <= MAX_LENGTH else f"{text[: MAX_LENGTH - 605]} ... {text[-600:]}"
+
+
 def short_repr(value: Any) -> str:
     """A value for an error message, in one line of at most 60 characters."""
-    text = " ".join(repr(value).split())
+    text = " ".join(_short.repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def first_line(error: Exception) -> str:
+def short_text(value: Any) -> str:
+    """A text as it is, or another value as `short_repr` writes it; at most 60 characters."""
+    return value[:60] if isinstance(value, str) else short_repr(value)
+
+
+_short = reprlib.Repr()  # deep and large values, and those that contain themselves, are not written out
+_short.maxstring = _short.maxother = _short.maxlong = 60
+_short.maxlist = _short.maxtuple = _short.maxdict = _short.maxset = 10
+
+
+def first_line(error: BaseException) -> str:
     """The first line of an error's message, at most 200 characters."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 

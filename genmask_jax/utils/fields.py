@@ -1,6 +1,7 @@
 """Converts dataclasses to and from ConfigDicts and JSON. Errors name the field."""
 
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -10,8 +11,8 @@ from typing import Any, TypeVar
 from etils import epath
 from ml_collections import ConfigDict
 
-from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.paths import expand, read_text
+from genmask_jax.utils.errors import UserError, short_repr
+from genmask_jax.utils.paths import expand, need_regular, parse_json, read_text
 
 C = TypeVar("C")
 
@@ -21,7 +22,7 @@ def to_config_dict(config: Any) -> ConfigDict:
     return ConfigDict(dataclasses.asdict(config), allow_dotted_keys=True)
 
 
-def from_dict(kind: type[C], values: ConfigDict | dict, where: str = "config") -> C:
+def from_dict(kind: type[C], values: Any, where: str = "config") -> C:
     """Converts a ConfigDict, or a dictionary read from JSON, to the dataclass `kind`.
 
     `where` is the prefix of the field names in errors.
@@ -39,8 +40,9 @@ def read_dataclass(kind: type[C], path: epath.Path, parse: Callable[..., C] = fr
         UserError: the file is not valid JSON, or see `from_dict`.
     """
     try:
-        values = json.loads(read_text(path))
-    except ValueError as error:  # not JSON, or not text
+        need_regular(path)
+        values = parse_json(read_text(path))
+    except (OSError, ValueError) as error:  # not a file, not JSON, or not text
         raise UserError(f"{path}: this is not valid JSON ({error})") from error
     return parse(kind, values, str(path))
 
@@ -49,9 +51,9 @@ def _build(kind: Any, values: Any, where: str) -> Any:
     if not dataclasses.is_dataclass(kind):
         return _coerce(kind, values, where)
     if not isinstance(values, dict):
-        raise UserError(f"{where} must be a group of fields, not {values!r}")
+        raise UserError(f"{where} must be a group of fields, not {short_repr(values)}")
     make: Any = kind
-    fields, hints = {f.name: f for f in dataclasses.fields(kind)}, typing.get_type_hints(kind)
+    fields, hints = {f.name: f for f in dataclasses.fields(kind)}, _type_hints(kind)
     unknown = sorted(set(values) - set(fields))
     if unknown:
         raise UserError(f"{where}.{unknown[0]}: no such field; fields: {', '.join(sorted(fields))}")
@@ -59,6 +61,9 @@ def _build(kind: Any, values: Any, where: str) -> Any:
     if missing:
         raise UserError(f"{where}.{missing[0]} is missing")
     return make(**{n: _build(hints[n], v, f"{where}.{n}") for n, v in values.items()})
+
+
+_type_hints = functools.cache(typing.get_type_hints)
 
 
 def _has_default(field: dataclasses.Field) -> bool:
@@ -74,12 +79,12 @@ def _coerce(kind: Any, value: Any, where: str) -> Any:
         item_kind = (typing.get_args(kind) or (object,))[0]
         return tuple(_coerce(item_kind, item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return float(value) if abs(value) < 2**1023 else float("inf")
     if origin is str and isinstance(value, str):
         return expand(value)  # it may be a path
     wrong = isinstance(origin, types.UnionType) or not isinstance(value, origin)
     if wrong or (isinstance(value, bool) and origin is not bool):
-        raise UserError(f"{where} must be {getattr(kind, '__name__', kind)}, not {value!r}")
+        raise UserError(f"{where} must be {getattr(kind, '__name__', kind)}, not {short_repr(value)}")
     return value
 
 

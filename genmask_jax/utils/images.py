@@ -9,14 +9,18 @@ Handling of Pillow's modes:
 | I;16 in any byte order; I in PGM and PNG files | 16 bits, scaled to 8 |
 | I in other files, F | rejected: the range of the values is unknown |
 | LAB | rejected: Pillow cannot convert it |
+
+Files may come from strangers: only the decoders of FORMATS read them, and images of more than 178 megapixels
+are rejected before memory is taken for their pixels.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib.util
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,7 +28,7 @@ from etils import epath
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from genmask_jax.utils.errors import UserError, short_repr
+from genmask_jax.utils.errors import UserError, first_line, short_repr
 from genmask_jax.utils.paths import DOWNLOAD, to_path
 
 if importlib.util.find_spec("pillow_heif"):  # optional: photographs of phones
@@ -35,6 +39,25 @@ SUFFIXES = (
     *(".heic", ".heif", ".jxl"),
 )
 """Suffixes of image files, in lower case, including formats that are reported because they cannot be read."""
+FORMATS = (
+    *(
+        "AVIF",
+        "BMP",
+        "DIB",
+        "GIF",
+        "HEIF",
+        "ICO",
+        "JPEG",
+        "JPEG2000",
+        "PNG",
+        "PPM",
+        "QOI",
+        "TGA",
+        "TIFF",
+        "WEBP",
+    ),
+)
+"""Pillow's names of the formats that are read. Its others are rare or run programs: Ghostscript for EPS."""
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """Exceptions that Pillow raises for files that are damaged or not images."""
 SIGNATURES = {
@@ -43,6 +66,8 @@ SIGNATURES = {
     (4, b"ftypmif1"): "it is HEIF: pip install pillow-heif, or save it as JPEG",
     (0, b"\xff\x0a"): "it is JPEG XL, which Pillow cannot read; save it as PNG",
     (4, b"JXL \r\n\x87\n"): "it is JPEG XL, which Pillow cannot read; save it as PNG",
+    (0, b"%!PS"): "it is PostScript, a program that draws; save it as PNG",
+    (0, b"8BPS"): "it is a file of Photoshop; save it as PNG",
     (0, b"%PDF"): "it is a PDF; save the page as PNG",
     (0, b"<svg"): "it is SVG, a drawing; save it as PNG",
     (0, b"<?xml"): "it is XML, perhaps SVG; save the drawing as PNG",
@@ -50,6 +75,8 @@ SIGNATURES = {
     (0, b"<html"): "it is a web page, perhaps of a failed download",
 }
 """Error messages for formats that Pillow cannot read, by their (offset, signature)."""
+MASK_LEVEL = 128
+"""Smallest alpha of an opaque pixel in masks of class numbers."""
 DOWNLOAD_IMAGE = f"{DOWNLOAD} or the bytes"
 
 
@@ -64,10 +91,59 @@ def decode(content: bytes, *, upright: bool = True, background: str = "white") -
     Raises:
         One of UNREADABLE: see `why_unreadable`.
     """
-    image = Image.open(io.BytesIO(content))
-    image.load()  # before reading EXIF, so that damaged pixels are not mistaken for damaged EXIF
+    image = load_image(
+        content
+    )  # before reading EXIF, so that damaged pixels are not mistaken for damaged EXIF
     orientation = _orientation(image) if upright else 1  # 1 for TIFF, which Pillow turns itself
-    return _turn_upright(_to_rgb(image, background), orientation)
+    with decoding():
+        return _turn_upright(_to_rgb(image, background), orientation)
+
+
+def load_image(content: bytes) -> Image.Image:
+    """Decodes the first frame of an image file in its own mode. Raises one of UNREADABLE."""
+    with decoding():
+        image = Image.open(io.BytesIO(content), formats=_formats())
+        image.load()
+        return image
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """The formats of FORMATS that this Pillow can open."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+@contextlib.contextmanager
+def decoding() -> Iterator[None]:
+    """Converts the exceptions of decoders to one of UNREADABLE: for damaged files, they raise anything."""
+    try:
+        yield
+    except UNREADABLE:
+        raise
+    except Exception as error:
+        raise ValueError(first_line(error)) from error
+
+
+def decode_mask(content: bytes) -> UInt8[np.ndarray, "H W 3"]:
+    """Decodes the file of a mask as stored; transparent pixels are black.
+
+    If no colour is left then, the shape is in the alpha channel alone: opaque pixels are white. An alpha
+    channel that is the same everywhere is ignored.
+
+    Raises:
+        One of UNREADABLE: see `why_unreadable`.
+    """
+    image = load_image(content)
+    with decoding():
+        shown = np.asarray(_to_rgb(image, "black"))
+        if not image.has_transparency_data:
+            return shown
+        rgba = np.asarray(image.convert("RGBA"))
+    alpha = rgba[..., 3:]
+    if (alpha == alpha[0, 0]).all():
+        return rgba[..., :3]
+    return shown if shown.any() else np.repeat(alpha, 3, axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +158,7 @@ class Frame:
 def read_frame(path: epath.Path) -> Frame | None:
     """Reads the header of an image file without decoding its pixels; None if it cannot be read."""
     try:
-        with path.open("rb") as file, Image.open(file) as image:
+        with decoding(), path.open("rb") as file, Image.open(file, formats=_formats()) as image:
             if image.format == "TIFF":
                 image.load()  # applies the orientation
             (width, height), orientation = image.size, _orientation(image)
@@ -198,7 +274,8 @@ def to_rgb(image: Any, name: str = "image") -> UInt8[np.ndarray, "H W 3"]:
         return _decode_named(functools.partial(_read_all, image), name)
     if isinstance(image, Image.Image):
         try:
-            rgb = _turn_upright(_to_rgb(image, "white"), _orientation(image))
+            with decoding():
+                rgb = _turn_upright(_to_rgb(image, "white"), _orientation(image))
         except UNREADABLE as error:
             raise UserError(f"{name}: {why_unreadable(error)}") from error
         return _need_pixels(np.asarray(rgb), name)

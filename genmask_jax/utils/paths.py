@@ -1,6 +1,7 @@
 """Paths given by users, folders and text files."""
 
 import codecs
+import json
 import os
 import re
 import threading
@@ -110,9 +111,9 @@ def is_leftover(name: str) -> bool:
 
 
 def listed(folder: epath.Path, *suffixes: str) -> list[epath.Path]:
-    """The entries of a folder, sorted by name, without leftovers; [] if the folder does not exist.
+    """The files and folders in a folder, sorted by name; [] if the folder does not exist.
 
-    `glob` would read brackets in the folder's name as a pattern.
+    Leaves out leftovers, pipes and devices. `glob` would read brackets in the folder's name as a pattern.
 
     Args:
         folder: the folder.
@@ -120,8 +121,45 @@ def listed(folder: epath.Path, *suffixes: str) -> list[epath.Path]:
     """
     if not folder.is_dir():
         return []
-    paths = (path for path in folder.iterdir() if not is_leftover(path.name))
-    return sorted(path for path in paths if not suffixes or path.name.lower().endswith(suffixes))
+    names = (name for name in _names_in(folder) if not is_leftover(name))
+    return sorted(folder / name for name in names if not suffixes or name.lower().endswith(suffixes))
+
+
+def _names_in(folder: epath.Path) -> list[str]:
+    """The names in a folder, without pipes and devices."""
+    if "://" in str(folder):
+        return [path.name for path in folder.iterdir()]
+    with os.scandir(folder) as entries:  # knows the kinds of files without opening them
+        return [
+            entry.name
+            for entry in entries
+            if entry.is_file() or entry.is_dir() or not os.path.exists(entry.path)
+        ]
+
+
+def is_inside(path: epath.PathLike, folder: epath.PathLike) -> bool:
+    """Whether a path is below a folder by its name: `..` counts, links do not."""
+    path, folder = (os.path.abspath(os.fspath(one)) for one in (path, folder))
+    return os.path.commonpath([path, folder]) == folder
+
+
+def is_file(path: epath.PathLike) -> bool:
+    """Whether a path is a file, or a link to one; `epath.Path.is_file` is true for pipes and devices too."""
+    return epath.Path(path).is_file() if "://" in os.fspath(path) else os.path.isfile(path)
+
+
+def need_regular(path: epath.Path) -> None:
+    """Raises OSError for pipes and devices, which may never end; a path that does not exist passes."""
+    if path.exists() and not is_file(path) and not path.is_dir():
+        raise OSError("it is a pipe or a device, not a file")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Parses JSON. Raises ValueError if it is invalid or nested too deeply."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def read_text(path: epath.Path) -> str:

@@ -172,5 +172,5 @@ def test_a_paletted_mask_is_read_by_its_colours(val, tmp_path):
         make_paletted(expression.mask == 1, [255, 255, 255, 0, 0, 0]).save(tmp_path / f"{expression.id}.png")
     assert summarize_rows("refcoco", score_predictions(val, tmp_path))["mIoU"] == 1
     make_paletted(expression.mask == 1, [255, 255, 255, 200, 0, 0]).save(tmp_path / f"{expression.id}.png")
-    with pytest.raises(UserError, match="its palette has no black"):
+    with pytest.raises(UserError, match="it has no black"):
         score_predictions(val, tmp_path)

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,15 @@ from genmask_jax.data import masks
 from genmask_jax.utils.digests import check_digests, write_digests
 from genmask_jax.utils.errors import DamagedError, UserError, reading
 from genmask_jax.utils.images import decode
-from genmask_jax.utils.paths import listed, write_text
+from genmask_jax.utils.paths import listed, parse_json, read_text, write_text
 
 COUNT_NAMES = ("images", "refs", "expressions", "multi-target", "no-target", "objects", "captions")
 ITEM_KINDS = ("expressions", "captions", "targets")
 """Kinds of items that the index counts in each record."""
 
 CLASSES_FILE = "classes.json"
+FEATURE_CLASSES = "tensorflow_datasets.core.features."
+"""Prefix of the classes that features.json may name."""
 FIX = "delete the dataset and prepare it again"
 
 
@@ -83,7 +85,31 @@ def open_dataset(directory: epath.PathLike) -> Any:
     """The builder of a prepared dataset. Raises DamagedError if its files cannot be read."""
     check_digests(directory, fix=FIX)
     with _reading(directory):
+        _need_plain(epath.Path(directory))
         return tfds.builder_from_directory(directory)
+
+
+def _need_plain(directory: epath.Path) -> None:
+    """Raises ValueError if a dataset's description names code to import, or files outside the dataset.
+
+    TFDS imports the module of each class in features.json, and reads the files that dataset_info.json names.
+    """
+    for name in _class_names(parse_json(read_text(directory / "features.json"))):
+        if not name.startswith(FEATURE_CLASSES):
+            raise ValueError(f"features.json names {name}, which is not a feature of TFDS")
+    for split in parse_json(read_text(directory / "dataset_info.json")).get("splits", []):
+        template = split.get("filepathTemplate", "")
+        if "/" in f"{template}{split['name']}":
+            raise ValueError(f"dataset_info.json names files elsewhere, {template!r} of {split['name']!r}")
+
+
+def _class_names(features: Any) -> Iterator[str]:
+    """The names of all classes in a description of features."""
+    for key, value in features.items() if isinstance(features, dict) else enumerate(features):
+        if key in ("pythonClassName", "type"):
+            yield str(value)
+        elif isinstance(value, dict | list):
+            yield from _class_names(value)
 
 
 def _reading(directory: epath.PathLike) -> contextlib.AbstractContextManager[None]:
@@ -121,7 +147,7 @@ def read_index(directory: epath.PathLike, split: str) -> Index:
     """Reads a split's index. Raises UserError if the split does not exist or is incomplete."""
     path = index_path(directory, split)
     try:
-        columns = json.loads(path.read_text())
+        columns = parse_json(read_text(path))
         # Older indices have no "targets": every image with expressions then had as many targets.
         return Index(**{"targets": columns["expressions"], **columns})
     except FileNotFoundError:
@@ -147,7 +173,7 @@ def read_classes(directory: epath.PathLike) -> tuple[str, ...]:
     """Reads the classes; () for datasets without classes, and for older ones without this file."""
     path = epath.Path(directory) / CLASSES_FILE
     with reading(str(path), FIX):
-        return tuple(json.loads(path.read_text())) if path.exists() else ()
+        return tuple(parse_json(read_text(path))) if path.exists() else ()
 
 
 @functools.lru_cache(maxsize=32)

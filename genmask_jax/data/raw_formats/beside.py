@@ -37,7 +37,7 @@ from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.data.raw_formats.reasonseg import FALLBACK, read_annotation
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import SUFFIXES, UNREADABLE, decode, read_frame
-from genmask_jax.utils.paths import listed
+from genmask_jax.utils.paths import is_file, listed
 
 JSON = (".json",)
 SIZE = ("imageHeight", "imageWidth")
@@ -172,7 +172,7 @@ def _plan_image(
     problems = reading.problems
     targets, expressions = (list(objects.targets), list(objects.expressions)) if objects else ([], [])
     turned, void = objects is None or objects.turned, list(objects.void) if objects else []
-    if annotation is not None and annotation.exists():
+    if annotation is not None and is_file(annotation):
         try:
             if not turned:
                 raise ValueError(

@@ -26,7 +26,7 @@ from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.data.raw_formats.versions import choose_versions
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import SUFFIXES
-from genmask_jax.utils.paths import read_text
+from genmask_jax.utils.paths import is_file, read_text
 
 PHRASES = "phrases.txt"
 HEADING = re.compile(
@@ -48,7 +48,7 @@ def recognise(raw: epath.Path) -> LayoutCheck:
         return LayoutCheck()
     if any(_misfit([path])[0] == 0 for path in paths[:: max(1, len(paths) // SAMPLE_SIZE)]):
         return LayoutCheck(f"{count:,} images with a black-and-white mask")
-    return LayoutCheck(f"{count:,} images with a mask, and {PHRASES}" if (raw / PHRASES).exists() else "")
+    return LayoutCheck(f"{count:,} images with a mask, and {PHRASES}" if is_file(raw / PHRASES) else "")
 
 
 def _misfit(paths: list[epath.Path]) -> tuple[float, ...]:
@@ -124,7 +124,7 @@ def _names(pairs: Sequence[Pair]) -> set[str]:
 
 def _read_phrases(path: epath.Path, names: set[str]) -> dict[str, list[str]]:
     """Phrases by the name of an image or mask; the key "" is for all images."""
-    if not path.exists():
+    if not is_file(path):
         raise UserError(
             f"{path} is missing: write the phrase of the masks, such as 'the leaf', or a line for each "
             "image: its name, a tab or a comma, its phrase"

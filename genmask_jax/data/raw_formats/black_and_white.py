@@ -4,7 +4,6 @@ A mask is not black and white if an even square of FLAT_SIDE pixels lies between
 MAX_BETWEEN of its pixels lie between them, or if it has colours that are not shades of the brighter value.
 """
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,12 +11,11 @@ import cv2
 import numpy as np
 from etils import epath
 from jaxtyping import Int
-from PIL import Image
 
 from genmask_jax.data.raw_formats.class_list import MAX_LISTED, shown_colour
 from genmask_jax.data.raw_formats.label_files import MAX_DISTANCE, read_colours, read_numbers
 from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.images import UNREADABLE
+from genmask_jax.utils.images import UNREADABLE, load_image
 
 LEVEL_TOLERANCE = 0.1
 """Levels this close to black or to the brightest level count as black or white; a share of the latter."""
@@ -56,7 +54,7 @@ def _has_numbers(path: epath.Path) -> bool:
     if path.name.lower().endswith(".npy"):
         return True
     try:
-        return Image.open(io.BytesIO(path.read_bytes())).mode.startswith(("I", "F"))
+        return load_image(path.read_bytes()).mode.startswith(("I", "F"))
     except UNREADABLE:
         return False
 

@@ -3,9 +3,11 @@
 from etils import epath
 
 from genmask_jax.data.raw_formats.coco import CocoFile
+from genmask_jax.data.raw_formats.names import is_text
 from genmask_jax.data.raw_formats.plan import Plan, PlannedImage
 from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import is_file, listed
 
 SPLITS = {"train": "train2017", "val": "val2017"}
 
@@ -17,7 +19,7 @@ def read(raw: epath.Path) -> Plan:
         UserError: there are no captions, or a file is invalid.
     """
     files = {split: raw / "annotations" / f"captions_{name}.json" for split, name in SPLITS.items()}
-    files = {split: path for split, path in files.items() if path.exists()}
+    files = {split: path for split, path in files.items() if is_file(path)}
     if not files:
         raise UserError(
             f"--raw={raw}: there is no annotations/captions_train2017.json; give the folder that holds "
@@ -30,11 +32,11 @@ def read(raw: epath.Path) -> Plan:
 
 def _read_split(path: epath.Path, folder: epath.Path, problems: Problems) -> list[PlannedImage]:
     coco = CocoFile(path, problems)
-    present = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    present = {file.name for file in listed(folder)}
     captions: dict[int, list[str]] = {number: [] for number in coco.images}
     for annotation in coco.annotations:
         caption = annotation.get("caption")
-        if isinstance(caption, str) and caption.strip():
+        if is_text(caption):
             captions[annotation["image_id"]].append(caption.strip())
         else:
             problems.add(f"{path.name}: caption {annotation.get('id')} is empty or not a text")

@@ -12,7 +12,6 @@ others.
 
 import csv
 import dataclasses
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -20,9 +19,9 @@ from typing import Any
 import yaml
 from etils import epath
 
-from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.errors import UserError, first_line, short_repr
 from genmask_jax.utils.images import SUFFIXES
-from genmask_jax.utils.paths import read_text
+from genmask_jax.utils.paths import parse_json, read_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +54,14 @@ COLOUR_LAST = re.compile(r"(.*[^\s,;:])[\s,;:]+(\d{1,3})[\s,;]+(\d{1,3})[\s,;]+(
 LABELMAP = re.compile(r"([^:]+):(\d{1,3}),(\d{1,3}),(\d{1,3})(:[^:]*){0,2}$")
 HEX = re.compile(r"(.*[^\s,;:])[\s,;:]+(#[0-9a-f]{6})$", re.I)
 NUMBER_FIRST = (
-    re.compile(r"(?P<number>-?\d+)\s*(?:[.)](?!\d)|[:=]>?|\s-+>?\s)\s*(?P<name>\S.*)$"),
-    re.compile(r"[\[(](?P<number>-?\d+)[\])][\s:=,;-]*(?P<name>\S.*)$"),
-    re.compile(r"(?P<number>-?\d+)[\s:,;]+(?P<name>\S.*)$"),
+    re.compile(r"(?P<number>-?\d{1,9})\s*(?:[.)](?!\d)|[:=]>?|\s-+>?\s)\s*(?P<name>\S.*)$"),
+    re.compile(r"[\[(](?P<number>-?\d{1,9})[\])][\s:=,;-]*(?P<name>\S.*)$"),
+    re.compile(r"(?P<number>-?\d{1,9})[\s:,;]+(?P<name>\S.*)$"),
 )
 NUMBER_LAST = (
-    re.compile(r"(?P<name>.*[^\s=-])\s*(?:[:=]>?|\s-+>?\s)\s*(?P<number>-?\d+)$"),
-    re.compile(r"(?P<name>.*[^\s:=,;-])[\s:=,;-]*[\[(](?P<number>-?\d+)[\])]$"),
-    re.compile(r"(?P<name>.*[^\s:,;])[\s:,;]+(?P<number>-?\d+)$"),
+    re.compile(r"(?P<name>.*[^\s=-])\s*(?:[:=]>?|\s-+>?\s)\s*(?P<number>-?\d{1,9})$"),
+    re.compile(r"(?P<name>.*[^\s:=,;-])[\s:=,;-]*[\[(](?P<number>-?\d{1,9})[\])]$"),
+    re.compile(r"(?P<name>.*[^\s:,;])[\s:,;]+(?P<number>-?\d{1,9})$"),
 )
 NULL = "null"
 """Name of a class without a name in YAML or JSON; it is ignored."""
@@ -81,19 +80,23 @@ def read_rows(path: epath.Path) -> list[Row]:
         if path.name.lower().endswith((".yaml", ".yml")):
             return _from_content(yaml.load(text, yaml.BaseLoader), path)  # "no" is a name
         if path.name.lower().endswith(".json"):
-            return _from_content(json.loads(text), path)
+            return _from_content(parse_json(text), path)
+        return _from_text(text, path)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not text in UTF-8 ({error})") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {(str(error).splitlines() or ['too deep'])[0]}") from error
+    except (yaml.YAMLError, csv.Error, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+# Text
+
+
+def _from_text(text: str, path: epath.Path) -> list[Row]:
     lines = [line.strip() for line in text.splitlines()]
     while lines and not lines[-1]:
         lines.pop()
     entries = [line for line in lines if line and not line.startswith("#")]
     return _from_table(lines, path) or _from_colours(entries) or _from_lines(lines, path)
-
-
-# Text
 
 
 def _from_table(lines: list[str], path: epath.Path) -> list[Row]:
@@ -184,7 +187,7 @@ def _columns(lines: list[str]) -> list[tuple[int, str]]:
             for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
         ]
         for number in (0, 1):
-            if table and all(len(row) == 2 and re.fullmatch(r"-?\d+", row[number]) for row in table):
+            if table and all(len(row) == 2 and re.fullmatch(r"-?\d{1,9}", row[number]) for row in table):
                 return [(int(row[number]), row[1 - number]) for row in table]
     return []
 
@@ -204,17 +207,17 @@ def _need_one_form(lines: list[str], entries: list[str], path: epath.Path) -> No
     """Raises UserError for a list whose lines have different forms."""
     numbered = [_numbered(line, NUMBER_FIRST) for line in entries]
     if entries and numbered[0] and numbered[0][0] in (0, 1) and not all(numbered):
-        unnumbered = entries[numbered.index(None)]
+        unnumbered = short_repr(entries[numbered.index(None)])
         raise UserError(
-            f"{path}: {unnumbered!r} has no number, but other lines have; write `number name` in each line"
+            f"{path}: {unnumbered} has no number, but other lines have; write `number name` in each line"
         )
     if len(entries) == 1 and len(re.split(r"[,;\t]", entries[0])) > 2:
-        raise UserError(f"{path}: {entries[0]!r} is only one line; write one name per line")
+        raise UserError(f"{path}: {short_repr(entries[0])} is only one line; write one name per line")
     ends = [re.search(r"[,;\t]\s*-?\d+$", line) for line in entries]
     if any(ends) and not all(ends):
-        unnumbered = entries[next(i for i, end in enumerate(ends) if not end)]
+        unnumbered = short_repr(entries[next(i for i, end in enumerate(ends) if not end)])
         raise UserError(
-            f"{path}: {unnumbered!r} has no number, but other lines have; write `number name` in each line"
+            f"{path}: {unnumbered} has no number, but other lines have; write `number name` in each line"
         )
     last = [_numbered(line, NUMBER_LAST) for line in entries]
     if any(numbered) and any(last) and all(a or b for a, b in zip(numbered, last, strict=True)):
@@ -289,7 +292,7 @@ def _from_list(content: list[Any], path: epath.Path) -> Iterator[Row]:
             row = _from_entry(entry, path)
             yield row if row.number is not None else dataclasses.replace(row, number=i)
         else:
-            raise UserError(f"{path}: {entry!r} is not the name of a class")
+            raise UserError(f"{path}: {short_repr(entry)} is not the name of a class")
 
 
 def _from_entry(entry: Mapping[str, Any], path: epath.Path) -> Row:
@@ -301,7 +304,7 @@ def _from_entry(entry: Mapping[str, Any], path: epath.Path) -> Row:
     try:
         return Row(_text(name), _integer(number), None if colour is None else _colour(colour))
     except ValueError:
-        raise UserError(f"{path}: an entry has no name or an invalid colour: {dict(entry)}") from None
+        raise UserError(f"{path}: an entry has no name or an invalid colour: {short_repr(entry)}") from None
 
 
 def _text(value: Any) -> str:
@@ -316,8 +319,8 @@ def _letters(text: str) -> str:
 
 def _integer(value: Any) -> int | None:
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    return int(value) if isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value) else None
+        return value if abs(value) < 10**9 else None
+    return int(value) if isinstance(value, str) and re.fullmatch(r"\s*-?\d{1,9}\s*", value) else None
 
 
 def _colour(value: Any) -> int:
@@ -326,6 +329,8 @@ def _colour(value: Any) -> int:
         return int(value.strip().lstrip("#"), 16)
     levels = re.findall(r"\d+", value) if isinstance(value, str) else value
     if not isinstance(levels, list) or len(levels) not in (3, 4):
+        raise ValueError
+    if not all(isinstance(level, int | str) for level in levels):
         raise ValueError
     red, green, blue = (int(level) for level in levels[:3])
     if not all(0 <= level <= 255 for level in (red, green, blue)):

@@ -7,7 +7,7 @@ from etils import epath
 
 from genmask_jax.data.raw_formats.class_files import Row, read_rows
 from genmask_jax.data.raw_formats.folder_names import files_below
-from genmask_jax.data.raw_formats.names import is_class, is_ignored, phrase
+from genmask_jax.data.raw_formats.names import is_class, is_ignored, is_text, phrase
 from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import SUFFIXES
@@ -84,7 +84,7 @@ def _rows(path: epath.Path, raw: epath.Path) -> list[Row]:
         names: dict[int, str] = {}
         for row in rows:
             value = getattr(row, what)
-            if not phrase(row.name):
+            if not is_text(row.name) or not phrase(row.name):
                 raise UserError(f"{path}: the number {row.number} has an empty name")
             if value is not None and phrase(names.setdefault(value, row.name)) != phrase(row.name):
                 shown = value if what == "number" else shown_colour(value)

@@ -1,15 +1,15 @@
 """Entries of COCO JSON files, checked one by one, so that one invalid entry does not affect the others."""
 
 import dataclasses
-from collections.abc import Hashable
-from typing import Any
+from typing import Any, TypeGuard
 
 from etils import epath
 
-from genmask_jax.data.masks import Size
+from genmask_jax.data.masks import MAX_PIXELS, Size
 from genmask_jax.data.raw_formats.layout import read_json
+from genmask_jax.data.raw_formats.names import is_text
 from genmask_jax.data.raw_formats.problems import Problems
-from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.errors import UserError, short_repr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +49,7 @@ class CocoFile:
         images: dict[Any, ListedImage] = {}
         for i, entry in enumerate(entries):
             number = entry.get("id") if isinstance(entry, dict) else None
-            if number is None or not isinstance(number, Hashable):
+            if not is_id(number):
                 self._leave_out(f"image {i} of the list has no id")
                 continue
             try:
@@ -70,17 +70,17 @@ class CocoFile:
 
     def _is_valid(self, annotation: Any, position: int) -> bool:
         number = annotation.get("image_id") if isinstance(annotation, dict) else None
-        if number is None or not isinstance(number, Hashable):
+        if not is_id(number):
             self._leave_out(f"annotation {position} of the list has no image_id")
         elif number not in self.images and number not in self._excluded:
             self._leave_out(f"an annotation has image_id {number}, which is not in the file")
-        return isinstance(number, Hashable) and number in self.images
+        return is_id(number) and number in self.images
 
     def _read_categories(self, entries: Any) -> dict[Any, str]:
         categories: dict[Any, str] = {}
         for i, entry in enumerate(entries if isinstance(entries, list) else ()):
             number, name = (entry.get(key) if isinstance(entry, dict) else None for key in ("id", "name"))
-            if not isinstance(number, Hashable) or not isinstance(name, str) or not name.strip():
+            if not is_id(number) or not is_text(name):
                 self._leave_out(f"category {i} of the list has no id or no name")
             elif categories.setdefault(number, name.strip()) != name.strip():
                 self._leave_out(f"category {number} is both {categories[number]!r} and {name!r}")
@@ -90,12 +90,24 @@ class CocoFile:
         self._problems.add(f"{self.path.name}: {message}")
 
 
+def is_id(value: Any) -> TypeGuard[int | str]:
+    """Whether a value identifies an image or a category: a 64-bit integer or a text."""
+    return is_integer(value) or is_text(value)
+
+
+def is_integer(value: Any) -> TypeGuard[int]:
+    """Whether a value is a 64-bit integer, as ids of objects are."""
+    return isinstance(value, int) and -(2**63) <= value < 2**63
+
+
 def _image(entry: dict[str, Any]) -> ListedImage:
     """The image of an entry. Raises ValueError if a field is missing or invalid."""
     for name in ("file_name", "height", "width"):
         value = entry.get(name)
         if value is None:
             raise ValueError(f"has no {name!r}")
-        if not (isinstance(value, str) if name == "file_name" else isinstance(value, int) and value > 0):
-            raise ValueError(f"has an invalid {name!r}: {value!r}")
+        if not (is_text(value) if name == "file_name" else isinstance(value, int) and value > 0):
+            raise ValueError(f"has an invalid {name!r}: {short_repr(value)}")
+    if entry["height"] * entry["width"] > MAX_PIXELS:
+        raise ValueError(f"has an invalid size: more than {MAX_PIXELS // 10**6} megapixels")
     return ListedImage(entry["file_name"], (entry["height"], entry["width"]))

@@ -8,6 +8,7 @@ import contextlib
 import contextvars
 import dataclasses
 import functools
+import os
 import re
 from collections.abc import Iterator
 
@@ -185,11 +186,13 @@ def files_below(folder: epath.Path) -> list[epath.Path]:
     return cache[folder]
 
 
-def _walk(folder: epath.Path) -> list[epath.Path]:
+def _walk(folder: epath.Path, above: tuple[str, ...] = ()) -> list[epath.Path]:
+    """See `files_below`. Does not follow links to the folders `above`, which would lead here again."""
     files, nested = [], []
+    above = (*above, os.path.realpath(folder))
     for entry in listed(folder):
-        if entry.is_dir():
-            nested += _walk(entry)
-        else:
+        if not entry.is_dir():
             files.append(entry)
+        elif os.path.realpath(entry) not in above:
+            nested += _walk(entry, above)
     return files + nested

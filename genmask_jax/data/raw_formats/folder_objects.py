@@ -6,18 +6,20 @@ after its EXIF orientation is applied.
 """
 
 import dataclasses
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from etils import epath
 
 from genmask_jax.data import masks
-from genmask_jax.data.raw_formats.coco import CocoFile
+from genmask_jax.data.raw_formats.coco import CocoFile, is_id, is_integer
 from genmask_jax.data.raw_formats.image_index import normalised
-from genmask_jax.data.raw_formats.names import is_background, is_ignored, phrase
+from genmask_jax.data.raw_formats.names import is_background, is_ignored, is_text, phrase
 from genmask_jax.data.raw_formats.plan import NO_CLASS_NOTE, NO_CLASS_TARGETS, Target
 from genmask_jax.data.raw_formats.problems import Problems
+from genmask_jax.utils.errors import short_text
 from genmask_jax.utils.images import read_frame
+from genmask_jax.utils.paths import is_file
 
 COCO = ("annotations.json", "_annotations.coco.json")
 """Names of the file; the second is Roboflow's."""
@@ -69,7 +71,7 @@ def read_objects(
     Raises:
         UserError: the file is not in COCO's format.
     """
-    paths = [folder / name for name in COCO if (folder / name).exists()]
+    paths = [folder / name for name in COCO if is_file(folder / name)]
     for path in paths[1:]:
         problems.add(f"{path} is not read, because {paths[0].name} is read")
     if not paths:
@@ -157,8 +159,8 @@ def _add(
 ) -> None:
     """Adds an annotation to the objects of its image, if it is valid."""
     number = annotation.get("id")
-    where = f"{coco.path.name}: object {number}"
-    if not isinstance(number, int):
+    where = f"{coco.path.name}: object {short_text(number)}"
+    if not is_integer(number):
         problems.add(f"{where}: its id is not an integer")
         return
     if number in seen:
@@ -203,12 +205,12 @@ def _texts_of(annotation: Any, coco: CocoFile, where: str, problems: Problems) -
     texts, category = annotation.get("expressions"), None
     if not texts:
         number = annotation.get("category_id")
-        if not isinstance(number, Hashable) or number not in coco.categories:
-            raise ValueError(f"an object has category {number}, which is not in the file")
+        if not is_id(number) or number not in coco.categories:
+            raise ValueError(f"an object has category {short_text(number)}, which is not in the file")
         category = coco.categories[number]
         texts = phrase(category)
     texts = [texts] if isinstance(texts, str) else texts if isinstance(texts, list) else [None]
-    valid = {text.strip().lower() for text in texts if isinstance(text, str) and text.strip()}
+    valid = {text.strip().lower() for text in texts if is_text(text)}
     if len(valid) < len(texts):
         problems.add(f"{where}: some of its expressions are not texts, or are duplicates")
     return valid, category

@@ -4,16 +4,27 @@ Numbers have 8, 16 or 32 bits in PNG, TIFF and other formats, or any integer typ
 of RGB images and palettes. In lossless files, a colour must be exactly that of a class. In JPEG and other
 lossy files, and in files with more than MAX_COLOURS colours, a pixel gets the nearest class within
 MAX_DISTANCE.
+
+Transparent pixels are black. If all pixels have one number or are black then, and the alpha channel has a
+shape, opaque pixels are white (255), or have this number.
 """
 
 import dataclasses
 import io
+import math
 
 import numpy as np
 from etils import epath
-from PIL import Image
 
-from genmask_jax.utils.images import SUFFIXES, UNREADABLE, decode, why_unreadable
+from genmask_jax.utils.images import (
+    MASK_LEVEL,
+    SUFFIXES,
+    UNREADABLE,
+    decode_mask,
+    decoding,
+    load_image,
+    why_unreadable,
+)
 
 LABEL_SUFFIXES = (*SUFFIXES, ".npy")
 LOSSY = {"JPEG", "MPO", "WEBP", "AVIF", "HEIF", "JPEG2000"}
@@ -64,17 +75,16 @@ def read_numbers(path: epath.Path) -> np.ndarray:
     try:
         content = path.read_bytes()
         if path.name.lower().endswith(".npy"):
-            numbers, lossy = np.load(io.BytesIO(content), allow_pickle=False), False
+            numbers, lossy = _read_npy(content), False
         else:
-            image = Image.open(io.BytesIO(content))
-            image.load()
+            image = load_image(content)
             numbers, lossy = np.asarray(image), image.format in LOSSY
     except UNREADABLE as error:
         raise ValueError(f"{path}: this mask cannot be read ({why_unreadable(error, content)})") from error
     if (numbers.ndim == 3 and numbers.shape[-1] == 2) or (
         numbers.ndim == 3 and (numbers[..., :1] == numbers[..., :3]).all()
     ):  # grey and alpha
-        numbers = numbers[..., 0]
+        numbers = _without_alpha(numbers)
     if numbers.ndim != 2:
         raise ValueError(
             f"{path} has colours without names; write label_colors.txt with a line such as `128 64 128 road` "
@@ -82,14 +92,48 @@ def read_numbers(path: epath.Path) -> np.ndarray:
         )
     if lossy:
         raise ValueError(f"{path} has a lossy format, which changes class numbers; save it as PNG")
-    integers = numbers.astype(np.int32)
+    if not numbers.size:
+        raise ValueError(f"{path} has no pixels")
+    with np.errstate(invalid="ignore"):
+        integers = numbers.astype(np.int32)
     if not (integers == numbers).all():
         raise ValueError(f"{path} has numbers that are not 32-bit integers")
     return integers
 
 
+def _read_npy(content: bytes) -> np.ndarray:
+    """The array in a .npy file. Raises ValueError if it is not one of numbers, or is shorter than it says."""
+    with decoding():
+        file = io.BytesIO(content)
+        version = np.lib.format.read_magic(file)
+        if version not in ((1, 0), (2, 0)):
+            raise ValueError(f"it has version {version[0]} of .npy; save it with numpy.save")
+        read_header = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read_header(file)
+        if dtype.kind not in "biuf":
+            raise ValueError(f"it has {dtype}, not numbers")
+        if min(shape, default=1) < 0 or math.prod(shape) * dtype.itemsize > len(content):
+            raise ValueError("it is shorter than its header says")
+        return np.load(io.BytesIO(content), allow_pickle=False)
+
+
+def _without_alpha(pixels: np.ndarray) -> np.ndarray:
+    """The numbers of grey pixels [H, W, 2 to 4], the last of which is alpha if there are 2 or 4."""
+    numbers, alpha = pixels[..., 0], pixels[..., -1]
+    if (
+        pixels.shape[-1] == 3
+        or not alpha.size
+        or (alpha == alpha[0, 0]).all()
+        or (numbers != numbers[0, 0]).any()
+    ):
+        return numbers
+    return np.where(alpha >= MASK_LEVEL, int(numbers[0, 0]) or 255, 0)
+
+
 def read_colours(path: epath.Path) -> tuple[np.ndarray, bool]:
-    """The colours of a file (0xRRGGBB, int32 [H, W]), composed on black, and whether its format is lossy.
+    """The colours of a file (0xRRGGBB, int32 [H, W]; see `decode_mask`), and whether its format is lossy.
 
     Raises:
         ValueError: the file cannot be read.
@@ -97,8 +141,8 @@ def read_colours(path: epath.Path) -> tuple[np.ndarray, bool]:
     content = b""
     try:
         content = path.read_bytes()
-        lossy = Image.open(io.BytesIO(content)).format in LOSSY
-        rgb = np.asarray(decode(content, upright=False, background="black")).astype(np.int32)
+        lossy = load_image(content).format in LOSSY
+        rgb = decode_mask(content).astype(np.int32)
     except UNREADABLE as error:
         raise ValueError(f"{path}: this mask cannot be read ({why_unreadable(error, content)})") from error
     return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2], lossy
@@ -107,9 +151,8 @@ def read_colours(path: epath.Path) -> tuple[np.ndarray, bool]:
 def palette_of(path: epath.Path) -> dict[int, int]:
     """The colours (0xRRGGBB) of the used palette indices of an image; {} without a palette."""
     try:
-        with path.open("rb") as file:
-            if Image.open(file).mode != "P":
-                return {}
+        if load_image(path.read_bytes()).mode != "P":
+            return {}
         numbers, (colours, _) = read_numbers(path), read_colours(path)
     except (*UNREADABLE, ValueError):
         return {}

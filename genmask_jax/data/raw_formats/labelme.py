@@ -8,7 +8,6 @@ labelme's `shape_to_mask`, on the upright image.
 import base64
 import binascii
 import dataclasses
-import io
 import math
 from typing import Any
 
@@ -18,10 +17,10 @@ from PIL import Image, ImageDraw
 
 from genmask_jax.data import masks
 from genmask_jax.data.raw_formats.layout import read_json
-from genmask_jax.data.raw_formats.names import is_background, is_ignored, phrase
+from genmask_jax.data.raw_formats.names import is_background, is_ignored, is_text, phrase
 from genmask_jax.data.raw_formats.plan import Target
 from genmask_jax.data.raw_formats.problems import Problems
-from genmask_jax.utils.images import UNREADABLE
+from genmask_jax.utils.images import UNREADABLE, load_image
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +60,7 @@ def read_labelme(path: epath.Path, size: masks.Size, first_id: int, problems: Pr
     for i, shape in enumerate(shapes):
         where = f"{path}: shape {i}"
         label = shape.get("label") if isinstance(shape, dict) else None
-        if not isinstance(label, str) or not phrase(label):
+        if not is_text(label) or not phrase(label):
             problems.add(f"{where} has no label")
             continue
         if is_background(label):
@@ -77,12 +76,15 @@ def read_labelme(path: epath.Path, size: masks.Size, first_id: int, problems: Pr
             continue
         drawn[i] = masks.encode(mask)
         by_label.setdefault(phrase(label), []).append(i)
-        if shape.get("group_id") is not None:
+        if isinstance(shape.get("group_id"), int | str):
             groups.setdefault((label, shape["group_id"]), []).append(i)
     for i in drawn:
         description = shapes[i].get("description")
-        if isinstance(description, str) and description.strip():
-            group = groups.get((shapes[i]["label"], shapes[i].get("group_id")), [i])
+        if is_text(description):
+            group_id = shapes[i].get("group_id")
+            group = (
+                groups.get((shapes[i]["label"], group_id), [i]) if isinstance(group_id, int | str) else [i]
+            )
             ids = described.setdefault(description.strip(), [])
             ids.extend(j for j in group if j not in ids)
     ids_by_text = {**described, **{text: ids for text, ids in by_label.items() if text not in described}}
@@ -97,10 +99,10 @@ def read_labelme(path: epath.Path, size: masks.Size, first_id: int, problems: Pr
 
 def _draw(shape: Any, size: masks.Size) -> np.ndarray:
     """The pixels of a shape, bool [H, W]. Raises ValueError if it has none."""
-    kind = shape.get("shape_type") or "polygon"
+    kind = str(shape.get("shape_type") or "polygon")[:60]
     try:
         points = [(float(x), float(y)) for x, y in shape["points"]]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError("has points that are not pairs of numbers") from None
     if not all(
         math.isfinite(value) and abs(value) <= masks.MAX_COORDINATE for point in points for value in point
@@ -138,12 +140,14 @@ def _outline(kind: str, points: list[tuple[float, float]], size: masks.Size) -> 
 def _paste(data: Any, points: list[tuple[float, float]], size: masks.Size) -> np.ndarray:
     """A mask shape: a base64 PNG whose upper left corner is at the first point."""
     try:
-        image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+        image = load_image(base64.b64decode(data, validate=True))
         pixels = np.asarray(image.convert("L")) > 0
         left, top = (round(value) for value in points[0])
     except (*UNREADABLE, binascii.Error, TypeError, IndexError) as error:
         raise ValueError(f"has a mask that cannot be read ({error})") from error
     mask = np.zeros(size, bool)
+    if top >= size[0] or left >= size[1]:
+        return mask
     y0, x0 = max(top, 0), max(left, 0)
     part = pixels[y0 - top : size[0] - top, x0 - left : size[1] - left]
     mask[y0 : y0 + part.shape[0], x0 : x0 + part.shape[1]] = part

@@ -4,15 +4,15 @@ import base64
 import binascii
 import csv
 import functools
-import json
 from typing import Any
 
 from etils import epath
 
+from genmask_jax.data.raw_formats.names import is_text
 from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import SUFFIXES
-from genmask_jax.utils.paths import listed, read_text
+from genmask_jax.utils.paths import is_file, listed, need_regular, parse_json, read_text
 
 SPLITS = {
     "train": ("train", "training"),
@@ -73,11 +73,11 @@ def lines_of(image: epath.Path, problems: Problems) -> tuple[str, ...]:
     """The lines of X.txt next to X.jpg."""
     path = image.with_suffix(".txt")
     try:
-        lines = read_text(path).splitlines() if path.exists() else []
+        lines = read_text(path).splitlines() if is_file(path) else []
     except (OSError, UnicodeDecodeError) as error:
         problems.add(f"{path} is not text in UTF-8 ({error})")
         return ()
-    return tuple(line.strip() for line in lines if line.strip())
+    return tuple(line.strip() for line in lines if is_text(line))
 
 
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -93,11 +93,16 @@ def read_metadata(path: epath.Path, problems: Problems) -> list[tuple[int, dict[
         problems.add(f"{path} is not text in UTF-8 ({error})")
         return []
     if path.suffix == ".csv":
-        return list(enumerate(csv.DictReader(lines, skipinitialspace=True), 2))
+        try:
+            table = list(csv.DictReader(lines, restkey="", skipinitialspace=True))
+        except csv.Error as error:
+            problems.add(f"{path} is not a table ({error})")
+            return []
+        return list(enumerate(table, 2))
     rows = []
     for i, line in enumerate(lines, 1):
         try:
-            row = json.loads(line) if line.strip() else None
+            row = parse_json(line) if line.strip() else None
         except ValueError:
             row = ()
         if isinstance(row, dict):
@@ -111,7 +116,7 @@ def captions_of_row(row: dict[str, Any]) -> tuple[str, ...]:
     """The texts of the first of CAPTION_KEYS in the row."""
     value = next((row[key] for key in CAPTION_KEYS if row.get(key)), ())
     texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
-    return tuple(text.strip() for text in texts if isinstance(text, str) and text.strip())
+    return tuple(text.strip() for text in texts if is_text(text))
 
 
 @functools.lru_cache(maxsize=64)
@@ -119,7 +124,7 @@ def _captions_by_name(folder: epath.Path, problems: Problems) -> dict[str, tuple
     """Captions by file name, from the metadata of a folder of images; {} without metadata."""
     captions: dict[str, tuple[str, ...]] = {}
     for name in METADATA:
-        for i, row in read_metadata(folder / name, problems) if (folder / name).exists() else ():
+        for i, row in read_metadata(folder / name, problems) if is_file(folder / name) else ():
             texts, file = captions_of_row(row), row.get("file_name")
             if texts and isinstance(file, str):
                 captions[file] = captions.get(file, ()) + texts
@@ -157,18 +162,19 @@ def read_json(path: epath.Path, kind: type, fallback: str = "") -> Any:
         UserError: the file is missing, is not valid JSON, or its top-level value is not a `kind`.
     """
     try:
+        need_regular(path)
         try:
             text = read_text(path)
         except UnicodeDecodeError:
             if not fallback:
                 raise
             text = path.read_bytes().decode(fallback)
-        content = json.loads(text)
+        content = parse_json(text)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not text in UTF-8{f' or {fallback}' * bool(fallback)} ({error})"
         ) from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(content, kind):
         raise UserError(f"{path}: the top-level value is not a {kind.__name__}")

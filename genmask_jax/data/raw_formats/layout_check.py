@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from etils import epath
-from PIL import Image
 
 from genmask_jax.data.raw_formats.folder_names import (
     NO_ROLE,
@@ -15,7 +14,7 @@ from genmask_jax.data.raw_formats.folder_names import (
     parts_below,
 )
 from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.images import SUFFIXES, UNREADABLE
+from genmask_jax.utils.images import SUFFIXES, UNREADABLE, load_image
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".rar", ".7z")
 SAMPLE_SIZE = 8
@@ -115,8 +114,7 @@ def values(paths: Sequence[epath.Path]) -> str:
     unique: set[int] = set()
     for path in paths[:: max(1, len(paths) // SAMPLE_SIZE)]:
         try:
-            with path.open("rb") as file:
-                pixels = np.asarray(Image.open(file))
+            pixels = np.asarray(load_image(path.read_bytes()))
         except UNREADABLE:
             continue
         if pixels.ndim == 3 and (pixels[..., :1] != pixels[..., :3]).any():

@@ -14,6 +14,7 @@ have class numbers, or the phrases of phrases.txt.
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,12 +33,13 @@ from genmask_jax.data.raw_formats.folder_names import (
 from genmask_jax.data.raw_formats.layout import METADATA, captions_of_row, lines_of, read_metadata
 from genmask_jax.data.raw_formats.layout_check import LayoutCheck
 from genmask_jax.data.raw_formats.mask_files import plan_masks
-from genmask_jax.data.raw_formats.names import is_class, is_ignored, phrase
+from genmask_jax.data.raw_formats.names import is_class, is_ignored, is_text, phrase
 from genmask_jax.data.raw_formats.pairs import Pair, Tree, group_by_split
 from genmask_jax.data.raw_formats.plan import Plan
 from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.images import SUFFIXES
+from genmask_jax.utils.paths import is_file, is_inside
 
 IMAGE_KEYS = ("file_name", "image_file_name", "image")
 PHRASE_KEYS = ("phrase", "phrases", "expression", "label", "labels", "class", "category")
@@ -57,12 +59,12 @@ class _Row:
 def recognise(raw: epath.Path) -> LayoutCheck:
     """Checks for a column of masks."""
     with_masks = [row for row in _rows(raw, Problems()) if row.masks]
-    complete = [row for row in with_masks if row.image.exists() and row.masks[0].exists()]
+    complete = [row for row in with_masks if is_file(row.image) and is_file(row.masks[0])]
     if complete:
         return LayoutCheck(f"{len(complete):,} rows of metadata with an image and a mask")
     if with_masks:
         row = with_masks[0]
-        missing = row.masks[0] if row.image.exists() else row.image
+        missing = row.masks[0] if is_file(row.image) else row.image
         return LayoutCheck(
             seen=f"metadata with a column of masks; {missing.relative_to(raw)} is named there but missing",
             fix="put the files where the metadata says",
@@ -72,7 +74,7 @@ def recognise(raw: epath.Path) -> LayoutCheck:
 
 def recognise_captions(raw: epath.Path) -> LayoutCheck:
     """Checks for captions of images in other folders than the metadata; `beside` reads the others."""
-    rows = [row for row in _rows(raw, Problems()) if row.captions and row.image.exists()]
+    rows = [row for row in _rows(raw, Problems()) if row.captions and is_file(row.image)]
     folders = {path.parent for path in files_below(raw) if path.name in METADATA}
     apart = [row for row in rows if row.image.parent not in folders]
     return LayoutCheck(f"{len(apart):,} rows of metadata with a caption" if apart else "")
@@ -87,7 +89,7 @@ def read(raw: epath.Path) -> Plan:
     problems = Problems()
     by_image: dict[epath.Path, list[_Row]] = {}
     for row in _rows(raw, problems):
-        if row.image.exists():
+        if is_file(row.image):
             by_image.setdefault(row.image, []).append(row)
         else:
             problems.add(f"{row.where}: {row.image} is missing")
@@ -134,7 +136,7 @@ def _named(row: _Row, names: dict[int, str], problems: Problems) -> Iterator[tup
         problems.add(f"{row.where} is not read: it has {len(row.masks)} masks and {len(phrases)} phrases")
         return
     for text, mask in zip(phrases, row.masks, strict=True):
-        name = names.get(int(text)) if str(text).isdigit() else str(text)
+        name = names.get(int(text)) if re.fullmatch("[0-9]{1,9}", str(text)) else str(text)
         if name:
             yield name, mask
         else:
@@ -157,6 +159,10 @@ def _rows(raw: epath.Path, problems: Problems) -> Iterator[_Row]:
                 for name in (value if isinstance(value, list) else [value])
                 if isinstance(name, str) and name.lower().endswith(SUFFIXES)
             ]
+            outside = [name for name in (path.parent / image, *masks) if not is_inside(name, raw)]
+            if outside:
+                problems.add(f"{where}: {outside[0]} is not read: it is outside {raw}")
+                continue
             captions = captions_of_row(row)
             phrases = next((row[key] for key in PHRASE_KEYS if _is_phrase(row.get(key))), [])
             phrases = phrases if isinstance(phrases, list) else [phrases]
@@ -174,5 +180,5 @@ def _is_phrase(value: Any) -> bool:
     if isinstance(value, list):
         return bool(value) and all(_is_phrase(one) for one in value)
     if isinstance(value, str):
-        return bool(value.strip()) and not value.lower().endswith(SUFFIXES)
+        return is_text(value) and not value.lower().endswith(SUFFIXES)
     return isinstance(value, int) and not isinstance(value, bool)

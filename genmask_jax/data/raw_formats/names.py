@@ -1,6 +1,7 @@
 """Names of classes: their phrases, and which classes are ignored or background."""
 
 import re
+from typing import Any, TypeGuard
 
 GENERIC_WORDS = {
     *("class", "classes", "area", "areas", "region", "regions", "zone", "zones"),
@@ -21,6 +22,17 @@ BACKGROUND = {"background", "backgrounds", "bg", "bkg", "bkgd", "bgd", "none", "
 def phrase(name: str) -> str:
     """The phrase for a class, in every format: "traffic light" for "Traffic_Light"."""
     return " ".join(name.replace("_", " ").split()).lower()
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Whether a value is a text that can be shown and stored: not blank, and valid Unicode."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can hold
+        return False
+    return True
 
 
 def is_ignored(name: str) -> bool:

@@ -3,11 +3,13 @@
 import collections
 from collections.abc import Iterable
 
+from genmask_jax.utils.errors import one_line
+
 
 class Problems:
     """Messages about what is left out, and notes about what is kept.
 
-    Equal messages are counted and shown once.
+    Equal messages are counted and shown once, each in one line.
     """
 
     def __init__(self) -> None:
@@ -16,15 +18,15 @@ class Problems:
 
     def add(self, message: str) -> None:
         """Reports something that is left out."""
-        self._left_out[message] += 1
+        self._left_out[one_line(message)] += 1
 
     def extend(self, messages: Iterable[str]) -> None:
         """Adds several messages."""
-        self._left_out.update(messages)
+        self._left_out.update(map(one_line, messages))
 
     def note(self, message: str) -> None:
         """Reports something unusual that is kept."""
-        self._notes[message] += 1
+        self._notes[one_line(message)] += 1
 
     @property
     def left_out(self) -> list[str]:

@@ -7,6 +7,7 @@ from etils import epath
 from genmask_jax.data.masks import Size
 from genmask_jax.data.raw_formats import shapes
 from genmask_jax.data.raw_formats.layout import SPLITS, images_by_stem, read_json, split_folders
+from genmask_jax.data.raw_formats.names import is_text
 from genmask_jax.data.raw_formats.plan import Expression, Plan, PlannedImage, Target
 from genmask_jax.data.raw_formats.problems import Problems
 from genmask_jax.utils.errors import UserError
@@ -75,7 +76,7 @@ def read_annotation(
     texts: Any = content.get("text")
     texts = [texts] if isinstance(texts, str) else texts
     texts = texts if isinstance(texts, list) else []
-    texts = [text.strip() for text in texts if isinstance(text, str) and text.strip()]
+    texts = [text.strip() for text in texts if is_text(text)]
     if not texts:
         raise ValueError(f"{where} has no text")
     if not isinstance(content.get("shapes"), list):

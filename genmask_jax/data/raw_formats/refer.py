@@ -5,22 +5,26 @@ RAW/refcoco/refs(unc).p             expressions: a pickle; gRefCOCO has grefs(un
 RAW/images/mscoco/images/train2014  images
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
 
 from genmask_jax.data import masks
-from genmask_jax.data.raw_formats.coco import CocoFile
+from genmask_jax.data.raw_formats.coco import CocoFile, is_id, is_integer
 from genmask_jax.data.raw_formats.layout import read_json
+from genmask_jax.data.raw_formats.names import is_text
 from genmask_jax.data.raw_formats.pickles import load_plain
 from genmask_jax.data.raw_formats.plan import Expression, Plan, PlannedImage, Target
 from genmask_jax.data.raw_formats.problems import Problems
-from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.errors import UserError, first_line, short_repr, short_text
 from genmask_jax.utils.paths import listed
 
 FOLDERS = {"refcoco": "refcoco", "refcocoplus": "refcoco+", "refcocog": "refcocog", "grefcoco": "grefcoco"}
 IMAGES = epath.Path("images", "mscoco", "images", "train2014")
+SPLIT = re.compile(r"\w+")
+"""Names of splits, which become names of files."""
 NO_TARGET = -1
 """gRefCOCO's object id for expressions without a target."""
 
@@ -61,18 +65,21 @@ def read(raw: epath.Path, name: str, split_by: str) -> Plan:
     grouped: dict[str, dict[int, list[tuple[Target, list]]]] = {}
     seen: set[tuple[str, Any]] = set()
     for i, ref in enumerate(refs):
-        where = f"{path.name}: ref {ref.get('ref_id') if isinstance(ref, dict) else f'{i} of the list'}"
+        named = short_text(ref.get("ref_id")) if isinstance(ref, dict) else f"{i} of the list"
+        where = f"{path.name}: ref {named}"
         try:
             split, image_id = ref["split"], ref["image_id"]
-            if not isinstance(ref["ref_id"], int):
-                raise TypeError(f"ref_id {ref['ref_id']!r}")
+            if not is_integer(ref["ref_id"]):
+                raise TypeError(f"ref_id {short_repr(ref['ref_id'])}")
+            if not isinstance(split, str) or not SPLIT.fullmatch(split):
+                raise TypeError(f"split {short_repr(split)}")
             if not objects.has_image(image_id, path.name):
                 continue
             target = objects.target(ref, where)
             sentences = [(s["sent_id"], s["sent"].lower()) for s in ref["sentences"]]
             valid = list(_valid_sentences(sentences, split, seen, problems, where))
         except (KeyError, TypeError, AttributeError) as error:
-            problems.add(f"{where} has a missing or invalid field: {error}")
+            problems.add(f"{where} has a missing or invalid field: {first_line(error)}")
         except ValueError as error:
             problems.add(f"{where} {error}")
         else:
@@ -84,8 +91,8 @@ def _valid_sentences(
     sentences: list, split: str, seen: set, problems: Problems, where: str
 ) -> Iterator[tuple]:
     for number, text in sentences:
-        if not text.strip():
-            problems.add(f"{where}: sentence {number} is empty")
+        if not is_text(text) or not is_id(number):
+            problems.add(f"{where}: sentence {short_text(number)} is empty")
         elif (split, number) in seen:
             problems.add(f"{where}: sentence {number} occurs twice in {split}")
         else:
@@ -105,22 +112,24 @@ class _Objects:
         ambiguous = set()
         for annotation in coco.annotations:
             number = annotation.get("id")
-            if not isinstance(number, int):
-                problems.add(f"{path.name}: object {number}: its id is not an integer")
+            if not is_integer(number):
+                problems.add(f"{path.name}: object {short_text(number)}: its id is not an integer")
                 continue
             if self.annotations.setdefault(number, annotation) != annotation:
                 problems.add(f"{path.name}: object {number} is two objects; refs to it are left out")
                 ambiguous.add(number)
         for number in ambiguous:
             del self.annotations[number]
-        self.folder, self.files = folder, {file.name for file in folder.iterdir()}
+        self.folder, self.files = folder, {file.name for file in listed(folder)}
         self._usable: dict[int, Any] = {}
 
     def has_image(self, image_id: Any, name: str) -> bool:
         """Whether an image exists; a missing image is reported for the refs in the file `name`."""
         image = self.images.get(image_id)
         if image is None:
-            self._problems.add(f"{name}: a ref has image {image_id}, which is not in instances.json")
+            self._problems.add(
+                f"{name}: a ref has image {short_text(image_id)}, which is not in instances.json"
+            )
             return False
         if image.file not in self.files:
             self._problems.add(f"an image is missing: {self.folder / image.file}")
@@ -148,7 +157,7 @@ class _Objects:
     def _segmentation(self, ann_id: int, image_id: Any) -> Any:
         annotation = self.annotations.get(ann_id)
         if annotation is None:
-            raise ValueError(f"refers to object {ann_id}, which is not in instances.json")
+            raise ValueError(f"refers to object {short_text(ann_id)}, which is not in instances.json")
         if annotation["image_id"] != image_id:
             raise ValueError(
                 f"refers to object {ann_id}, which is in another image: {annotation['image_id']}"
@@ -164,7 +173,10 @@ class _Objects:
 
     def planned(self, refs: dict[int, list[tuple[Target, list]]]) -> list[PlannedImage]:
         """The images by id; targets and expressions in the order of the file."""
-        return [self._image(image_id, refs[image_id]) for image_id in sorted(refs)]
+        return [
+            self._image(image_id, refs[image_id])
+            for image_id in sorted(refs, key=lambda one: (isinstance(one, str), one))
+        ]
 
     def _image(self, image_id: int, refs: list[tuple[Target, list]]) -> PlannedImage:
         image = self.images[image_id]

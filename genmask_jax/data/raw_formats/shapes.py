@@ -42,7 +42,7 @@ def _corners(points: Any, size: Size | None) -> tuple[tuple[float, float], ...]:
         raise ValueError(f"has {len(points) if isinstance(points, list) else 'no'} points")
     try:
         array: Any = np.asarray(points, float)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         array = np.empty(0)
     if array.ndim != 2 or array.shape[1] != 2:
         raise ValueError("has points that are not pairs of numbers")

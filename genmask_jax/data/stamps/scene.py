@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +9,8 @@ from etils import epath
 from PIL import Image
 
 from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.images import load_image
+from genmask_jax.utils.paths import is_inside, need_regular, parse_json, read_text
 
 SPLITS = {"train": 1_000_000, "val": 2048, "test": 4096}
 STAMP_SIDES, BACKGROUND_SIDES = (192, 80), (640, 280)
@@ -68,16 +69,16 @@ def load(path: str) -> tuple[tuple[Stamp, ...], dict[str, list[Background]]]:
     """
     folder = epath.Path(path)
     try:
-        index = json.loads((folder / "index.json").read_text())
+        index = parse_json(read_text(folder / "index.json"))
         stamps = tuple(
-            Stamp(e["name"], e["colour"], e["colour_shares"], e["seen"], _sizes(folder / e["file"], "RGBa"))
+            Stamp(e["name"], e["colour"], e["colour_shares"], e["seen"], _sizes(folder, e["file"], "RGBa"))
             for e in index["objects"]
         )
         backgrounds: dict[str, list[Background]] = {split: [] for split in SPLITS}
         for entry in index[
             "backgrounds" if "backgrounds" in index else "grounds"
         ]:  # key in older directories
-            backgrounds[entry["split"]].append(_sizes(folder / entry["file"], "RGB"))
+            backgrounds[entry["split"]].append(_sizes(folder, entry["file"], "RGB"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"config.data.path={path} has no Stamps dataset ({type(error).__name__}); make one with "
@@ -86,9 +87,12 @@ def load(path: str) -> tuple[tuple[Stamp, ...], dict[str, list[Background]]]:
     return stamps, backgrounds
 
 
-def _sizes(path: epath.Path, mode: str) -> tuple[Image.Image, ...]:
-    with path.open("rb") as file:
-        image, sizes = Image.open(file).convert(mode), []
+def _sizes(folder: epath.Path, name: str, mode: str) -> tuple[Image.Image, ...]:
+    """An image in several sizes. Raises ValueError if it is outside the folder or cannot be read."""
+    if not is_inside(folder / name, folder):
+        raise ValueError(f"{name} is outside the folder")
+    need_regular(folder / name)
+    image, sizes = load_image((folder / name).read_bytes()).convert(mode), []
     for side in STAMP_SIDES if mode == "RGBa" else BACKGROUND_SIDES:
         image.thumbnail((side, side))
         sizes.append(image.copy())

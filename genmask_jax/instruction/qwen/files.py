@@ -6,14 +6,13 @@ import tokenizers
 from etils import epath
 
 from genmask_jax.instruction.qwen.prompts import CHAT_TEMPLATE, IMAGE, VISION_END, VISION_START
+from genmask_jax.instruction.tokenizer_files import TOKENIZER, read_tokenizer
 from genmask_jax.parameters.files import read_json
 from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.paths import read_text
+from genmask_jax.utils.paths import need_regular, read_text
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|endoftext|>"
 SPECIAL_TOKENS = (PAD, START, END, VISION_START, VISION_END, IMAGE)
-
-TOKENIZER = "tokenizer.json"
 
 
 def learn_tokenizer(texts: Iterable[str], vocab_size: int) -> tokenizers.Tokenizer:
@@ -37,10 +36,7 @@ def load_tokenizer(directory: epath.PathLike) -> tokenizers.Tokenizer:
     path = epath.Path(directory) / TOKENIZER
     if not path.exists():
         raise UserError(f"{path}: does not exist; copy it from the model's hub")
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(read_text(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise UserError(f"{path}: not a valid tokenizer ({error}); download it again") from error
+    tokenizer = read_tokenizer(path, "download it again")
     missing = [token for token in (PAD, START, END) if tokenizer.token_to_id(token) is None]
     if missing:
         raise UserError(f"{path}: has no {', '.join(missing)}; this is not a tokenizer of Qwen2.5")
@@ -55,8 +51,9 @@ def load_chat_template(directory: epath.PathLike) -> str:
     directory = epath.Path(directory)
     if (directory / "chat_template.jinja").exists():
         try:
+            need_regular(directory / "chat_template.jinja")
             return read_text(directory / "chat_template.jinja")
-        except UnicodeDecodeError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{directory}/chat_template.jinja: not a text file ({error})") from error
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (directory / name).exists():

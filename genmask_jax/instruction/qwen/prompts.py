@@ -6,14 +6,13 @@ Reference: transformers' `Qwen2_5_VLProcessor` (chat template, image tokens) and
 import dataclasses
 from collections.abc import Sequence
 
-import jinja2
 import numpy as np
 import tokenizers
 from jaxtyping import Bool, Int, UInt8
 
 from genmask_jax.instruction.qwen.config import QwenInstructionConfig, QwenVisionConfig
 from genmask_jax.instruction.qwen.images import fit, prepare_image
-from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.errors import UserError, first_line
 from genmask_jax.utils.extras import need
 
 VISION_START, IMAGE, VISION_END = "<|vision_start|>", "<|image_pad|>", "<|vision_end|>"
@@ -114,8 +113,10 @@ class PromptMaker:
             messages.insert(0, {"role": "system", "content": self.config.prompts.system})
         try:
             rendered = self._chat.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except (jinja2.TemplateError, TypeError, KeyError, ValueError) as error:
-            raise UserError(f"the chat template fails ({error}); does it belong to this model?") from error
+        except Exception as error:  # templates come from strangers: transformers runs them in Jinja's sandbox
+            raise UserError(
+                f"the chat template fails ({first_line(error)}); does it belong to this model?"
+            ) from error
         before, placeholder, after = str(rendered).partition(TEXT_PLACEHOLDER)
         if not placeholder or before.count(IMAGE) != images or IMAGE in after:
             raise UserError("the chat template omits the text or an image; does it belong to this model?")

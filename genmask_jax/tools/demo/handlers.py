@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,7 @@ from genmask_jax.tools.demo.limits import (
     MAX_SEED,
     limit_size,
     normalize_text,
+    read_number,
     read_phrases,
 )
 from genmask_jax.tools.demo.noise import PICTURE_NAMES, NoisePreview, densities, quartiles
@@ -90,7 +92,7 @@ class Handlers:
         """The result of the first example, shown before a visitor's first result; None without examples."""
         return self.segment(*self.examples[0]) if self.examples else None
 
-    def segment(self, image: str | Image.Image | None, text: str) -> Segmentation:
+    def segment(self, image: str | Image.Image | None, text: Any) -> Segmentation:
         """Segments an image, reduced if it is large, by the phrases of `text`. Raises UserError."""
         if image is None:
             raise UserError("Add an image first, or choose an example.")
@@ -101,9 +103,13 @@ class Handlers:
             pixels = np.asarray(image)
         return self.segmenter(limit_size(pixels), phrases, noises=NUM_NOISES)
 
-    def render(self, result: Segmentation, threshold: float) -> ResultView:
-        """Draws a result at a threshold in (0, 1), without another pass of the model."""
-        result = result.at_threshold(threshold)
+    def render(self, result: Segmentation, threshold: Any) -> ResultView:
+        """Draws a result at a threshold, without another pass of the model.
+
+        Raises:
+            UserError: the threshold is not in [0.01, 0.99].
+        """
+        result = result.at_threshold(read_number(threshold, "The threshold", 0.01, 0.99))
         directory, factor = self._new_directory(), -(-MIN_DISPLAY_SIZE // max(result.image.shape[:2]))
         assert result.uncertainty is not None  # `segment` uses several noises
         colour_range = max(MIN_COLOUR_RANGE, float(result.uncertainty.max()))
@@ -124,7 +130,7 @@ class Handlers:
         )
 
     def generate(
-        self, prompt: str, seed: float | None, count: float | None, guidance_scale: float, steps: int
+        self, prompt: Any, seed: Any, count: Any, guidance_scale: Any, steps: Any
     ) -> dict[int, list[str]]:
         """Generates `count` candidate images of a prompt, with the seeds `seed`, `seed + 1`, ...
 
@@ -135,24 +141,22 @@ class Handlers:
             UserError: a value is out of range.
         """
         prompt = normalize_text(prompt)
-        if count is None or int(count) not in range(1, MAX_CANDIDATES + 1):
-            raise UserError(f"The number of images must be between 1 and {MAX_CANDIDATES}.")
-        if seed is None or not 0 <= seed <= MAX_SEED + 1 - count:
-            raise UserError(f"The seeds must be between 0 and {MAX_SEED:,}.")
-        if not 0 <= guidance_scale <= MAX_GUIDANCE:
-            raise UserError(f"The guidance scale must be between 0 and {MAX_GUIDANCE:g}.")
-        if steps not in IMAGE_STEPS:
+        number = int(read_number(count, "The number of images", 1, MAX_CANDIDATES))
+        first = int(read_number(seed, "The seeds", 0, MAX_SEED))
+        read_number(first + number - 1, "The seeds", 0, MAX_SEED)
+        guidance_scale = read_number(guidance_scale, "The guidance scale", 0, MAX_GUIDANCE)
+        if not isinstance(steps, int) or steps not in IMAGE_STEPS:
             raise UserError(f"The number of steps must be one of {', '.join(map(str, IMAGE_STEPS))}.")
         directory, frames = self._new_directory(), {}
-        for candidate in range(int(seed), int(seed) + int(count)):
+        for candidate in range(first, first + number):
             images = self.generator.steps(prompt, seed=candidate, steps=steps, guidance_scale=guidance_scale)
             paths = (directory / f"seed_{candidate}_step_{i}.png" for i in range(1, steps + 1))
             frames[candidate] = [_save(image, path) for image, path in zip(images, paths, strict=True)]
         return frames
 
-    def preview_noise(self, result: Segmentation, t: float) -> dict[str, str]:
+    def preview_noise(self, result: Segmentation, t: Any) -> dict[str, str]:
         """Returns paths of the four pictures at noise level `t`, by name (`noise.PICTURE_NAMES`)."""
-        level = float(np.clip(t, 0, 1))
+        level = read_number(t, "The noise level", 0, 1)
         pictures = self.noise_preview(result.image, result.masks[0], result.phrases[0], level)
         directory = self._new_directory()
         paths = [_save(Image.fromarray(p), directory / f"noise_{i}.png") for i, p in enumerate(pictures)]

@@ -2,6 +2,7 @@
 
 import collections
 import time
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,9 +38,10 @@ def limit_size(image: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
 
 
-def read_phrases(text: str) -> list[str]:
+def read_phrases(text: Any) -> list[str]:
     """Returns the phrases of a text, separated by line breaks or semicolons. Raises UserError."""
-    parts = [" ".join(part.split()) for line in text.splitlines() for part in line.split(";")]
+    lines = text.splitlines() if isinstance(text, str) else []
+    parts = [" ".join(part.split()) for line in lines for part in line.split(";")]
     phrases = list(dict.fromkeys(part for part in parts if part))
     if not phrases:
         raise UserError("Type what to find, such as: the red star.")
@@ -50,9 +52,17 @@ def read_phrases(text: str) -> list[str]:
     return phrases
 
 
-def normalize_text(text: str) -> str:
-    """Returns the text with single spaces. Raises UserError if it is empty or too long."""
-    text = " ".join(text.split())
+def read_number(value: Any, name: str, low: float, high: float) -> float:
+    """Returns a number of a request, which may be anything. Raises UserError if it is not in [low, high]."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not low <= value <= high:
+        raise UserError(f"{name} must be between {low:g} and {high:,}.")
+    return value
+
+
+def normalize_text(text: Any) -> str:
+    """Returns the text with single spaces. Raises UserError if it is not a text, is empty or is too long."""
+    text = " ".join(text.split()) if isinstance(text, str) else ""
     if not text:
         raise UserError(f"Type what to draw, such as: {EXAMPLE_PROMPT}.")
     if len(text) > MAX_CHARACTERS:

@@ -236,7 +236,9 @@ def test_files_of_one_stem_are_not_paired_by_stem_alone(tmp_path):
 def test_a_tree_is_listed_once_for_all_layouts(tmp_path, monkeypatch):
     layouts.LAYOUTS["class_maps"](tmp_path, SCENES)
     walked, walk = [], folder_names._walk
-    monkeypatch.setattr(folder_names, "_walk", lambda folder: walked.append(folder) or walk(folder))
+    monkeypatch.setattr(
+        folder_names, "_walk", lambda folder, *above: walked.append(folder) or walk(folder, *above)
+    )
     read(tmp_path)
     assert walked.count(epath.Path(tmp_path)) == 1
     write(tmp_path, "images/train/new.jpg")
