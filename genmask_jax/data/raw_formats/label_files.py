@@ -142,10 +142,14 @@ def read_colours(path: epath.Path) -> tuple[np.ndarray, bool]:
     try:
         content = path.read_bytes()
         lossy = load_image(content).format in LOSSY
-        rgb = decode_mask(content).astype(np.int32)
+        rgb = decode_mask(content)
     except UNREADABLE as error:
         raise ValueError(f"{path}: this mask cannot be read ({why_unreadable(error, content)})") from error
-    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2], lossy
+    colours = rgb[..., 0].astype(np.int32)
+    for channel in (1, 2):  # in place, for large images
+        colours <<= 8
+        colours |= rgb[..., channel]
+    return colours, lossy
 
 
 def palette_of(path: epath.Path) -> dict[int, int]:
