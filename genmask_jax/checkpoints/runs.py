@@ -35,7 +35,7 @@ from genmask_jax.utils import hosts
 from genmask_jax.utils.digests import check_digests, write_digests
 from genmask_jax.utils.errors import DamagedError, UserError
 from genmask_jax.utils.fields import read_dataclass, to_json
-from genmask_jax.utils.paths import listed, parse_json, read_text, write_text
+from genmask_jax.utils.paths import listed, parse_json, read_text, write_text, writing
 
 with epy.lazy_imports():  # saves half a second for packed models
     import orbax.checkpoint as ocp
@@ -135,7 +135,7 @@ def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:
     directory = (epath.Path(workdir) / "vae").resolve()
     if hosts.is_first():
         (directory / "config.json").unlink(missing_ok=True)  # of a VAE that is replaced
-    with ocp.StandardCheckpointer() as checkpointer:
+    with writing(directory), ocp.StandardCheckpointer() as checkpointer:
         # NumPy arrays are written by the first host alone.
         checkpointer.save(directory / "params", jax.device_get(state), force=True)
     if hosts.is_first():

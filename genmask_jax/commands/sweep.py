@@ -24,7 +24,7 @@ from typing import Any
 from genmask_jax import cli
 from genmask_jax.utils import config_files
 from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.paths import make_directory, write_text
+from genmask_jax.utils.paths import is_object, make_directory, write_text
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace, overrides: list[str]) -> None:
     index, count = parse_job(arguments.job)
     if arguments.processes < 1:
         raise UserError(f"--processes={arguments.processes} must be positive")
-    if "://" in arguments.workdir:
+    if is_object(arguments.workdir):
         raise UserError(f"--workdir={arguments.workdir}: a sweep needs a local directory")
     chosen = choose_variants(config, arguments.variants)
     workdir = make_directory(arguments.workdir, "--workdir")

@@ -17,6 +17,7 @@ from etils import epath
 from orbax.checkpoint import future
 
 from genmask_jax.utils.digests import write_digests
+from genmask_jax.utils.paths import writing
 
 CHUNK_BYTES = 32 * 2**20
 """Largest chunk on disk. A reader fetches whole chunks, so they are small enough for the shards of a mesh."""
@@ -95,6 +96,6 @@ def save_streamed(path: epath.Path, tree: Any, progress: Callable[[int], object]
     registry = ocp.type_handlers.create_type_handler_registry((Streamed, _StreamedHandler(progress)))
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
     arguments = ocp.args.PyTreeSave(tree, save_args=jax.tree.map(lambda leaf: leaf.save_args, tree))
-    with ocp.Checkpointer(handler) as checkpointer:
+    with writing(path), ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(path, args=arguments, force=True)
     write_digests(path)

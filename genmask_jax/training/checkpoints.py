@@ -17,8 +17,8 @@ from orbax.checkpoint import checkpoint_managers as managers
 from genmask_jax.training.state import TrainState
 from genmask_jax.utils import hosts
 from genmask_jax.utils.digests import check_digests, write_digests
-from genmask_jax.utils.errors import DamagedError, UserError, first_line
-from genmask_jax.utils.paths import listed, write_text
+from genmask_jax.utils.errors import DamagedError, UserError, first_line, need_accessible
+from genmask_jax.utils.paths import listed, write_text, writing
 
 OLD_METRIC_NAMES = {"loss_image": "loss_picture"}
 """Current metric names -> names in older checkpoints."""
@@ -45,14 +45,14 @@ class Checkpoints:
                 get_metric_fn=lambda metrics: metrics["score"], n=1, keep_checkpoints_without_metrics=False
             ),
         ]
-        self.manager = ocp.CheckpointManager(
-            epath.Path(workdir) / "checkpoints",
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=managers.AnyPreservationPolicy(policies),
-                cleanup_tmp_directories=True,
-                async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
-            ),
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=managers.AnyPreservationPolicy(policies),
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
         )
+        directory = epath.Path(workdir) / "checkpoints"
+        with _written(directory):
+            self.manager = ocp.CheckpointManager(directory, options=options)
 
     def save(self, state: TrainState, data: Any) -> None:
         """Copies the state and the position of the data, returns, and writes them in the background."""
@@ -62,7 +62,7 @@ class Checkpoints:
             ema_params=ocp.args.StandardSave(state.eval_params),
             data=ocp.args.JsonSave(data.get_state()),  # the same on every host
         )
-        with _written(self.manager):
+        with _written(self.manager.directory):
             self.manager.wait_until_finished()
             self._saving = step
             self.manager.save(step, args=items, force=True)
@@ -79,7 +79,7 @@ class Checkpoints:
 
     def record_scores(self, step: int, scores: dict[str, float]) -> None:
         """Adds validation scores to the last checkpoint; by its `score`, it may become the best one."""
-        with _written(self.manager):
+        with _written(self.manager.directory):
             self.manager.wait_until_finished()
             if hosts.is_first():
                 path = self._scores_of(step)
@@ -115,6 +115,7 @@ class Checkpoints:
             try:
                 restored = self._restore(step, state)
             except Exception as error:  # for damaged files, Orbax raises Exception itself too
+                need_accessible(self.manager.directory / str(step), error)
                 problems.append(f"{self.manager.directory / str(step)}: {first_line(error)}")
                 logging.warning(
                     "checkpoint %d is incomplete or damaged, set aside: %s", step, first_line(error)
@@ -200,9 +201,9 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until everything is written. Raises UserError if that fails."""
-        with _written(self.manager):
+        with _written(self.manager.directory):
             self.manager.wait_until_finished()
-        self.manager.close()
+            self.manager.close()
 
 
 def _delete_damaged_scores(directory: epath.Path) -> None:
@@ -215,6 +216,7 @@ def _delete_damaged_scores(directory: epath.Path) -> None:
             check_digests(path)
             json.loads((path / "metrics").read_text())
         except (DamagedError, OSError, ValueError) as error:
+            need_accessible(path, error)
             logging.warning("the scores of a checkpoint are damaged and are deleted: %s", first_line(error))
             path.rmtree()
     hosts.wait("scores of checkpoints checked")
@@ -230,12 +232,13 @@ def _without(state: TrainState, field: str) -> TrainState:
 
 
 @contextmanager
-def _written(manager: ocp.CheckpointManager) -> Iterator[None]:
+def _written(directory: epath.Path) -> Iterator[None]:
     """Converts Orbax's errors about a full or missing disk into UserError."""
     try:
-        yield
+        with writing(directory):
+            yield
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"{manager.directory}: a checkpoint cannot be written ({first_line(error)}); make room, then "
-            "continue from the last one with --resume"
+            f"{directory}: a checkpoint cannot be written ({first_line(error)}); continue from the "
+            "last one with --resume"
         ) from error

@@ -213,8 +213,8 @@ class _Loop:
             # Skipped steps wait for an update: if parameters are the cause, the last checkpoint must stay.
             if save and (not self.skip_watch.last_skipped() or step == config.num_steps):
                 need_finite(step, {name: float(x) for name, x in jax.device_get(state.metrics).items()})
+                self.reporter.flush()
                 # Before drawing the next batch, so that the saved position of the data matches this step.
-                self.reporter.charts.flush()
                 self.checkpoints.save(state, self.data)
                 save = False
             if stopped:

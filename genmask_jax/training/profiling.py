@@ -5,6 +5,7 @@ from etils import epath
 
 from genmask_jax.training.state import TrainState
 from genmask_jax.utils.hosts import is_first
+from genmask_jax.utils.paths import is_object
 
 
 class Profiler:
@@ -18,7 +19,7 @@ class Profiler:
     def before(self, step: int) -> None:
         """Starts the trace if this is the first step to trace."""
         if self.steps and step == self.steps.start:
-            in_bucket = "://" in str(self.directory)
+            in_bucket = is_object(self.directory)
             jax.profiler.start_trace(self.directory, create_perfetto_trace=not in_bucket)
 
     def after(self, step: int, state: TrainState) -> None:

@@ -1,5 +1,6 @@
 """Progress of a training run: the log, TensorBoard, metrics.jsonl and a progress bar."""
 
+import contextlib
 import json
 import math
 import sys
@@ -25,9 +26,9 @@ from genmask_jax.training.optimizer import learning_rate_schedule
 from genmask_jax.training.sessions import add_session
 from genmask_jax.training.skipping import SKIPPED_FILE, Skips
 from genmask_jax.training.state import TrainState
-from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.errors import StorageError, UserError
 from genmask_jax.utils.hosts import is_first
-from genmask_jax.utils.paths import listed, write_text
+from genmask_jax.utils.paths import Appender, listed, write_text, writing
 
 PLAN_FILE = "parameters.txt"
 """File of a run with the plan of its parameters, written when the run starts."""
@@ -91,11 +92,13 @@ class Reporter:
         self.workdir, self.loop, self.first = workdir, loop, is_first()
         self.learning_rate = learning_rate_schedule(config.optimizer, loop)
         if self.first:
-            (workdir / "samples").mkdir(parents=True, exist_ok=True)
+            with writing(workdir / "samples"):
+                (workdir / "samples").mkdir(parents=True, exist_ok=True)
             _drop_unsaved_rows(workdir / "metrics.jsonl", step, validated=validated)
             _drop_unsaved_rows(workdir / SKIPPED_FILE, step, validated=True)
             add_session(workdir, step)
         self.charts = Charts(workdir if self.first else None, step)
+        self._rows = Appender(workdir / "metrics.jsonl")
         # Fits into a terminal of 80 columns.
         losses = TextColumn("{task.fields[losses]}")
         columns = (BarColumn(bar_width=10), MofNCompleteColumn(), TimeRemainingColumn(), losses)
@@ -117,7 +120,13 @@ class Reporter:
         self.progress.stop()
         if self.stream is not None:
             self.handler.setStream(self.stream)
-        self.charts.close()
+        with contextlib.suppress(*[StorageError] if exception[0] else []):  # keep the first error
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes all that was logged. Before a checkpoint, since a resumed run does not log it again."""
+        self._rows.flush()
+        self.charts.flush()
 
     def count_flops(self, flops: Callable[[Any], ModelFlops], batch: Any, mesh: Mesh) -> None:
         """Counts the model FLOPs of a step once, to log the MFU."""
@@ -172,6 +181,7 @@ class Reporter:
         self.logged_time += seconds  # validation is not training time
         if self.first:
             self._write_sheets(step)
+        self.flush()
         logging.info("step %d: validation %s in %.1f s", step, overall, seconds)
 
     def _write_sheets(self, step: int) -> None:
@@ -180,5 +190,4 @@ class Reporter:
 
     def _append(self, row: dict[str, Any]) -> None:
         if self.first:
-            with (self.workdir / "metrics.jsonl").open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            self._rows.append(f"{json.dumps(row)}\n".encode())

@@ -19,6 +19,7 @@ from genmask_jax.config import LoopConfig
 from genmask_jax.data.pipeline import Batches
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.hosts import is_first
+from genmask_jax.utils.paths import Appender
 
 SKIPPED_FILE = "skipped_steps.jsonl"
 """File of a run with a line for each skipped step, with the examples of its batch."""
@@ -93,6 +94,7 @@ class SkipWatch:
         self._workdir, self._loop, self._data = workdir, loop, data
         self._queue: deque[tuple[int, Skips]] = deque()
         self._last_skipped = False
+        self._rows = Appender(workdir / SKIPPED_FILE)
 
     def add(self, step: int, skips: Skips) -> None:
         """Adds a dispatched step. Waits for the one MAX_QUEUED_STEPS before it.
@@ -119,8 +121,8 @@ class SkipWatch:
         logging.warning("step %d: %s; its update is skipped (%d in this run)", step, reason, skips.total)
         if is_first():
             row = {"step": step, "reason": reason, "examples": self._data.examples(step - 1)}
-            with path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            self._rows.append(f"{json.dumps(row)}\n".encode())
+            self._rows.flush()
         limit = self._loop.max_skipped_steps
         if skips.in_a_row > limit:
             raise UserError(

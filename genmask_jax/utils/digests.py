@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from etils import epath
 
-from genmask_jax.utils.errors import DamagedError
+from genmask_jax.utils.errors import DamagedError, need_accessible
 from genmask_jax.utils.paths import need_regular, parse_json, write_text
 
 DIGESTS = "digests.json"
@@ -53,12 +53,12 @@ def check_digests(
         need_regular(folder / DIGESTS)
         digests = dict(parse_json((folder / DIGESTS).read_bytes()))
         names = sorted(digests)[part[0] :: part[1]]
-        missing = sorted(set(names).difference(_names_below(folder)))
-        found = {} if missing else _digests(folder, names)
+        found = _digests(folder, names)
+    except FileNotFoundError as error:
+        raise DamagedError(f"{error.filename or folder} is missing; {fix}") from error
     except (OSError, ValueError, TypeError) as error:
+        need_accessible(folder, error)
         raise DamagedError(f"{folder / DIGESTS}: the files cannot be compared ({error}); {fix}") from error
-    if missing:
-        raise DamagedError(f"{folder / missing[0]} is missing; {fix}")
     for name in names:
         if found[name] != digests[name]:
             raise DamagedError(f"{folder / name} is damaged: it changed after it was written; {fix}")

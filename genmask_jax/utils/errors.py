@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import reprlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 MAX_LENGTH = 3000
@@ -49,6 +49,10 @@ class DamagedError(UserError):
     """Stored data or parameters cannot be read."""
 
 
+class StorageError(UserError):
+    """A file cannot be read or written, because of the storage and not of its content."""
+
+
 class Stopped(SystemExit):
     """Exits after a stop request when there is nothing to save, even if a thread is still compiling."""
 
@@ -80,27 +84,51 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
-STORAGE_ADVICE = {
+AGAIN = "then run the command again (trainings with --resume)"
+DISK_FIXES = {
     errno.ENOSPC: "make room",
-    errno.EDQUOT: "make room",
+    errno.EDQUOT: "delete files or ask for a larger quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
     errno.EROFS: "make the disk writable",
     errno.ESTALE: "mount the network folder again",
     errno.EIO: "check the disk",
 }
-"""What to do about the errors of disks, by number."""
+"""What to do about the errors that only a disk or a network folder causes, by number."""
+READ_FIXES = {
+    errno.EACCES: "change the permissions",
+    errno.EPERM: "change the permissions",
+    errno.ESTALE: DISK_FIXES[errno.ESTALE],
+    errno.ENOTCONN: "check the network folder",
+    errno.ETIMEDOUT: "check the network folder",
+}
+"""The same for errors of reading that say nothing about the content of a file."""
+WRITE_FIXES = {
+    **DISK_FIXES,
+    **READ_FIXES,
+    errno.ENOENT: "its folder was deleted: restore it",
+    errno.ENOTDIR: "its folder was deleted: restore it",
+}
+"""The same for errors of writing."""
 
 
-def describe_storage_error(error: BaseException) -> str:
-    """One line about a full or failing disk; "" if the error has another cause.
+def describe_storage_error(
+    error: BaseException | None, path: Any = None, fixes: Mapping[int, str] = DISK_FIXES
+) -> str:
+    """One line about an error of the storage: path, cause and fix; "" if the error has another cause.
 
-    Libraries in C++ raise RuntimeError and others with the system's text.
+    Args:
+        error: an exception; also the exceptions that caused it are considered. Libraries in C++ and Rust
+            raise exceptions of their own, with the system's text in the message.
+        path: the file or folder; by default, the one that the exception names.
+        fixes: what to do about each error of the system, by number. Others are not described.
     """
-    for number, advice in STORAGE_ADVICE.items():
-        text = os.strerror(number)
-        if getattr(error, "errno", None) == number or text in str(error):
-            name = getattr(error, "filename", None)
-            problem = f"{name}: {text}" if name else str(error).partition("\n")[0][:200]
-            return f"{problem}; {advice}, then run the command again (trainings with --resume)"
+    while error is not None:
+        for number, fix in fixes.items():
+            text = os.strerror(number)
+            if getattr(error, "errno", None) == number or text in str(error):
+                name = path or getattr(error, "filename", None)
+                return f"{f'{name}: {text}' if name else first_line(error)}; {fix}, {AGAIN}"
+        error = error.__cause__
     return ""
 
 
@@ -117,4 +145,12 @@ def reading(what: str, fix: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # libraries raise ValueError, RuntimeError, protobuf's errors and others
+        need_accessible(what, error)
         raise DamagedError(f"{what} is incomplete or damaged ({first_line(error)}); {fix}") from error
+
+
+def need_accessible(path: Any, error: Exception) -> None:
+    """Raises StorageError if a file could not be read because of the storage, not of its content."""
+    problem = describe_storage_error(error, path, READ_FIXES)
+    if problem:
+        raise StorageError(problem) from error

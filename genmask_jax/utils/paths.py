@@ -1,17 +1,26 @@
 """Paths given by users, folders and text files."""
 
 import codecs
+import contextlib
 import json
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from etils import epath
 
-from genmask_jax.utils.errors import ArgumentError, UserError
+from genmask_jax.utils.errors import (
+    AGAIN,
+    WRITE_FIXES,
+    ArgumentError,
+    StorageError,
+    UserError,
+    describe_storage_error,
+    first_line,
+)
 
 LEFTOVERS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
 """Files and folders that operating systems create, besides hidden ones; in lower case."""
@@ -26,6 +35,8 @@ ENCODINGS = {
 URL = re.compile(r"(?!(?:gs|s3|az|hf)://)[a-z][a-z0-9+.-]*://|(?:https?|ftp):/|data:", re.IGNORECASE)
 """Matches URLs, except those that `epath` reads. `pathlib` reduces `//` to `/`."""
 DOWNLOAD = "download the file and give its path"
+REWRITE_SECONDS = 60.0
+"""Shortest time between two writes of an object that grows."""
 IMPORT = "launch/import_weights.py --from=hf:OWNER/NAME imports public weights"
 
 
@@ -67,6 +78,11 @@ def need_no_url(argument: str, value: str, instead: str = DOWNLOAD) -> None:
         raise ArgumentError(argument, f"={shown}: URLs are not read; {instead}")
 
 
+def is_object(path: epath.PathLike) -> bool:
+    """Whether a path is in a bucket, such as gs://, and not in the file system."""
+    return "://" in str(path)
+
+
 def make_directory(path: epath.PathLike, flag: str) -> epath.Path:
     """Creates the directory given by a flag if it is missing. Raises UserError if that fails."""
     directory = to_path(path, flag)
@@ -84,7 +100,7 @@ def need_makeable(path: epath.PathLike, flag: str) -> epath.Path:
         UserError: the path or a parent is a file, or the closest existing parent is not writable.
     """
     directory = to_path(path, flag)
-    if "://" in str(directory):
+    if is_object(directory):
         return directory
     existing = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
     if not existing.is_dir():
@@ -174,25 +190,57 @@ def read_text(path: epath.Path) -> str:
     return content.decode(encoding)
 
 
-@contextmanager
+@contextlib.contextmanager
+def writing(path: epath.PathLike) -> Iterator[None]:
+    """Converts the errors of full disks, quotas, network folders and buckets into StorageError.
+
+    Args:
+        path: the file or folder that is written, for the message.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # libraries raise ValueError, RuntimeError and others
+        named = getattr(error, "filename", None)
+        if named and not str(named).startswith(os.path.dirname(str(path))):
+            raise  # another file, which was read
+        problem = describe_storage_error(error, path, WRITE_FIXES)
+        if problem:
+            raise StorageError(problem) from error
+        if is_object(path):
+            raise StorageError(
+                f"{path} cannot be written: {first_line(error)}; check the bucket, its permissions and the "
+                f"network, {AGAIN}"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
 def replacing(path: epath.PathLike) -> Iterator[epath.Path]:
     """Yields a temporary path to write to, and renames it to `path` at the end.
 
     A killed process leaves the old file or none, never part of the new one. Objects in buckets are written
     directly, because buckets store only complete objects.
+
+    Raises:
+        StorageError: the disk is full, or the storage cannot be written to.
     """
     path = epath.Path(path)
-    if "://" in str(path):
-        yield path
+    if is_object(path):
+        with writing(path):
+            yield path
         return
     temporary = path.with_name(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with writing(path):
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
 
 
@@ -205,3 +253,36 @@ def write_bytes(path: epath.PathLike, content: bytes) -> None:
 def write_text(path: epath.PathLike, text: str) -> None:
     """Writes a text file in UTF-8 atomically (see `replacing`)."""
     write_bytes(path, text.encode())
+
+
+class Appender:
+    """Appends to a file, which is created with the first content.
+
+    Buckets have no append: there, the whole object is written, by `flush` and once in REWRITE_SECONDS.
+    """
+
+    def __init__(self, path: epath.PathLike):
+        self.path = epath.Path(path)
+        self._content: bytearray | None = None
+        """Content of an object; read with the first append."""
+        self._written_at, self._waits = time.monotonic(), False
+
+    def append(self, content: bytes) -> None:
+        """Raises StorageError if the file cannot be written."""
+        if not is_object(self.path):
+            with writing(self.path), self.path.open("ab") as file:
+                file.write(content)
+            return
+        with writing(self.path):
+            if self._content is None:
+                self._content = bytearray(self.path.read_bytes() if self.path.exists() else b"")
+        self._content += content
+        self._waits = True
+        if time.monotonic() - self._written_at >= REWRITE_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits. Raises StorageError if that fails."""
+        if self._waits and self._content is not None:
+            write_bytes(self.path, bytes(self._content))
+            self._written_at, self._waits = time.monotonic(), False

@@ -1,5 +1,6 @@
 """Writes one shard of a latent cache (see `store.py`)."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -34,7 +35,7 @@ from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.sharding import local_batch_sharding, placed
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import difference, to_json
-from genmask_jax.utils.paths import write_text
+from genmask_jax.utils.paths import write_text, writing
 from genmask_jax.utils.pixels import mask_to_rgb, to_signed
 
 
@@ -259,15 +260,14 @@ def _write_validation(
     encoder: Encoder, pairs: list[tuple[str, np.ndarray | None]], path: epath.Path, dtype: str
 ) -> None:
     """Writes the embeddings of texts, with or without images, and their keys."""
-    writer = ArrayRecordWriter(f"{path}.arrayrecord", "group_size:1")
-    for _, group in itertools.groupby(pairs, key=lambda pair: pair[1] is None):
-        remaining = list(group)
-        while batch := remaining[: encoder.batch_size]:
-            embeds = encoder.embed(batch + batch[-1:] * (encoder.batch_size - len(batch)))
-            for i, (text, _) in enumerate(batch):
-                writer.write(pack({"text": text} | {name: x[i] for name, x in embeds.items()}, dtype))
-            del remaining[: encoder.batch_size]
-    writer.close()
+    with record_writer(epath.Path(f"{path}.arrayrecord")) as writer:
+        for _, group in itertools.groupby(pairs, key=lambda pair: pair[1] is None):
+            remaining = list(group)
+            while batch := remaining[: encoder.batch_size]:
+                embeds = encoder.embed(batch + batch[-1:] * (encoder.batch_size - len(batch)))
+                for i, (text, _) in enumerate(batch):
+                    writer.write(pack({"text": text} | {name: x[i] for name, x in embeds.items()}, dtype))
+                del remaining[: encoder.batch_size]
     write_text(f"{path}.json", json.dumps({"keys": [key_of(*pair) for pair in pairs]}))
 
 
@@ -278,10 +278,17 @@ def _write_examples(
     dataset = grain.MapDataset.source(source)[indices.start : indices.stop : indices.step]
     read = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2 * encoder.batch_size)
     examples = iter(dataset.to_iter_dataset(read))
-    writer = ArrayRecordWriter(str(path), "group_size:1")  # for random access
-    with tqdm(total=len(indices), desc=title, unit="example") as bar:
+    with record_writer(path) as writer, tqdm(total=len(indices), desc=title, unit="example") as bar:
         while batch := list(itertools.islice(examples, encoder.batch_size)):
             for example in encoder(batch):
                 writer.write(pack(example, dtype))
             bar.update(len(batch))
-    writer.close()
+
+
+@contextlib.contextmanager
+def record_writer(path: epath.Path) -> Iterator[ArrayRecordWriter]:
+    """Writes a file of records, with random access. Raises StorageError if it cannot be written."""
+    with writing(path):
+        writer = ArrayRecordWriter(str(path), "group_size:1")
+        yield writer
+        writer.close()
