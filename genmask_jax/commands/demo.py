@@ -38,6 +38,12 @@ def main() -> None:
         default=limits.MAX_REQUESTS_PER_MINUTE,
         help=f"requests per visitor and minute (default: {limits.MAX_REQUESTS_PER_MINUTE})",
     )
+    parser.add_argument(
+        "--max_seconds",
+        type=float,
+        default=limits.MAX_SECONDS,
+        help=f"longest time of a request, without its time in the queue (default: {limits.MAX_SECONDS:g})",
+    )
     arguments = cli.parse(parser)
     cli.reuse_freed_memory()
     cli.use_compilation_cache()
@@ -51,6 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
     need("gradio", "demo", "the page")
     if arguments.per_minute < 1:
         raise UserError(f"--per_minute={arguments.per_minute} must be positive")
+    if not arguments.max_seconds > 0:
+        raise UserError(f"--max_seconds={arguments.max_seconds} must be positive")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     from genmask_jax.tools.demo import page
     from genmask_jax.tools.demo.handlers import Handlers
@@ -60,6 +68,7 @@ def run(arguments: argparse.Namespace) -> None:
     handlers = Handlers(networks, config)
     print("compiling ...", flush=True)
     handlers.warm_up()
+    handlers.max_seconds = arguments.max_seconds
     name = f"{pathlib.PurePath(arguments.checkpoint).name} ({config.name}, step {step})"
     blocks = page.build(handlers, name, arguments.per_minute)
     blocks.queue(max_size=limits.MAX_QUEUE_SIZE, default_concurrency_limit=2)

@@ -1,13 +1,17 @@
 """Files of a run and of a packed model are damaged: a model is loaded unchanged, or not at all."""
 
+import json
 import pathlib
 import shutil
 
 import pytest
 from etils import epath
 
+from genmask_jax.checkpoints.runs import load_vae
 from genmask_jax.inference.load import load
+from genmask_jax.pretrained import directory_of, names
 from genmask_jax.public_weights.packing import pack_run
+from genmask_jax.utils.digests import DIGESTS, check_digests
 from genmask_jax.utils.errors import UserError
 from tests.faults.damage import Fault, a_fault_of_each
 
@@ -38,3 +42,21 @@ def test_a_run_with_damaged_frozen_parts_is_not_loaded(micro_run, tmp_path):
         needs_whole(model, fault)
     print(f"\nfrozen parts of a run: {len(faults)} faults, all found")
     load(model)
+
+
+@pytest.mark.parametrize("field", ["base_dim", "decoder_base_dim", "channels", "multipliers", "patch_size"])
+def test_a_zero_in_the_config_of_a_vae_is_named(micro_run, tmp_path, field):
+    model = pathlib.Path(shutil.copytree(micro_run[0] / "vae", tmp_path / "run" / "vae")).parent
+    path = model / "vae" / "config.json"
+    values = json.loads(path.read_text())
+    for wrong in ([0], []) if field == "multipliers" else (0,):
+        path.write_text(json.dumps(values | {field: wrong}))
+        with pytest.raises(UserError, match=rf"{path}.*{field} (must be positive|is empty)"):
+            load_vae(model)
+
+
+@pytest.mark.parametrize("name", names())
+def test_packaged_models_have_digests_that_fit(name):
+    for folder in ("", "vae", "instruction"):
+        assert (directory_of(name) / folder / DIGESTS).exists()
+        check_digests(directory_of(name) / folder)

@@ -28,6 +28,7 @@ from genmask_jax.data.latents.store import (
     read_shard,
     shard_name,
     shards_of,
+    write_json_digests,
 )
 from genmask_jax.data.sources import generate_source, joint_weights, mask_rule, segment_source
 from genmask_jax.instruction.base import Instruction, stack_inputs, with_loaded_weights
@@ -151,6 +152,7 @@ def encode_shard(
     encoder = Encoder(*vae, instruction, dtype=compute_dtype, batch_size=batch_size)
     _write_shard(encoder, examples, out, shard, num_shards, dtype)
     write_text(out / f"shard-{name}.json", to_json(identity))
+    write_json_digests(out, num_shards)
     return identity
 
 

@@ -8,6 +8,7 @@ This module defines the format, reads a cache in training, and rejects one that 
     validation-SHARD.arrayrecord embeddings of every n-th text (and image) of validation, if they are cached
     validation-SHARD.json        their keys (`cached_instruction.key_of`), in the same order
     shard-SHARD.json             an `Identity`, written last: a shard without it is incomplete
+    digests.json                 of the JSON files, written with the last shard (`utils/digests.py`)
 
 A record is a safetensors blob. `launch/encode_latents.py` writes the shards, also on several hosts.
 """
@@ -32,6 +33,7 @@ from genmask_jax.data.sources import joint_weights, mask_rule
 from genmask_jax.instruction.base import Instruction
 from genmask_jax.models.vae import VAEConfig
 from genmask_jax.parameters.files import DTYPES
+from genmask_jax.utils.digests import DIGESTS, check_digests, write_digests
 from genmask_jax.utils.errors import UserError, reading
 from genmask_jax.utils.fields import difference, read_dataclass
 from genmask_jax.utils.paths import listed
@@ -140,6 +142,7 @@ def read_identity(directory: epath.PathLike) -> Identity:
 
     Raises:
         UserError: there is no cache, a shard is missing, or the shards are of different caches.
+        DamagedError: a JSON file has changed.
     """
     directory = epath.Path(directory)
     paths = shards_of(directory)
@@ -159,7 +162,15 @@ def read_identity(directory: epath.PathLike) -> Identity:
                 f"{directory}: shard {shard} of {count} is missing or incomplete; rerun "
                 f"launch/encode_latents.py with --shard={shard} --num_shards={count}"
             )
+    check_digests(directory, fix="delete the directory and encode the latents again")
     return identities[0]
+
+
+def write_json_digests(directory: epath.Path, num_shards: int) -> None:
+    """Writes the digests of the JSON files once all shards are complete; ArrayRecord checks its records."""
+    if len(shards_of(directory)) == num_shards:
+        names = [path.name for path in listed(directory, ".json") if path.name != DIGESTS]
+        write_digests(directory, names)
 
 
 def shards_of(directory: epath.Path) -> list[epath.Path]:

@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 import shutil
 import tempfile
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,6 +24,7 @@ from genmask_jax.tools.demo.limits import (
     MAX_CANDIDATES,
     MAX_GUIDANCE,
     MAX_SEED,
+    ModelThread,
     limit_size,
     normalize_text,
     read_number,
@@ -54,6 +57,9 @@ class Handlers:
         self.segmenter = Segmenter(networks, config.sampler)
         self.generator = Generator(networks, config.sampler)
         self.noise_preview = NoisePreview(networks)
+        self.max_seconds = math.inf
+        """Longest time of a request; `warm_up`, which compiles, comes before there is a limit."""
+        self._model = ModelThread()
         self.threshold = config.sampler.mask_threshold
         self._temporary = tempfile.TemporaryDirectory(prefix="genmask_demo_")
         self.directory = self._temporary.name
@@ -101,7 +107,7 @@ class Handlers:
             pixels = read_named(image, f"The file {pathlib.Path(image).name} cannot be read")
         else:
             pixels = np.asarray(image)
-        return self.segmenter(limit_size(pixels), phrases, noises=NUM_NOISES)
+        return self._model.run(self._end(), self.segmenter, limit_size(pixels), phrases, noises=NUM_NOISES)
 
     def render(self, result: Segmentation, threshold: Any) -> ResultView:
         """Draws a result at a threshold, without another pass of the model.
@@ -138,7 +144,7 @@ class Handlers:
             For each seed, paths of the predicted image after each step; the last is the result.
 
         Raises:
-            UserError: a value is out of range.
+            UserError: a value is out of range, or the images take longer than `max_seconds`.
         """
         prompt = normalize_text(prompt)
         number = int(read_number(count, "The number of images", 1, MAX_CANDIDATES))
@@ -147,9 +153,10 @@ class Handlers:
         guidance_scale = read_number(guidance_scale, "The guidance scale", 0, MAX_GUIDANCE)
         if not isinstance(steps, int) or steps not in IMAGE_STEPS:
             raise UserError(f"The number of steps must be one of {', '.join(map(str, IMAGE_STEPS))}.")
-        directory, frames = self._new_directory(), {}
+        directory, frames, end = self._new_directory(), {}, self._end()
+        options = {"steps": steps, "guidance_scale": guidance_scale}
         for candidate in range(first, first + number):
-            images = self.generator.steps(prompt, seed=candidate, steps=steps, guidance_scale=guidance_scale)
+            images = self._model.run(end, self.generator.steps, prompt, seed=candidate, **options)
             paths = (directory / f"seed_{candidate}_step_{i}.png" for i in range(1, steps + 1))
             frames[candidate] = [_save(image, path) for image, path in zip(images, paths, strict=True)]
         return frames
@@ -157,7 +164,8 @@ class Handlers:
     def preview_noise(self, result: Segmentation, t: Any) -> dict[str, str]:
         """Returns paths of the four pictures at noise level `t`, by name (`noise.PICTURE_NAMES`)."""
         level = read_number(t, "The noise level", 0, 1)
-        pictures = self.noise_preview(result.image, result.masks[0], result.phrases[0], level)
+        inputs = result.image, result.masks[0], result.phrases[0], level
+        pictures = self._model.run(self._end(), self.noise_preview, *inputs)
         directory = self._new_directory()
         paths = [_save(Image.fromarray(p), directory / f"noise_{i}.png") for i, p in enumerate(pictures)]
         return dict(zip(PICTURE_NAMES, paths, strict=True))
@@ -169,6 +177,10 @@ class Handlers:
     def image_level_quartiles(self) -> tuple[float, float]:
         """Returns the quartiles of the noise levels that images were trained at."""
         return quartiles(self.config.timesteps.generate)
+
+    def _end(self) -> float:
+        """The time at which a request that starts now has taken too long."""
+        return time.monotonic() + self.max_seconds
 
     def _new_directory(self) -> pathlib.Path:
         self._directories.append(pathlib.Path(tempfile.mkdtemp(dir=self.directory)))

@@ -1,7 +1,9 @@
 """Limits of the page: sizes, counts and rates."""
 
 import collections
+import concurrent.futures
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,6 +28,8 @@ MAX_SESSIONS = 32
 """Largest number of visitors whose last result is in memory; the oldest is dropped."""
 MAX_REQUESTS_PER_MINUTE = 60
 """Largest number of requests per visitor and minute."""
+MAX_SECONDS = 120.0
+"""Longest time of a request, without its time in the queue."""
 
 
 def limit_size(image: np.ndarray) -> np.ndarray:
@@ -91,3 +95,26 @@ class RateLimiter:
             wait = int(60 - (now - times[0])) + 1
             raise UserError(f"That was {self.per_minute} requests within a minute; wait {wait} seconds.")
         times.append(now)
+
+
+class ModelThread:
+    """Runs the model in a thread, one call at a time, so that a request may end before its computation."""
+
+    def __init__(self) -> None:
+        self._pool = concurrent.futures.ThreadPoolExecutor(1, "model")
+        self._last: concurrent.futures.Future | None = None
+
+    def run(self, end: float, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """Returns the result of a function. `end`: the time by `time.monotonic` at which to stop waiting.
+
+        Raises:
+            UserError: it takes longer, or an earlier call that took longer is still running.
+        """
+        if self._last is not None and not self._last.done():
+            raise UserError("The model is busy with a request that takes very long; try again in a minute.")
+        future = self._pool.submit(function, *arguments, **options)
+        try:
+            return future.result(None if end == float("inf") else max(0.0, end - time.monotonic()))
+        except TimeoutError:
+            self._last = future
+            raise UserError("This takes too long; ask for fewer images, steps or phrases.") from None
