@@ -104,7 +104,7 @@ def test_without_tensorboard_a_run_says_so_and_goes_on(monkeypatch, tmp_path, ca
         writer = charts.Charts(epath.Path(tmp_path), 0)
     assert 'pip install "genmask-jax[tensorboard]"' in caplog.text
     writer.scalars(1, {"loss": 2.0})
-    writer.close()
+    writer.flush()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,7 +115,7 @@ def test_charts_hold_scalars_and_images(tmp_path):
     writer = charts.Charts(epath.Path(tmp_path), 0)
     writer.scalars(3, {"loss": 0.5})
     writer.image(3, "masks", picture.read_bytes())
-    writer.close()
+    writer.flush()
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()
     (scalar,) = events.Scalars("loss")
     assert (scalar.step, scalar.value) == (3, 0.5)

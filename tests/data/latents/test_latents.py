@@ -256,6 +256,7 @@ def test_a_cache_whose_masks_were_resized_by_another_rule_is_refused(benchmark_d
     store.need_matching_cache(cached, *vae)
     (shard,) = tmp_path.glob("shard-*.json")
     shard.write_text(shard.read_text().replace(RESIZE_RULE, ""))
+    (tmp_path / "digests.json").unlink()  # older versions wrote none
     with pytest.raises(UserError, match=r"masks that were resized by an older rule; encode again"):
         store.need_matching_cache(cached, *vae)
 
@@ -274,6 +275,9 @@ def test_mixed_and_damaged_caches(cache, vae, tmp_path):
         store.CachedLatents(str(tmp_path / "cut"), "segment")[0]
     path = tmp_path / f"shard-{store.shard_name(2, SHARDS)}.json"
     values = json.loads(path.read_text())
+    path.write_text(json.dumps(values))  # the same values in other bytes
+    with pytest.raises(UserError, match=rf"{path} is damaged.*encode the latents again"):
+        store.read_identity(tmp_path)
     path.write_text(json.dumps(values | {"vae": "0" * 64}))
     with pytest.raises(UserError, match=r"belong to different caches: its field.vae"):
         store.read_identity(tmp_path)
