@@ -35,7 +35,7 @@ from genmask_jax.utils import hosts
 from genmask_jax.utils.digests import check_digests, write_digests
 from genmask_jax.utils.errors import DamagedError, UserError
 from genmask_jax.utils.fields import read_dataclass, to_json
-from genmask_jax.utils.paths import listed, parse_json, read_text, write_text, writing
+from genmask_jax.utils.paths import listed, parse_json, read_text, resolved, write_text, writing
 
 with epy.lazy_imports():  # saves half a second for packed models
     import orbax.checkpoint as ocp
@@ -127,12 +127,12 @@ def _restore(path: epath.Path, targets: Any) -> Any:
     reader.check()
     need_same_shapes(path, reader.shapes, shapes_of(targets))
     with restoring(path), ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path.resolve(), targets)
+        return checkpointer.restore(resolved(path), targets)
 
 
 def save_vae(workdir: epath.PathLike, config: VAEConfig, state: Any) -> None:
     """Writes a VAE's weights (with latent statistics) to WORKDIR/vae, and then its config."""
-    directory = (epath.Path(workdir) / "vae").resolve()
+    directory = resolved(epath.Path(workdir) / "vae")
     if hosts.is_first():
         (directory / "config.json").unlink(missing_ok=True)  # of a VAE that is replaced
     with writing(directory), ocp.StandardCheckpointer() as checkpointer:
@@ -181,7 +181,7 @@ def vae_source(workdir: epath.PathLike) -> Source:
 
 
 def _vae_directory(workdir: epath.PathLike) -> epath.Path:
-    return (directory_of(workdir, "config.vae") / "vae").resolve()
+    return resolved(directory_of(workdir, "config.vae") / "vae")
 
 
 def read_config(kind: Any, workdir: epath.PathLike) -> Any:

@@ -30,7 +30,7 @@ from genmask_jax.data.raw_formats.folder import FORMATS
 from genmask_jax.pretrained import FINETUNED_MODEL, directory_of
 from genmask_jax.utils import config_files
 from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.paths import need_makeable
+from genmask_jax.utils.paths import need_makeable, resolved
 from genmask_jax.utils.workers import HUGE_PAGES, run_command
 
 NO_WEIGHTS = "nothing"
@@ -118,7 +118,7 @@ def plan_run(arguments: argparse.Namespace, fields: list[str]) -> FinetuneRun:
         raise UserError(f"{unknown[0]}: no such flag; see --help")
     if not arguments.raw.exists():
         raise UserError(f"--raw={arguments.raw}: there is no such folder")
-    workdir = need_makeable(arguments.workdir, "--workdir").resolve()
+    workdir = resolved(need_makeable(arguments.workdir, "--workdir"))
     values = config_files.load_config(arguments.config)
     from_config_dict(TrainConfig, values, file=f"--config={arguments.config}")
     start = "" if arguments.start == NO_WEIGHTS else arguments.start

@@ -16,7 +16,7 @@ from genmask_jax.sharding import MeshConfig, make_mesh
 from genmask_jax.system import Networks
 from genmask_jax.utils import hosts
 from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.paths import make_directory
+from genmask_jax.utils.paths import make_directory, resolved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Scoring:
 
     def _record(self, step: int, sampler: SamplerConfig) -> dict[str, Any]:
         packaged = is_packaged(self.checkpoint)
-        checkpoint = self.checkpoint if packaged else str(epath.Path(self.checkpoint).resolve())
+        checkpoint = self.checkpoint if packaged else str(resolved(self.checkpoint))
         return {
             "checkpoint": checkpoint,
             "checkpoint_step": step,

@@ -10,7 +10,7 @@ from etils import epath, epy
 from genmask_jax.parameters.names import nested
 from genmask_jax.utils.digests import check_digests
 from genmask_jax.utils.errors import DamagedError, reading
-from genmask_jax.utils.paths import need_storable
+from genmask_jax.utils.paths import need_storable, resolved
 
 with epy.lazy_imports():  # half a second, which a packed model does not need
     import orbax.checkpoint as ocp
@@ -36,7 +36,7 @@ class ParameterReader:
     _checked = False
 
     def __init__(self, path: epath.Path, prefix: str = ""):
-        self.path, self.prefix = path.resolve(), prefix
+        self.path, self.prefix = resolved(path), prefix
         if not self.path.exists():
             raise DamagedError(f"{path}: no parameters here; recreate the directory")
         with restoring(path), ocp.StandardCheckpointer() as checkpointer:

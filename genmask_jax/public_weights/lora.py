@@ -20,7 +20,7 @@ from genmask_jax.public_weights import wan_dit
 from genmask_jax.public_weights.parts import Reader
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import to_json
-from genmask_jax.utils.paths import replacing, write_text
+from genmask_jax.utils.paths import replacing, resolved, write_text
 
 ADAPTERS = "pytorch_lora_weights.safetensors"
 """Default file name of diffusers' `load_lora_weights`."""
@@ -46,7 +46,7 @@ class MergedReader:
         config = read_config(TrainConfig, workdir)
         base = open_base(config, workdir)
         assert base is not None  # runs with adapters have a base
-        self.path = (workdir / "checkpoints" / str(step) / "ema_params").resolve()
+        self.path = resolved(workdir / "checkpoints" / str(step) / "ema_params")
         self._base, self._trained, self._prefix = base, ParameterReader(self.path), prefix
         shapes = dict(base.shapes)
         shapes |= {name: x for name, x in self._trained.shapes.items() if not is_dit_adapter(name)}
@@ -90,7 +90,7 @@ def merge_run(source: epath.Path, out: epath.Path, which: str, progress: Callabl
         for name, shape in reader.shapes.items()
     }
     out.mkdir(parents=True, exist_ok=True)
-    save_streamed((out / "checkpoints" / str(step) / "ema_params").resolve(), nested(tree), progress)
+    save_streamed(resolved(out / "checkpoints" / str(step) / "ema_params"), nested(tree), progress)
     for name in ("vae", "instruction"):
         if (source / name).exists():
             copy_directory(source / name, out / name)

@@ -19,7 +19,7 @@ from genmask_jax.parameters.names import nested
 from genmask_jax.parameters.streaming import Streamed, save_streamed
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import to_json
-from genmask_jax.utils.paths import write_text
+from genmask_jax.utils.paths import resolved, write_text
 
 MAX_PROBLEMS = 20
 """Maximum number of problems in one message."""
@@ -122,7 +122,7 @@ def need_complete(part: Part, source: epath.Path) -> None:
 
 def write_part(part: Part, out: epath.Path, progress: Callable[[int], object]) -> None:
     """Writes OUT/NAME, config.json last. Calls `progress` with the number of bytes of each slice."""
-    directory = (out / part.name).resolve()
+    directory = resolved(out / part.name)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "config.json").unlink(missing_ok=True)  # of a part that is replaced
     save_streamed(directory / "params", part.tree(), progress)

@@ -12,7 +12,7 @@ from genmask_jax.checkpoints.runs import find_step, has_checkpoint, read_config,
 from genmask_jax.utils import hosts
 from genmask_jax.utils.errors import UserError
 from genmask_jax.utils.fields import differences
-from genmask_jax.utils.paths import listed, make_directory, need_storable, write_text
+from genmask_jax.utils.paths import listed, make_directory, need_storable, resolved, write_text
 
 FREE_FIELDS = (
     "vae",
@@ -91,7 +91,7 @@ def check_workdir(
     Raises:
         UserError: the directory cannot be used, or its run cannot continue with this config.
     """
-    path = epath.Path(workdir).resolve()  # Orbax needs absolute paths
+    path = resolved(workdir)  # Orbax needs absolute paths
     need_storable(path)
     used = (path / "config.json").exists()
     if resume and overwrite:

@@ -83,6 +83,12 @@ def is_object(path: epath.PathLike) -> bool:
     return "://" in str(path)
 
 
+def resolved(path: epath.PathLike) -> epath.Path:
+    """The absolute path; objects in buckets have one. `epath` would make gs://a the local path ./gs:/a."""
+    path = epath.Path(path)
+    return path if is_object(path) else path.resolve()
+
+
 def make_directory(path: epath.PathLike, flag: str) -> epath.Path:
     """Creates the directory given by a flag if it is missing. Raises UserError if that fails."""
     directory = to_path(path, flag)
@@ -115,7 +121,7 @@ def need_storable(path: epath.PathLike) -> None:
 
     Orbax finds its files with `glob`, which reads brackets as a pattern.
     """
-    if "[" in str(epath.Path(path).resolve()):
+    if "[" in str(resolved(path)):
         raise UserError(
             f"{path}: Orbax cannot keep arrays in a path with a '['; rename the folder, or use another"
         )

@@ -150,6 +150,11 @@ def test_rows_are_written_to_buckets_now_and_then(bucket, monkeypatch):
     assert path.read_text() == "old\n1\n2\n3\n"
 
 
+def test_paths_of_buckets_are_not_made_local():
+    assert str(paths.resolved("gs://b/run")) == "gs://b/run"
+    assert str(paths.resolved("run")) == f"{os.getcwd()}/run"
+
+
 def test_digests_of_objects_that_are_listed_late(bucket):
     folder = epath.Path("gs://b/data")
     for name in ("a", "b"):
