@@ -72,8 +72,6 @@ def from_config_dict(kind: type[C], values: Any, where: str = "config", file: st
     config = from_dict(kind, values, where)
     if isinstance(config, (TrainConfig, VAETrainConfig)):
         validate(config)
-    elif isinstance(config, VAEConfig):
-        _need_valid_vae(config, where)
     elif isinstance(config, EvaluationConfig) and not config.benchmarks:
         raise UserError("config.benchmarks is empty; give at least one, such as reasonseg:val")
     elif isinstance(config, SweepConfig):
@@ -81,16 +79,6 @@ def from_config_dict(kind: type[C], values: Any, where: str = "config", file: st
     elif isinstance(config, VAEConfig):
         validate_vae(config, where)
     return config
-
-
-def _need_valid_vae(config: VAEConfig, where: str) -> None:
-    """Raises UserError if a number of a VAE's config, read from a file, is out of range."""
-    if not config.multipliers:
-        raise UserError(f"{where}.multipliers is empty; give one for each resolution")
-    try:
-        check_ranges(config, "vae.")
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
 
 
 def _need_kind(kind: type, values: ConfigDict | dict, file: str) -> None:

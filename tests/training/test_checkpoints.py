@@ -182,6 +182,6 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.strip().splitlines()
-    assert "/checkpoints cannot be written: File too large; raise the limit" in line
+    assert "/checkpoints: File too large; raise the limit" in line
     restored = Checkpoints(tmp_path).restore(state(loss=0), Position())
     assert int(restored.step) == 4
