@@ -12,7 +12,7 @@ import safetensors.numpy
 from etils import epath
 from safetensors import SafetensorError, safe_open
 
-from genmask_jax.utils.errors import UserError, first_line
+from genmask_jax.utils.errors import UserError, first_line, reading
 from genmask_jax.utils.paths import listed, need_regular, parse_json, read_text, replacing, write_text
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
@@ -79,8 +79,12 @@ class TensorFiles:
         return changed
 
     def read(self, key: str) -> np.ndarray:
-        """One tensor. The file is closed afterwards, so that memory-mapped files do not accumulate."""
-        with safe_open(self.files[key], framework="np") as file:
+        """One tensor. Raises DamagedError if its file is missing or damaged.
+
+        The file is closed afterwards, so that memory-mapped files do not accumulate.
+        """
+        path = self.files[key]
+        with reading(str(path), "download or export it again"), safe_open(path, framework="np") as file:
             return file.get_tensor(self._in_file.get(key, key))
 
 

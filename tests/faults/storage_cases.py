@@ -36,7 +36,7 @@ from genmask_jax.models.vae import VAE, VAEConfig
 from genmask_jax.parameters.files import write_tensors
 from genmask_jax.training.charts import Charts
 from genmask_jax.training.checkpoints import Checkpoints
-from genmask_jax.utils.errors import StorageError, UserError
+from genmask_jax.utils.errors import UserError, describe_storage_error
 from genmask_jax.utils.paths import Appender, write_text
 from genmask_jax.utils.sheets import generation_sheet
 from tests.faults.faulty_storage import faulty
@@ -65,7 +65,7 @@ def rows(folder: pathlib.Path) -> Any:
 
 def events(folder: pathlib.Path) -> Any:
     """TensorBoard events."""
-    charts = Charts(epath.Path(folder))
+    charts = Charts(epath.Path(folder), 0)
     for step in range(20):
         charts.scalars(step, {f"loss_{i}": 1.0 for i in range(8)})
     charts.flush()
@@ -198,15 +198,14 @@ def repeat(case: Callable[[pathlib.Path], Any], folder: pathlib.Path) -> Any:
 
 
 def outcome_of(case: Callable[[pathlib.Path], Any], folder: pathlib.Path) -> str:
-    """ "named", "written" (what failed was not needed), or the error."""
+    """ "named" (a command ends with one line that names the path), "written" (what failed was not needed), or
+    the error."""
     try:
         case(folder)
-    except StorageError as error:
-        return "named" if str(folder) in str(error) and "\n" not in str(error) else f"not named: {error}"
-    except UserError as error:
-        return f"UserError: {error}"
     except Exception as error:
-        return f"{type(error).__name__}: {error}"
+        line = str(error) if isinstance(error, UserError) else describe_storage_error(error)
+        named = str(folder) in line and "\n" not in line
+        return "named" if named else f"{type(error).__name__}: {error}"
     return "written"
 
 
