@@ -194,7 +194,7 @@ def handlers(micro_run):
 def address(handlers):
     """The web page, served on this machine."""
     pytest.importorskip("gradio", reason="needs the extra demo")
-    from genmask_jax.tools.demo import limits, page
+    from genmask_jax.tools.demo import page, server
 
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -202,7 +202,6 @@ def address(handlers):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # Gradio's, which visitors of a terminal would read
         blocks = page.build(handlers, "micro", per_minute=100)
-    blocks.queue(max_size=limits.MAX_QUEUE_SIZE, default_concurrency_limit=2)
-    blocks.launch(server_port=port, prevent_thread_lock=True, quiet=True, **page.appearance(handlers))
+    server.serve(blocks, handlers, "127.0.0.1", port, background=True)
     yield f"http://127.0.0.1:{port}"
     blocks.close()

@@ -11,6 +11,7 @@ docs/demo.md describes the page, its limits and its API.
 import argparse
 import os
 import pathlib
+import signal
 import warnings
 
 from genmask_jax import cli
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     if not arguments.max_seconds > 0:
         raise UserError(f"--max_seconds={arguments.max_seconds} must be positive")
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    from genmask_jax.tools.demo import page
+    from genmask_jax.tools.demo import page, server
     from genmask_jax.tools.demo.handlers import Handlers
 
     warnings.simplefilter("ignore", UnknownWordWarning)  # the page shows unknown words to the visitor
@@ -71,17 +72,10 @@ def run(arguments: argparse.Namespace) -> None:
     handlers.max_seconds = arguments.max_seconds
     name = f"{pathlib.PurePath(arguments.checkpoint).name} ({config.name}, step {step})"
     blocks = page.build(handlers, name, arguments.per_minute)
-    blocks.queue(max_size=limits.MAX_QUEUE_SIZE, default_concurrency_limit=2)
+    # Deletes the page's files also when a service manager stops it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        blocks.launch(
-            server_name=arguments.host,
-            server_port=arguments.port,
-            **page.appearance(handlers),
-            max_file_size=limits.MAX_FILE_SIZE,
-            state_session_capacity=limits.MAX_SESSIONS,
-            footer_links=["api"],
-            share=False,
-        )
+        server.serve(blocks, handlers, arguments.host, arguments.port)
     except OSError as error:
         raise UserError(f"--host={arguments.host} --port={arguments.port}: {error}") from error
 

@@ -6,6 +6,7 @@ import math
 import pathlib
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -25,6 +26,7 @@ from genmask_jax.tools.demo.limits import (
     MAX_GUIDANCE,
     MAX_SEED,
     ModelThread,
+    check_pixels,
     limit_size,
     normalize_text,
     read_number,
@@ -49,7 +51,11 @@ DOWNLOAD_VIEWS = ("mask", "overlay", "label_map", "uncertainty", "rle", "boxes")
 
 
 class Handlers:
-    """Runs one model for the page. Files are in a temporary directory that is deleted with the process."""
+    """Runs one model for the page. Files are in a temporary directory that is deleted with the process.
+
+    directory: files of results.
+    uploads: files of visitors.
+    """
 
     def __init__(self, networks: Networks, config: TrainConfig):
         """Takes the networks and the config of a model, as returned by `load`."""
@@ -62,8 +68,12 @@ class Handlers:
         self._model = ModelThread()
         self.threshold = config.sampler.mask_threshold
         self._temporary = tempfile.TemporaryDirectory(prefix="genmask_demo_")
-        self.directory = self._temporary.name
+        folders = [pathlib.Path(self._temporary.name) / name for name in ("results", "uploads")]
+        for folder in folders:
+            folder.mkdir()
+        self.directory, self.uploads = folders
         self._directories: list[pathlib.Path] = []
+        self._lock = threading.Lock()
         self.examples = self._draw_examples() if config.data.name == "refershapes" else []
 
     def _draw_examples(self) -> list[tuple[str, str]]:
@@ -104,7 +114,9 @@ class Handlers:
             raise UserError("Add an image first, or choose an example.")
         phrases = read_phrases(text)
         if isinstance(image, str):
-            pixels = read_named(image, f"The file {pathlib.Path(image).name} cannot be read")
+            name = f"The file {pathlib.Path(image).name} cannot be read"
+            check_pixels(image, name)
+            pixels = read_named(image, name)
         else:
             pixels = np.asarray(image)
         return self._model.run(self._end(), self.segmenter, limit_size(pixels), phrases, noises=NUM_NOISES)
@@ -183,10 +195,12 @@ class Handlers:
         return time.monotonic() + self.max_seconds
 
     def _new_directory(self) -> pathlib.Path:
-        self._directories.append(pathlib.Path(tempfile.mkdtemp(dir=self.directory)))
-        while len(self._directories) > MAX_RESULTS:
-            shutil.rmtree(self._directories.pop(0), ignore_errors=True)
-        return self._directories[-1]
+        directory = pathlib.Path(tempfile.mkdtemp(dir=self.directory))
+        with self._lock:  # threshold changes are drawn while the model runs
+            self._directories.append(directory)
+            while len(self._directories) > MAX_RESULTS:
+                shutil.rmtree(self._directories.pop(0), ignore_errors=True)
+        return directory
 
 
 def _save(image: Image.Image, path: pathlib.Path) -> str:

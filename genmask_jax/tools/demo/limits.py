@@ -11,14 +11,27 @@ from PIL import Image
 
 from genmask_jax.pretrained import EXAMPLE_PROMPT
 from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.images import UNREADABLE
 
 MAX_SIDE = 1024
 """Largest side of an image in pixels; larger images are reduced."""
 MAX_PHRASES = 6
 MAX_CHARACTERS = 200
 MAX_FILE_SIZE = "25mb"
+MAX_BODY_BYTES = 26 << 20
+"""Largest body of a request: a file, and what a form adds to it."""
+MAX_PIXELS = 50_000_000
+"""Largest number of pixels of an image; a file of 25 MB can have many more, and each takes up to 15 bytes."""
+MAX_UPLOAD_SECONDS = 120
+"""Longest time that the body of a request may take to arrive."""
+MAX_UPLOADS = 200
+"""Number of uploaded files that are kept."""
+UPLOAD_SECONDS = 3600
+"""Time after which an uploaded file is deleted, with the next upload."""
 MAX_CANDIDATES = 8
 """Largest number of images per request."""
+MAX_SECONDS = 120
+"""Time after which no other image of a request is begun."""
 IMAGE_STEPS = (5, 10, 20, 50)
 MAX_GUIDANCE = 10.0
 MAX_SEED = 2**31 - 1
@@ -40,6 +53,18 @@ def limit_size(image: np.ndarray) -> np.ndarray:
         return image
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def check_pixels(path: str, name: str) -> None:
+    """Raises UserError, with `name`, if an image has more than MAX_PIXELS. Reads only its header."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+    except UNREADABLE:
+        return  # explained where it is read
+    if width * height > MAX_PIXELS:
+        size = f"{width:,} by {height:,} pixels"
+        raise UserError(f"{name}: it has {size}; reduce it to {MAX_PIXELS // 10**6} megapixels.")
 
 
 def read_phrases(text: Any) -> list[str]:

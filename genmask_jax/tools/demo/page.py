@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -61,8 +62,10 @@ def build(handlers: Handlers, title: str, per_minute: int) -> gr.Blocks:
         per_minute: largest number of requests per visitor and minute.
     """
     limiter = RateLimiter(per_minute)
+    os.environ["GRADIO_TEMP_DIR"] = str(handlers.uploads)
+    os.environ["GRADIO_RUN_HISTORY"] = "False"  # it would send results to Hugging Face
     gr.set_static_paths([handlers.directory])  # serves the files without copying them
-    blocks = gr.Blocks(title=f"GenMask-JAX: {title}", analytics_enabled=False, delete_cache=(600, 3600))
+    blocks = gr.Blocks(title=f"GenMask-JAX: {title}", analytics_enabled=False)
     with blocks:
         gr.Markdown(_introduction(handlers, title))
         result = gr.State(None, time_to_live=RESULT_SECONDS)
@@ -72,7 +75,22 @@ def build(handlers: Handlers, title: str, per_minute: int) -> gr.Blocks:
             _generate_tab(handlers, limiter)
         with gr.Tab("How it works", id="how") as tab:
             _explanation_tab(handlers, limiter, result, tab)
+    for block in blocks.blocks.values():
+        if isinstance(block, gr.components.Component):
+            _accept_only_uploads(block)
     return blocks
+
+
+def _accept_only_uploads(component: gr.components.Component) -> None:
+    """Makes a component refuse the address of a file, which Gradio would download, without a limit."""
+    move = component.async_move_resource_to_block_cache
+
+    async def move_upload(path: str | pathlib.Path | None) -> str | None:
+        if str(path).startswith(("http://", "https://")):
+            raise gr.Error("Upload the file; the page does not load addresses.", print_exception=False)
+        return await move(path)
+
+    component.async_move_resource_to_block_cache = move_upload
 
 
 def _introduction(handlers: Handlers, title: str) -> str:
@@ -85,7 +103,7 @@ def _introduction(handlers: Handlers, title: str) -> str:
 
 def appearance(handlers: Handlers) -> dict[str, Any]:
     """Returns the arguments of `Blocks.launch` for theme, style sheet and icon."""
-    icon = pathlib.Path(handlers.directory) / "icon.svg"
+    icon = handlers.directory / "icon.svg"
     write_text(icon, style.ICON)
     return {"theme": style.theme(), "css": style.CSS, "favicon_path": icon}
 

@@ -1,5 +1,6 @@
 """The work of the page, without its layout."""
 
+import concurrent.futures
 import dataclasses
 import pathlib
 
@@ -93,6 +94,27 @@ def test_files_of_old_results_are_deleted(handlers, result, monkeypatch):
     assert [path.exists() for path in paths][-2:] == [True, True]
     assert not paths[0].exists()
     assert pathlib.Path(handlers.examples[0][0]).exists()
+
+
+def test_results_that_are_drawn_at_once_have_their_own_files(handlers, result):
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        views = list(pool.map(lambda _: handlers.render(result, 0.5), range(32)))
+    assert len({view.overlay for view in views}) == len(views)
+
+
+def test_images_of_too_many_pixels_are_refused(handlers, monkeypatch, tmp_path):
+    monkeypatch.setattr(limits, "MAX_PIXELS", 10**6)
+    Image.new("1", (2000, 1000)).save(tmp_path / "x.png")
+    with pytest.raises(
+        UserError, match=r"x\.png cannot be read: it has 2,000 by 1,000 pixels; reduce it to 1 "
+    ):
+        handlers.segment(str(tmp_path / "x.png"), "a star")
+
+
+def test_images_that_take_too_long_are_refused(handlers, monkeypatch):
+    monkeypatch.setattr("genmask_jax.tools.demo.handlers.MAX_SECONDS", 0)
+    with pytest.raises(UserError, match="choose fewer images or steps"):
+        handlers.generate("a red star", 0, 2, 1.0, 5)
 
 
 def test_examples_are_scenes_in_the_style_that_the_model_was_trained_on(handlers):
