@@ -30,8 +30,6 @@ UPLOAD_SECONDS = 3600
 """Time after which an uploaded file is deleted, with the next upload."""
 MAX_CANDIDATES = 8
 """Largest number of images per request."""
-MAX_SECONDS = 120
-"""Time after which no other image of a request is begun."""
 IMAGE_STEPS = (5, 10, 20, 50)
 MAX_GUIDANCE = 10.0
 MAX_SEED = 2**31 - 1

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.components import Component
 
 from genmask_jax.data.refershapes.styles import STYLES
 from genmask_jax.inference.generator import NUM_CANDIDATES
@@ -76,19 +77,19 @@ def build(handlers: Handlers, title: str, per_minute: int) -> gr.Blocks:
         with gr.Tab("How it works", id="how") as tab:
             _explanation_tab(handlers, limiter, result, tab)
     for block in blocks.blocks.values():
-        if isinstance(block, gr.components.Component):
+        if isinstance(block, Component):
             _accept_only_uploads(block)
     return blocks
 
 
-def _accept_only_uploads(component: gr.components.Component) -> None:
+def _accept_only_uploads(component: Component) -> None:
     """Makes a component refuse the address of a file, which Gradio would download, without a limit."""
     move = component.async_move_resource_to_block_cache
 
-    async def move_upload(path: str | pathlib.Path | None) -> str | None:
-        if str(path).startswith(("http://", "https://")):
+    async def move_upload(url_or_file_path: str | pathlib.Path | None) -> str | None:
+        if str(url_or_file_path).startswith(("http://", "https://")):
             raise gr.Error("Upload the file; the page does not load addresses.", print_exception=False)
-        return await move(path)
+        return await move(url_or_file_path)
 
     component.async_move_resource_to_block_cache = move_upload
 
