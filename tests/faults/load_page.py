@@ -118,6 +118,20 @@ def oversized_upload(server: Server, http: httpx.Client, rng: random.Random) -> 
     assert server.upload(http, bytes(26 * 2**20)).status_code != 200, "26 MB were accepted"
 
 
+def oversized_text(server: Server, http: httpx.Client, rng: random.Random) -> None:
+    answer = http.post(f"{server.address}/gradio_api/call/generate", json={"data": ["a" * 27 * 2**20]})
+    assert answer.status_code == 413, f"27 MB of text: {answer.status_code}"
+
+
+def file_of_another_server(server: Server, http: httpx.Client, rng: random.Random) -> None:
+    url = "http://genmask.invalid/x.png"
+    answer = http.get(f"{server.address}/gradio_api/file={url}", follow_redirects=False)
+    assert answer.status_code == 404, f"{url}: {answer.status_code}"
+    assert (
+        server.call(http, "segment", [{"path": url, "meta": {"_type": "gradio.FileData"}}, "a", 0.4]) is None
+    )
+
+
 def slow_upload(server: Server, http: httpx.Client, rng: random.Random) -> None:
     """A few bytes at a time, and then nothing more."""
     with connected(server) as connection:
@@ -139,7 +153,7 @@ def parent_in_name(server: Server, http: httpx.Client, rng: random.Random) -> No
     answer = server.upload(http, SCENE, rng.choice(("../../../../tmp/x.png", "/etc/x.png", "..\\x.png")))
     if answer.status_code == 200:
         path = pathlib.Path(answer.json()[0]).resolve()
-        assert path.parent.parent.name == "gradio", f"uploaded to {path}"
+        assert path.parent.parent.name == "uploads", f"uploaded to {path}"
 
 
 def file_of_host(server: Server, http: httpx.Client, rng: random.Random) -> None:
@@ -159,7 +173,10 @@ def connected(server: Server) -> socket.socket:
 
 
 REQUESTS = (segment, generate)
-HOSTILE = (hostile_text, oversized_upload, slow_upload, dropped_connection, parent_in_name, file_of_host)
+HOSTILE = (
+    *(hostile_text, oversized_upload, oversized_text, slow_upload, dropped_connection),
+    *(parent_in_name, file_of_host, file_of_another_server),
+)
 KINDS_OF_REQUESTS = 6
 """Number of different requests of each function; each is sent many times."""
 
