@@ -143,7 +143,7 @@ CLAIMS = (
     ),
     Claim(
         title="Linear readout",
-        claim="A linear map of the predicted latents reads masks as well as the VAE's decoder.",
+        claim="A linear map of the predicted latents reads masks as well as the VAE's decoder, in mIoU.",
         paper="Latents of masks are linearly separable: their first principal component already looks like "
         "the mask. Masks are decoded by the VAE.",
         sweep="readout",
