@@ -24,10 +24,10 @@ def write_digests(folder: epath.PathLike, names: Iterable[str] | None = None) ->
 
     Args:
         folder: the folder.
-        names: the files; by default, all files in the folder and below it.
+        names: the files; by default, all files in the folder and below it. Earlier digests are left out.
     """
     folder = epath.Path(folder)
-    names = _names_below(folder) if names is None else sorted(names)
+    names = _names_below(folder) if names is None else sorted(set(names) - {DIGESTS})
     write_text(folder / DIGESTS, json.dumps(_digests(folder, names), indent=1))
 
 

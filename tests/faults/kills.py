@@ -2,11 +2,14 @@
 
     python tests/faults/kills.py train --kills=1000 --workdir=runs/kills
     python tests/faults/kills.py encode_latents --kills=50 --workdir=runs/kills
+    python tests/faults/kills.py train --kills=50 --signal=TERM --workdir=runs/kills
 
-Half of the kills (SIGKILL) come at a random time after the start, the others up to 30 ms after a random file
-or folder appeared, such as the temporary folder of a checkpoint. A command that ends by itself is compared,
-and started again in an empty folder. Trainings change their number of workers at random. Processes are forked
-from one that has imported everything, but has no JAX devices yet. Prints counts.
+Half of the kills come at a random time after the start, the others up to 30 ms after a random file or folder
+appeared, such as the temporary folder of a checkpoint. A command that ends by itself is compared, and started
+again in an empty folder. Trainings change their number of workers at random. SIGTERM goes to all processes of
+a command, as schedulers send it; the longest times until a line answers it, and until the command has ended,
+are printed. Processes are forked from one that has imported everything, but has no JAX devices yet. Prints
+counts.
 """
 
 import argparse
@@ -28,6 +31,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
+MAX_SECONDS_TO_END = 120
 CONFIG = """from tests.conftest import micro_config
 from genmask_jax.utils.fields import to_config_dict
 
@@ -154,12 +158,6 @@ def start(command: str, flags: list[str], log: pathlib.Path) -> int:
         os._exit(status)
 
 
-def wait_for(target: Target, command: str, inputs: pathlib.Path, out: pathlib.Path, log: pathlib.Path) -> int:
-    """Runs a command to its end; returns its exit status."""
-    child = start(command, [flag.format(inputs=inputs, out=out) for flag in target.flags], log)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 def in_child(function: Callable[..., None], *arguments: Any) -> str:
     """Calls a function in a forked process; returns its error, or ""."""
     read, write = os.pipe()
@@ -190,13 +188,13 @@ def ended(child: int) -> int | None:
     return os.waitstatus_to_exitcode(status) if done else None
 
 
-def kill_at_some_time(
+def wait_for_some_moment(
     child: int, out: pathlib.Path, seconds: float, rng: random.Random
 ) -> tuple[int | None, str]:
-    """Kills a process at a random time, or when something appears in `out`.
+    """Waits for a random time, or until something appears in `out`.
 
     Returns:
-        Its exit status (None if it was killed), and what appeared.
+        The exit status of the process (None while it runs), and what appeared.
     """
     deadline, targeted = time.monotonic() + rng.uniform(0, seconds), rng.random() < 0.5
     wanted, seen, said = rng.randint(1, 12), set(entries(out)), "at random"
@@ -217,9 +215,22 @@ def kill_at_some_time(
             break
         else:
             time.sleep(0.01)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
     return None, said
+
+
+def terminate(child: int, log: pathlib.Path) -> tuple[float, float]:
+    """Sends SIGTERM to a process; returns the seconds until it answers or ends, and until it has ended."""
+    written, began, answered = log.stat().st_size, time.monotonic(), None
+    os.killpg(child, signal.SIGTERM)
+    while True:
+        has_ended = ended(child) is not None
+        seconds = time.monotonic() - began
+        if answered is None and (has_ended or b"SIGTERM" in log.read_bytes()[written:]):
+            answered = seconds
+        if has_ended:
+            return answered or seconds, seconds
+        assert seconds < MAX_SECONDS_TO_END, f"the process does not end; see {log}"
+        time.sleep(0.005)
 
 
 def make_inputs(inputs: pathlib.Path) -> None:
@@ -264,6 +275,7 @@ def main() -> None:
     )
     parser.add_argument("command", choices=TARGETS)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     arguments = parser.parse_args()
@@ -290,11 +302,17 @@ def main() -> None:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         assert status == 0, f"the undisturbed run failed; see {log}"
     seconds = time.monotonic() - began
-    counts, finished, began = collections.Counter(), 0, time.monotonic()
+    counts, finished, began, times = collections.Counter(), 0, time.monotonic(), []
     shutil.rmtree(out, ignore_errors=True)
     while sum(counts.values()) < arguments.kills:
-        status, moment = kill_at_some_time(run(out), out, seconds, rng)
+        child = run(out)
+        status, moment = wait_for_some_moment(child, out, seconds, rng)
         if status is None:
+            if arguments.signal == "TERM":
+                times.append(terminate(child, log))
+            else:
+                os.killpg(child, signal.SIGKILL)
+                os.waitpid(child, 0)
             counts["at random" if moment == "at random" else "at a file"] += 1
             continue
         assert status == 0, (
@@ -308,6 +326,9 @@ def main() -> None:
         log.unlink()
     minutes = (time.monotonic() - began) / 60
     print(f"{arguments.command}: {sum(counts.values())} kills ({dict(counts)}) in {minutes:.1f} min")
+    if times:
+        answered, gone = (max(column) for column in zip(*times, strict=True))
+        print(f"at most {answered:.2f} s until a line or the end, and {gone:.1f} s until the end")
     print(f"{finished} runs ended by themselves, and all equal an undisturbed one")
 
 

@@ -169,6 +169,13 @@ def test_digests_of_objects_that_are_listed_late(bucket):
         check_digests(folder)
 
 
+def test_digests_that_are_written_again_leave_themselves_out(tmp_path):
+    (tmp_path / "a.json").write_text("a")
+    for _ in range(3):
+        write_digests(tmp_path, [path.name for path in tmp_path.glob("*.json")])
+        check_digests(tmp_path)
+
+
 def test_charts_in_a_bucket_are_read_by_tensorboard(bucket):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     charts = Charts(epath.Path("gs://b/run"), 0)
