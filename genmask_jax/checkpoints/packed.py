@@ -21,7 +21,7 @@ from etils import epath
 from genmask_jax.parameters.files import TensorFiles
 from genmask_jax.utils.digests import check_digests
 from genmask_jax.utils.errors import reading
-from genmask_jax.utils.paths import need_regular, replacing
+from genmask_jax.utils.paths import need_local, need_regular, replacing
 
 WEIGHTS = "model.safetensors"
 
@@ -34,6 +34,7 @@ def is_packed(directory: epath.PathLike) -> bool:
 def read_step(directory: epath.PathLike) -> int:
     """The training step of the weights. Raises DamagedError if the file is damaged."""
     path = epath.Path(directory) / WEIGHTS
+    need_local(path)
     opened = reading(f"{path}", "download or export it again")
     with opened:
         need_regular(path)

@@ -19,6 +19,7 @@ from ml_collections import config_flags
 from genmask_jax import cli
 from genmask_jax.parameters.files import DTYPES
 from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import need_local
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", lock_config=True, help_string="A training config: a file, or a name such as genmask_tiny."
@@ -48,6 +49,7 @@ def main() -> None:
     from genmask_jax.data.sources import texts
     from genmask_jax.instruction import factory
 
+    need_local(OUT.value, "--out")
     config = from_config_dict(TrainConfig, CONFIG.value, file=cli.config_flag())
     shard, num_shards = SHARD.value, NUM_SHARDS.value
     if shard is None and num_shards is None:

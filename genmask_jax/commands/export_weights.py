@@ -25,7 +25,7 @@ from tqdm import tqdm
 from genmask_jax import cli
 from genmask_jax.pretrained import directory_of
 from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.paths import listed, need_makeable
+from genmask_jax.utils.paths import listed, need_local, need_makeable
 
 
 def main() -> None:
@@ -53,6 +53,7 @@ def export(arguments: argparse.Namespace) -> None:
         raise UserError("--dtype is only for genmask; leave it out")
     if arguments.name == "qwen" and arguments.step != "last":
         raise UserError("--step is only for training runs; leave it out")
+    need_local(arguments.out, "--out")
     if listed(need_makeable(arguments.out, "--out")):
         raise UserError(f"--out={arguments.out} is not empty; give a new directory")
     with tqdm(unit="B", unit_scale=True, desc="export", delay=1, leave=False) as bar:

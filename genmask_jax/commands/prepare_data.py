@@ -28,7 +28,7 @@ from genmask_jax.data.prepared.prepare import prepare
 from genmask_jax.data.raw_formats.folder import FORMATS
 from genmask_jax.data.stamps.prepare import prepare as prepare_stamps
 from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.paths import make_directory
+from genmask_jax.utils.paths import make_directory, need_local
 
 
 def main() -> None:
@@ -62,6 +62,8 @@ def run(arguments: argparse.Namespace) -> None:
         raise UserError(f"--format is only for image_folder; leave it out for {arguments.name}")
     if not arguments.out and (not arguments.inspect or arguments.name == "stamps"):
         raise UserError("--out is missing: the directory to create")
+    if arguments.out:
+        need_local(arguments.out, "--out")
     if arguments.name == "stamps":
         if arguments.strict or arguments.num_workers or arguments.beam:
             raise UserError("--strict, --num_workers and --beam do not apply to stamps; leave them out")

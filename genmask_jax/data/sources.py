@@ -21,6 +21,7 @@ from genmask_jax.data.refershapes.source import ReferShapesGenerate, ReferShapes
 from genmask_jax.data.refershapes.styles import STYLES, Style
 from genmask_jax.data.stamps.source import StampsGenerate, StampsSegment
 from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.paths import need_local
 
 REFCOCO_FAMILY = ("refcoco:unc", "refcocoplus:unc", "refcocog:umd")
 """The RefCOCO family: some training images of one dataset are in the val and test splits of another."""
@@ -253,6 +254,7 @@ def rows_by_task(config: DataConfig, batch_size: int) -> dict[str, int]:
 def _need_path(config: DataConfig, dataset: Dataset) -> None:
     if not dataset.built_in and not config.path:
         raise UserError("config.data.path is empty; set it to the --out of launch/prepare_data.py")
+    need_local(config.path, "config.data.path")
 
 
 def mask_rule(config: DataConfig) -> str:

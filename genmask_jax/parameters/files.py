@@ -13,7 +13,15 @@ from etils import epath
 from safetensors import SafetensorError, safe_open
 
 from genmask_jax.utils.errors import UserError, first_line, reading
-from genmask_jax.utils.paths import listed, need_regular, parse_json, read_text, replacing, write_text
+from genmask_jax.utils.paths import (
+    listed,
+    need_local,
+    need_regular,
+    parse_json,
+    read_text,
+    replacing,
+    write_text,
+)
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 DTYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
@@ -43,6 +51,7 @@ class TensorFiles:
             self._read_header(path)
 
     def _read_header(self, path: epath.Path) -> None:
+        need_local(path)
         try:
             need_regular(path)
             with safe_open(path, framework="np") as file:

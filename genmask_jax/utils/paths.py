@@ -89,6 +89,18 @@ def resolved(path: epath.PathLike) -> epath.Path:
     return path if is_object(path) else path.resolve()
 
 
+def need_local(path: epath.PathLike, flag: str = "") -> None:
+    """Raises UserError for a path in a bucket, where ArrayRecord and safetensors cannot open files.
+
+    Args:
+        path: the file or folder.
+        flag: the flag or field that gives it, for the message.
+    """
+    if is_object(path):
+        name = f"{flag}={path}" if flag else f"{path}"
+        raise UserError(f"{name}: records and safetensors cannot be in a bucket; use a local folder")
+
+
 def make_directory(path: epath.PathLike, flag: str) -> epath.Path:
     """Creates the directory given by a flag if it is missing. Raises UserError if that fails."""
     directory = to_path(path, flag)

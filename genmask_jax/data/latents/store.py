@@ -36,7 +36,7 @@ from genmask_jax.parameters.files import DTYPES
 from genmask_jax.utils.digests import DIGESTS, check_digests, write_digests
 from genmask_jax.utils.errors import UserError, reading
 from genmask_jax.utils.fields import difference, read_dataclass
-from genmask_jax.utils.paths import listed
+from genmask_jax.utils.paths import listed, need_local
 
 TASKS = ("segment", "generate")
 
@@ -144,6 +144,7 @@ def read_identity(directory: epath.PathLike) -> Identity:
         UserError: there is no cache, a shard is missing, or the shards are of different caches.
         DamagedError: a JSON file has changed.
     """
+    need_local(directory, "config.data.latents")
     directory = epath.Path(directory)
     paths = shards_of(directory)
     if not paths:
