@@ -60,7 +60,9 @@ def run(main: Callable[[], None]) -> None:
             from genmask_jax.utils import hosts
 
             hosts.connect()
-        guard(main)
+            guard(hosts.naming_lost_hosts(main))
+        else:
+            guard(main)
 
     if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
         _print_help(sys.modules[main.__module__])

@@ -18,6 +18,8 @@ from test_end_to_end import one_line_error, rows, run_script
 
 from genmask_jax.data.prepared.prepare import prepare
 
+MAX_SECONDS_TO_NOTICE = 150
+"""JAX's coordination service notices a process that hangs after 100 s."""
 LAUNCH = pathlib.Path(__file__).parent.parent / "launch"
 SMALL = pathlib.Path(__file__).parent / "fsdp_everything.py"
 
@@ -220,6 +222,39 @@ def test_two_processes_stop_together_in_a_validation_which_one_makes_up(micro_va
     assert finish(begin("train", shorter, tmp_path, devices=2)) == [0]
     assert (2, True) in rows(run)
     assert json.loads((run / "checkpoints/2/metrics/metrics").read_text())["score"] >= 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "lost", "processes"),
+    [(signal.SIGKILL, 1, 2), (signal.SIGKILL, 0, 2), (signal.SIGSTOP, 1, 2), (signal.SIGKILL, 2, 4)],
+)
+def test_the_others_end_if_a_process_dies_or_hangs(micro_vae, tmp_path, number, lost, processes):
+    """They end within MAX_SECONDS with a reason, and the run continues on one process."""
+    run = tmp_path / "run"
+    options = ["--config.loop.checkpoint_every_steps=2", "--config.loop.num_eval_examples=8"]
+    arguments = training(micro_vae, run, *options)
+    started = begin("train", arguments, tmp_path, processes=processes)
+    deadline = time.monotonic() + 400
+    while not logged(run, 3)():
+        assert all(process.poll() is None for process in started)
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    started[lost].send_signal(number)
+    others = [i for i in range(processes) if i != lost]
+    try:
+        codes = [started[i].wait(MAX_SECONDS_TO_NOTICE) for i in others]
+    finally:
+        for process in started:
+            process.kill()
+    logs = [(tmp_path / f"train_{i}.log").read_text() for i in others]
+    assert 0 not in codes
+    for text in logs:
+        assert "another host ended or does not answer" in text or "JAX distributed service" in text, text[
+            -3000:
+        ]
+    last = ["--resume", f"--config.loop.num_steps={max(rows(run))[0] + 1}", "--change=loop.num_steps"]
+    assert finish(begin("train", [*arguments, *last], tmp_path)) == [0]
 
 
 @pytest.mark.multidevice

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import itertools
 import json
+import re
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.errors import Stopped, UserError, first_line
 
+LOST = re.compile(
+    r"Gloo|NCCL|heartbeat|coordination|UNAVAILABLE|DEADLINE_EXCEEDED|Connection (reset|closed|refused)"
+)
+"""Matches the errors of collectives, and of JAX's coordination service, if another host is gone."""
 _sync_ids = itertools.count(1)
 """Numbers of the calls of `reached_stop`; JAX's preemption service needs consecutive ones."""
 
@@ -51,6 +56,29 @@ def connect() -> None:
             return  # a single process
         raise UserError(f"cannot connect to the processes given by {source}: {line}") from error
     logging.info("process %d of %d", jax.process_index(), jax.process_count())
+
+
+def naming_lost_hosts(main: Callable[[], None]) -> Callable[[], None]:
+    """Returns `main`, which ends with one line if another host ended or does not answer.
+
+    On GPUs and CPUs, a collective fails at once if a host is dead. Otherwise, JAX's coordination service
+    misses the heartbeats of a host after 100 s, and ends the process itself.
+    """
+
+    def named() -> None:
+        try:
+            main()
+        except jax.errors.JaxRuntimeError as error:
+            if jax.process_count() == 1 or not LOST.search(str(error)):
+                raise
+            logging.error(
+                "another host ended or does not answer (%s); start the command again on all hosts, trainings "
+                "with --resume",
+                first_line(error),
+            )
+            raise Stopped(1) from error  # a normal exit would wait for the other host
+
+    return named
 
 
 def is_first() -> bool:
