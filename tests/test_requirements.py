@@ -130,7 +130,7 @@ def test_charts_of_a_resumed_run_show_each_step_once(tmp_path):
         writer = charts.Charts(epath.Path(tmp_path), first)
         for step in range(first + 1, last + 1):
             writer.scalars(step, {"loss": value})
-        writer.close()
+        writer.flush()
     events = accumulator.EventAccumulator(str(tmp_path)).Reload()
     shown = [(scalar.step, scalar.value) for scalar in events.Scalars("loss")]
     assert shown == [(1, 1.0), (2, 1.0), (3, 1.0), (4, 2.0), (5, 2.0), (6, 2.0)]

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from etils import epath
 
 from genmask_jax.utils.errors import DamagedError, need_accessible
-from genmask_jax.utils.paths import need_regular, parse_json, write_text
+from genmask_jax.utils.paths import is_inside, need_regular, parse_json, write_text
 
 DIGESTS = "digests.json"
 """Name of the file with the SHA-256 of each file of its folder, by relative path."""
@@ -52,6 +52,8 @@ def check_digests(
             return
         need_regular(folder / DIGESTS)
         digests = dict(parse_json((folder / DIGESTS).read_bytes()))
+        if elsewhere := [name for name in digests if not is_inside(folder / name, folder)]:
+            raise ValueError(f"{elsewhere[0]} is in another folder")
         names = sorted(digests)[part[0] :: part[1]]
         found = _digests(folder, names)
     except FileNotFoundError as error:
