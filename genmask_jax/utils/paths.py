@@ -161,7 +161,7 @@ def listed(folder: epath.Path, *suffixes: str) -> list[epath.Path]:
 
 def _names_in(folder: epath.Path) -> list[str]:
     """The names in a folder, without pipes and devices."""
-    if "://" in str(folder):
+    if is_object(folder):
         return [path.name for path in folder.iterdir()]
     with os.scandir(folder) as entries:  # knows the kinds of files without opening them
         return [
@@ -179,7 +179,7 @@ def is_inside(path: epath.PathLike, folder: epath.PathLike) -> bool:
 
 def is_file(path: epath.PathLike) -> bool:
     """Whether a path is a file, or a link to one; `epath.Path.is_file` is true for pipes and devices too."""
-    return epath.Path(path).is_file() if "://" in os.fspath(path) else os.path.isfile(path)
+    return epath.Path(path).is_file() if is_object(path) else os.path.isfile(path)
 
 
 def need_regular(path: epath.Path) -> None:
