@@ -158,6 +158,12 @@ def start(command: str, flags: list[str], log: pathlib.Path) -> int:
         os._exit(status)
 
 
+def wait_for(target: Target, command: str, inputs: pathlib.Path, out: pathlib.Path, log: pathlib.Path) -> int:
+    """Runs a command to its end; returns its exit status."""
+    child = start(command, [flag.format(inputs=inputs, out=out) for flag in target.flags], log)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def in_child(function: Callable[..., None], *arguments: Any) -> str:
     """Calls a function in a forked process; returns its error, or ""."""
     read, write = os.pipe()
