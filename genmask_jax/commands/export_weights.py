@@ -14,9 +14,12 @@ genmask: a run's model in one small directory, which every command accepts inste
 run: merges the adapters of a run (config.model.lora_rank) into its weights, for sampling, evaluation and
 --config.init.
 lora: only the adapters, as safetensors for diffusers' WanPipeline.load_lora_weights.
+
+After an interruption, rerun the command.
 """
 
 import argparse
+import contextlib
 from collections.abc import Callable, Iterator
 
 from etils import epath
@@ -25,7 +28,10 @@ from tqdm import tqdm
 from genmask_jax import cli
 from genmask_jax.pretrained import directory_of
 from genmask_jax.utils.errors import UserError
-from genmask_jax.utils.paths import listed, need_local, need_makeable
+from genmask_jax.utils.paths import is_leftover, listed, make_directory, need_local, need_makeable, write_text
+
+UNFINISHED = ".unfinished_export"
+"""A file in --out until the export is complete."""
 
 
 def main() -> None:
@@ -54,11 +60,42 @@ def export(arguments: argparse.Namespace) -> None:
     if arguments.name == "qwen" and arguments.step != "last":
         raise UserError("--step is only for training runs; leave it out")
     need_local(arguments.out, "--out")
-    if listed(need_makeable(arguments.out, "--out")):
-        raise UserError(f"--out={arguments.out} is not empty; give a new directory")
-    with tqdm(unit="B", unit_scale=True, desc="export", delay=1, leave=False) as bar:
+    with (
+        writing_to(arguments.out),
+        tqdm(unit="B", unit_scale=True, desc="export", delay=1, leave=False) as bar,
+    ):
         for line in EXPORTS[arguments.name](arguments, bar.update):
             bar.write(line)
+
+
+@contextlib.contextmanager
+def writing_to(out: epath.Path) -> Iterator[None]:
+    """Marks --out as unfinished meanwhile, so that an interrupted export can be repeated.
+
+    What an unfinished export wrote is deleted. Hidden files of others stay.
+
+    Raises:
+        UserError: --out cannot be created, or is not empty.
+    """
+    created = not need_makeable(out, "--out").exists()
+    marker = out / UNFINISHED
+    if marker.exists():
+        for path in out.iterdir():
+            if path.is_dir() and not is_leftover(path.name):
+                path.rmtree()
+            elif path.name.endswith(".tmp") or not is_leftover(path.name):
+                path.unlink()
+    if listed(out):
+        raise UserError(f"--out={out} is not empty; give a new directory")
+    make_directory(out, "--out")
+    write_text(marker, "This export is not finished. The same command starts it again.\n")
+    try:
+        yield
+    except BaseException:
+        if created and not listed(out):
+            out.rmtree()
+        raise
+    marker.unlink()
 
 
 def export_wan(arguments: argparse.Namespace, progress: Callable[[int], object]) -> Iterator[str]:

@@ -12,11 +12,11 @@ chat template. Use it with launch/train.py --config.instruction.qwen.weights=OUT
 --from is a folder, or hf:OWNER/NAME[@REVISION] on the Hugging Face hub. Only the imported files are
 downloaded, never pickles. An interrupted download resumes.
 
-Tensors are streamed, so models may be larger than memory. The result can be loaded on any mesh.
+Tensors are streamed, so models may be larger than memory. The result can be loaded on any mesh. After an
+interruption, rerun the command with --overwrite, or with --only for the part that is missing.
 """
 
 import argparse
-import shutil
 from typing import Any
 
 from etils import epath
@@ -29,6 +29,8 @@ from genmask_jax.utils.paths import make_directory, need_storable
 
 PARTS = ("dit", "vae")
 """Parts of Wan that can be imported."""
+COMPLETE = "config.json"
+"""The file of a part that is written last."""
 
 
 def main() -> None:
@@ -87,17 +89,19 @@ def import_qwen(arguments: argparse.Namespace) -> None:
 
 
 def prepare_out(arguments: argparse.Namespace, parts: tuple[str, ...]) -> None:
-    """Creates --out. Raises UserError if it contains one of the parts and --overwrite is not set."""
+    """Creates --out. Raises UserError if it contains a complete part and --overwrite is not set."""
     need_storable(arguments.out)
     make_directory(arguments.out, "--out")
     for part in parts:
-        if (arguments.out / part).exists() and not arguments.overwrite:
+        if (arguments.out / part / COMPLETE).exists() and not arguments.overwrite:
             raise UserError(f"--out={arguments.out} holds a {part} already; add --overwrite to replace it")
 
 
 def remove(name: str, arguments: argparse.Namespace) -> None:
+    """Deletes a part, so that it never looks complete in between."""
+    (arguments.out / name / COMPLETE).unlink(missing_ok=True)
     if (arguments.out / name).exists():
-        shutil.rmtree(arguments.out / name)
+        (arguments.out / name).rmtree()
 
 
 def write(part: Any, arguments: argparse.Namespace) -> None:

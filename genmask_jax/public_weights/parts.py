@@ -124,7 +124,6 @@ def write_part(part: Part, out: epath.Path, progress: Callable[[int], object]) -
     """Writes OUT/NAME, config.json last. Calls `progress` with the number of bytes of each slice."""
     directory = resolved(out / part.name)
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "config.json").unlink(missing_ok=True)  # of a part that is replaced
     save_streamed(directory / "params", part.tree(), progress)
     digest = hashlib.sha256(repr(sorted(part.digests.items())).encode()).hexdigest()
     report = {"sha256": digest, "renamed": part.renamed, "dropped": part.dropped, "fresh": part.fresh}

@@ -18,7 +18,7 @@ from genmask_jax.training.state import TrainState
 from genmask_jax.utils import hosts
 from genmask_jax.utils.digests import check_digests, write_digests
 from genmask_jax.utils.errors import DamagedError, UserError, first_line, need_accessible
-from genmask_jax.utils.paths import listed, write_text, writing
+from genmask_jax.utils.paths import listed, unused, write_text, writing
 
 OLD_METRIC_NAMES = {"loss_image": "loss_picture"}
 """Current metric names -> names in older checkpoints."""
@@ -105,7 +105,7 @@ class Checkpoints:
     def restore(self, state: TrainState, data: Any) -> TrainState:
         """Restores the newest complete checkpoint, in the shardings of `state`, and the position of `data`.
 
-        Damaged checkpoints are renamed to damaged_checkpoint_STEP.
+        Damaged checkpoints are renamed to damaged_checkpoint_STEP, or damaged_checkpoint_STEP_2 and so on.
 
         Raises:
             UserError: no checkpoint can be read.
@@ -177,11 +177,15 @@ class Checkpoints:
             raise found or DamagedError("another host found a damaged file")
 
     def _set_aside(self, steps: list[int]) -> None:
-        """Renames damaged checkpoints, so that their steps can be saved again."""
+        """Renames damaged checkpoints, so that their steps can be saved again.
+
+        In buckets, this copies and deletes one object after another. After a kill in between, what is left of
+        the checkpoint is renamed once more, to another name.
+        """
         if steps and hosts.is_first():
             for step in steps:
                 path = self.manager.directory / str(step)
-                path.rename(self.manager.directory.parent / f"damaged_checkpoint_{step}")
+                path.rename(unused(self.manager.directory.parent / f"damaged_checkpoint_{step}"))
         hosts.wait("damaged checkpoints set aside")
         if steps:
             self.manager.reload()

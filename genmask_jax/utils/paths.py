@@ -2,6 +2,7 @@
 
 import codecs
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -169,6 +170,12 @@ def _names_in(folder: epath.Path) -> list[str]:
             for entry in entries
             if entry.is_file() or entry.is_dir() or not os.path.exists(entry.path)
         ]
+
+
+def unused(path: epath.Path) -> epath.Path:
+    """The path if nothing is there, else the first of NAME_2, NAME_3 and so on where nothing is."""
+    names = (path.with_name(f"{path.name}_{i}") for i in itertools.count(2))
+    return next(one for one in itertools.chain([path], names) if not one.exists())
 
 
 def is_inside(path: epath.PathLike, folder: epath.PathLike) -> bool:

@@ -10,10 +10,10 @@ begins with "error:", and afterwards, with room, equal the undisturbed run. Prin
 import argparse
 import collections
 import pathlib
-import shutil
 import subprocess
 
-from kills import TARGETS, import_everything, in_child, make_inputs, wait_for
+from kill_targets import TARGETS
+from kills import Job, import_everything, in_child, prepare
 
 MARGIN = 64
 """Size of the disk with room, relative to what is needed."""
@@ -43,31 +43,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=TARGETS)
+    parser.add_argument("name", choices=TARGETS)
     parser.add_argument("--sizes", type=int, default=10)
     parser.add_argument("--workdir", type=pathlib.Path, required=True)
     arguments = parser.parse_args()
     import_everything()
-    folder, target = arguments.workdir.resolve(), TARGETS[arguments.command]
-    inputs, disk, log = folder / "inputs", folder / "disk", folder / "log.txt"
+    folder, target = arguments.workdir.resolve(), TARGETS[arguments.name]
+    disk, log = folder / "disk", folder / "log.txt"
     disk.mkdir(parents=True, exist_ok=True)
-    if not (inputs / "micro.py").exists():
-        assert not in_child(make_inputs, inputs)
-    expected, out = folder / f"undisturbed_{arguments.command}", disk / "out"
-    shutil.rmtree(expected, ignore_errors=True)
-    assert wait_for(target, arguments.command, inputs, expected, log) == 0, f"see {log}"
-    needed, said = used(expected), collections.Counter()
+    inputs, expected, _ = prepare(arguments.name, folder, log)
+    out, needed, said = disk / "out", used(expected), collections.Counter()
+
+    def run() -> int:
+        job = Job(target, target.variations[0], inputs, out, log)
+        job.wait()
+        return max(job.statuses)
+
     for i in range(arguments.sizes):
         mount(disk, max(1, int(needed * (i + 0.5) / arguments.sizes)))
         try:
             log.unlink()
-            status = wait_for(target, arguments.command, inputs, out, log)
+            status = run()
             if status:
                 assert status == 1, f"status {status}; see {log}"
                 said[complaint(log).replace(str(disk), "")] += 1
                 mount(disk, MARGIN * needed, again=True)
                 log.rename(folder / "full.txt")
-                assert wait_for(target, arguments.command, inputs, out, log) == 0, f"see {log}"
+                assert run() == 0, f"see {log}"
             problem = in_child(target.same, out, expected)
             assert not problem, f"size {i}: {problem}"
         finally:
@@ -75,7 +77,7 @@ def main() -> None:
     for line, count in said.most_common():
         print(f"{count} x {line}")
     full = sum(said.values())
-    print(f"{arguments.command}: {full} full disks of {arguments.sizes}; all runs equal an undisturbed one")
+    print(f"{arguments.name}: {full} full disks of {arguments.sizes}; all runs equal an undisturbed one")
 
 
 if __name__ == "__main__":

@@ -4,134 +4,118 @@
     python tests/faults/kills.py encode_latents --kills=50 --workdir=runs/kills
     python tests/faults/kills.py train --kills=50 --signal=TERM --workdir=runs/kills
 
-Half of the kills come at a random time after the start, the others up to 30 ms after a random file or folder
-appeared, such as the temporary folder of a checkpoint. A command that ends by itself is compared, and started
-again in an empty folder. Trainings change their number of workers at random. SIGTERM goes to all processes of
-a command, as schedulers send it; the longest times until a line answers it, and until the command has ended,
-are printed. Processes are forked from one that has imported everything, but has no JAX devices yet. Prints
-counts.
+Half of the kills come at a random time after the start, the others up to 30 ms after a random file or
+folder appeared, such as the temporary folder of a checkpoint. After one to six kills a command runs to its
+end, is compared, and starts again in an empty folder. At each start, train changes its number of workers at
+random, train_meshes its mesh, devices and processes, and train_processes continues on two processes or on
+one with two devices. Of two processes, both are killed, or one, and the other must end by itself. SIGTERM
+goes to all processes of a command, as schedulers send it; the longest times until a line answers it, and
+until the command has ended, are printed. Processes are forked from one that has imported everything, but
+has no JAX devices yet. Prints counts.
 """
 
 import argparse
 import collections
-import dataclasses
+import contextlib
 import importlib
-import json
 import os
 import pathlib
 import random
 import shutil
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
-MAX_SECONDS_TO_END = 120
-CONFIG = """from tests.conftest import micro_config
-from genmask_jax.utils.fields import to_config_dict
 
-def get_config():
-    return to_config_dict(micro_config({vae!r}, num_steps=16, eval_every_steps=8))
-"""
-VAE_CONFIG = """from genmask_jax.utils.config_files import base_config
+from kill_targets import TARGETS, Target, Variation, make_inputs  # noqa: E402  # needs the path
 
-def get_config():
-    config = base_config("vae_tiny", __file__)
-    config.data.size = 32
-    config.vae.update(base_dim=8, decoder_base_dim=8, channels=4)
-    config.loop.update(num_steps=16, global_batch_size=4, eval_every_steps=8, checkpoint_every_steps=4)
-    config.loop.update(num_eval_examples=4, log_every_steps=1)
-    return config
-"""
+MAX_SECONDS_TO_END = 240
+"""JAX's coordination service notices a lost process after 100 s."""
+MAX_KILLS = 6
+"""Most kills of one run, which then continues to its end."""
+FSDP_MIN_SIZE = 64
+"""Shards even the smallest parameters."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """A command that is killed.
+class Job:
+    """The processes of one start of a command."""
 
-    flags: its flags; {inputs} is a folder with configs, {out} the folder that it writes.
-    same: raises AssertionError if the results in two folders differ.
-    workers: flag of the number of workers, changed at random; "" if it has none.
-    """
+    def __init__(
+        self, target: Target, how: Variation, inputs: pathlib.Path, out: pathlib.Path, log: pathlib.Path
+    ):
+        flags = [flag.format(inputs=inputs, out=out) for flag in (*target.flags, *how.flags)]
+        self.running, self.statuses = set(), []
+        port = free_port() if how.processes > 1 else 0
+        for i in range(how.processes):
+            distributed = [f"--coordinator=localhost:{port}", f"--num_processes={how.processes}"]
+            distributed = [*distributed, f"--process_id={i}"] if how.processes > 1 else []
+            self.running.add(start(target.command, [*flags, *distributed], how.devices, log))
 
-    flags: tuple[str, ...]
-    same: Callable[[pathlib.Path, pathlib.Path], None]
-    workers: str = ""
+    def ended(self) -> bool:
+        """Whether all processes have ended; adds the statuses of those that ended since the last call."""
+        for process in list(self.running):
+            done, status = os.waitpid(process, os.WNOHANG)
+            if done:
+                self.running.discard(process)
+                self.statuses.append(os.waitstatus_to_exitcode(status))
+        return not self.running
 
+    def wait(self) -> float:
+        """Waits until all have ended; returns the seconds."""
+        began = time.monotonic()
+        while not self.ended():
+            assert time.monotonic() - began < MAX_SECONDS_TO_END, "a process does not end"
+            time.sleep(0.005)
+        return time.monotonic() - began
 
-def same_runs(found: pathlib.Path, expected: pathlib.Path) -> None:
-    """Compares checkpoints array by array, the position of the data, metrics.jsonl and TensorBoard events."""
-    steps = [sorted(int(p.name) for p in (d / "checkpoints").iterdir()) for d in (found, expected)]
-    assert steps[0] == steps[1], f"checkpoints {steps}"
-    for step in steps[0]:
-        for item in ("train", "ema_params"):
-            one, other = (arrays(folder / "checkpoints" / str(step) / item) for folder in (found, expected))
-            assert one.keys() == other.keys()
-            for name, array in one.items():
-                assert np.array_equal(array, other[name]), f"step {step}: {item} {name}"
-        positions = [
-            json.loads((d / "checkpoints" / str(step) / "data" / "metadata").read_text())
-            for d in (found, expected)
-        ]
-        assert positions[0] == positions[1], f"step {step}: position of the data"
-    rows = [list(map(json.loads, (d / "metrics.jsonl").read_text().splitlines())) for d in (found, expected)]
-    assert rows[0] == rows[1], "metrics.jsonl"
-    one, other = scalars(found), scalars(expected)
-    assert one == other, f"TensorBoard: {sorted(set(one.items()) ^ set(other.items()))[:3]}"
-    assert (found / "report.html").exists() == (expected / "report.html").exists()
-    assert not list(found.glob("damaged_checkpoint_*"))
+    def kill(self, rng: random.Random) -> float:
+        """Kills all processes and their children, or one of several; returns how long the others went on."""
+        victims = sorted(self.running)
+        if len(victims) > 1 and rng.random() < 0.3:
+            victims = [rng.choice(victims)]
+        for process in [child for victim in victims for child in (victim, *descendants(victim))]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        return self.wait()
 
-
-def arrays(directory: pathlib.Path) -> dict[str, Any]:
-    """The arrays of an Orbax checkpoint by name."""
-    import jax
-    import orbax.checkpoint as ocp
-
-    tree = ocp.PyTreeCheckpointer().restore(directory)
-    return {
-        jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)
-    }
-
-
-def scalars(directory: pathlib.Path) -> collections.Counter:
-    """How often TensorBoard shows each scalar, at each step, without those of speed."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(directory), size_guidance={"scalars": 0}).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if "per_second" not in tag and tag != "minutes_left"]
-    return collections.Counter((tag, event.step) for tag in tags for event in events.Scalars(tag))
-
-
-def same_files(found: pathlib.Path, expected: pathlib.Path) -> None:
-    """Compares all files byte by byte."""
-    names = [sorted(p.relative_to(d) for p in d.rglob("*") if p.is_file()) for d in (found, expected)]
-    assert names[0] == names[1], f"files differ: {set(map(str, names[0])) ^ set(map(str, names[1]))}"
-    for name in names[0]:
-        assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+    def terminate(self, log: pathlib.Path) -> tuple[float, float]:
+        """Sends SIGTERM to all; returns the seconds until a line answers it, and until they have ended."""
+        written, began, answered = log.stat().st_size, time.monotonic(), None
+        for process in self.running:
+            os.killpg(process, signal.SIGTERM)
+        while True:
+            has_ended = self.ended()
+            seconds = time.monotonic() - began
+            if answered is None and (has_ended or b"SIGTERM" in log.read_bytes()[written:]):
+                answered = seconds
+            if has_ended:
+                return answered or seconds, seconds
+            assert seconds < MAX_SECONDS_TO_END, f"a process does not end; see {log}"
+            time.sleep(0.005)
 
 
-TARGETS = {
-    "train": Target(
-        ("--config={inputs}/micro.py", "--workdir={out}", "--resume"), same_runs, "--config.data.num_workers"
-    ),
-    "train_vae": Target(
-        ("--config={inputs}/micro_vae.py", "--workdir={out}", "--resume"),
-        same_runs,
-        "--config.data.num_workers",
-    ),
-    "encode_latents": Target(
-        ("--config={inputs}/micro.py", "--out={out}", "--count=64", "--num_shards=2", "--shard=0"), same_files
-    ),
-    "prepare_data": Target(("image_folder", "--raw={inputs}/images", "--out={out}"), same_files),
-}
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        return s.getsockname()[1]
 
 
-def start(command: str, flags: list[str], log: pathlib.Path) -> int:
+def descendants(process: int) -> list[int]:
+    """The children of a process, and theirs."""
+    try:
+        threads = list(pathlib.Path(f"/proc/{process}/task").iterdir())
+        children = [int(child) for thread in threads for child in (thread / "children").read_text().split()]
+    except OSError:  # it ended
+        return []
+    return [found for child in children for found in (child, *descendants(child))]
+
+
+def start(command: str, flags: list[str], devices: int, log: pathlib.Path) -> int:
     """Forks a process that runs a command; returns its id."""
     child = os.fork()
     if child:
@@ -142,6 +126,11 @@ def start(command: str, flags: list[str], log: pathlib.Path) -> int:
         with open(log, "ab") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
+        if devices > 1:
+            from genmask_jax import cli
+
+            many = f"--xla_force_host_platform_device_count={devices}"
+            os.environ["XLA_FLAGS"] = " ".join([*cli.cpu_flags(), many])
         sys.argv = [command, *flags]
         module = importlib.import_module(f"genmask_jax.commands.{command}")
         getattr(module, "start", module.main)()
@@ -156,12 +145,6 @@ def start(command: str, flags: list[str], log: pathlib.Path) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
-
-
-def wait_for(target: Target, command: str, inputs: pathlib.Path, out: pathlib.Path, log: pathlib.Path) -> int:
-    """Runs a command to its end; returns its exit status."""
-    child = start(command, [flag.format(inputs=inputs, out=out) for flag in target.flags], log)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def in_child(function: Callable[..., None], *arguments: Any) -> str:
@@ -188,98 +171,68 @@ def entries(folder: pathlib.Path) -> Iterator[str]:
         yield from (os.path.relpath(os.path.join(parent, name), folder) for name in (*folders, *files))
 
 
-def ended(child: int) -> int | None:
-    """The exit status of a process; None while it runs."""
-    done, status = os.waitpid(child, os.WNOHANG)
-    return os.waitstatus_to_exitcode(status) if done else None
+def wait_for_some_moment(job: Job, out: pathlib.Path, seconds: float, rng: random.Random) -> str:
+    """Waits for a random time, or until something appears in `out`; returns what, or "at random".
 
-
-def wait_for_some_moment(
-    child: int, out: pathlib.Path, seconds: float, rng: random.Random
-) -> tuple[int | None, str]:
-    """Waits for a random time, or until something appears in `out`.
-
-    Returns:
-        The exit status of the process (None while it runs), and what appeared.
+    Returns earlier if the job ends.
     """
     deadline, targeted = time.monotonic() + rng.uniform(0, seconds), rng.random() < 0.5
-    wanted, seen, said = rng.randint(1, 12), set(entries(out)), "at random"
-    while True:
-        status = ended(child)
-        if status is not None:
-            return status, said
+    wanted, seen = rng.randint(1, 12), set(entries(out))
+    while not job.ended():
         if targeted:
             new = set(entries(out)) - seen
             seen |= new
             wanted -= bool(new)
             if new and wanted <= 0:
-                said = sorted(new)[0]
                 time.sleep(rng.uniform(0, 0.03))
-                break
+                return sorted(new)[0]
             time.sleep(0.001)
         elif time.monotonic() > deadline:
             break
         else:
             time.sleep(0.01)
-    return None, said
-
-
-def terminate(child: int, log: pathlib.Path) -> tuple[float, float]:
-    """Sends SIGTERM to a process; returns the seconds until it answers or ends, and until it has ended."""
-    written, began, answered = log.stat().st_size, time.monotonic(), None
-    os.killpg(child, signal.SIGTERM)
-    while True:
-        has_ended = ended(child) is not None
-        seconds = time.monotonic() - began
-        if answered is None and (has_ended or b"SIGTERM" in log.read_bytes()[written:]):
-            answered = seconds
-        if has_ended:
-            return answered or seconds, seconds
-        assert seconds < MAX_SECONDS_TO_END, f"the process does not end; see {log}"
-        time.sleep(0.005)
-
-
-def make_inputs(inputs: pathlib.Path) -> None:
-    """Writes the configs, a VAE and images."""
-    from flax import nnx
-    from PIL import Image, ImageDraw
-
-    from genmask_jax.checkpoints.runs import save_vae
-    from genmask_jax.models.vae import VAE, VAEConfig
-
-    config = VAEConfig(8, 8, 4, (1,), 1, 4)
-    save_vae(inputs / "vae", config, nnx.state(VAE(config, rngs=nnx.Rngs(0))))
-    (inputs / "micro.py").write_text(CONFIG.format(vae=str(inputs / "vae")))
-    (inputs / "micro_vae.py").write_text(VAE_CONFIG)
-    for folder in ("images", "masks"):
-        (inputs / "images" / folder).mkdir(parents=True)
-    (inputs / "images" / "phrases.txt").write_text("the square\n")
-    for i in range(40):
-        for folder, mode, colours in (("images", "RGB", ("navy", "red")), ("masks", "L", (0, 255))):
-            image = Image.new(mode, (48, 40), colours[0])
-            ImageDraw.Draw(image).rectangle((8 + i % 9, 6, 30 + i % 7, 28 + i % 11), fill=colours[1])
-            image.save(inputs / "images" / folder / f"{i:02d}.png")
+    return "at random"
 
 
 def import_everything() -> None:
-    """Imports what the commands import, and keeps vocabularies small, as in the tests."""
+    """Imports what the commands import, keeps vocabularies small as in the tests, and shards small arrays."""
     import grain.python
     import orbax.checkpoint
     import tensorboard.summary.writer.event_file_writer
     import tokenizers
 
+    import genmask_jax.public_weights.wan
     import genmask_jax.tools.report
     import genmask_jax.training.start
     import tests.conftest
+    from genmask_jax.parameters import rules
 
     assert all((grain, orbax, tensorboard, tokenizers, genmask_jax, tests))
+    rules.FSDP_MIN_SIZE = FSDP_MIN_SIZE
+
+
+def prepare(name: str, folder: pathlib.Path, log: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, float]:
+    """Makes the inputs, and runs a target undisturbed; returns both folders, and the seconds of a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    inputs, expected, target = folder / "inputs", folder / f"undisturbed_{name}", TARGETS[name]
+    if not (inputs / "micro.py").exists():
+        shutil.rmtree(inputs, ignore_errors=True)
+        problem = in_child(make_inputs, inputs)
+        assert not problem, problem
+    # The last has compiled programs; the other variations compile theirs.
+    for how in (*target.variations[:0:-1], target.variations[0], target.variations[0]):
+        shutil.rmtree(expected, ignore_errors=True)
+        began, job = time.monotonic(), Job(target, how, inputs, expected, log)
+        job.wait()
+        assert not any(job.statuses), f"the undisturbed run failed; see {log}"
+    return inputs, expected, time.monotonic() - began
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("command", choices=TARGETS)
+    parser.add_argument("name", choices=TARGETS)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--signal", choices=["KILL", "TERM"], default="KILL")
     parser.add_argument("--seed", type=int, default=0)
@@ -287,55 +240,42 @@ def main() -> None:
     arguments = parser.parse_args()
     import_everything()
 
-    folder, target = arguments.workdir.resolve(), TARGETS[arguments.command]
-    inputs, out, log = folder / "inputs", folder / "out", folder / "log.txt"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (inputs / "micro.py").exists():
-        problem = in_child(make_inputs, inputs)
-        assert not problem, problem
-    rng = random.Random(arguments.seed)
-
-    def run(out: pathlib.Path) -> int:
-        flags = [flag.format(inputs=inputs, out=out) for flag in target.flags]
-        if target.workers:
-            flags.append(f"{target.workers}={rng.choice([0, 0, 2])}")
-        return start(arguments.command, flags, log)
-
-    expected = folder / f"undisturbed_{arguments.command}"
-    for _ in range(2):  # the second has compiled programs
-        shutil.rmtree(expected, ignore_errors=True)
-        began, child = time.monotonic(), run(expected)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        assert status == 0, f"the undisturbed run failed; see {log}"
-    seconds = time.monotonic() - began
-    counts, finished, began, times = collections.Counter(), 0, time.monotonic(), []
+    folder, target, rng = arguments.workdir.resolve(), TARGETS[arguments.name], random.Random(arguments.seed)
+    out, log = folder / f"out_{arguments.name}", folder / f"log_{arguments.name}.txt"
+    inputs, expected, seconds = prepare(arguments.name, folder, log)
+    print(f"an undisturbed run takes {seconds:.1f} s", flush=True)
     shutil.rmtree(out, ignore_errors=True)
+    counts, finished, began, times, alone = collections.Counter(), 0, time.monotonic(), [], []
     while sum(counts.values()) < arguments.kills:
-        child = run(out)
-        status, moment = wait_for_some_moment(child, out, seconds, rng)
-        if status is None:
+        for _ in range(rng.randint(1, MAX_KILLS)):
+            job = Job(target, rng.choice(target.variations), inputs, out, log)
+            moment = wait_for_some_moment(job, out, seconds, rng)
+            if job.ended():
+                break
             if arguments.signal == "TERM":
-                times.append(terminate(child, log))
+                times.append(job.terminate(log))
             else:
-                os.killpg(child, signal.SIGKILL)
-                os.waitpid(child, 0)
+                alone.append(job.kill(rng))
             counts["at random" if moment == "at random" else "at a file"] += 1
-            continue
-        assert status == 0, (
-            f"after {sum(counts.values())} kills, the run ended with {status}; see {log} and {out}"
-        )
+        else:
+            job = Job(target, rng.choice(target.variations), inputs, out, log)
+            job.wait()
+        killed = sum(counts.values())
+        assert not any(job.statuses), f"after {killed} kills: status {job.statuses}; see {log} and {out}"
         problem = in_child(target.same, out, expected)
-        assert not problem, f"after {sum(counts.values())} kills: {problem}; see {out} and {expected}"
+        assert not problem, f"after {killed} kills: {problem}; see {out} and {expected}"
         finished += 1
-        print(f"{sum(counts.values())} kills", flush=True)
+        print(f"{killed} kills, {finished} runs equal", flush=True)
         shutil.rmtree(out)
         log.unlink()
     minutes = (time.monotonic() - began) / 60
-    print(f"{arguments.command}: {sum(counts.values())} kills ({dict(counts)}) in {minutes:.1f} min")
+    print(f"{arguments.name}: {sum(counts.values())} kills ({dict(counts)}) in {minutes:.1f} min")
     if times:
         answered, gone = (max(column) for column in zip(*times, strict=True))
         print(f"at most {answered:.2f} s until a line or the end, and {gone:.1f} s until the end")
-    print(f"{finished} runs ended by themselves, and all equal an undisturbed one")
+    if alone:
+        print(f"at most {max(alone):.1f} s until the processes that were not killed had ended")
+    print(f"{finished} runs were killed, continued until they ended, and all equal an undisturbed one")
 
 
 if __name__ == "__main__":

@@ -355,6 +355,30 @@ def test_existing_files_are_not_overwritten(hub, tmp_path, monkeypatch, capsys):
     assert "is not empty; give a new directory" in capsys.readouterr().err
 
 
+def test_interrupted_imports_and_exports_are_repeated(hub, tmp_path, monkeypatch, capsys):
+    imported, out = tmp_path / "imported", tmp_path / "out"
+    run(import_weights, monkeypatch, f"from={hub}", f"out={imported}")
+    (imported / "vae" / "config.json").unlink()  # written last
+    run(import_weights, monkeypatch, f"from={hub}", f"out={imported}", "only=vae")
+
+    def export_half(source, out, *_):
+        wan.export_dit(source, out, "last", lambda _: None)
+        (out / ".1-2.tmp").touch()
+        raise KeyboardInterrupt
+
+    (out / ".git").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(wan, "export_vae", export_half)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            run(export_weights, monkeypatch, f"from={imported}", f"out={out}")
+    assert (out / "transformer" / "config.json").exists()
+    run(export_weights, monkeypatch, f"from={imported}", f"out={out}")
+    assert sorted(path.name for path in out.iterdir()) == [".git", "transformer", "vae"]
+    with pytest.raises(SystemExit):
+        run(export_weights, monkeypatch, f"from={tmp_path}", f"out={tmp_path / 'new'}")
+    assert not (tmp_path / "new").exists()
+
+
 def test_import_preserves_the_output_of_the_model(hub, tmp_path, monkeypatch):
     run(import_weights, monkeypatch, f"from={hub}", f"out={tmp_path / 'ours'}", "only=dit")
     ours, _ = import_dit(reference_dit(), tmp_path / "again")

@@ -117,6 +117,11 @@ def test_the_newest_whole_checkpoint_is_used_and_a_damaged_one_put_aside(tmp_pat
     again.save(dataclasses.replace(state(loss=1), step=jnp.int32(16)), Position(16))
     again.close()
     assert (tmp_path / "checkpoints/16/train/d").is_dir()
+    shutil.rmtree(tmp_path / "checkpoints/16/train/d")
+    third = Checkpoints(tmp_path)
+    third.restore(state(loss=0), position)
+    third.close()
+    assert (tmp_path / "damaged_checkpoint_16_2").is_dir()
 
 
 def test_the_last_and_the_best_are_kept_and_scores_come_later(tmp_path):
