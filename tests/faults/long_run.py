@@ -19,8 +19,7 @@ from kill_targets import Target, Variation, make_inputs
 from kills import Job, descendants, import_everything, in_child
 
 FIELDS = {
-    "loop.eval_every_steps": 2500, "loop.checkpoint_every_steps": 500, "loop.log_every_steps": 100,
-    "model.depth": 1, "data.num_workers": 2,
+    "loop.eval_every_steps": 2500, "loop.checkpoint_every_steps": 500, "model.depth": 1, "data.num_workers": 2,
 }  # fmt: skip
 COLUMNS = ("step", "MB", "threads", "open files", "files", "ms a step")
 TENTHS = 10
@@ -80,7 +79,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     problem = in_child(make_inputs, inputs)
     assert not problem, problem
-    fields = FIELDS | {"loop.num_steps": arguments.steps}
+    fields = FIELDS | {"loop.num_steps": arguments.steps, "loop.log_every_steps": every}
     flags = (
         "--config={inputs}/micro.py",
         "--workdir={out}",
