@@ -24,6 +24,8 @@ import traceback
 import warnings
 from typing import Any
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
+
 from genmask_jax.utils.errors import UserError
 from tests.faults.targets import Target, all_targets
 
