@@ -19,7 +19,8 @@ from kill_targets import Target, Variation, make_inputs
 from kills import Job, descendants, import_everything, in_child
 
 FIELDS = {
-    "loop.eval_every_steps": 2500, "loop.checkpoint_every_steps": 500, "model.depth": 1, "data.num_workers": 2,
+    "loop.eval_every_steps": 2500, "loop.checkpoint_every_steps": 500,
+    "model.depth": 1, "data.num_workers": 2,
 }  # fmt: skip
 COLUMNS = ("step", "MB", "threads", "open files", "files", "ms a step")
 TENTHS = 10
