@@ -131,7 +131,7 @@ def start(command: str, flags: list[str], devices: int, log: pathlib.Path) -> in
 
             many = f"--xla_force_host_platform_device_count={devices}"
             os.environ["XLA_FLAGS"] = " ".join([*cli.cpu_flags(), many])
-        sys.argv = [command, *flags]
+        sys.argv = [str(ROOT / "launch" / f"{command}.py"), *flags]
         module = importlib.import_module(f"genmask_jax.commands.{command}")
         getattr(module, "start", module.main)()
         status = 0
@@ -209,6 +209,7 @@ def import_everything() -> None:
 
     assert all((grain, orbax, tensorboard, tokenizers, genmask_jax, tests))
     rules.FSDP_MIN_SIZE = FSDP_MIN_SIZE
+    os.environ["PYTHONPATH"] = str(ROOT)  # for the configs, in processes that are not forked
 
 
 def prepare(name: str, folder: pathlib.Path, log: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path, float]:
