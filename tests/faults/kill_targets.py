@@ -75,12 +75,14 @@ class Target:
     flags: its flags; {inputs} is a folder with configs and data, {out} the folder that it writes.
     same: raises AssertionError if the results in two folders differ.
     variations: one is chosen at random for each start; the undisturbed run uses the first.
+    refusal: the error of a command that had finished before it was killed, if it refuses to run again.
     """
 
     command: str
     flags: tuple[str, ...]
     same: Callable[[pathlib.Path, pathlib.Path], None]
     variations: tuple[Variation, ...] = (Variation(),)
+    refusal: str = ""
 
 
 def same_runs(found: pathlib.Path, expected: pathlib.Path, tolerance: float = 0) -> None:
@@ -239,7 +241,10 @@ TARGETS = {
         "import_weights", ("wan", "--from={inputs}/hub", "--out={out}", "--overwrite"), same_weights
     ),
     "export_weights": Target(
-        "export_weights", ("wan", "--from={inputs}/imported", "--out={out}"), same_files
+        "export_weights",
+        ("wan", "--from={inputs}/imported", "--out={out}"),
+        same_files,
+        refusal="is not empty; give a new directory",
     ),
     "finetune": Target("finetune", ("--raw={inputs}/images", "--workdir={out}", *FINETUNE), same_finetuning),
     "sweep": Target("sweep", ("--config={inputs}/sweep.py", "--workdir={out}"), same_sweeps),
