@@ -36,6 +36,7 @@ from kill_targets import TARGETS, Target, Variation, make_inputs  # noqa: E402  
 
 MAX_SECONDS_TO_END = 240
 """JAX's coordination service notices a lost process after 100 s."""
+MAX_SECONDS_TO_COMPILE = 1800
 MAX_KILLS = 6
 """Most kills of one run, which then continues to its end."""
 FSDP_MIN_SIZE = 64
@@ -65,11 +66,11 @@ class Job:
                 self.statuses.append(os.waitstatus_to_exitcode(status))
         return not self.running
 
-    def wait(self) -> float:
-        """Waits until all have ended; returns the seconds."""
+    def wait(self, seconds: float = MAX_SECONDS_TO_END) -> float:
+        """Waits until all have ended, at most `seconds`; returns how long that took."""
         began = time.monotonic()
         while not self.ended():
-            assert time.monotonic() - began < MAX_SECONDS_TO_END, "a process does not end"
+            assert time.monotonic() - began < seconds, "a process does not end"
             time.sleep(0.005)
         return time.monotonic() - began
 
@@ -224,7 +225,7 @@ def prepare(name: str, folder: pathlib.Path, log: pathlib.Path) -> tuple[pathlib
     for how in (*target.variations[:0:-1], target.variations[0], target.variations[0]):
         shutil.rmtree(expected, ignore_errors=True)
         began, job = time.monotonic(), Job(target, how, inputs, expected, log)
-        job.wait()
+        job.wait(MAX_SECONDS_TO_COMPILE)
         assert not any(job.statuses), f"the undisturbed run failed; see {log}"
     return inputs, expected, time.monotonic() - began
 
