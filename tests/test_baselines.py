@@ -56,7 +56,7 @@ def test_pixels_are_the_inverse_of_patches():
     assert jnp.array_equal(to_pixels(to_patches(x, 4), 4), x[..., 0])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["unet", pytest.param("dit_linear", marks=pytest.mark.slow)])
 def test_a_baseline_is_trained_and_scored_like_genmask(name, micro_vae, tmp_path):
     config = small(name, micro_vae)
     state, _ = train_genmask(config, str(tmp_path / "run"), make_task=BaselineTask)
