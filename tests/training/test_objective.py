@@ -32,7 +32,7 @@ TEXTS = ["the red star", "the blue disc", "the small ring", "the large cross"]
 
 
 def with_objective(vae, *, images=False, **objective):
-    """The micro config with an objective; without `images`, it trains on masks alone, which compiles faster."""
+    """The micro config with an objective; without `images`, it trains on masks alone, which is faster."""
     config = micro_config(vae, num_steps=1, eval_every_steps=1)
     data = config.data if images else dataclasses.replace(config.data, generate="none")
     return dataclasses.replace(config, data=data, objective=ObjectiveConfig(**objective))
