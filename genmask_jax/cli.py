@@ -184,7 +184,7 @@ def guard(main: Callable[[], None]) -> None:
     except UserError as error:
         fail(_describe_error(error))
     except KeyboardInterrupt:
-        fail("stopped by Ctrl-C")
+        fail("stopped")
     except Exception as error:  # of Python, TensorStore, ArrayRecord, TensorBoard's thread
         if not describe_storage_error(error):
             raise

@@ -101,7 +101,7 @@ def _noise_plots(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, M
     tasks = dict.fromkeys(task for profile in profiles.values() for task in profile)
     lines = {task: {name: profile.get(task, []) for name, profile in profiles.items()} for task in tasks}
     return [
-        (f"{task} by noise level (0 clean, 1 noise)", Markup(plot(points, logarithmic=True, x_range=(0, 1))))  # noqa: S704
+        (f"{task} by noise level (0 clean, 1 noise)", Markup(plot(points, logarithmic=True, x_range=(0, 1))))  # noqa: S704 - as above
         for task, points in lines.items()
     ]
 
