@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-MAX_DIFFERENCE = 1e-3
+MAX_DIFFERENCE = 1e-4
 """Between runs on different meshes, which sum gradients in another order; relative to the largest value."""
 CONFIG = """from tests.conftest import micro_config
 from genmask_jax.utils.fields import to_config_dict
@@ -134,7 +134,10 @@ def arrays(directory: pathlib.Path) -> dict[str, Any]:
     import jax
     import orbax.checkpoint as ocp
 
-    tree = ocp.PyTreeCheckpointer().restore(directory)
+    checkpointer = ocp.PyTreeCheckpointer()
+    shapes = checkpointer.metadata(directory).item_metadata.tree
+    to_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), shapes)
+    tree = checkpointer.restore(directory, restore_args=to_numpy)
     return {
         jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(tree)
     }
