@@ -21,7 +21,13 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from genmask_jax.utils import config_files
-from genmask_jax.utils.errors import ArgumentError, Stopped, UserError, describe_storage_error
+from genmask_jax.utils.errors import (
+    ArgumentError,
+    Stopped,
+    UserError,
+    describe_memory_error,
+    describe_storage_error,
+)
 from genmask_jax.utils.paths import DOWNLOAD, IMPORT, expand_flags, need_no_url
 
 flags.disclaim_key_flags()  # flags defined here belong to the command that calls the function
@@ -185,10 +191,11 @@ def guard(main: Callable[[], None]) -> None:
         fail(_describe_error(error))
     except KeyboardInterrupt:
         fail("stopped")
-    except Exception as error:  # of Python, TensorStore, ArrayRecord, TensorBoard's thread
-        if not describe_storage_error(error):
+    except Exception as error:  # of Python, JAX, TensorStore, ArrayRecord, TensorBoard's thread
+        problem = describe_storage_error(error) or describe_memory_error(error)
+        if not problem:
             raise
-        fail(describe_storage_error(error))
+        fail(problem)
     except Stopped:
         # A normal exit would wait for a running compilation and crash.
         sys.stdout.flush()

@@ -4,7 +4,9 @@ import argparse
 
 import pytest
 from etils import epath
+from jax.errors import JaxRuntimeError
 
+from genmask_jax import cli
 from genmask_jax.commands import export_weights, finetune, sample
 from genmask_jax.evaluation.report import _label_map_table
 from genmask_jax.inference.segmentation import VIEWS, file_suffixes
@@ -22,6 +24,28 @@ def test_existing_files_are_not_overwritten(tmp_path):
     sample.need_new(out / "missing", ["mine_mask_1.png"], overwrite=False)
     with pytest.raises(UserError, match=r"holds mine_mask_1\.png already; add --overwrite"):
         sample.need_new(out, ["mine_mask.png", "mine_mask_1.png"], overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (MemoryError(), "error: the memory of this machine is full; "),
+        (
+            JaxRuntimeError("RESOURCE_EXHAUSTED: 8 GB"),
+            "error: the memory of a device is full (RESOURCE_EXHAUSTED: 8",
+        ),
+        (KeyboardInterrupt(), "error: stopped"),
+    ],
+)
+def test_memory_that_is_full_and_stops_get_one_line(capsys, error, line):
+    def fail():
+        raise error
+
+    with pytest.raises(SystemExit):
+        cli.guard(fail)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(line)
 
 
 def test_files_of_views_by_the_number_of_phrases():

@@ -16,7 +16,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from genmask_jax.training.state import TrainState
 from genmask_jax.utils import hosts
-from genmask_jax.utils.digests import check_digests, write_digests
+from genmask_jax.utils.digests import DIGESTS, check_digests, write_digests
 from genmask_jax.utils.errors import DamagedError, UserError, first_line, need_accessible
 from genmask_jax.utils.paths import listed, unused, write_text, writing
 
@@ -108,15 +108,20 @@ class Checkpoints:
         Damaged checkpoints are renamed to damaged_checkpoint_STEP, or damaged_checkpoint_STEP_2 and so on.
 
         Raises:
-            UserError: no checkpoint can be read.
+            UserError: no checkpoint can be read, or one whose files have not changed cannot be restored.
         """
         problems, damaged = [], []
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
                 restored = self._restore(step, state)
             except Exception as error:  # for damaged files, Orbax raises Exception itself too
-                need_accessible(self.manager.directory / str(step), error)
-                problems.append(f"{self.manager.directory / str(step)}: {first_line(error)}")
+                path = self.manager.directory / str(step)
+                need_accessible(path, error)
+                if not isinstance(error, DamagedError) and all((path / i / DIGESTS).exists() for i in ITEMS):
+                    raise UserError(
+                        f"{path} cannot be restored, though its files have not changed: {first_line(error)}"
+                    ) from error
+                problems.append(f"{path}: {first_line(error)}")
                 logging.warning(
                     "checkpoint %d is incomplete or damaged, set aside: %s", step, first_line(error)
                 )

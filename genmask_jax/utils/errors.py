@@ -122,13 +122,12 @@ def describe_storage_error(
         path: the file or folder; by default, the one that the exception names.
         fixes: what to do about each error of the system, by number. Others are not described.
     """
-    while error is not None:
+    for cause in _causes(error):
         for number, fix in fixes.items():
             text = os.strerror(number)
-            if getattr(error, "errno", None) == number or text in str(error):
-                name = path or getattr(error, "filename", None)
-                return f"{f'{name}: {text}' if name else first_line(error)}; {fix}, {AGAIN}"
-        error = error.__cause__
+            if getattr(cause, "errno", None) == number or text in str(cause):
+                name = path or getattr(cause, "filename", None)
+                return f"{f'{name}: {text}' if name else first_line(cause)}; {fix}, {AGAIN}"
     return ""
 
 
@@ -150,7 +149,42 @@ def reading(what: str, fix: str) -> Iterator[None]:
 
 
 def need_accessible(path: Any, error: Exception) -> None:
-    """Raises StorageError if a file could not be read because of the storage, not of its content."""
+    """Raises another exception if a file could not be read for another reason than its content.
+
+    Raises:
+        StorageError: the storage failed.
+        BaseException: a stop, or a lack of memory, if it caused `error`. Orbax converts them to Exception.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, (KeyboardInterrupt, SystemExit, MemoryError)) or _is_of_jax(cause):
+            raise cause
     problem = describe_storage_error(error, path, READ_FIXES)
     if problem:
         raise StorageError(problem) from error
+
+
+def describe_memory_error(error: BaseException) -> str:
+    """One line about memory that is full, of the machine or of a device; "" for other errors."""
+    for cause in _causes(error):
+        if isinstance(cause, MemoryError):
+            return "the memory of this machine is full; use a smaller model or batch, or fewer workers"
+        if _is_of_jax(cause) and "RESOURCE_EXHAUSTED" in str(cause):
+            return (
+                f"the memory of a device is full ({first_line(cause)}); end other processes that use it, or "
+                "use a smaller batch; in training, more config.mesh.fsdp or config.model.remat save memory too"
+            )
+    return ""
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception, what caused it, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _is_of_jax(error: BaseException) -> bool:
+    """Whether JAX's runtime failed: a device, its memory, or another process. Files are not read by it."""
+    from jax.errors import JaxRuntimeError
+
+    return isinstance(error, JaxRuntimeError)

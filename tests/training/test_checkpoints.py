@@ -18,7 +18,7 @@ from genmask_jax.parameters.reader import ParameterReader
 from genmask_jax.training.checkpoints import Checkpoints
 from genmask_jax.training.skipping import no_skips
 from genmask_jax.training.state import TrainState
-from genmask_jax.utils.errors import UserError
+from genmask_jax.utils.errors import Stopped, UserError
 
 
 class Position:
@@ -122,6 +122,44 @@ def test_the_newest_whole_checkpoint_is_used_and_a_damaged_one_put_aside(tmp_pat
     third.restore(state(loss=0), position)
     third.close()
     assert (tmp_path / "damaged_checkpoint_16_2").is_dir()
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [Stopped(1), KeyboardInterrupt(), MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: 8 GB")],
+    ids=lambda cause: type(cause).__name__,
+)
+def test_a_stop_or_a_lack_of_memory_does_not_make_a_checkpoint_damaged(tmp_path, monkeypatch, cause):
+    """Orbax converts every exception of a read to Exception."""
+    checkpoints = saved(tmp_path, 4)
+
+    def restore(*_, **__):
+        raise Exception("Encountered error while reading array index") from cause
+
+    monkeypatch.setattr(checkpoints.manager, "restore", restore)
+    with pytest.raises(type(cause)):
+        checkpoints.restore(state(loss=0), Position())
+    assert (tmp_path / "checkpoints/4").is_dir()
+
+
+def test_a_checkpoint_whose_files_have_not_changed_is_not_set_aside(tmp_path, monkeypatch):
+    checkpoints = saved(tmp_path, 4)
+
+    def restore(*_, **__):
+        raise ValueError("another shape")
+
+    monkeypatch.setattr(checkpoints.manager, "restore", restore)
+    with pytest.raises(UserError, match=r"4 cannot be restored, though .* another shape"):
+        checkpoints.restore(state(loss=0), Position())
+    assert (tmp_path / "checkpoints/4").is_dir()
+
+
+def saved(directory, step):
+    """Checkpoints with one of a step, opened again."""
+    checkpoints = Checkpoints(directory)
+    checkpoints.save(dataclasses.replace(state(loss=1), step=jnp.int32(step)), Position(step))
+    checkpoints.close()
+    return Checkpoints(directory)
 
 
 def test_the_last_and_the_best_are_kept_and_scores_come_later(tmp_path):
