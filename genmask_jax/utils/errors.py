@@ -171,7 +171,7 @@ def describe_memory_error(error: BaseException) -> str:
         if _is_of_jax(cause) and "RESOURCE_EXHAUSTED" in str(cause):
             return (
                 f"the memory of a device is full ({first_line(cause)}); end other processes that use it, or "
-                "use a smaller batch; in training, more config.mesh.fsdp or config.model.remat save memory too"
+                "use a smaller batch; in training, more config.mesh.fsdp or config.model.remat save memory"
             )
     return ""
 

@@ -215,7 +215,6 @@ MESHES = (
     on_mesh(1, 2, fsdp=1, tensor=2),
     on_mesh(1, 4, fsdp=2, tensor=2),
     on_mesh(2, 1, fsdp=2, tensor=1),
-    on_mesh(2, 2, fsdp=2, tensor=1),
 )
 TARGETS = {
     "train": Target("train", ("--config={inputs}/micro.py", *TRAIN), same_runs, WORKERS),
