@@ -2,7 +2,7 @@
 
     python launch/sweep.py --config=configs/ablations/noise_at_inference.py --workdir=runs/noise_at_inference
 
-One training of 1,000 steps for each seed.
+One training of 4,000 steps, as in the quickstart, for each seed.
 """
 
 from genmask_jax.config import SweepConfig, VariantConfig
@@ -21,7 +21,7 @@ def get_config():
             | {"zeros": VariantConfig(evaluate={"mask_noise": 0})},
             reference="1_noise",
             metrics=("mIoU", "oIoU", "P@0.9"),
-            train={"loop.num_steps": 1000, "loop.eval_every_steps": 1000, "loop.checkpoint_every_steps": 250},
-            evaluate={"split": "test", "count": 256, "num_images": 1},
+            train={"loop.eval_every_steps": 4000, "loop.checkpoint_every_steps": 500},
+            evaluate={"split": "test", "count": 512, "num_images": 1},
         )
     )

@@ -2,8 +2,8 @@
 
     python launch/sweep.py --config=configs/ablations/passes.py --workdir=runs/passes
 
-One training of 1,000 steps for each seed. Masks are trained with `bimodal`, which has the levels at which
-masks are refined.
+One training of 4,000 steps, as in the quickstart, for each seed. Masks are trained with `bimodal`, which has
+the levels at which masks are refined.
 """
 
 from genmask_jax.config import SweepConfig, VariantConfig
@@ -21,7 +21,7 @@ def get_config():
             },
             reference="1_pass",
             metrics=("mIoU", "oIoU", "P@0.9"),
-            train={"loop.num_steps": 1000, "loop.eval_every_steps": 1000, "loop.checkpoint_every_steps": 250},
-            evaluate={"split": "test", "count": 256, "num_images": 1},
+            train={"loop.eval_every_steps": 4000, "loop.checkpoint_every_steps": 500},
+            evaluate={"split": "test", "count": 512, "num_images": 1},
         )
     )
