@@ -226,11 +226,16 @@ def test_two_processes_stop_together_in_a_validation_which_one_makes_up(micro_va
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "lost", "processes"),
-    [(signal.SIGKILL, 1, 2), (signal.SIGKILL, 0, 2), (signal.SIGSTOP, 1, 2), (signal.SIGKILL, 2, 4)],
+    ("number", "lost", "processes", "restarts"),
+    [
+        (signal.SIGKILL, 1, 2, [1]),
+        (signal.SIGKILL, 0, 2, [2]),
+        (signal.SIGSTOP, 1, 2, [1]),
+        (signal.SIGKILL, 2, 4, [4, 2, 1]),
+    ],
 )
-def test_the_others_end_if_a_process_dies_or_hangs(micro_vae, tmp_path, number, lost, processes):
-    """They end within MAX_SECONDS with a reason, and the run continues on one process."""
+def test_the_others_end_if_a_process_dies_or_hangs(micro_vae, tmp_path, number, lost, processes, restarts):
+    """They end in time with a reason, and the run continues on as many processes, or fewer."""
     run = tmp_path / "run"
     options = ["--config.loop.checkpoint_every_steps=2", "--config.loop.num_eval_examples=8"]
     arguments = training(micro_vae, run, *options)
@@ -253,8 +258,11 @@ def test_the_others_end_if_a_process_dies_or_hangs(micro_vae, tmp_path, number, 
         assert (
             "another host ended or does not answer" in text or "Terminating process because the JAX" in text
         ), text[-3000:]
-    last = ["--resume", f"--config.loop.num_steps={max(rows(run))[0] + 1}", "--change=loop.num_steps"]
-    assert finish(begin("train", [*arguments, *last], tmp_path)) == [0]
+    for count in restarts:
+        steps = max(rows(run))[0]
+        last = ["--resume", f"--config.loop.num_steps={steps + 1}", "--change=loop.num_steps"]
+        assert finish(begin("train", [*arguments, *last], tmp_path, processes=count)) == [0] * count
+        assert max(rows(run))[0] == steps + 1
 
 
 @pytest.mark.multidevice
