@@ -250,10 +250,10 @@ def write_page() -> str:
 
 INTRODUCTION = f"""# Findings
 
-Claims about the method, each tested by a [sweep](training.md#comparing-variants) of several seeds on ReferShapes at
-64 px. Sweeps that train models take 1,000 steps, unless a section says otherwise, and compare how fast masks are
-learned; those that vary only the inference take 4,000. `python docs/write_findings.py` writes
-this page from the results in `docs/findings/`, which also contain the commands of every run.
+Claims about the method, each tested by a [sweep](training.md#comparing-variants) of several seeds on ReferShapes at 64
+px. Sweeps that train models take 1,000 steps, unless a section says otherwise, and compare how fast masks are learned;
+those that vary only the inference take 4,000. `python docs/write_findings.py` writes this page from the results in
+`docs/findings/`, which also contain the commands of every run.
 
 A claim expects that a variant scores lower than the reference, that both are level (within {LEVEL}), or that the variant is
 not higher (by more than {LEVEL}). An expectation holds (as claimed) if the 95 % confidence interval of the difference agrees
