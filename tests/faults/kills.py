@@ -29,10 +29,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from kill_targets import TARGETS, Target, Variation, make_inputs
+
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
-
-from kill_targets import TARGETS, Target, Variation, make_inputs  # noqa: E402  # needs the path
 
 MAX_SECONDS_TO_END = 240
 """JAX's coordination service notices a lost process after 100 s."""
